@@ -1,0 +1,1 @@
+//! Key management: the only code that sees a raw key.

@@ -1,0 +1,1 @@
+//! Who may: principals, policy and decisions.

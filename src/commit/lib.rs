@@ -1,0 +1,1 @@
+//! The committer: guards, group commit and leaf indexes.

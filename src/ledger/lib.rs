@@ -1,0 +1,1 @@
+//! The ledger: leaves, tree, checkpoints and verification.

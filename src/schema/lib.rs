@@ -1,0 +1,1 @@
+//! Collections, field types, validation, masks and token shapes.

@@ -1,0 +1,1 @@
+//! The edge: mTLS, identity and the gRPC services.

@@ -1,0 +1,191 @@
+//! Why a request, or one item of it, was refused. The edge maps these to codes; the ledger keeps their reason.
+
+use std::time::Duration;
+
+use strongroom_keys::KeyError;
+use strongroom_storage::StoreError;
+use thiserror::Error;
+
+/// One part of a request that broke one rule. Never holds a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// A path into the request: `items[3].value`.
+    pub path: String,
+    /// The rule, stable, for machines: `luhn`.
+    pub rule: &'static str,
+    /// The rule in words.
+    pub description: String,
+}
+
+impl Violation {
+    /// A violation at a path.
+    pub fn new(path: impl Into<String>, rule: &'static str, description: impl Into<String>) -> Self {
+        Self { path: path.into(), rule, description: description.into() }
+    }
+}
+
+/// Why the vault refused.
+#[derive(Clone, Debug, Error)]
+pub enum Error {
+    /// The request, or an item, is not well formed or not valid.
+    #[error("{}", summary(.0))]
+    Invalid(Vec<Violation>),
+    /// No such value, or none that the caller may know of.
+    #[error("no value that you may know of stands behind this token")]
+    NotFound,
+    /// No policy allows the action.
+    #[error("policy does not allow {action} here: ask a security officer, or try `strongroom policy explain`")]
+    Denied {
+        /// The action that was refused.
+        action: &'static str,
+    },
+    /// The caller may see this value, but not in this view.
+    #[error("this view is not allowed for you; you may ask for: {}", list(.allowed))]
+    ViewNotAllowed {
+        /// The views that the caller may ask for under the same purpose.
+        allowed: Vec<String>,
+    },
+    /// The field has no view of that name.
+    #[error("the field has no such view; you may ask for: {}", list(.allowed))]
+    ViewUnknown {
+        /// The views that the caller may ask for under the same purpose.
+        allowed: Vec<String>,
+    },
+    /// The field is not read for this purpose.
+    #[error("this field is not read for this purpose; it is read for: {}", list(.allowed))]
+    PurposeNotAllowed {
+        /// The purposes that the field lists and the caller may name.
+        allowed: Vec<String>,
+    },
+    /// A value that several subjects share is read for a purpose that rests on consent, and nobody was named.
+    #[error("several subjects share this token, and the purpose rests on consent: name the subject that is meant")]
+    SubjectRequired,
+    /// The idempotency key was used for another request.
+    #[error("this idempotency key was used with another request within its lifetime: use a new key for a new request")]
+    IdempotencyKeyReused,
+    /// The tenant has no schema yet.
+    #[error("no schema is in force: an officer applies one with `strongroom schema apply FILE`")]
+    NoSchema,
+    /// A schema or policy was refused.
+    #[error("{0}")]
+    SourceRefused(String),
+    /// The answer would be larger than a message may be.
+    #[error("the answer would take {size} bytes and at most {limit} fit: ask for fewer items at once")]
+    AnswerTooLarge {
+        /// Bytes that the values would take.
+        size: usize,
+        /// Bytes that fit.
+        limit: usize,
+    },
+    /// All shaped tokens that were tried are taken.
+    #[error("no free token of this shape was found: the field's token format has too few possibilities left")]
+    TokensExhausted,
+    /// A key has reached its bound and must be rotated first.
+    #[error("a key of keyring {keyring} has sealed as often as it may: rotate it")]
+    KeyExhausted {
+        /// The keyring.
+        keyring: u16,
+    },
+    /// A key that is needed is disabled, destroyed or missing.
+    #[error("a key that this needs can't be used: {0}")]
+    KeyUnavailable(String),
+    /// Concurrent requests changed what this one read, again and again. Nothing was stored.
+    #[error("other requests changed the same data again and again; nothing was stored: try again")]
+    Conflict,
+    /// The queue is full. Nothing was stored.
+    #[error("too much work is waiting; nothing was stored: try again after a moment")]
+    Overloaded {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The write failed; whether it was stored is unknown.
+    #[error("the write failed and whether it was stored is unknown; nothing was released: retry with the idempotency key")]
+    Unknown,
+    /// The store is being reopened after a failed write.
+    #[error("the store is recovering from a failed write: try again after a moment")]
+    Recovering,
+    /// Bytes on disk are not what was written.
+    #[error("stored data is damaged ({0}): restore this vault from its newest backup")]
+    DataLoss(&'static str),
+    /// Something that should not happen; the log says more.
+    #[error("internal error: {0}")]
+    Internal(&'static str),
+}
+
+impl Error {
+    /// One violation at one path.
+    pub fn invalid(path: impl Into<String>, rule: &'static str, description: impl Into<String>) -> Self {
+        Self::Invalid(vec![Violation::new(path, rule, description)])
+    }
+
+    /// The stable word for the refusal, the same on the wire and in the ledger.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "INVALID",
+            Self::NotFound => "NOT_FOUND",
+            Self::Denied { .. } => "DENIED",
+            Self::ViewNotAllowed { .. } => "VIEW_NOT_ALLOWED",
+            Self::ViewUnknown { .. } => "VIEW_UNKNOWN",
+            Self::PurposeNotAllowed { .. } => "PURPOSE_NOT_ALLOWED",
+            Self::SubjectRequired => "SUBJECT_REQUIRED",
+            Self::IdempotencyKeyReused => "IDEMPOTENCY_KEY_REUSED",
+            Self::NoSchema => "NO_SCHEMA",
+            Self::SourceRefused(_) => "SOURCE_REFUSED",
+            Self::AnswerTooLarge { .. } => "ANSWER_TOO_LARGE",
+            Self::TokensExhausted => "TOKENS_EXHAUSTED",
+            Self::KeyExhausted { .. } => "KEY_EXHAUSTED",
+            Self::KeyUnavailable(_) => "KEY_UNAVAILABLE",
+            Self::Conflict => "CONFLICT",
+            Self::Overloaded { .. } => "OVERLOADED",
+            Self::Unknown => "OUTCOME_UNKNOWN",
+            Self::Recovering => "RECOVERING",
+            Self::DataLoss(_) => "DATA_LOSS",
+            Self::Internal(_) => "INTERNAL",
+        }
+    }
+
+    /// Whether the caller was not permitted, as against having asked wrongly or the vault being unable.
+    pub fn is_denial(&self) -> bool {
+        matches!(
+            self,
+            Self::Denied { .. } | Self::ViewNotAllowed { .. } | Self::PurposeNotAllowed { .. } | Self::SubjectRequired
+        )
+    }
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+fn summary(violations: &[Violation]) -> String {
+    match violations {
+        [] => "the request is not valid".to_owned(),
+        [one] => format!("{}: {}", one.path, one.description),
+        [first, rest @ ..] => format!("{}: {} (and {} more)", first.path, first.description, rest.len()),
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Corrupt { place, what } => {
+                tracing::error!(place, what, "stored data is damaged");
+                Self::DataLoss(place)
+            }
+            StoreError::Io { doing, what } => {
+                tracing::error!(doing, what, "the store failed");
+                Self::Recovering
+            }
+            StoreError::Closed => Self::Recovering,
+        }
+    }
+}
+
+impl From<KeyError> for Error {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::CannotOpen => Self::DataLoss("a sealed blob"),
+            other => Self::KeyUnavailable(other.to_string()),
+        }
+    }
+}

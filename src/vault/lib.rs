@@ -1,0 +1,1 @@
+//! The vault's main job: tokenize, detokenize, match, lookup, replace, delete.

@@ -1,0 +1,87 @@
+//! Floods: each principal has a budget of leaves for refusals; beyond it, one leaf per reason and second counts them.
+//!
+//! Without it, whoever holds a certificate could fill the disk with refusals.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use strongroom_access::Action;
+use strongroom_ids::TenantNo;
+
+use crate::road::Caller;
+
+/// Leaves that a principal's refusals may take at once.
+const BURST: u64 = 200;
+/// Leaves that its refusals may take a second after that.
+const PER_SECOND: u64 = 20;
+/// Principals that are remembered; beyond them refusals are counted, not written one by one.
+const PRINCIPALS: usize = 10_000;
+
+const SECOND: u64 = 1_000_000;
+
+/// The budgets, and what went beyond them.
+#[derive(Default)]
+pub(crate) struct Refusals(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    budgets: HashMap<(TenantNo, String), Budget>,
+    counted: HashMap<Counted, u64>,
+}
+
+struct Budget {
+    /// Leaves left, in millionths.
+    left: u64,
+    at: u64,
+}
+
+/// What is counted together.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Counted {
+    pub tenant: TenantNo,
+    pub principal: String,
+    pub action: &'static str,
+    pub reason: &'static str,
+}
+
+impl Refusals {
+    /// Whether a refusal gets a leaf of its own; if not, it is counted.
+    pub fn may_record(&self, caller: &Caller, action: Action, reason: &'static str, now: u64) -> bool {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let tenant = caller.principal.tenant;
+        let principal = caller.principal.name.to_string();
+        let room = inner.budgets.len() < PRINCIPALS;
+        let key = (tenant, principal);
+        if room || inner.budgets.contains_key(&key) {
+            let budget = inner.budgets.entry(key.clone()).or_insert(Budget { left: BURST * SECOND, at: now });
+            let earned = now.saturating_sub(budget.at).saturating_mul(PER_SECOND);
+            budget.left = budget.left.saturating_add(earned).min(BURST * SECOND);
+            budget.at = budget.at.max(now);
+            if budget.left >= SECOND {
+                budget.left -= SECOND;
+                return true;
+            }
+        }
+        let counted = Counted { tenant, principal: key.1, action: action.as_str(), reason };
+        *inner.counted.entry(counted).or_default() += 1;
+        false
+    }
+
+    /// Takes what was counted since the last call, and forgets budgets that are full again.
+    pub fn take(&self, now: u64) -> Vec<(Counted, u64)> {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.budgets.retain(|_, budget| {
+            let earned = now.saturating_sub(budget.at).saturating_mul(PER_SECOND);
+            budget.left.saturating_add(earned) < BURST * SECOND
+        });
+        inner.counted.drain().collect()
+    }
+
+    /// Puts back what could not be written.
+    pub fn put_back(&self, counted: Vec<(Counted, u64)>) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (what, count) in counted {
+            *inner.counted.entry(what).or_default() += count;
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The road that every request takes: resolve, decide, transform, commit, release.
+//!
+//! A request is an [`Attempt`] at the first three steps: it reads, decides and works in memory, and brings back what
+//! shall be committed, under which guards, and the answer. The road commits, and only then lets the answer go. A
+//! broken guard sends the request back; after a few times it gets a turn of its own.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use strongroom_access::{Action, Context, Decision, Principal, Query, Resource};
+use strongroom_commit::{Change, CommitError, Fact, Guard, Position};
+use strongroom_ids::{RowId, RowVersion, SubjectHandle};
+use strongroom_keys as keys;
+use strongroom_ledger::leaf::{self, LeafHeader, LeafItem};
+use strongroom_schema::{Field, Schema};
+use strongroom_storage::{Mutation, Store};
+use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
+
+use crate::error::Error;
+use crate::tenant::Tenant;
+use crate::vault::Vault;
+
+/// How often a request goes back to resolve before it gets a turn of its own.
+const SHARED_TURNS: usize = 4;
+
+/// Who asks, as the edge found out.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The principal of the client certificate.
+    pub principal: Arc<Principal>,
+    /// The address that the request came from.
+    pub client: Arc<str>,
+}
+
+/// One request, as it is tried.
+pub(crate) trait Attempt<S: Store>: Send + Sync {
+    /// What is released once the commit is durable.
+    type Answer: Send;
+    /// The action that policy decides on and the ledger names.
+    const ACTION: Action;
+
+    /// The purpose that the caller named.
+    fn purpose(&self) -> Option<&str> {
+        None
+    }
+
+    /// Resolves, decides and transforms.
+    fn attempt(&self, road: &Road<'_, S>) -> impl Future<Output = Result<Prepared<Self::Answer>, Refused>> + Send;
+}
+
+/// What a request wants committed, and what it answers then.
+pub(crate) struct Prepared<A> {
+    pub guards: Vec<Guard>,
+    pub changes: Vec<Fact>,
+    pub mutations: Vec<Mutation>,
+    pub items: Vec<Item>,
+    pub detail: Vec<(&'static str, String)>,
+    pub answer: A,
+}
+
+impl<A> Prepared<A> {
+    /// Nothing but an answer.
+    pub fn new(answer: A) -> Self {
+        Self { guards: vec![], changes: vec![], mutations: vec![], items: vec![], detail: vec![], answer }
+    }
+}
+
+/// A request that is refused as a whole, with what the ledger shall say of its items.
+pub(crate) struct Refused {
+    pub error: Error,
+    pub items: Vec<Item>,
+}
+
+impl<E: Into<Error>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), items: vec![] }
+    }
+}
+
+/// What the ledger says of one item. Only names that resolved enter; what the caller sent and the vault does not know
+/// goes in as a keyed hash.
+#[derive(Default)]
+pub(crate) struct Item {
+    pub field: Option<Arc<str>>,
+    pub row: Option<RowId>,
+    pub view: Option<Arc<str>>,
+    pub outcome: &'static str,
+    pub subject: Option<SubjectHandle>,
+    pub version: Option<RowVersion>,
+    pub hash: Option<[u8; 32]>,
+    pub sent: Option<[u8; 32]>,
+}
+
+/// The outcome of an item that went as asked.
+pub(crate) const OK: &str = "ok";
+
+/// One attempt's view of the vault: the tenant, its rules and the point of history from which everything is read.
+pub(crate) struct Road<'a, S: Store> {
+    pub vault: &'a Vault<S>,
+    pub tenant: &'a Tenant,
+    pub caller: &'a Caller,
+    pub action: Action,
+    pub purpose: Option<&'a str>,
+    pub schema: Arc<Schema>,
+    pub position: Position,
+    pub request: [u8; 16],
+    /// Microseconds since 1970, read once for the attempt.
+    pub now: u64,
+}
+
+/// Whether an attempt shares the road or has it alone.
+enum Turn<'a> {
+    Shared { _guard: RwLockReadGuard<'a, ()> },
+    Alone { _guard: RwLockWriteGuard<'a, ()> },
+}
+
+impl<S: Store> Vault<S> {
+    /// Takes a request down the road.
+    pub(crate) async fn travel<A: Attempt<S>>(&self, caller: &Caller, request: &A) -> Result<A::Answer, Error> {
+        let tenant = self.tenant(caller.principal.tenant)?;
+        let id = keys::random::<16>()?;
+        for round in 0..=SHARED_TURNS {
+            let _turn = if round < SHARED_TURNS {
+                Turn::Shared { _guard: self.turn.read().await }
+            } else {
+                Turn::Alone { _guard: self.turn.write().await }
+            };
+            tenant.refresh(self).await?;
+            let road = Road {
+                vault: self,
+                tenant,
+                caller,
+                action: A::ACTION,
+                purpose: request.purpose(),
+                position: self.committer.position(),
+                schema: tenant.schema(),
+                request: id,
+                now: (self.clock)(),
+            };
+            match request.attempt(&road).await {
+                Ok(prepared) => match road.commit(prepared).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(CommitError::Conflict(_) | CommitError::Expired | CommitError::TooOld) => {}
+                    Err(error) => return Err(Error::from(error)),
+                },
+                Err(refused) => return Err(road.record_refusal(refused).await),
+            }
+        }
+        Err(Error::Conflict)
+    }
+}
+
+impl<S: Store> Road<'_, S> {
+    /// Whether policy lets the caller act on a field, in a view.
+    pub fn decide(&self, field: &Field, view: Option<&str>) -> Arc<Decision> {
+        self.decide_for(field, view, self.purpose)
+    }
+
+    /// The same for another purpose than the request's.
+    pub fn decide_for(&self, field: &Field, view: Option<&str>, purpose: Option<&str>) -> Arc<Decision> {
+        let context = Context::new(self.now).purpose(purpose).view(view).class(field.class.as_str());
+        let resource = Resource::Field {
+            name: &field.name,
+            collection: &field.collection,
+            class: field.class.as_str(),
+            keyring: field.keyring,
+            number: field.number,
+        };
+        self.tenant.access.decide(&Query {
+            principal: &self.caller.principal,
+            action: self.action,
+            resource,
+            context,
+        })
+    }
+
+    /// Whether policy lets the caller act on the vault itself.
+    pub fn decide_vault(&self) -> Result<(), Error> {
+        let query = Query {
+            principal: &self.caller.principal,
+            action: self.action,
+            resource: Resource::Vault,
+            context: Context::new(self.now),
+        };
+        match self.tenant.access.decide(&query).allowed {
+            true => Ok(()),
+            false => Err(Error::Denied { action: self.action.as_str() }),
+        }
+    }
+
+    /// The guards that every decision stands on.
+    pub fn rules_unchanged(&self) -> [Guard; 2] {
+        [Guard::Unchanged(Fact::policy(self.tenant.number)), Guard::Unchanged(Fact::schema(self.tenant.number))]
+    }
+
+    /// A keyed hash of what the caller sent and the vault does not know, for the ledger.
+    pub fn fingerprint(&self, sent: &[u8]) -> Result<[u8; 32], Error> {
+        Ok(self.tenant.fingerprints.mac(&[b"sent", sent]))
+    }
+
+    async fn commit<A>(&self, prepared: Prepared<A>) -> Result<A, CommitError> {
+        let (decision, reason) = verdict(&prepared.items);
+        if let Some(reason) = reason
+            && !self.vault.refusals.may_record(self.caller, self.action, reason, self.now)
+        {
+            return Ok(prepared.answer);
+        }
+        let leaves = self.leaves(decision, reason, &prepared.items, &prepared.detail);
+        let change = Change {
+            position: self.position,
+            guards: prepared.guards,
+            changes: prepared.changes,
+            mutations: prepared.mutations,
+            leaves,
+        };
+        self.vault.committer.commit(change).await?;
+        Ok(prepared.answer)
+    }
+
+    /// Writes the refusal to the ledger, within the caller's budget, and returns what the caller is told.
+    async fn record_refusal(&self, refused: Refused) -> Error {
+        let reason = refused.error.reason();
+        if !self.vault.refusals.may_record(self.caller, self.action, reason, self.now) {
+            return refused.error;
+        }
+        let decision = if refused.error.is_denial() { "deny" } else { "fail" };
+        let leaves = self.leaves(decision, Some(reason), &refused.items, &[]);
+        let change = Change { position: self.position, guards: vec![], changes: vec![], mutations: vec![], leaves };
+        match self.vault.committer.commit(change).await {
+            Ok(_) => refused.error,
+            Err(error) => Error::from(error),
+        }
+    }
+
+    fn leaves(
+        &self,
+        decision: &str,
+        reason: Option<&str>,
+        items: &[Item],
+        detail: &[(&'static str, String)],
+    ) -> Vec<(strongroom_ids::TenantNo, leaf::PreparedLeaf)> {
+        let detail: Vec<(&str, &str)> = detail.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let header = LeafHeader {
+            request: &self.request,
+            principal: &self.caller.principal.name,
+            actor: None,
+            action: self.action.as_str(),
+            purpose: self.purpose.filter(|name| self.schema.purpose(name).is_some()),
+            decision,
+            reason,
+            policy: self.tenant.policy_version(),
+            schema: self.schema.version(),
+            keys: &self.tenant.key_versions,
+            client: &self.caller.client,
+            detail: &detail,
+        };
+        let items = items.iter().map(|item| LeafItem {
+            field: item.field.as_deref(),
+            row: item.row,
+            view: item.view.as_deref(),
+            outcome: item.outcome,
+            subject: item.subject.filter(|handle| handle.is_some()),
+            version: item.version,
+            hash: item.hash.as_ref(),
+            sent: item.sent.as_ref(),
+        });
+        leaf::prepare(&header, items).into_iter().map(|part| (self.tenant.number, part)).collect()
+    }
+}
+
+/// What the ledger says of a request whose items were answered one by one: it is allowed when any item was.
+fn verdict(items: &[Item]) -> (&'static str, Option<&'static str>) {
+    let refused = |item: &Item| item.outcome != OK && item.outcome.starts_with(char::is_uppercase);
+    if items.is_empty() || !items.iter().all(refused) {
+        return ("allow", None);
+    }
+    let reason = items[0].outcome;
+    let denied = ["DENIED", "VIEW_NOT_ALLOWED", "PURPOSE_NOT_ALLOWED", "SUBJECT_REQUIRED"].contains(&reason);
+    (if denied { "deny" } else { "fail" }, Some(reason))
+}
+
+impl From<CommitError> for Error {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict(_) | CommitError::Expired | CommitError::TooOld => Self::Conflict,
+            CommitError::Overloaded { retry_after } => Self::Overloaded { retry_after },
+            CommitError::Unknown => Self::Unknown,
+            CommitError::Closed => Self::Recovering,
+        }
+    }
+}
