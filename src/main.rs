@@ -1,2 +1,19 @@
-//! The binary `strongroom`.
-fn main() {}
+//! The binary `strongroom`: an encrypted customer-data vault and its command line.
+
+mod cli;
+
+use std::alloc::System;
+use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes memory when it is freed: TLS and HTTP/2 buffers hold plaintext too, and nobody else wipes those.
+#[global_allocator]
+static WIPING: ZeroAlloc<System> = ZeroAlloc(System);
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("STRONGROOM_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    cli::main()
+}

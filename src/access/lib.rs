@@ -1,1 +1,37 @@
 //! Who may: principals, policy and decisions.
+//!
+//! What comes in: the names in a client certificate, Cedar policies, and one question at a time. What goes out: a
+//! [`Principal`] and a [`Decision`]. Nothing here reads a clock, a file or a socket.
+//!
+//! ```text
+//! URI SAN, key hash ──identify──▶ Principal ─┐
+//! action, field, purpose, view, consent ─────┴─▶ Query ──Access::decide──▶ Decision
+//!                                                         │ cache inside the state that holds the policies
+//! Cedar source ──Policies::compile──▶ Policies ──install──┘
+//! ```
+//!
+//! What must hold:
+//! - What no policy permits is denied, and so is what any policy cannot evaluate.
+//! - A decision of policies that were replaced is never found again: the cache goes with them.
+//! - The same question gets the same answer with the cache and without it.
+//! - Policies that do not pass the strict validator never come into force.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod cache;
+mod check;
+mod directory;
+mod policies;
+mod principal;
+mod query;
+mod request;
+mod source;
+mod spiffe;
+
+pub use cache::{Access, allowed_views};
+pub use check::{CheckError, DEFAULT_TESTS, check};
+pub use directory::{Directory, DirectoryError, identify};
+pub use policies::{DEFAULT_POLICIES, Decision, Explanation, Policies, PolicyError};
+pub use principal::{Principal, Role};
+pub use query::{Action, Consent, Context, Query, Resource, UnknownName};
+pub use request::CEDAR_SCHEMA;
+pub use spiffe::{IdentityError, SpiffeId};

@@ -1,1 +1,45 @@
 //! The committer: guards, group commit and leaf indexes.
+//!
+//! ```text
+//!   requests ── Change ──> queue ──> one thread: check guards, number leaves, ONE write, ONE sync ──> Committed
+//!                                        │                                     │
+//!                                  conflict table                   lanes, position, head file
+//! ```
+//!
+//! In comes a [`Change`]: at which [`Position`] of the store's history the request read, which facts must not have
+//! changed since, what to write and which leaves to append. Out goes [`Committed`], once everything is on stable
+//! storage, or a [`CommitError`]. What holds:
+//!
+//! - All of a change is stored or nothing, and a change is answered only when it is durable.
+//! - Changes are checked one after the other. A change sees what earlier members of its own group do, and a broken
+//!   guard turns back only its own request.
+//! - Leaf indexes have no gaps, and time in a log never goes backwards.
+//! - After a failed write nobody knows what is on disk. The committer answers [`CommitError::Unknown`], opens the
+//!   store again, reloads its lanes, and only then goes on.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod allocator;
+mod change;
+mod committer;
+mod fact;
+mod group;
+mod head_check;
+mod head_file;
+mod lane;
+mod table;
+mod worker;
+
+#[cfg(test)]
+mod history;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use allocator::{AllocateError, Allocator, Numbers};
+pub use change::{Change, CommitError, Committed, Guard, Position};
+pub use committer::{Committer, CommitterState, Start, StartError};
+pub use fact::Fact;
+pub use head_check::HeadError;
+pub use head_file::{HeadFile, SignHead};
+pub use lane::LaneView;

@@ -1,1 +1,29 @@
 //! The ledger: leaves, tree, checkpoints and verification.
+//!
+//! What comes in: what a request was, who asked, and what became of each item. What goes out: lines of JSON (the
+//! leaves), a Merkle tree over them as in RFC 6962, and signed statements about the tree. Nothing here reads a
+//! clock, a disk or a key: times, bytes and signatures are arguments.
+//!
+//! ```text
+//! LeafHeader, LeafItem -> leaf::prepare -> PreparedLeaf::finish(index, time) -> a line
+//! a line -> Frontier::push -> root -> checkpoint::sign, head::sign
+//! lines, a checkpoint, a public key -> verify::verify_export -> what holds, or the place of what does not
+//! ```
+//!
+//! What must hold: the line, byte by byte and without its newline, is the leaf; one leaf has exactly one way of
+//! being written; nobody needs the vault to verify. FORMAT.md in this folder specifies every byte.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod checkpoint;
+mod error;
+mod frontier;
+pub mod head;
+pub mod leaf;
+mod note;
+mod timestamp;
+pub mod verify;
+
+pub use error::LedgerError;
+pub use frontier::{Frontier, leaf_hash};
+pub use timestamp::Timestamp;

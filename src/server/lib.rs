@@ -1,1 +1,226 @@
 //! The edge: mTLS, identity and the gRPC services.
+//!
+//! What comes in: TCP connections. What goes out: calls of [`strongroom_vault::Vault`], and their answers.
+//!
+//! ```text
+//! listener   a socket becomes a TLS 1.3 connection with a verified client certificate   (tls, identity)
+//! gate       a call gets a principal and a place, or is refused                         (intake, errors)
+//! services   a message becomes a call of the vault, its answer a message                (vault, audit, access, system)
+//! bulk       a message of a stream is a call of its own
+//! ```
+//!
+//! What must hold: no call reaches the vault without a principal, and the tenant comes from the certificate only;
+//! nothing that a caller sends makes the edge keep more than [`Options`] allow; every refusal carries a stable reason
+//! and never a value; a session is never resumed, so each connection has proved its identity itself.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod access;
+mod audit;
+mod bulk;
+mod edge;
+mod errors;
+mod gate;
+mod health;
+mod identity;
+mod instants;
+mod intake;
+mod listener;
+mod stage;
+mod system;
+#[cfg(test)]
+mod testing;
+mod tls;
+mod vault;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use strongroom_proto::v1;
+use strongroom_storage::Store;
+use strongroom_vault::Vault;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::service::{Routes, RoutesBuilder};
+use tonic::transport::Server;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+
+pub use errors::DOMAIN;
+pub use tls::{TlsError, TlsMaterial};
+
+use edge::Edge;
+use gate::Gate;
+use identity::DirectorySource;
+use listener::Listener;
+use stage::Stage;
+
+/// Calls of one connection at once.
+const STREAMS_OF_A_CONNECTION: u32 = 256;
+/// Bytes of one call's headers.
+const HEADERS: u32 = 16 << 10;
+/// Bytes that a call, and a connection, may have under way.
+const CALL_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// How often a connection that says nothing is asked whether it is there, and how long it may take to answer.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(20);
+/// Bytes of a message to health and reflection, which need no principal.
+const OPEN_MESSAGE: usize = 16 << 10;
+/// How long calls that have begun may take after the shutdown.
+const GRACE: Duration = Duration::from_secs(30);
+/// How long broken connections may take to go.
+const BREAK: Duration = Duration::from_secs(5);
+
+/// What to serve on, and how much at once.
+pub struct Options {
+    /// The socket, already listening.
+    pub listener: TcpListener,
+    /// The vault's certificate and the authorities of its callers.
+    pub tls: TlsMaterial,
+    /// The version of the software, as `Status` tells it.
+    pub version: &'static str,
+    /// Connections at once; more are closed after their handshake.
+    pub max_connections: usize,
+    /// Calls at once, of all connections together; more answer UNAVAILABLE.
+    pub max_requests_in_flight: usize,
+    /// Bytes of the messages of those calls together; more answer UNAVAILABLE. An answer has at most 20 MiB more.
+    pub max_request_bytes: usize,
+    /// Streams at once; more answer UNAVAILABLE. Each has up to five messages of at most 20 MiB at work.
+    pub max_streams: usize,
+}
+
+impl Options {
+    /// Options for a machine of ordinary size: a thousand connections, half a gigabyte of requests.
+    pub fn new(listener: TcpListener, tls: TlsMaterial, version: &'static str) -> Self {
+        Self {
+            listener,
+            tls,
+            version,
+            max_connections: 1_000,
+            max_requests_in_flight: 1_024,
+            max_request_bytes: 512 << 20,
+            max_streams: 32,
+        }
+    }
+}
+
+/// Why serving could not begin, or ended by itself.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The TLS material is not usable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The compiled descriptions of the services do not fit together.
+    #[error("reflection can't be offered: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The transport failed.
+    #[error("the transport failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// Serves a vault until `shutdown` comes, and then as long as calls that have begun take, at most half a minute.
+pub async fn serve<S: Store>(
+    vault: Arc<Vault<S>>,
+    options: Options,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let (reporter, health) = reporter();
+    let (stages, stage) = watch::channel(Stage::Open);
+    let directory: DirectorySource = {
+        let vault = Arc::clone(&vault);
+        Arc::new(move || vault.directory())
+    };
+    let services = services(Edge { vault: Arc::clone(&vault), stage }, options.version);
+    let serving = serve_routes(with_open_services(services, health)?, directory, options, &stages, &reporter, shutdown);
+    tokio::select! {
+        ended = serving => ended,
+        () = health::follow(|| vault.health(), reporter.clone()) => Ok(()),
+    }
+}
+
+/// The services that are guarded.
+fn services<S: Store>(edge: Edge<S>, version: &'static str) -> RoutesBuilder {
+    let mut routes = RoutesBuilder::default();
+    macro_rules! add {
+        ($server:ty, $service:expr) => {
+            routes.add_service(
+                <$server>::new($service)
+                    .max_decoding_message_size(intake::MESSAGE_BYTES)
+                    .max_encoding_message_size(intake::MESSAGE_BYTES),
+            );
+        };
+    }
+    add!(v1::vault_server::VaultServer<_>, vault::VaultService(edge.clone()));
+    add!(v1::audit_server::AuditServer<_>, audit::AuditService(edge.clone()));
+    add!(v1::access_server::AccessServer<_>, access::AccessService(edge.clone()));
+    add!(v1::system_server::SystemServer<_>, system::SystemService { edge, version });
+    routes
+}
+
+/// Adds health and reflection, which need a connection but no principal.
+fn with_open_services(mut routes: RoutesBuilder, health: HealthServer<HealthService>) -> Result<Routes, ServeError> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(strongroom_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    routes.add_service(health.max_decoding_message_size(OPEN_MESSAGE));
+    routes.add_service(reflection.max_decoding_message_size(OPEN_MESSAGE));
+    Ok(routes.routes())
+}
+
+/// Health, and whoever tells it.
+fn reporter() -> (HealthReporter, HealthServer<HealthService>) {
+    let reporter = HealthReporter::new();
+    let health = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
+    (reporter, health)
+}
+
+/// Serves routes behind TLS and the gate.
+async fn serve_routes(
+    routes: Routes,
+    directory: DirectorySource,
+    options: Options,
+    stages: &watch::Sender<Stage>,
+    reporter: &HealthReporter,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let tls = tls::config(&options.tls)?;
+    let gate = Gate::new(
+        Arc::clone(&directory),
+        options.max_requests_in_flight,
+        options.max_streams,
+        options.max_request_bytes,
+    );
+    let listener = Listener::new(options.listener, tls, options.max_connections, directory, stages.subscribe());
+    let serving = Server::builder()
+        .max_concurrent_streams(STREAMS_OF_A_CONNECTION)
+        .http2_max_header_list_size(HEADERS)
+        .initial_stream_window_size(CALL_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
+        .layer(gate)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(listener.connections(), stage::reached(stages.subscribe(), Stage::Closing));
+    let mut serving = std::pin::pin!(serving);
+    let stopping = async {
+        shutdown.await;
+        tracing::info!("shutting down: no more calls are taken");
+        health::closing(reporter).await;
+        stages.send_replace(Stage::Closing);
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        ended = &mut serving => return Ok(ended?),
+        () = stopping => {}
+    }
+    tracing::warn!(seconds = GRACE.as_secs(), "calls are still at work after the grace: their connections are broken");
+    stages.send_replace(Stage::Ended);
+    // A connection that does not even break is left behind: the process ends anyway.
+    match tokio::time::timeout(BREAK, serving).await {
+        Ok(ended) => Ok(ended?),
+        Err(_) => Ok(()),
+    }
+}

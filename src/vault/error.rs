@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use strongroom_commit::AllocateError;
 use strongroom_keys::KeyError;
 use strongroom_storage::StoreError;
 use thiserror::Error;
@@ -33,6 +34,9 @@ pub enum Error {
     /// No such value, or none that the caller may know of.
     #[error("no value that you may know of stands behind this token")]
     NotFound,
+    /// The same for items of a request that is all or nothing.
+    #[error("{}", summary(.0))]
+    NotFoundAt(Vec<Violation>),
     /// No policy allows the action.
     #[error("policy does not allow {action} here: ask a security officer, or try `strongroom policy explain`")]
     Denied {
@@ -57,8 +61,9 @@ pub enum Error {
         /// The purposes that the field lists and the caller may name.
         allowed: Vec<String>,
     },
-    /// A value that several subjects share is read for a purpose that rests on consent, and nobody was named.
-    #[error("several subjects share this token, and the purpose rests on consent: name the subject that is meant")]
+    /// A value that several subjects share is deleted, or read for a purpose that rests on consent, and nobody was
+    /// named.
+    #[error("several subjects share this token: name the subject that is meant")]
     SubjectRequired,
     /// The idempotency key was used for another request.
     #[error("this idempotency key was used with another request within its lifetime: use a new key for a new request")]
@@ -122,7 +127,7 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "INVALID",
-            Self::NotFound => "NOT_FOUND",
+            Self::NotFound | Self::NotFoundAt(_) => "NOT_FOUND",
             Self::Denied { .. } => "DENIED",
             Self::ViewNotAllowed { .. } => "VIEW_NOT_ALLOWED",
             Self::ViewUnknown { .. } => "VIEW_UNKNOWN",
@@ -186,6 +191,16 @@ impl From<KeyError> for Error {
         match error {
             KeyError::CannotOpen => Self::DataLoss("a sealed blob"),
             other => Self::KeyUnavailable(other.to_string()),
+        }
+    }
+}
+
+impl From<AllocateError> for Error {
+    fn from(error: AllocateError) -> Self {
+        match error {
+            AllocateError::Commit(error) => error.into(),
+            AllocateError::Store(error) => error.into(),
+            AllocateError::Exhausted { .. } => Self::Internal("no numbers are left"),
         }
     }
 }

@@ -1,1 +1,52 @@
 //! The vault's main job: tokenize, detokenize, match, lookup, replace, delete.
+//!
+//! ```text
+//! request -> road (resolve, decide, transform) -> commit -> answer
+//! ```
+//!
+//! In comes a [`Caller`], known to the edge, and a request; out goes an answer, after its ledger leaf is durable. Every
+//! request is an attempt that [`road`] takes as often as guards break. To follow one, read `tokenize.rs` top to bottom,
+//! with `road.rs` beside it.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod audit;
+mod delete;
+mod deterministic;
+mod detokenize;
+mod error;
+mod holders;
+mod housekeeping;
+mod idempotency;
+mod limits;
+mod lookup;
+mod matching;
+mod open;
+mod random;
+mod reading;
+mod refusals;
+mod replace;
+mod resolve;
+mod road;
+mod rules;
+mod status;
+mod subjects;
+mod tenant;
+mod tokenize;
+mod values;
+mod vault;
+
+pub use audit::{Checkpoint, Export, ExportPages};
+pub use delete::{Delete, DeleteItem};
+pub use detokenize::{Detokenize, ReadItem, Released};
+pub use error::{Error, Violation};
+pub use limits::Limits;
+pub use lookup::{FoundTokens, Lookup, LookupItem};
+pub use matching::{Match, MatchItem};
+pub use open::{LANE, NewTenant, NewVault, OpenError, Opening, SYSTEM, create};
+pub use replace::{NewVersion, Replace};
+pub use road::Caller;
+pub use rules::{Applied, ApplyPolicy, ApplySchema, Explain, Explanation, InForce};
+pub use status::Status;
+pub use tokenize::{NewValue, Tokenize};
+pub use vault::{Clock, Vault};

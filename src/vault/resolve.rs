@@ -11,9 +11,9 @@ use strongroom_ids::{DekVersion, KeyringNo, RowId, SubjectHandle};
 use strongroom_keys::{Dek, DekOwner, DekPlace};
 use strongroom_ledger::Timestamp;
 use strongroom_schema::token::{ParsedToken, Token};
-use strongroom_schema::{Field, Schema};
+use strongroom_schema::Field;
 use strongroom_storage::keys as place;
-use strongroom_storage::rows::{RowDek, SubjectRecord, ValueRow};
+use strongroom_storage::rows::{RowDek, SubjectRecord, SubjectState, ValueRow};
 use strongroom_storage::{Family, Store};
 use subtle::ConstantTimeEq;
 
@@ -22,8 +22,10 @@ use crate::road::{Item, Road};
 
 /// Where a token led.
 pub(crate) enum Resolved {
-    /// To nothing: malformed in a way that only the vault can tell, never made, deleted, or expired.
+    /// To nothing: malformed in a way that only the vault can tell, never made, or deleted.
     Nothing,
+    /// To a value that may no longer be read.
+    Expired(Box<Found>),
     /// To a value.
     Value(Box<Found>),
 }
@@ -116,14 +118,13 @@ impl<S: Store> Road<'_, S> {
     ) -> Result<Resolved, Error> {
         let field = self.schema.field_no(row.field).ok_or(Error::DataLoss("a row of an undeclared field"))?.clone();
         let expires = expiry(&field, row.created, row.expires);
-        if expires.is_some_and(|at| at <= self.now) {
-            return Ok(Resolved::Nothing);
-        }
-        if row.subject.is_some() && subject.is_none() {
+        let closed = subject.as_ref().is_none_or(|record| record.state == SubjectState::Closed);
+        if row.subject.is_some() && closed {
             // Its subject is gone and its DEK with it: what is left of the row opens nothing.
             return Ok(Resolved::Nothing);
         }
-        Ok(Resolved::Value(Box::new(Found { id, row, field, subject, own_dek, expires })))
+        let found = Box::new(Found { id, row, field, subject, own_dek, expires });
+        Ok(if expires.is_some_and(|at| at <= self.now) { Resolved::Expired(found) } else { Resolved::Value(found) })
     }
 
     /// The records of subjects, by handle.
@@ -276,9 +277,4 @@ impl Found {
             ..Item::default()
         }
     }
-}
-
-/// A handle for looking at a schema's field by number, shared by all attempts.
-pub(crate) fn field_named<'s>(schema: &'s Schema, name: &str) -> Option<&'s Arc<Field>> {
-    schema.field(name)
 }

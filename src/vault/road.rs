@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use strongroom_access::{Action, Context, Decision, Principal, Query, Resource};
+use strongroom_access::{Action, Consent, Context, Decision, Principal, Query, Resource};
 use strongroom_commit::{Change, CommitError, Fact, Guard, Position};
 use strongroom_ids::{RowId, RowVersion, SubjectHandle};
 use strongroom_keys as keys;
@@ -17,7 +17,7 @@ use strongroom_storage::{Mutation, Store};
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 use crate::error::Error;
-use crate::tenant::Tenant;
+use crate::tenant::{Rules, Tenant};
 use crate::vault::Vault;
 
 /// How often a request goes back to resolve before it gets a turn of its own.
@@ -39,10 +39,16 @@ pub(crate) trait Attempt<S: Store>: Send + Sync {
     /// The action that policy decides on and the ledger names.
     const ACTION: Action;
 
+    /// Whether no other request may run meanwhile: what changes the rules that all others stand on.
+    const ALONE: bool = false;
+
     /// The purpose that the caller named.
     fn purpose(&self) -> Option<&str> {
         None
     }
+
+    /// Takes a durable change of rules into memory, before any other request runs.
+    fn install(&self, _tenant: &Tenant, _answer: &Self::Answer) {}
 
     /// Resolves, decides and transforms.
     fn attempt(&self, road: &Road<'_, S>) -> impl Future<Output = Result<Prepared<Self::Answer>, Refused>> + Send;
@@ -101,6 +107,7 @@ pub(crate) struct Road<'a, S: Store> {
     pub caller: &'a Caller,
     pub action: Action,
     pub purpose: Option<&'a str>,
+    pub rules: Arc<Rules>,
     pub schema: Arc<Schema>,
     pub position: Position,
     pub request: [u8; 16],
@@ -120,30 +127,48 @@ impl<S: Store> Vault<S> {
         let tenant = self.tenant(caller.principal.tenant)?;
         let id = keys::random::<16>()?;
         for round in 0..=SHARED_TURNS {
-            let _turn = if round < SHARED_TURNS {
+            let _turn = if round < SHARED_TURNS && !A::ALONE {
                 Turn::Shared { _guard: self.turn.read().await }
             } else {
                 Turn::Alone { _guard: self.turn.write().await }
             };
             tenant.refresh(self).await?;
+            // The position comes before everything that is read at it.
+            let position = self.committer.position();
+            let rules = tenant.rules();
             let road = Road {
                 vault: self,
                 tenant,
                 caller,
                 action: A::ACTION,
                 purpose: request.purpose(),
-                position: self.committer.position(),
-                schema: tenant.schema(),
+                position,
+                schema: Arc::clone(&rules.schema),
+                rules,
                 request: id,
                 now: (self.clock)(),
             };
             match request.attempt(&road).await {
                 Ok(prepared) => match road.commit(prepared).await {
-                    Ok(answer) => return Ok(answer),
+                    Ok(answer) => {
+                        request.install(tenant, &answer);
+                        return Ok(answer);
+                    }
                     Err(CommitError::Conflict(_) | CommitError::Expired | CommitError::TooOld) => {}
-                    Err(error) => return Err(Error::from(error)),
+                    Err(error) => {
+                        if A::ALONE {
+                            // The new rules may be on disk or not: read them again before anybody relies on the old.
+                            tenant.forget_rules();
+                        }
+                        return Err(Error::from(error));
+                    }
                 },
-                Err(refused) => return Err(road.record_refusal(refused).await),
+                Err(refused) => {
+                    if let Error::DataLoss(place) = refused.error {
+                        self.damaged(place);
+                    }
+                    return Err(road.record_refusal(refused).await);
+                }
             }
         }
         Err(Error::Conflict)
@@ -151,14 +176,24 @@ impl<S: Store> Vault<S> {
 }
 
 impl<S: Store> Road<'_, S> {
-    /// Whether policy lets the caller act on a field, in a view.
+    /// Whether policy lets the caller act on a field, in a view, for the purpose of the request.
     pub fn decide(&self, field: &Field, view: Option<&str>) -> Arc<Decision> {
-        self.decide_for(field, view, self.purpose)
+        self.decide_action(self.action, field, view, self.purpose)
     }
 
-    /// The same for another purpose than the request's.
-    pub fn decide_for(&self, field: &Field, view: Option<&str>, purpose: Option<&str>) -> Arc<Decision> {
-        let context = Context::new(self.now).purpose(purpose).view(view).class(field.class.as_str());
+    /// Whether policy lets the caller bring a token of its own for a field.
+    pub fn decide_import(&self, field: &Field) -> Arc<Decision> {
+        self.decide_action(Action::ImportToken, field, None, None)
+    }
+
+    /// The same for any action and purpose.
+    pub fn decide_action(
+        &self,
+        action: Action,
+        field: &Field,
+        view: Option<&str>,
+        purpose: Option<&str>,
+    ) -> Arc<Decision> {
         let resource = Resource::Field {
             name: &field.name,
             collection: &field.collection,
@@ -166,12 +201,26 @@ impl<S: Store> Road<'_, S> {
             keyring: field.keyring,
             number: field.number,
         };
-        self.tenant.access.decide(&Query {
-            principal: &self.caller.principal,
-            action: self.action,
-            resource,
-            context,
-        })
+        let context = Context::new(self.now)
+            .purpose(purpose)
+            .view(view)
+            .class(field.class.as_str())
+            .consent(self.consent(purpose));
+        self.tenant.access.decide(&Query { principal: &self.caller.principal, action, resource, context })
+    }
+
+    /// Whether a purpose stands on what each subject allowed.
+    pub fn rests_on_consent(&self, purpose: &str) -> bool {
+        self.schema.purpose(purpose).is_some_and(|purpose| purpose.consent)
+    }
+
+    /// What policy is told of the subject's consent. Nobody can give consent yet, so a purpose that rests on it finds
+    /// none.
+    fn consent(&self, purpose: Option<&str>) -> Consent {
+        match purpose.is_some_and(|name| self.rests_on_consent(name)) {
+            true => Consent::Absent,
+            false => Consent::NotNeeded,
+        }
     }
 
     /// Whether policy lets the caller act on the vault itself.
@@ -194,8 +243,8 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// A keyed hash of what the caller sent and the vault does not know, for the ledger.
-    pub fn fingerprint(&self, sent: &[u8]) -> Result<[u8; 32], Error> {
-        Ok(self.tenant.fingerprints.mac(&[b"sent", sent]))
+    pub fn fingerprint(&self, sent: &[u8]) -> [u8; 32] {
+        self.tenant.fingerprints.mac(&[b"sent", sent])
     }
 
     async fn commit<A>(&self, prepared: Prepared<A>) -> Result<A, CommitError> {
@@ -220,6 +269,10 @@ impl<S: Store> Road<'_, S> {
     /// Writes the refusal to the ledger, within the caller's budget, and returns what the caller is told.
     async fn record_refusal(&self, refused: Refused) -> Error {
         let reason = refused.error.reason();
+        if matches!(refused.error, Error::Recovering | Error::Overloaded { .. } | Error::Unknown) {
+            // The vault could not answer: that is shed, not decided.
+            return refused.error;
+        }
         if !self.vault.refusals.may_record(self.caller, self.action, reason, self.now) {
             return refused.error;
         }
@@ -250,7 +303,7 @@ impl<S: Store> Road<'_, S> {
             reason,
             policy: self.tenant.policy_version(),
             schema: self.schema.version(),
-            keys: &self.tenant.key_versions,
+            keys: &self.rules.key_versions,
             client: &self.caller.client,
             detail: &detail,
         };

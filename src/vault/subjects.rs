@@ -14,7 +14,8 @@ use strongroom_storage::rows::{IndexEntry, IndexKind, SubjectRecord, SubjectStat
 use strongroom_storage::{Family, Mutation, Store};
 
 use crate::error::Error;
-use crate::road::{Prepared, Road};
+use crate::road::{Item, Prepared, Road};
+use crate::values::row_hash;
 
 /// A DEK with what a row must name to find it again.
 #[derive(Clone)]
@@ -211,6 +212,12 @@ impl Subjects {
                 prepared.changes.push(id);
                 let handles = place::encode_handles(&[handle]);
                 prepared.mutations.push(Mutation::Put(Family::Index, subject.index_key, handles));
+                prepared.items.push(Item {
+                    outcome: "subject_created",
+                    subject: Some(handle),
+                    hash: Some(record_hash(&subject.record)),
+                    ..Item::default()
+                });
             } else {
                 prepared.guards.push(Guard::Unchanged(Fact::subject_state(tenant, handle)));
                 prepared.guards.push(Guard::Unchanged(Fact::subject_keys(tenant, handle)));
@@ -222,4 +229,10 @@ impl Subjects {
             }
         }
     }
+}
+
+/// The hash by which the ledger records a subject. Wrapped DEKs are left out: they prove themselves, and a rewrap shall
+/// write no hashes.
+pub(crate) fn record_hash(record: &SubjectRecord) -> [u8; 32] {
+    row_hash(&SubjectRecord { deks: vec![], ..record.clone() }.encode())
 }

@@ -11,7 +11,7 @@ use strongroom_schema::token::{ParsedToken, Token};
 use strongroom_schema::{Field, Scope};
 use strongroom_storage::{Family, Store};
 
-use crate::deterministic::{Known, Wanted};
+use crate::deterministic::Wanted;
 use crate::error::{Error, Violation};
 use crate::idempotency::{Earlier, Key};
 use crate::limits;
@@ -58,7 +58,7 @@ impl<S: Store> Attempt<S> for Tokenize {
 
         let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
         prepared.guards.extend(road.rules_unchanged());
-        let key = Key::of_tokenize(road, self)?;
+        let key = self.idempotency(road);
         match road.earlier(key.as_ref(), &mut prepared.guards).await? {
             Earlier::Rows(rows) => return self.again(road, &rows, prepared).await,
             Earlier::Nothing => {}
@@ -98,7 +98,7 @@ impl<S: Store> Attempt<S> for Tokenize {
         }
         subjects.write(road.tenant.number, &mut prepared);
         if let Some(key) = key {
-            road.remember(key, &rows, &mut prepared);
+            road.remember(key, rows, &mut prepared);
         }
         Ok(prepared)
     }
@@ -121,8 +121,21 @@ impl Tokenize {
         limits::none(wrong)
     }
 
+    fn idempotency<S: Store>(&self, road: &Road<'_, S>) -> Option<Key> {
+        let expiries: Vec<[u8; 8]> =
+            self.items.iter().map(|item| item.expires.unwrap_or_default().to_be_bytes()).collect();
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(self.items.len() * 5);
+        for (item, expires) in self.items.iter().zip(&expiries) {
+            parts.extend([item.field.as_bytes(), &item.value, item.subject.as_bytes(), expires, item.token.as_bytes()]);
+        }
+        road.idempotency(&self.idempotency_key, &parts)
+    }
+
     /// Resolve: names become fields.
     fn fields<S: Store>(&self, road: &Road<'_, S>) -> Result<Vec<Arc<Field>>, Error> {
+        if road.schema.version() == 0 {
+            return Err(Error::NoSchema);
+        }
         let mut fields = Vec::with_capacity(self.items.len());
         let mut wrong = Vec::new();
         for (index, item) in self.items.iter().enumerate() {
@@ -215,7 +228,7 @@ impl Tokenize {
                 Some(scope) => {
                     let handle = subjects.handle(&item.subject);
                     let within = if scope == Scope::Tenant { SubjectHandle::NONE } else { handle };
-                    Wanted::once(road, field, &item.value, within, handle)?
+                    Wanted::once(road, field, &item.value, within)?
                 }
             });
         }

@@ -56,7 +56,7 @@ impl<S: Store> Road<'_, S> {
             what,
         };
         let mut indexes = Vec::new();
-        if let Some(entry) = self.value_index(field, value, at.subject)? {
+        if let Some(entry) = self.value_index(field, value)? {
             let key = entry_key(tenant, field, &entry, at.subject, at.id);
             prepared.changes.push(index_fact(tenant, field, &entry, at.subject));
             let leads_to = if field.deterministic.is_some() { place::encode_row_id(at.id) } else { vec![] };
@@ -207,14 +207,13 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// The blind-index entry of a value, if its field has one.
-    pub fn value_index(&self, field: &Field, value: &[u8], scope: SubjectHandle) -> Result<Option<IndexEntry>, Error> {
+    pub fn value_index(&self, field: &Field, value: &[u8]) -> Result<Option<IndexEntry>, Error> {
         let kind = match field.deterministic {
             Some(Scope::PerSubject) => IndexKind::DeterministicSubject,
             Some(Scope::Tenant) => IndexKind::DeterministicTenant,
             None if field.lookup => IndexKind::Value,
             None => return Ok(None),
         };
-        let _ = scope;
         let normal: Zeroizing<Vec<u8>> =
             field.normalise(value).map_err(|broken| Error::invalid("value", broken.rule, broken.message))?;
         let key = self.vault.keystore.index_key(self.tenant.id, IndexName::Field(field.number))?;

@@ -1,0 +1,118 @@
+//! What can go wrong with keys. No message holds a key, a passphrase or a value.
+
+use strongroom_ids::KeyVersion;
+use thiserror::Error;
+
+use crate::name::{KeyName, KeyState};
+
+/// Why a key operation failed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum KeyError {
+    /// Authentication failed. Whether the bytes, the place or the key was wrong is deliberately not said.
+    #[error(
+        "a sealed blob does not open in this place: restore the stored bytes, or ask for the place they were sealed for"
+    )]
+    CannotOpen,
+    /// What was to be sealed is longer than AES-GCM allows.
+    #[error("a value is too long to seal: AES-GCM takes at most 2^36 - 32 bytes at once")]
+    TooLong,
+    /// The passphrase does not open the root key.
+    #[error("the passphrase does not open the root key: try again, and mind keyboard layout and trailing spaces")]
+    WrongPassphrase,
+    /// An empty passphrase was given.
+    #[error("the passphrase is empty: give one that is hard to guess")]
+    EmptyPassphrase,
+    /// The keystore belongs to another root key, or somebody changed it on purpose.
+    #[error(
+        "the keystore's authentication fails under this root key: use the root key that it was made with; \
+         if this is the one, the file was changed on purpose and must be restored from a copy"
+    )]
+    WrongRootKey,
+    /// The cost of the passphrase's key derivation is out of bounds.
+    #[error("the Argon2id cost is out of bounds: {0}")]
+    CostOutOfBounds(&'static str),
+    /// There is no such key.
+    #[error("there is no key {name} for tenant {}: create the keys of this tenant first", .name.tenant())]
+    Missing {
+        /// The key that was asked for.
+        name: KeyName,
+    },
+    /// There is no such version of a key.
+    #[error("key {name} of tenant {} has no version {version}: use one that `strongroom keys list` shows", .name.tenant())]
+    MissingVersion {
+        /// The key that was asked for.
+        name: KeyName,
+        /// The version that was asked for.
+        version: KeyVersion,
+    },
+    /// The key's state forbids the operation.
+    #[error(
+        "version {version} of key {name} of tenant {} is {state}, which forbids this: change its state, or rotate the key",
+        .name.tenant()
+    )]
+    NotAllowed {
+        /// The key that was asked for.
+        name: KeyName,
+        /// The version that was asked for, or the newest.
+        version: KeyVersion,
+        /// Its state.
+        state: KeyState,
+    },
+    /// A DEK was to be wrapped by the KEK of another tenant or keyring.
+    #[error("a DEK was to be wrapped by the KEK of another tenant or keyring: use the KEK of its own")]
+    WrongKek,
+    /// A bound of the keystore is reached.
+    #[error("the keystore is exhausted: {0}")]
+    Exhausted(&'static str),
+    /// A file is not what was written.
+    #[error("the file `{file}` is damaged ({what}): restore it from a copy of the keystore")]
+    Damaged {
+        /// The file's name in its directory.
+        file: &'static str,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A file is intact, but of a format or suite that this build does not know.
+    #[error(
+        "the file `{file}` has format {format} and suite {suite}, which this build does not know: \
+         use the release that wrote it, or a newer one"
+    )]
+    Unsupported {
+        /// The file's name in its directory.
+        file: &'static str,
+        /// Its format byte.
+        format: u8,
+        /// Its suite byte.
+        suite: u8,
+    },
+    /// The file that was to be created is there already.
+    #[error("the file `{file}` is there already and is never overwritten: open it, or choose another directory")]
+    Exists {
+        /// The file's name in its directory.
+        file: &'static str,
+    },
+    /// There is no such file.
+    #[error("there is no file `{file}` in {dir}: check the path, or create it with `strongroom init`")]
+    NoFile {
+        /// The file's name in its directory.
+        file: &'static str,
+        /// The directory.
+        dir: String,
+    },
+    /// The keystore on disk is no longer the one that was opened.
+    #[error(
+        "the keystore on disk is not the one this process opened: stop whatever else replaces it, and open it again"
+    )]
+    Changed,
+    /// The system refused a file operation.
+    #[error("{doing} failed: {what}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The path, and what the system said.
+        what: String,
+    },
+    /// The system gives no random bytes.
+    #[error("the system's random generator failed: nothing can be sealed safely until it works again")]
+    Random,
+}

@@ -1,0 +1,278 @@
+//! The bytes of the file `keys`: a header, the wrapped keys in order, and two sums over it all.
+
+use ring::{digest, hmac};
+use strongroom_ids::{KeyVersion, VaultId};
+
+use crate::error::KeyError;
+use crate::name::{KeyName, KeyState, NAME};
+use crate::place::Parts;
+use crate::root_key::RootKey;
+use crate::seal::{self, Cipher, Format, OVERHEAD, SUITE};
+use crate::secret::{self, RawKey};
+
+/// The file's name.
+pub(super) const FILE: &str = "keys";
+const MAGIC: &[u8; 8] = b"SR-KEYS\n";
+const FORMAT: u8 = 1;
+/// Magic, format, suite, vault id, number, count of entries.
+const HEAD: usize = 8 + 1 + 1 + 16 + 8 + 4;
+const SUM: usize = 32;
+
+/// Bytes of a wrapped key.
+pub(super) const WRAPPED: usize = 32 + OVERHEAD;
+/// Bytes of an entry: name, version, state, created, length of the wrapped key, and that key.
+const ENTRY: usize = NAME + 4 + 1 + 8 + 1 + WRAPPED;
+
+/// More than a file with half a million keys. What is longer is refused before it is read.
+pub(super) const LIMIT: usize = 64 * 1024 * 1024;
+
+/// One version of one key, as the file has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub name: KeyName,
+    pub version: KeyVersion,
+    pub state: KeyState,
+    /// Microseconds since 1970.
+    pub created: u64,
+    /// The wrapped key; `None` exactly when it is destroyed.
+    pub wrapped: Option<[u8; WRAPPED]>,
+}
+
+/// The keys by which a keystore keeps itself: derived from the root key.
+pub(super) struct FileKeys {
+    vault: VaultId,
+    wrap: Cipher,
+    sum: hmac::Key,
+}
+
+impl FileKeys {
+    pub fn derive(root: &RootKey, vault: VaultId) -> Result<Self, KeyError> {
+        let wrap = root.derive(vault, b"strongroom keystore wrap 1")?;
+        let sum = root.derive(vault, b"strongroom keystore file 1")?;
+        Ok(Self { vault, wrap: seal::cipher(&wrap), sum: hmac::Key::new(hmac::HMAC_SHA256, sum.as_slice()) })
+    }
+
+    /// Wraps a key for its name and version.
+    pub fn wrap(&self, name: &KeyName, version: KeyVersion, raw: &RawKey) -> Result<[u8; WRAPPED], KeyError> {
+        let blob = seal::seal_blob(&self.wrap, Format::Key, &self.aad(name, version), raw.as_slice())?;
+        blob.try_into().map_err(|_| KeyError::TooLong)
+    }
+
+    /// Unwraps a key.
+    pub fn unwrap(&self, name: &KeyName, version: KeyVersion, wrapped: &[u8]) -> Result<RawKey, KeyError> {
+        let plaintext = seal::open_blob(&self.wrap, Format::Key, &self.aad(name, version), wrapped)?;
+        secret::raw_key(&plaintext).ok_or(KeyError::CannotOpen)
+    }
+
+    /// Five lengths and their parts.
+    fn aad(&self, name: &KeyName, version: KeyVersion) -> [u8; 5 + 1 + 1 + 16 + NAME + 4] {
+        let mut aad = Parts::new();
+        aad.add([Format::Key as u8]);
+        aad.add([SUITE]);
+        aad.add(self.vault.0);
+        aad.add(name.encode());
+        aad.add(version.0.to_be_bytes());
+        aad.finish()
+    }
+
+    /// The whole file. Puts the records into their order.
+    pub fn encode(&self, number: u64, records: &mut [Record]) -> Result<Vec<u8>, KeyError> {
+        records.sort_by_key(Record::order);
+        let full = KeyError::Exhausted("it holds as many keys as fit: destroy versions that nothing depends on");
+        let length = records.len().saturating_mul(ENTRY).saturating_add(HEAD + 2 * SUM);
+        let count = u32::try_from(records.len()).ok().filter(|_| length <= LIMIT).ok_or(full)?;
+        let mut bytes = Vec::with_capacity(length);
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&[FORMAT, SUITE]);
+        bytes.extend_from_slice(&self.vault.0);
+        bytes.extend_from_slice(&number.to_be_bytes());
+        bytes.extend_from_slice(&count.to_be_bytes());
+        for record in records {
+            record.encode(&mut bytes);
+        }
+        let sum = hmac::sign(&self.sum, &bytes);
+        bytes.extend_from_slice(sum.as_ref());
+        let checksum = digest::digest(&digest::SHA256, &bytes);
+        bytes.extend_from_slice(checksum.as_ref());
+        Ok(bytes)
+    }
+}
+
+impl Record {
+    fn order(&self) -> ([u8; NAME], KeyVersion) {
+        (self.name.encode(), self.version)
+    }
+
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.name.encode());
+        bytes.extend_from_slice(&self.version.0.to_be_bytes());
+        bytes.push(self.state.encode());
+        bytes.extend_from_slice(&self.created.to_be_bytes());
+        let wrapped = self.wrapped.as_ref().map_or(&[][..], |wrapped| wrapped.as_slice());
+        const { assert!(WRAPPED < 256) }
+        bytes.push(wrapped.len() as u8);
+        bytes.extend_from_slice(wrapped);
+    }
+
+    fn decode(bytes: &mut &[u8]) -> Option<Self> {
+        let name = KeyName::decode(take(bytes)?)?;
+        let version = KeyVersion(u32::from_be_bytes(*take(bytes)?));
+        let [state] = *take(bytes)?;
+        let state = KeyState::decode(state)?;
+        let created = u64::from_be_bytes(*take(bytes)?);
+        let [length] = *take(bytes)?;
+        let wrapped = match usize::from(length) {
+            0 => None,
+            WRAPPED => Some(*take(bytes)?),
+            _ => return None,
+        };
+        // Versions count from 1, and exactly a destroyed key is gone.
+        let sound = version.0 > 0 && wrapped.is_none() == (state == KeyState::Destroyed);
+        sound.then_some(Self { name, version, state, created, wrapped })
+    }
+}
+
+/// A file whose checksum matches. Nothing in it is trusted before [`Unproved::prove`].
+#[derive(Debug)]
+pub(super) struct Unproved<'a> {
+    pub vault: VaultId,
+    number: u64,
+    count: u32,
+    records: &'a [u8],
+    summed: &'a [u8],
+    sum: &'a [u8; SUM],
+}
+
+/// Reads the header and the checksum, which tells damage from a wrong root key.
+pub(super) fn parse(bytes: &[u8]) -> Result<Unproved<'_>, KeyError> {
+    if !bytes.starts_with(MAGIC) {
+        return Err(damaged("it does not begin as a keystore does"));
+    }
+    let too_short = || damaged("it is too short");
+    let (body, checksum) = bytes.split_last_chunk::<SUM>().ok_or_else(too_short)?;
+    if digest::digest(&digest::SHA256, body).as_ref() != checksum {
+        return Err(damaged("its checksum does not match"));
+    }
+    let (_, rest) = body.split_at_checked(MAGIC.len()).ok_or_else(too_short)?;
+    let (&[format, suite], _) = rest.split_first_chunk().ok_or_else(too_short)?;
+    if format != FORMAT || suite != SUITE {
+        return Err(KeyError::Unsupported { file: FILE, format, suite });
+    }
+    parse_body(body).ok_or_else(too_short)
+}
+
+fn parse_body(body: &[u8]) -> Option<Unproved<'_>> {
+    let (summed, sum) = body.split_last_chunk()?;
+    let (_, mut rest) = summed.split_at_checked(MAGIC.len() + 2)?;
+    let vault = VaultId(*take(&mut rest)?);
+    let number = u64::from_be_bytes(*take(&mut rest)?);
+    let count = u32::from_be_bytes(*take(&mut rest)?);
+    Some(Unproved { vault, number, count, records: rest, summed, sum })
+}
+
+impl Unproved<'_> {
+    /// Proves that the file was written under the root key, and reads its records. Returns the file's number and them.
+    pub fn prove(&self, keys: &FileKeys) -> Result<(u64, Vec<Record>), KeyError> {
+        hmac::verify(&keys.sum, self.summed, self.sum).map_err(|_| KeyError::WrongRootKey)?;
+        let records = parse_records(self.records, self.count).ok_or(damaged("its entries are not well formed"))?;
+        Ok((self.number, records))
+    }
+}
+
+/// Reads exactly `count` records in strict order, and nothing behind them: one list has one encoding.
+fn parse_records(mut bytes: &[u8], count: u32) -> Option<Vec<Record>> {
+    let mut records: Vec<Record> = Vec::new();
+    for _ in 0..count {
+        let record = Record::decode(&mut bytes)?;
+        if records.last().is_some_and(|last| last.order() >= record.order()) {
+            return None;
+        }
+        records.push(record);
+    }
+    bytes.is_empty().then_some(records)
+}
+
+fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(taken)
+}
+
+fn damaged(what: &'static str) -> KeyError {
+    KeyError::Damaged { file: FILE, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::name::tests::key_name;
+
+    fn record() -> impl Strategy<Value = Record> {
+        let state = prop::sample::select(KeyState::ALL.to_vec());
+        let blob = vec(any::<u8>(), WRAPPED).prop_map(|bytes| bytes.try_into().unwrap());
+        (key_name(), 1..u32::MAX, state, any::<u64>(), blob).prop_map(|(name, version, state, created, blob)| Record {
+            name,
+            version: KeyVersion(version),
+            state,
+            created,
+            wrapped: (state != KeyState::Destroyed).then_some(blob),
+        })
+    }
+
+    fn encoded(records: &[Record]) -> Vec<u8> {
+        let mut bytes = vec![];
+        records.iter().for_each(|record| record.encode(&mut bytes));
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn records_survive_their_encoding(mut records in vec(record(), 0..10)) {
+            records.sort_by_key(Record::order);
+            let count = records.len() as u32;
+            prop_assert_eq!(parse_records(&encoded(&records), count), Some(records));
+        }
+
+        #[test]
+        fn records_out_of_order_or_twice_are_refused(mut records in vec(record(), 2..10)) {
+            records.sort_by_key(Record::order);
+            records.reverse();
+            prop_assert_eq!(parse_records(&encoded(&records), records.len() as u32), None);
+            let twice = vec![records[0].clone(), records[0].clone()];
+            prop_assert_eq!(parse_records(&encoded(&twice), 2), None);
+        }
+
+        #[test]
+        fn a_wrong_count_is_refused(mut records in vec(record(), 0..10), count: u32) {
+            records.sort_by_key(Record::order);
+            let right = records.len() as u32;
+            prop_assert_eq!(parse_records(&encoded(&records), count).is_some(), count == right);
+            prop_assert_eq!(parse_records(&encoded(&records), right + 1), None);
+        }
+
+        #[test]
+        fn what_parses_encodes_to_the_same_bytes(mut records in vec(record(), 1..4), at: prop::sample::Index, byte: u8) {
+            records.sort_by_key(Record::order);
+            let mut bytes = encoded(&records);
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Some(parsed) = parse_records(&bytes, records.len() as u32) {
+                prop_assert_eq!(encoded(&parsed), bytes);
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..400), count: u32) {
+            let _ = parse_records(&bytes, count);
+            let _ = parse_body(&bytes);
+            prop_assert!(parse(&bytes).is_err());
+            let mut whole = [&MAGIC[..], &[FORMAT, SUITE], &bytes].concat();
+            let sum = digest::digest(&digest::SHA256, &whole);
+            whole.extend_from_slice(sum.as_ref());
+            let _ = parse(&whole);
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The keystore: all keys of a vault but its DEKs, in one small file apart from the data.
+//!
+//! Apart, because a backup of the data must not bring back a KEK that was destroyed. The file is replaced as a whole
+//! and atomically; each replacement has the next number. Reads take no lock: a replacement puts a new table in place.
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use strongroom_ids::{KeyVersion, KeyringNo, TenantId, VaultId};
+
+use crate::disk;
+use crate::error::KeyError;
+use crate::index_key::IndexKey;
+use crate::kek::Kek;
+use crate::ledger_key::LedgerKey;
+use crate::name::{IndexName, KeyName, KeyState, Operation};
+use crate::root_key::RootKey;
+use crate::secret::{self, RawKey};
+use crate::token_key::TokenKey;
+use file::{FILE, FileKeys, LIMIT, Record};
+
+/// The keys of a vault, unwrapped in memory. Share it between threads.
+pub struct Keystore {
+    dir: PathBuf,
+    vault: VaultId,
+    own: FileKeys,
+    /// Held while the file is replaced.
+    writing: Mutex<()>,
+    table: ArcSwap<Table>,
+}
+
+/// What there is to know of one version of a key, but for the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Which key.
+    pub name: KeyName,
+    /// Which version of it.
+    pub version: KeyVersion,
+    /// What may be done with it.
+    pub state: KeyState,
+    /// When it was made, in microseconds since 1970.
+    pub created: u64,
+}
+
+/// One state of the file, and the keys in it.
+struct Table {
+    number: u64,
+    /// The file's checksum, by which another's replacement is noticed.
+    checksum: Vec<u8>,
+    keys: HashMap<KeyName, Vec<Entry>>,
+}
+
+/// One version of a key. The versions of a name are in ascending order.
+#[derive(Clone)]
+struct Entry {
+    record: Record,
+    /// `None` while the key's state allows nothing.
+    key: Option<Key>,
+}
+
+#[derive(Clone)]
+enum Key {
+    Kek(Arc<Kek>),
+    Index(Arc<IndexKey>),
+    Token(Arc<TokenKey>),
+    Ledger(Arc<LedgerKey>),
+}
+
+impl Keystore {
+    /// Creates an empty keystore in the file `keys`. The directory is made if it is missing.
+    ///
+    /// # Errors
+    /// [`KeyError::Exists`] if there is one; [`KeyError::Io`].
+    pub fn create(dir: &Path, vault: VaultId, root: &RootKey) -> Result<Self, KeyError> {
+        let own = FileKeys::derive(root, vault)?;
+        let bytes = own.encode(1, &mut [])?;
+        disk::make_dir(dir)?;
+        disk::lock(dir)?.create(FILE, &bytes)?;
+        Self::from_bytes(dir, root, &bytes)
+    }
+
+    /// Opens the file `keys` and unwraps what is in it.
+    ///
+    /// # Errors
+    /// [`KeyError::NoFile`]; [`KeyError::WrongRootKey`]; [`KeyError::Damaged`] if the file's checksum does not match;
+    /// [`KeyError::Unsupported`]; [`KeyError::Io`].
+    pub fn open(dir: &Path, root: &RootKey) -> Result<Self, KeyError> {
+        let bytes = disk::read(dir, FILE, LIMIT as u64)?;
+        Self::from_bytes(dir, root, &bytes)
+    }
+
+    fn from_bytes(dir: &Path, root: &RootKey, bytes: &[u8]) -> Result<Self, KeyError> {
+        let unproved = file::parse(bytes)?;
+        let own = FileKeys::derive(root, unproved.vault)?;
+        let (number, records) = unproved.prove(&own)?;
+        let mut keys: HashMap<KeyName, Vec<Entry>> = HashMap::new();
+        for record in records {
+            let entry = Entry::open(record, &own)?;
+            keys.entry(entry.record.name).or_default().push(entry);
+        }
+        let table = Table { number, checksum: checksum(bytes).to_vec(), keys };
+        let vault = unproved.vault;
+        Ok(Self { dir: dir.to_owned(), vault, own, writing: Mutex::new(()), table: ArcSwap::from_pointee(table) })
+    }
+
+    /// Which vault the keys belong to.
+    pub fn vault_id(&self) -> VaultId {
+        self.vault
+    }
+
+    /// How often the file was written; creating it is the first time.
+    pub fn number(&self) -> u64 {
+        self.table.load().number
+    }
+
+    /// Makes version 1, random, of those keys that have no version yet. The file is replaced once, durably, before a
+    /// new key can be used; if there is nothing to make it isn't touched. Returns what was made.
+    ///
+    /// # Errors
+    /// [`KeyError::Changed`] if another process replaced the file since; [`KeyError::Exhausted`] if it is full;
+    /// [`KeyError::Random`]; [`KeyError::Io`]. After an error no key was made that this keystore gives out. The file
+    /// may still have been replaced if syncing the directory failed: then [`KeyError::Changed`] follows until the
+    /// keystore is opened again.
+    pub fn ensure(&self, names: &[KeyName]) -> Result<Vec<KeyName>, KeyError> {
+        if names.iter().all(|name| self.table.load().keys.contains_key(name)) {
+            return Ok(vec![]);
+        }
+        // The lock guards nothing that a panic could leave half done.
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.table.load_full();
+        let mut keys = table.keys.clone();
+        let mut made = Vec::new();
+        let created = now();
+        for name in names {
+            if keys.contains_key(name) {
+                continue;
+            }
+            keys.insert(*name, vec![Entry::make(*name, KeyVersion(1), created, &self.own)?]);
+            made.push(*name);
+        }
+        if !made.is_empty() {
+            self.replace(&table, keys)?;
+        }
+        Ok(made)
+    }
+
+    /// Writes the next file, then gives out its keys.
+    fn replace(&self, current: &Table, keys: HashMap<KeyName, Vec<Entry>>) -> Result<(), KeyError> {
+        let number = current.number.checked_add(1).ok_or(KeyError::Exhausted("its number is at its end"))?;
+        let mut records: Vec<Record> = keys.values().flatten().map(|entry| entry.record.clone()).collect();
+        let bytes = self.own.encode(number, &mut records)?;
+        let dir = disk::lock(&self.dir)?;
+        let on_disk = disk::read(&self.dir, FILE, LIMIT as u64)?;
+        if checksum(&on_disk) != current.checksum {
+            return Err(KeyError::Changed);
+        }
+        dir.replace(FILE, &bytes)?;
+        self.table.store(Arc::new(Table { number, checksum: checksum(&bytes).to_vec(), keys }));
+        Ok(())
+    }
+
+    /// The newest enabled KEK of a keyring, for wrapping.
+    ///
+    /// # Errors
+    /// [`KeyError::Missing`]; [`KeyError::NotAllowed`] if no version is enabled.
+    pub fn kek(&self, tenant: TenantId, keyring: KeyringNo) -> Result<Arc<Kek>, KeyError> {
+        let name = KeyName::Kek(tenant, keyring);
+        self.newest(name, |key| if let Key::Kek(kek) = key { Some(kek) } else { None })
+    }
+
+    /// One version of a KEK, for unwrapping.
+    ///
+    /// # Errors
+    /// [`KeyError::Missing`]; [`KeyError::MissingVersion`]; [`KeyError::NotAllowed`] if its state forbids processing.
+    pub fn kek_version(&self, tenant: TenantId, keyring: KeyringNo, version: KeyVersion) -> Result<Arc<Kek>, KeyError> {
+        let name = KeyName::Kek(tenant, keyring);
+        self.version(name, version, |key| if let Key::Kek(kek) = key { Some(kek) } else { None })
+    }
+
+    /// The newest enabled key of a blind index.
+    ///
+    /// # Errors
+    /// As [`Keystore::kek`].
+    pub fn index_key(&self, tenant: TenantId, index: IndexName) -> Result<Arc<IndexKey>, KeyError> {
+        let name = KeyName::Index(tenant, index);
+        self.newest(name, |key| if let Key::Index(index) = key { Some(index) } else { None })
+    }
+
+    /// The newest enabled token key, for making tokens.
+    ///
+    /// # Errors
+    /// As [`Keystore::kek`].
+    pub fn token_key(&self, tenant: TenantId) -> Result<Arc<TokenKey>, KeyError> {
+        self.newest(KeyName::Token(tenant), |key| if let Key::Token(token) = key { Some(token) } else { None })
+    }
+
+    /// One version of a token key, for following tokens.
+    ///
+    /// # Errors
+    /// As [`Keystore::kek_version`].
+    pub fn token_key_version(&self, tenant: TenantId, version: KeyVersion) -> Result<Arc<TokenKey>, KeyError> {
+        let name = KeyName::Token(tenant);
+        self.version(name, version, |key| if let Key::Token(token) = key { Some(token) } else { None })
+    }
+
+    /// The newest enabled key of a tenant's log.
+    ///
+    /// # Errors
+    /// As [`Keystore::kek`].
+    pub fn ledger_key(&self, tenant: TenantId) -> Result<Arc<LedgerKey>, KeyError> {
+        self.newest(KeyName::Ledger(tenant), |key| if let Key::Ledger(ledger) = key { Some(ledger) } else { None })
+    }
+
+    /// All versions of all keys of a tenant, in the order of the file.
+    pub fn keys(&self, tenant: TenantId) -> Vec<KeyInfo> {
+        let table = self.table.load();
+        let entries = table.keys.values().flatten().filter(|entry| entry.record.name.tenant() == tenant);
+        let mut keys: Vec<KeyInfo> = entries.map(Entry::info).collect();
+        keys.sort_by_key(|key| (key.name.encode(), key.version));
+        keys
+    }
+
+    fn newest<T>(&self, name: KeyName, pick: impl Fn(&Key) -> Option<&Arc<T>>) -> Result<Arc<T>, KeyError> {
+        let table = self.table.load();
+        let newest = table.keys.get(&name).and_then(|versions| versions.last()).ok_or(KeyError::Missing { name })?;
+        let versions = table.keys.get(&name).into_iter().flatten().rev();
+        let mut enabled = versions.filter(|entry| entry.record.state.allows(Operation::Protect));
+        match enabled.next().and_then(|entry| entry.key.as_ref()).and_then(pick) {
+            Some(key) => Ok(Arc::clone(key)),
+            None => Err(newest.not_allowed()),
+        }
+    }
+
+    fn version<T>(
+        &self,
+        name: KeyName,
+        version: KeyVersion,
+        pick: impl Fn(&Key) -> Option<&Arc<T>>,
+    ) -> Result<Arc<T>, KeyError> {
+        let table = self.table.load();
+        let versions = table.keys.get(&name).ok_or(KeyError::Missing { name })?;
+        let entry = versions
+            .iter()
+            .find(|entry| entry.record.version == version)
+            .ok_or(KeyError::MissingVersion { name, version })?;
+        match entry.key.as_ref().filter(|_| entry.record.state.allows(Operation::Process)).and_then(pick) {
+            Some(key) => Ok(Arc::clone(key)),
+            None => Err(entry.not_allowed()),
+        }
+    }
+}
+
+impl Entry {
+    /// A new random key, wrapped.
+    fn make(name: KeyName, version: KeyVersion, created: u64, own: &FileKeys) -> Result<Self, KeyError> {
+        let raw = secret::new_raw_key()?;
+        let wrapped = Some(own.wrap(&name, version, &raw)?);
+        let key = Some(Key::new(&name, version, &raw)?);
+        Ok(Self { record: Record { name, version, state: KeyState::Enabled, created, wrapped }, key })
+    }
+
+    /// A key from the file, unwrapped if its state allows to use it.
+    fn open(record: Record, own: &FileKeys) -> Result<Self, KeyError> {
+        let usable = record.state.allows(Operation::Process);
+        let key = match record.wrapped.as_ref().filter(|_| usable) {
+            Some(wrapped) => {
+                let raw = own.unwrap(&record.name, record.version, wrapped);
+                // The file as a whole was proved, so only its writer can have gone wrong.
+                let raw = raw.map_err(|_| KeyError::Damaged { file: FILE, what: "a wrapped key does not open" })?;
+                Some(Key::new(&record.name, record.version, &raw)?)
+            }
+            None => None,
+        };
+        Ok(Self { record, key })
+    }
+
+    fn info(&self) -> KeyInfo {
+        let Record { name, version, state, created, .. } = self.record;
+        KeyInfo { name, version, state, created }
+    }
+
+    fn not_allowed(&self) -> KeyError {
+        KeyError::NotAllowed { name: self.record.name, version: self.record.version, state: self.record.state }
+    }
+}
+
+impl Key {
+    fn new(name: &KeyName, version: KeyVersion, raw: &RawKey) -> Result<Self, KeyError> {
+        Ok(match name {
+            KeyName::Kek(tenant, keyring) => Self::Kek(Arc::new(Kek::new(*tenant, *keyring, version, raw))),
+            KeyName::Index(..) => Self::Index(Arc::new(IndexKey::new(version, raw))),
+            KeyName::Token(_) => Self::Token(Arc::new(TokenKey::new(version, raw))),
+            KeyName::Ledger(_) => {
+                let damaged = KeyError::Damaged { file: FILE, what: "a ledger key is no Ed25519 seed" };
+                Self::Ledger(Arc::new(LedgerKey::new(version, raw).ok_or(damaged)?))
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Keystore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keystore").field("vault", &self.vault).field("number", &self.number()).finish_non_exhaustive()
+    }
+}
+
+/// The last 32 bytes of a file.
+fn checksum(bytes: &[u8]) -> &[u8] {
+    bytes.last_chunk::<32>().map_or(&[], |sum| sum.as_slice())
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,286 @@
+//! The keystore as its users see it: made, opened, extended, damaged.
+
+use std::fs;
+
+use proptest::prelude::*;
+use ring::digest;
+use strongroom_ids::{DekVersion, FieldNo, SubjectHandle};
+use tempfile::TempDir;
+
+use super::*;
+use crate::place::{DekOwner, DekPlace};
+use crate::root_key::{self, ArgonCost};
+use crate::secret::Passphrase;
+
+const VAULT: VaultId = VaultId([9; 16]);
+const TENANT: TenantId = TenantId([1; 16]);
+const OTHER: TenantId = TenantId([2; 16]);
+const KEYRING: KeyringNo = KeyringNo(1);
+
+fn root(temp: &TempDir, name: &str) -> RootKey {
+    let passphrase = Passphrase::new("passphrase".to_owned()).unwrap();
+    root_key::seal_new(&temp.path().join(name), &passphrase, ArgonCost::LEAST).unwrap()
+}
+
+fn all() -> Vec<KeyName> {
+    vec![
+        KeyName::Kek(TENANT, KEYRING),
+        KeyName::Index(TENANT, IndexName::Field(FieldNo(2))),
+        KeyName::Index(TENANT, IndexName::SubjectId),
+        KeyName::Index(TENANT, IndexName::Token),
+        KeyName::Index(TENANT, IndexName::Fingerprint),
+        KeyName::Token(TENANT),
+        KeyName::Ledger(TENANT),
+    ]
+}
+
+fn place(tenant: TenantId) -> DekPlace {
+    DekPlace { tenant, keyring: KEYRING, owner: DekOwner::Subject(SubjectHandle(7)), version: DekVersion(1) }
+}
+
+/// A keystore in a directory, with all keys of one tenant.
+fn filled() -> (TempDir, RootKey, Keystore) {
+    let temp = tempfile::tempdir().unwrap();
+    let root = root(&temp, "root");
+    let store = Keystore::create(temp.path(), VAULT, &root).unwrap();
+    store.ensure(&all()).unwrap();
+    (temp, root, store)
+}
+
+/// A keystore whose KEK has a version in each of the given states.
+fn in_states(states: &[KeyState]) -> (TempDir, Keystore) {
+    let temp = tempfile::tempdir().unwrap();
+    let root = root(&temp, "root");
+    let own = FileKeys::derive(&root, VAULT).unwrap();
+    let mut records: Vec<Record> = vec![];
+    for (state, version) in states.iter().zip(1..) {
+        let mut record = Entry::make(KeyName::Kek(TENANT, KEYRING), KeyVersion(version), 5, &own).unwrap().record;
+        record.state = *state;
+        record.wrapped = record.wrapped.filter(|_| *state != KeyState::Destroyed);
+        records.push(record);
+    }
+    fs::write(temp.path().join("keys"), own.encode(1, &mut records).unwrap()).unwrap();
+    let store = Keystore::open(temp.path(), &root).unwrap();
+    (temp, store)
+}
+
+#[test]
+fn keys_are_the_same_after_opening_again() {
+    let (temp, root, store) = filled();
+    let (dek, wrapped) = store.kek(TENANT, KEYRING).unwrap().new_dek(&place(TENANT)).unwrap();
+    let again = Keystore::open(temp.path(), &root).unwrap();
+    assert_eq!(again.vault_id(), VAULT);
+    assert_eq!(again.number(), store.number());
+    assert_eq!(again.keys(TENANT), store.keys(TENANT));
+    let unwrapped = again.kek_version(TENANT, KEYRING, KeyVersion(1)).unwrap().unwrap(&place(TENANT), &wrapped);
+    assert_eq!(unwrapped.unwrap().raw(), dek.raw());
+    for index in [IndexName::Field(FieldNo(2)), IndexName::SubjectId, IndexName::Token, IndexName::Fingerprint] {
+        let mac = |store: &Keystore| store.index_key(TENANT, index).unwrap().mac(&[b"value"]);
+        assert_eq!(mac(&again), mac(&store));
+    }
+    let block = |store: &Keystore| store.token_key(TENANT).unwrap().encrypt(strongroom_ids::RowId(1), [1; 8]);
+    assert_eq!(block(&again), block(&store));
+    let public = |store: &Keystore| store.ledger_key(TENANT).unwrap().public_key();
+    assert_eq!(public(&again), public(&store));
+}
+
+#[test]
+fn no_two_index_keys_are_the_same() {
+    let (_temp, _root, store) = filled();
+    let names = [IndexName::Field(FieldNo(2)), IndexName::SubjectId, IndexName::Token, IndexName::Fingerprint];
+    let macs: std::collections::HashSet<_> =
+        names.iter().map(|name| store.index_key(TENANT, *name).unwrap().mac(&[b"value"])).collect();
+    assert_eq!(macs.len(), names.len());
+}
+
+#[test]
+fn a_second_keystore_is_refused() {
+    let (temp, root, _store) = filled();
+    assert_eq!(Keystore::create(temp.path(), VAULT, &root).unwrap_err(), KeyError::Exists { file: "keys" });
+}
+
+#[test]
+fn ensuring_makes_what_is_missing_once_and_says_what() {
+    let (temp, root, store) = filled();
+    assert_eq!(store.number(), 2);
+    assert_eq!(store.ensure(&all()).unwrap(), []);
+    assert_eq!(store.number(), 2);
+    let kek = KeyName::Kek(OTHER, KEYRING);
+    let token = KeyName::Token(OTHER);
+    assert_eq!(store.ensure(&[all()[0], kek, token, kek]).unwrap(), [kek, token]);
+    assert_eq!(store.number(), 3);
+    assert_eq!(Keystore::open(temp.path(), &root).unwrap().number(), 3);
+    assert_eq!(store.keys(OTHER).len(), 2);
+    assert_eq!(store.keys(TENANT).len(), 7);
+}
+
+#[test]
+fn keys_are_listed_in_order_with_their_state_and_date() {
+    let (_temp, _root, store) = filled();
+    let keys = store.keys(TENANT);
+    assert_eq!(keys.iter().map(|key| key.name).collect::<Vec<_>>(), all());
+    assert!(keys.iter().all(|key| key.state == KeyState::Enabled && key.version == KeyVersion(1)));
+    assert!(keys.iter().all(|key| key.created > 1_700_000_000_000_000));
+}
+
+#[test]
+fn threads_that_ensure_the_same_key_get_the_same_one() {
+    let (_temp, _root, store) = filled();
+    let name = KeyName::Token(OTHER);
+    let blocks: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    store.ensure(&[name]).unwrap();
+                    store.token_key(OTHER).unwrap().encrypt(strongroom_ids::RowId(1), [1; 8])
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(blocks.iter().all(|block| *block == blocks[0]));
+    assert_eq!(store.number(), 3);
+}
+
+#[test]
+fn a_missing_key_and_a_missing_version_are_named() {
+    let (_temp, _root, store) = filled();
+    let name = KeyName::Kek(OTHER, KEYRING);
+    assert_eq!(store.kek(OTHER, KEYRING).unwrap_err(), KeyError::Missing { name });
+    assert_eq!(store.kek_version(OTHER, KEYRING, KeyVersion(1)).unwrap_err(), KeyError::Missing { name });
+    let name = KeyName::Kek(TENANT, KEYRING);
+    let version = KeyVersion(2);
+    assert_eq!(store.kek_version(TENANT, KEYRING, version).unwrap_err(), KeyError::MissingVersion { name, version });
+}
+
+#[test]
+fn the_newest_enabled_version_wraps_and_states_rule_the_others() {
+    use KeyState::*;
+    let (_temp, store) = in_states(&[Enabled, Enabled, DecryptOnly, Disabled, Compromised, Destroyed]);
+    assert_eq!(store.kek(TENANT, KEYRING).unwrap().version(), KeyVersion(2));
+    let name = KeyName::Kek(TENANT, KEYRING);
+    for (version, state) in [(1, None), (2, None), (3, None), (4, Some(Disabled)), (5, None), (6, Some(Destroyed))] {
+        let version = KeyVersion(version);
+        match (store.kek_version(TENANT, KEYRING, version), state) {
+            (Ok(kek), None) => assert_eq!(kek.version(), version),
+            (Err(error), Some(state)) => assert_eq!(error, KeyError::NotAllowed { name, version, state }),
+            (found, _) => panic!("version {version}: {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn without_an_enabled_version_nothing_is_wrapped() {
+    use KeyState::*;
+    let (_temp, store) = in_states(&[DecryptOnly, Compromised]);
+    let name = KeyName::Kek(TENANT, KEYRING);
+    let expected = KeyError::NotAllowed { name, version: KeyVersion(2), state: Compromised };
+    assert_eq!(store.kek(TENANT, KEYRING).unwrap_err(), expected);
+}
+
+#[test]
+fn a_destroyed_key_is_not_made_anew() {
+    let (_temp, store) = in_states(&[KeyState::Destroyed]);
+    assert_eq!(store.ensure(&[KeyName::Kek(TENANT, KEYRING)]).unwrap(), []);
+    assert!(matches!(store.kek(TENANT, KEYRING), Err(KeyError::NotAllowed { .. })));
+}
+
+#[test]
+fn states_and_dates_survive_a_replacement() {
+    use KeyState::*;
+    let (_temp, store) = in_states(&[Destroyed, Disabled, DecryptOnly]);
+    let before = store.keys(TENANT);
+    store.ensure(&[KeyName::Ledger(OTHER)]).unwrap();
+    assert_eq!(store.keys(TENANT), before);
+    assert!(before.iter().all(|key| key.created == 5));
+}
+
+#[test]
+fn another_root_key_is_told_from_damage() {
+    let (temp, _root, _store) = filled();
+    let other = root(&temp, "other");
+    assert_eq!(Keystore::open(temp.path(), &other).unwrap_err(), KeyError::WrongRootKey);
+}
+
+#[test]
+fn a_file_replaced_by_somebody_else_is_not_overwritten() {
+    let (temp, root, store) = filled();
+    let other = Keystore::open(temp.path(), &root).unwrap();
+    other.ensure(&[KeyName::Token(OTHER)]).unwrap();
+    assert_eq!(store.ensure(&[KeyName::Ledger(OTHER)]).unwrap_err(), KeyError::Changed);
+    assert_eq!(store.ledger_key(OTHER).unwrap_err(), KeyError::Missing { name: KeyName::Ledger(OTHER) });
+    assert!(Keystore::open(temp.path(), &root).unwrap().token_key(OTHER).is_ok());
+}
+
+#[test]
+fn keys_that_could_not_be_kept_are_not_given_out() {
+    let (temp, _root, store) = filled();
+    fs::remove_file(temp.path().join("keys")).unwrap();
+    assert!(matches!(store.ensure(&[KeyName::Token(OTHER)]), Err(KeyError::NoFile { .. })));
+    assert!(store.token_key(OTHER).is_err());
+    assert_eq!(store.number(), 2);
+}
+
+#[test]
+fn an_entry_under_another_name_or_version_does_not_open() {
+    let (_temp, root, _store) = filled();
+    let own = FileKeys::derive(&root, VAULT).unwrap();
+    let name = KeyName::Kek(TENANT, KEYRING);
+    let raw = secret::new_raw_key().unwrap();
+    let wrapped = own.wrap(&name, KeyVersion(1), &raw).unwrap();
+    assert_eq!(own.unwrap(&name, KeyVersion(1), &wrapped).unwrap(), raw);
+    assert!(own.unwrap(&name, KeyVersion(2), &wrapped).is_err());
+    assert!(own.unwrap(&KeyName::Kek(TENANT, KeyringNo(2)), KeyVersion(1), &wrapped).is_err());
+    assert!(own.unwrap(&KeyName::Kek(OTHER, KEYRING), KeyVersion(1), &wrapped).is_err());
+    let elsewhere = FileKeys::derive(&root, VaultId([8; 16])).unwrap();
+    assert!(elsewhere.unwrap(&name, KeyVersion(1), &wrapped).is_err());
+}
+
+#[test]
+fn an_unknown_format_is_named_rather_than_called_damage() {
+    let (temp, root, _store) = filled();
+    let path = temp.path().join("keys");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8] = 2;
+    fs::write(&path, summed(bytes)).unwrap();
+    let unsupported = KeyError::Unsupported { file: "keys", format: 2, suite: 1 };
+    assert_eq!(Keystore::open(temp.path(), &root).unwrap_err(), unsupported);
+}
+
+/// Gives a file a checksum that matches again.
+fn summed(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.truncate(bytes.len() - 32);
+    let sum = digest::digest(&digest::SHA256, &bytes);
+    bytes.extend_from_slice(sum.as_ref());
+    bytes
+}
+
+#[test]
+fn a_changed_byte_anywhere_keeps_the_keystore_shut() {
+    let (temp, root, _store) = filled();
+    let good = fs::read(temp.path().join("keys")).unwrap();
+    let open = |bytes: &[u8]| Keystore::from_bytes(temp.path(), &root, bytes).map(|_| ());
+    assert_eq!(open(&good), Ok(()));
+    for at in 0..good.len() {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1 << (at % 8);
+        assert!(matches!(open(&bytes), Err(KeyError::Damaged { file: "keys", .. })), "byte {at}");
+        // With a checksum made to match, the authentication still fails.
+        if (10..good.len() - 32).contains(&at) {
+            assert_eq!(open(&summed(bytes)), Err(KeyError::WrongRootKey), "byte {at}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_torn_or_arbitrary_file_never_opens(cut in 0..700usize, noise: Vec<u8>) {
+        let (temp, root, _store) = filled();
+        let good = fs::read(temp.path().join("keys")).unwrap();
+        let torn = &good[..cut.min(good.len() - 1)];
+        for bytes in [torn, &noise, &[torn, &noise].concat()] {
+            let opened = Keystore::from_bytes(temp.path(), &root, bytes);
+            prop_assert!(opened.is_err());
+        }
+    }
+}

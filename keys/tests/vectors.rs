@@ -1,0 +1,311 @@
+//! The vectors of `FORMAT.md`: each blob is rebuilt from its named inputs without the crate, and the crate opens it.
+//!
+//! The crate seals with `aes-gcm`; here `ring` does. Key stretching and token blocks come from `argon2` and `aes`
+//! directly. The keys come out of the vectors' own `root-key` and `keys` files, as they would in a vault.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::HashMap;
+use std::fs;
+
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use data_encoding::HEXLOWER;
+use ring::{aead, digest, hkdf, hmac};
+use strongroom_ids::{DekVersion, FieldNo, KeyVersion, KeyringNo, RowId, RowVersion, SubjectHandle, TenantId, VaultId};
+use strongroom_keys::{
+    Dek, DekOwner, DekPlace, IndexName, KeyState, Keystore, Passphrase, Sealed, ValuePlace, root_key,
+};
+
+/// One vector: its fields by name.
+struct Vector {
+    name: String,
+    fields: HashMap<String, Vec<u8>>,
+}
+
+impl Vector {
+    fn get(&self, field: &str) -> &[u8] {
+        self.fields.get(field).unwrap_or_else(|| panic!("vector `{}` has no field `{field}`", self.name))
+    }
+
+    fn array<const N: usize>(&self, field: &str) -> [u8; N] {
+        self.get(field).try_into().unwrap_or_else(|_| panic!("`{field}` of `{}` is not {N} bytes", self.name))
+    }
+
+    fn byte(&self, field: &str) -> u8 {
+        u8::from_be_bytes(self.array(field))
+    }
+
+    fn u16(&self, field: &str) -> u16 {
+        u16::from_be_bytes(self.array(field))
+    }
+
+    fn u32(&self, field: &str) -> u32 {
+        u32::from_be_bytes(self.array(field))
+    }
+
+    fn u64(&self, field: &str) -> u64 {
+        u64::from_be_bytes(self.array(field))
+    }
+
+    /// Checks that what was built without the crate is what the page says.
+    fn says(&self, field: &str, built: &[u8]) {
+        let said = HEXLOWER.encode(self.get(field));
+        assert_eq!(HEXLOWER.encode(built), said, "`{field}` of `{}`", self.name);
+    }
+
+    fn tenant(&self) -> TenantId {
+        TenantId(self.array("tenant"))
+    }
+
+    fn owner(&self) -> DekOwner {
+        match self.byte("owner_kind") {
+            1 => DekOwner::Subject(SubjectHandle(self.u64("owner"))),
+            2 => DekOwner::Value(RowId(self.u64("owner"))),
+            other => panic!("no kind of owner: {other}"),
+        }
+    }
+
+    fn dek_place(&self) -> DekPlace {
+        DekPlace {
+            tenant: self.tenant(),
+            keyring: KeyringNo(self.u16("keyring")),
+            owner: self.owner(),
+            version: DekVersion(self.u32("dek_version")),
+        }
+    }
+}
+
+/// All vectors of the page, in its order.
+fn vectors() -> Vec<Vector> {
+    let page = include_str!("../FORMAT.md");
+    let mut vectors = vec![];
+    for block in page.split("```vector ").skip(1) {
+        let (name, rest) = block.split_once('\n').unwrap();
+        let (body, _) = rest.split_once("```").unwrap();
+        let joined = body.replace("\n    ", "");
+        let fields = joined.lines().map(|line| {
+            let (field, hex) = line.split_once(" =").unwrap();
+            (field.trim_end().to_owned(), HEXLOWER.decode(hex.trim().as_bytes()).unwrap())
+        });
+        vectors.push(Vector { name: name.to_owned(), fields: fields.collect() });
+    }
+    vectors
+}
+
+fn vector(name: &str) -> Vector {
+    vectors().into_iter().find(|vector| vector.name == name).unwrap_or_else(|| panic!("no vector `{name}`"))
+}
+
+fn parts(parts: &[&[u8]]) -> Vec<u8> {
+    parts.iter().flat_map(|part| [&[u8::try_from(part.len()).unwrap()], *part].concat()).collect()
+}
+
+fn gcm(key: &[u8], nonce: [u8; 12], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+    let key = aead::LessSafeKey::new(aead::UnboundKey::new(&aead::AES_256_GCM, key).unwrap());
+    let mut sealed = plaintext.to_vec();
+    let nonce = aead::Nonce::assume_unique_for_key(nonce);
+    key.seal_in_place_append_tag(nonce, aead::Aad::from(aad), &mut sealed).unwrap();
+    sealed
+}
+
+fn blob(format: u8, key: &[u8], nonce: [u8; 12], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+    [&[format, 1], &nonce[..], &gcm(key, nonce, aad, plaintext)].concat()
+}
+
+fn sha256(bytes: &[u8]) -> Vec<u8> {
+    digest::digest(&digest::SHA256, bytes).as_ref().to_vec()
+}
+
+fn hmac_sha256(key: &[u8], bytes: &[u8]) -> Vec<u8> {
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), bytes).as_ref().to_vec()
+}
+
+/// The vectors' keystore, opened by the crate.
+fn keystore() -> Keystore {
+    let temp = tempfile::tempdir().unwrap();
+    let root = vector("root-key file");
+    fs::write(temp.path().join("root-key"), root.get("file")).unwrap();
+    fs::write(temp.path().join("keys"), vector("keys file").get("file")).unwrap();
+    let passphrase = Passphrase::new(String::from_utf8(root.get("passphrase").to_vec()).unwrap()).unwrap();
+    Keystore::open(temp.path(), &root_key::open(temp.path(), &passphrase).unwrap()).unwrap()
+}
+
+/// The DEK of a vector, unwrapped by the crate.
+fn dek(name: &str) -> Dek {
+    let vector = vector(name);
+    let place = vector.dek_place();
+    let version = KeyVersion(vector.u32("kek_version"));
+    keystore().kek_version(place.tenant, place.keyring, version).unwrap().unwrap(&place, vector.get("blob")).unwrap()
+}
+
+#[test]
+fn the_root_key_file_is_as_specified() {
+    let v = vector("root-key file");
+    let params = argon2::Params::new(v.u32("memory"), v.u32("passes"), v.u32("lanes"), Some(32)).unwrap();
+    let mut key = [0; 32];
+    argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
+        .hash_password_into(v.get("passphrase"), v.get("salt"), &mut key)
+        .unwrap();
+    v.says("passphrase_key", &key);
+    let head = [b"SR-ROOT\n", &[1, 1][..], v.get("memory"), v.get("passes"), v.get("lanes"), v.get("salt")].concat();
+    let sealed = gcm(&key, v.array("nonce"), &head, v.get("root_key"));
+    let body = [&head, v.get("nonce"), &sealed].concat();
+    v.says("file", &[&body[..], &sha256(&body)].concat());
+}
+
+#[test]
+fn the_keys_of_the_keystore_are_derived_as_specified() {
+    let v = vector("derived keys");
+    for (field, info) in [("wrap_key", "strongroom keystore wrap 1"), ("file_key", "strongroom keystore file 1")] {
+        let mut key = [0; 32];
+        hkdf::Salt::new(hkdf::HKDF_SHA256, v.get("vault"))
+            .extract(v.get("root_key"))
+            .expand(&[info.as_bytes()], hkdf::HKDF_SHA256)
+            .unwrap()
+            .fill(&mut key)
+            .unwrap();
+        v.says(field, &key);
+    }
+}
+
+#[test]
+fn the_keys_file_is_as_specified() {
+    let derived = vector("derived keys");
+    let mut entries: Vec<Vec<u8>> = vec![];
+    for v in vectors().iter().filter(|vector| vector.name.starts_with("keystore entry")) {
+        let name = [v.get("tenant"), v.get("kind"), v.get("number")].concat();
+        let wrapped = match v.byte("state") {
+            5 => vec![],
+            _ => {
+                let aad = parts(&[&[3], &[1], v.get("vault"), &name, v.get("version")]);
+                v.says("aad", &aad);
+                blob(3, derived.get("wrap_key"), v.array("nonce"), &aad, v.get("key"))
+            }
+        };
+        let length = [u8::try_from(wrapped.len()).unwrap()];
+        let entry = [&name, v.get("version"), v.get("state"), v.get("created"), &length, &wrapped].concat();
+        v.says("entry", &entry);
+        entries.push(entry);
+    }
+    let v = vector("keys file");
+    let count = u32::try_from(entries.len()).unwrap().to_be_bytes();
+    let mut file = [b"SR-KEYS\n", &[1, 1][..], v.get("vault"), v.get("number"), &count, &entries.concat()].concat();
+    file.extend(hmac_sha256(derived.get("file_key"), &file));
+    file.extend(sha256(&file));
+    v.says("file", &file);
+}
+
+#[test]
+fn the_crate_opens_the_keys_file_and_lists_its_entries() {
+    let v = vector("keys file");
+    let keystore = keystore();
+    assert_eq!(keystore.vault_id(), VaultId(v.array("vault")));
+    assert_eq!(keystore.number(), v.u64("number"));
+    let entry = vector("keystore entry 1");
+    let listed: Vec<_> = keystore
+        .keys(entry.tenant())
+        .iter()
+        .map(|key| (key.name.to_string(), key.version.0, key.state, key.created - entry.u64("created")))
+        .collect();
+    let expected = [
+        ("kek/1", 1, KeyState::DecryptOnly, 0),
+        ("kek/1", 2, KeyState::Enabled, 1),
+        ("kek/7", 1, KeyState::Destroyed, 2),
+        ("index/field/2", 1, KeyState::Enabled, 3),
+        ("index/token", 1, KeyState::Disabled, 4),
+        ("token", 1, KeyState::Enabled, 5),
+        ("ledger", 1, KeyState::Enabled, 6),
+    ];
+    assert_eq!(listed, expected.map(|(name, version, state, after)| (name.to_owned(), version, state, after)));
+}
+
+#[test]
+fn wrapped_deks_are_as_specified_and_unwrap() {
+    for name in ["wrapped DEK", "wrapped DEK of a value"] {
+        let v = vector(name);
+        let owner = [v.get("owner_kind"), v.get("owner")].concat();
+        let aad =
+            parts(&[&[2], &[1], v.get("tenant"), v.get("keyring"), &owner, v.get("dek_version"), v.get("kek_version")]);
+        v.says("aad", &aad);
+        v.says("blob", &blob(2, v.get("kek"), v.array("nonce"), &aad, v.get("dek")));
+        dek(name);
+    }
+}
+
+#[test]
+fn sealed_values_tokens_and_subject_ids_are_as_specified_and_open() {
+    for (name, dek_name, what) in [
+        ("sealed value", "wrapped DEK", Sealed::Value),
+        ("sealed value without subject", "wrapped DEK of a value", Sealed::Value),
+        ("sealed token", "wrapped DEK", Sealed::Token),
+        ("sealed subject id", "wrapped DEK", Sealed::SubjectId),
+    ] {
+        let v = vector(name);
+        let dek_id = [v.get("keyring"), v.get("owner_kind"), v.get("owner")].concat();
+        let aad = parts(&[
+            &[1],
+            &[1],
+            v.get("tenant"),
+            v.get("field"),
+            v.get("row"),
+            v.get("subject"),
+            &dek_id,
+            v.get("dek_version"),
+            v.get("row_version"),
+            v.get("what"),
+        ]);
+        v.says("aad", &aad);
+        v.says("blob", &blob(1, v.get("dek"), v.array("nonce"), &aad, v.get("plaintext")));
+        let place = ValuePlace {
+            tenant: v.tenant(),
+            field: FieldNo(v.u32("field")),
+            row: RowId(v.u64("row")),
+            subject: SubjectHandle(v.u64("subject")),
+            owner: v.owner(),
+            keyring: KeyringNo(v.u16("keyring")),
+            dek_version: DekVersion(v.u32("dek_version")),
+            row_version: RowVersion(v.u32("row_version")),
+            what,
+        };
+        let opened = dek(dek_name).open(&place, v.get("blob")).unwrap();
+        v.says("plaintext", opened.as_bytes());
+    }
+}
+
+#[test]
+fn the_opaque_token_block_is_as_specified_and_opens() {
+    let v = vector("opaque token block");
+    let key: [u8; 32] = v.array("key");
+    let plain: [u8; 16] = [v.get("row"), v.get("check")].concat().try_into().unwrap();
+    let mut block = plain.into();
+    aes::Aes256::new(&key.into()).encrypt_block(&mut block);
+    v.says("block", &block);
+    let tenant = vector("keystore entry 6").tenant();
+    let token_key = keystore().token_key(tenant).unwrap();
+    let (row, check) = (RowId(v.u64("row")), v.array("check"));
+    v.says("block", &token_key.encrypt(row, check));
+    assert_eq!(token_key.decrypt(v.array("block")), (row, check));
+}
+
+#[test]
+fn the_index_mac_is_as_specified() {
+    let v = vector("index MAC");
+    let named = [v.get("part_1"), v.get("part_2"), v.get("part_3")];
+    let input: Vec<u8> =
+        named.iter().flat_map(|part| [&(part.len() as u64).to_be_bytes()[..], *part].concat()).collect();
+    v.says("input", &input);
+    v.says("mac", &hmac_sha256(v.get("key"), &input));
+    let tenant = vector("keystore entry 4").tenant();
+    let index = keystore().index_key(tenant, IndexName::Field(FieldNo(2))).unwrap();
+    v.says("mac", &index.mac(&named));
+}
+
+#[test]
+fn the_ledger_signature_is_as_specified() {
+    let v = vector("ledger signature");
+    let key = keystore().ledger_key(vector("keystore entry 7").tenant()).unwrap();
+    v.says("public_key", &key.public_key());
+    v.says("signature", &key.sign(v.get("message")));
+    let public = ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, v.get("public_key"));
+    public.verify(v.get("message"), v.get("signature")).unwrap();
+}

@@ -1,0 +1,275 @@
+//! The question that policy answers: who does what to which field, for which purpose, in which view.
+
+use std::fmt;
+use std::str::FromStr;
+
+use strongroom_ids::{FieldNo, KeyringNo};
+
+use crate::principal::Principal;
+
+const MICROS_PER_HOUR: u64 = 3_600_000_000;
+
+/// A name that Strongroom does not know, of a thing of which there is a fixed list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("unknown {kind}; it must be one of {known}")]
+pub struct UnknownName {
+    /// What it would be.
+    pub kind: &'static str,
+    /// The known ones.
+    pub known: &'static str,
+}
+
+macro_rules! actions {
+    ($($(#[$doc:meta])* $action:ident = $name:literal on $resource:ident),+ $(,)?) => {
+        /// What a principal wants to do.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Action {
+            $($(#[$doc])* $action,)+
+        }
+
+        impl Action {
+            /// All actions.
+            pub const ALL: &'static [Self] = &[$(Self::$action),+];
+
+            /// The name in policies and the ledger.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$action => $name,)+
+                }
+            }
+
+            /// Whether it is done to a field; otherwise it is done to the vault.
+            pub fn is_on_field(self) -> bool {
+                match self {
+                    $(Self::$action => actions!(@field $resource),)+
+                }
+            }
+        }
+
+        impl FromStr for Action {
+            type Err = UnknownName;
+
+            fn from_str(name: &str) -> Result<Self, UnknownName> {
+                const KNOWN: &str = concat!("", $($name, " "),+);
+                match name {
+                    $($name => Ok(Self::$action),)+
+                    _ => Err(UnknownName { kind: "action", known: KNOWN.trim_ascii_end() }),
+                }
+            }
+        }
+    };
+    (@field field) => { true };
+    (@field vault) => { false };
+}
+
+actions! {
+    /// Stores a value and gives a token.
+    Tokenize = "tokenize" on field,
+    /// Stores a value under a token that was made elsewhere.
+    ImportToken = "import_token" on field,
+    /// Turns a token into a view of its value.
+    Detokenize = "detokenize" on field,
+    /// Says whether a token stands for a given value.
+    Match = "match" on field,
+    /// Finds the tokens of a value.
+    Lookup = "lookup" on field,
+    /// Puts another value under a token.
+    Replace = "replace" on field,
+    /// Deletes a value.
+    Delete = "delete" on field,
+    /// Reads the ledger.
+    ExportLedger = "export_ledger" on vault,
+    /// Gets the ledger's signed head.
+    GetCheckpoint = "get_checkpoint" on vault,
+    /// Puts a schema in force.
+    ApplySchema = "apply_schema" on vault,
+    /// Reads the schema.
+    GetSchema = "get_schema" on vault,
+    /// Puts policies in force.
+    ApplyPolicy = "apply_policy" on vault,
+    /// Reads the policies.
+    GetPolicy = "get_policy" on vault,
+    /// Asks what policy would decide.
+    ExplainPolicy = "explain_policy" on vault,
+    /// Asks how the vault is.
+    Status = "status" on vault,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What the action is done to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Resource<'a> {
+    /// A field of the schema: `Field::"borrower.id_card"` in policies.
+    Field {
+        /// The name within its collection: `id_card`.
+        name: &'a str,
+        /// The collection: `borrower`.
+        collection: &'a str,
+        /// The data class: `c1`, `c2` or `c3`.
+        class: &'a str,
+        /// The keyring that seals its values.
+        keyring: KeyringNo,
+        /// The permanent number.
+        number: FieldNo,
+    },
+    /// The vault itself: `Vault::"vault"` in policies.
+    Vault,
+}
+
+/// What the data subject has to say about the purpose.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Consent {
+    /// The purpose does not rest on consent.
+    #[default]
+    NotNeeded,
+    /// It does, and the subject has given it.
+    Standing,
+    /// It does, and the subject has not given it or has withdrawn it.
+    Absent,
+}
+
+impl Consent {
+    /// The name in policies.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotNeeded => "not_needed",
+            Self::Standing => "standing",
+            Self::Absent => "absent",
+        }
+    }
+}
+
+impl FromStr for Consent {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        [Self::NotNeeded, Self::Standing, Self::Absent]
+            .into_iter()
+            .find(|consent| consent.as_str() == name)
+            .ok_or(UnknownName { kind: "consent", known: "not_needed, standing, absent" })
+    }
+}
+
+/// The circumstances that a decision may depend on. The list is closed: whatever policy can see is part of the key
+/// under which a decision is remembered.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Context<'a> {
+    pub(crate) purpose: Option<&'a str>,
+    pub(crate) view: Option<&'a str>,
+    pub(crate) class: Option<&'a str>,
+    pub(crate) consent: Consent,
+    pub(crate) hour: u8,
+    pub(crate) tier: u8,
+}
+
+impl<'a> Context<'a> {
+    /// The context of a request at a time, in microseconds since 1970. Policy sees the hour (0 to 23, UTC), so that
+    /// decisions can be remembered for as long.
+    pub fn new(now_micros: u64) -> Self {
+        // The remainder is below 24.
+        let hour = (now_micros / MICROS_PER_HOUR % 24) as u8;
+        Self { purpose: None, view: None, class: None, consent: Consent::NotNeeded, hour, tier: 1 }
+    }
+
+    /// Why the data is wanted. An empty name is no purpose.
+    pub fn purpose(mut self, purpose: Option<&'a str>) -> Self {
+        self.purpose = purpose.filter(|name| !name.is_empty());
+        self
+    }
+
+    /// How much of the value would be shown. An empty name is no view.
+    pub fn view(mut self, view: Option<&'a str>) -> Self {
+        self.view = view.filter(|name| !name.is_empty());
+        self
+    }
+
+    /// The data class; without it, that of the field.
+    pub fn class(mut self, class: &'a str) -> Self {
+        self.class = Some(class);
+        self
+    }
+
+    /// What the data subject allowed.
+    pub fn consent(mut self, consent: Consent) -> Self {
+        self.consent = consent;
+        self
+    }
+}
+
+/// One question to policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// What for.
+    pub action: Action,
+    /// On what.
+    pub resource: Resource<'a>,
+    /// In which circumstances.
+    pub context: Context<'a>,
+}
+
+impl fmt::Display for Query<'_> {
+    /// The question in words, for an explanation.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.principal.name, self.action)?;
+        if let Resource::Field { name, collection, class, .. } = self.resource {
+            write!(f, " {collection}.{name} (class {class})")?;
+        }
+        if let Some(view) = self.context.view {
+            write!(f, " in view {view}")?;
+        }
+        match self.context.purpose {
+            Some(purpose) => write!(f, " for {purpose}")?,
+            None if self.action.is_on_field() => f.write_str(" for no purpose")?,
+            None => {}
+        }
+        match self.context.consent {
+            Consent::NotNeeded => Ok(()),
+            Consent::Standing => f.write_str(" with standing consent"),
+            Consent::Absent => f.write_str(" without the consent that it needs"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_reads_back_from_its_name() {
+        for action in Action::ALL {
+            assert_eq!(action.as_str().parse::<Action>().unwrap(), *action);
+        }
+        let error = "read".parse::<Action>().unwrap_err().to_string();
+        assert!(error.contains("tokenize") && error.ends_with("status"), "{error}");
+    }
+
+    #[test]
+    fn a_consent_reads_back_from_its_name() {
+        for consent in [Consent::NotNeeded, Consent::Standing, Consent::Absent] {
+            assert_eq!(consent.as_str().parse::<Consent>().unwrap(), consent);
+        }
+        assert!("given".parse::<Consent>().is_err());
+    }
+
+    #[test]
+    fn the_hour_is_the_hour_of_the_day() {
+        for (micros, hour) in [(0, 0), (MICROS_PER_HOUR - 1, 0), (MICROS_PER_HOUR, 1), (23 * MICROS_PER_HOUR, 23)] {
+            assert_eq!(Context::new(micros).hour, hour);
+            assert_eq!(Context::new(micros + 20_000 * 24 * MICROS_PER_HOUR).hour, hour);
+        }
+        assert!(Context::new(u64::MAX).hour < 24);
+    }
+
+    #[test]
+    fn an_empty_purpose_or_view_is_none() {
+        let context = Context::new(0).purpose(Some("")).view(Some(""));
+        assert_eq!(context, Context::new(0));
+    }
+}

@@ -1,0 +1,260 @@
+//! `strongroom audit`: the access log out of the vault, and its proof without the vault.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use strongroom_ledger::{checkpoint, verify};
+use strongroom_proto::v1::{ExportRequest, GetCheckpointRequest, GetCheckpointResponse};
+
+use super::client::Context;
+use super::files::{create, rename, replace};
+use super::output::{CliError, Exit, facts};
+
+/// Who asks unless the caller says otherwise.
+pub const PRINCIPAL: &str = "auditor";
+
+/// Export the access log with its signed head, and verify it offline.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    /// Write the whole log, its signed checkpoint and its public keys to files.
+    #[command(after_help = "Examples:
+  strongroom audit export -o access.jsonl
+  strongroom audit verify access.jsonl --checkpoint access.jsonl.checkpoint --key access.jsonl.key
+
+Writes OUT (one leaf a line), OUT.checkpoint (the signed head that OUT leads to) and OUT.key (the public keys).
+All three replace what was there, once they are whole.")]
+    Export {
+        /// Where the log goes.
+        #[arg(short, long, value_name = "OUT")]
+        out: PathBuf,
+
+        /// Which log: nothing for the tenant's, `system` for the vault's own (operators only).
+        #[arg(long, default_value = "", hide_default_value = true)]
+        log: String,
+
+        /// The form of the export.
+        #[arg(long, value_enum, default_value_t)]
+        format: ExportFormat,
+    },
+    /// Print the signed head of the log as it is now: a C2SP signed note.
+    Checkpoint {
+        /// Which log: nothing for the tenant's, `system` for the vault's own (operators only).
+        #[arg(long, default_value = "", hide_default_value = true)]
+        log: String,
+    },
+    /// Print the public keys of the log, each a C2SP vkey. Keep them apart from the vault.
+    Key {
+        /// Which log: nothing for the tenant's, `system` for the vault's own (operators only).
+        #[arg(long, default_value = "", hide_default_value = true)]
+        log: String,
+    },
+    /// Prove an export against its signed checkpoint, without the vault. Names the place of what does not hold.
+    #[command(after_help = "Examples:
+  strongroom audit verify access.jsonl
+  strongroom audit verify access.jsonl --checkpoint access.jsonl.checkpoint --key kept-since-last-year.key
+
+Without --checkpoint and --key the files beside the export are taken. A key that comes with an export proves only that
+both come from the same hand: give the one that you kept from before.
+Exit code 0: all holds; 1: it does not, or can't be read.")]
+    Verify(Verify),
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+struct Verify {
+    /// The export, one leaf a line.
+    export: PathBuf,
+
+    /// The signed checkpoint [default: EXPORT.checkpoint].
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+
+    /// An older checkpoint of the same log; give it once for each. If something was changed, they say between which
+    /// leaves.
+    #[arg(long, value_name = "FILE")]
+    older: Vec<PathBuf>,
+
+    /// The log's public keys, one a line [default: EXPORT.key].
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+/// The form of an export.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum ExportFormat {
+    /// One leaf a line, byte by byte as it is in the ledger: what can be verified.
+    #[default]
+    Jsonl,
+}
+
+/// Runs the command.
+pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    match args.command {
+        Command::Export { out, log, format: ExportFormat::Jsonl } => export(&out, log, context).await,
+        Command::Checkpoint { log } => {
+            let head = head(log, context).await?;
+            context.output.show(|| json!({ "checkpoint": head.checkpoint }), || head.checkpoint.clone())?;
+            Ok(Exit::Done)
+        }
+        Command::Key { log } => {
+            let head = head(log, context).await?;
+            context.output.show(|| json!({ "keys": head.keys }), || head.keys.join("\n"))?;
+            Ok(Exit::Done)
+        }
+        Command::Verify(args) => prove(args, context),
+    }
+}
+
+async fn head(log: String, context: &Context) -> Result<GetCheckpointResponse, CliError> {
+    Ok(context.audit().await?.get_checkpoint(GetCheckpointRequest { log }).await?.into_inner())
+}
+
+/// Fetches the head first and then exactly the leaves that it signs, while the log grows on.
+async fn export(out: &Path, log: String, context: &Context) -> Result<Exit, CliError> {
+    let mut client = context.audit().await?;
+    let head = client.get_checkpoint(GetCheckpointRequest { log: log.clone() }).await?.into_inner();
+    let keys: Vec<&str> = head.keys.iter().map(String::as_str).collect();
+    let signed = checkpoint::verify(&head.checkpoint, &keys)
+        .map_err(|error| CliError::unfit(format!("the vault's own checkpoint does not hold: {error}")))?;
+
+    let part = beside(out, ".part");
+    let mut file = BufWriter::with_capacity(1 << 20, create(&part).map_err(|error| CliError::file(&part, error))?);
+    let bar = bar(signed.size);
+    let mut leaves = 0u64;
+    // An end of 0 means the end of the log, so an empty log is not asked for.
+    if signed.size > 0 {
+        let mut stream = client.export(ExportRequest { first: 0, end: signed.size, log }).await?.into_inner();
+        while let Some(page) = stream.message().await? {
+            for leaf in &page.leaves {
+                let written = file.write_all(leaf).and_then(|()| file.write_all(b"\n"));
+                written.map_err(|error| CliError::file(&part, error))?;
+            }
+            leaves += page.leaves.len() as u64;
+            bar.set_position(leaves);
+        }
+    }
+    if leaves != signed.size {
+        return Err(CliError::Unfit {
+            message: format!("the vault sent {leaves} leaves and its checkpoint signs {}", signed.size),
+            next: format!("the same command again; what came is in {}", part.display()),
+        });
+    }
+    let file = file.into_inner().map_err(|error| CliError::file(&part, error.into_error()))?;
+    file.sync_all().map_err(|error| CliError::file(&part, error))?;
+    bar.finish_and_clear();
+
+    let (note, key) = (beside(out, ".checkpoint"), beside(out, ".key"));
+    replace(&note, head.checkpoint.as_bytes())?;
+    replace(&key, (head.keys.join("\n") + "\n").as_bytes())?;
+    rename(&part, out)?;
+    context.output.show(
+        || {
+            json!({
+                "out": out.display().to_string(),
+                "checkpoint": note.display().to_string(),
+                "key": key.display().to_string(),
+                "origin": signed.origin,
+                "leaves": signed.size.to_string(),
+            })
+        },
+        || {
+            let try_next = format!("strongroom audit verify {}", out.display());
+            facts([
+                ("written", out.display().to_string()),
+                ("leaves", leaves.to_string()),
+                ("origin", signed.origin.clone()),
+                ("checkpoint", note.display().to_string()),
+                ("key", key.display().to_string()),
+                ("try", try_next),
+            ])
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+fn prove(args: Verify, context: &Context) -> Result<Exit, CliError> {
+    let own_key = args.key.is_some();
+    let note_path = args.checkpoint.unwrap_or_else(|| beside(&args.export, ".checkpoint"));
+    let key_path = args.key.unwrap_or_else(|| beside(&args.export, ".key"));
+    let note = read(&note_path)?;
+    let keys: Vec<String> =
+        read(&key_path)?.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    let export = File::open(&args.export).map_err(|error| CliError::file(&args.export, error))?;
+    let older = args.older.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let lines = BufReader::with_capacity(1 << 20, export);
+    let report = match verify::verify_export_since(lines, &note, &older, &keys) {
+        Ok(report) => report,
+        Err(error) => {
+            return Err(CliError::Unfit {
+                message: format!("{} does not hold: {error}", args.export.display()),
+                next: "keep all three files as they are, and compare with an older export or checkpoint".into(),
+            });
+        }
+    };
+    let root = data_encoding::HEXLOWER.encode(&report.root);
+    let time = |time: Option<strongroom_ledger::Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
+    let (first, last) = (time(report.first_time), time(report.last_time));
+    context.output.show(
+        || {
+            json!({
+                "verified": true,
+                "origin": report.origin,
+                "leaves": report.leaves.to_string(),
+                "first_time": first,
+                "last_time": last,
+                "root": root,
+                "requests": report.counts,
+                "key_given": own_key,
+            })
+        },
+        || {
+            let mut pairs = vec![
+                ("verified", "every leaf is there, in order and unchanged".to_owned()),
+                ("origin", report.origin.clone()),
+                ("leaves", report.leaves.to_string()),
+                ("from", first.clone()),
+                ("to", last.clone()),
+                ("root", root.clone()),
+            ];
+            for (action, decisions) in &report.counts {
+                let decisions = decisions.iter().map(|(decision, count)| format!("{count} {decision}"));
+                pairs.push(("requests", format!("{action}: {}", decisions.collect::<Vec<_>>().join(", "))));
+            }
+            if !own_key {
+                pairs.push((
+                    "note",
+                    format!("{} came with the export: compare it with the one you keep", key_path.display()),
+                ));
+            }
+            facts(pairs)
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+fn read(path: &Path) -> Result<String, CliError> {
+    std::fs::read_to_string(path).map_err(|error| CliError::file(path, error))
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+fn bar(leaves: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template(
+        "{bar:32} {percent:>3}%  {human_pos} of {human_len} leaves  {per_sec}  {eta} left",
+    )
+    .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(leaves).with_style(style)
+}

@@ -1,0 +1,257 @@
+//! Where the vault is, who asks, and the connection: what every client command shares.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use strongroom_proto::v1::access_client::AccessClient;
+use strongroom_proto::v1::audit_client::AuditClient;
+use strongroom_proto::v1::system_client::SystemClient;
+use strongroom_proto::v1::vault_client::VaultClient;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use zeroize::Zeroizing;
+
+use super::output::{CliError, Output};
+
+/// A call carries up to 16 MiB of values; this leaves room for what is around them.
+const MESSAGE_LIMIT: usize = 32 << 20;
+
+/// How long a connection may take to come up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Options that every command takes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Connection and output")]
+pub struct Global {
+    /// Print tables for people, or one JSON document for programs.
+    #[arg(long, global = true, value_enum, default_value_t, env = "STRONGROOM_OUTPUT", value_name = "FORM")]
+    pub output: Output,
+
+    /// The folder of a vault made by `strongroom dev` or `init`; certificates are found in its `pki/`.
+    #[arg(long, global = true, default_value = "./.strongroom", env = "STRONGROOM_DIR")]
+    pub dir: PathBuf,
+
+    /// Ask as this principal: its certificate is DIR/pki/NAME.pem, its key DIR/pki/NAME.key.
+    ///
+    /// Without it each command takes the principal that is meant for it: `app` for values, `auditor` for audit,
+    /// `officer-1` for schema and policy, `operator` for status.
+    #[arg(long = "as", global = true, value_name = "NAME", env = "STRONGROOM_AS")]
+    pub principal: Option<String>,
+
+    /// Where the vault answers.
+    #[arg(
+        long,
+        global = true,
+        default_value = "https://127.0.0.1:7443",
+        env = "STRONGROOM_ADDRESS",
+        value_name = "URL"
+    )]
+    pub address: String,
+
+    /// The name that the vault's certificate must carry.
+    #[arg(long, global = true, default_value = "localhost", env = "STRONGROOM_SERVER_NAME", value_name = "NAME")]
+    pub server_name: String,
+
+    /// The certificate authority that the vault's certificate must come from [default: DIR/pki/ca.pem].
+    #[arg(long, global = true, env = "STRONGROOM_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+
+    /// The certificate to show [default: DIR/pki/NAME.pem].
+    #[arg(long, global = true, env = "STRONGROOM_CERT", value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+
+    /// The certificate's private key [default: DIR/pki/NAME.key].
+    #[arg(long, global = true, env = "STRONGROOM_KEY", value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+}
+
+impl Global {
+    /// The context of a command that asks as `principal` unless the caller named another.
+    pub fn context(&self, principal: &str) -> Context {
+        let name = self.principal.as_deref().unwrap_or(principal);
+        let pki = self.dir.join("pki");
+        let connect = Connect {
+            endpoint: self.address.clone(),
+            ca: self.ca.clone().unwrap_or_else(|| pki.join("ca.pem")),
+            cert: self.cert.clone().unwrap_or_else(|| pki.join(format!("{name}.pem"))),
+            key: self.key.clone().unwrap_or_else(|| pki.join(format!("{name}.key"))),
+            domain: self.server_name.clone(),
+        };
+        Context { output: self.output, connect }
+    }
+}
+
+/// What a command runs in.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// How to print.
+    pub output: Output,
+    /// How to reach the vault.
+    pub connect: Connect,
+}
+
+/// How to reach the vault.
+#[derive(Clone, Debug)]
+pub struct Connect {
+    /// `https://HOST:PORT`.
+    pub endpoint: String,
+    /// The certificate authority of the vault's certificate.
+    pub ca: PathBuf,
+    /// The caller's certificate.
+    pub cert: PathBuf,
+    /// The caller's private key.
+    pub key: PathBuf,
+    /// The name in the vault's certificate.
+    pub domain: String,
+}
+
+macro_rules! client {
+    ($(#[$doc:meta])* $name:ident, $client:ident) => {
+        $(#[$doc])*
+        pub async fn $name(&self) -> Result<$client<Channel>, CliError> {
+            let channel = self.connect.channel().await?;
+            Ok($client::new(channel).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT))
+        }
+    };
+}
+
+impl Context {
+    client!(
+        /// Connects, for values.
+        vault, VaultClient
+    );
+    client!(
+        /// Connects, for schema and policy.
+        access, AccessClient
+    );
+    client!(
+        /// Connects, for the ledger.
+        audit, AuditClient
+    );
+    client!(
+        /// Connects, for the state of the vault.
+        system, SystemClient
+    );
+}
+
+impl Connect {
+    /// Opens a connection over mutual TLS.
+    pub async fn channel(&self) -> Result<Channel, CliError> {
+        let tls = ClientTlsConfig::new()
+            .domain_name(&self.domain)
+            .ca_certificate(Certificate::from_pem(&*read(&self.ca)?))
+            .identity(Identity::from_pem(&*read(&self.cert)?, &*read(&self.key)?));
+        let endpoint = Endpoint::from_shared(self.endpoint.clone())
+            .map_err(|_| CliError::Usage(format!("--address {}: write https://HOST:PORT", self.endpoint)))?;
+        if endpoint.uri().scheme_str() != Some("https") {
+            return Err(CliError::Usage(format!("--address {}: only https:// is spoken", self.endpoint)));
+        }
+        endpoint
+            .tls_config(tls)
+            .map_err(|error| CliError::Unfit {
+                message: format!("the certificates can't be used: {}", chain(&error)),
+                next: "--ca, --cert and --key with PEM files".into(),
+            })?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            // The default windows of 64 KiB would make a large answer wait for a round trip after each of them.
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(16 << 20)
+            .connect()
+            .await
+            .map_err(|error| self.not_reached(&error))
+    }
+
+    fn not_reached(&self, error: &(dyn Error + 'static)) -> CliError {
+        let (message, next) = if io_kind(error) == Some(io::ErrorKind::ConnectionRefused) {
+            (format!("no vault answers at {}", self.endpoint), "start one with: strongroom dev".to_owned())
+        } else {
+            let message = format!("no connection to {}: {}", self.endpoint, chain(error));
+            let next = format!(
+                "--address, --server-name, and a --ca that the vault's certificate comes from (now {})",
+                self.ca.display()
+            );
+            (message, next)
+        };
+        CliError::NotReached { message, next }
+    }
+}
+
+/// Reads a PEM file; a private key among them is wiped after use.
+fn read(path: &PathBuf) -> Result<Zeroizing<Vec<u8>>, CliError> {
+    std::fs::read(path).map(Zeroizing::new).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => CliError::Unfit {
+            message: format!("there is no {}", path.display()),
+            next: "run this where `strongroom dev` made its vault, or name the vault's folder with --dir, a principal with --as".into(),
+        },
+        _ => CliError::file(path, error),
+    })
+}
+
+/// The kind of the I/O error that an error comes from.
+fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Some(io.kind());
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// An error and what it comes from, without repetitions.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if text != "transport error" && parts.last().is_none_or(|last| !last.contains(&text)) {
+            parts.push(text);
+        }
+        next = error.source();
+    }
+    parts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        global: Global,
+    }
+
+    #[test]
+    fn a_command_finds_the_principal_that_is_meant_for_it() {
+        let line = Line::parse_from(["strongroom", "--dir", "/v"]);
+        let connect = line.global.context("auditor").connect;
+        assert_eq!(connect.cert, PathBuf::from("/v/pki/auditor.pem"));
+        assert_eq!(connect.key, PathBuf::from("/v/pki/auditor.key"));
+        assert_eq!(connect.ca, PathBuf::from("/v/pki/ca.pem"));
+    }
+
+    #[test]
+    fn a_named_principal_wins() {
+        let line = Line::parse_from(["strongroom", "--dir", "/v", "--as", "officer-2"]);
+        assert_eq!(line.global.context("app").connect.cert, PathBuf::from("/v/pki/officer-2.pem"));
+    }
+
+    #[test]
+    fn a_certificate_without_its_key_is_bad_usage() {
+        assert!(Line::try_parse_from(["strongroom", "--cert", "x.pem"]).is_err());
+    }
+
+    #[test]
+    fn a_refused_connection_names_the_command_that_starts_a_vault() {
+        let context = Line::parse_from(["strongroom"]).global.context("app");
+        let error = context.connect.not_reached(&io::Error::from(io::ErrorKind::ConnectionRefused));
+        assert!(matches!(error, CliError::NotReached { next, .. } if next.contains("strongroom dev")));
+    }
+}

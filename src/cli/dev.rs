@@ -1,0 +1,135 @@
+//! `strongroom dev`: a vault in a folder, nothing to set up.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::Parser;
+use strongroom_access::{Principal, Role};
+use strongroom_keys::ArgonCost;
+use strongroom_vault::{ApplySchema, Caller, NewTenant};
+use zeroize::Zeroizing;
+
+use super::config::Config;
+use super::init;
+use super::layout::Layout;
+use super::output::{CliError, Exit, say};
+use super::passphrase;
+use super::pki::{Authority, write_private};
+use super::start::{self, RocksVault};
+
+const TRUST_DOMAIN: &str = "strongroom.local";
+const TENANT: &str = "demo";
+/// The worked example that a vault for development starts with.
+pub const LENDING: &str = include_str!("../../deploy/schemas/lending.toml");
+
+/// The principals of a vault for development: file name, path of the SPIFFE id.
+const PRINCIPALS: [(&str, &str); 7] = [
+    ("app", "tenant/demo/app/app"),
+    ("rotator", "tenant/demo/rotator/rotator"),
+    ("auditor", "tenant/demo/auditor/auditor"),
+    ("privacy", "tenant/demo/privacy/privacy"),
+    ("officer-1", "tenant/demo/officer/officer-1"),
+    ("officer-2", "tenant/demo/officer/officer-2"),
+    ("operator", "system/operator/operator"),
+];
+
+/// Run a vault to try things with, in ./.strongroom (or --dir): makes it, if there is none, and serves it.
+///
+/// It comes with its own certificate authority, certificates for each role in pki/, and the lending schema. Its
+/// passphrase lies beside it: this is no vault for real data.
+#[derive(Debug, Parser)]
+pub struct Args {
+    /// Where to answer; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:7443", value_name = "ADDRESS")]
+    listen: String,
+}
+
+/// Makes the vault if there is none, and serves it.
+pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
+    let layout = Layout::new(dir);
+    let made = !layout.dir().exists();
+    if made {
+        make(&layout).await?;
+    }
+    let (vault, config) = open(&layout).await?;
+    let listener = start::bind(&args.listen).await?;
+    let address = listener.local_addr().map_err(|error| CliError::unfit(error.to_string()))?;
+    let how = if made { "made" } else { "opened" };
+    say(format!("serving on https://{address}\n\nA vault for development was {how} in {}.\n", dir.display()).as_bytes())?;
+    say(what_to_try(dir, &address.to_string()).as_bytes())?;
+    start::serve(vault, listener, &config, &layout, start::asked_to_end()).await?;
+    Ok(Exit::Done)
+}
+
+/// Makes a vault for development.
+pub async fn make(layout: &Layout) -> Result<(), CliError> {
+    init::in_place(layout, async |layout| {
+        let pki = layout.pki();
+        std::fs::create_dir(&pki).map_err(|error| CliError::file(&pki, error))?;
+        let authority = Authority::new("Strongroom development authority")?;
+        write_private(&pki.join("ca.pem"), authority.pem().as_bytes())?;
+        authority.server(&["localhost", "127.0.0.1", "::1"])?.write(&pki, "server")?;
+        let mut officers = Vec::new();
+        for (name, path) in PRINCIPALS {
+            let pair = authority.client(name, &format!("spiffe://{TRUST_DOMAIN}/{path}"))?;
+            pair.write(&pki, name)?;
+            if path.contains("/officer/") {
+                officers.push((name.to_owned(), pair.spki_sha256));
+            }
+        }
+        let random = strongroom_keys::random::<24>().map_err(|error| CliError::unfit(error.to_string()))?;
+        let text = Zeroizing::new(data_encoding::BASE64URL_NOPAD.encode(&*Zeroizing::new(random)));
+        write_private(&layout.dev_passphrase(), text.as_bytes())?;
+        let passphrase = passphrase::from_file(&layout.dev_passphrase())?;
+        let tenants = vec![NewTenant { name: TENANT.to_owned(), officers }];
+        init::create(layout, &passphrase, ArgonCost::DEFAULT, TRUST_DOMAIN.to_owned(), tenants, "127.0.0.1:7443").await
+    })
+    .await
+    .map(drop)
+}
+
+/// Opens a vault for development, and puts the lending schema in force if there is none yet.
+pub async fn open(layout: &Layout) -> Result<(Arc<RocksVault>, Config), CliError> {
+    if !layout.dev_passphrase().exists() {
+        return Err(CliError::Unfit {
+            message: format!("the vault in {} is not one for development", layout.dir().display()),
+            next: format!("strongroom serve --dir {}", layout.dir().display()),
+        });
+    }
+    let config = Config::read(layout, None)?;
+    let vault = start::open(layout, &config, &passphrase::from_file(&layout.dev_passphrase())?).await?;
+    let refused = |error: strongroom_vault::Error| CliError::unfit(error.to_string());
+    let tenant = vault.directory().tenants.get(TENANT).copied().ok_or_else(|| CliError::unfit("the tenant `demo` is gone"))?;
+    let principal = Principal { tenant, name: "officer/officer-1".into(), role: Role::Officer };
+    let officer = Caller { principal: Arc::new(principal), client: "local".into() };
+    if vault.get_schema(&officer).await.map_err(refused)?.version == 0 {
+        let request = ApplySchema { source: LENDING.to_owned(), dry_run: false };
+        vault.apply_schema(&officer, &request).await.map_err(refused)?;
+    }
+    Ok((vault, config))
+}
+
+fn what_to_try(dir: &Path, address: &str) -> String {
+    let mut options = String::new();
+    if dir != Path::new("./.strongroom") {
+        options.push_str(&format!(" --dir {}", dir.display()));
+    }
+    if address != "127.0.0.1:7443" {
+        options.push_str(&format!(" --address https://{address}"));
+    }
+    format!(
+        "Try in another terminal (put `strongroom` on your PATH, or write its path):
+
+  strongroom tokenize borrower.id_card 11010519491231002X --subject cust-1{options}
+  strongroom detokenize TOKEN --purpose loan_servicing{options}
+  strongroom detokenize TOKEN --purpose loan_servicing --view plain{options}
+  strongroom match TOKEN 11010519491231002x --purpose kyc_review{options}
+  strongroom lookup borrower.id_card 11010519491231002X --purpose kyc_review{options}
+  strongroom audit export -o ledger.jsonl{options}
+  strongroom audit verify ledger.jsonl --checkpoint ledger.jsonl.checkpoint --key ledger.jsonl.key
+  strongroom schema show{options}
+
+Stop with Ctrl-C; what was acknowledged is on disk.
+"
+    )
+}

@@ -1,0 +1,145 @@
+//! The files of an import or export, and how small files are replaced so that a crash leaves the old or the new one.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::output::CliError;
+
+/// The files of one run.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The result, once it is whole.
+    pub out: PathBuf,
+    /// The result as it grows.
+    pub part: PathBuf,
+    /// The records that were left out.
+    pub rejects: PathBuf,
+    /// This file.
+    pub progress: PathBuf,
+}
+
+impl Files {
+    /// The files for an output.
+    pub fn of(out: &Path) -> Self {
+        let beside = |ending: &str| {
+            let mut name = out.as_os_str().to_owned();
+            name.push(ending);
+            PathBuf::from(name)
+        };
+        Self {
+            out: out.to_owned(),
+            part: beside(".part"),
+            rejects: beside(".rejects.csv"),
+            progress: beside(".progress"),
+        }
+    }
+}
+
+/// Opens the growing output, for its owner only, and keeps other runs away from it.
+pub fn lock(path: &Path) -> Result<File, CliError> {
+    let mut options = OpenOptions::new();
+    // Appending, so that what is written goes to the end also after the file was cut.
+    let file = options.append(true).create(true).mode(0o600).open(path).map_err(|error| CliError::file(path, error))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => {
+            return Err(CliError::unfit(format!("{}: another run is writing it", path.display())));
+        }
+        Err(fs::TryLockError::Error(error)) => return Err(CliError::file(path, error)),
+    }
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(|error| CliError::file(path, error))?;
+    Ok(file)
+}
+
+/// Cuts a file back to what is known of it.
+pub fn cut(file: &File, path: &Path, length: u64) -> Result<(), CliError> {
+    let now = file.metadata().map_err(|error| CliError::file(path, error))?.len();
+    if now < length {
+        return Err(CliError::Unfit {
+            message: format!("{} is shorter than it was when the run was interrupted", path.display()),
+            next: "another -o, to begin anew".into(),
+        });
+    }
+    file.set_len(length).map_err(|error| CliError::file(path, error))
+}
+
+pub fn reopen_rejects(path: &Path, length: u64) -> Result<Option<File>, CliError> {
+    if length == 0 {
+        // What is there was written after the last note; it will come again.
+        return match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CliError::file(path, error)),
+            _ => Ok(None),
+        };
+    }
+    let file = OpenOptions::new().append(true).open(path).map_err(|error| CliError::file(path, error))?;
+    cut(&file, path, length)?;
+    Ok(Some(file))
+}
+
+/// Gives the finished output its name and forgets the run. May be done again after an interruption.
+pub fn finish_names(files: &Files) -> Result<(), CliError> {
+    if files.out.exists() {
+        forget_if_empty(files);
+    } else {
+        rename(&files.part, &files.out)?;
+    }
+    fs::remove_file(&files.progress).map_err(|error| CliError::file(&files.progress, error))?;
+    sync_folder(&files.out)
+}
+
+/// Removes the growing output of a run that never began.
+pub fn forget_if_empty(files: &Files) {
+    if fs::metadata(&files.part).is_ok_and(|part| part.len() == 0) {
+        // If it stays, the next run finds an empty file, which does no harm.
+        let _ = fs::remove_file(&files.part);
+    }
+}
+
+/// Replaces a small file: whoever looks sees the old one or the new one, also after a crash.
+pub fn replace(path: &Path, text: &[u8]) -> Result<(), CliError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let written = create(&new).and_then(|mut file| {
+        file.write_all(text)?;
+        file.sync_all()
+    });
+    written.map_err(|error| CliError::file(&new, error))?;
+    rename(&new, path)
+}
+
+/// Creates an empty file that only its owner can read: what these commands write is personal data. A file that is there
+/// already is removed first, since it would keep its own permissions.
+pub fn create(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => OpenOptions::new().write(true).create_new(true).mode(0o600).open(path),
+    }
+}
+
+/// Renames a file and makes that durable.
+pub fn rename(from: &Path, to: &Path) -> Result<(), CliError> {
+    fs::rename(from, to).map_err(|error| CliError::file(from, error))?;
+    sync_folder(to)
+}
+
+/// Makes the names in a file's folder durable.
+pub fn sync_folder(path: &Path) -> Result<(), CliError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| CliError::file(folder, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_for_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        replace(&path, b"x").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,23 @@
+//! What the process does so that keys and plaintexts stay in its memory: no core dumps, no swap where allowed, files
+//! for its owner only.
+
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask};
+
+/// Protects the process. Called first, before any secret is read.
+pub fn protect_process() {
+    umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none).and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable)) {
+        tracing::warn!(%error, "core dumps can't be switched off");
+    }
+    // With a limit, locking would succeed now and make a later allocation fail: then it is better left alone.
+    match getrlimit(Resource::Memlock).current {
+        None => {
+            if let Err(error) = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT) {
+                tracing::warn!(%error, "memory can't be locked; see that swap is encrypted or off");
+            }
+        }
+        Some(_) => tracing::info!("memory is not locked (RLIMIT_MEMLOCK is limited); see that swap is encrypted or off"),
+    }
+}

@@ -1,0 +1,108 @@
+//! The command line: a file a command.
+//!
+//! `client.rs` finds the vault and connects, `output.rs` prints and ends the process; everything else is one command.
+
+mod audit;
+mod cells;
+mod client;
+mod columns;
+mod config;
+mod demo;
+mod detokenize;
+mod dev;
+mod export;
+mod hardening;
+mod import;
+mod init;
+mod layout;
+mod lookup;
+mod match_value;
+mod output;
+mod passphrase;
+mod pki;
+mod policy;
+mod progress;
+mod records;
+mod schema;
+mod serve;
+mod start;
+mod status;
+mod tokenize;
+mod transfer;
+
+use clap::{Parser, Subcommand};
+
+use client::Global;
+use output::{CliError, Exit};
+
+/// An encrypted vault for customer data: it keeps the values and gives out tokens, and only under policy, and with a
+/// record in a tamper-evident ledger, turns a token back into its value.
+#[derive(Debug, Parser)]
+#[command(name = "strongroom", version, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 refused or failed, 2 bad usage, 3 done in part.\nStart here: strongroom dev")]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Dev(dev::Args),
+    Demo(demo::Args),
+    Init(init::Args),
+    Serve(serve::Args),
+    Status(status::Args),
+    Tokenize(tokenize::Args),
+    Detokenize(detokenize::Args),
+    Match(match_value::Args),
+    Lookup(lookup::Args),
+    Import(import::Args),
+    Export(export::Args),
+    Schema(schema::Args),
+    Policy(policy::Args),
+    Audit(audit::Args),
+}
+
+/// Runs one command and says how the process shall end.
+pub fn main() -> std::process::ExitCode {
+    hardening::protect_process();
+    let cli = Cli::parse();
+    let output = cli.global.output;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output.complain(&CliError::unfit(format!("the runtime can't start: {error}")));
+            return Exit::Failed.into();
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            output.complain(&error);
+            error.exit().into()
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<Exit, CliError> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Dev(args) => dev::run(args, &global.dir).await,
+        Command::Demo(args) => demo::run(args, global.output).await,
+        Command::Init(args) => init::run(args, &global.dir, global.output).await,
+        Command::Serve(args) => serve::run(args, &global.dir).await,
+        Command::Status(args) => status::run(args, &global.context(status::PRINCIPAL)).await,
+        Command::Tokenize(args) => tokenize::run(args, &global.context(tokenize::PRINCIPAL)).await,
+        Command::Detokenize(args) => detokenize::run(args, &global.context(detokenize::PRINCIPAL)).await,
+        Command::Match(args) => match_value::run(args, &global.context(match_value::PRINCIPAL)).await,
+        Command::Lookup(args) => lookup::run(args, &global.context(lookup::PRINCIPAL)).await,
+        Command::Import(args) => import::run(args, &global.context(import::PRINCIPAL)).await,
+        Command::Export(args) => export::run(args, &global.context(export::PRINCIPAL)).await,
+        Command::Schema(args) => schema::run(args, &global.context(schema::PRINCIPAL)).await,
+        Command::Policy(args) => policy::run(args, &global.context(policy::PRINCIPAL)).await,
+        Command::Audit(args) => audit::run(args, &global.context(audit::PRINCIPAL)).await,
+    }
+}

@@ -1,0 +1,317 @@
+//! Whether a store is the one that its head file speaks of, and as far.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use strongroom_ids::{TenantNo, VaultId};
+use strongroom_ledger::head::{self, LaneState};
+use strongroom_ledger::{Frontier, LedgerError};
+use strongroom_storage::rows::LaneHead;
+use strongroom_storage::{Family, Range, Store, StoreError, keys};
+use thiserror::Error;
+
+use crate::head_file::HeadFile;
+use crate::lane::Lane;
+
+/// How many leaves one page of the check brings; a leaf is less than 64 KiB.
+const PAGE: usize = 256;
+
+/// Why a vault does not start over this store.
+#[derive(Debug, Error)]
+pub enum HeadError {
+    /// There is no head file, but the vault is not new.
+    #[error(
+        "the head file {path} is missing, and the vault is not new, so nobody can tell whether its store is complete: \
+         put the file back, or restore the newest backup with `strongroom restore`"
+    )]
+    Missing {
+        /// Where it should stand.
+        path: PathBuf,
+    },
+    /// The file cannot be read.
+    #[error("the head file {path} cannot be read: {source}")]
+    Unreadable {
+        /// Where it stands.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The file is not one that this vault signed.
+    #[error("the head file {path} is not this vault's: {source}; put the right one back")]
+    Foreign {
+        /// Where it stands.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: LedgerError,
+    },
+    /// The store ends before the file says.
+    #[error(
+        "the store is behind its head file by {missing} leaves of the log of tenant {tenant} (it has {size}): \
+         acknowledged writes are lost; bring back the newest copy of the data folder, or, to go on from an older one \
+         knowingly, begin a new incarnation with `strongroom restore`"
+    )]
+    Behind {
+        /// Whose log.
+        tenant: TenantNo,
+        /// How many leaves the store lacks.
+        missing: u64,
+        /// How many it has.
+        size: u64,
+    },
+    /// The store's log is not the one that the file speaks of.
+    #[error(
+        "the log of tenant {tenant} is not the one that the head file speaks of: among its {size} leaves some were \
+         changed, or it belongs to another copy; bring back the newest copy of the data folder"
+    )]
+    Different {
+        /// Whose log.
+        tenant: TenantNo,
+        /// How many leaves the store has.
+        size: u64,
+    },
+    /// A leaf that the log's head counts is not there.
+    #[error("the log of tenant {tenant} lacks leaf {index}: restore this vault from its newest backup")]
+    LeafMissing {
+        /// Whose log.
+        tenant: TenantNo,
+        /// Which leaf.
+        index: u64,
+    },
+    /// The store could not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl HeadFile {
+    /// Whether the store reaches as far as its head file, and holds the same logs. `lanes` are all lane heads as
+    /// stored. The leaves that came after the file are read and hashed, so a frontier put in place is noticed.
+    pub async fn check<S: Store>(
+        path: &Path,
+        vault: VaultId,
+        public: &[u8; 32],
+        lanes: &[(TenantNo, LaneHead)],
+        store: &S,
+    ) -> Result<(), HeadError> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return match lanes.iter().all(|(_, lane)| lane.size == 0) {
+                    true => Ok(()),
+                    false => Err(HeadError::Missing { path: path.to_owned() }),
+                };
+            }
+            Err(source) => return Err(HeadError::Unreadable { path: path.to_owned(), source }),
+        };
+        let head =
+            head::open(&bytes, vault, public).map_err(|source| HeadError::Foreign { path: path.to_owned(), source })?;
+        let mut known: HashMap<TenantNo, LaneState> = head.lanes.into_iter().map(|lane| (lane.tenant, lane)).collect();
+        for (tenant, stored) in lanes {
+            let stored = Lane::open(stored)?.frontier;
+            match known.remove(tenant) {
+                Some(lane) => check_lane(*tenant, &lane, &stored, store).await?,
+                // Made after the file was written: all of it is to be checked.
+                None => follow(*tenant, Frontier::new(), &stored, store).await?,
+            }
+        }
+        match known.values().find(|lane| lane.size > 0) {
+            Some(lane) => Err(HeadError::Behind { tenant: lane.tenant, missing: lane.size, size: 0 }),
+            None => Ok(()),
+        }
+    }
+}
+
+async fn check_lane<S: Store>(
+    tenant: TenantNo,
+    lane: &LaneState,
+    stored: &Frontier,
+    store: &S,
+) -> Result<(), HeadError> {
+    let size = stored.size();
+    if size < lane.size {
+        return Err(HeadError::Behind { tenant, missing: lane.size - size, size });
+    }
+    // The file is signed, and its reader has compared sizes and roots.
+    let frontier = Frontier::from_bytes(&lane.frontier).map_err(|_| HeadError::Different { tenant, size })?;
+    follow(tenant, frontier, stored, store).await
+}
+
+/// Appends the leaves that the store has after `frontier`; the end must be the stored frontier.
+async fn follow<S: Store>(
+    tenant: TenantNo,
+    mut frontier: Frontier,
+    stored: &Frontier,
+    store: &S,
+) -> Result<(), HeadError> {
+    let end = stored.size();
+    while frontier.size() < end {
+        let (from, to) = keys::leaves_range(tenant, frontier.size(), end);
+        let page = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
+        for (key, line) in &page {
+            let index = frontier.size();
+            if keys::decode_leaf(key)? != index {
+                return Err(HeadError::LeafMissing { tenant, index });
+            }
+            frontier.push(line);
+        }
+        if page.is_empty() {
+            return Err(HeadError::LeafMissing { tenant, index: frontier.size() });
+        }
+    }
+    if frontier == *stored { Ok(()) } else { Err(HeadError::Different { tenant, size: end }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom_storage::Mutation;
+    use strongroom_storage::memory::MemoryStore;
+
+    use super::*;
+    use crate::group::Lanes;
+    use crate::testing::{self, OTHER, Rig, TENANT, VAULT, leaf};
+
+    /// A vault's two halves.
+    struct Vault {
+        folder: tempfile::TempDir,
+        store: MemoryStore,
+    }
+
+    impl Vault {
+        fn new() -> Self {
+            Self { folder: tempfile::tempdir().unwrap(), store: MemoryStore::default() }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.folder.path().join("head")
+        }
+
+        /// Serves for a while: one leaf for each name.
+        async fn serve(&self, tenant: TenantNo, names: &[&str]) {
+            let rig = Rig::with_head(self.store.clone(), testing::head_file(&self.path())).await;
+            for name in names {
+                rig.append(tenant, name).await.unwrap();
+            }
+            rig.committer.shutdown().await;
+        }
+
+        /// The same with a head file that nobody looks at, as after the file's last writing.
+        async fn serve_unseen(&self, names: &[&str]) {
+            let rig = Rig::with_head(self.store.clone(), testing::head_file(&self.folder.path().join("unseen"))).await;
+            for name in names {
+                rig.append(TENANT, name).await.unwrap();
+            }
+            rig.committer.shutdown().await;
+        }
+
+        async fn check(&self) -> Result<(), HeadError> {
+            self.check_against(&self.store).await
+        }
+
+        async fn check_against(&self, store: &MemoryStore) -> Result<(), HeadError> {
+            let lanes = testing::stored_lanes(store).await;
+            HeadFile::check(&self.path(), VAULT, &testing::public_key(), &lanes, store).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_vault_and_one_that_was_shut_down_start() {
+        let vault = Vault::new();
+        vault.check().await.unwrap();
+        vault.serve(TENANT, &["one", "two", "three"]).await;
+        vault.check().await.unwrap();
+        vault.serve(OTHER, &["four"]).await;
+        vault.check().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_store_that_went_on_after_its_head_file_starts() {
+        let vault = Vault::new();
+        vault.serve(TENANT, &["one", "two", "three"]).await;
+        let names: Vec<String> = (0..2 * PAGE + 1).map(|number| number.to_string()).collect();
+        vault.serve_unseen(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        vault.check().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_store_behind_its_head_file_does_not_start() {
+        let (vault, old) = (Vault::new(), Vault::new());
+        vault.serve(TENANT, &["one", "two", "three"]).await;
+        old.serve(TENANT, &["one"]).await;
+        let error = vault.check_against(&old.store).await.unwrap_err();
+        assert!(matches!(error, HeadError::Behind { tenant: TENANT, missing: 2, size: 1 }), "{error}");
+        let empty = vault.check_against(&MemoryStore::default()).await;
+        assert!(matches!(empty, Err(HeadError::Behind { missing: 3, size: 0, .. })), "{empty:?}");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_gone_does_not_start() {
+        let vault = Vault::new();
+        vault.serve(TENANT, &["one"]).await;
+        vault.serve(OTHER, &["two"]).await;
+        let lanes = testing::stored_lanes(&vault.store).await;
+        let error = HeadFile::check(&vault.path(), VAULT, &testing::public_key(), &lanes[..1], &vault.store).await;
+        assert!(matches!(error, Err(HeadError::Behind { tenant: OTHER, missing: 1, size: 0 })), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_store_with_another_history_does_not_start() {
+        let (vault, other) = (Vault::new(), Vault::new());
+        vault.serve(TENANT, &["one", "two"]).await;
+        for names in [&["one", "else"][..], &["one", "else", "more"]] {
+            other.serve(TENANT, names).await;
+            let error = vault.check_against(&other.store).await.unwrap_err();
+            assert!(matches!(error, HeadError::Different { tenant: TENANT, .. }), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_leaf_changed_or_missing_after_the_head_file_is_noticed() {
+        let vault = Vault::new();
+        vault.serve(TENANT, &["one"]).await;
+        vault.serve_unseen(&["two", "three", "four"]).await;
+        vault.check().await.unwrap();
+        let third = keys::leaf(TENANT, 2);
+        let line = leaf("else").finish(2, strongroom_ledger::Timestamp(1_000));
+        vault.store.write(vec![Mutation::Put(Family::Leaves, third.clone(), line)]).await.unwrap();
+        assert!(matches!(vault.check().await, Err(HeadError::Different { .. })));
+        vault.store.write(vec![Mutation::Delete(Family::Leaves, third)]).await.unwrap();
+        assert!(matches!(vault.check().await, Err(HeadError::LeafMissing { index: 2, .. })));
+        let fourth = Mutation::Delete(Family::Leaves, keys::leaf(TENANT, 3));
+        vault.store.write(vec![fourth]).await.unwrap();
+        assert!(matches!(vault.check().await, Err(HeadError::LeafMissing { index: 2, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_missing_head_file_is_noticed_once_there_are_leaves() {
+        let vault = Vault::new();
+        vault.serve(TENANT, &["one"]).await;
+        std::fs::remove_file(vault.path()).unwrap();
+        assert!(matches!(vault.check().await, Err(HeadError::Missing { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_head_file_of_another_vault_or_key_or_a_changed_one_is_refused() {
+        let vault = Vault::new();
+        vault.serve(TENANT, &["one"]).await;
+        let lanes = testing::stored_lanes(&vault.store).await;
+        for (id, key) in [(VaultId([8; 16]), testing::public_key()), (VAULT, [3; 32])] {
+            let error = HeadFile::check(&vault.path(), id, &key, &lanes, &vault.store).await;
+            assert!(matches!(error, Err(HeadError::Foreign { .. })), "{error:?}");
+        }
+        let mut bytes = std::fs::read(vault.path()).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(vault.path(), bytes).unwrap();
+        assert!(matches!(vault.check().await, Err(HeadError::Foreign { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_log_begun_after_the_head_file_is_checked_from_its_first_leaf() {
+        let vault = Vault::new();
+        vault.serve(OTHER, &["one", "two"]).await;
+        testing::head_file(&vault.path()).write(&Lanes::new()).unwrap();
+        vault.check().await.unwrap();
+        let line = leaf("else").finish(0, strongroom_ledger::Timestamp(1_000));
+        vault.store.write(vec![Mutation::Put(Family::Leaves, keys::leaf(OTHER, 0), line)]).await.unwrap();
+        assert!(matches!(vault.check().await, Err(HeadError::Different { tenant: OTHER, size: 2 })));
+    }
+}

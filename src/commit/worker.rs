@@ -1,0 +1,301 @@
+//! The committer's thread: gathers what waits, stores it in one write, and recovers when a write fails.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use strongroom_ids::TenantNo;
+use strongroom_ledger::Frontier;
+use strongroom_storage::rows::LaneHead;
+use strongroom_storage::{Family, Mutation, Store, StoreError};
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use crate::change::{Change, CommitError, Committed, Position};
+use crate::committer::{CommitterState, Job, Shared};
+use crate::group::{Group, Lanes};
+use crate::head_file::HeadKeeper;
+use crate::lane::Lane;
+use crate::table::ConflictTable;
+
+/// A group is closed at this many changes, or at these many bytes, whichever comes first: a write that takes long
+/// makes all its members wait.
+const GROUP_CHANGES: usize = 1024;
+const GROUP_BYTES: usize = 8 << 20;
+
+/// Between attempts to open the store again: doubled each time, from the first to the last.
+const FIRST_BACKOFF: Duration = Duration::from_millis(10);
+const LAST_BACKOFF: Duration = Duration::from_secs(5);
+
+/// A change that waits for its turn.
+struct Waiting {
+    change: Change,
+    reply: Reply,
+}
+
+/// What is said to a request once its group is on stable storage.
+type Answer = Result<Committed, CommitError>;
+type Reply = oneshot::Sender<Answer>;
+
+/// The state of the one thread that writes.
+pub(crate) struct Worker<S> {
+    store: Arc<S>,
+    queue: mpsc::Receiver<Job>,
+    /// A job that was taken from the queue while a group was gathered and is no member of it.
+    put_back: Option<Job>,
+    shared: Arc<Shared>,
+    lanes: Lanes,
+    table: ConflictTable,
+    clock: Arc<dyn Fn() -> u64 + Send + Sync>,
+    heads: Option<HeadKeeper>,
+    /// The number of the last group, stored or not.
+    last: u64,
+    /// The time of the last group.
+    time: u64,
+}
+
+/// Whether the thread goes on.
+#[derive(PartialEq, Eq)]
+enum Goes {
+    On,
+    Out,
+}
+
+impl<S: Store> Worker<S> {
+    pub fn new(
+        store: Arc<S>,
+        queue: mpsc::Receiver<Job>,
+        shared: Arc<Shared>,
+        start: (Lanes, Arc<dyn Fn() -> u64 + Send + Sync>, usize),
+        heads: Option<HeadKeeper>,
+    ) -> Self {
+        let (lanes, clock, entries) = start;
+        let time = lanes.values().map(|lane| lane.time).max().unwrap_or(0);
+        let table = ConflictTable::new(entries, 0);
+        Self { store, queue, put_back: None, shared, lanes, table, clock, heads, last: 0, time }
+    }
+
+    /// Starts the thread. A durable write runs on the calling thread, so it has a runtime of its own and blocks nobody.
+    /// `done` is dropped when all is over.
+    pub fn spawn(self, done: watch::Sender<()>) -> std::io::Result<()> {
+        let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
+        let work = move || {
+            runtime.block_on(self.run());
+            drop(done);
+        };
+        thread::Builder::new().name("committer".to_owned()).spawn(work).map(drop)
+    }
+
+    async fn run(mut self) {
+        while let Some(job) = self.next().await {
+            let goes = match job {
+                Job::Commit { change, bytes, reply } => {
+                    self.shared.taken(bytes);
+                    let members = self.gather(Waiting { change, reply }, bytes);
+                    self.commit(members).await
+                }
+                Job::AddLane { tenant, head, reply } => self.add_lane(tenant, &head, reply).await,
+                Job::Shutdown => {
+                    // What was sent before is still brought, and then the end of the queue.
+                    self.queue.close();
+                    Goes::On
+                }
+            };
+            if goes == Goes::Out {
+                break;
+            }
+        }
+        self.queue.close();
+        while let Some(job) = self.next_waiting() {
+            self.turn_away(job);
+        }
+        if let Some(heads) = self.heads.take() {
+            heads.stop();
+        }
+        self.shared.set_state(CommitterState::Stopped);
+    }
+
+    async fn next(&mut self) -> Option<Job> {
+        match self.put_back.take() {
+            Some(job) => Some(job),
+            None => self.queue.recv().await,
+        }
+    }
+
+    fn next_waiting(&mut self) -> Option<Job> {
+        self.put_back.take().or_else(|| self.queue.try_recv().ok())
+    }
+
+    /// All that waits and fits joins the first.
+    fn gather(&mut self, first: Waiting, mut weight: usize) -> Vec<Waiting> {
+        let mut members = vec![first];
+        while members.len() < GROUP_CHANGES && weight < GROUP_BYTES {
+            match self.next_waiting() {
+                Some(Job::Commit { change, bytes, reply }) => {
+                    self.shared.taken(bytes);
+                    weight = weight.saturating_add(bytes);
+                    members.push(Waiting { change, reply });
+                }
+                other => {
+                    self.put_back = other;
+                    break;
+                }
+            }
+        }
+        members
+    }
+
+    async fn commit(&mut self, members: Vec<Waiting>) -> Goes {
+        let number = self.last + 1;
+        let time = (self.clock)().max(self.time);
+        let mut group = Group::new(&mut self.table, &self.lanes, number, time);
+        let answers: Vec<(Reply, Answer)> =
+            members.into_iter().map(|member| (member.reply, group.add(member.change))).collect();
+        let staged = group.stage();
+        if staged.members > 0 {
+            (self.last, self.time) = (number, time);
+            if !staged.batch.is_empty()
+                && let Err(error) = self.store.write(staged.batch).await
+            {
+                return self.fail(error, answers).await;
+            }
+            self.advance(staged.lanes);
+        }
+        // Those that were turned back wait as well: earlier they would read what this group has just replaced.
+        for (reply, answer) in answers {
+            // Whoever stopped waiting has its change stored all the same.
+            let _ = reply.send(answer);
+        }
+        if staged.members > 0
+            && let Some(heads) = &self.heads
+        {
+            heads.changed();
+        }
+        Goes::On
+    }
+
+    /// What was written is durable and seen: now it may be known.
+    fn advance(&mut self, lanes: Lanes) {
+        let mut published = self.shared.lanes();
+        for (tenant, lane) in lanes {
+            published.insert(tenant, lane.clone());
+            self.lanes.insert(tenant, lane);
+        }
+        drop(published);
+        self.shared.publish(Position(self.last));
+    }
+
+    async fn fail(&mut self, error: StoreError, answers: Vec<(Reply, Answer)>) -> Goes {
+        tracing::error!(%error, "a write failed; the store is opened again");
+        self.shared.set_state(CommitterState::Recovering);
+        for (reply, answer) in answers {
+            let _ = reply.send(answer.and(Err(CommitError::Unknown)));
+        }
+        self.recover().await
+    }
+
+    /// Opens the store again until it opens, and goes on from what is really there.
+    async fn recover(&mut self) -> Goes {
+        let mut wait = FIRST_BACKOFF;
+        let lanes = loop {
+            match self.reload().await {
+                Ok(lanes) => break lanes,
+                Err(error) => tracing::error!(%error, "the store cannot be opened again yet"),
+            }
+            if self.pause(wait).await == Goes::Out {
+                return Goes::Out;
+            }
+            wait = (wait * 2).min(LAST_BACKOFF);
+        };
+        // Nobody knows which facts the failed write changed. Whoever read before now must read again.
+        self.table.forget(self.last);
+        self.advance(lanes);
+        self.shared.set_state(CommitterState::Serving);
+        tracing::info!("the store is open again");
+        Goes::On
+    }
+
+    async fn reload(&self) -> Result<Lanes, StoreError> {
+        self.store.reopen().await?;
+        let mut lanes = Lanes::new();
+        for (tenant, known) in &self.lanes {
+            let stored = match self.store.get(Family::Meta, Lane::key(*tenant)).await? {
+                Some(bytes) => Lane::open(&LaneHead::decode(&bytes)?)?,
+                None => Lane { frontier: Frontier::new(), ..known.clone() },
+            };
+            let (has, had) = (stored.frontier.size(), known.frontier.size());
+            // What was acknowledged must be there. To go on without it would write its indexes a second time.
+            if has < had || (has == had && stored.frontier != known.frontier) {
+                let what = format!("tenant {tenant} had {had} leaves that were acknowledged, and now {has}");
+                return Err(StoreError::Corrupt { place: "the head of a ledger lane", what });
+            }
+            lanes.insert(*tenant, stored);
+        }
+        Ok(lanes)
+    }
+
+    /// Waits between two attempts, and turns away who asks meanwhile.
+    async fn pause(&mut self, wait: Duration) -> Goes {
+        let until = Instant::now() + wait;
+        loop {
+            match timeout_at(until, self.next()).await {
+                Err(_) => return Goes::On,
+                Ok(Some(Job::Shutdown) | None) => return Goes::Out,
+                Ok(Some(job)) => self.turn_away(job),
+            }
+        }
+    }
+
+    fn turn_away(&self, job: Job) {
+        match job {
+            Job::Commit { bytes, reply, .. } => {
+                self.shared.taken(bytes);
+                let _ = reply.send(Err(CommitError::Closed));
+            }
+            Job::AddLane { reply, .. } => {
+                let _ = reply.send(Err(CommitError::Closed));
+            }
+            Job::Shutdown => {}
+        }
+    }
+
+    async fn add_lane(
+        &mut self,
+        tenant: TenantNo,
+        head: &LaneHead,
+        reply: oneshot::Sender<Result<(), CommitError>>,
+    ) -> Goes {
+        if self.lanes.contains_key(&tenant) {
+            let _ = reply.send(Ok(()));
+            return Goes::On;
+        }
+        let lane = match self.new_lane(tenant, head).await {
+            Ok(lane) => lane,
+            Err(error) => {
+                tracing::error!(%error, tenant = tenant.0, "the log cannot be opened");
+                let _ = reply.send(Err(CommitError::Closed));
+                return Goes::On;
+            }
+        };
+        let row = Mutation::Put(Family::Meta, Lane::key(tenant), lane.head().encode());
+        if let Err(error) = self.store.write(vec![row]).await {
+            tracing::error!(%error, "a write failed; the store is opened again");
+            self.shared.set_state(CommitterState::Recovering);
+            let _ = reply.send(Err(CommitError::Unknown));
+            return self.recover().await;
+        }
+        self.time = self.time.max(lane.time);
+        self.advance(Lanes::from([(tenant, lane)]));
+        let _ = reply.send(Ok(()));
+        Goes::On
+    }
+
+    /// A log that the store has already is continued where it ends.
+    async fn new_lane(&self, tenant: TenantNo, head: &LaneHead) -> Result<Lane, StoreError> {
+        match self.store.get(Family::Meta, Lane::key(tenant)).await? {
+            Some(bytes) => Lane::open(&LaneHead::decode(&bytes)?),
+            None => Lane::open(head),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What can be wrong with bytes that claim to be the ledger's.
+
+use thiserror::Error;
+
+/// Why something is not what the ledger writes or signs. None of these shows a value or a key.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum LedgerError {
+    /// A line is not a leaf as the vault writes it.
+    #[error("not a canonical leaf: {0}")]
+    Leaf(String),
+    /// A time is not written as leaves write it.
+    #[error("not a time of the form 2026-11-24T02:39:12.123456Z")]
+    Time,
+    /// Stored bytes are not a tree's frontier.
+    #[error("not a tree frontier: {0}")]
+    Frontier(&'static str),
+    /// A verifier key cannot be read.
+    #[error("verifier key {place} of those given is not an Ed25519 key written as NAME+ID+BASE64")]
+    Key {
+        /// Which of the keys given, counted from 1.
+        place: usize,
+    },
+    /// Text is not a signed note with the expected lines.
+    #[error("not a signed note of the expected form: {0}")]
+    Note(&'static str),
+    /// A name cannot be signed under.
+    #[error("a log's name may hold neither spaces nor plus signs, and may not be empty")]
+    Name,
+    /// Nobody whose key was given has signed.
+    #[error("none of the given keys has signed this; give the verifier key of the log that the first line names")]
+    Unsigned,
+    /// A signature by a known key does not fit the text.
+    #[error("the signature of the log's key does not fit the text: the text was changed, or the key is another")]
+    Signature,
+    /// The note is signed, but by a key for another name.
+    #[error("signed by a key of another log than the first line names")]
+    Origin,
+    /// A head to be signed contradicts itself.
+    #[error("not a head of this vault: {0}")]
+    Head(&'static str),
+}

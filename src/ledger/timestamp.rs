@@ -1,0 +1,150 @@
+//! Times of leaves: microseconds in a number, RFC 3339 in UTC on the line.
+
+use std::fmt;
+use std::str::FromStr;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::error::LedgerError;
+
+/// A moment, in microseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
+///
+/// It is written as `2026-11-24T02:39:12.123456Z`, always 27 characters (RFC 3339 with six digits). What lies after
+/// the year 9999 is written as that year's last microsecond.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Timestamp(pub u64);
+
+/// The last moment with a year of four digits.
+const LAST: u64 = 253_402_300_799_999_999;
+const MICROS: u64 = 1_000_000;
+const SECONDS_A_DAY: u64 = 86_400;
+
+impl Timestamp {
+    /// The time as it stands in a leaf. By hand, since every leaf is written while others wait.
+    pub(crate) fn to_ascii(self) -> [u8; 27] {
+        let micros = self.0.min(LAST);
+        let seconds = micros / MICROS;
+        let (year, month, day) = civil(seconds / SECONDS_A_DAY);
+        let clock = seconds % SECONDS_A_DAY;
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let mut put = |from: usize, digits: usize, mut number: u64| {
+            for place in text[from..from + digits].iter_mut().rev() {
+                *place = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        };
+        put(0, 4, year);
+        put(5, 2, month);
+        put(8, 2, day);
+        put(11, 2, clock / 3_600);
+        put(14, 2, clock / 60 % 60);
+        put(17, 2, clock % 60);
+        put(20, 6, micros % MICROS);
+        text
+    }
+}
+
+/// Year, month and day of a day counted from 1970-01-01. The calendar repeats every 146,097 days; counting years
+/// from March puts the leap day at the end.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(std::str::from_utf8(&self.to_ascii()).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = LedgerError;
+
+    /// Reads exactly what is written; other ways of writing the same moment are refused.
+    fn from_str(text: &str) -> Result<Self, LedgerError> {
+        let moment = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| LedgerError::Time)?;
+        let micros = u64::try_from(moment.unix_timestamp_nanos() / 1_000).map_err(|_| LedgerError::Time)?;
+        let time = Self(micros);
+        if time.to_ascii() == text.as_bytes() { Ok(time) } else { Err(LedgerError::Time) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn as_the_time_crate_writes(micros: u64) -> String {
+        let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000).unwrap();
+        format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
+            moment.year(),
+            u8::from(moment.month()),
+            moment.day(),
+            moment.hour(),
+            moment.minute(),
+            moment.second(),
+            moment.microsecond()
+        )
+    }
+
+    #[test]
+    fn known_moments_are_written_as_everybody_writes_them() {
+        assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(Timestamp(951_827_696_000_001).to_string(), "2000-02-29T12:34:56.000001Z");
+        assert_eq!(Timestamp(LAST).to_string(), "9999-12-31T23:59:59.999999Z");
+    }
+
+    #[test]
+    fn a_time_beyond_the_year_9999_stays_in_form() {
+        assert_eq!(Timestamp(u64::MAX).to_string(), Timestamp(LAST).to_string());
+    }
+
+    #[test]
+    fn every_day_of_four_hundred_years_agrees_with_the_time_crate() {
+        for day in 0..146_097 {
+            let micros = day * SECONDS_A_DAY * MICROS;
+            assert_eq!(Timestamp(micros).to_string(), as_the_time_crate_writes(micros));
+        }
+    }
+
+    #[test]
+    fn other_ways_of_writing_a_moment_are_refused() {
+        for text in [
+            "2026-11-24T02:39:12Z",
+            "2026-11-24T02:39:12.123Z",
+            "2026-11-24T02:39:12.1234567Z",
+            "2026-11-24t02:39:12.123456z",
+            "2026-11-24T10:39:12.123456+08:00",
+            "2026-02-30T02:39:12.123456Z",
+            "1969-12-31T23:59:59.999999Z",
+            "",
+            "now",
+        ] {
+            assert_eq!(text.parse::<Timestamp>(), Err(LedgerError::Time), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_time_is_read_back_as_it_was_written(micros in 0..=LAST) {
+            let text = Timestamp(micros).to_string();
+            prop_assert_eq!(&text, &as_the_time_crate_writes(micros));
+            prop_assert_eq!(text.parse(), Ok(Timestamp(micros)));
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC{0,40}") {
+            let _ = text.parse::<Timestamp>();
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Verification of an export: lines, a checkpoint and a public key are all it takes, no vault.
+//!
+//! The lines are read once, in constant memory. Whatever can be seen in a line itself (its form, its index, its time,
+//! its part of a request) is named by its line. A change that keeps all that in order shows in the root of the tree,
+//! which says that something is wrong and not where; older checkpoints of the same log narrow it.
+
+mod fault;
+mod lines;
+mod parts;
+
+use std::collections::BTreeMap;
+use std::io::BufRead;
+
+use crate::checkpoint::{self, Checkpoint};
+use crate::error::LedgerError;
+use crate::frontier::Frontier;
+use crate::leaf::{self, ParsedLeaf};
+use crate::timestamp::Timestamp;
+pub use fault::{Fault, VerifyError};
+use lines::Lines;
+use parts::Parts;
+
+/// So many actions, and decisions of one action, are counted by name; a forged export must not fill the memory.
+const MAX_COUNTED: usize = 256;
+/// Under this name the rest is counted.
+const OTHERS: &str = "\u{2026}";
+
+/// What holds: these leaves, all of them and nothing else, are what the log's key has signed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// The log's name.
+    pub origin: String,
+    /// How many leaves.
+    pub leaves: u64,
+    /// When the first was committed.
+    pub first_time: Option<Timestamp>,
+    /// When the last was committed.
+    pub last_time: Option<Timestamp>,
+    /// The root of the tree over them.
+    pub root: [u8; 32],
+    /// How many requests, by action and decision. A request in several parts counts once.
+    pub counts: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// Verifies the export of a whole log against its checkpoint.
+///
+/// `lines` are the leaves from 0 to the checkpoint's size, one a line; `keys` are verifier keys, one of which must be
+/// the log's own.
+pub fn verify_export(lines: impl BufRead, checkpoint: &str, keys: &[String]) -> Result<Report, VerifyError> {
+    verify_export_since(lines, checkpoint, &[], keys)
+}
+
+/// The same with older checkpoints of the same log, in any order: each must hold for the leaves that it counts, and if
+/// something was changed, they say between which leaves.
+pub fn verify_export_since(
+    lines: impl BufRead,
+    checkpoint: &str,
+    older: &[String],
+    keys: &[String],
+) -> Result<Report, VerifyError> {
+    let signed = signed(checkpoint, older, keys).map_err(|fault| VerifyError { proven: 0, fault })?;
+    let mut walk = Walk::new(signed);
+    match walk.run(Lines::new(lines)) {
+        Ok(()) => Ok(walk.report),
+        Err(fault) => Err(VerifyError { proven: walk.proven, fault }),
+    }
+}
+
+/// The checkpoints, verified and in the order of their sizes; the newest is the last.
+fn signed(checkpoint: &str, older: &[String], keys: &[String]) -> Result<Vec<Checkpoint>, Fault> {
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let newest = checkpoint::verify(checkpoint, &keys).map_err(|error| Fault::Checkpoint { older: None, error })?;
+    let mut signed = Vec::with_capacity(older.len().saturating_add(1));
+    for (index, note) in older.iter().enumerate() {
+        let place = index + 1;
+        let one = checkpoint::verify(note, &keys).map_err(|error| Fault::Checkpoint { older: Some(place), error })?;
+        if one.origin != newest.origin {
+            return Err(Fault::OtherLog { older: place, expected: newest.origin, got: one.origin });
+        }
+        if one.size > newest.size {
+            return Err(Fault::NotOlder { older: place, size: one.size, newest: newest.size });
+        }
+        signed.push(one);
+    }
+    signed.push(newest);
+    signed.sort_by_key(|one| one.size);
+    for (one, next) in signed.iter().zip(signed.iter().skip(1)) {
+        if one.size == next.size && one.root != next.root {
+            return Err(Fault::Fork { size: one.size });
+        }
+    }
+    Ok(signed)
+}
+
+/// The way through the lines.
+struct Walk {
+    signed: std::iter::Peekable<std::vec::IntoIter<Checkpoint>>,
+    newest: u64,
+    frontier: Frontier,
+    parts: Parts,
+    proven: u64,
+    report: Report,
+}
+
+impl Walk {
+    fn new(signed: Vec<Checkpoint>) -> Self {
+        let (origin, newest) = signed.last().map(|last| (last.origin.clone(), last.size)).unwrap_or_default();
+        let frontier = Frontier::new();
+        let report = Report {
+            origin,
+            leaves: 0,
+            first_time: None,
+            last_time: None,
+            root: frontier.root(),
+            counts: BTreeMap::new(),
+        };
+        Self { signed: signed.into_iter().peekable(), newest, frontier, parts: Parts::default(), proven: 0, report }
+    }
+
+    fn run(&mut self, mut lines: Lines<impl BufRead>) -> Result<(), Fault> {
+        self.check_roots()?;
+        while lines.advance()? {
+            if self.frontier.size() == self.newest {
+                return Err(Fault::TooMany { line: lines.number, size: self.newest });
+            }
+            let leaf = match leaf::parse(&lines.text) {
+                Ok(leaf) => leaf,
+                Err(error) => return Err(self.unreadable(error, &lines)),
+            };
+            if leaf.index != self.frontier.size() {
+                return Err(self.out_of_sequence(leaf.index, &mut lines));
+            }
+            self.check_time(&leaf, lines.number)?;
+            self.parts.step(&leaf, lines.number)?;
+            self.count(&leaf);
+            self.frontier.push(&lines.text);
+            self.check_roots()?;
+        }
+        let size = self.frontier.size();
+        if size < self.newest {
+            return Err(Fault::TooFew { size, newest: self.newest });
+        }
+        self.parts.end(size)
+    }
+
+    /// Compares the root with every checkpoint of just this size.
+    fn check_roots(&mut self) -> Result<(), Fault> {
+        let size = self.frontier.size();
+        while let Some(one) = self.signed.next_if(|one| one.size == size) {
+            self.report.root = self.frontier.root();
+            if one.root != self.report.root {
+                return Err(Fault::Root { from: self.proven, to: size });
+            }
+            self.proven = size;
+        }
+        Ok(())
+    }
+
+    fn check_time(&mut self, leaf: &ParsedLeaf, line: u64) -> Result<(), Fault> {
+        match self.report.last_time.replace(leaf.time) {
+            Some(before) if leaf.time < before => Err(Fault::TimeBackwards { line, time: leaf.time, before }),
+            Some(_) => Ok(()),
+            None => {
+                self.report.first_time = Some(leaf.time);
+                Ok(())
+            }
+        }
+    }
+
+    fn count(&mut self, leaf: &ParsedLeaf) {
+        self.report.leaves += 1;
+        if leaf.part.is_none_or(|part| part.which == 1) {
+            let decisions = entry(&mut self.report.counts, &leaf.action);
+            *entry(decisions, &leaf.decision) += 1;
+        }
+    }
+
+    fn unreadable(&self, error: LedgerError, lines: &Lines<impl BufRead>) -> Fault {
+        let (line, index) = (lines.number, self.frontier.size());
+        if !lines.whole {
+            Fault::Truncated { line, index }
+        } else if lines.text.last() == Some(&b'\r') {
+            Fault::Converted { line }
+        } else {
+            Fault::NotCanonical { line, index, error }
+        }
+    }
+
+    /// Says of a leaf that is not the next one whether the next one stands further on.
+    fn out_of_sequence(&self, got: u64, lines: &mut Lines<impl BufRead>) -> Fault {
+        let (line, expected) = (lines.number, self.frontier.size());
+        if got < expected {
+            return Fault::Repeated { line, expected, got };
+        }
+        match lines.find(expected) {
+            Some(at) => Fault::Moved { line, expected, got, at },
+            None if expected == 0 => Fault::StartsLate { got },
+            None => Fault::Missing { line, expected, got },
+        }
+    }
+}
+
+/// The count under a name, or under the common one when there are too many names.
+fn entry<'m, V: Default>(map: &'m mut BTreeMap<String, V>, name: &str) -> &'m mut V {
+    let name = if map.len() < MAX_COUNTED || map.contains_key(name) { name } else { OTHERS };
+    map.entry(name.to_owned()).or_default()
+}
+
+#[cfg(test)]
+mod tests;

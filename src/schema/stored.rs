@@ -1,0 +1,89 @@
+//! The stored form of a schema: one JSON document, canonical.
+//!
+//! ```json
+//! {"format":1,"version":2,"source":"...","purposes":{"NAME":{"description":"...","consent":false}},
+//!  "keyrings":[{"number":1,"class":"c2","retention":"10y"}],
+//!  "fields":[{"name":"borrower.id_card","retired":false,"declared":{"number":2,"type":"cn_id_card",...}}]}
+//! ```
+//!
+//! Fields stand in the order of their numbers and are stored as they were checked when they were applied: a later
+//! rule for new schemas must not keep an old one from being read. Retired fields stay, so that their rows can be
+//! deleted and no number is used twice.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use strongroom_ids::KeyringNo;
+
+use crate::declaration::{Class, Declaration, Retention};
+use crate::error::SchemaError;
+use crate::file::PurposeDeclaration;
+use crate::schema::{Parts, Schema};
+
+const FORMAT: u8 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    format: u8,
+    version: u32,
+    source: String,
+    purposes: BTreeMap<String, PurposeDeclaration>,
+    keyrings: Vec<StoredKeyring>,
+    fields: Vec<StoredField>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredKeyring {
+    number: u16,
+    class: Class,
+    retention: Retention,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredField {
+    name: String,
+    retired: bool,
+    declared: Declaration,
+}
+
+impl Schema {
+    /// The bytes to store.
+    pub fn to_stored(&self) -> Vec<u8> {
+        let Parts { version, source, purposes, keyrings, fields } = self.parts.clone();
+        let keyrings = keyrings.into_iter();
+        let fields = fields.into_iter();
+        let stored = Stored {
+            format: FORMAT,
+            version,
+            source,
+            purposes,
+            keyrings: keyrings
+                .map(|(number, class, retention)| StoredKeyring { number: number.0, class, retention })
+                .collect(),
+            fields: fields.map(|(name, declared, retired)| StoredField { name, retired, declared }).collect(),
+        };
+        #[expect(clippy::expect_used, reason = "a form with string keys only, written to memory, always serialises")]
+        serde_json::to_vec(&stored).expect("a schema serialises")
+    }
+
+    /// Reads what [`Schema::to_stored`] gave.
+    pub fn from_stored(bytes: &[u8]) -> Result<Self, SchemaError> {
+        let stored: Stored = serde_json::from_slice(bytes).map_err(|error| SchemaError::Damaged(error.to_string()))?;
+        if stored.format != FORMAT {
+            let message = format!("format {} is not one that this version reads; {FORMAT} is", stored.format);
+            return Err(SchemaError::Damaged(message));
+        }
+        let keyrings = stored.keyrings.into_iter();
+        let fields = stored.fields.into_iter();
+        Self::from_parts(Parts {
+            version: stored.version,
+            source: stored.source,
+            purposes: stored.purposes,
+            keyrings: keyrings.map(|ring| (KeyringNo(ring.number), ring.class, ring.retention)).collect(),
+            fields: fields.map(|field| (field.name, field.declared, field.retired)).collect(),
+        })
+    }
+}

@@ -1,0 +1,42 @@
+//! What every service needs of the edge: the vault, who is calling, and how far serving has come.
+
+use std::sync::Arc;
+
+use strongroom_storage::Store;
+use strongroom_vault::{Caller, Vault};
+use tokio::sync::watch;
+use tonic::{Request, Status};
+
+use crate::gate;
+use crate::identity::{self, Peer};
+use crate::stage::Stage;
+
+/// The vault, as the services see it.
+pub(crate) struct Edge<S: Store> {
+    pub vault: Arc<Vault<S>>,
+    pub stage: watch::Receiver<Stage>,
+}
+
+// Derived, it would ask a store to be Clone.
+impl<S: Store> Clone for Edge<S> {
+    fn clone(&self) -> Self {
+        Self { vault: Arc::clone(&self.vault), stage: self.stage.clone() }
+    }
+}
+
+impl<S: Store> Edge<S> {
+    /// Who sent a request.
+    pub fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        self.identify(&peer(request)?)
+    }
+
+    /// Who a peer is at this moment. Each message of a stream asks again.
+    pub fn identify(&self, peer: &Peer) -> Result<Caller, Status> {
+        Ok(peer.caller(&self.vault.directory(), identity::now())?)
+    }
+}
+
+/// The other end of the connection that brought a request.
+pub(crate) fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
+    request.extensions().get::<Peer>().cloned().ok_or_else(gate::no_peer)
+}

@@ -1,0 +1,41 @@
+//! grpc.health.v1, which follows the vault's own health.
+
+use std::time::Duration;
+
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+/// The names under which health is asked: the whole, and each service of this package.
+const NAMES: [&str; 5] =
+    ["", "strongroom.v1.Vault", "strongroom.v1.Audit", "strongroom.v1.Access", "strongroom.v1.System"];
+
+/// How often the vault is looked at.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Tells what `health` says, from now on and without end.
+pub(crate) async fn follow(health: impl Fn() -> &'static str, reporter: HealthReporter) {
+    let mut told = None;
+    loop {
+        let now = health();
+        if told != Some(now) {
+            tell(now, &reporter).await;
+            if let Some(before) = told {
+                tracing::warn!(before, now, "health changed");
+            }
+            told = Some(now);
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Says that nothing is served any more, so that balancers send their callers elsewhere.
+pub(crate) async fn closing(reporter: &HealthReporter) {
+    tell("closing", reporter).await;
+}
+
+async fn tell(health: &str, reporter: &HealthReporter) {
+    let status = if health == "serving" { ServingStatus::Serving } else { ServingStatus::NotServing };
+    for name in NAMES {
+        reporter.set_service_status(name, status).await;
+    }
+}

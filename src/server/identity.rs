@@ -1,0 +1,247 @@
+//! Who is calling: what a client certificate says, and which principal that is.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwapOption;
+use ring::digest;
+use strongroom_access::{Directory, IdentityError, Principal, identify};
+use strongroom_vault::Caller;
+use tonic::{Code, Status};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::errors;
+
+/// Where the vault's directory of tenants and officers is found. It may change while a connection lasts.
+pub(crate) type DirectorySource = Arc<dyn Fn() -> Arc<Directory> + Send + Sync>;
+
+/// Why a verified certificate gives nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// It does not name a principal in the way that the vault reads.
+    CertificateNotAccepted,
+    /// It names an officer, but its key is not the one that was enrolled.
+    OfficerNotEnrolled,
+    /// It names a tenant that the vault does not have.
+    TenantUnknown,
+    /// Its time is over.
+    CertificateExpired,
+}
+
+impl Unknown {
+    /// The stable word on the wire and in the log.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::CertificateNotAccepted => "CERTIFICATE_NOT_ACCEPTED",
+            Self::OfficerNotEnrolled => "OFFICER_NOT_ENROLLED",
+            Self::TenantUnknown => "TENANT_UNKNOWN",
+            Self::CertificateExpired => "CERTIFICATE_EXPIRED",
+        }
+    }
+
+    fn message(self) -> &'static str {
+        match self {
+            Self::CertificateNotAccepted => {
+                "the client certificate names no principal: it needs exactly one URI name, \
+                 spiffe://TRUST-DOMAIN/tenant/TENANT/ROLE/NAME, in the vault's trust domain"
+            }
+            Self::OfficerNotEnrolled => "the client certificate names an officer, but its key is not the one enrolled",
+            Self::TenantUnknown => "the client certificate names a tenant that this vault does not have",
+            Self::CertificateExpired => "the client certificate has expired since the connection began: connect anew",
+        }
+    }
+}
+
+impl From<Unknown> for Status {
+    fn from(unknown: Unknown) -> Self {
+        errors::Refusal::new(Code::Unauthenticated, unknown.reason(), unknown.message()).into()
+    }
+}
+
+impl From<&IdentityError> for Unknown {
+    fn from(error: &IdentityError) -> Self {
+        match error {
+            IdentityError::TenantUnknown(_) => Self::TenantUnknown,
+            IdentityError::OfficerNotEnrolled(_) | IdentityError::OfficerKey(_) => Self::OfficerNotEnrolled,
+            _ => Self::CertificateNotAccepted,
+        }
+    }
+}
+
+/// What one certificate says of its holder.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Claims {
+    /// The URI subject alternative names.
+    uris: Vec<String>,
+    /// SHA-256 of the SubjectPublicKeyInfo.
+    key: [u8; 32],
+    /// The last second at which it is valid, since 1970.
+    not_after: i64,
+}
+
+impl Claims {
+    /// Reads a certificate that TLS has verified. `None`: it can't be read.
+    pub fn read(certificate: &[u8]) -> Option<Self> {
+        let (rest, certificate) = X509Certificate::from_der(certificate).ok()?;
+        if !rest.is_empty() {
+            return None;
+        }
+        let names = certificate.subject_alternative_name().ok()?;
+        let names = names.as_ref().map_or(&[][..], |extension| &extension.value.general_names);
+        let uris = names.iter().filter_map(|name| match name {
+            GeneralName::URI(uri) => Some((*uri).to_owned()),
+            _ => None,
+        });
+        let mut key = [0; 32];
+        key.copy_from_slice(digest::digest(&digest::SHA256, certificate.public_key().raw).as_ref());
+        Some(Self { uris: uris.collect(), key, not_after: certificate.validity().not_after.timestamp() })
+    }
+}
+
+/// The other end of a connection. Every request of the connection carries it.
+#[derive(Clone)]
+pub(crate) struct Peer(Arc<Inner>);
+
+struct Inner {
+    claims: Option<Claims>,
+    /// The address and port that it comes from, as the ledger writes it.
+    address: Arc<str>,
+    known: ArcSwapOption<Known>,
+}
+
+/// Who the peer is by one state of the directory.
+struct Known {
+    directory: Arc<Directory>,
+    principal: Result<Arc<Principal>, Unknown>,
+}
+
+impl Peer {
+    /// The peer that showed this certificate.
+    pub fn new(certificate: &[u8], address: String) -> Self {
+        let claims = Claims::read(certificate);
+        Self(Arc::new(Inner { claims, address: address.into(), known: ArcSwapOption::empty() }))
+    }
+
+    /// Who calls, at `now` in seconds since 1970. A connection does not outlive its certificate, nor a change of the
+    /// directory: the principal is found anew when there is a new one.
+    pub fn caller(&self, directory: &Arc<Directory>, now: i64) -> Result<Caller, Unknown> {
+        let claims = self.0.claims.as_ref().ok_or(Unknown::CertificateNotAccepted)?;
+        if now > claims.not_after {
+            return Err(Unknown::CertificateExpired);
+        }
+        let principal = match &*self.0.known.load() {
+            Some(known) if Arc::ptr_eq(&known.directory, directory) => known.principal.clone(),
+            _ => self.find(claims, directory),
+        };
+        Ok(Caller { principal: principal?, client: Arc::clone(&self.0.address) })
+    }
+
+    fn find(&self, claims: &Claims, directory: &Arc<Directory>) -> Result<Arc<Principal>, Unknown> {
+        let uris: Vec<&str> = claims.uris.iter().map(String::as_str).collect();
+        let principal = match identify(&uris, &claims.key, directory) {
+            Ok(principal) => {
+                tracing::info!(client = &*self.0.address, principal = ?principal.name, tenant = principal.tenant.0, "identified");
+                Ok(Arc::new(principal))
+            }
+            Err(error) => {
+                let unknown = Unknown::from(&error);
+                // The names come from the certificate, so they are escaped.
+                tracing::warn!(client = &*self.0.address, reason = unknown.reason(), why = ?error.to_string(), "not identified");
+                Err(unknown)
+            }
+        };
+        let known = Known { directory: Arc::clone(directory), principal: principal.clone() };
+        self.0.known.store(Some(Arc::new(known)));
+        principal
+    }
+}
+
+/// The clock by which certificates expire, in seconds since 1970.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom_ids::TenantNo;
+
+    use super::*;
+    use crate::testing::{Authority, directory};
+
+    const APP: &str = "spiffe://bank.example/tenant/retail/app/loan-core";
+    const OFFICER: &str = "spiffe://bank.example/tenant/retail/officer/officer-1";
+
+    fn peer(uris: &[&str]) -> Peer {
+        Peer::new(Authority::new().client(uris).certificate.der(), "127.0.0.1:5".to_owned())
+    }
+
+    #[test]
+    fn a_certificate_gives_its_names_key_and_end() {
+        let client = Authority::new().client(&[APP, "https://bank.example"]);
+        let claims = Claims::read(client.certificate.der()).unwrap();
+        assert_eq!(claims.uris, [APP, "https://bank.example"]);
+        assert_eq!(claims.key, client.key_hash());
+        assert_eq!(claims.not_after, client.not_after);
+    }
+
+    #[test]
+    fn what_is_not_exactly_a_certificate_says_nothing() {
+        let client = Authority::new().client(&[APP]);
+        let whole = client.certificate.der().to_vec();
+        let longer = [whole.clone(), vec![0]].concat();
+        for bytes in [&[][..], b"certificate", &whole[..whole.len() - 1], &longer] {
+            assert_eq!(Claims::read(bytes), None);
+        }
+    }
+
+    #[test]
+    fn a_service_becomes_its_principal() {
+        let caller = peer(&[APP]).caller(&directory(&[]), 0).unwrap();
+        assert_eq!(&*caller.principal.name, "app/loan-core");
+        assert_eq!(caller.principal.tenant, TenantNo(1));
+        assert_eq!(&*caller.client, "127.0.0.1:5");
+    }
+
+    #[test]
+    fn a_certificate_that_names_nobody_is_not_accepted() {
+        let foreign = "spiffe://elsewhere.example/tenant/retail/app/loan-core";
+        for uris in [&[][..], &[APP, APP], &["https://bank.example"], &[foreign]] {
+            let refused = peer(uris).caller(&directory(&[]), 0).unwrap_err();
+            assert_eq!(refused, Unknown::CertificateNotAccepted, "{uris:?}");
+        }
+        let unknown = peer(&["spiffe://bank.example/tenant/nobody/app/loan-core"]);
+        assert_eq!(unknown.caller(&directory(&[]), 0).unwrap_err(), Unknown::TenantUnknown);
+    }
+
+    #[test]
+    fn an_officer_is_known_by_the_enrolled_key_only() {
+        let authority = Authority::new();
+        let enrolled = authority.client(&[OFFICER]);
+        let directory = directory(&[("officer-1", enrolled.key_hash())]);
+        let accept = |der: &[u8]| Peer::new(der, String::new()).caller(&directory, 0).map(|_| ());
+        assert_eq!(accept(enrolled.certificate.der()), Ok(()));
+        let other = authority.client(&[OFFICER]);
+        assert_eq!(accept(other.certificate.der()), Err(Unknown::OfficerNotEnrolled));
+    }
+
+    #[test]
+    fn a_connection_follows_changes_of_the_directory() {
+        let officer = Authority::new().client(&[OFFICER]);
+        let peer = Peer::new(officer.certificate.der(), String::new());
+        let with = directory(&[("officer-1", officer.key_hash())]);
+        assert!(peer.caller(&with, 0).is_ok());
+        assert_eq!(peer.caller(&directory(&[]), 0).unwrap_err(), Unknown::OfficerNotEnrolled);
+        assert!(peer.caller(&with, 0).is_ok());
+    }
+
+    #[test]
+    fn a_connection_does_not_outlive_its_certificate() {
+        let client = Authority::new().client(&[APP]);
+        let peer = Peer::new(client.certificate.der(), String::new());
+        assert!(peer.caller(&directory(&[]), client.not_after).is_ok());
+        let late = peer.caller(&directory(&[]), client.not_after + 1).unwrap_err();
+        assert_eq!(late, Unknown::CertificateExpired);
+        assert_eq!(Status::from(late).code(), Code::Unauthenticated);
+    }
+}

@@ -1,0 +1,89 @@
+//! Certificates and directories for the tests of this crate.
+
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SanType, date_time_ymd,
+};
+use ring::digest;
+use strongroom_access::Directory;
+use strongroom_ids::TenantNo;
+use zeroize::Zeroizing;
+
+use crate::TlsMaterial;
+
+/// A certificate authority of one test.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate and its key.
+pub(crate) struct Issued {
+    pub certificate: rcgen::Certificate,
+    pub key: KeyPair,
+    pub not_after: i64,
+}
+
+impl Issued {
+    /// SHA-256 of the SubjectPublicKeyInfo.
+    pub fn key_hash(&self) -> [u8; 32] {
+        digest::digest(&digest::SHA256, &self.key.subject_public_key_info()).as_ref().try_into().unwrap()
+    }
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A client's certificate with these URI names.
+    pub fn client(&self, uris: &[&str]) -> Issued {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue(params)
+    }
+
+    /// A client's certificate whose time is over.
+    pub fn expired_client(&self, uri: &str) -> Issued {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = date_time_ymd(2001, 1, 1);
+        params.not_after = date_time_ymd(2002, 1, 1);
+        self.issue(params)
+    }
+
+    /// What a server at `localhost` needs.
+    pub fn server_material(&self) -> TlsMaterial {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let issued = self.issue(params);
+        TlsMaterial {
+            certificate_pem: issued.certificate.pem().into_bytes(),
+            key_pem: Zeroizing::new(issued.key.serialize_pem().into_bytes()),
+            client_ca_pem: self.pem().into_bytes(),
+        }
+    }
+
+    fn issue(&self, params: CertificateParams) -> Issued {
+        let key = KeyPair::generate().unwrap();
+        let not_after = params.not_after.unix_timestamp();
+        Issued { certificate: params.signed_by(&key, &self.0).unwrap(), key, not_after }
+    }
+}
+
+/// A directory with the tenant `retail`, number 1, and these officers of it.
+pub(crate) fn directory(officers: &[(&str, [u8; 32])]) -> Arc<Directory> {
+    Arc::new(Directory {
+        trust_domain: "bank.example".to_owned(),
+        tenants: [("retail".to_owned(), TenantNo(1))].into(),
+        officers: officers.iter().map(|(name, key)| ((TenantNo(1), (*name).to_owned()), *key)).collect(),
+    })
+}

@@ -1,0 +1,150 @@
+//! FORMAT.md says what is on disk, with a vector each: here they are made anew and compared.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use strongroom_ids::{
+    DekVersion, FieldNo, KeyVersion, KeyringNo, RowId, RowVersion, SubjectHandle, TenantId, TenantNo, VaultId,
+};
+
+use crate::keys::{self, Counter};
+use crate::rows::{
+    CounterRow, IdempotencyRow, IndexEntry, IndexKind, LaneHead, RowDek, SubjectRecord, SubjectState, TenantRow,
+    ValueRow, VaultRow, WrappedDek,
+};
+
+const DOCUMENT: &str = include_str!("FORMAT.md");
+
+/// Bytes that count up from `first`.
+fn counting<const N: usize>(first: u8) -> [u8; N] {
+    std::array::from_fn(|place| first.wrapping_add(place as u8))
+}
+
+fn vectors() -> Vec<(&'static str, Vec<u8>)> {
+    let tenant = TenantNo(7);
+    let row = RowId(1 << 48 | 1000);
+    let subject = SubjectHandle(1 << 48 | 42);
+    let (field, keyring, version, mac) = (FieldNo(12), KeyringNo(3), KeyVersion(2), counting(0xa0));
+    let created = 1_795_000_000_000_000;
+    let entry = |kind| IndexEntry { kind, version, mac };
+    let dek =
+        WrappedDek { keyring, version: DekVersion(1), kek_version: KeyVersion(5), blob: counting::<8>(0x40).into() };
+    let value = ValueRow {
+        field,
+        version: RowVersion(1),
+        token_key: KeyVersion(1),
+        check: counting(0x10),
+        keyring,
+        dek_version: DekVersion(1),
+        subject,
+        salt: counting(0x20),
+        created,
+        expires: None,
+        indexes: vec![],
+        sealed_token: None,
+        sealed: counting::<8>(0x30).into(),
+    };
+    let full = ValueRow {
+        subject: SubjectHandle::NONE,
+        expires: Some(created + 1_000_000),
+        indexes: vec![entry(IndexKind::DeterministicTenant), entry(IndexKind::Token)],
+        sealed_token: Some(counting::<4>(0x38).into()),
+        ..value.clone()
+    };
+    let record = SubjectRecord {
+        handle: subject,
+        state: SubjectState::Open,
+        created,
+        salt: counting(0x20),
+        sealed_id: counting::<8>(0x30).into(),
+        id_index: entry(IndexKind::SubjectId),
+        deks: vec![dek.clone()],
+    };
+    vec![
+        ("key row", keys::row(tenant, row)),
+        ("key row_dek", keys::row_dek(tenant, row)),
+        ("key subject", keys::subject(tenant, subject)),
+        ("key subject_row", keys::subject_row(tenant, subject, row)),
+        ("key holder", keys::holder(tenant, row, subject)),
+        ("key value_index", keys::value_index(tenant, field, version, &mac, row)),
+        ("key deterministic_subject", keys::deterministic_subject(tenant, field, version, &mac, subject)),
+        ("key deterministic_tenant", keys::deterministic_tenant(tenant, field, version, &mac)),
+        ("key subject_id", keys::subject_id(tenant, version, &mac)),
+        ("key token", keys::token(tenant, version, &mac)),
+        ("key idempotency", keys::idempotency(tenant, &mac)),
+        ("key leaf", keys::leaf(tenant, 1000)),
+        ("key vault", keys::vault()),
+        ("key tenant", keys::tenant(tenant)),
+        ("key principals", keys::principals()),
+        ("key lane", keys::lane(tenant, 0)),
+        ("key schema", keys::schema(tenant)),
+        ("key policy", keys::policy(tenant)),
+        ("key counter row ids", keys::counter(tenant, Counter::RowIds)),
+        ("key counter subject handles", keys::counter(tenant, Counter::SubjectHandles)),
+        ("key counter seals", keys::counter(tenant, Counter::Seals(keyring, KeyVersion(5)))),
+        ("key dek_mark", keys::dek_mark(tenant, subject, keyring)),
+        ("entry row id", keys::encode_row_id(row)),
+        ("entry handles", keys::encode_handles(&[subject, SubjectHandle(1 << 48 | 43)])),
+        ("row value", value.encode()),
+        ("row value, all parts", full.encode()),
+        ("row subject", record.encode()),
+        ("row dek", RowDek::from(dek).encode()),
+        (
+            "row idempotency",
+            IdempotencyRow { expires: created, fingerprint: mac, rows: vec![row, RowId(row.0 + 1), RowId(row.0 - 2)] }
+                .encode(),
+        ),
+        ("row vault", VaultRow { format: 1, vault: VaultId(counting(0x50)), created }.encode()),
+        (
+            "row tenant",
+            TenantRow { number: tenant, id: TenantId(counting(0x60)), name: "bank".to_owned(), created }.encode(),
+        ),
+        ("row counter", CounterRow { next: 70_000 }.encode()),
+        (
+            "row lane",
+            LaneHead { incarnation: 1, size: 1000, time: created, frontier: counting::<8>(0x70).into() }.encode(),
+        ),
+    ]
+}
+
+/// The vectors of the document: lines `    name = hexadecimal`, which go on in lines of hexadecimal alone.
+fn documented() -> BTreeMap<String, String> {
+    let mut vectors = BTreeMap::new();
+    let mut current: Option<String> = None;
+    for line in DOCUMENT.lines() {
+        let Some(line) = line.strip_prefix("    ") else {
+            current = None;
+            continue;
+        };
+        if let Some((name, bytes)) = line.split_once(" = ") {
+            let old = vectors.insert(name.trim().to_owned(), bytes.trim().to_owned());
+            assert!(old.is_none(), "{name} stands twice in FORMAT.md");
+            current = Some(name.trim().to_owned());
+        } else if let Some(name) = &current {
+            vectors.get_mut(name).unwrap().push_str(line.trim());
+        }
+    }
+    vectors
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+#[test]
+fn what_is_written_is_what_the_document_says() {
+    let mut documented = documented();
+    let mut wrong = String::new();
+    for (name, bytes) in vectors() {
+        let bytes = hexadecimal(&bytes);
+        if documented.remove(name).as_ref() != Some(&bytes) {
+            let lines: Vec<&str> = bytes.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
+            writeln!(wrong, "    {name} = {}", lines.join("\n        ")).unwrap();
+        }
+    }
+    assert!(wrong.is_empty(), "FORMAT.md should say:\n{wrong}");
+    assert!(documented.is_empty(), "FORMAT.md also says: {:?}", documented.keys());
+}

@@ -1,0 +1,152 @@
+//! How RocksDB is set up, and why.
+
+use rocksdb::{
+    BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamilyDescriptor, CompactOptions, DBCompactionStyle,
+    DBCompressionType, DBRecoveryMode, LogLevel, Options, ReadOptions, ReadTier, WriteOptions,
+};
+use strongroom_storage::Family;
+
+/// What an operator may set. The defaults suit a machine with 2 GiB to spare.
+#[derive(Clone, Debug)]
+pub struct RocksOptions {
+    /// Bytes of the cache of blocks, which also holds filters and indexes of files.
+    pub block_cache: usize,
+    /// Bytes of all memtables together.
+    pub write_buffers: usize,
+    /// Bytes of the write-ahead log beyond which memtables are flushed; a start after a crash reads that much.
+    pub write_ahead_log: u64,
+    /// Files that are kept open.
+    pub open_files: i32,
+    /// Threads for flushes and compactions.
+    pub background_jobs: i32,
+}
+
+impl Default for RocksOptions {
+    fn default() -> Self {
+        Self {
+            block_cache: 256 << 20,
+            write_buffers: 128 << 20,
+            write_ahead_log: 256 << 20,
+            open_files: 1024,
+            background_jobs: 2,
+        }
+    }
+}
+
+impl RocksOptions {
+    /// The options of the whole database. Only `fresh` ones may make one.
+    pub(crate) fn database(&self, fresh: bool) -> Options {
+        let mut options = Options::default();
+        options.create_if_missing(fresh);
+        options.create_missing_column_families(fresh);
+        options.set_error_if_exists(fresh);
+        options.set_paranoid_checks(true);
+        // A crash tears the log's tail, which was not acknowledged then; a log that is damaged before it is refused.
+        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+        // A log that was closed and has gone missing since, or has shrunk, is noticed at the start.
+        options.set_track_and_verify_wals_in_manifest(true);
+        options.set_max_total_wal_size(self.write_ahead_log);
+        options.set_db_write_buffer_size(self.write_buffers);
+        options.set_max_open_files(self.open_files);
+        options.set_max_background_jobs(self.background_jobs);
+        options.set_skip_stats_update_on_db_open(true);
+        // Written pages go out as a stream, so that no sync of the log has to wait for a whole file.
+        options.set_bytes_per_sync(1 << 20);
+        // Pages of files stay out of the address space, which may be locked in memory.
+        options.set_allow_mmap_reads(false);
+        options.set_allow_mmap_writes(false);
+        // Below `Warn` the log tells the first and last keys of files and ranges.
+        options.set_log_level(LogLevel::Warn);
+        options.set_max_log_file_size(4 << 20);
+        options.set_keep_log_file_num(4);
+        options.set_stats_dump_period_sec(0);
+        options.set_stats_persist_period_sec(0);
+        options
+    }
+
+    /// Every column family, with the one that RocksDB insists on and nothing uses.
+    pub(crate) fn families(&self, cache: &Cache) -> Vec<ColumnFamilyDescriptor> {
+        let families = Family::ALL.iter().map(|family| {
+            let shape = Shape::of(*family);
+            ColumnFamilyDescriptor::new(family.name(), self.family(&shape, cache))
+        });
+        let unused = Shape { looked_up: false, shrinks: false, block: 4 << 10 };
+        let unused = ColumnFamilyDescriptor::new("default", self.family(&unused, cache));
+        families.chain([unused]).collect()
+    }
+
+    fn family(&self, shape: &Shape, cache: &Cache) -> Options {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(cache);
+        table.set_block_size(shape.block);
+        // Filters and indexes count against the cache, so that memory is bounded whatever is stored.
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_cache_index_and_filter_blocks_with_high_priority(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        if shape.looked_up {
+            table.set_bloom_filter(10.0, false);
+        }
+        let mut options = Options::default();
+        options.set_block_based_table_factory(&table);
+        options.set_compaction_style(DBCompactionStyle::Level);
+        options.set_level_compaction_dynamic_level_bytes(true);
+        options.set_write_buffer_size((self.write_buffers / 2).max(1 << 20));
+        if shape.shrinks {
+            options.set_compression_type(DBCompressionType::Lz4);
+            options.set_bottommost_compression_type(DBCompressionType::Zstd);
+        } else {
+            options.set_compression_type(DBCompressionType::None);
+        }
+        options
+    }
+}
+
+/// What a family's entries are like.
+struct Shape {
+    /// Single keys are looked for, so a filter pays.
+    looked_up: bool,
+    /// Ciphertext, salts and MACs do not shrink.
+    shrinks: bool,
+    block: usize,
+}
+
+impl Shape {
+    fn of(family: Family) -> Self {
+        let (looked_up, shrinks, block) = match family {
+            Family::Rows | Family::RowDeks | Family::Subjects => (true, false, 4 << 10),
+            Family::Meta | Family::Index | Family::Idempotency => (true, true, 4 << 10),
+            Family::SubjectRows | Family::Holders => (false, true, 8 << 10),
+            Family::Leaves => (false, true, 16 << 10),
+        };
+        Self { looked_up, shrinks, block }
+    }
+}
+
+/// A read that must not wait for the disk: it is answered from memory or is incomplete.
+pub(crate) fn from_memory() -> ReadOptions {
+    let mut options = from_disk();
+    options.set_read_tier(ReadTier::BlockCache);
+    options
+}
+
+/// A read that may wait for the disk.
+pub(crate) fn from_disk() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_verify_checksums(true);
+    options
+}
+
+/// A write that returns when it is on stable storage.
+pub(crate) fn synced() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    options
+}
+
+/// A compaction that rewrites every file of its range, so that none keeps what was deleted.
+pub(crate) fn thorough() -> CompactOptions {
+    let mut options = CompactOptions::default();
+    options.set_exclusive_manual_compaction(false);
+    options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+    options
+}

@@ -1,0 +1,281 @@
+//! What the embedded store keeps beyond what every store must: on a folder that is missing, damaged or closed.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rocksdb::{DB, Options};
+use strongroom_storage::{Family, Mutation, Range, Snapshot, Store, StoreError, suite};
+use tempfile::TempDir;
+
+use crate::{RocksOptions, RocksStore};
+
+fn small() -> RocksOptions {
+    RocksOptions { block_cache: 1 << 20, write_buffers: 8 << 20, ..RocksOptions::default() }
+}
+
+fn fresh() -> (TempDir, RocksStore) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksStore::create(dir.path(), small()).unwrap();
+    (dir, store)
+}
+
+fn put(family: Family, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Mutation {
+    Mutation::Put(family, key.as_ref().to_vec(), value.as_ref().to_vec())
+}
+
+fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
+    let all = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = all.filter(|path| path.to_string_lossy().ends_with(ending)).collect();
+    files.sort();
+    files
+}
+
+fn contains(file: &Path, needle: &[u8]) -> bool {
+    fs::read(file).unwrap().windows(needle.len()).any(|window| window == needle)
+}
+
+/// Values that no compression shrinks.
+fn noise(n: u32) -> Vec<u8> {
+    let mut state = u64::from(n) + 1;
+    let step = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..100).map(step).collect()
+}
+
+fn everything() -> Range {
+    Range { from: vec![], to: vec![], limit: 100_000 }
+}
+
+#[tokio::test]
+async fn it_keeps_what_every_store_must() {
+    let mut folders = Vec::new();
+    let folder = std::cell::RefCell::new(&mut folders);
+    suite::run(async || {
+        let (dir, store) = fresh();
+        folder.borrow_mut().push(dir);
+        store
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_not_in_memory_is_read_from_disk() {
+    let (_dir, store) = fresh();
+    let batch = (0..5_000_u32).map(|n| put(Family::Rows, n.to_be_bytes(), noise(n))).collect();
+    store.write(batch).await.unwrap();
+    store.flush_and_compact().await.unwrap();
+    store.reopen().await.unwrap();
+    for n in [0, 17, 4_999_u32] {
+        let value = store.get(Family::Rows, n.to_be_bytes().to_vec()).await.unwrap().unwrap();
+        assert_eq!(value, noise(n));
+    }
+    assert_eq!(store.get(Family::Rows, vec![9]).await.unwrap(), None);
+    store.reopen().await.unwrap();
+    // Some of these are in memory by now, others not, others nowhere.
+    store.get(Family::Rows, 40_u32.to_be_bytes().to_vec()).await.unwrap().unwrap();
+    let keys = (0..200_u32).map(|n| (n * 40).to_be_bytes().to_vec()).collect();
+    for (n, value) in store.multi_get(Family::Rows, keys).await.unwrap().into_iter().enumerate() {
+        let n = n as u32 * 40;
+        assert_eq!(value.map(|value| value.to_vec()), (n < 5_000).then(|| noise(n)), "{n}");
+    }
+    store.reopen().await.unwrap();
+    let range = Range { from: 100_u32.to_be_bytes().to_vec(), to: 110_u32.to_be_bytes().to_vec(), limit: 100 };
+    assert_eq!(store.scan(Family::Rows, range).await.unwrap().len(), 10);
+    assert!(store.memory().block_cache > 0);
+    assert!(store.disk_usage() > 500_000);
+}
+
+#[tokio::test]
+async fn a_store_is_made_in_an_empty_folder_only() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("000004.sst"), b"what an accident left").unwrap();
+    let error = RocksStore::create(dir.path(), small()).err().unwrap().to_string();
+    assert!(error.contains("is not empty"), "{error}");
+    let (dir, store) = fresh();
+    drop(store);
+    assert!(RocksStore::create(dir.path(), small()).is_err());
+    let inside = dir.path().join("not/yet");
+    drop(RocksStore::create(&inside, small()).unwrap());
+    assert_eq!(fs::metadata(&inside).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn a_missing_folder_is_an_error_and_stays_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("data");
+    let error = RocksStore::open(&missing, small()).err().unwrap();
+    assert!(matches!(error, StoreError::Corrupt { .. }));
+    assert!(error.to_string().contains("holds no store"), "{error}");
+    assert!(!missing.exists());
+    let (dir, store) = fresh();
+    drop(store);
+    fs::remove_file(dir.path().join("CURRENT")).unwrap();
+    assert!(matches!(RocksStore::open(dir.path(), small()), Err(StoreError::Corrupt { .. })));
+    assert!(!dir.path().join("CURRENT").exists());
+}
+
+#[tokio::test]
+async fn a_missing_family_is_an_error_that_names_it() {
+    let (dir, store) = fresh();
+    drop(store);
+    let names = Family::ALL.map(Family::name);
+    let mut db = DB::open_cf(&Options::default(), dir.path(), names).unwrap();
+    db.drop_cf("holders").unwrap();
+    drop(db);
+    let error = RocksStore::open(dir.path(), small()).err().unwrap().to_string();
+    assert!(error.contains("holders"), "{error}");
+}
+
+#[tokio::test]
+async fn a_folder_is_opened_once_at_a_time() {
+    let (dir, store) = fresh();
+    assert!(matches!(RocksStore::open(dir.path(), small()), Err(StoreError::Io { doing: "open", .. })));
+    drop(store);
+    assert!(RocksStore::open(dir.path(), small()).is_ok());
+}
+
+#[tokio::test]
+async fn a_torn_tail_of_the_log_loses_the_torn_write_only() {
+    let (dir, store) = fresh();
+    store.write(vec![put(Family::Leaves, b"1", noise(1))]).await.unwrap();
+    store.write(vec![put(Family::Leaves, b"2", noise(2))]).await.unwrap();
+    drop(store);
+    let log = files(dir.path(), ".log").pop().unwrap();
+    let bytes = fs::read(&log).unwrap();
+    let at = bytes.windows(100).position(|window| window == noise(2)).unwrap();
+    fs::write(&log, &bytes[..at + 50]).unwrap();
+    let store = RocksStore::open(dir.path(), small()).unwrap();
+    let left = store.scan(Family::Leaves, everything()).await.unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].1, noise(1));
+}
+
+#[tokio::test]
+async fn a_log_that_is_damaged_before_its_tail_is_refused() {
+    let (dir, store) = fresh();
+    for n in 0..100_u32 {
+        store.write(vec![put(Family::Leaves, n.to_be_bytes(), noise(n))]).await.unwrap();
+    }
+    drop(store);
+    let log = files(dir.path(), ".log").pop().unwrap();
+    let mut bytes = fs::read(&log).unwrap();
+    let at = bytes.windows(100).position(|window| window == noise(50)).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&log, &bytes).unwrap();
+    assert!(matches!(RocksStore::open(dir.path(), small()), Err(StoreError::Corrupt { .. })));
+}
+
+#[tokio::test]
+async fn a_missing_file_is_found_at_the_start() {
+    let (dir, store) = fresh();
+    store.write(vec![put(Family::Rows, b"1", noise(1))]).await.unwrap();
+    store.flush_and_compact().await.unwrap();
+    drop(store);
+    for file in files(dir.path(), ".sst") {
+        fs::remove_file(file).unwrap();
+    }
+    let error = RocksStore::open(dir.path(), small()).err().unwrap();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_damaged_block_is_data_loss_for_what_it_held_and_nothing_else() {
+    let (dir, store) = fresh();
+    let batch = (0..5_000_u32).map(|n| put(Family::Rows, n.to_be_bytes(), noise(n))).collect();
+    store.write(batch).await.unwrap();
+    store.flush_and_compact().await.unwrap();
+    drop(store);
+    let file = files(dir.path(), ".sst").pop().unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.windows(100).position(|window| window == noise(2_500)).unwrap();
+    bytes[at + 10] ^= 0x10;
+    fs::write(&file, &bytes).unwrap();
+    let store = RocksStore::open(dir.path(), small()).unwrap();
+    let lost = store.get(Family::Rows, 2_500_u32.to_be_bytes().to_vec()).await.err().unwrap();
+    assert!(matches!(lost, StoreError::Corrupt { place: "rows", .. }), "{lost}");
+    let keys = vec![1_u32.to_be_bytes().to_vec(), 2_500_u32.to_be_bytes().to_vec()];
+    assert!(matches!(store.multi_get(Family::Rows, keys).await, Err(StoreError::Corrupt { .. })));
+    assert!(matches!(store.scan(Family::Rows, everything()).await, Err(StoreError::Corrupt { .. })));
+    assert_eq!(store.get(Family::Rows, 1_u32.to_be_bytes().to_vec()).await.unwrap().unwrap(), noise(1));
+}
+
+#[tokio::test]
+async fn a_purged_range_leaves_no_byte_in_any_file() {
+    let (dir, store) = fresh();
+    let secret = b"a sealed value that must not outlive its erasure";
+    let mut batch: Vec<Mutation> = (0..500_u32).map(|n| put(Family::Rows, n.to_be_bytes(), noise(n))).collect();
+    batch.push(put(Family::Rows, 250_u32.to_be_bytes(), secret));
+    store.write(batch).await.unwrap();
+    assert!(files(dir.path(), "").iter().any(|file| contains(file, secret)));
+    store.purge(Family::Rows, 250_u32.to_be_bytes().to_vec(), 251_u32.to_be_bytes().to_vec()).await.unwrap();
+    assert_eq!(store.scan(Family::Rows, everything()).await.unwrap().len(), 499);
+    // Files that nothing needs any more are deleted by closing at the latest.
+    store.reopen().await.unwrap();
+    let kept: Vec<PathBuf> = files(dir.path(), "").into_iter().filter(|file| contains(file, secret)).collect();
+    assert!(kept.is_empty(), "{kept:?}");
+}
+
+#[tokio::test]
+async fn reopening_ends_snapshots_and_waits_for_readers() {
+    let (_dir, store) = fresh();
+    store.write(vec![put(Family::Meta, b"a", b"1")]).await.unwrap();
+    let snapshot = store.snapshot().await.unwrap();
+    drop(store.snapshot().await.unwrap());
+    store.reopen().await.unwrap();
+    assert!(matches!(snapshot.get(Family::Meta, b"a".to_vec()).await, Err(StoreError::Closed)));
+    assert!(store.get(Family::Meta, b"a".to_vec()).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_during_a_reopening_are_right_or_closed() {
+    let (_dir, store) = fresh();
+    let store = std::sync::Arc::new(store);
+    store.write(vec![put(Family::Meta, b"a", b"1")]).await.unwrap();
+    let reader = {
+        let store = std::sync::Arc::clone(&store);
+        tokio::spawn(async move {
+            for _ in 0..20_000 {
+                match store.get(Family::Meta, b"a".to_vec()).await {
+                    Ok(value) => assert_eq!(value.as_deref(), Some(&b"1"[..])),
+                    Err(error) => assert!(matches!(error, StoreError::Closed), "{error}"),
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    for _ in 0..5 {
+        store.reopen().await.unwrap();
+    }
+    reader.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_opened_again_stays_closed_until_it_can() {
+    let (dir, store) = fresh();
+    store.write(vec![put(Family::Meta, b"a", b"1")]).await.unwrap();
+    let (current, aside) = (dir.path().join("CURRENT"), dir.path().join("aside"));
+    fs::rename(&current, &aside).unwrap();
+    assert!(store.reopen().await.is_err());
+    assert!(matches!(store.get(Family::Meta, b"a".to_vec()).await, Err(StoreError::Closed)));
+    assert!(matches!(store.write(vec![put(Family::Meta, b"b", b"1")]).await, Err(StoreError::Closed)));
+    fs::rename(&aside, &current).unwrap();
+    store.reopen().await.unwrap();
+    assert!(store.get(Family::Meta, b"a".to_vec()).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn the_engines_log_holds_no_key() {
+    let (dir, store) = fresh();
+    let key = b"a key that belongs in no log";
+    let hexadecimal: String = key.iter().map(|byte| format!("{byte:02X}")).collect();
+    store.write(vec![put(Family::Index, key, b"1"), put(Family::Rows, key, noise(1))]).await.unwrap();
+    store.flush_and_compact().await.unwrap();
+    store.purge(Family::Index, key.to_vec(), vec![]).await.unwrap();
+    drop(store);
+    for file in files(dir.path(), "").iter().filter(|file| file.to_string_lossy().contains("LOG")) {
+        assert!(!contains(file, key) && !contains(file, hexadecimal.as_bytes()), "{}", file.display());
+    }
+}

@@ -1,0 +1,216 @@
+//! A data subject's record, and wrapped DEKs: those in the record, and one of a value's own.
+
+use strongroom_ids::{DekVersion, KeyVersion, KeyringNo, SubjectHandle};
+
+use crate::StoreError;
+use crate::codec::{Reader, Writer};
+use crate::rows::IndexEntry;
+
+const RECORD_FORMAT: u8 = 1;
+const RECORD: &str = "a subject record";
+const ROW_DEK_FORMAT: u8 = 1;
+const ROW_DEK: &str = "a value's DEK";
+
+/// Whether anything of a subject may be read or written.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SubjectState {
+    /// It may.
+    Open,
+    /// Erased: its DEKs are destroyed, and what is left of its rows is being cleared.
+    Closed,
+}
+
+/// All that the vault keeps of a data subject in one entry: one look-up brings what a request needs.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
+pub struct SubjectRecord {
+    /// The vault's own number for the subject.
+    pub handle: SubjectHandle,
+    /// Whether anything of it may be read or written.
+    pub state: SubjectState,
+    /// When the record was made, in microseconds since 1970.
+    pub created: u64,
+    /// Random, for the ledger's hash of the record.
+    pub salt: [u8; 16],
+    /// The caller's id of the subject, sealed, so that index keys can rotate.
+    pub sealed_id: Vec<u8>,
+    /// The index entry that leads from the id to the handle.
+    pub id_index: IndexEntry,
+    /// The subject's wrapped DEKs, of all keyrings.
+    pub deks: Vec<WrappedDek>,
+}
+
+impl SubjectRecord {
+    /// The record's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let deks: usize = self.deks.iter().map(|dek| 12 + dek.blob.len()).sum();
+        let mut row = Writer::new(RECORD_FORMAT, 96 + self.sealed_id.len() + deks);
+        row.byte(match self.state {
+            SubjectState::Open => 0,
+            SubjectState::Closed => 1,
+        });
+        row.handle(self.handle).number(self.created).fixed(&self.salt).bytes(&self.sealed_id);
+        self.id_index.write(&mut row);
+        row.number(self.deks.len() as u64);
+        for dek in &self.deks {
+            dek.write(&mut row);
+        }
+        // Sections: consents and holds will stand here.
+        row.number(0u8).finish()
+    }
+
+    /// Reads what [`SubjectRecord::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let mut reader = Reader::new(RECORD, bytes, RECORD_FORMAT)?;
+        let state = match reader.byte()? {
+            0 => SubjectState::Open,
+            1 => SubjectState::Closed,
+            _ => return Err(reader.corrupt("an unknown state stands")),
+        };
+        let record = Self {
+            state,
+            handle: reader.handle()?,
+            created: reader.number()?,
+            salt: reader.array()?,
+            sealed_id: reader.bytes()?,
+            id_index: IndexEntry::read(&mut reader)?,
+            deks: (0..reader.count(WrappedDek::LEAST)?)
+                .map(|_| WrappedDek::read(&mut reader))
+                .collect::<Result<_, _>>()?,
+        };
+        if reader.number()? != 0 {
+            // Reading on would lose a consent or a hold at the record's next writing.
+            return Err(reader.corrupt("sections that only a newer version of strongroom reads stand"));
+        }
+        reader.finish().map(|()| record)
+    }
+}
+
+/// A DEK of a subject, wrapped.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
+pub struct WrappedDek {
+    /// The keyring whose KEK wraps it.
+    pub keyring: KeyringNo,
+    /// Which version of the subject's DEK in this keyring it is.
+    pub version: DekVersion,
+    /// Which version of the KEK wraps it.
+    pub kek_version: KeyVersion,
+    /// The DEK, sealed by the KEK.
+    pub blob: Vec<u8>,
+}
+
+impl WrappedDek {
+    /// The fewest bytes that one takes.
+    const LEAST: usize = 4;
+
+    fn write(&self, row: &mut Writer) {
+        row.number(self.keyring.0).number(self.version.0).number(self.kek_version.0).bytes(&self.blob);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, StoreError> {
+        Ok(Self {
+            keyring: KeyringNo(reader.small()?),
+            version: DekVersion(reader.small()?),
+            kek_version: KeyVersion(reader.small()?),
+            blob: reader.bytes()?,
+        })
+    }
+}
+
+/// The wrapped DEK of a value without subject, in an entry beside its row.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
+pub struct RowDek {
+    /// The keyring whose KEK wraps it.
+    pub keyring: KeyringNo,
+    /// Which version of the value's DEK it is.
+    pub version: DekVersion,
+    /// Which version of the KEK wraps it.
+    pub kek_version: KeyVersion,
+    /// The DEK, sealed by the KEK.
+    pub blob: Vec<u8>,
+}
+
+impl RowDek {
+    /// The entry's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut row = Writer::new(ROW_DEK_FORMAT, 16 + self.blob.len());
+        row.number(self.keyring.0).number(self.version.0).number(self.kek_version.0).bytes(&self.blob).finish()
+    }
+
+    /// Reads what [`RowDek::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let mut reader = Reader::new(ROW_DEK, bytes, ROW_DEK_FORMAT)?;
+        let dek = WrappedDek::read(&mut reader)?;
+        reader.finish().map(|()| dek.into())
+    }
+}
+
+impl From<WrappedDek> for RowDek {
+    fn from(dek: WrappedDek) -> Self {
+        let WrappedDek { keyring, version, kek_version, blob } = dek;
+        Self { keyring, version, kek_version, blob }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rows::laws;
+    use crate::rows::value::tests::any_entry;
+
+    fn any_dek() -> impl Strategy<Value = WrappedDek> {
+        (any::<u16>(), any::<u32>(), any::<u32>(), vec(any::<u8>(), 0..80)).prop_map(|(keyring, version, kek, blob)| {
+            WrappedDek { keyring: KeyringNo(keyring), version: DekVersion(version), kek_version: KeyVersion(kek), blob }
+        })
+    }
+
+    fn any_record() -> impl Strategy<Value = SubjectRecord> {
+        let fields = (any::<u64>(), any::<bool>(), any::<u64>(), any::<[u8; 16]>(), vec(any::<u8>(), 0..150));
+        (fields, any_entry(), vec(any_dek(), 0..4)).prop_map(
+            |((handle, open, created, salt, sealed_id), id_index, deks)| SubjectRecord {
+                handle: SubjectHandle(handle),
+                state: if open { SubjectState::Open } else { SubjectState::Closed },
+                created,
+                salt,
+                sealed_id,
+                id_index,
+                deks,
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_subject_record_comes_back_and_nothing_else_does(record in any_record()) {
+            laws::round_trip(&record, SubjectRecord::encode, SubjectRecord::decode);
+        }
+
+        #[test]
+        fn a_row_dek_comes_back_and_nothing_else_does(dek in any_dek()) {
+            laws::round_trip(&RowDek::from(dek), RowDek::encode, RowDek::decode);
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_no_second_form_of_a_record(mut bytes in vec(any::<u8>(), 1..300)) {
+            laws::canonical(&bytes, SubjectRecord::encode, SubjectRecord::decode);
+            bytes[0] = RECORD_FORMAT;
+            laws::canonical(&bytes, SubjectRecord::encode, SubjectRecord::decode);
+            laws::canonical(&bytes, RowDek::encode, RowDek::decode);
+        }
+
+        #[test]
+        fn a_record_with_sections_of_a_newer_version_is_refused(record in any_record(), sections in 1..100u8) {
+            let mut bytes = record.encode();
+            *bytes.last_mut().unwrap() = sections;
+            let error = SubjectRecord::decode(&bytes).unwrap_err().to_string();
+            prop_assert!(error.contains("newer version"), "{}", error);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The ledger, as auditors get it: leaves in order, and the signed head.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use strongroom_access::Action;
+use strongroom_ids::TenantNo;
+use strongroom_ledger::checkpoint;
+use strongroom_storage::keys as place;
+use strongroom_storage::{Family, Range, Store};
+
+use crate::error::Error;
+use crate::open::LANE;
+use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::vault::Vault;
+
+/// Leaves read at once.
+const PAGE: usize = 256;
+/// A log's checkpoint is signed at most once in this time, in microseconds.
+const SIGN_EVERY: u64 = 1_000_000;
+
+/// The last checkpoint of each log.
+pub(crate) type Notes = Mutex<HashMap<TenantNo, Signed>>;
+
+pub(crate) struct Signed {
+    at: u64,
+    checkpoint: Checkpoint,
+}
+
+/// A signed head.
+#[derive(Clone)]
+pub struct Checkpoint {
+    /// The C2SP signed note.
+    pub note: String,
+    /// The log's public keys, as C2SP vkeys.
+    pub keys: Vec<String>,
+}
+
+/// Asks for leaves.
+pub struct Export {
+    /// Index of the first leaf.
+    pub first: u64,
+    /// Index after the last; 0 for all.
+    pub end: u64,
+    /// Empty for the caller's tenant, `system` for the vault's own.
+    pub log: String,
+}
+
+impl<S: Store> Attempt<S> for Export {
+    type Answer = (u64, u64);
+    const ACTION: Action = Action::ExportLedger;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<(u64, u64)>, Refused> {
+        road.decide_vault()?;
+        road.own_log(&self.log)?;
+        let size = road.vault.committer.head(road.tenant.number).map_or(0, |head| head.size);
+        let end = if self.end == 0 { size } else { self.end };
+        if end > size || self.first > end {
+            let description = format!("the log has {size} leaves: first may be 0 to end, end at most {size}");
+            return Err(Error::invalid("end", "out_of_range", description).into());
+        }
+        let mut prepared = Prepared::new((self.first, end));
+        prepared.guards.extend(road.rules_unchanged());
+        prepared.detail.push(("first", self.first.to_string()));
+        prepared.detail.push(("end", end.to_string()));
+        Ok(prepared)
+    }
+}
+
+/// Asks for the signed head.
+struct GetCheckpoint<'r> {
+    log: &'r str,
+}
+
+impl<S: Store> Attempt<S> for GetCheckpoint<'_> {
+    type Answer = ();
+    const ACTION: Action = Action::GetCheckpoint;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<()>, Refused> {
+        road.decide_vault()?;
+        road.own_log(self.log)?;
+        let mut prepared = Prepared::new(());
+        prepared.guards.extend(road.rules_unchanged());
+        Ok(prepared)
+    }
+}
+
+impl<S: Store> Road<'_, S> {
+    /// A caller reads the log of its own tenant only; the vault's operators belong to the tenant `system`.
+    fn own_log(&self, log: &str) -> Result<(), Error> {
+        match log {
+            "" => Ok(()),
+            own if own == self.tenant.name => Ok(()),
+            "system" => Err(Error::Denied { action: self.action.as_str() }),
+            _ => Err(Error::invalid("log", "log_unknown", "empty for your tenant's own log, or `system` for operators")),
+        }
+    }
+}
+
+/// An export under way: pages of leaves. Leaves never change, so no snapshot is held.
+pub struct ExportPages<S: Store> {
+    store: Arc<S>,
+    tenant: TenantNo,
+    next: u64,
+    end: u64,
+    /// Leaves of the whole export.
+    pub total: u64,
+}
+
+impl<S: Store> ExportPages<S> {
+    /// The next leaves, each a line without its newline; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
+        if self.next >= self.end {
+            return Ok(None);
+        }
+        let (from, to) = place::leaves_range(self.tenant, self.next, self.end);
+        let page = self.store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
+        for (key, _) in &page {
+            if place::decode_leaf(key)? != self.next {
+                return Err(Error::DataLoss("the ledger: a leaf is missing"));
+            }
+            self.next += 1;
+        }
+        match page.is_empty() {
+            true => Err(Error::DataLoss("the ledger: leaves are missing at its end")),
+            false => Ok(Some(page.into_iter().map(|(_, leaf)| leaf).collect())),
+        }
+    }
+}
+
+impl<S: Store> Vault<S> {
+    /// Begins an export of the leaves that are there now.
+    pub async fn export(&self, caller: &Caller, request: &Export) -> Result<ExportPages<S>, Error> {
+        let (first, end) = self.travel(caller, request).await?;
+        let store = Arc::clone(&self.store);
+        Ok(ExportPages { store, tenant: caller.principal.tenant, next: first, end, total: end - first })
+    }
+
+    /// The signed head of a log. What is returned is at most a second old.
+    pub async fn checkpoint(&self, caller: &Caller, log: &str) -> Result<Checkpoint, Error> {
+        self.travel(caller, &GetCheckpoint { log }).await?;
+        let tenant = self.tenant(caller.principal.tenant)?;
+        let now = (self.clock)();
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(signed) = notes.get(&tenant.number)
+            && now.saturating_sub(signed.at) < SIGN_EVERY
+        {
+            return Ok(signed.checkpoint.clone());
+        }
+        let head = self.committer.head(tenant.number).ok_or(Error::Internal("a tenant without a log"))?;
+        let key = self.keystore.ledger_key(tenant.id)?;
+        let origin = checkpoint::origin(self.id, tenant.id, LANE, head.incarnation);
+        let public = key.public_key();
+        let note = checkpoint::sign(&origin, head.size, &head.root, &public, |text| key.sign(text))
+            .map_err(|_| Error::Internal("a checkpoint that can't be signed"))?;
+        let checkpoint = Checkpoint { note, keys: vec![checkpoint::vkey(&origin, &public)] };
+        notes.insert(tenant.number, Signed { at: now, checkpoint: checkpoint.clone() });
+        Ok(checkpoint)
+    }
+}

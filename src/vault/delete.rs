@@ -1,0 +1,165 @@
+//! Delete: removes values for good. Answers item by item.
+
+use std::collections::HashSet;
+
+use strongroom_access::Action;
+use strongroom_ids::{DekVersion, RowId};
+use strongroom_keys::{DekOwner, DekPlace};
+use strongroom_storage::Store;
+
+use crate::error::Error;
+use crate::holders::Named;
+use crate::idempotency::{Earlier, Key};
+use crate::limits;
+use crate::reading::{Refusal, malformed};
+use crate::replace::repeated;
+use crate::resolve::{Found, Resolved};
+use crate::road::{Attempt, Item, Prepared, Refused, Road};
+
+/// A value to be removed.
+pub struct DeleteItem {
+    /// Its token.
+    pub token: String,
+    /// Whose hold on it ends, if several subjects share it; may be empty.
+    pub subject: String,
+}
+
+/// A Delete request.
+pub struct Delete {
+    /// What to remove.
+    pub items: Vec<DeleteItem>,
+    /// Makes a retry safe; may be empty.
+    pub idempotency_key: String,
+}
+
+/// What a Delete answers, and the cached keys that must be forgotten then.
+pub(crate) struct Deleted {
+    pub results: Vec<Result<(), Error>>,
+    pub forget: Vec<DekPlace>,
+}
+
+impl<S: Store> Attempt<S> for Delete {
+    type Answer = Deleted;
+    const ACTION: Action = Action::Delete;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Deleted>, Refused> {
+        self.within_limits(road)?;
+        let answer = Deleted { results: Vec::with_capacity(self.items.len()), forget: vec![] };
+        let mut prepared = Prepared::new(answer);
+        prepared.guards.extend(road.rules_unchanged());
+        let key = self.idempotency(road);
+        if let Earlier::Rows(rows) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
+            for row in rows {
+                let gone = row != RowId(0);
+                prepared.answer.results.push(if gone { Ok(()) } else { Err(Error::NotFound) });
+                let row = gone.then_some(row);
+                prepared.items.push(Item { row, outcome: if gone { "repeated" } else { "NOT_FOUND" }, ..Item::default() });
+            }
+            return Ok(prepared);
+        }
+
+        let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
+        let resolved = road.resolve(&tokens).await?;
+        let named = road.named(self.items.iter().map(|item| item.subject.as_str()), &mut prepared.guards).await?;
+        let mut rows = Vec::with_capacity(self.items.len());
+        for (item, resolved) in self.items.iter().zip(&resolved) {
+            let result = match decide(road, item, resolved)? {
+                Ok(found) => remove(road, item, found, &named, &mut prepared).await?,
+                Err(refusal) => Err(refusal),
+            };
+            let (row, result, leaf) = match result {
+                Ok((row, leaf)) => (row, Ok(()), leaf),
+                Err(refusal) => (RowId(0), Err(refusal.error), refusal.item),
+            };
+            rows.push(row);
+            prepared.answer.results.push(result);
+            prepared.items.push(leaf);
+        }
+        // A request of which nothing was done does not consume its key.
+        if let Some(key) = key
+            && rows.iter().any(|row| *row != RowId(0))
+        {
+            road.remember(key, rows, &mut prepared);
+        }
+        Ok(prepared)
+    }
+}
+
+impl Delete {
+    fn within_limits<S: Store>(&self, road: &Road<'_, S>) -> Result<(), Error> {
+        let limits = &road.vault.limits;
+        limits.items(self.items.len())?;
+        limits.idempotency_key(&self.idempotency_key)?;
+        let mut wrong = Vec::new();
+        let mut seen = HashSet::new();
+        for (index, item) in self.items.iter().enumerate() {
+            wrong.extend(malformed(limits, index, &item.token));
+            limits.subject(index, &item.subject, &mut wrong);
+            if !seen.insert(item.token.as_str()) {
+                wrong.push(repeated(index));
+            }
+        }
+        limits::none(wrong)
+    }
+
+    fn idempotency<S: Store>(&self, road: &Road<'_, S>) -> Option<Key> {
+        let parts: Vec<&[u8]> =
+            self.items.iter().flat_map(|item| [item.token.as_bytes(), item.subject.as_bytes()]).collect();
+        road.idempotency(&self.idempotency_key, &parts)
+    }
+}
+
+fn decide<'r, S: Store>(
+    road: &Road<'_, S>,
+    item: &DeleteItem,
+    resolved: &'r Resolved,
+) -> Result<Result<&'r Found, Refusal>, Error> {
+    // What has expired may still be deleted: that is less than what was stored, and nothing is read.
+    let (Resolved::Value(found) | Resolved::Expired(found)) = resolved else {
+        return Ok(Err(road.not_found(&item.token, resolved)?));
+    };
+    if road.decide(&found.field, None).allowed {
+        return Ok(Ok(found));
+    }
+    let error = match road.may_know(&found.field) {
+        true => Error::Denied { action: Action::Delete.as_str() },
+        false => Error::NotFound,
+    };
+    Ok(Err(Refusal { error, item: found.item("DENIED") }))
+}
+
+/// Transform: a value goes with its last holder.
+async fn remove<S: Store>(
+    road: &Road<'_, S>,
+    item: &DeleteItem,
+    found: &Found,
+    named: &Named<'_>,
+    prepared: &mut Prepared<Deleted>,
+) -> Result<Result<(RowId, Item), Refusal>, Error> {
+    let Some(holder) = road.holder(found, &item.subject, named, &mut prepared.guards).await? else {
+        return Ok(Err(Refusal { error: Error::NotFound, item: found.item("NOT_A_HOLDER") }));
+    };
+    prepared.guards.push(strongroom_commit::Guard::Unchanged(strongroom_commit::Fact::row(road.tenant.number, found.id)));
+    let holders = road.holders(found, prepared).await?;
+    if !holders.contains(&holder) {
+        // Subjects hold it, and nobody was named: whose hold should end?
+        let error = Error::SubjectRequired;
+        return Ok(Err(Refusal { item: found.item(error.reason()), error }));
+    }
+    road.remove_holding(found, holder, prepared);
+    let mut outcome = "released";
+    if holders.len() == 1 {
+        outcome = "deleted";
+        road.remove_value(found, prepared);
+        road.mark_dek(found, prepared);
+        if found.subject.is_none() {
+            prepared.answer.forget.push(DekPlace {
+                tenant: road.tenant.id,
+                keyring: found.row.keyring,
+                owner: DekOwner::Value(found.id),
+                version: DekVersion(found.row.dek_version.0),
+            });
+        }
+    }
+    Ok(Ok((found.id, Item { subject: Some(holder), version: Some(found.row.version), ..found.item(outcome) })))
+}

@@ -1,0 +1,166 @@
+//! Deterministic fields: the same value gets the same token, found through its blind-index entry and guarded by it.
+//!
+//! The token itself is as random as any other; only the entry ties it to the value.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use strongroom_commit::{Fact, Guard};
+use strongroom_ids::{RowId, SubjectHandle};
+use strongroom_schema::Field;
+use strongroom_storage::keys as place;
+use strongroom_storage::{Family, Store};
+
+use crate::error::Error;
+use crate::resolve::Resolved;
+use crate::road::{Item, Prepared, Road};
+use crate::values::entry_key;
+
+/// What an item of a Tokenize needs: a new token always, or one for each distinct value.
+pub(crate) enum Wanted {
+    /// Every value gets a token of its own.
+    New,
+    /// The same value gets the same token.
+    Once(Once),
+}
+
+pub(crate) struct Once {
+    /// The index entry that the value has or will have.
+    entry: Vec<u8>,
+    /// Items of one request with the same entry share a number.
+    number: usize,
+    /// Whether this is the first item with its entry, the one that stores the value.
+    first: bool,
+    /// Whether the value is stored already.
+    stored: bool,
+}
+
+/// A value that has its token already, stored earlier or by an item before this one.
+#[derive(Clone)]
+pub(crate) struct Existing {
+    pub row: RowId,
+    pub token: String,
+}
+
+/// The values that a request wants once, by their number.
+pub(crate) struct Known(Vec<Option<Existing>>);
+
+impl Wanted {
+    /// For a field that is not deterministic.
+    pub fn always_new() -> Self {
+        Self::New
+    }
+
+    /// For a deterministic field; `within` is the subject of a per-subject field.
+    pub fn once<S: Store>(
+        road: &Road<'_, S>,
+        field: &Arc<Field>,
+        value: &[u8],
+        within: SubjectHandle,
+    ) -> Result<Self, Error> {
+        let entry = road.value_index(field, value)?.ok_or(Error::Internal("a deterministic field without an index"))?;
+        let entry = entry_key(road.tenant.number, field, &entry, within, RowId(0));
+        Ok(Self::Once(Once { entry, number: 0, first: true, stored: false }))
+    }
+
+    /// Gives items with the same entry the same number.
+    pub fn number(wanted: &mut [Self]) {
+        let mut numbers: HashMap<Vec<u8>, usize> = HashMap::new();
+        for item in wanted {
+            if let Self::Once(once) = item {
+                let next = numbers.len();
+                let number = *numbers.entry(once.entry.clone()).or_insert(next);
+                once.number = number;
+                once.first = number == next;
+            }
+        }
+    }
+
+    /// Whether this item will be stored as a new row.
+    pub fn is_new(&self) -> bool {
+        match self {
+            Self::New => true,
+            Self::Once(once) => once.first && !once.stored,
+        }
+    }
+
+    /// The value's token, if it has one by now.
+    pub fn known<'k>(&self, known: &'k Known) -> Option<&'k Existing> {
+        match self {
+            Self::New => None,
+            Self::Once(once) => known.0.get(once.number)?.as_ref(),
+        }
+    }
+
+    /// Remembers the token that the value was given, for later items of the request.
+    pub fn remember(&self, known: &mut Known, row: RowId, token: &str) {
+        if let Self::Once(once) = self
+            && let Some(slot) = known.0.get_mut(once.number)
+        {
+            *slot = Some(Existing { row, token: token.to_owned() });
+        }
+    }
+}
+
+impl Existing {
+    /// The ledger's line about an item that got a token which stood already.
+    pub fn item(&self, field: &Field, subject: SubjectHandle) -> Item {
+        Item {
+            field: Some(Arc::clone(&field.full_name)),
+            row: Some(self.row),
+            outcome: "existing",
+            subject: Some(subject),
+            ..Item::default()
+        }
+    }
+}
+
+impl<S: Store> Road<'_, S> {
+    /// Looks which of the wanted values are stored, and guards that this stays so.
+    pub async fn known_values<A>(&self, wanted: &mut [Wanted], prepared: &mut Prepared<A>) -> Result<Known, Error> {
+        let mut entries: Vec<Vec<u8>> = Vec::new();
+        for item in wanted.iter() {
+            if let Wanted::Once(once) = item
+                && once.first
+            {
+                prepared.guards.push(Guard::Unchanged(Fact::index(self.tenant.number, &once.entry)));
+                entries.push(once.entry.clone());
+            }
+        }
+        let mut known = Known(vec![None; entries.len()]);
+        if entries.is_empty() {
+            return Ok(known);
+        }
+        let stored = self.vault.store.multi_get(Family::Index, entries).await?;
+        let mut numbers = Vec::new();
+        let mut rows = Vec::new();
+        for (number, bytes) in stored.iter().enumerate() {
+            if let Some(bytes) = bytes {
+                numbers.push(number);
+                rows.push(place::decode_row_id(bytes)?);
+            }
+        }
+        for (number, resolved) in numbers.into_iter().zip(self.resolve_rows(&rows).await?) {
+            match resolved {
+                Resolved::Value(found) => {
+                    found.guards(self.tenant.number, &mut prepared.guards);
+                    known.0[number] = Some(Existing { row: found.id, token: self.token_of(&found)? });
+                }
+                // An expired value makes room for a new one: what is left of it goes now.
+                Resolved::Expired(found) => {
+                    for holder in self.holders(&found, prepared).await? {
+                        self.remove_holding(&found, holder, prepared);
+                    }
+                    self.remove_value(&found, prepared);
+                }
+                Resolved::Nothing => {}
+            }
+        }
+        for item in wanted {
+            if let Wanted::Once(once) = item {
+                once.stored = known.0.get(once.number).is_some_and(Option::is_some);
+            }
+        }
+        Ok(known)
+    }
+}

@@ -1,0 +1,153 @@
+//! Detokenize: tokens in, views of their values out. Answers item by item.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use strongroom_access::Action;
+use strongroom_ids::{FieldNo, SubjectHandle};
+use strongroom_keys::{Plaintext, Sealed};
+use strongroom_storage::Store;
+
+use crate::error::Error;
+use crate::holders::Named;
+use crate::reading::{Refusal, lists, malformed};
+use crate::resolve::{Found, Resolved};
+use crate::road::{Attempt, Item, OK, Prepared, Refused, Road};
+
+/// The view of who asks for none.
+const DEFAULT_VIEW: &str = "masked";
+
+/// A value to be read.
+pub struct ReadItem {
+    /// Its token.
+    pub token: String,
+    /// The view that is wanted; empty for the request's.
+    pub view: String,
+    /// Whose value is meant, if several subjects share it; may be empty.
+    pub subject: String,
+}
+
+/// A Detokenize request.
+pub struct Detokenize {
+    /// What to read.
+    pub items: Vec<ReadItem>,
+    /// Why.
+    pub purpose: String,
+    /// The view for items that name none; empty for the masked one.
+    pub view: String,
+}
+
+/// A view of a value, wiped when it has been sent.
+pub struct Released {
+    /// The view.
+    pub value: Plaintext,
+    /// The name of the value's field.
+    pub field: Arc<str>,
+}
+
+/// How policy decides on a field's view, once for all items of a request that ask alike.
+type Decisions<'r> = HashMap<(FieldNo, &'r str), bool>;
+
+impl<S: Store> Attempt<S> for Detokenize {
+    type Answer = Vec<Result<Released, Error>>;
+    const ACTION: Action = Action::Detokenize;
+
+    fn purpose(&self) -> Option<&str> {
+        Some(&self.purpose)
+    }
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Self::Answer>, Refused> {
+        road.vault.limits.items(self.items.len())?;
+        road.purpose_declared(&self.purpose)?;
+        let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
+        prepared.guards.extend(road.rules_unchanged());
+        prepared.items.reserve(self.items.len());
+        let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
+        let resolved = road.resolve(&tokens).await?;
+        let named = road.named(self.items.iter().map(|item| item.subject.as_str()), &mut prepared.guards).await?;
+
+        let mut decisions = Decisions::new();
+        let mut size = 0_usize;
+        for (index, resolved) in resolved.iter().enumerate() {
+            let answer = match self.decide(road, index, resolved, &named, &mut decisions, &mut prepared).await? {
+                Ok((found, view, holder)) => {
+                    let released = release(road, found, view)?;
+                    size = size.saturating_add(released.value.len());
+                    found.guards(road.tenant.number, &mut prepared.guards);
+                    let view = found.field.views().find(|(name, _)| &***name == view).map(|(name, _)| Arc::clone(name));
+                    prepared.items.push(Item { view, subject: Some(holder), ..found.item(OK) });
+                    Ok(released)
+                }
+                Err(refusal) => {
+                    prepared.items.push(refusal.item);
+                    Err(refusal.error)
+                }
+            };
+            prepared.answer.push(answer);
+        }
+        let limit = road.vault.limits.message;
+        if size > limit {
+            return Err(Refused { error: Error::AnswerTooLarge { size, limit }, items: prepared.items });
+        }
+        Ok(prepared)
+    }
+}
+
+impl Detokenize {
+    /// Which value an item reads, in which view and of which holder; or why it doesn't.
+    async fn decide<'r, S: Store>(
+        &'r self,
+        road: &Road<'_, S>,
+        index: usize,
+        resolved: &'r Resolved,
+        named: &Named<'_>,
+        decisions: &mut Decisions<'r>,
+        prepared: &mut Prepared<Vec<Result<Released, Error>>>,
+    ) -> Result<Result<(&'r Found, &'r str, SubjectHandle), Refusal>, Error> {
+        let item = &self.items[index];
+        if let Some(violation) = malformed(&road.vault.limits, index, &item.token) {
+            let error = Error::Invalid(vec![violation]);
+            let sent = Some(road.fingerprint(item.token.as_bytes()));
+            return Ok(Err(Refusal { item: Item { outcome: error.reason(), sent, ..Item::default() }, error }));
+        }
+        let Resolved::Value(found) = resolved else { return Ok(Err(road.not_found(&item.token, resolved)?)) };
+        let view = [&item.view, &self.view].into_iter().find(|name| !name.is_empty()).map_or(DEFAULT_VIEW, |name| name);
+        let allowed = *decisions.entry((found.field.number, view)).or_insert_with(|| {
+            lists(&found.field, &self.purpose)
+                && found.field.view(view).is_some()
+                && road.decide(&found.field, Some(view)).allowed
+        });
+        if !allowed {
+            return Ok(Err(self.refuse(road, found, view)));
+        }
+        let Some(holder) = road.holder(found, &item.subject, named, &mut prepared.guards).await? else {
+            return Ok(Err(Refusal { error: Error::NotFound, item: found.item("NOT_A_HOLDER") }));
+        };
+        if found.is_shared() && !holder.is_some() && road.rests_on_consent(&self.purpose) {
+            let error = Error::SubjectRequired;
+            return Ok(Err(Refusal { item: found.item(error.reason()), error }));
+        }
+        Ok(Ok((found, view, holder)))
+    }
+
+    /// In which words a view is refused. It is never silently replaced by a lesser one.
+    fn refuse<S: Store>(&self, road: &Road<'_, S>, found: &Found, view: &str) -> Refusal {
+        let allowed = road.allowed_views(&found.field, &self.purpose);
+        if allowed.is_empty() {
+            return road.refuse_read(Action::Detokenize, found, &self.purpose);
+        }
+        let error = match found.field.view(view) {
+            Some(_) => Error::ViewNotAllowed { allowed },
+            None => Error::ViewUnknown { allowed },
+        };
+        Refusal { item: found.item(error.reason()), error }
+    }
+}
+
+/// Transform: opens a value and cuts the view from it.
+fn release<S: Store>(road: &Road<'_, S>, found: &Found, view: &str) -> Result<Released, Error> {
+    let value = road.open(found, Sealed::Value)?;
+    let view = found.field.view(view).ok_or(Error::Internal("a view vanished"))?;
+    let mut shown = view.apply(value.as_bytes()).map_err(|_| Error::DataLoss("a value that its own view can't show"))?;
+    Ok(Released { value: Plaintext::new(std::mem::take(&mut *shown)), field: Arc::clone(&found.field.full_name) })
+}

@@ -1,0 +1,126 @@
+//! What the vault does by itself: counts refusals into the ledger and forgets idempotency keys that have expired.
+
+use std::future::Future;
+use std::time::Duration;
+
+use strongroom_commit::{Change, Fact, Guard};
+use strongroom_ids::TenantNo;
+use strongroom_keys as keys;
+use strongroom_ledger::leaf::{self, LeafHeader};
+use strongroom_storage::keys as place;
+use strongroom_storage::rows::IdempotencyRow;
+use strongroom_storage::{Family, Mutation, Range, Store};
+
+use crate::error::Error;
+use crate::refusals::Counted;
+use crate::vault::Vault;
+
+/// How often counted refusals are written.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// How many rounds of that lie between two searches for expired keys: an hour.
+const FORGET_EVERY: u64 = 3_600;
+/// Keys looked at in one step.
+const PAGE: usize = 1_000;
+
+impl<S: Store> Vault<S> {
+    /// Runs until `stop` completes.
+    pub async fn keep_house(&self, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        let mut round = 0_u64;
+        let mut tick = tokio::time::interval(COUNT_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = &mut stop => return,
+                _ = tick.tick() => {}
+            }
+            self.write_counted_refusals().await;
+            round += 1;
+            if round % FORGET_EVERY == 0
+                && let Err(error) = self.forget_expired_keys().await
+            {
+                tracing::warn!(%error, "expired idempotency keys are left for the next round");
+            }
+        }
+    }
+
+    /// One leaf for each kind of refusal that went beyond its principal's budget.
+    pub(crate) async fn write_counted_refusals(&self) {
+        let counted = self.refusals.take((self.clock)());
+        for (what, count) in counted {
+            if let Err(error) = self.write_counted(&what, count).await {
+                tracing::warn!(%error, "counted refusals are written later");
+                self.refusals.put_back(vec![(what, count)]);
+            }
+        }
+    }
+
+    async fn write_counted(&self, what: &Counted, count: u64) -> Result<(), Error> {
+        let tenant = self.tenant(what.tenant)?;
+        let count = count.to_string();
+        let request = keys::random::<16>()?;
+        let header = LeafHeader {
+            request: &request,
+            principal: &what.principal,
+            actor: None,
+            action: what.action,
+            purpose: None,
+            decision: "fail",
+            reason: Some(what.reason),
+            policy: tenant.policy_version(),
+            schema: tenant.rules().schema.version(),
+            keys: &[],
+            client: "",
+            detail: &[("counted", &count)],
+        };
+        let leaves = leaf::prepare(&header, std::iter::empty());
+        let change = Change {
+            position: self.committer.position(),
+            guards: vec![],
+            changes: vec![],
+            mutations: vec![],
+            leaves: leaves.into_iter().map(|leaf| (what.tenant, leaf)).collect(),
+        };
+        self.committer.commit(change).await?;
+        Ok(())
+    }
+
+    /// Removes idempotency rows whose time is over, a page a commit.
+    pub(crate) async fn forget_expired_keys(&self) -> Result<(), Error> {
+        for tenant in self.tenants.keys() {
+            let (mut from, to) = place::idempotency_range(*tenant);
+            loop {
+                let position = self.committer.position();
+                let range = Range { from: from.clone(), to: to.clone(), limit: PAGE };
+                let page = self.store.scan(Family::Idempotency, range).await?;
+                let Some((last, _)) = page.last() else { break };
+                from = last.to_vec();
+                from.push(0);
+                self.forget_page(*tenant, position, page).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn forget_page(
+        &self,
+        tenant: TenantNo,
+        position: strongroom_commit::Position,
+        page: Vec<strongroom_storage::Entry>,
+    ) -> Result<(), Error> {
+        let now = (self.clock)();
+        let mut change = Change { position, guards: vec![], changes: vec![], mutations: vec![], leaves: vec![] };
+        for (key, row) in page {
+            if IdempotencyRow::decode(&row)?.expires <= now {
+                let fact = Fact::idempotency(tenant, &key);
+                change.guards.push(Guard::Unchanged(fact));
+                change.changes.push(fact);
+                change.mutations.push(Mutation::Delete(Family::Idempotency, key.to_vec()));
+            }
+        }
+        if !change.mutations.is_empty() {
+            self.committer.commit(change).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! Match: says whether a token stands for a value, without showing it. Answers item by item.
+
+use std::collections::HashMap;
+
+use strongroom_access::Action;
+use strongroom_ids::FieldNo;
+use strongroom_keys::Sealed;
+use strongroom_storage::Store;
+use subtle::ConstantTimeEq;
+
+use crate::error::{Error, Violation};
+use crate::reading::{Refusal, lists, malformed};
+use crate::resolve::{Found, Resolved};
+use crate::road::{Attempt, Item, Prepared, Refused, Road};
+
+/// A value to be compared.
+pub struct MatchItem {
+    /// The token.
+    pub token: String,
+    /// What it may stand for.
+    pub value: bytes::Bytes,
+    /// Whose value is meant, if several subjects share it; may be empty.
+    pub subject: String,
+}
+
+/// A Match request.
+pub struct Match {
+    /// What to compare.
+    pub items: Vec<MatchItem>,
+    /// Why.
+    pub purpose: String,
+}
+
+impl<S: Store> Attempt<S> for Match {
+    type Answer = Vec<Result<bool, Error>>;
+    const ACTION: Action = Action::Match;
+
+    fn purpose(&self) -> Option<&str> {
+        Some(&self.purpose)
+    }
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Self::Answer>, Refused> {
+        let limits = &road.vault.limits;
+        limits.items(self.items.len())?;
+        limits.message(self.items.iter().map(|item| item.value.len()).sum())?;
+        road.purpose_declared(&self.purpose)?;
+        let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
+        prepared.guards.extend(road.rules_unchanged());
+        let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
+        let resolved = road.resolve(&tokens).await?;
+        let named = road.named(self.items.iter().map(|item| item.subject.as_str()), &mut prepared.guards).await?;
+
+        let mut decisions: HashMap<FieldNo, bool> = HashMap::new();
+        for (index, (item, resolved)) in self.items.iter().zip(&resolved).enumerate() {
+            let (answer, leaf) = match self.decide(road, index, resolved, &mut decisions)? {
+                Err(refusal) => (Err(refusal.error), refusal.item),
+                Ok(found) => match road.holder(found, &item.subject, &named, &mut prepared.guards).await? {
+                    None => (Err(Error::NotFound), found.item("NOT_A_HOLDER")),
+                    Some(holder) if found.is_shared() && !holder.is_some() && road.rests_on_consent(&self.purpose) => {
+                        (Err(Error::SubjectRequired), found.item(Error::SubjectRequired.reason()))
+                    }
+                    Some(holder) => {
+                        found.guards(road.tenant.number, &mut prepared.guards);
+                        let matched = compare(road, index, found, &item.value)?;
+                        let outcome = match &matched {
+                            Ok(true) => "matched",
+                            Ok(false) => "not_matched",
+                            Err(error) => error.reason(),
+                        };
+                        (matched, Item { subject: Some(holder), ..found.item(outcome) })
+                    }
+                },
+            };
+            prepared.answer.push(answer);
+            prepared.items.push(leaf);
+        }
+        Ok(prepared)
+    }
+}
+
+impl Match {
+    fn decide<'r, S: Store>(
+        &self,
+        road: &Road<'_, S>,
+        index: usize,
+        resolved: &'r Resolved,
+        decisions: &mut HashMap<FieldNo, bool>,
+    ) -> Result<Result<&'r Found, Refusal>, Error> {
+        let item = &self.items[index];
+        let mut wrong: Vec<Violation> = malformed(&road.vault.limits, index, &item.token).into_iter().collect();
+        road.vault.limits.value(index, &item.value, &mut wrong);
+        if !wrong.is_empty() {
+            let error = Error::Invalid(wrong);
+            let sent = Some(road.fingerprint(item.token.as_bytes()));
+            return Ok(Err(Refusal { item: Item { outcome: error.reason(), sent, ..Item::default() }, error }));
+        }
+        let Resolved::Value(found) = resolved else { return Ok(Err(road.not_found(&item.token, resolved)?)) };
+        let allowed = *decisions
+            .entry(found.field.number)
+            .or_insert_with(|| lists(&found.field, &self.purpose) && road.decide(&found.field, None).allowed);
+        if allowed { Ok(Ok(found)) } else { Ok(Err(road.refuse_read(Action::Match, found, &self.purpose))) }
+    }
+}
+
+/// Transform: compares normal forms, in a time that does not depend on where they differ.
+fn compare<S: Store>(
+    road: &Road<'_, S>,
+    index: usize,
+    found: &Found,
+    value: &[u8],
+) -> Result<Result<bool, Error>, Error> {
+    let asked = match found.field.normalise(value) {
+        Ok(normal) => normal,
+        Err(broken) => return Ok(Err(Error::invalid(format!("items[{index}].value"), broken.rule, broken.message))),
+    };
+    let stored = road.open(found, Sealed::Value)?;
+    let stored = found.field.normalise(stored.as_bytes()).map_err(|_| Error::DataLoss("a value without a normal form"))?;
+    Ok(Ok(bool::from(asked.ct_eq(&stored))))
+}

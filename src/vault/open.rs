@@ -1,0 +1,313 @@
+//! Making a vault, and opening one: what must fit together before the first request is taken.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use strongroom_access::{DEFAULT_POLICIES, Directory};
+use strongroom_commit::{Change, CommitError, Committer, HeadError, HeadFile, Start, StartError};
+use strongroom_ids::{KeyringNo, TenantId, TenantNo, VaultId};
+use strongroom_keys::{self as keys, DekCache, IndexName, KeyError, KeyName, Keystore};
+use strongroom_ledger::leaf::{self, LeafHeader};
+use strongroom_storage::keys as place;
+use strongroom_storage::rows::{LaneHead, TenantRow, VaultRow};
+use strongroom_storage::{Family, Mutation, Range, Store, StoreError};
+use thiserror::Error;
+use tokio::sync::RwLock;
+
+use crate::error::Error;
+use crate::limits::Limits;
+use crate::refusals::Refusals;
+use crate::rules::Source;
+use crate::tenant::Tenant;
+use crate::values::row_hash;
+use crate::vault::{Clock, Vault};
+
+/// The only lane of an embedded vault's logs.
+pub const LANE: u16 = 0;
+/// The name of the tenant and the log that concern the vault itself.
+pub const SYSTEM: &str = "system";
+
+const SYSTEM_NO: TenantNo = TenantNo(0);
+const FORMAT: u16 = 1;
+/// Changes that may wait for the committer.
+const QUEUE: usize = 4_096;
+/// Facts that the committer remembers.
+const FACTS: usize = 1 << 20;
+
+/// Why a vault can't be made or opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The store holds no vault.
+    #[error("the data folder holds no finished vault: remove it and make one with `strongroom init`, or restore a backup")]
+    NoVault,
+    /// The store was written by a newer version.
+    #[error("the data folder has format {0}, which this version does not know: use the version that wrote it, or a newer one")]
+    UnknownFormat(u16),
+    /// Store and keystore belong to two vaults.
+    #[error("the data folder belongs to vault {data} and the keystore to vault {keystore}: put the two together that belong together")]
+    TwoVaults {
+        /// The store's vault.
+        data: VaultId,
+        /// The keystore's vault.
+        keystore: VaultId,
+    },
+    /// The keystore lacks keys that the data needs.
+    #[error("the keystore does not hold the keys that the data needs ({0}): it is older than the data; put the newest copy back")]
+    KeystoreBehind(Error),
+    /// The store is behind its head file, or another.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// The committer could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The store can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The keystore refused.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The first commit failed.
+    #[error("the vault could not be written: {0}")]
+    Commit(#[from] CommitError),
+    /// Stored rules or rows can't be used.
+    #[error("{0}")]
+    Vault(#[from] Error),
+    /// A tenant's name is not usable.
+    #[error("tenant names are 1 to 64 lower-case letters, digits and hyphens, each used once, and not `system`")]
+    TenantName,
+}
+
+/// A tenant to be made.
+pub struct NewTenant {
+    /// Its name, as certificates carry it.
+    pub name: String,
+    /// Its first officers: name, and SHA-256 of the public key (SPKI) of the certificate.
+    pub officers: Vec<(String, [u8; 32])>,
+}
+
+/// A vault to be made, over an empty store and a new keystore.
+pub struct NewVault<S> {
+    /// The store.
+    pub store: S,
+    /// The keystore; its vault id becomes the vault's.
+    pub keystore: Keystore,
+    /// Where the head file will stand.
+    pub head_file: PathBuf,
+    /// The trust domain of its certificates.
+    pub trust_domain: String,
+    /// Its tenants, beside `system`.
+    pub tenants: Vec<NewTenant>,
+    /// Tells the time.
+    pub clock: Clock,
+}
+
+/// Makes a vault: its keys, its first rows, and the first leaf of each log, which says who its officers are.
+pub async fn create<S: Store>(new: NewVault<S>) -> Result<(), OpenError> {
+    let directory = directory(&new)?;
+    let now = (new.clock)();
+    let mut tenants = vec![(tenant_row(SYSTEM_NO, SYSTEM, now)?, vec![])];
+    for tenant in new.tenants {
+        let number = directory.tenants.get(&tenant.name).copied().ok_or(OpenError::TenantName)?;
+        tenants.push((tenant_row(number, &tenant.name, now)?, tenant.officers));
+    }
+    let names: Vec<KeyName> = tenants.iter().flat_map(|(tenant, _)| first_keys(tenant.id)).collect();
+    new.keystore.ensure(&names)?;
+
+    let vault = new.keystore.vault_id();
+    let put = |key, row| Mutation::Put(Family::Meta, key, row);
+    let mut mutations = vec![
+        put(place::vault(), VaultRow { format: FORMAT, vault, created: now }.encode()),
+        put(place::principals(), Source::new(1, directory.to_stored())?.encode()),
+    ];
+    let mut leaves = Vec::new();
+    for (tenant, officers) in &tenants {
+        let policy = Source::new(1, DEFAULT_POLICIES.to_owned())?.encode();
+        leaves.extend(first_leaf(vault, tenant, officers, &directory, &policy)?);
+        mutations.push(put(place::policy(tenant.number), policy));
+        mutations.push(put(place::tenant(tenant.number), tenant.encode()));
+    }
+    let lanes = tenants.iter().map(|(tenant, _)| {
+        (tenant.number, LaneHead { incarnation: 1, size: 0, time: 0, frontier: vec![] })
+    });
+    let system = tenants.first().map(|(tenant, _)| tenant.id).ok_or(OpenError::TenantName)?;
+    let keystore = Arc::new(new.keystore);
+    let start = Start {
+        lanes: lanes.collect(),
+        head: Some(head_file(new.head_file, vault, system, &keystore)?),
+        clock: new.clock,
+        queue: QUEUE,
+        table: FACTS,
+    };
+    let committer = Committer::start(Arc::new(new.store), start)?;
+    let position = committer.position();
+    let change = Change { position, guards: vec![], changes: vec![], mutations, leaves };
+    let committed = committer.commit(change).await;
+    committer.shutdown().await;
+    committed?;
+    Ok(())
+}
+
+fn directory<S>(new: &NewVault<S>) -> Result<Directory, OpenError> {
+    let mut tenants = BTreeMap::from([(SYSTEM.to_owned(), SYSTEM_NO)]);
+    let mut officers = BTreeMap::new();
+    for (number, tenant) in (1..).zip(&new.tenants) {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let fit = (1..=64).contains(&tenant.name.len()) && tenant.name.chars().all(fits);
+        if !fit || tenants.insert(tenant.name.clone(), TenantNo(number)).is_some() {
+            return Err(OpenError::TenantName);
+        }
+        for (name, key) in &tenant.officers {
+            officers.insert((TenantNo(number), name.clone()), *key);
+        }
+    }
+    Ok(Directory { trust_domain: new.trust_domain.clone(), tenants, officers })
+}
+
+fn tenant_row(number: TenantNo, name: &str, created: u64) -> Result<TenantRow, OpenError> {
+    Ok(TenantRow { number, id: TenantId(keys::random()?), name: name.to_owned(), created })
+}
+
+/// The keys that every tenant has from the start.
+fn first_keys(tenant: TenantId) -> [KeyName; 6] {
+    [
+        KeyName::Kek(tenant, KeyringNo(0)),
+        KeyName::Index(tenant, IndexName::SubjectId),
+        KeyName::Index(tenant, IndexName::Token),
+        KeyName::Index(tenant, IndexName::Fingerprint),
+        KeyName::Token(tenant),
+        KeyName::Ledger(tenant),
+    ]
+}
+
+/// The first leaf of a log says whose it is and who its officers are.
+fn first_leaf(
+    vault: VaultId,
+    tenant: &TenantRow,
+    officers: &[(String, [u8; 32])],
+    directory: &Directory,
+    policy: &[u8],
+) -> Result<Vec<(TenantNo, leaf::PreparedLeaf)>, OpenError> {
+    let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
+    let mut detail = vec![
+        ("vault".to_owned(), vault.to_string()),
+        ("tenant".to_owned(), tenant.name.clone()),
+        ("tenant_id".to_owned(), tenant.id.to_string()),
+        ("trust_domain".to_owned(), directory.trust_domain.clone()),
+        ("policy_sha256".to_owned(), hex(&row_hash(policy))),
+    ];
+    detail.extend(officers.iter().map(|(name, key)| (format!("officer/{name}"), hex(key))));
+    let detail: Vec<(&str, &str)> = detail.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let header = LeafHeader {
+        request: &keys::random()?,
+        principal: "vault",
+        actor: None,
+        action: "create_vault",
+        purpose: None,
+        decision: "allow",
+        reason: None,
+        policy: 1,
+        schema: 0,
+        keys: &[],
+        client: "",
+        detail: &detail,
+    };
+    Ok(leaf::prepare(&header, std::iter::empty()).into_iter().map(|leaf| (tenant.number, leaf)).collect())
+}
+
+fn head_file(
+    path: PathBuf,
+    vault: VaultId,
+    system: TenantId,
+    keystore: &Keystore,
+) -> Result<HeadFile, KeyError> {
+    let key = keystore.ledger_key(system)?;
+    let public = key.public_key();
+    Ok(HeadFile::new(path, vault, public, Arc::new(move |text| key.sign(text))))
+}
+
+/// What a vault is opened from.
+pub struct Opening<S> {
+    /// The store.
+    pub store: S,
+    /// The keystore, unsealed.
+    pub keystore: Keystore,
+    /// Where the head file stands.
+    pub head_file: PathBuf,
+    /// The sizes that requests may have.
+    pub limits: Limits,
+    /// How many DEKs stay in memory.
+    pub hot_deks: usize,
+    /// Tells the time.
+    pub clock: Clock,
+}
+
+impl<S: Store> Vault<S> {
+    /// Opens a vault, if all of it fits together.
+    pub async fn open(opening: Opening<S>) -> Result<Self, OpenError> {
+        let Opening { store, keystore, head_file: head, limits, hot_deks, clock } = opening;
+        let row = store.get(Family::Meta, place::vault()).await?.ok_or(OpenError::NoVault)?;
+        let row = VaultRow::decode(&row)?;
+        if row.format != FORMAT {
+            return Err(OpenError::UnknownFormat(row.format));
+        }
+        if row.vault != keystore.vault_id() {
+            return Err(OpenError::TwoVaults { data: row.vault, keystore: keystore.vault_id() });
+        }
+        let rows = tenant_rows(&store).await?;
+        let system = rows.iter().find(|tenant| tenant.number == SYSTEM_NO).ok_or(OpenError::NoVault)?.id;
+        let mut lanes = Vec::with_capacity(rows.len());
+        for tenant in &rows {
+            let bytes = store.get(Family::Meta, place::lane(tenant.number, LANE)).await?;
+            lanes.push((tenant.number, LaneHead::decode(&bytes.ok_or(Error::DataLoss("the head of a log"))?)?));
+        }
+        let public = keystore.ledger_key(system)?.public_key();
+        HeadFile::check(&head, row.vault, &public, &lanes, &store).await?;
+
+        let bytes = store.get(Family::Meta, place::principals()).await?.ok_or(OpenError::NoVault)?;
+        let directory = Directory::from_stored(&Source::decode(&bytes)?.body)
+            .map_err(|_| Error::DataLoss("the enrolled officers"))?;
+        let mut tenants = HashMap::with_capacity(rows.len());
+        for (tenant, (_, lane)) in rows.into_iter().zip(&lanes) {
+            let number = tenant.number;
+            let tenant = Tenant::load(tenant, lane.incarnation, &store, &keystore).await.map_err(|error| match error {
+                Error::KeyUnavailable(_) => OpenError::KeystoreBehind(error),
+                other => OpenError::Vault(other),
+            })?;
+            tenants.insert(number, tenant);
+        }
+        let store = Arc::new(store);
+        let keystore = Arc::new(keystore);
+        let start = Start {
+            lanes,
+            head: Some(head_file(head, row.vault, system, &keystore)?),
+            clock: Arc::clone(&clock),
+            queue: QUEUE,
+            table: FACTS,
+        };
+        let committer = Committer::start(Arc::clone(&store), start)?;
+        Ok(Self {
+            store,
+            committer,
+            keystore,
+            deks: DekCache::new(hot_deks),
+            turn: RwLock::new(()),
+            limits: limits.lowered(),
+            refusals: Refusals::default(),
+            started: clock(),
+            clock,
+            tenants,
+            directory: Arc::new(directory),
+            notes: Default::default(),
+            id: row.vault,
+            damaged: AtomicBool::new(false),
+        })
+    }
+}
+
+async fn tenant_rows<S: Store>(store: &S) -> Result<Vec<TenantRow>, OpenError> {
+    let (from, to) = place::tenants_range();
+    let page = store.scan(Family::Meta, Range { from, to, limit: 100_000 }).await?;
+    Ok(page.iter().map(|(_, row)| TenantRow::decode(row)).collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,348 @@
+//! Schema and policy: the rules that every request stands on, changed while no request runs.
+
+use std::sync::Arc;
+
+use strongroom_access::{self as access, Action, Consent, Context, Policies, Principal, Query, Resource, Role};
+use strongroom_commit::Fact;
+use strongroom_keys::{self as keys, IndexName, KeyName};
+use strongroom_schema::{Schema, SchemaFile};
+use strongroom_storage::keys as place;
+use strongroom_storage::{Family, Mutation, Store, StoreError};
+
+use crate::error::Error;
+use crate::reading::lists;
+use crate::road::{Attempt, Prepared, Refused, Road};
+use crate::tenant::{self, Tenant};
+use crate::values::row_hash;
+
+const FORMAT: u8 = 1;
+/// Bytes of a schema or policy, at most.
+const SOURCE_LIMIT: usize = 1 << 20;
+
+/// A schema's or policy's row: format byte, salt (16), version (4, big-endian), text.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub salt: [u8; 16],
+    pub version: u32,
+    pub body: String,
+}
+
+impl Source {
+    /// The row, with a fresh salt.
+    pub fn new(version: u32, body: String) -> Result<Self, Error> {
+        Ok(Self { salt: keys::random()?, version, body })
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![FORMAT];
+        bytes.extend_from_slice(&self.salt);
+        bytes.extend_from_slice(&self.version.to_be_bytes());
+        bytes.extend_from_slice(self.body.as_bytes());
+        bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let corrupt = |what: &str| StoreError::Corrupt { place: "a schema or policy", what: what.to_owned() };
+        let (&format, rest) = bytes.split_first().ok_or_else(|| corrupt("empty"))?;
+        let (salt, rest) = rest.split_first_chunk::<16>().ok_or_else(|| corrupt("too short"))?;
+        let (version, body) = rest.split_first_chunk::<4>().ok_or_else(|| corrupt("too short"))?;
+        if format != FORMAT {
+            return Err(corrupt("unknown format"));
+        }
+        let body = std::str::from_utf8(body).map_err(|_| corrupt("not UTF-8"))?.to_owned();
+        Ok(Self { salt: *salt, version: u32::from_be_bytes(*version), body })
+    }
+}
+
+/// Puts a schema in force.
+pub struct ApplySchema {
+    /// The file.
+    pub source: String,
+    /// Check only.
+    pub dry_run: bool,
+}
+
+/// What is in force now, or would be.
+pub struct Applied {
+    /// The version.
+    pub version: u32,
+    /// The fields of a schema; the cases that were run of a policy's table.
+    pub count: u32,
+}
+
+/// A new schema, on its way into memory.
+pub(crate) struct NewSchema {
+    pub applied: Applied,
+    schema: Option<(Arc<Schema>, Vec<(String, u32)>)>,
+}
+
+impl<S: Store> Attempt<S> for ApplySchema {
+    type Answer = NewSchema;
+    const ACTION: Action = Action::ApplySchema;
+    const ALONE: bool = true;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewSchema>, Refused> {
+        road.decide_vault()?;
+        within_limit("source", &self.source)?;
+        let version = road.schema.version().checked_add(1).ok_or(Error::Internal("too many schema versions"))?;
+        let refused = |error: strongroom_schema::SchemaError| Error::SourceRefused(error.to_string());
+        let file = SchemaFile::parse(&self.source).map_err(refused)?;
+        let previous = (road.schema.version() > 0).then_some(&*road.schema);
+        let schema = Arc::new(Schema::evolve(previous, &file, version).map_err(refused)?);
+        let applied = Applied { version, count: schema.fields().count() as u32 };
+        if self.dry_run {
+            let mut prepared = Prepared::new(NewSchema { applied, schema: None });
+            prepared.guards.extend(road.rules_unchanged());
+            prepared.detail.push(("dry_run", "true".to_owned()));
+            return Ok(prepared);
+        }
+        // Keys before the rows that need them: a key that nothing uses yet harms nobody, if the commit fails.
+        let made = road.vault.keystore.ensure(&keys_of(road.tenant, &schema))?;
+        let versions = tenant::key_versions(road.tenant.id, &schema, &road.vault.keystore)?;
+        let body = String::from_utf8(schema.to_stored()).map_err(|_| Error::Internal("a schema that is not text"))?;
+        let row = Source::new(version, body)?.encode();
+        let mut prepared = Prepared::new(NewSchema { applied, schema: Some((schema, versions)) });
+        prepared.guards.extend(road.rules_unchanged());
+        prepared.changes.push(Fact::schema(road.tenant.number));
+        prepared.detail.push(("version", version.to_string()));
+        prepared.detail.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
+        let made: Vec<String> = made.iter().map(ToString::to_string).collect();
+        if !made.is_empty() {
+            prepared.detail.push(("keys_made", made.join(" ")));
+        }
+        prepared.mutations.push(Mutation::Put(Family::Meta, place::schema(road.tenant.number), row));
+        Ok(prepared)
+    }
+
+    fn install(&self, tenant: &Tenant, answer: &NewSchema) {
+        if let Some((schema, versions)) = &answer.schema {
+            tenant.install_schema(Arc::clone(schema), versions.clone());
+        }
+    }
+}
+
+/// The keys that a schema's fields and keyrings need.
+fn keys_of(tenant: &Tenant, schema: &Schema) -> Vec<KeyName> {
+    let keks = schema.keyrings().map(|keyring| KeyName::Kek(tenant.id, keyring));
+    let indexed = schema.fields().filter(|field| field.lookup || field.deterministic.is_some());
+    keks.chain(indexed.map(|field| KeyName::Index(tenant.id, IndexName::Field(field.number)))).collect()
+}
+
+/// Puts policies in force.
+pub struct ApplyPolicy {
+    /// The policies, in Cedar.
+    pub source: String,
+    /// A table of cases that they must decide as it says, TOML; may be empty.
+    pub tests: String,
+    /// Check only.
+    pub dry_run: bool,
+}
+
+/// New policies, on their way into memory.
+pub(crate) struct NewPolicy {
+    pub applied: Applied,
+    source: Option<Source>,
+}
+
+impl<S: Store> Attempt<S> for ApplyPolicy {
+    type Answer = NewPolicy;
+    const ACTION: Action = Action::ApplyPolicy;
+    const ALONE: bool = true;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewPolicy>, Refused> {
+        road.decide_vault()?;
+        within_limit("source", &self.source)?;
+        within_limit("tests", &self.tests)?;
+        let version = road.tenant.policy_version().checked_add(1).ok_or(Error::Internal("too many policy versions"))?;
+        let policies = Policies::compile(&self.source).map_err(|error| Error::SourceRefused(error.to_string()))?;
+        let count = match self.tests.is_empty() {
+            true => 0,
+            false => access::check(&policies, &self.tests).map_err(|error| Error::SourceRefused(error.to_string()))?,
+        };
+        let own = Query {
+            principal: &road.caller.principal,
+            action: Action::ApplyPolicy,
+            resource: Resource::Vault,
+            context: Context::new(road.now),
+        };
+        if !policies.decide(&own).allowed {
+            let why = "under these policies you could not apply any policy again: keep a permit for apply_policy";
+            return Err(Error::SourceRefused(why.to_owned()).into());
+        }
+        let applied = Applied { version, count: count as u32 };
+        if self.dry_run {
+            let mut prepared = Prepared::new(NewPolicy { applied, source: None });
+            prepared.guards.extend(road.rules_unchanged());
+            prepared.detail.push(("dry_run", "true".to_owned()));
+            return Ok(prepared);
+        }
+        let source = Source::new(version, self.source.clone())?;
+        let row = source.encode();
+        let mut prepared = Prepared::new(NewPolicy { applied, source: Some(source) });
+        prepared.guards.extend(road.rules_unchanged());
+        prepared.changes.push(Fact::policy(road.tenant.number));
+        prepared.detail.push(("version", version.to_string()));
+        prepared.detail.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
+        prepared.mutations.push(Mutation::Put(Family::Meta, place::policy(road.tenant.number), row));
+        Ok(prepared)
+    }
+
+    fn install(&self, tenant: &Tenant, answer: &NewPolicy) {
+        let Some(source) = &answer.source else { return };
+        match Policies::compile(&source.body) {
+            Ok(policies) => tenant.install_policy(policies, source.clone()),
+            // It compiled a moment ago; if it does not now, the next request reads the rules again.
+            Err(_) => tenant.forget_rules(),
+        }
+    }
+}
+
+fn within_limit(path: &str, source: &str) -> Result<(), Error> {
+    if source.len() <= SOURCE_LIMIT {
+        return Ok(());
+    }
+    Err(Error::invalid(path, "too_long", format!("at most {SOURCE_LIMIT} bytes")))
+}
+
+/// What is in force, as it was applied.
+pub struct InForce {
+    /// Its version; 0 if there is none.
+    pub version: u32,
+    /// Its text.
+    pub source: String,
+}
+
+/// Asks for the schema in force.
+pub(crate) struct GetSchema;
+
+impl<S: Store> Attempt<S> for GetSchema {
+    type Answer = InForce;
+    const ACTION: Action = Action::GetSchema;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<InForce>, Refused> {
+        road.decide_vault()?;
+        let answer = InForce { version: road.schema.version(), source: road.schema.source().to_owned() };
+        let mut prepared = Prepared::new(answer);
+        prepared.guards.extend(road.rules_unchanged());
+        Ok(prepared)
+    }
+}
+
+/// Asks for the policies in force.
+pub(crate) struct GetPolicy;
+
+impl<S: Store> Attempt<S> for GetPolicy {
+    type Answer = InForce;
+    const ACTION: Action = Action::GetPolicy;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<InForce>, Refused> {
+        road.decide_vault()?;
+        let answer = InForce { version: road.rules.policy.version, source: road.rules.policy.body.clone() };
+        let mut prepared = Prepared::new(answer);
+        prepared.guards.extend(road.rules_unchanged());
+        Ok(prepared)
+    }
+}
+
+/// Asks how policy would decide for somebody.
+pub struct Explain {
+    /// The role of who would ask.
+    pub role: String,
+    /// Its name, if policies name principals; may be empty.
+    pub name: String,
+    /// What would be asked.
+    pub action: String,
+    /// The field; empty for actions on the vault itself.
+    pub field: String,
+    /// The view; may be empty.
+    pub view: String,
+    /// The purpose; may be empty.
+    pub purpose: String,
+}
+
+/// How policy would decide, and why.
+pub struct Explanation {
+    /// Whether it would be allowed.
+    pub allowed: bool,
+    /// The policies that decide.
+    pub policies: Vec<String>,
+    /// In words.
+    pub text: String,
+    /// The views that would be allowed for that purpose.
+    pub allowed_views: Vec<String>,
+    /// The purposes for which it would be allowed.
+    pub allowed_purposes: Vec<String>,
+}
+
+impl<S: Store> Attempt<S> for Explain {
+    type Answer = Explanation;
+    const ACTION: Action = Action::ExplainPolicy;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Explanation>, Refused> {
+        road.decide_vault()?;
+        let unknown = |path: &str, rule, what: &str| Error::invalid(path, rule, what);
+        let role: Role = self.role.parse().map_err(|_| {
+            unknown("role", "role_unknown", "the roles are app, rotator, auditor, privacy, officer, operator")
+        })?;
+        let action: Action =
+            self.action.parse().map_err(|_| unknown("action", "action_unknown", "no such action: tokenize, detokenize, ..."))?;
+        let name = if self.name.is_empty() { "anyone" } else { &self.name };
+        let principal = Principal {
+            tenant: road.tenant.number,
+            name: format!("{}/{name}", role.as_str()).into(),
+            role,
+        };
+        let field = match self.field.is_empty() {
+            true => None,
+            false => Some(road.schema.field(&self.field).ok_or_else(|| unknown("field", "field_unknown", "no such field in the schema"))?),
+        };
+        let given = |text: &'_ str| (!text.is_empty()).then_some(text.to_owned());
+        let (view, purpose) = (given(&self.view), given(&self.purpose));
+        let ask = |view: Option<&str>, purpose: Option<&str>| {
+            let mut context = Context::new(road.now).purpose(purpose).view(view);
+            let resource = match field {
+                None => Resource::Vault,
+                Some(field) => {
+                    let consent = purpose.is_some_and(|name| road.rests_on_consent(name));
+                    context = context
+                        .class(field.class.as_str())
+                        .consent(if consent { Consent::Absent } else { Consent::NotNeeded });
+                    Resource::Field {
+                        name: &field.name,
+                        collection: &field.collection,
+                        class: field.class.as_str(),
+                        keyring: field.keyring,
+                        number: field.number,
+                    }
+                }
+            };
+            road.tenant.access.explain(&Query { principal: &principal, action, resource, context })
+        };
+        let asked = ask(view.as_deref(), purpose.as_deref());
+        let listed = field.zip(purpose.as_deref()).is_none_or(|(field, purpose)| lists(field, purpose));
+        let reading = action == Action::Detokenize;
+        let mut answer = Explanation {
+            allowed: asked.allowed && listed,
+            policies: asked.policies,
+            text: match listed {
+                true => asked.text,
+                false => "the schema does not list this purpose for the field".to_owned(),
+            },
+            allowed_views: vec![],
+            allowed_purposes: vec![],
+        };
+        if let Some(field) = field.filter(|_| reading) {
+            let may = |view: &str, purpose: &str| ask(Some(view), Some(purpose)).allowed;
+            let views: Vec<&str> = field.views().map(|(name, _)| &**name).collect();
+            if let Some(purpose) = purpose.as_deref().filter(|_| listed) {
+                let allowed = views.iter().filter(|view| may(view, purpose));
+                answer.allowed_views = allowed.map(|view| (*view).to_owned()).collect();
+            }
+            let purposes = field.purposes.iter().filter(|purpose| views.iter().any(|view| may(view, purpose)));
+            answer.allowed_purposes = purposes.map(ToString::to_string).collect();
+        }
+        let mut prepared = Prepared::new(answer);
+        prepared.guards.extend(road.rules_unchanged());
+        Ok(prepared)
+    }
+}

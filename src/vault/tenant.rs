@@ -1,0 +1,188 @@
+//! One tenant while the vault runs: its rules in force, the keys that every request needs, its numbers.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use strongroom_access::{Access, Policies};
+use strongroom_commit::{AllocateError, Allocator, Numbers};
+use strongroom_ids::{KeyVersion, KeyringNo, TenantId, TenantNo};
+use strongroom_keys::{IndexKey, IndexName, KEK_SEAL_LIMIT, Keystore, TokenKey};
+use strongroom_schema::Schema;
+use strongroom_storage::keys::{self as place, Counter};
+use strongroom_storage::rows::TenantRow;
+use strongroom_storage::{Family, Store};
+
+use crate::error::Error;
+use crate::rules::Source;
+use crate::vault::Vault;
+
+/// Row ids, and subject handles, that are reserved at once.
+const BLOCK: u64 = 65_536;
+/// Seals of a KEK that are reserved at once. A restart skips to the next block, so 2^32 seals last for 65,536 starts
+/// at the least.
+const SEALS: u64 = 65_536;
+
+/// A tenant of a running vault.
+pub(crate) struct Tenant {
+    pub number: TenantNo,
+    pub id: TenantId,
+    pub name: String,
+    pub access: Access,
+    pub token_key: Arc<TokenKey>,
+    pub fingerprints: Arc<IndexKey>,
+    rules: ArcSwap<Rules>,
+    /// Whether the rules in memory may not be the ones on disk.
+    stale: AtomicBool,
+    rows: Allocator,
+    subjects: Allocator,
+    seals: Mutex<HashMap<(KeyringNo, KeyVersion), Arc<Allocator>>>,
+}
+
+/// The rules in force, replaced as a whole.
+pub(crate) struct Rules {
+    pub schema: Arc<Schema>,
+    pub policy: Source,
+    /// The key versions that a writing request uses now, as leaves name them.
+    pub key_versions: Vec<(String, u32)>,
+}
+
+impl Tenant {
+    /// A tenant as the store holds it.
+    pub async fn load<S: Store>(
+        row: TenantRow,
+        incarnation: u16,
+        store: &S,
+        keystore: &Keystore,
+    ) -> Result<Self, Error> {
+        let (rules, policies) = load_rules(row.number, row.id, store, keystore).await?;
+        let ids = |counter| Allocator::new(place::counter(row.number, counter), Some(incarnation), BLOCK, u64::MAX);
+        Ok(Self {
+            number: row.number,
+            id: row.id,
+            name: row.name,
+            access: Access::new(policies, rules.policy.version),
+            token_key: keystore.token_key(row.id)?,
+            fingerprints: keystore.index_key(row.id, IndexName::Fingerprint)?,
+            rules: ArcSwap::from_pointee(rules),
+            stale: AtomicBool::new(false),
+            rows: ids(Counter::RowIds),
+            subjects: ids(Counter::SubjectHandles),
+            seals: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    /// The number of the policy in force.
+    pub fn policy_version(&self) -> u32 {
+        self.access.version()
+    }
+
+    /// Puts other rules in force. Only while no request runs.
+    pub fn install_schema(&self, schema: Arc<Schema>, key_versions: Vec<(String, u32)>) {
+        let policy = self.rules().policy.clone();
+        self.rules.store(Arc::new(Rules { schema, policy, key_versions }));
+    }
+
+    /// Puts another policy in force. Only while no request runs.
+    pub fn install_policy(&self, policies: Policies, policy: Source) {
+        let rules = self.rules();
+        self.access.install(policies, policy.version);
+        let schema = Arc::clone(&rules.schema);
+        self.rules.store(Arc::new(Rules { schema, policy, key_versions: rules.key_versions.clone() }));
+    }
+
+    /// Makes the next request read the rules again: nobody knows whether new ones are on disk.
+    pub fn forget_rules(&self) {
+        self.stale.store(true, Ordering::Release);
+    }
+
+    /// Reads the rules again if they may have changed on disk.
+    pub async fn refresh<S: Store>(&self, vault: &Vault<S>) -> Result<(), Error> {
+        if !self.stale.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let (rules, policies) = load_rules(self.number, self.id, &*vault.store, &vault.keystore).await?;
+        self.access.install(policies, rules.policy.version);
+        self.rules.store(Arc::new(rules));
+        self.stale.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Row ids that nobody had and nobody will have.
+    pub async fn row_ids<S: Store>(
+        &self,
+        vault: &Vault<S>,
+        count: usize,
+    ) -> Result<Numbers, Error> {
+        Ok(self.rows.take(&vault.committer, &*vault.store, count).await?)
+    }
+
+    /// Subject handles that nobody had and nobody will have.
+    pub async fn subject_handles<S: Store>(
+        &self,
+        vault: &Vault<S>,
+        count: usize,
+    ) -> Result<Numbers, Error> {
+        Ok(self.subjects.take(&vault.committer, &*vault.store, count).await?)
+    }
+
+    /// Counts what a keyring's KEK is about to seal, durably and ahead.
+    pub async fn allow_seals<S: Store>(&self, vault: &Vault<S>, keyring: KeyringNo, count: usize) -> Result<(), Error> {
+        if count == 0 {
+            return Ok(());
+        }
+        let version = vault.keystore.kek(self.id, keyring)?.version();
+        let budget = {
+            let mut seals = self.seals.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = || {
+                let key = place::counter(self.number, Counter::Seals(keyring, version));
+                Arc::new(Allocator::new(key, None, SEALS, KEK_SEAL_LIMIT))
+            };
+            Arc::clone(seals.entry((keyring, version)).or_insert_with(new))
+        };
+        match budget.take(&vault.committer, &*vault.store, count).await {
+            Ok(_) => Ok(()),
+            Err(AllocateError::Exhausted { .. }) => Err(Error::KeyExhausted { keyring: keyring.0 }),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The key versions that a writing request uses: the token key's and the KEK's of each keyring.
+pub(crate) fn key_versions(tenant: TenantId, schema: &Schema, keystore: &Keystore) -> Result<Vec<(String, u32)>, Error> {
+    let mut versions = vec![("token".to_owned(), keystore.token_key(tenant)?.version().0)];
+    for keyring in std::iter::once(KeyringNo(0)).chain(schema.keyrings()) {
+        versions.push((format!("kek/{keyring}"), keystore.kek(tenant, keyring)?.version().0));
+    }
+    Ok(versions)
+}
+
+async fn load_rules<S: Store>(
+    number: TenantNo,
+    id: TenantId,
+    store: &S,
+    keystore: &Keystore,
+) -> Result<(Rules, Policies), Error> {
+    let schema = match store.get(Family::Meta, place::schema(number)).await? {
+        Some(bytes) => {
+            let stored = Source::decode(&bytes)?;
+            Schema::from_stored(stored.body.as_bytes()).map_err(|_| Error::DataLoss("a schema"))?
+        }
+        None => Schema::empty(),
+    };
+    // Every key that the schema stands on: one that is missing means a keystore older than the data.
+    for field in schema.fields().filter(|field| field.lookup || field.deterministic.is_some()) {
+        keystore.index_key(id, IndexName::Field(field.number))?;
+    }
+    let key_versions = key_versions(id, &schema, keystore)?;
+    let bytes = store.get(Family::Meta, place::policy(number)).await?.ok_or(Error::DataLoss("a tenant without policy"))?;
+    let policy = Source::decode(&bytes)?;
+    let policies = Policies::compile(&policy.body).map_err(|_| Error::DataLoss("a policy"))?;
+    Ok((Rules { schema: Arc::new(schema), policy, key_versions }, policies))
+}

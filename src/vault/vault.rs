@@ -1,0 +1,153 @@
+//! The vault: what all requests share, and one method for each of them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+use strongroom_access::Directory;
+use strongroom_commit::{Committer, CommitterState};
+use strongroom_ids::{TenantNo, VaultId};
+use strongroom_keys::{DekCache, Keystore};
+use strongroom_storage::Store;
+use tokio::sync::RwLock;
+
+use crate::audit::Notes;
+use crate::delete::Delete;
+use crate::detokenize::{Detokenize, Released};
+use crate::error::Error;
+use crate::limits::Limits;
+use crate::lookup::{FoundTokens, Lookup};
+use crate::matching::Match;
+use crate::refusals::Refusals;
+use crate::replace::Replace;
+use crate::road::Caller;
+use crate::rules::{Applied, ApplyPolicy, ApplySchema, Explain, Explanation, GetPolicy, GetSchema, InForce};
+use crate::tenant::Tenant;
+use crate::tokenize::Tokenize;
+
+/// Tells the time: microseconds since 1970.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// A vault that is open.
+pub struct Vault<S: Store> {
+    pub(crate) store: Arc<S>,
+    pub(crate) committer: Committer,
+    pub(crate) keystore: Arc<Keystore>,
+    pub(crate) deks: DekCache,
+    /// Requests share it; a change of rules, and a request that was turned back too often, have it alone.
+    pub(crate) turn: RwLock<()>,
+    pub(crate) limits: Limits,
+    pub(crate) refusals: Refusals,
+    pub(crate) clock: Clock,
+    pub(crate) tenants: HashMap<TenantNo, Tenant>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) notes: Notes,
+    pub(crate) id: VaultId,
+    pub(crate) started: u64,
+    pub(crate) damaged: AtomicBool,
+}
+
+impl<S: Store> Vault<S> {
+    /// Stores values and returns a token for each, in order.
+    pub async fn tokenize(&self, caller: &Caller, request: &Tokenize) -> Result<Vec<String>, Error> {
+        self.travel(caller, request).await
+    }
+
+    /// Returns views of the values behind tokens, item by item.
+    pub async fn detokenize(
+        &self,
+        caller: &Caller,
+        request: &Detokenize,
+    ) -> Result<Vec<Result<Released, Error>>, Error> {
+        self.travel(caller, request).await
+    }
+
+    /// Says item by item whether a token stands for a value.
+    pub async fn matches(&self, caller: &Caller, request: &Match) -> Result<Vec<Result<bool, Error>>, Error> {
+        self.travel(caller, request).await
+    }
+
+    /// Finds tokens by exact value, item by item.
+    pub async fn lookup(&self, caller: &Caller, request: &Lookup) -> Result<Vec<Result<FoundTokens, Error>>, Error> {
+        self.travel(caller, request).await
+    }
+
+    /// Puts new values under old tokens and returns the version of each.
+    pub async fn replace(&self, caller: &Caller, request: &Replace) -> Result<Vec<u32>, Error> {
+        self.travel(caller, request).await
+    }
+
+    /// Removes values, item by item.
+    pub async fn delete(&self, caller: &Caller, request: &Delete) -> Result<Vec<Result<(), Error>>, Error> {
+        let deleted = self.travel(caller, request).await?;
+        for place in &deleted.forget {
+            self.deks.remove(place);
+        }
+        Ok(deleted.results)
+    }
+
+    /// Puts a schema in force.
+    pub async fn apply_schema(&self, caller: &Caller, request: &ApplySchema) -> Result<Applied, Error> {
+        Ok(self.travel(caller, request).await?.applied)
+    }
+
+    /// The schema in force.
+    pub async fn get_schema(&self, caller: &Caller) -> Result<InForce, Error> {
+        self.travel(caller, &GetSchema).await
+    }
+
+    /// Puts policies in force.
+    pub async fn apply_policy(&self, caller: &Caller, request: &ApplyPolicy) -> Result<Applied, Error> {
+        Ok(self.travel(caller, request).await?.applied)
+    }
+
+    /// The policies in force.
+    pub async fn get_policy(&self, caller: &Caller) -> Result<InForce, Error> {
+        self.travel(caller, &GetPolicy).await
+    }
+
+    /// How policy would decide, and why.
+    pub async fn explain_policy(&self, caller: &Caller, request: &Explain) -> Result<Explanation, Error> {
+        self.travel(caller, request).await
+    }
+
+    /// Tenants, and the officers' enrolled keys: what a certificate is held against.
+    pub fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.directory)
+    }
+
+    /// The sizes that requests may have.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// `serving`, `recovering` (the store is being reopened after a failed write) or `damaged` (a read met bytes that
+    /// are not what was written).
+    pub fn health(&self) -> &'static str {
+        if self.damaged.load(Ordering::Relaxed) {
+            return "damaged";
+        }
+        match self.committer.state() {
+            CommitterState::Serving => "serving",
+            _ => "recovering",
+        }
+    }
+
+    /// Remembers that stored data is damaged, for health.
+    pub(crate) fn damaged(&self, place: &'static str) {
+        if !self.damaged.swap(true, Ordering::Relaxed) {
+            tracing::error!(place, "a read met damaged data; requests that need it answer DATA_LOSS");
+        }
+    }
+
+    pub(crate) fn tenant(&self, number: TenantNo) -> Result<&Tenant, Error> {
+        self.tenants.get(&number).ok_or(Error::Internal("a principal of an unknown tenant"))
+    }
+
+    /// Finishes what was begun, writes the head file and closes.
+    pub async fn close(&self) {
+        self.write_counted_refusals().await;
+        self.committer.shutdown().await;
+        self.deks.clear();
+    }
+}
