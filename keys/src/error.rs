@@ -61,8 +61,8 @@ pub enum KeyError {
     /// A DEK was to be wrapped by the KEK of another tenant or keyring.
     #[error("a DEK was to be wrapped by the KEK of another tenant or keyring: use the KEK of its own")]
     WrongKek,
-    /// A bound of the keystore is reached.
-    #[error("the keystore is exhausted: {0}")]
+    /// A bound is reached: of the keystore, or of the machine's memory.
+    #[error("a bound is reached: {0}")]
     Exhausted(&'static str),
     /// A file is not what was written.
     #[error("the file `{file}` is damaged ({what}): restore it from a copy of the keystore")]

@@ -80,7 +80,7 @@ impl RootKey {
             .expand(&[info], hkdf::HKDF_SHA256)
             .and_then(|okm| okm.fill(key.as_mut_slice()))
             // 32 bytes are far below the 8,160 that HKDF gives.
-            .map_err(|_| KeyError::Exhausted("HKDF gave no key"))?;
+            .map_err(|_| KeyError::Exhausted("HKDF gives at most 8,160 bytes"))?;
         Ok(key)
     }
 }
@@ -202,9 +202,9 @@ fn parse_head(aad: &[u8]) -> Option<Head> {
 fn stretch(passphrase: &Passphrase, head: &Head) -> Result<RawKey, KeyError> {
     let params = head.cost.params()?;
     let mut memory: Zeroizing<Vec<Block>> = Zeroizing::new(Vec::new());
-    memory
-        .try_reserve_exact(params.block_count())
-        .map_err(|_| KeyError::Exhausted("there is not enough memory for the passphrase's Argon2id cost"))?;
+    memory.try_reserve_exact(params.block_count()).map_err(|_| {
+        KeyError::Exhausted("the passphrase's Argon2id cost takes more memory than there is; free some")
+    })?;
     memory.resize(params.block_count(), Block::default());
     let mut key = Zeroizing::new([0; 32]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)

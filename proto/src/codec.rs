@@ -47,7 +47,9 @@ impl<In: Message + Default> Decoder for MessageDecoder<In> {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<In>, Status> {
         In::decode(buffer).map(Some).map_err(|_| {
-            Status::invalid_argument("the message is not a valid protocol buffer of this method: check that strings are UTF-8")
+            Status::invalid_argument(
+                "the message is not a valid protocol buffer of this method: check that strings are UTF-8",
+            )
         })
     }
 }

@@ -9,7 +9,7 @@ use cedar_policy::{
 
 use crate::query::Query;
 use crate::request::{NotAQuestion, Terms};
-use crate::source::{self, MAX_DEPTH, MAX_POLICIES, MAX_POLICY, MAX_SOURCE, Piece};
+use crate::source::{self, MAX_DEPTH, MAX_POLICIES, MAX_POLICY, MAX_SOURCE, MAX_STEPS, Piece};
 
 /// The policies that a new tenant starts with.
 pub const DEFAULT_POLICIES: &str = include_str!("../../deploy/policies/default.cedar");
@@ -42,6 +42,15 @@ pub enum PolicyError {
     #[error("line {line}: brackets are nested more than {MAX_DEPTH} deep; split the policy")]
     TooDeep {
         /// Of the bracket.
+        line: usize,
+    },
+    /// A policy has too many operators.
+    #[error(
+        "line {line}: the policy has more than {MAX_STEPS} operators and brackets; split it, or name many things at \
+         once: [\"a\", \"b\"].contains(...)"
+    )]
+    TooComplex {
+        /// Of the first that is too many.
         line: usize,
     },
     /// The text holds a character that hides what it says.
@@ -227,18 +236,15 @@ fn nothing_more(rest: &Piece<'_>) -> Result<(), PolicyError> {
 
 fn validate(set: &PolicySet, terms: &Terms, known: &BTreeMap<String, Piece<'_>>) -> Result<(), PolicyError> {
     let result = Validator::new(terms.schema.clone()).validate(set, ValidationMode::Strict);
-    let errors = result.validation_errors().map(|error| (error.policy_id(), DetailedError::from(error)));
-    let warnings = result.validation_warnings().map(|warning| (warning.policy_id(), DetailedError::from(warning)));
-    // The first in the text, so that the same text always gets the same answer.
-    let first = errors
-        .chain(warnings)
-        .map(|(id, error)| {
-            let id = id.to_string();
-            let line = known.get(&id).map_or(1, |piece| line_of(&error, piece));
-            (line, id, words(&error))
-        })
-        .min();
-    match first {
+    let found = |id: &PolicyId, error: DetailedError| {
+        let id = id.to_string();
+        let line = known.get(&id).map_or(1, |piece| line_of(&error, piece));
+        (line, id, words(&error))
+    };
+    let errors = result.validation_errors().map(|error| found(error.policy_id(), error.into()));
+    let warnings = result.validation_warnings().map(|warning| found(warning.policy_id(), warning.into()));
+    // The first in the text, so that the same text always gets the same answer. Warnings follow from errors.
+    match errors.min().or_else(|| warnings.min()) {
         None => Ok(()),
         Some((line, id, what)) => Err(PolicyError::Invalid { line, id, what }),
     }
@@ -257,8 +263,6 @@ fn words(error: &DetailedError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use strongroom_ids::{FieldNo, KeyringNo, TenantNo};
 
     use super::*;
@@ -445,45 +449,57 @@ mod tests {
         assert_eq!(explanation.policies, ["app-plain-view"]);
     }
 
-    /// The longest chains that the limits let through, on the 2 MiB that a worker thread has.
+    /// Expressions that nest as deeply as the limits allow, with a name that does not exist at one place.
+    fn chains(steps: usize, wrong: &str) -> Vec<String> {
+        let around = |before: &str, after: &str| format!("{}{wrong}{}", before.repeat(steps), after.repeat(steps));
+        vec![
+            around("", "||1<2"),
+            around("", "&&1<2"),
+            around("1<2||", ""),
+            format!("{}<1", around("", "+1")),
+            format!("{}<1", around("1*", "")),
+            around("", ".a"),
+            around("", "[\"a\"]"),
+            around("if 1<2 then 1<2 else ", ""),
+            around("if ", " then 1<2 else 1<2"),
+        ]
+    }
+
+    fn compile_on_a_small_stack(expression: &str) -> Result<(), PolicyError> {
+        let source = format!("@id(\"x\")permit(principal,action,resource)when{{{expression}}};");
+        let small = std::thread::Builder::new().stack_size(1 << 20);
+        small.spawn(move || Policies::compile(&source).map(drop)).unwrap().join().unwrap()
+    }
+
     #[test]
-    fn no_policy_within_the_limits_exhausts_the_stack() {
-        let room = source::MAX_POLICY - 80;
-        let chains = [
-            "context.hour<1".to_owned() + &"||1<2".repeat(room / 5),
-            "context.hour<1".to_owned() + &"&&1<2".repeat(room / 5),
-            "context.hour<1".to_owned() + &"+1".repeat(room / 2),
-            "1".to_owned() + &"*1".repeat(room / 2) + "<context.hour",
-            "context".to_owned() + &".a".repeat(room / 2),
-            "context".to_owned() + &"[\"a\"]".repeat(room / 5),
-            "context".to_owned() + &".a()".repeat(room / 4),
-            "if true then ".repeat(room / 25) + "true" + &" else false".repeat(room / 25),
-            "if true then true else ".repeat(room / 23) + "true",
-            "[".repeat(MAX_DEPTH - 1) + &"]".repeat(MAX_DEPTH - 1),
-            "((((((((((((((((((((((".to_owned() + "true" + "))))))))))))))))))))))",
-        ];
-        for chain in chains {
-            let source = format!("@id(\"x\")permit(principal,action,resource)when{{{chain}}};");
-            assert!(source.len() <= source::MAX_POLICY, "{}", source.len());
-            let shown: String = chain.chars().take(30).collect();
-            let started = Instant::now();
-            let outcome = std::thread::Builder::new()
-                .stack_size(2 << 20)
-                .spawn(move || {
-                    let policies = Policies::compile(&source)?;
-                    let principal = Principal::new(TenantNo(1), Role::App, "x");
-                    let (action, context) = (Action::Tokenize, Context::new(0));
-                    policies.decide(&Query { principal: &principal, action, resource: FIELD, context });
-                    Ok::<(), PolicyError>(())
-                })
-                .unwrap()
-                .join();
-            println!(
-                "{shown}... {:?} {:?}",
-                started.elapsed(),
-                outcome.as_ref().map(|r| r.as_ref().map_err(|e| e.to_string().chars().take(80).collect::<String>()))
-            );
-            assert!(outcome.is_ok(), "{shown}");
+    fn the_validator_reaches_the_deepest_place_that_the_limits_allow() {
+        // Brackets of the scope and of the conditions, and the dot of the wrong name, are steps as well.
+        for expression in chains(MAX_STEPS - 4, "context.nope") {
+            let outcome = compile_on_a_small_stack(&expression);
+            assert!(matches!(outcome, Err(PolicyError::Invalid { .. })), "{expression:.40}: {outcome:?}");
         }
+    }
+
+    #[test]
+    fn deeper_policies_are_refused_before_they_are_parsed() {
+        for steps in [MAX_STEPS, 1500] {
+            for expression in chains(steps, "context.hour") {
+                let outcome = compile_on_a_small_stack(&expression);
+                let refused =
+                    matches!(outcome, Err(PolicyError::TooComplex { .. } | PolicyError::PolicyTooLong { .. }));
+                assert!(refused, "{expression:.40}: {outcome:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn brackets_as_deep_as_allowed_are_read() {
+        let depth = MAX_DEPTH - 1;
+        let expression = format!("{}context.hour < 1{}", "(".repeat(depth), ")".repeat(depth));
+        assert_eq!(compile_on_a_small_stack(&expression), Ok(()));
+        let expression = format!("{}context.nope < 1{}", "(".repeat(depth), ")".repeat(depth));
+        assert!(matches!(compile_on_a_small_stack(&expression), Err(PolicyError::Invalid { .. })));
+        let expression = format!("{}1{} == [1]", "[".repeat(depth), "]".repeat(depth));
+        assert!(matches!(compile_on_a_small_stack(&expression), Err(PolicyError::Invalid { .. })));
     }
 }

@@ -1,8 +1,12 @@
 //! Policy text cut into single policies, with limits that hold before Cedar's parser sees it.
 //!
 //! Nothing is judged here: every piece goes to Cedar whole, comments and all, so a cut in the wrong place can only
-//! make an error. The limits keep the parser, the validator and the evaluator, which all follow the nesting of an
-//! expression, within their stacks.
+//! make an error.
+//!
+//! The limits on nesting are what makes validation hold. Cedar's parser, validator and evaluator follow an expression
+//! by recursion, and its validator, when the stack runs low, stops looking and reports nothing (cedar-policy 4.14,
+//! `TypecheckAnswer::RecursionLimit`): a policy that is nested deeply enough would pass without having been checked.
+//! On 2 MiB, the stack of a worker thread, that was measured to begin beyond 500 steps.
 
 use crate::policies::PolicyError;
 
@@ -14,6 +18,10 @@ pub(crate) const MAX_POLICIES: usize = 1000;
 pub(crate) const MAX_POLICY: usize = 8 * 1024;
 /// Deepest nesting of brackets in a policy.
 pub(crate) const MAX_DEPTH: usize = 24;
+
+/// Most steps in a policy: brackets, and operators of which one expression can chain many. No expression nests deeper
+/// than it has steps, but for one comparison within each.
+pub(crate) const MAX_STEPS: usize = 256;
 
 /// Characters that make text read otherwise than it is parsed (CVE-2021-42574).
 const DIRECTION: [char; 9] =
@@ -72,8 +80,10 @@ pub(crate) fn split(source: &str) -> Result<(Vec<Piece<'_>>, Piece<'_>), PolicyE
 /// Where the first policy ends, if one does.
 fn end_of_policy(piece: &Piece<'_>) -> Result<Option<usize>, PolicyError> {
     let mut depth = 0_usize;
+    let mut steps = 0_usize;
     let mut bytes = piece.text.bytes().enumerate().peekable();
     while let Some((at, byte)) = bytes.next() {
+        let mut step = false;
         match byte {
             b';' => return Ok(Some(at + 1)),
             // A string ends at the next quotation mark that no backslash precedes.
@@ -91,13 +101,30 @@ fn end_of_policy(piece: &Piece<'_>) -> Result<Option<usize>, PolicyError> {
                 while bytes.next_if(|(_, inside)| !matches!(inside, b'\n' | b'\r')).is_some() {}
             }
             b'(' | b'[' | b'{' => {
+                step = true;
                 depth += 1;
                 if depth > MAX_DEPTH {
                     return Err(PolicyError::TooDeep { line: piece.line_at(at) });
                 }
             }
             b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b'&' | b'|' => {
+                bytes.next_if(|(_, next)| *next == byte);
+                step = true;
+            }
+            b'.' | b'+' | b'-' | b'*' | b'!' => step = true,
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => {
+                let mut end = at + 1;
+                while bytes.next_if(|(_, next)| next.is_ascii_alphanumeric() || *next == b'_').is_some() {
+                    end += 1;
+                }
+                step = piece.text.get(at..end) == Some("if");
+            }
             _ => {}
+        }
+        steps += usize::from(step);
+        if steps > MAX_STEPS {
+            return Err(PolicyError::TooComplex { line: piece.line_at(at) });
         }
     }
     Ok(None)
@@ -139,7 +166,16 @@ mod tests {
         assert!(matches!(split(&"a;".repeat(MAX_POLICIES + 1)), Err(PolicyError::TooMany { line: 1 })));
         let deep = format!("a;\n{}", "(".repeat(MAX_DEPTH + 1));
         assert!(matches!(split(&deep), Err(PolicyError::TooDeep { line: 2 })));
-        assert!(split(&"([{}])".repeat(1000)).is_ok());
+        assert!(split(&"([{}]);".repeat(100)).is_ok());
+        for step in ["()", "[", "a.", "1+", "1-", "1*", "!", "a&&", "a||", "if "] {
+            let within = format!("\n{};", step.repeat(if step == "[" { MAX_DEPTH } else { MAX_STEPS }));
+            assert!(split(&within).is_ok(), "{step}");
+            let beyond = format!("a;\n{};", step.repeat(MAX_STEPS + 1));
+            let refused =
+                matches!(split(&beyond), Err(PolicyError::TooComplex { line: 2 } | PolicyError::TooDeep { line: 2 }));
+            assert!(refused, "{step}");
+        }
+        assert!(split(&"iffy notif a::b a == b \"a.b&&c\" ".repeat(50)).is_ok());
     }
 
     #[test]

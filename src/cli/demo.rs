@@ -38,8 +38,10 @@ pub async fn run(args: Args, _output: Output) -> Result<Exit, CliError> {
     let folder = args.folder;
     clear(&folder)?;
     let layout = Layout::new(folder.join("vault"));
-    tell("A vault is made: a root key under a passphrase, a keystore apart from the data, a ledger whose first entry \
-          names the officers. Its schema is the lending example.")?;
+    tell(
+        "A vault is made: a root key under a passphrase, a keystore apart from the data, a ledger whose first entry \
+          names the officers. Its schema is the lending example.",
+    )?;
     dev::make(&layout).await?;
     let (vault, config) = dev::open(&layout).await?;
     let listener = start::bind("127.0.0.1:0").await?;
@@ -75,7 +77,9 @@ impl Story {
         ];
         let mapped: Vec<&str> = maps.iter().flat_map(|map| ["--map", map]).collect();
 
-        tell(&format!("{BORROWERS} made-up borrowers with six personal columns each go in; the same file comes out with tokens."))?;
+        tell(&format!(
+            "{BORROWERS} made-up borrowers with six personal columns each go in; the same file comes out with tokens."
+        ))?;
         let import = [&["import", &csv][..], &mapped, &["--subject", "customer", "-o", &tokens]].concat();
         self.run(&import, Exit::Done).await?;
         let rows = std::fs::read_to_string(&tokens).map_err(|error| CliError::file(&tokens, error))?;
@@ -107,14 +111,17 @@ impl Story {
         self.run(&["tokenize", "borrower.id_card", "110105194912310021", "--subject", "c-9999"], Exit::Failed).await?;
 
         let ledger = text(&self.folder.join("ledger.jsonl"));
-        tell("Every one of these requests is in the ledger, the refused ones too. The auditor takes a copy with its signed head ...")?;
+        tell(
+            "Every one of these requests is in the ledger, the refused ones too. The auditor takes a copy with its signed head ...",
+        )?;
         self.run(&["audit", "export", "-o", &ledger], Exit::Done).await?;
         tell("... and proves, without the vault, that nothing in it was changed, dropped or added.")?;
         self.run(&["audit", "verify", &ledger], Exit::Done).await?;
         tell("The way back: the file with plain values, byte by byte as it was.")?;
         let back = text(&self.folder.join("borrowers.back.csv"));
         let export =
-            [&["export", &tokens][..], &mapped, &["--subject", "customer", "--purpose", "loan_servicing", "-o", &back]].concat();
+            [&["export", &tokens][..], &mapped, &["--subject", "customer", "--purpose", "loan_servicing", "-o", &back]]
+                .concat();
         self.run(&export, Exit::Done).await?;
         let same = std::fs::read(&csv).ok() == std::fs::read(&back).ok();
         tell(if same { "The two files are the same." } else { "The two files DIFFER." })?;

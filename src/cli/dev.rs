@@ -55,7 +55,9 @@ pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
     let listener = start::bind(&args.listen).await?;
     let address = listener.local_addr().map_err(|error| CliError::unfit(error.to_string()))?;
     let how = if made { "made" } else { "opened" };
-    say(format!("serving on https://{address}\n\nA vault for development was {how} in {}.\n", dir.display()).as_bytes())?;
+    say(
+        format!("serving on https://{address}\n\nA vault for development was {how} in {}.\n", dir.display()).as_bytes()
+    )?;
     say(what_to_try(dir, &address.to_string()).as_bytes())?;
     start::serve(vault, listener, &config, &layout, start::asked_to_end()).await?;
     Ok(Exit::Done)
@@ -99,7 +101,8 @@ pub async fn open(layout: &Layout) -> Result<(Arc<RocksVault>, Config), CliError
     let config = Config::read(layout, None)?;
     let vault = start::open(layout, &config, &passphrase::from_file(&layout.dev_passphrase())?).await?;
     let refused = |error: strongroom_vault::Error| CliError::unfit(error.to_string());
-    let tenant = vault.directory().tenants.get(TENANT).copied().ok_or_else(|| CliError::unfit("the tenant `demo` is gone"))?;
+    let tenant =
+        vault.directory().tenants.get(TENANT).copied().ok_or_else(|| CliError::unfit("the tenant `demo` is gone"))?;
     let principal = Principal { tenant, name: "officer/officer-1".into(), role: Role::Officer };
     let officer = Caller { principal: Arc::new(principal), client: "local".into() };
     if vault.get_schema(&officer).await.map_err(refused)?.version == 0 {

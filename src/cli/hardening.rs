@@ -8,7 +8,9 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpabl
 pub fn protect_process() {
     umask(rustix::fs::Mode::from_raw_mode(0o077));
     let none = Rlimit { current: Some(0), maximum: Some(0) };
-    if let Err(error) = setrlimit(Resource::Core, none).and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable)) {
+    if let Err(error) =
+        setrlimit(Resource::Core, none).and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
+    {
         tracing::warn!(%error, "core dumps can't be switched off");
     }
     // With a limit, locking would succeed now and make a later allocation fail: then it is better left alone.
@@ -18,6 +20,8 @@ pub fn protect_process() {
                 tracing::warn!(%error, "memory can't be locked; see that swap is encrypted or off");
             }
         }
-        Some(_) => tracing::info!("memory is not locked (RLIMIT_MEMLOCK is limited); see that swap is encrypted or off"),
+        Some(_) => {
+            tracing::info!("memory is not locked (RLIMIT_MEMLOCK is limited); see that swap is encrypted or off")
+        }
     }
 }

@@ -71,7 +71,10 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
         args.tenants.iter().map(|name| NewTenant { name: name.clone(), officers: vec![] }).collect();
     for officer in &args.officers {
         let tenant = tenants.iter_mut().find(|tenant| tenant.name == officer.tenant).ok_or_else(|| {
-            CliError::Usage(format!("--officer {}/{}: there is no --tenant {}", officer.tenant, officer.name, officer.tenant))
+            CliError::Usage(format!(
+                "--officer {}/{}: there is no --tenant {}",
+                officer.tenant, officer.name, officer.tenant
+            ))
         })?;
         tenant.officers.push((officer.name.clone(), spki_sha256(&officer.certificate)?));
     }
@@ -107,7 +110,10 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
 }
 
 /// Makes a folder under another name first, so that a half-made vault is never taken for one.
-pub async fn in_place<T>(layout: &Layout, make: impl AsyncFnOnce(&Layout) -> Result<T, CliError>) -> Result<T, CliError> {
+pub async fn in_place<T>(
+    layout: &Layout,
+    make: impl AsyncFnOnce(&Layout) -> Result<T, CliError>,
+) -> Result<T, CliError> {
     let mut name = layout.dir().file_name().unwrap_or_default().to_owned();
     name.push(format!(".new-{}", std::process::id()));
     let unfinished = Layout::new(layout.dir().with_file_name(name));

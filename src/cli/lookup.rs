@@ -6,7 +6,7 @@ use strongroom_proto::v1::{LookupItem, LookupRequest};
 
 use super::client::Context;
 use super::output::{CliError, Exit, on_terminal};
-use super::tokenize::read_value;
+use super::tokenize::{ValueArgument, read_value};
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "app";
@@ -26,7 +26,7 @@ pub struct Args {
 
     /// The value. '-' reads standard input, without its last newline; on a terminal it asks, and shows nothing.
     #[arg(allow_hyphen_values = true)]
-    pub value: String,
+    pub value: ValueArgument,
 
     /// Why it is asked: a purpose that the schema declares.
     #[arg(long)]
@@ -35,7 +35,7 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let value = read_value(args.value)?;
+    let value = read_value(&args.value)?;
     let item = LookupItem { field: args.field.clone(), value: value.into() };
     let request = LookupRequest { items: vec![item], purpose: args.purpose };
     let answer = context.vault().await?.lookup(request).await?.into_inner();

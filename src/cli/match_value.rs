@@ -7,7 +7,7 @@ use strongroom_proto::v1::{MatchItem, MatchRequest};
 
 use super::client::Context;
 use super::output::{CliError, Exit};
-use super::tokenize::read_value;
+use super::tokenize::{ValueArgument, read_value};
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "app";
@@ -26,7 +26,7 @@ pub struct Args {
 
     /// The value. '-' reads standard input, without its last newline; on a terminal it asks, and shows nothing.
     #[arg(allow_hyphen_values = true)]
-    pub value: String,
+    pub value: ValueArgument,
 
     /// Why it is asked: a purpose that the schema declares.
     #[arg(long)]
@@ -39,7 +39,7 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let value = read_value(args.value)?;
+    let value = read_value(&args.value)?;
     let item = MatchItem { token: args.token.clone(), value: value.into(), subject: args.subject };
     let request = MatchRequest { items: vec![item], purpose: args.purpose };
     let answer = context.vault().await?.r#match(request).await?.into_inner();

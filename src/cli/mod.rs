@@ -3,6 +3,7 @@
 //! `client.rs` finds the vault and connects, `output.rs` prints and ends the process; everything else is one command.
 
 mod audit;
+mod batches;
 mod cells;
 mod client;
 mod columns;
@@ -11,6 +12,7 @@ mod demo;
 mod detokenize;
 mod dev;
 mod export;
+mod files;
 mod hardening;
 mod import;
 mod init;
@@ -39,7 +41,9 @@ use output::{CliError, Exit};
 /// record in a tamper-evident ledger, turns a token back into its value.
 #[derive(Debug, Parser)]
 #[command(name = "strongroom", version, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 refused or failed, 2 bad usage, 3 done in part.\nStart here: strongroom dev")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 refused or failed, 2 bad usage, 3 done in part.\nStart here: strongroom dev"
+)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,

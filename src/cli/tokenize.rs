@@ -1,6 +1,9 @@
 //! `strongroom tokenize`: one value in, its token out.
 
+use std::convert::Infallible;
+use std::fmt;
 use std::io::{IsTerminal, Read};
+use std::str::FromStr;
 
 use clap::Args as ClapArgs;
 use serde_json::json;
@@ -8,6 +11,7 @@ use strongroom_proto::v1::{TokenizeItem, TokenizeRequest};
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, OffsetDateTime};
+use zeroize::Zeroizing;
 
 use super::client::Context;
 use super::output::{CliError, Exit, facts, on_terminal};
@@ -30,7 +34,7 @@ pub struct Args {
 
     /// The value. '-' reads standard input, without its last newline; on a terminal it asks, and shows nothing.
     #[arg(allow_hyphen_values = true)]
-    pub value: String,
+    pub value: ValueArgument,
 
     /// Whose value it is: your own id of the person or company.
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
@@ -45,9 +49,27 @@ pub struct Args {
     pub idempotency_key: String,
 }
 
+/// A value on the command line. It has no text of its own in logs.
+#[derive(Clone)]
+pub struct ValueArgument(Zeroizing<String>);
+
+impl FromStr for ValueArgument {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+}
+
+impl fmt::Debug for ValueArgument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ValueArgument(..)")
+    }
+}
+
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let value = read_value(args.value)?;
+    let value = read_value(&args.value)?;
     let item = new_item(&args.field, value, &args.subject, args.expires);
     let request = TokenizeRequest { items: vec![item], idempotency_key: args.idempotency_key };
     let answer = context.vault().await?.tokenize(request).await?.into_inner();
@@ -87,9 +109,9 @@ pub fn new_item(
 }
 
 /// The value of an argument: itself, or for '-' what stands on standard input.
-pub fn read_value(argument: String) -> Result<Vec<u8>, CliError> {
-    if argument != "-" {
-        return Ok(argument.into_bytes());
+pub fn read_value(argument: &ValueArgument) -> Result<Vec<u8>, CliError> {
+    if *argument.0 != "-" {
+        return Ok(argument.0.as_bytes().to_vec());
     }
     let mut input = std::io::stdin().lock();
     if input.is_terminal() {

@@ -14,8 +14,7 @@ use crate::change::{Change, CommitError, Committed, Guard};
 use crate::committer::CommitterState;
 use crate::fact::Fact;
 use crate::lane::Lane;
-use crate::testing::{Disk, clock_at};
-use crate::testing::{OTHER, Rig, TENANT, empty_head, leaf, put, start, stored_lanes, stored_leaves};
+use crate::testing::{Disk, OTHER, Rig, TENANT, clock_at, empty_head, leaf, put, start, stored_lanes, stored_leaves};
 
 /// Sends a change and lets it reach the queue.
 async fn send(rig: &Rig, change: Change) -> JoinHandle<Result<Committed, CommitError>> {
@@ -248,6 +247,25 @@ async fn a_log_opened_later_takes_leaves_and_an_open_one_stays_as_it_is() {
     let committer = start(rig.disk, None, clock_at(1)).await.unwrap();
     committer.add_lane(new, empty_head()).await.unwrap();
     assert_eq!(committer.head(new).unwrap().size, 2);
+}
+
+#[tokio::test]
+async fn a_log_opened_amid_waiting_changes_is_open_for_those_behind_it() {
+    let new = TenantNo(3);
+    let rig = Rig::new().await;
+    rig.disk.shut();
+    let first = send(&rig, rig.change(vec![put(0, 0)], vec![])).await;
+    rig.disk.wait_for_write(1).await;
+    let before = send(&rig, rig.change(vec![], vec![(TENANT, leaf("before"))])).await;
+    let committer = rig.committer.clone();
+    let added = tokio::spawn(async move { committer.add_lane(new, empty_head()).await });
+    yield_now().await;
+    let behind = send(&rig, rig.change(vec![], vec![(new, leaf("behind"))])).await;
+    rig.disk.open();
+    first.await.unwrap().unwrap();
+    before.await.unwrap().unwrap();
+    added.await.unwrap().unwrap();
+    assert_eq!(behind.await.unwrap().unwrap().leaves, [0]);
 }
 
 #[tokio::test]

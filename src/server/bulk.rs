@@ -31,7 +31,7 @@ where
     Answer: Send + 'static,
     Work: Future<Output = Result<Answer, Status>> + Send + 'static,
 {
-    incoming(messages, stage)
+    incoming(messages, stage, IDLE)
         .map(move |message| {
             let work = message.map(&answer);
             async move {
@@ -52,18 +52,19 @@ where
 fn incoming<Message: Send + 'static>(
     messages: impl Stream<Item = Result<Message, Status>> + Send + Unpin + 'static,
     stage: watch::Receiver<Stage>,
+    patience: Duration,
 ) -> impl Stream<Item = Result<Message, Status>> + Send {
     let state = Some((messages, Box::pin(stage::reached(stage, Stage::Closing))));
-    stream::unfold(state, |state| async move {
+    stream::unfold(state, move |state| async move {
         let (mut messages, mut closing) = state?;
         let next = tokio::select! {
             biased;
             () = &mut closing => Err(shutting_down()),
-            next = timeout(IDLE, messages.next()) => match next {
+            next = timeout(patience, messages.next()) => match next {
                 Ok(Some(Ok(message))) => Ok(message),
                 Ok(Some(Err(status))) => Err(errors::mended(status)),
                 Ok(None) => return None,
-                Err(_) => Err(idle()),
+                Err(_) => Err(idle(patience)),
             },
         };
         let state = next.is_ok().then_some((messages, closing));
@@ -79,8 +80,8 @@ fn shutting_down() -> Status {
     .into()
 }
 
-fn idle() -> Status {
-    let message = format!("no message came for {} s: open a new stream when there is more", IDLE.as_secs());
+fn idle(patience: Duration) -> Status {
+    let message = format!("no message came for {} s: open a new stream when there is more", patience.as_secs());
     Refusal::new(Code::DeadlineExceeded, "STREAM_IDLE", message).into()
 }
 
@@ -98,7 +99,7 @@ mod tests {
     async fn a_stream_that_ends_by_itself_ends_without_a_status() {
         let (_open, stage) = watch::channel(Stage::Open);
         let messages = stream::iter([Ok(1), Ok(2)]);
-        let all: Vec<_> = incoming(messages, stage).collect().await;
+        let all: Vec<_> = incoming(messages, stage, IDLE).collect().await;
         assert!(matches!(all[..], [Ok(1), Ok(2)]));
     }
 
@@ -106,7 +107,7 @@ mod tests {
     async fn nothing_is_read_after_a_message_that_cannot_be_decoded() {
         let (_open, stage) = watch::channel(Stage::Open);
         let messages = stream::iter([Ok(1), Err(Status::invalid_argument("not a message")), Ok(2)]);
-        let all: Vec<_> = incoming(messages, stage).collect().await;
+        let all: Vec<_> = incoming(messages, stage, IDLE).collect().await;
         let [Ok(1), Err(status)] = &all[..] else { panic!("one message and one status") };
         assert_eq!(reason(status), "MESSAGE_MALFORMED");
     }
@@ -114,7 +115,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_serving_ends_a_stream_that_goes_on() {
         let (closing, stage) = watch::channel(Stage::Open);
-        let mut messages = Box::pin(incoming(stream::iter([Ok(1)]).chain(stream::pending()), stage));
+        let mut messages = Box::pin(incoming(stream::iter([Ok(1)]).chain(stream::pending()), stage, IDLE));
         assert!(matches!(messages.next().await, Some(Ok(1))));
         closing.send(Stage::Closing).unwrap();
         let Some(Err(status)) = messages.next().await else { panic!("a status") };
@@ -122,10 +123,10 @@ mod tests {
         assert!(messages.next().await.is_none());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_stream_that_brings_nothing_is_ended() {
         let (_open, stage) = watch::channel(Stage::Open);
-        let mut messages = Box::pin(incoming(stream::pending::<Result<u8, Status>>(), stage));
+        let mut messages = Box::pin(incoming(stream::pending::<Result<u8, Status>>(), stage, Duration::ZERO));
         let Some(Err(status)) = messages.next().await else { panic!("a status") };
         assert_eq!(reason(&status), "STREAM_IDLE");
     }

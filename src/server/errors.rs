@@ -74,6 +74,7 @@ impl From<&Error> for Refusal {
     fn from(error: &Error) -> Self {
         let (violations, reason) = match error {
             Error::Invalid(violations) => (violations.clone(), finer(violations)),
+            Error::NotFoundAt(violations) => (violations.clone(), error.reason()),
             _ => (vec![], error.reason()),
         };
         let retry = match error {
@@ -162,7 +163,7 @@ fn code(error: &Error) -> Code {
         Error::Invalid(_) | Error::ViewUnknown { .. } | Error::SubjectRequired | Error::SourceRefused(_) => {
             Code::InvalidArgument
         }
-        Error::NotFound => Code::NotFound,
+        Error::NotFound | Error::NotFoundAt(_) => Code::NotFound,
         Error::Denied { .. } | Error::ViewNotAllowed { .. } | Error::PurposeNotAllowed { .. } => Code::PermissionDenied,
         Error::IdempotencyKeyReused | Error::NoSchema | Error::KeyUnavailable(_) => Code::FailedPrecondition,
         Error::AnswerTooLarge { .. } | Error::TokensExhausted | Error::KeyExhausted { .. } => Code::ResourceExhausted,
@@ -221,6 +222,7 @@ mod tests {
         vec![
             Error::invalid("items[3].value", "luhn", "the check digit does not fit"),
             Error::NotFound,
+            Error::NotFoundAt(vec![Violation::new("items[0].token", "not_found", "no such value")]),
             Error::Denied { action: "tokenize" },
             Error::ViewNotAllowed { allowed: allowed() },
             Error::ViewUnknown { allowed: allowed() },

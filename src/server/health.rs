@@ -28,9 +28,14 @@ pub(crate) async fn follow(health: impl Fn() -> &'static str, reporter: HealthRe
     }
 }
 
-/// Says that nothing is served any more, so that balancers send their callers elsewhere.
+/// Says that nothing is served any more, so that balancers send their callers elsewhere, and ends the streams of those
+/// who watch: they would keep their connections open.
 pub(crate) async fn closing(reporter: &HealthReporter) {
     tell("closing", reporter).await;
+    let mut reporter = reporter.clone();
+    for name in NAMES {
+        reporter.clear_service_status(name).await;
+    }
 }
 
 async fn tell(health: &str, reporter: &HealthReporter) {

@@ -214,6 +214,10 @@ impl Scan {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use strongroom_proto::codec::Codec;
+    use strongroom_proto::v1::{TokenizeRequest, TokenizeResponse};
+    use tonic::Streaming;
+    use tonic::codec::Codec as _;
     use tonic_types::StatusExt;
 
     use super::*;
@@ -255,6 +259,33 @@ mod tests {
         assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
         let longest = [&[0][..], &(MESSAGE_BYTES as u32).to_be_bytes()].concat();
         assert_eq!(Scan::default().read(&longest.into()).unwrap(), MESSAGE_BYTES as u32);
+    }
+
+    /// What a service would get of a request that comes in these pieces.
+    async fn received(pieces: Vec<Vec<u8>>, load: Option<Load>) -> Result<Option<TokenizeRequest>, Status> {
+        let pieces = stream::iter(pieces.into_iter().map(|piece| Ok::<_, Status>(Bytes::from(piece))));
+        let body = guarded(Body::new(AxumBody::from_stream(pieces)), load);
+        let decoder = Codec::<TokenizeResponse, TokenizeRequest>::default().decoder();
+        Streaming::new_request(decoder, body, None, Some(MESSAGE_BYTES)).message().await
+    }
+
+    #[tokio::test]
+    async fn what_is_within_bounds_arrives_as_it_was_sent() {
+        let message = empty_items(100);
+        let pieces = message.chunks(7).map(<[u8]>::to_vec).collect();
+        let request = received(pieces, None).await.unwrap().unwrap();
+        assert_eq!(request.items.len(), 100);
+        assert!(received(vec![], None).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_refusal_keeps_its_reason_on_the_way_to_the_caller() {
+        let status = received(vec![empty_items(FIELDS + 1)], None).await.err().unwrap();
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "ITEMS_INVALID"));
+        assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "items");
+        let full = Load::on(&Arc::new(Semaphore::new(10)));
+        let status = received(vec![empty_items(6)], Some(full)).await.err().unwrap();
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "OVERLOADED"));
     }
 
     #[test]
@@ -312,7 +343,8 @@ mod tests {
             }
             prop_assert_eq!(announced as usize, message.len());
             prop_assert_eq!(scan.fields, fields.len());
-            prop_assert!(matches!(scan.place, Place::Prefix { seen: 0, length: 0 }));
+            let at_a_prefix = matches!(scan.place, Place::Prefix { seen: 0, length: 0 });
+            prop_assert!(at_a_prefix);
         }
 
         #[test]

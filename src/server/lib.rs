@@ -30,6 +30,8 @@ mod stage;
 mod system;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod vault;
 

@@ -40,6 +40,7 @@ pub(crate) struct Listener {
     waiting: JoinSet<Option<Connection>>,
     /// The handshakes, oldest first. May still hold some that are over.
     ages: VecDeque<AbortHandle>,
+    most_waiting: usize,
 }
 
 #[derive(Clone)]
@@ -61,7 +62,7 @@ impl Listener {
     ) -> Self {
         let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         let handshaker = Handshaker { tls: tls.into(), places, directory, stage };
-        Self { socket, handshaker, waiting: JoinSet::new(), ages: VecDeque::new() }
+        Self { socket, handshaker, waiting: JoinSet::new(), ages: VecDeque::new(), most_waiting: HANDSHAKES }
     }
 
     /// The connections, as their handshakes end.
@@ -89,13 +90,13 @@ impl Listener {
         while self.ages.front().is_some_and(AbortHandle::is_finished) {
             self.ages.pop_front();
         }
-        if self.ages.len() >= HANDSHAKES {
+        if self.ages.len() >= self.most_waiting {
             self.ages.retain(|handshake| !handshake.is_finished());
         }
-        if self.ages.len() >= HANDSHAKES
+        if self.ages.len() >= self.most_waiting
             && let Some(oldest) = self.ages.pop_front()
         {
-            tracing::warn!(most = HANDSHAKES, "too many handshakes wait: the oldest is dropped");
+            tracing::warn!(most = self.most_waiting, "too many handshakes wait: the oldest is dropped");
             oldest.abort();
         }
         let handshaker = self.handshaker.clone();
@@ -206,5 +207,131 @@ impl AsyncWrite for Connection {
 
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+    use rustls::pki_types::ServerName;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+    use crate::testing::{Authority, Issued, directory};
+    use crate::tls;
+
+    const APP: &str = "spiffe://bank.example/tenant/retail/app/loan-core";
+
+    /// A listener for clients of one authority, its address, and its stage.
+    async fn listener(authority: &Authority, most: usize) -> (Listener, SocketAddr, watch::Sender<Stage>) {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let (stages, stage) = watch::channel(Stage::Open);
+        let known = directory(&[]);
+        let tls = tls::config(&authority.server_material()).unwrap();
+        (Listener::new(socket, tls, most, Arc::new(move || Arc::clone(&known)), stage), address, stages)
+    }
+
+    type Client = tokio_rustls::client::TlsStream<TcpStream>;
+
+    /// The client's side. In TLS 1.3 it ends before the server has judged the client's certificate.
+    async fn connect(
+        server: &Authority,
+        address: SocketAddr,
+        client: Option<&Issued>,
+        alpn: &[u8],
+    ) -> io::Result<Client> {
+        let config = server.client_config(client, alpn);
+        let socket = TcpStream::connect(address).await?;
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), socket).await
+    }
+
+    /// Whether the server closes the connection, or never lets it begin.
+    async fn is_closed(client: io::Result<Client>) -> bool {
+        match client {
+            Ok(mut client) => !matches!(client.read(&mut [0; 1]).await, Ok(1..)),
+            Err(_) => true,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_with_a_certificate_is_connected() {
+        let authority = Authority::new();
+        let app = authority.client(&[APP]);
+        let (listener, address, _stages) = listener(&authority, 1).await;
+        let mut connections = Box::pin(listener.connections());
+        let (client, connection) = tokio::join!(connect(&authority, address, Some(&app), ALPN), connections.next());
+        let (mut client, Ok(mut connection)) = (client.unwrap(), connection.unwrap());
+        client.write_all(b"hello").await.unwrap();
+        let mut read = [0; 5];
+        connection.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"hello");
+        let caller = connection.connect_info().caller(&directory(&[]), identity::now()).unwrap();
+        assert_eq!(&*caller.principal.name, "app/loan-core");
+        assert_eq!(*caller.client, *client.get_ref().0.local_addr().unwrap().to_string());
+    }
+
+    #[tokio::test]
+    async fn nobody_else_is_connected() {
+        let authority = Authority::new();
+        let (mut listener, address, _stages) = listener(&authority, 9).await;
+        let app = authority.client(&[APP]);
+        let foreign = Authority::new().client(&[APP]);
+        let expired = authority.expired_client(APP);
+        let attempts: [(&str, Option<&Issued>, &[u8]); 5] = [
+            ("no certificate", None, ALPN),
+            ("a certificate of another authority", Some(&foreign), ALPN),
+            ("an expired certificate", Some(&expired), ALPN),
+            ("no HTTP/2", Some(&app), b"http/1.1"),
+            ("no protocol at all", Some(&app), b""),
+        ];
+        for (what, client, alpn) in attempts {
+            let attempt = async { is_closed(connect(&authority, address, client, alpn).await).await };
+            tokio::select! {
+                closed = attempt => assert!(closed, "{what}"),
+                _ = listener.next() => panic!("connected with {what}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn more_connections_than_configured_are_closed() {
+        let authority = Authority::new();
+        let app = authority.client(&[APP]);
+        let (mut listener, address, _stages) = listener(&authority, 1).await;
+        let (_first_client, first) = tokio::join!(connect(&authority, address, Some(&app), ALPN), listener.next());
+        let attempt = async { is_closed(connect(&authority, address, Some(&app), ALPN).await).await };
+        tokio::select! {
+            closed = attempt => assert!(closed),
+            _ = listener.next() => panic!("a second connection"),
+        }
+        drop(first);
+        let (again, _second) = tokio::join!(connect(&authority, address, Some(&app), ALPN), listener.next());
+        assert!(again.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_oldest_of_too_many_handshakes_gives_way() {
+        let authority = Authority::new();
+        let app = authority.client(&[APP]);
+        let (mut listener, address, _stages) = listener(&authority, 9).await;
+        listener.most_waiting = 1;
+        // A stranger that connects and says nothing.
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        let (client, _connection) = tokio::join!(connect(&authority, address, Some(&app), ALPN), listener.next());
+        assert!(client.is_ok());
+        assert!(!matches!(silent.read(&mut [0; 1]).await, Ok(1..)));
+    }
+
+    #[tokio::test]
+    async fn a_connection_breaks_when_serving_has_ended() {
+        let authority = Authority::new();
+        let app = authority.client(&[APP]);
+        let (mut listener, address, stages) = listener(&authority, 1).await;
+        let (_client, mut connection) = tokio::join!(connect(&authority, address, Some(&app), ALPN), listener.next());
+        let mut byte = [0];
+        let (read, _) = tokio::join!(connection.read(&mut byte), async { stages.send_replace(Stage::Ended) });
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
     }
 }

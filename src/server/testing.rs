@@ -7,6 +7,8 @@ use rcgen::{
     PublicKeyData, SanType, date_time_ymd,
 };
 use ring::digest;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use strongroom_access::Directory;
 use strongroom_ids::TenantNo;
 use zeroize::Zeroizing;
@@ -70,6 +72,25 @@ impl Authority {
             key_pem: Zeroizing::new(issued.key.serialize_pem().into_bytes()),
             client_ca_pem: self.pem().into_bytes(),
         }
+    }
+
+    /// TLS as a client of this authority's server does it.
+    pub fn client_config(&self, client: Option<&Issued>, alpn: &[u8]) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match client {
+            None => config.with_no_client_auth(),
+            Some(issued) => {
+                let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(issued.key.serialize_der()));
+                config.with_client_auth_cert(vec![issued.certificate.der().clone()], key).unwrap()
+            }
+        };
+        config.alpn_protocols = if alpn.is_empty() { vec![] } else { vec![alpn.to_vec()] };
+        config
     }
 
     fn issue(&self, params: CertificateParams) -> Issued {

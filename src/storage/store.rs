@@ -108,9 +108,9 @@ pub type Entry = (Bytes, Bytes);
 
 /// Ordered keys with one durable, atomic write.
 ///
-/// Implementations: `strongroom_rocksdb::RocksStore`, the embedded default; [`crate::faulty::FaultyStore`], which
-/// injects faults into any other. No iterator leaves a store: a scan brings pages. Nothing else may be used to
-/// reach what is stored.
+/// Implementations: `strongroom_rocksdb::RocksStore`, the embedded default; [`crate::memory::MemoryStore`], for tests;
+/// [`crate::faulty::FaultyStore`], which injects faults into any other. [`crate::suite`] runs over all of them. No
+/// iterator leaves a store: a scan brings pages. Nothing else may be used to reach what is stored.
 pub trait Store: Send + Sync + 'static {
     /// A view of the store at one moment, for long exports and verification.
     type Snapshot: Snapshot;
@@ -134,9 +134,9 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a range of one family and sees that no file keeps it.
     fn purge(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Applies all mutations or none, and returns when they are on stable storage. An embedded store does the work
-    /// on the calling thread, so the committer calls it from a thread of its own. After an error nobody knows
-    /// whether the mutations are stored: [`Store::reopen`] first.
+    /// Applies all mutations or none, in their order, and returns when they are on stable storage. An embedded store
+    /// does the work on the calling thread, so the committer calls it from a thread of its own. After an error nobody
+    /// knows whether the mutations are stored: [`Store::reopen`] first.
     fn write(&self, batch: Vec<Mutation>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Closes the store and opens it again, so that what it answers is what is on disk.

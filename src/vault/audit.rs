@@ -93,7 +93,9 @@ impl<S: Store> Road<'_, S> {
             "" => Ok(()),
             own if own == self.tenant.name => Ok(()),
             "system" => Err(Error::Denied { action: self.action.as_str() }),
-            _ => Err(Error::invalid("log", "log_unknown", "empty for your tenant's own log, or `system` for operators")),
+            _ => {
+                Err(Error::invalid("log", "log_unknown", "empty for your tenant's own log, or `system` for operators"))
+            }
         }
     }
 }

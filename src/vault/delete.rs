@@ -53,7 +53,11 @@ impl<S: Store> Attempt<S> for Delete {
                 let gone = row != RowId(0);
                 prepared.answer.results.push(if gone { Ok(()) } else { Err(Error::NotFound) });
                 let row = gone.then_some(row);
-                prepared.items.push(Item { row, outcome: if gone { "repeated" } else { "NOT_FOUND" }, ..Item::default() });
+                prepared.items.push(Item {
+                    row,
+                    outcome: if gone { "repeated" } else { "NOT_FOUND" },
+                    ..Item::default()
+                });
             }
             return Ok(prepared);
         }
@@ -139,7 +143,9 @@ async fn remove<S: Store>(
     let Some(holder) = road.holder(found, &item.subject, named, &mut prepared.guards).await? else {
         return Ok(Err(Refusal { error: Error::NotFound, item: found.item("NOT_A_HOLDER") }));
     };
-    prepared.guards.push(strongroom_commit::Guard::Unchanged(strongroom_commit::Fact::row(road.tenant.number, found.id)));
+    prepared
+        .guards
+        .push(strongroom_commit::Guard::Unchanged(strongroom_commit::Fact::row(road.tenant.number, found.id)));
     let holders = road.holders(found, prepared).await?;
     if !holders.contains(&holder) {
         // Subjects hold it, and nobody was named: whose hold should end?

@@ -148,6 +148,7 @@ impl Detokenize {
 fn release<S: Store>(road: &Road<'_, S>, found: &Found, view: &str) -> Result<Released, Error> {
     let value = road.open(found, Sealed::Value)?;
     let view = found.field.view(view).ok_or(Error::Internal("a view vanished"))?;
-    let mut shown = view.apply(value.as_bytes()).map_err(|_| Error::DataLoss("a value that its own view can't show"))?;
+    let mut shown =
+        view.apply(value.as_bytes()).map_err(|_| Error::DataLoss("a value that its own view can't show"))?;
     Ok(Released { value: Plaintext::new(std::mem::take(&mut *shown)), field: Arc::clone(&found.field.full_name) })
 }

@@ -104,7 +104,9 @@ pub enum Error {
         retry_after: Duration,
     },
     /// The write failed; whether it was stored is unknown.
-    #[error("the write failed and whether it was stored is unknown; nothing was released: retry with the idempotency key")]
+    #[error(
+        "the write failed and whether it was stored is unknown; nothing was released: retry with the idempotency key"
+    )]
     Unknown,
     /// The store is being reopened after a failed write.
     #[error("the store is recovering from a failed write: try again after a moment")]

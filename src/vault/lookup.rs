@@ -134,7 +134,9 @@ impl Lookup {
             IndexKind::DeterministicSubject => {
                 place::deterministic_subject_prefix(tenant, field.number, entry.version, &entry.mac)
             }
-            IndexKind::DeterministicTenant => place::deterministic_tenant(tenant, field.number, entry.version, &entry.mac),
+            IndexKind::DeterministicTenant => {
+                place::deterministic_tenant(tenant, field.number, entry.version, &entry.mac)
+            }
             _ => place::value_index_prefix(tenant, field.number, entry.version, &entry.mac),
         };
         let range = Range { to: place::prefix_end(&prefix), from: prefix, limit: most + 1 };

@@ -114,6 +114,7 @@ fn compare<S: Store>(
         Err(broken) => return Ok(Err(Error::invalid(format!("items[{index}].value"), broken.rule, broken.message))),
     };
     let stored = road.open(found, Sealed::Value)?;
-    let stored = found.field.normalise(stored.as_bytes()).map_err(|_| Error::DataLoss("a value without a normal form"))?;
+    let stored =
+        found.field.normalise(stored.as_bytes()).map_err(|_| Error::DataLoss("a value without a normal form"))?;
     Ok(Ok(bool::from(asked.ct_eq(&stored))))
 }

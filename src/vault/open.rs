@@ -40,13 +40,19 @@ const FACTS: usize = 1 << 20;
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// The store holds no vault.
-    #[error("the data folder holds no finished vault: remove it and make one with `strongroom init`, or restore a backup")]
+    #[error(
+        "the data folder holds no finished vault: remove it and make one with `strongroom init`, or restore a backup"
+    )]
     NoVault,
     /// The store was written by a newer version.
-    #[error("the data folder has format {0}, which this version does not know: use the version that wrote it, or a newer one")]
+    #[error(
+        "the data folder has format {0}, which this version does not know: use the version that wrote it, or a newer one"
+    )]
     UnknownFormat(u16),
     /// Store and keystore belong to two vaults.
-    #[error("the data folder belongs to vault {data} and the keystore to vault {keystore}: put the two together that belong together")]
+    #[error(
+        "the data folder belongs to vault {data} and the keystore to vault {keystore}: put the two together that belong together"
+    )]
     TwoVaults {
         /// The store's vault.
         data: VaultId,
@@ -54,7 +60,9 @@ pub enum OpenError {
         keystore: VaultId,
     },
     /// The keystore lacks keys that the data needs.
-    #[error("the keystore does not hold the keys that the data needs ({0}): it is older than the data; put the newest copy back")]
+    #[error(
+        "the keystore does not hold the keys that the data needs ({0}): it is older than the data; put the newest copy back"
+    )]
     KeystoreBehind(Error),
     /// The store is behind its head file, or another.
     #[error(transparent)]
@@ -128,9 +136,9 @@ pub async fn create<S: Store>(new: NewVault<S>) -> Result<(), OpenError> {
         mutations.push(put(place::policy(tenant.number), policy));
         mutations.push(put(place::tenant(tenant.number), tenant.encode()));
     }
-    let lanes = tenants.iter().map(|(tenant, _)| {
-        (tenant.number, LaneHead { incarnation: 1, size: 0, time: 0, frontier: vec![] })
-    });
+    let lanes = tenants
+        .iter()
+        .map(|(tenant, _)| (tenant.number, LaneHead { incarnation: 1, size: 0, time: 0, frontier: vec![] }));
     let system = tenants.first().map(|(tenant, _)| tenant.id).ok_or(OpenError::TenantName)?;
     let keystore = Arc::new(new.keystore);
     let start = Start {
@@ -216,12 +224,7 @@ fn first_leaf(
     Ok(leaf::prepare(&header, std::iter::empty()).into_iter().map(|leaf| (tenant.number, leaf)).collect())
 }
 
-fn head_file(
-    path: PathBuf,
-    vault: VaultId,
-    system: TenantId,
-    keystore: &Keystore,
-) -> Result<HeadFile, KeyError> {
+fn head_file(path: PathBuf, vault: VaultId, system: TenantId, keystore: &Keystore) -> Result<HeadFile, KeyError> {
     let key = keystore.ledger_key(system)?;
     let public = key.public_key();
     Ok(HeadFile::new(path, vault, public, Arc::new(move |text| key.sign(text))))
@@ -271,10 +274,11 @@ impl<S: Store> Vault<S> {
         let mut tenants = HashMap::with_capacity(rows.len());
         for (tenant, (_, lane)) in rows.into_iter().zip(&lanes) {
             let number = tenant.number;
-            let tenant = Tenant::load(tenant, lane.incarnation, &store, &keystore).await.map_err(|error| match error {
-                Error::KeyUnavailable(_) => OpenError::KeystoreBehind(error),
-                other => OpenError::Vault(other),
-            })?;
+            let tenant =
+                Tenant::load(tenant, lane.incarnation, &store, &keystore).await.map_err(|error| match error {
+                    Error::KeyUnavailable(_) => OpenError::KeystoreBehind(error),
+                    other => OpenError::Vault(other),
+                })?;
             tenants.insert(number, tenant);
         }
         let store = Arc::new(store);

@@ -103,7 +103,11 @@ pub(crate) fn malformed(limits: &Limits, index: usize, token: &str) -> Option<Vi
     limits.token(index, token, &mut wrong);
     if wrong.is_empty() && strongroom_schema::token::Token::parse(token).is_err() {
         let path = format!("items[{index}].token");
-        wrong.push(Violation::new(path, "token_malformed", "this has not the form of a token: look for missing or changed characters"));
+        wrong.push(Violation::new(
+            path,
+            "token_malformed",
+            "this has not the form of a token: look for missing or changed characters",
+        ));
     }
     wrong.pop()
 }

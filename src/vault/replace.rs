@@ -221,5 +221,9 @@ pub(crate) fn repeated(index: usize) -> Violation {
 }
 
 fn not_found_at(index: usize) -> Violation {
-    Violation::new(format!("items[{index}].token"), "not_found", "no value that you may know of stands behind this token")
+    Violation::new(
+        format!("items[{index}].token"),
+        "not_found",
+        "no value that you may know of stands behind this token",
+    )
 }

@@ -10,8 +10,8 @@ use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{DekVersion, KeyringNo, RowId, SubjectHandle};
 use strongroom_keys::{Dek, DekOwner, DekPlace};
 use strongroom_ledger::Timestamp;
-use strongroom_schema::token::{ParsedToken, Token};
 use strongroom_schema::Field;
+use strongroom_schema::token::{ParsedToken, Token};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{RowDek, SubjectRecord, SubjectState, ValueRow};
 use strongroom_storage::{Family, Store};
@@ -69,11 +69,7 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// The second level: subjects' records, and the DEKs of values without one.
-    async fn follow(
-        &self,
-        rows: Vec<Option<(RowId, ValueRow)>>,
-        targets: &[Target],
-    ) -> Result<Vec<Resolved>, Error> {
+    async fn follow(&self, rows: Vec<Option<(RowId, ValueRow)>>, targets: &[Target]) -> Result<Vec<Resolved>, Error> {
         let mut handles: Vec<SubjectHandle> = Vec::new();
         let mut lonely: Vec<RowId> = Vec::new();
         for (index, row) in rows.iter().enumerate() {

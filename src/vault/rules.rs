@@ -284,17 +284,20 @@ impl<S: Store> Attempt<S> for Explain {
         let role: Role = self.role.parse().map_err(|_| {
             unknown("role", "role_unknown", "the roles are app, rotator, auditor, privacy, officer, operator")
         })?;
-        let action: Action =
-            self.action.parse().map_err(|_| unknown("action", "action_unknown", "no such action: tokenize, detokenize, ..."))?;
+        let action: Action = self
+            .action
+            .parse()
+            .map_err(|_| unknown("action", "action_unknown", "no such action: tokenize, detokenize, ..."))?;
         let name = if self.name.is_empty() { "anyone" } else { &self.name };
-        let principal = Principal {
-            tenant: road.tenant.number,
-            name: format!("{}/{name}", role.as_str()).into(),
-            role,
-        };
+        let principal =
+            Principal { tenant: road.tenant.number, name: format!("{}/{name}", role.as_str()).into(), role };
         let field = match self.field.is_empty() {
             true => None,
-            false => Some(road.schema.field(&self.field).ok_or_else(|| unknown("field", "field_unknown", "no such field in the schema"))?),
+            false => Some(
+                road.schema
+                    .field(&self.field)
+                    .ok_or_else(|| unknown("field", "field_unknown", "no such field in the schema"))?,
+            ),
         };
         let given = |text: &'_ str| (!text.is_empty()).then_some(text.to_owned());
         let (view, purpose) = (given(&self.view), given(&self.purpose));
@@ -304,9 +307,11 @@ impl<S: Store> Attempt<S> for Explain {
                 None => Resource::Vault,
                 Some(field) => {
                     let consent = purpose.is_some_and(|name| road.rests_on_consent(name));
-                    context = context
-                        .class(field.class.as_str())
-                        .consent(if consent { Consent::Absent } else { Consent::NotNeeded });
+                    context = context.class(field.class.as_str()).consent(if consent {
+                        Consent::Absent
+                    } else {
+                        Consent::NotNeeded
+                    });
                     Resource::Field {
                         name: &field.name,
                         collection: &field.collection,

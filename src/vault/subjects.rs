@@ -182,11 +182,6 @@ impl Subjects {
         self.places.get(id).map_or(SubjectHandle::NONE, |place| self.list[*place].record.handle)
     }
 
-    /// Whether the subject is made by this request, so that nothing of it can be stored yet.
-    pub fn is_fresh(&self, id: &str) -> bool {
-        self.places.get(id).is_some_and(|place| self.list[*place].fresh)
-    }
-
     /// How many DEKs of a keyring would have to be made for these subjects.
     pub fn missing_deks<'i>(&self, wanted: impl Iterator<Item = (&'i str, KeyringNo)>) -> HashMap<KeyringNo, usize> {
         let mut seen = std::collections::HashSet::new();

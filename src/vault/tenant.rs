@@ -115,20 +115,12 @@ impl Tenant {
     }
 
     /// Row ids that nobody had and nobody will have.
-    pub async fn row_ids<S: Store>(
-        &self,
-        vault: &Vault<S>,
-        count: usize,
-    ) -> Result<Numbers, Error> {
+    pub async fn row_ids<S: Store>(&self, vault: &Vault<S>, count: usize) -> Result<Numbers, Error> {
         Ok(self.rows.take(&vault.committer, &*vault.store, count).await?)
     }
 
     /// Subject handles that nobody had and nobody will have.
-    pub async fn subject_handles<S: Store>(
-        &self,
-        vault: &Vault<S>,
-        count: usize,
-    ) -> Result<Numbers, Error> {
+    pub async fn subject_handles<S: Store>(&self, vault: &Vault<S>, count: usize) -> Result<Numbers, Error> {
         Ok(self.subjects.take(&vault.committer, &*vault.store, count).await?)
     }
 
@@ -155,7 +147,11 @@ impl Tenant {
 }
 
 /// The key versions that a writing request uses: the token key's and the KEK's of each keyring.
-pub(crate) fn key_versions(tenant: TenantId, schema: &Schema, keystore: &Keystore) -> Result<Vec<(String, u32)>, Error> {
+pub(crate) fn key_versions(
+    tenant: TenantId,
+    schema: &Schema,
+    keystore: &Keystore,
+) -> Result<Vec<(String, u32)>, Error> {
     let mut versions = vec![("token".to_owned(), keystore.token_key(tenant)?.version().0)];
     for keyring in std::iter::once(KeyringNo(0)).chain(schema.keyrings()) {
         versions.push((format!("kek/{keyring}"), keystore.kek(tenant, keyring)?.version().0));
@@ -181,7 +177,8 @@ async fn load_rules<S: Store>(
         keystore.index_key(id, IndexName::Field(field.number))?;
     }
     let key_versions = key_versions(id, &schema, keystore)?;
-    let bytes = store.get(Family::Meta, place::policy(number)).await?.ok_or(Error::DataLoss("a tenant without policy"))?;
+    let bytes =
+        store.get(Family::Meta, place::policy(number)).await?.ok_or(Error::DataLoss("a tenant without policy"))?;
     let policy = Source::decode(&bytes)?;
     let policies = Policies::compile(&policy.body).map_err(|_| Error::DataLoss("a policy"))?;
     Ok((Rules { schema: Arc::new(schema), policy, key_versions }, policies))

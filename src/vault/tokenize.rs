@@ -86,8 +86,16 @@ impl<S: Store> Attempt<S> for Tokenize {
                 }
                 None => {
                     let id = RowId(ids.next().ok_or(Error::Internal("fewer row ids than asked for"))?);
-                    let (token, leaf) =
-                        self.store(road, index, field, id, &mut subjects, shaped.remove(&index), &mut dice, &mut prepared)?;
+                    let (token, leaf) = self.store(
+                        road,
+                        index,
+                        field,
+                        id,
+                        &mut subjects,
+                        shaped.remove(&index),
+                        &mut dice,
+                        &mut prepared,
+                    )?;
                     wanted[index].remember(&mut known, id, &token);
                     (id, token, leaf)
                 }
@@ -154,9 +162,9 @@ impl Tokenize {
         let mut items = Vec::new();
         for (item, field) in self.items.iter().zip(fields) {
             let foreign = !item.token.is_empty();
-            let allowed = *decided.entry((field.number.0, foreign)).or_insert_with(|| {
-                road.decide(field, None).allowed && (!foreign || road.decide_import(field).allowed)
-            });
+            let allowed = *decided
+                .entry((field.number.0, foreign))
+                .or_insert_with(|| road.decide(field, None).allowed && (!foreign || road.decide_import(field).allowed));
             if !allowed {
                 items.push(Item { field: Some(Arc::clone(&field.full_name)), outcome: "DENIED", ..Item::default() });
             }
@@ -322,7 +330,8 @@ impl Tokenize {
         prepared: &mut Prepared<Vec<String>>,
     ) -> Result<(String, Item), Error> {
         let item = &self.items[index];
-        let of_subject = if has_subject(item, field) { road.dek_of(subjects, &item.subject, field.keyring)? } else { None };
+        let of_subject =
+            if has_subject(item, field) { road.dek_of(subjects, &item.subject, field.keyring)? } else { None };
         let named = match of_subject {
             Some(named) => named,
             None => {
@@ -374,8 +383,9 @@ fn bad_foreign_token(
     match Token::parse(token) {
         Ok(ParsedToken::Shaped(_)) if seen.insert(token.to_owned()) => None,
         Ok(ParsedToken::Shaped(_)) => Some(("token_taken", "two items of the request bring the same token")),
-        Ok(ParsedToken::Opaque { .. }) => Some(("token_opaque", "a token of the vault's own form can't be brought from elsewhere")),
+        Ok(ParsedToken::Opaque { .. }) => {
+            Some(("token_opaque", "a token of the vault's own form can't be brought from elsewhere"))
+        }
         Err(_) => Some(("token_malformed", "a token is 1 to 256 printable characters")),
     }
 }
-

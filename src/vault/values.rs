@@ -120,7 +120,11 @@ impl<S: Store> Road<'_, S> {
     /// Keeps the wrapped DEK of a value without subject beside its row.
     pub fn write_own_dek<A>(&self, id: RowId, wrapped: WrappedDek, prepared: &mut Prepared<A>) {
         let key = place::row_dek(self.tenant.number, id);
-        prepared.mutations.push(Mutation::Put(Family::RowDeks, key, strongroom_storage::rows::RowDek::from(wrapped).encode()));
+        prepared.mutations.push(Mutation::Put(
+            Family::RowDeks,
+            key,
+            strongroom_storage::rows::RowDek::from(wrapped).encode(),
+        ));
     }
 
     /// Removes a value: its row, its DEK if it has one of its own, and the entries that lead to it. The entries that
@@ -266,7 +270,9 @@ pub(crate) fn index_fact(
     subject: SubjectHandle,
 ) -> Fact {
     match entry.kind {
-        IndexKind::Value => Fact::index(tenant, &place::value_index_prefix(tenant, field.number, entry.version, &entry.mac)),
+        IndexKind::Value => {
+            Fact::index(tenant, &place::value_index_prefix(tenant, field.number, entry.version, &entry.mac))
+        }
         _ => Fact::index(tenant, &entry_key(tenant, field, entry, subject, RowId(0))),
     }
 }

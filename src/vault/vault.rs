@@ -1,8 +1,8 @@
 //! The vault: what all requests share, and one method for each of them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use strongroom_access::Directory;
 use strongroom_commit::{Committer, CommitterState};

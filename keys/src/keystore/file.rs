@@ -78,7 +78,8 @@ impl FileKeys {
     /// The whole file. Puts the records into their order.
     pub fn encode(&self, number: u64, records: &mut [Record]) -> Result<Vec<u8>, KeyError> {
         records.sort_by_key(Record::order);
-        let full = KeyError::Exhausted("it holds as many keys as fit: destroy versions that nothing depends on");
+        let full =
+            KeyError::Exhausted("the keystore holds as many keys as fit; destroy versions that nothing depends on");
         let length = records.len().saturating_mul(ENTRY).saturating_add(HEAD + 2 * SUM);
         let count = u32::try_from(records.len()).ok().filter(|_| length <= LIMIT).ok_or(full)?;
         let mut bytes = Vec::with_capacity(length);

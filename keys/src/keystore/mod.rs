@@ -154,7 +154,9 @@ impl Keystore {
 
     /// Writes the next file, then gives out its keys.
     fn replace(&self, current: &Table, keys: HashMap<KeyName, Vec<Entry>>) -> Result<(), KeyError> {
-        let number = current.number.checked_add(1).ok_or(KeyError::Exhausted("its number is at its end"))?;
+        let number = current.number.checked_add(1).ok_or(KeyError::Exhausted(
+            "the keystore cannot be replaced more often; restore it from a copy into a new one",
+        ))?;
         let mut records: Vec<Record> = keys.values().flatten().map(|entry| entry.record.clone()).collect();
         let bytes = self.own.encode(number, &mut records)?;
         let dir = disk::lock(&self.dir)?;

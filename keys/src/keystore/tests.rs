@@ -1,6 +1,7 @@
 //! The keystore as its users see it: made, opened, extended, damaged.
 
 use std::fs;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use ring::digest;
@@ -272,15 +273,20 @@ fn a_changed_byte_anywhere_keeps_the_keystore_shut() {
     }
 }
 
+/// A file with all keys of one tenant, and the root key that opens it.
+static FILE_AND_ROOT: LazyLock<(Vec<u8>, RootKey)> = LazyLock::new(|| {
+    let (temp, root, _store) = filled();
+    (fs::read(temp.path().join("keys")).unwrap(), root)
+});
+
 proptest! {
     #[test]
-    fn a_torn_or_arbitrary_file_never_opens(cut in 0..700usize, noise: Vec<u8>) {
-        let (temp, root, _store) = filled();
-        let good = fs::read(temp.path().join("keys")).unwrap();
-        let torn = &good[..cut.min(good.len() - 1)];
+    fn a_torn_or_arbitrary_file_never_opens(cut: prop::sample::Index, noise: Vec<u8>) {
+        let (good, root) = &*FILE_AND_ROOT;
+        let torn = &good[..cut.index(good.len())];
         for bytes in [torn, &noise, &[torn, &noise].concat()] {
-            let opened = Keystore::from_bytes(temp.path(), &root, bytes);
-            prop_assert!(opened.is_err());
+            let opened = Keystore::from_bytes(Path::new(""), root, bytes);
+            prop_assert!(opened.is_err() || bytes == good);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::timestamp::Timestamp;
 #[derive(Debug, Error)]
 #[error("{fault}{}", holds(*.proven))]
 pub struct VerifyError {
-    /// So many leaves, from 0, are those that an older checkpoint counts, unchanged.
+    /// So many leaves, from 0, are those that a checkpoint counts, unchanged.
     pub proven: u64,
     /// What is wrong, and where.
     pub fault: Fault,
@@ -20,8 +20,8 @@ pub struct VerifyError {
 fn holds(proven: u64) -> String {
     match proven {
         0 => String::new(),
-        1 => "; leaf 0 is as an older checkpoint has it".to_owned(),
-        _ => format!("; leaves 0 to {} are as an older checkpoint has them", proven - 1),
+        1 => "; leaf 0 is as a checkpoint has it".to_owned(),
+        _ => format!("; leaves 0 to {} are as a checkpoint has them", proven - 1),
     }
 }
 

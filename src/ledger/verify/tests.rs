@@ -135,7 +135,7 @@ fn older_checkpoints_narrow_the_place_of_changed_content() {
     let export = tampered(&log, |lines| lines[4] = lines[4].replace("loan-core", "loan-c0re"));
     let error = log.verify_since(&export, &[9, 2, 6, 4]).unwrap_err();
     assert!(matches!(error, VerifyError { proven: 4, fault: Fault::Root { from: 4, to: 6 } }), "{error}");
-    assert!(error.to_string().ends_with("; leaves 0 to 3 are as an older checkpoint has them"), "{error}");
+    assert!(error.to_string().ends_with("; leaves 0 to 3 are as a checkpoint has them"), "{error}");
 }
 
 #[test]

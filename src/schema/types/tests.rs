@@ -186,17 +186,19 @@ proptest! {
     fn one_wrong_digit_is_noticed((kind, value) in checked(), place: prop::sample::Index, by in 1u8..10) {
         let mut bytes = value.into_bytes();
         let place = place.index(bytes.len());
-        prop_assume!(bytes[place].is_ascii_digit());
-        bytes[place] = b'0' + (bytes[place] - b'0' + by) % 10;
-        prop_assert!(kind.check(&bytes).is_err());
+        if bytes[place].is_ascii_digit() {
+            bytes[place] = b'0' + (bytes[place] - b'0' + by) % 10;
+            prop_assert!(kind.check(&bytes).is_err());
+        }
     }
 
     #[test]
     fn two_neighbours_changed_over_are_noticed_in_an_identity_number(value in china::id_card(), place in 0usize..17) {
         let mut bytes = value.into_bytes();
-        prop_assume!(bytes[place] != bytes[place + 1]);
-        bytes.swap(place, place + 1);
-        prop_assert!(FieldType::CnIdCard.check(&bytes).is_err());
+        if bytes[place] != bytes[place + 1] {
+            bytes.swap(place, place + 1);
+            prop_assert!(FieldType::CnIdCard.check(&bytes).is_err());
+        }
     }
 
     #[test]

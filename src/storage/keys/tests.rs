@@ -1,0 +1,160 @@
+//! What must hold for keys: order, walls between tenants and kinds, and strict parsers.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+const T: TenantNo = TenantNo(7);
+
+fn within(key: &[u8], range: &(Vec<u8>, Vec<u8>)) -> bool {
+    key >= range.0.as_slice() && (range.1.is_empty() || key < range.1.as_slice())
+}
+
+/// One key of each kind in `Meta`.
+fn meta_keys(tenant: TenantNo) -> Vec<Vec<u8>> {
+    vec![
+        vault(),
+        super::tenant(tenant),
+        principals(),
+        lane(tenant, 0),
+        schema(tenant),
+        policy(tenant),
+        counter(tenant, Counter::RowIds),
+        counter(tenant, Counter::SubjectHandles),
+        counter(tenant, Counter::Seals(KeyringNo(1), KeyVersion(1))),
+        dek_mark(tenant, SubjectHandle(1), KeyringNo(1)),
+    ]
+}
+
+/// One key of each kind in `Index`.
+fn index_keys(tenant: TenantNo, n: u8) -> Vec<Vec<u8>> {
+    let (field, version, mac) = (FieldNo(n.into()), KeyVersion(1), [n; 32]);
+    vec![
+        value_index(tenant, field, version, &mac, RowId(1)),
+        deterministic_subject(tenant, field, version, &mac, SubjectHandle(1)),
+        deterministic_tenant(tenant, field, version, &mac),
+        subject_id(tenant, version, &mac),
+        token(tenant, version, &mac),
+    ]
+}
+
+#[test]
+fn no_two_places_of_a_family_have_one_key() {
+    for mut all in [
+        [meta_keys(T), meta_keys(TenantNo(8))].concat(),
+        [index_keys(T, 1), index_keys(T, 2), index_keys(TenantNo(8), 1)].concat(),
+    ] {
+        all.sort();
+        all.dedup_by_key(|key| key.clone());
+        // The vault's row and the principals are the same for all tenants.
+        assert!(all.len() == 18 || all.len() == 15, "{}", all.len());
+        for pair in all.windows(2) {
+            assert!(!pair[1].starts_with(&pair[0]), "a key begins another");
+        }
+    }
+}
+
+#[test]
+fn the_end_of_a_prefix_carries_and_may_be_the_end_of_all() {
+    assert_eq!(prefix_end(&[1, 2]), [1, 3]);
+    assert_eq!(prefix_end(&[1, 0xff, 0xff]), [2]);
+    assert_eq!(prefix_end(&[0xff, 0xff]), [0_u8; 0]);
+    assert_eq!(prefix_end(&[]), [0_u8; 0]);
+}
+
+#[test]
+fn the_last_tenant_has_ranges_too() {
+    let last = TenantNo(u32::MAX);
+    assert!(within(&idempotency(last, &[0xff; 32]), &idempotency_range(last)));
+    assert!(within(&holder(last, RowId(u64::MAX), SubjectHandle(u64::MAX)), &holders_range(last, RowId(u64::MAX))));
+    assert!(within(&super::tenant(last), &tenants_range()));
+}
+
+proptest! {
+    #[test]
+    fn keys_order_as_their_numbers(a in any::<(u32, u64)>(), b in any::<(u32, u64)>()) {
+        let key = |(tenant, row): (u32, u64)| row_key(tenant, row);
+        prop_assert_eq!(key(a).cmp(&key(b)), a.cmp(&b));
+        let key = |(tenant, index): (u32, u64)| leaf(TenantNo(tenant), index);
+        prop_assert_eq!(key(a).cmp(&key(b)), a.cmp(&b));
+    }
+
+    #[test]
+    fn a_range_holds_its_own_and_nothing_else(
+        tenants in any::<(u32, u32)>(), owners in any::<(u64, u64)>(), member in any::<u64>(),
+    ) {
+        let same = tenants.0 == tenants.1 && owners.0 == owners.1;
+        let range = subject_rows_range(TenantNo(tenants.0), SubjectHandle(owners.0));
+        let key = subject_row(TenantNo(tenants.1), SubjectHandle(owners.1), RowId(member));
+        prop_assert_eq!(within(&key, &range), same);
+        let range = holders_range(TenantNo(tenants.0), RowId(owners.0));
+        let key = holder(TenantNo(tenants.1), RowId(owners.1), SubjectHandle(member));
+        prop_assert_eq!(within(&key, &range), same);
+        let range = idempotency_range(TenantNo(tenants.0));
+        prop_assert_eq!(within(&idempotency(TenantNo(tenants.1), &[9; 32]), &range), tenants.0 == tenants.1);
+        let range = leaves_range(TenantNo(tenants.0), owners.0, owners.1);
+        let inside = tenants.0 == tenants.1 && (owners.0..owners.1).contains(&member);
+        prop_assert_eq!(within(&leaf(TenantNo(tenants.1), member), &range), inside);
+    }
+
+    #[test]
+    fn a_value_index_prefix_leads_to_rows_of_that_value_only(
+        a in any::<(u32, u32, u32, [u8; 32])>(), b in any::<(u32, u32, u32, [u8; 32])>(), row in any::<u64>(),
+    ) {
+        let of = |x: &(u32, u32, u32, [u8; 32])| (TenantNo(x.0), FieldNo(x.1), KeyVersion(x.2), x.3);
+        let (tenant, field, version, mac) = of(&a);
+        let prefix = value_index_prefix(tenant, field, version, &mac);
+        prop_assert!(value_index(tenant, field, version, &mac, RowId(row)).starts_with(&prefix));
+        let (tenant, field, version, mac) = of(&b);
+        prop_assert_eq!(value_index(tenant, field, version, &mac, RowId(row)).starts_with(&prefix), a == b);
+    }
+
+    #[test]
+    fn what_a_scan_did_not_know_comes_back(known in any::<u64>(), wanted in any::<u64>()) {
+        prop_assert_eq!(decode_row(&super::row(T, RowId(wanted))).unwrap(), RowId(wanted));
+        prop_assert_eq!(decode_subject(&subject(T, SubjectHandle(wanted))).unwrap(), SubjectHandle(wanted));
+        let key = subject_row(T, SubjectHandle(known), RowId(wanted));
+        prop_assert_eq!(decode_subject_row(&key).unwrap(), RowId(wanted));
+        let key = holder(T, RowId(known), SubjectHandle(wanted));
+        prop_assert_eq!(decode_holder(&key).unwrap(), SubjectHandle(wanted));
+        let key = value_index(T, FieldNo(1), KeyVersion(1), &[3; 32], RowId(wanted));
+        prop_assert_eq!(decode_value_index(&key).unwrap(), RowId(wanted));
+        prop_assert_eq!(decode_leaf(&leaf(T, wanted)).unwrap(), wanted);
+    }
+
+    #[test]
+    fn keys_of_another_length_or_kind_are_refused(bytes in vec(any::<u8>(), 0..80)) {
+        prop_assert_eq!(decode_row(&bytes).is_ok(), bytes.len() == 12);
+        prop_assert_eq!(decode_subject(&bytes).is_ok(), bytes.len() == 12);
+        prop_assert_eq!(decode_subject_row(&bytes).is_ok(), bytes.len() == 20);
+        prop_assert_eq!(decode_holder(&bytes).is_ok(), bytes.len() == 20);
+        prop_assert_eq!(decode_leaf(&bytes).is_ok(), bytes.len() == 12);
+        prop_assert_eq!(decode_value_index(&bytes).is_ok(), bytes.len() == 53 && bytes[4] == 1);
+    }
+
+    #[test]
+    fn index_entries_come_back_and_nothing_else_does(row in any::<u64>(), handles in vec(any::<u64>(), 1..5)) {
+        use crate::rows::laws;
+        let handles: Vec<SubjectHandle> = handles.into_iter().map(SubjectHandle).collect();
+        laws::round_trip(&RowId(row), |row| encode_row_id(*row), decode_row_id);
+        let bytes = encode_handles(&handles);
+        prop_assert_eq!(decode_handles(&bytes).unwrap(), handles);
+        // Fewer handles are an entry too, but never none and never a part of one.
+        for end in 0..bytes.len() {
+            prop_assert_eq!(decode_handles(&bytes[..end]).is_ok(), end > 1 && end % 8 == 1);
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_no_second_form_of_an_index_entry(mut bytes in vec(any::<u8>(), 1..40)) {
+        use crate::rows::laws;
+        bytes[0] = ENTRY_FORMAT;
+        laws::canonical(&bytes, |row| encode_row_id(*row), decode_row_id);
+        laws::canonical(&bytes, |handles: &Vec<_>| encode_handles(handles), decode_handles);
+    }
+}
+
+fn row_key(tenant: u32, row: u64) -> Vec<u8> {
+    super::row(TenantNo(tenant), RowId(row))
+}

@@ -1,0 +1,270 @@
+//! Starts the binary in a folder of its own and hands out clients.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use strongroom_proto::v1;
+use strongroom_proto::v1::access_client::AccessClient;
+use strongroom_proto::v1::audit_client::AuditClient;
+use strongroom_proto::v1::system_client::SystemClient;
+use strongroom_proto::v1::vault_client::VaultClient;
+use tempfile::TempDir;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+/// More than any answer takes.
+const MESSAGE: usize = 64 << 20;
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_strongroom");
+
+/// A vault that `strongroom dev` made in a folder of its own.
+pub struct TestVault {
+    folder: TempDir,
+    server: Option<Server>,
+}
+
+/// A running server; killed when dropped.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is fine.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl TestVault {
+    /// Makes a vault and starts it.
+    pub fn start() -> Self {
+        let mut vault = Self { folder: tempfile::tempdir().unwrap(), server: None };
+        vault.up();
+        vault
+    }
+
+    /// Starts the server over the folder as it is.
+    pub fn up(&mut self) {
+        assert!(self.server.is_none(), "it runs already");
+        let mut child = self.dev_command().stdout(Stdio::piped()).stderr(self.log()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if lines.read_line(&mut line).unwrap() == 0 {
+                let status = child.wait().unwrap();
+                panic!("the server ended ({status}):\n{}", self.read_log());
+            }
+            if let Some(address) = line.trim().strip_prefix("serving on https://") {
+                let address = address.parse().unwrap();
+                // What else it prints must not fill the pipe.
+                std::thread::spawn(move || drop(lines.read_to_end(&mut Vec::new())));
+                self.server = Some(Server { child, address });
+                return;
+            }
+        }
+    }
+
+    /// Starts the server and expects that it refuses; returns what it says.
+    pub fn refuses_to_start(&self) -> String {
+        let output = self.dev_command().output().unwrap();
+        assert!(!output.status.success(), "it started");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn dev_command(&self) -> Command {
+        let mut command = Command::new(BINARY);
+        command.arg("dev").arg("--dir").arg(self.dir()).args(["--listen", "127.0.0.1:0"]).stdin(Stdio::null());
+        command
+    }
+
+    fn log(&self) -> std::fs::File {
+        std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap()
+    }
+
+    /// Where everything goes that the server says to its log.
+    pub fn log_path(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// What the server has logged.
+    pub fn read_log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// The vault's folder.
+    pub fn dir(&self) -> PathBuf {
+        self.folder.path().join("vault")
+    }
+
+    /// A folder beside the vault's, for files of the test.
+    pub fn scratch(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The number of the server's process.
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().unwrap().child.id()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let mut server = self.server.take().unwrap();
+        server.child.kill().unwrap();
+        server.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and waits until it has ended.
+    pub fn stop(&mut self) -> ExitStatus {
+        let mut server = self.server.take().unwrap();
+        let status = Command::new("kill").arg(server.child.id().to_string()).status().unwrap();
+        assert!(status.success());
+        server.child.wait().unwrap()
+    }
+
+    /// `https://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.server.as_ref().unwrap().address)
+    }
+
+    /// Runs a command of the binary against this vault.
+    pub fn cli(&self, words: &[&str]) -> Output {
+        self.cli_command(words).output().unwrap()
+    }
+
+    /// The same, to be started by the test.
+    pub fn cli_command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.args(words).arg("--dir").arg(self.dir()).stdin(Stdio::null());
+        if self.server.is_some() {
+            command.arg("--address").arg(self.url());
+        }
+        command
+    }
+
+    /// Runs a command, expects that it succeeds, and returns what it printed.
+    pub fn cli_ok(&self, words: &[&str]) -> String {
+        let output = self.cli(words);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?} ended with {}: {said}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A connection of its own as one of the principals in `pki/`.
+    pub async fn channel(&self, principal: &str) -> Channel {
+        let pki = self.dir().join("pki");
+        let read = |name: String| std::fs::read(pki.join(name)).unwrap();
+        let (certificate, key) = (read(format!("{principal}.pem")), read(format!("{principal}.key")));
+        self.connect(Some(Identity::from_pem(certificate, key))).await.unwrap()
+    }
+
+    /// A connection with any certificate, or none.
+    pub async fn connect(&self, identity: Option<Identity>) -> Result<Channel, tonic::transport::Error> {
+        let ca = std::fs::read(self.dir().join("pki/ca.pem")).unwrap();
+        let mut tls = ClientTlsConfig::new().domain_name("localhost").ca_certificate(Certificate::from_pem(ca));
+        if let Some(identity) = identity {
+            tls = tls.identity(identity);
+        }
+        Endpoint::from_shared(self.url()).unwrap().tls_config(tls).unwrap().connect().await
+    }
+
+    /// Values, as a principal.
+    pub async fn vault_as(&self, principal: &str) -> VaultClient<Channel> {
+        vault_client(self.channel(principal).await)
+    }
+
+    /// Values, as the application.
+    pub async fn vault(&self) -> VaultClient<Channel> {
+        self.vault_as("app").await
+    }
+
+    /// The ledger, as the auditor.
+    pub async fn audit(&self) -> AuditClient<Channel> {
+        AuditClient::new(self.channel("auditor").await).max_decoding_message_size(MESSAGE)
+    }
+
+    /// Schema and policy, as the first officer.
+    pub async fn access(&self) -> AccessClient<Channel> {
+        AccessClient::new(self.channel("officer-1").await)
+    }
+
+    /// The state, as the operator.
+    pub async fn system(&self) -> SystemClient<Channel> {
+        SystemClient::new(self.channel("operator").await)
+    }
+
+    /// Every leaf of the tenant's ledger, parsed.
+    pub async fn leaves(&self) -> Vec<serde_json::Value> {
+        let request = v1::ExportRequest { first: 0, end: 0, log: String::new() };
+        let mut pages = self.audit().await.export(request).await.unwrap().into_inner();
+        let mut leaves = Vec::new();
+        while let Some(page) = pages.message().await.unwrap() {
+            leaves.extend(page.leaves.iter().map(|line| serde_json::from_slice(line).unwrap()));
+        }
+        leaves
+    }
+
+    /// Exports the ledger and verifies it offline, with the command line's own commands.
+    pub fn verify_ledger(&self) {
+        let file = self.scratch().join("ledger.jsonl");
+        let file = file.to_str().unwrap();
+        self.cli_ok(&["audit", "export", "-o", file]);
+        self.cli_ok(&["audit", "verify", file]);
+    }
+}
+
+/// A client for values that takes answers of any size.
+pub fn vault_client(channel: Channel) -> VaultClient<Channel> {
+    VaultClient::new(channel).max_decoding_message_size(MESSAGE).max_encoding_message_size(MESSAGE)
+}
+
+/// One value to be stored.
+pub fn item(field: &str, value: &str, subject: &str) -> v1::TokenizeItem {
+    v1::TokenizeItem {
+        field: field.to_owned(),
+        value: value.to_owned().into(),
+        subject: subject.to_owned(),
+        expire_time: None,
+        token: String::new(),
+    }
+}
+
+/// A request to store values.
+pub fn tokenize(items: Vec<v1::TokenizeItem>) -> v1::TokenizeRequest {
+    v1::TokenizeRequest { items, idempotency_key: String::new() }
+}
+
+/// A request to read tokens.
+pub fn detokenize(tokens: &[&str], purpose: &str, view: &str) -> v1::DetokenizeRequest {
+    let item =
+        |token: &&str| v1::DetokenizeItem { token: (*token).to_owned(), view: String::new(), subject: String::new() };
+    v1::DetokenizeRequest {
+        items: tokens.iter().map(item).collect(),
+        purpose: purpose.to_owned(),
+        view: view.to_owned(),
+    }
+}
+
+/// The value of a result, or its problem.
+pub fn value(result: v1::DetokenizeResult) -> Result<Vec<u8>, v1::Problem> {
+    match result.result.unwrap() {
+        v1::detokenize_result::Result::Value(value) => Ok(value.to_vec()),
+        v1::detokenize_result::Result::Problem(problem) => Err(problem),
+    }
+}
+
+/// Stores one value and returns its token.
+pub async fn one_token(vault: &TestVault, field: &str, value: &str, subject: &str) -> String {
+    let request = tokenize(vec![item(field, value, subject)]);
+    vault.vault().await.tokenize(request).await.unwrap().into_inner().tokens.remove(0)
+}
+
+/// Reads one token.
+pub async fn read_one(vault: &TestVault, token: &str, purpose: &str, view: &str) -> Result<String, v1::Problem> {
+    let results = vault.vault().await.detokenize(detokenize(&[token], purpose, view)).await.unwrap();
+    value(results.into_inner().results.remove(0)).map(|bytes| String::from_utf8(bytes).unwrap())
+}

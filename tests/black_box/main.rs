@@ -1,0 +1,20 @@
+//! Black-box tests: the real binary, real mutual TLS, a folder of its own for each.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod bad_input;
+mod commands;
+mod crash;
+mod deterministic;
+mod harness;
+mod idempotency;
+mod identity;
+mod ledger;
+mod python;
+mod races;
+mod round_trip;
+mod rules;
+mod secrecy;
+mod startup;
+mod transfer;
+mod verify;
