@@ -27,7 +27,7 @@ mod request;
 mod source;
 mod spiffe;
 
-pub use cache::{Access, allowed_views};
+pub use cache::Access;
 pub use check::{CheckError, DEFAULT_TESTS, check};
 pub use directory::{Directory, DirectoryError, identify};
 pub use policies::{DEFAULT_POLICIES, Decision, Explanation, Policies, PolicyError};

@@ -114,7 +114,7 @@ pub fn replace(path: &Path, text: &[u8]) -> Result<(), CliError> {
 /// already is removed first, since it would keep its own permissions.
 pub fn create(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => OpenOptions::new().write(true).create_new(true).mode(0o600).open(path),
     }
 }

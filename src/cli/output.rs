@@ -91,6 +91,11 @@ pub fn table<R: AsRef<str>>(header: &[&str], rows: impl IntoIterator<Item = Vec<
     for row in rows {
         table.add_row(row.iter().map(|cell| printable(cell.as_ref())).collect::<Vec<_>>());
     }
+    if !on_terminal() {
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+    }
     table.trim_fmt()
 }
 
@@ -328,9 +333,17 @@ impl CliError {
     fn text(&self) -> String {
         let mut lines =
             vec![format!("{} {}", console::style("error:").red().bold().for_stderr(), printable(&self.to_string()))];
+        let told = self.to_string();
+        let mut rules: Vec<(&str, &str)> = Vec::new();
         for broken in self.violations() {
-            let rule = if broken.rule.is_empty() { String::new() } else { format!(" ({})", broken.rule) };
-            lines.push(format!("  {}: {}{rule}", printable(&broken.field), printable(&broken.description)));
+            // A mistake in the command breaks the same rule a thousand times; a single one is the message itself.
+            let rule = (broken.rule.as_str(), broken.description.as_str());
+            if rules.contains(&rule) || (self.violations().len() == 1 && told.contains(&broken.description)) {
+                continue;
+            }
+            rules.push(rule);
+            let name = if broken.rule.is_empty() { String::new() } else { format!(" ({})", broken.rule) };
+            lines.push(format!("  {}: {}{name}", printable(&broken.field), printable(&broken.description)));
         }
         if let Some(next) = self.next() {
             lines.push(format!("{} {next}", console::style("try:").bold().for_stderr()));

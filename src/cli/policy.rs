@@ -24,7 +24,7 @@ pub struct Args {
 enum Command {
     /// Put a set of policies in force. A set that does not validate is refused, and the old one stays.
     #[command(after_help = "Examples:
-  strongroom policy apply deploy/policies/lending.cedar --tests deploy/policies/lending.tests.toml
+  strongroom policy apply deploy/policies/default.cedar --tests deploy/policies/lending.tests.toml
 
 Every read whose ledger entry comes after is decided by the new set.")]
     Apply {

@@ -400,10 +400,13 @@ mod tests {
     use tonic::{Code, Status};
     use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+    /// What was sent under a key, and what was answered.
+    type Answered = (Vec<Vec<u8>>, Vec<Answer>);
+
     /// Remembers idempotency keys as a vault does, refuses values that begin with `bad`, and fails when told to.
     #[derive(Default)]
     struct Fake {
-        answered: RefCell<HashMap<String, (Vec<Vec<u8>>, Vec<Answer>)>>,
+        answered: RefCell<HashMap<String, Answered>>,
         made: Cell<usize>,
         calls: Cell<usize>,
         fails_from: Cell<Option<usize>>,
@@ -412,7 +415,7 @@ mod tests {
     impl Exchange for Fake {
         async fn send(&self, items: &[&Item], key: &str) -> Result<Vec<Answer>, Status> {
             // Later batches overtake earlier ones.
-            if self.calls.get() % 2 == 0 {
+            if self.calls.get().is_multiple_of(2) {
                 tokio::task::yield_now().await;
             }
             self.calls.set(self.calls.get() + 1);

@@ -17,7 +17,7 @@ pub(crate) type DirectorySource = Arc<dyn Fn() -> Arc<Directory> + Send + Sync>;
 
 /// Why a verified certificate gives nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unknown {
+pub(crate) enum Nobody {
     /// It does not name a principal in the way that the vault reads.
     CertificateNotAccepted,
     /// It names an officer, but its key is not the one that was enrolled.
@@ -28,7 +28,7 @@ pub(crate) enum Unknown {
     CertificateExpired,
 }
 
-impl Unknown {
+impl Nobody {
     /// The stable word on the wire and in the log.
     pub fn reason(self) -> &'static str {
         match self {
@@ -52,13 +52,13 @@ impl Unknown {
     }
 }
 
-impl From<Unknown> for Status {
-    fn from(unknown: Unknown) -> Self {
-        errors::Refusal::new(Code::Unauthenticated, unknown.reason(), unknown.message()).into()
+impl From<Nobody> for Status {
+    fn from(nobody: Nobody) -> Self {
+        errors::Refusal::new(Code::Unauthenticated, nobody.reason(), nobody.message()).into()
     }
 }
 
-impl From<&IdentityError> for Unknown {
+impl From<&IdentityError> for Nobody {
     fn from(error: &IdentityError) -> Self {
         match error {
             IdentityError::TenantUnknown(_) => Self::TenantUnknown,
@@ -112,7 +112,7 @@ struct Inner {
 /// Who the peer is by one state of the directory.
 struct Known {
     directory: Arc<Directory>,
-    principal: Result<Arc<Principal>, Unknown>,
+    principal: Result<Arc<Principal>, Nobody>,
 }
 
 impl Peer {
@@ -124,10 +124,10 @@ impl Peer {
 
     /// Who calls, at `now` in seconds since 1970. A connection does not outlive its certificate, nor a change of the
     /// directory: the principal is found anew when there is a new one.
-    pub fn caller(&self, directory: &Arc<Directory>, now: i64) -> Result<Caller, Unknown> {
-        let claims = self.0.claims.as_ref().ok_or(Unknown::CertificateNotAccepted)?;
+    pub fn caller(&self, directory: &Arc<Directory>, now: i64) -> Result<Caller, Nobody> {
+        let claims = self.0.claims.as_ref().ok_or(Nobody::CertificateNotAccepted)?;
         if now > claims.not_after {
-            return Err(Unknown::CertificateExpired);
+            return Err(Nobody::CertificateExpired);
         }
         let principal = match &*self.0.known.load() {
             Some(known) if Arc::ptr_eq(&known.directory, directory) => known.principal.clone(),
@@ -136,7 +136,7 @@ impl Peer {
         Ok(Caller { principal: principal?, client: Arc::clone(&self.0.address) })
     }
 
-    fn find(&self, claims: &Claims, directory: &Arc<Directory>) -> Result<Arc<Principal>, Unknown> {
+    fn find(&self, claims: &Claims, directory: &Arc<Directory>) -> Result<Arc<Principal>, Nobody> {
         let uris: Vec<&str> = claims.uris.iter().map(String::as_str).collect();
         let principal = match identify(&uris, &claims.key, directory) {
             Ok(principal) => {
@@ -144,10 +144,10 @@ impl Peer {
                 Ok(Arc::new(principal))
             }
             Err(error) => {
-                let unknown = Unknown::from(&error);
+                let nobody = Nobody::from(&error);
                 // The names come from the certificate, so they are escaped.
-                tracing::warn!(client = &*self.0.address, reason = unknown.reason(), why = ?error.to_string(), "not identified");
-                Err(unknown)
+                tracing::warn!(client = &*self.0.address, reason = nobody.reason(), why = ?error.to_string(), "not identified");
+                Err(nobody)
             }
         };
         let known = Known { directory: Arc::clone(directory), principal: principal.clone() };
@@ -208,10 +208,10 @@ mod tests {
         let foreign = "spiffe://elsewhere.example/tenant/retail/app/loan-core";
         for uris in [&[][..], &[APP, APP], &["https://bank.example"], &[foreign]] {
             let refused = peer(uris).caller(&directory(&[]), 0).unwrap_err();
-            assert_eq!(refused, Unknown::CertificateNotAccepted, "{uris:?}");
+            assert_eq!(refused, Nobody::CertificateNotAccepted, "{uris:?}");
         }
         let unknown = peer(&["spiffe://bank.example/tenant/nobody/app/loan-core"]);
-        assert_eq!(unknown.caller(&directory(&[]), 0).unwrap_err(), Unknown::TenantUnknown);
+        assert_eq!(unknown.caller(&directory(&[]), 0).unwrap_err(), Nobody::TenantUnknown);
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
         let accept = |der: &[u8]| Peer::new(der, String::new()).caller(&directory, 0).map(|_| ());
         assert_eq!(accept(enrolled.certificate.der()), Ok(()));
         let other = authority.client(&[OFFICER]);
-        assert_eq!(accept(other.certificate.der()), Err(Unknown::OfficerNotEnrolled));
+        assert_eq!(accept(other.certificate.der()), Err(Nobody::OfficerNotEnrolled));
     }
 
     #[test]
@@ -231,7 +231,7 @@ mod tests {
         let peer = Peer::new(officer.certificate.der(), String::new());
         let with = directory(&[("officer-1", officer.key_hash())]);
         assert!(peer.caller(&with, 0).is_ok());
-        assert_eq!(peer.caller(&directory(&[]), 0).unwrap_err(), Unknown::OfficerNotEnrolled);
+        assert_eq!(peer.caller(&directory(&[]), 0).unwrap_err(), Nobody::OfficerNotEnrolled);
         assert!(peer.caller(&with, 0).is_ok());
     }
 
@@ -241,7 +241,7 @@ mod tests {
         let peer = Peer::new(client.certificate.der(), String::new());
         assert!(peer.caller(&directory(&[]), client.not_after).is_ok());
         let late = peer.caller(&directory(&[]), client.not_after + 1).unwrap_err();
-        assert_eq!(late, Unknown::CertificateExpired);
+        assert_eq!(late, Nobody::CertificateExpired);
         assert_eq!(Status::from(late).code(), Code::Unauthenticated);
     }
 }

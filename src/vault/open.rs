@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use strongroom_access::{DEFAULT_POLICIES, Directory};
+use strongroom_access::{DEFAULT_POLICIES, Directory, DirectoryError};
 use strongroom_commit::{Change, CommitError, Committer, HeadError, HeadFile, Start, StartError};
 use strongroom_ids::{KeyringNo, TenantId, TenantNo, VaultId};
 use strongroom_keys::{self as keys, DekCache, IndexName, KeyError, KeyName, Keystore};
@@ -79,6 +79,9 @@ pub enum OpenError {
     /// The first commit failed.
     #[error("the vault could not be written: {0}")]
     Commit(#[from] CommitError),
+    /// The trust domain, a tenant or an officer has a name that no certificate could carry.
+    #[error(transparent)]
+    Names(#[from] DirectoryError),
     /// Stored rules or rows can't be used.
     #[error("{0}")]
     Vault(#[from] Error),
@@ -170,7 +173,9 @@ fn directory<S>(new: &NewVault<S>) -> Result<Directory, OpenError> {
             officers.insert((TenantNo(number), name.clone()), *key);
         }
     }
-    Ok(Directory { trust_domain: new.trust_domain.clone(), tenants, officers })
+    let directory = Directory { trust_domain: new.trust_domain.clone(), tenants, officers };
+    directory.check()?;
+    Ok(directory)
 }
 
 fn tenant_row(number: TenantNo, name: &str, created: u64) -> Result<TenantRow, OpenError> {

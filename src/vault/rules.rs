@@ -18,6 +18,8 @@ use crate::values::row_hash;
 const FORMAT: u8 = 1;
 /// Bytes of a schema or policy, at most.
 const SOURCE_LIMIT: usize = 1 << 20;
+/// Bytes of a principal's name, at most.
+const NAME_LIMIT: usize = 64;
 
 /// A schema's or policy's row: format byte, salt (16), version (4, big-endian), text.
 #[derive(Clone)]
@@ -288,6 +290,9 @@ impl<S: Store> Attempt<S> for Explain {
             .action
             .parse()
             .map_err(|_| unknown("action", "action_unknown", "no such action: tokenize, detokenize, ..."))?;
+        if self.name.len() > NAME_LIMIT {
+            return Err(Error::invalid("name", "too_long", format!("a name has at most {NAME_LIMIT} bytes")).into());
+        }
         let name = if self.name.is_empty() { "anyone" } else { &self.name };
         let principal =
             Principal { tenant: road.tenant.number, name: format!("{}/{name}", role.as_str()).into(), role };

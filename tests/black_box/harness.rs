@@ -12,6 +12,8 @@ use strongroom_proto::v1::system_client::SystemClient;
 use strongroom_proto::v1::vault_client::VaultClient;
 use tempfile::TempDir;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 /// More than any answer takes.
 const MESSAGE: usize = 64 << 20;
@@ -249,11 +251,50 @@ pub fn detokenize(tokens: &[&str], purpose: &str, view: &str) -> v1::DetokenizeR
     }
 }
 
-/// The value of a result, or its problem.
-pub fn value(result: v1::DetokenizeResult) -> Result<Vec<u8>, v1::Problem> {
+/// What a caller is told of a refusal, of a whole call or of one item.
+#[derive(Debug, PartialEq)]
+pub struct Told {
+    /// The canonical code.
+    pub code: Code,
+    /// The stable word.
+    pub reason: String,
+    /// The sentence.
+    pub message: String,
+    /// Path and rule of each violation, the rule in lower case.
+    pub violations: Vec<(String, String)>,
+}
+
+impl From<Status> for Told {
+    fn from(status: Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info().expect("every refusal carries ErrorInfo");
+        assert_eq!(info.domain, "strongroom");
+        let violations = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();
+        Self {
+            code: status.code(),
+            reason: info.reason.clone(),
+            message: status.message().to_owned(),
+            violations: violations.into_iter().map(|one| (one.field, one.reason.to_ascii_lowercase())).collect(),
+        }
+    }
+}
+
+impl From<v1::Problem> for Told {
+    fn from(problem: v1::Problem) -> Self {
+        Self {
+            code: Code::from_i32(problem.code),
+            reason: problem.reason,
+            message: problem.message,
+            violations: problem.violations.into_iter().map(|one| (one.field, one.rule)).collect(),
+        }
+    }
+}
+
+/// The value of a result, or why there is none.
+pub fn value(result: v1::DetokenizeResult) -> Result<Vec<u8>, Told> {
     match result.result.unwrap() {
         v1::detokenize_result::Result::Value(value) => Ok(value.to_vec()),
-        v1::detokenize_result::Result::Problem(problem) => Err(problem),
+        v1::detokenize_result::Result::Problem(problem) => Err(problem.into()),
     }
 }
 
@@ -264,7 +305,7 @@ pub async fn one_token(vault: &TestVault, field: &str, value: &str, subject: &st
 }
 
 /// Reads one token.
-pub async fn read_one(vault: &TestVault, token: &str, purpose: &str, view: &str) -> Result<String, v1::Problem> {
+pub async fn read_one(vault: &TestVault, token: &str, purpose: &str, view: &str) -> Result<String, Told> {
     let results = vault.vault().await.detokenize(detokenize(&[token], purpose, view)).await.unwrap();
     value(results.into_inner().results.remove(0)).map(|bytes| String::from_utf8(bytes).unwrap())
 }
