@@ -23,7 +23,7 @@ pub enum HeadError {
     /// There is no head file, but the vault is not new.
     #[error(
         "the head file {path} is missing, and the vault is not new, so nobody can tell whether its store is complete: \
-         put the file back, or restore the newest backup with `strongroom restore`"
+         put the newest copy of the file back, together with the data folder that belongs to it"
     )]
     Missing {
         /// Where it should stand.
@@ -48,8 +48,7 @@ pub enum HeadError {
     /// The store ends before the file says.
     #[error(
         "the store is behind its head file by {missing} leaves of the log of tenant {tenant} (it has {size}): \
-         acknowledged writes are lost; bring back the newest copy of the data folder, or, to go on from an older one \
-         knowingly, begin a new incarnation with `strongroom restore`"
+         acknowledged writes are lost; bring back the newest copy of the data folder"
     )]
     Behind {
         /// Whose log.

@@ -18,3 +18,4 @@ mod secrecy;
 mod startup;
 mod transfer;
 mod verify;
+mod walls;
