@@ -1,5 +1,7 @@
 //! The binary `strongroom`: an encrypted customer-data vault and its command line.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 mod cli;
 
 use std::alloc::System;

@@ -36,7 +36,7 @@ impl<S: Store> Vault<S> {
             }
             self.write_counted_refusals().await;
             round += 1;
-            if round % FORGET_EVERY == 0
+            if round.is_multiple_of(FORGET_EVERY)
                 && let Err(error) = self.forget_expired_keys().await
             {
                 tracing::warn!(%error, "expired idempotency keys are left for the next round");

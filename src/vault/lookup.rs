@@ -8,7 +8,7 @@ use strongroom_storage::rows::{IndexEntry, IndexKind};
 use strongroom_storage::{Family, Range, Store};
 
 use crate::error::{Error, Violation};
-use crate::reading::lists;
+use crate::reading::{Refusal, lists};
 use crate::resolve::Resolved;
 use crate::road::{Attempt, Item, Prepared, Refused, Road};
 use crate::values::index_fact;
@@ -59,9 +59,9 @@ impl<S: Store> Attempt<S> for Lookup {
         for index in 0..self.items.len() {
             let found = match self.entry(road, index) {
                 Ok(entry) => self.find(road, index, &entry, &mut prepared).await?,
-                Err((error, item)) => {
-                    prepared.items.push(item);
-                    Err(error)
+                Err(refusal) => {
+                    prepared.items.push(refusal.item);
+                    Err(refusal.error)
                 }
             };
             if let Ok(found) = &found {
@@ -79,16 +79,17 @@ impl<S: Store> Attempt<S> for Lookup {
 
 impl Lookup {
     /// Resolve, decide and validate one item: the index entry that the value would have.
-    fn entry<S: Store>(&self, road: &Road<'_, S>, index: usize) -> Result<IndexEntry, (Error, Item)> {
+    fn entry<S: Store>(&self, road: &Road<'_, S>, index: usize) -> Result<IndexEntry, Box<Refusal>> {
         let item = &self.items[index];
         let Some(field) = road.schema.field(&item.field) else {
             let error = Error::Invalid(vec![crate::tokenize::unknown_field(index)]);
             let sent = Some(road.fingerprint(item.field.as_bytes()));
-            return Err((error, Item { outcome: "FIELD_UNKNOWN", sent, ..Item::default() }));
+            let item = Item { outcome: "FIELD_UNKNOWN", sent, ..Item::default() };
+            return Err(Box::new(Refusal { error, item }));
         };
         let refuse = |error: Error| {
             let item = Item { field: Some(field.full_name.clone()), outcome: error.reason(), ..Item::default() };
-            (error, item)
+            Box::new(Refusal { error, item })
         };
         if !lists(field, &self.purpose) || !road.decide(field, None).allowed {
             let allowed = road.allowed_purposes(Action::Lookup, field);

@@ -12,7 +12,7 @@ use strongroom_storage::{Family, Mutation, Store, StoreError};
 use crate::error::Error;
 use crate::reading::lists;
 use crate::road::{Attempt, Prepared, Refused, Road};
-use crate::tenant::{self, Tenant};
+use crate::tenant::{self, KeyVersions, Tenant};
 use crate::values::row_hash;
 
 const FORMAT: u8 = 1;
@@ -75,7 +75,7 @@ pub struct Applied {
 /// A new schema, on its way into memory.
 pub(crate) struct NewSchema {
     pub applied: Applied,
-    schema: Option<(Arc<Schema>, Vec<(String, u32)>)>,
+    schema: Option<(Arc<Schema>, KeyVersions)>,
 }
 
 impl<S: Store> Attempt<S> for ApplySchema {

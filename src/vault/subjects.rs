@@ -69,6 +69,7 @@ impl<S: Store> Road<'_, S> {
         let records = self.subject_records(&known).await?;
         let missing = handles.iter().filter(|handle| handle.is_none()).count();
         let mut fresh = self.tenant.subject_handles(self.vault, missing).await?;
+        self.tenant.allow_seals(self.vault, KeyringNo(0), missing).await?;
         for ((id, mac), (key, handle)) in names.iter().zip(macs).zip(keys.into_iter().zip(handles)) {
             subjects.list.push(match handle {
                 Some(handle) => {
@@ -78,14 +79,14 @@ impl<S: Store> Road<'_, S> {
                 None => {
                     let handle = fresh.next().ok_or(Error::Internal("fewer handles than asked for"))?;
                     let id_index = IndexEntry { kind: IndexKind::SubjectId, version: index.version(), mac };
-                    self.new_subject(SubjectHandle(handle), id, id_index, key).await?
+                    self.new_subject(SubjectHandle(handle), id, id_index, key)?
                 }
             });
         }
         Ok(subjects)
     }
 
-    async fn new_subject(
+    fn new_subject(
         &self,
         handle: SubjectHandle,
         id: &str,
@@ -108,7 +109,6 @@ impl<S: Store> Road<'_, S> {
             changed: true,
             deks: vec![],
         };
-        self.tenant.allow_seals(self.vault, KeyringNo(0), 1).await?;
         let named = self.subject_dek(&mut subject, KeyringNo(0))?;
         subject.record.sealed_id = named.dek.seal(&self.id_place(handle, &named), id.as_bytes())?;
         Ok(subject)

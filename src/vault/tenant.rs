@@ -45,8 +45,11 @@ pub(crate) struct Rules {
     pub schema: Arc<Schema>,
     pub policy: Source,
     /// The key versions that a writing request uses now, as leaves name them.
-    pub key_versions: Vec<(String, u32)>,
+    pub key_versions: KeyVersions,
 }
+
+/// Names of keys, and the version of each.
+pub(crate) type KeyVersions = Vec<(String, u32)>;
 
 impl Tenant {
     /// A tenant as the store holds it.
@@ -84,7 +87,7 @@ impl Tenant {
     }
 
     /// Puts other rules in force. Only while no request runs.
-    pub fn install_schema(&self, schema: Arc<Schema>, key_versions: Vec<(String, u32)>) {
+    pub fn install_schema(&self, schema: Arc<Schema>, key_versions: KeyVersions) {
         let policy = self.rules().policy.clone();
         self.rules.store(Arc::new(Rules { schema, policy, key_versions }));
     }
@@ -147,11 +150,7 @@ impl Tenant {
 }
 
 /// The key versions that a writing request uses: the token key's and the KEK's of each keyring.
-pub(crate) fn key_versions(
-    tenant: TenantId,
-    schema: &Schema,
-    keystore: &Keystore,
-) -> Result<Vec<(String, u32)>, Error> {
+pub(crate) fn key_versions(tenant: TenantId, schema: &Schema, keystore: &Keystore) -> Result<KeyVersions, Error> {
     let mut versions = vec![("token".to_owned(), keystore.token_key(tenant)?.version().0)];
     for keyring in std::iter::once(KeyringNo(0)).chain(schema.keyrings()) {
         versions.push((format!("kek/{keyring}"), keystore.kek(tenant, keyring)?.version().0));

@@ -16,12 +16,7 @@ const WALLS: [(&str, &[&str]); 12] = [
     ("src/commit", &["ids", "ledger", "storage"]),
     ("src/vault", &["ids", "keys", "schema", "access", "ledger", "storage", "commit"]),
     ("src/server", &["ids", "keys", "schema", "access", "ledger", "storage", "commit", "vault", "proto"]),
-    (
-        ".",
-        &[
-            "ids", "keys", "schema", "access", "ledger", "storage", "rocksdb", "commit", "vault", "server", "proto",
-        ],
-    ),
+    (".", &["ids", "keys", "schema", "access", "ledger", "storage", "rocksdb", "commit", "vault", "server", "proto"]),
 ];
 
 #[test]
@@ -39,8 +34,7 @@ fn every_room_uses_only_the_rooms_below_it() {
         .map(|member| member.as_str().unwrap().to_owned())
         .chain([".".to_owned()])
         .collect();
-    let walled: BTreeSet<String> =
-        WALLS.iter().map(|(folder, _)| (*folder).to_owned()).collect();
+    let walled: BTreeSet<String> = WALLS.iter().map(|(folder, _)| (*folder).to_owned()).collect();
     assert_eq!(members, walled, "every member of the workspace stands in the table");
     for (folder, allowed) in WALLS {
         let manifest = manifest(folder);
