@@ -290,6 +290,11 @@ impl From<v1::Problem> for Told {
     }
 }
 
+/// Why a call was refused; it must have been. Answers have no text form that a failed test could print.
+pub fn refused<T>(answer: Result<T, Status>) -> Told {
+    answer.err().expect("it was not refused").into()
+}
+
 /// The value of a result, or why there is none.
 pub fn value(result: v1::DetokenizeResult) -> Result<Vec<u8>, Told> {
     match result.result.unwrap() {

@@ -1,0 +1,335 @@
+//! The vault over a store in memory whose reads and writes fail on demand: what no test from outside can bring about.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use strongroom_access::{DEFAULT_POLICIES, Principal, Role};
+use strongroom_ids::{TenantNo, VaultId};
+use strongroom_keys::{ArgonCost, Keystore, Passphrase, root_key};
+use strongroom_storage::faulty::{Fate, Faults, FaultyStore};
+use strongroom_storage::memory::MemoryStore;
+use tempfile::TempDir;
+
+use crate::{
+    ApplyPolicy, ApplySchema, Caller, Clock, Delete, DeleteItem, Detokenize, Error, Export, Limits, Match, MatchItem,
+    NewTenant, NewValue, NewVault, NewVersion, Opening, ReadItem, Replace, Tokenize, Vault, create,
+};
+
+type Tested = Vault<FaultyStore<MemoryStore>>;
+
+const LENDING: &str = include_str!("../../deploy/schemas/lending.toml");
+const ID_CARD: &str = "11010519491231002X";
+
+/// A vault in memory, and what its tests turn.
+struct Bench {
+    disk: MemoryStore,
+    folder: TempDir,
+    faults: Faults,
+    now: Arc<AtomicU64>,
+}
+
+impl Bench {
+    async fn new() -> (Self, Arc<Tested>) {
+        let bench = Self {
+            disk: MemoryStore::default(),
+            folder: tempfile::tempdir().unwrap(),
+            faults: Faults::default(),
+            now: Arc::new(AtomicU64::new(1_700_000_000_000_000)),
+        };
+        let dir = bench.folder.path();
+        let root = root_key::seal_new(dir, &passphrase(), ArgonCost::LEAST).unwrap();
+        let keystore = Keystore::create(dir, VaultId([7; 16]), &root).unwrap();
+        create(NewVault {
+            store: FaultyStore::new(bench.disk.clone(), bench.faults.clone()),
+            keystore,
+            head_file: dir.join("head"),
+            trust_domain: "test.example".to_owned(),
+            tenants: vec![NewTenant { name: "demo".to_owned(), officers: vec![("alice".to_owned(), [1; 32])] }],
+            clock: bench.clock(),
+        })
+        .await
+        .unwrap();
+        let vault = bench.open().await;
+        let schema = ApplySchema { source: LENDING.to_owned(), dry_run: false };
+        vault.apply_schema(&caller(Role::Officer), &schema).await.unwrap();
+        (bench, vault)
+    }
+
+    async fn open(&self) -> Arc<Tested> {
+        let dir = self.folder.path();
+        let root = root_key::open(dir, &passphrase()).unwrap();
+        let opening = Opening {
+            store: FaultyStore::new(self.disk.clone(), self.faults.clone()),
+            keystore: Keystore::open(dir, &root).unwrap(),
+            head_file: dir.join("head"),
+            limits: Limits::MOST,
+            hot_deks: 100,
+            clock: self.clock(),
+        };
+        Arc::new(Vault::open(opening).await.unwrap())
+    }
+
+    fn clock(&self) -> Clock {
+        let now = Arc::clone(&self.now);
+        Arc::new(move || now.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn pass(&self, seconds: u64) {
+        self.now.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
+    }
+}
+
+fn passphrase() -> Passphrase {
+    Passphrase::new("correct horse battery staple".to_owned()).unwrap()
+}
+
+fn caller(role: Role) -> Caller {
+    let name = if role == Role::Officer { "alice" } else { "tester" };
+    Caller { principal: Arc::new(Principal::new(TenantNo(1), role, name)), client: "test".into() }
+}
+
+fn new_value(field: &str, value: &str, subject: &str) -> NewValue {
+    NewValue {
+        field: field.to_owned(),
+        value: value.to_owned().into(),
+        subject: subject.to_owned(),
+        expires: None,
+        token: String::new(),
+    }
+}
+
+fn tokenize(items: Vec<NewValue>, key: &str) -> Tokenize {
+    Tokenize { items, idempotency_key: key.to_owned() }
+}
+
+fn read(token: &str, view: &str) -> Detokenize {
+    Detokenize {
+        items: vec![ReadItem { token: token.to_owned(), view: String::new(), subject: String::new() }],
+        purpose: "kyc_review".to_owned(),
+        view: view.to_owned(),
+    }
+}
+
+async fn store_one(vault: &Tested, field: &str, value: &str, subject: &str) -> String {
+    vault.tokenize(&caller(Role::App), &tokenize(vec![new_value(field, value, subject)], "")).await.unwrap().remove(0)
+}
+
+async fn read_one(vault: &Tested, token: &str, view: &str) -> Result<Vec<u8>, Error> {
+    let mut results = vault.detokenize(&caller(Role::App), &read(token, view)).await?;
+    results.remove(0).map(|released| released.value.as_bytes().to_vec())
+}
+
+/// Every leaf of the tenant's log.
+async fn leaves(vault: &Tested) -> Vec<serde_json::Value> {
+    let request = Export { first: 0, end: 0, log: String::new() };
+    let mut pages = vault.export(&caller(Role::Auditor), &request).await.unwrap();
+    let mut leaves = Vec::new();
+    while let Some(page) = pages.next().await.unwrap() {
+        leaves.extend(page.iter().map(|line| serde_json::from_slice(line).unwrap()));
+    }
+    leaves
+}
+
+/// Waits until the committer serves again: reads tell.
+async fn recovered(vault: &Tested) {
+    while vault.health() != "serving" {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_read_whose_leaf_cannot_be_written_releases_nothing() {
+    let (bench, vault) = Bench::new().await;
+    let token = store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    for fate in [Fate::Lost, Fate::Stored] {
+        bench.faults.fail_write(fate);
+        assert!(matches!(read_one(&vault, &token, "plain").await, Err(Error::Unknown)));
+        recovered(&vault).await;
+    }
+    assert_eq!(read_one(&vault, &token, "plain").await.unwrap(), ID_CARD.as_bytes());
+}
+
+#[tokio::test]
+async fn a_write_of_unknown_outcome_is_settled_by_its_idempotency_key() {
+    for fate in [Fate::Lost, Fate::Stored, Fate::StoredAfterReopen] {
+        let (bench, vault) = Bench::new().await;
+        // Ids are reserved before, so that the failing write is the request's own.
+        store_one(&vault, "borrower.name", "张三", "c-0").await;
+        let request = tokenize(vec![new_value("borrower.id_card", ID_CARD, "c-1")], "once");
+        bench.faults.fail_write(fate);
+        assert!(matches!(vault.tokenize(&caller(Role::App), &request).await, Err(Error::Unknown)));
+        recovered(&vault).await;
+        let first = vault.tokenize(&caller(Role::App), &request).await.unwrap();
+        let second = vault.tokenize(&caller(Role::App), &request).await.unwrap();
+        assert_eq!(first, second);
+        assert_eq!(read_one(&vault, &first[0], "plain").await.unwrap(), ID_CARD.as_bytes());
+        let rows: HashSet<String> = leaves(&vault)
+            .await
+            .iter()
+            .flat_map(|leaf| leaf["items"].as_array().cloned().unwrap_or_default())
+            .filter(|item| item["field"] == "borrower.id_card" && item["version"] == 1)
+            .map(|item| item["row"].to_string())
+            .collect();
+        assert_eq!(rows.len(), 1, "one row was made, whatever became of the first write");
+    }
+}
+
+#[tokio::test]
+async fn rules_of_unknown_outcome_are_read_again_before_anybody_relies_on_the_old_ones() {
+    for fate in [Fate::Lost, Fate::Stored] {
+        let (bench, vault) = Bench::new().await;
+        let token = store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+        let without_plain = DEFAULT_POLICIES.replace("context.view == \"plain\"", "context.view == \"nothing\"");
+        assert_ne!(without_plain, DEFAULT_POLICIES);
+        let request = ApplyPolicy { source: without_plain, tests: String::new(), dry_run: false };
+        bench.faults.fail_write(fate);
+        assert!(vault.apply_policy(&caller(Role::Officer), &request).await.is_err());
+        recovered(&vault).await;
+        let plain = read_one(&vault, &token, "plain").await;
+        match fate {
+            Fate::Lost => assert!(plain.is_ok(), "the old policy stands"),
+            _ => assert!(matches!(plain, Err(Error::ViewNotAllowed { .. })), "the new policy is on disk, so it holds"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_fails_says_so_and_the_next_succeeds() {
+    let (bench, vault) = Bench::new().await;
+    let token = store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    bench.faults.fail_reads(1);
+    assert!(matches!(read_one(&vault, &token, "plain").await, Err(Error::Recovering)));
+    assert_eq!(read_one(&vault, &token, "plain").await.unwrap(), ID_CARD.as_bytes());
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_under_random_faults() {
+    let (bench, vault) = Bench::new().await;
+    bench.faults.by_chance(42, 16, 8);
+    let mut acknowledged = Vec::new();
+    for number in 0..300 {
+        let value = format!("{number:08}@mail.example");
+        let request = tokenize(vec![new_value("borrower.email", &value, &format!("c-{}", number % 20))], "");
+        if let Ok(mut tokens) = vault.tokenize(&caller(Role::App), &request).await {
+            acknowledged.push((tokens.remove(0), value));
+        }
+        recovered(&vault).await;
+    }
+    assert!(bench.faults.failed() > 20, "faults were injected");
+    bench.faults.heal();
+    assert!(acknowledged.len() > 50);
+    vault.close().await;
+    let vault = bench.open().await;
+    for (token, value) in acknowledged {
+        let request = Detokenize { purpose: "loan_servicing".to_owned(), ..read(&token, "plain") };
+        let results = vault.detokenize(&caller(Role::App), &request).await.unwrap();
+        assert_eq!(results[0].as_ref().unwrap().value.as_bytes(), value.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn expired_idempotency_keys_are_forgotten_and_live_ones_stay() {
+    let (bench, vault) = Bench::new().await;
+    let request = tokenize(vec![new_value("borrower.name", "张三", "c-1")], "old");
+    let first = vault.tokenize(&caller(Role::App), &request).await.unwrap();
+    bench.pass(6 * 24 * 3600);
+    vault.forget_expired_keys().await.unwrap();
+    assert_eq!(vault.tokenize(&caller(Role::App), &request).await.unwrap(), first);
+    bench.pass(2 * 24 * 3600);
+    vault.forget_expired_keys().await.unwrap();
+    assert_ne!(vault.tokenize(&caller(Role::App), &request).await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_is_counted_and_not_written_one_by_one() {
+    let (bench, vault) = Bench::new().await;
+    for _ in 0..1_000 {
+        assert!(matches!(read_one(&vault, "srt1_0000000000000000000000", "plain").await, Err(Error::NotFound)));
+    }
+    let written = leaves(&vault).await.iter().filter(|leaf| leaf["reason"] == "NOT_FOUND").count();
+    assert!((200..300).contains(&written), "{written} leaves for 1,000 refusals");
+    vault.write_counted_refusals().await;
+    let all = leaves(&vault).await;
+    let counted: Vec<&serde_json::Value> = all.iter().filter(|leaf| !leaf["detail"]["counted"].is_null()).collect();
+    assert_eq!(counted.len(), 1);
+    let more: u64 = counted[0]["detail"]["counted"].as_str().unwrap().parse().unwrap();
+    assert_eq!(written as u64 + more, 1_000, "every refusal is in the ledger, one way or the other");
+    bench.pass(60);
+    assert!(read_one(&vault, "srt1_0000000000000000000000", "plain").await.is_err());
+    let after = leaves(&vault).await.iter().filter(|leaf| leaf["reason"] == "NOT_FOUND").count();
+    assert_eq!(after, written + 2, "the counting leaf, and a leaf of its own again");
+}
+
+#[tokio::test]
+async fn every_write_and_its_undoing_leaves_no_entry_behind() {
+    let (bench, vault) = Bench::new().await;
+    let empty = entries(&bench.disk);
+    let app = caller(Role::App);
+    let items = vec![
+        new_value("borrower.id_card", ID_CARD, "c-1"),
+        new_value("borrower.bank_card", "6222021234567890128", "c-1"),
+        new_value("borrower.email", "someone@mail.example", ""),
+        new_value("company.uscc", "91350100M000100Y43", "c-2"),
+    ];
+    let tokens = vault.tokenize(&app, &tokenize(items, "")).await.unwrap();
+    let replace = Replace {
+        items: vec![NewVersion {
+            token: tokens[2].clone(),
+            value: "other@mail.example".to_owned().into(),
+            expires: None,
+        }],
+        idempotency_key: String::new(),
+    };
+    assert_eq!(vault.replace(&app, &replace).await.unwrap(), [2]);
+    let delete = |subject: &'static str, tokens: &[String]| Delete {
+        items: tokens.iter().map(|token| DeleteItem { token: token.clone(), subject: subject.to_owned() }).collect(),
+        idempotency_key: String::new(),
+    };
+    assert!(vault.delete(&app, &delete("", &tokens[..3])).await.unwrap().iter().all(Result::is_ok));
+    assert!(matches!(vault.delete(&app, &delete("", &tokens[3..])).await.unwrap()[0], Err(Error::SubjectRequired)));
+    assert!(vault.delete(&app, &delete("c-2", &tokens[3..])).await.unwrap()[0].is_ok());
+    let left = entries(&bench.disk);
+    for family in ["rows", "row_deks", "subject_rows", "holders"] {
+        assert_eq!(left[family], empty[family], "{family}");
+    }
+    // What stays is the way from the two subject ids to their records.
+    assert_eq!(left["index"], empty["index"] + 2);
+    assert_eq!(left["subjects"], empty["subjects"] + 2);
+}
+
+fn entries(disk: &MemoryStore) -> std::collections::HashMap<&'static str, usize> {
+    use strongroom_storage::{Family, Range, Store};
+    let all = Range { from: vec![], to: vec![], limit: 1_000_000 };
+    Family::ALL
+        .into_iter()
+        .map(|family| {
+            let scan = disk.scan(family, all.clone());
+            (family.name(), futures_now(scan).unwrap().len())
+        })
+        .collect()
+}
+
+/// The store in memory answers at once.
+fn futures_now<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("the store in memory does not wait"),
+    }
+}
+
+#[tokio::test]
+async fn match_compares_normal_forms_and_shows_nothing() {
+    let (_bench, vault) = Bench::new().await;
+    let token = store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    let ask = async |value: &str| {
+        let items = vec![MatchItem { token: token.clone(), value: value.to_owned().into(), subject: String::new() }];
+        let request = Match { items, purpose: "kyc_review".to_owned() };
+        vault.matches(&caller(Role::App), &request).await.unwrap().remove(0)
+    };
+    assert!(ask("11010519491231002x").await.unwrap());
+    assert!(!ask("440305199002180000").await.unwrap());
+    assert!(matches!(ask("440305199002180001").await, Err(Error::Invalid(_))));
+}
