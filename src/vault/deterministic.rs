@@ -152,6 +152,7 @@ impl<S: Store> Road<'_, S> {
                         self.remove_holding(&found, holder, prepared);
                     }
                     self.remove_value(&found, prepared);
+                    self.mark_dek(&found, prepared);
                 }
                 Resolved::Nothing => {}
             }

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! In comes a [`Caller`], known to the edge, and a request; out goes an answer, after its ledger leaf is durable. Every
-//! request is an attempt that [`road`] takes as often as guards break. To follow one, read `tokenize.rs` top to bottom,
+//! request is an attempt that `road.rs` takes as often as guards break. To follow one, read `tokenize.rs` top to bottom,
 //! with `road.rs` beside it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]

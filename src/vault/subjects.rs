@@ -163,8 +163,8 @@ impl<S: Store> Road<'_, S> {
         let kek = self.vault.keystore.kek(self.tenant.id, keyring)?;
         let at = DekPlace { tenant: self.tenant.id, keyring, owner, version };
         let (dek, blob) = kek.new_dek(&at)?;
+        // The cache takes only what is stored: of several that are made for one place at once, one will be.
         let dek = Arc::new(dek);
-        self.vault.deks.insert(at, Arc::clone(&dek));
         let wrapped = WrappedDek { keyring, version, kek_version: kek.version(), blob };
         Ok((NamedDek { dek, owner, keyring, version }, wrapped))
     }
