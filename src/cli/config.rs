@@ -42,6 +42,10 @@ pub struct Tls {
 pub struct ConfiguredLimits {
     /// Bytes of a value.
     pub value: Option<usize>,
+    /// Bytes of a token.
+    pub token: Option<usize>,
+    /// Bytes of a subject id.
+    pub subject: Option<usize>,
     /// Items of a call.
     pub items: Option<usize>,
     /// Bytes of a call's values, and of its answer.
@@ -51,17 +55,23 @@ pub struct ConfiguredLimits {
 }
 
 impl ConfiguredLimits {
-    /// The limits in force.
-    pub fn limits(self) -> Limits {
+    /// The limits in force. They may be lowered, and not raised.
+    pub fn limits(self) -> Result<Limits, CliError> {
         let most = Limits::MOST;
-        Limits {
-            value: self.value.unwrap_or(most.value),
-            items: self.items.unwrap_or(most.items),
-            message: self.message.unwrap_or(most.message),
-            found: self.found.unwrap_or(most.found),
+        let lowered = |name: &str, limit: Option<usize>, most: usize| match limit {
+            None => Ok(most),
+            Some(limit) if (1..=most).contains(&limit) => Ok(limit),
+            Some(limit) => Err(CliError::unfit(format!("[limits] {name} = {limit}: write 1 to {most}"))),
+        };
+        Ok(Limits {
+            value: lowered("value", self.value, most.value)?,
+            token: lowered("token", self.token, most.token)?,
+            subject: lowered("subject", self.subject, most.subject)?,
+            items: lowered("items", self.items, most.items)?,
+            message: lowered("message", self.message, most.message)?,
+            found: lowered("found", self.found, most.found)?,
             ..most
-        }
-        .lowered()
+        })
     }
 }
 
@@ -77,11 +87,13 @@ pub struct Capacity {
     pub connections: usize,
     /// Requests in work at once, over all connections.
     pub requests: usize,
+    /// Mebibytes on the disk that are set aside: below them only what frees space is done.
+    pub disk_reserve_mib: u64,
 }
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self { block_cache_mib: 256, hot_deks: 100_000, connections: 1_024, requests: 1_024 }
+        Self { block_cache_mib: 256, hot_deks: 100_000, connections: 1_024, requests: 1_024, disk_reserve_mib: 512 }
     }
 }
 
@@ -107,8 +119,8 @@ impl Config {
             "# Where the vault answers.\nlisten = \"{listen}\"\n\n\
              # Paths are relative to this folder. The certificates are read once, at start.\n\
              [tls]\ncertificate = \"pki/server.pem\"\nkey = \"pki/server.key\"\nclient_ca = \"pki/ca.pem\"\n\n\
-             # Limits of requests may be lowered here: value, items, message, found.\n# [limits]\n# items = 1000\n\n\
-             # [capacity]\n# block_cache_mib = 256\n# hot_deks = 100000\n# connections = 1024\n# requests = 1024\n"
+             # Limits of requests may be lowered here: value, token, subject, items, message, found.\n# [limits]\n# items = 1000\n\n\
+             # [capacity]\n# block_cache_mib = 256\n# hot_deks = 100000\n# connections = 1024\n# requests = 1024\n# disk_reserve_mib = 512\n"
         )
     }
 }

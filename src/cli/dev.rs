@@ -120,19 +120,30 @@ fn what_to_try(dir: &Path, address: &str) -> String {
     if address != "127.0.0.1:7443" {
         options.push_str(&format!(" --address https://{address}"));
     }
+    let strongroom = command();
     format!(
-        "Try in another terminal (put `strongroom` on your PATH, or write its path):
+        "Try in another terminal:
 
-  strongroom tokenize borrower.id_card 11010519491231002X --subject cust-1{options}
-  strongroom detokenize TOKEN --purpose loan_servicing{options}
-  strongroom detokenize TOKEN --purpose loan_servicing --view plain{options}
-  strongroom match TOKEN 11010519491231002x --purpose kyc_review{options}
-  strongroom lookup borrower.id_card 11010519491231002X --purpose kyc_review{options}
-  strongroom audit export -o ledger.jsonl{options}
-  strongroom audit verify ledger.jsonl --checkpoint ledger.jsonl.checkpoint --key ledger.jsonl.key
-  strongroom schema show{options}
+  {strongroom} tokenize borrower.id_card 11010519491231002X --subject cust-1{options}
+  {strongroom} detokenize TOKEN --purpose loan_servicing{options}
+  {strongroom} detokenize TOKEN --purpose loan_servicing --view plain{options}
+  {strongroom} match TOKEN 11010519491231002x --purpose kyc_review{options}
+  {strongroom} lookup borrower.id_card 11010519491231002X --purpose kyc_review{options}
+  {strongroom} audit export -o ledger.jsonl{options}
+  {strongroom} audit verify ledger.jsonl --checkpoint ledger.jsonl.checkpoint --key ledger.jsonl.key
+  {strongroom} schema show{options}
 
 Stop with Ctrl-C; what was acknowledged is on disk.
 "
     )
+}
+
+/// How this binary can be called: by its name if that finds it, by its path otherwise.
+fn command() -> String {
+    let Ok(own) = std::env::current_exe() else { return "strongroom".to_owned() };
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path)
+            .any(|folder| std::fs::canonicalize(folder.join("strongroom")).ok().as_ref() == Some(&own))
+    });
+    if found { "strongroom".to_owned() } else { own.display().to_string() }
 }

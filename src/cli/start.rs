@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use strongroom_keys::{Keystore, Passphrase, root_key};
 use strongroom_rocksdb::{RocksOptions, RocksStore};
 use strongroom_server::{Options, TlsMaterial};
-use strongroom_vault::{Clock, OpenError, Opening, Vault};
+use strongroom_vault::{Clock, OpenError, Opening, Space, Vault};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
@@ -28,6 +28,15 @@ pub fn clock() -> Clock {
     })
 }
 
+/// Whether the disk under a folder has less free than the reserve. What can't be asked counts as full: a write would
+/// tell no better.
+fn space(folder: PathBuf, reserve_mib: u64) -> Space {
+    Arc::new(move || match rustix::fs::statvfs(&folder) {
+        Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize) < reserve_mib.saturating_mul(1 << 20),
+        Err(_) => true,
+    })
+}
+
 /// Opens the vault in a folder.
 pub async fn open(layout: &Layout, config: &Config, passphrase: &Passphrase) -> Result<Arc<RocksVault>, CliError> {
     // The store first: its lock keeps a second process away from the keystore as well.
@@ -39,8 +48,9 @@ pub async fn open(layout: &Layout, config: &Config, passphrase: &Passphrase) -> 
         store,
         keystore,
         head_file: layout.head(),
-        limits: config.limits.limits(),
+        limits: config.limits.limits()?,
         hot_deks: config.capacity.hot_deks,
+        space: space(layout.data(), config.capacity.disk_reserve_mib),
         clock: clock(),
     };
     Ok(Arc::new(Vault::open(opening).await.map_err(|error| refused(layout, &error))?))

@@ -166,7 +166,9 @@ fn code(error: &Error) -> Code {
         Error::NotFound | Error::NotFoundAt(_) => Code::NotFound,
         Error::Denied { .. } | Error::ViewNotAllowed { .. } | Error::PurposeNotAllowed { .. } => Code::PermissionDenied,
         Error::IdempotencyKeyReused | Error::NoSchema | Error::KeyUnavailable(_) => Code::FailedPrecondition,
-        Error::AnswerTooLarge { .. } | Error::TokensExhausted | Error::KeyExhausted { .. } => Code::ResourceExhausted,
+        Error::AnswerTooLarge { .. } | Error::TokensExhausted | Error::KeyExhausted { .. } | Error::DiskFull => {
+            Code::ResourceExhausted
+        }
         Error::Conflict => Code::Aborted,
         Error::Overloaded { .. } | Error::Unknown | Error::Recovering => Code::Unavailable,
         Error::DataLoss(_) => Code::DataLoss,

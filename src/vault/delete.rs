@@ -41,6 +41,7 @@ pub(crate) struct Deleted {
 impl<S: Store> Attempt<S> for Delete {
     type Answer = Deleted;
     const ACTION: Action = Action::Delete;
+    const ON_FULL_DISK: bool = true;
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Deleted>, Refused> {
         self.within_limits(road)?;

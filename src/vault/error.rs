@@ -108,6 +108,9 @@ pub enum Error {
         "the write failed and whether it was stored is unknown; nothing was released: retry with the idempotency key"
     )]
     Unknown,
+    /// Too little space is left for anything but what frees or protects.
+    #[error("too little space is left on the vault's disk; only what frees space is done: make room, then try again")]
+    DiskFull,
     /// The store is being reopened after a failed write.
     #[error("the store is recovering from a failed write: try again after a moment")]
     Recovering,
@@ -145,6 +148,7 @@ impl Error {
             Self::Conflict => "CONFLICT",
             Self::Overloaded { .. } => "OVERLOADED",
             Self::Unknown => "OUTCOME_UNKNOWN",
+            Self::DiskFull => "DISK_FULL",
             Self::Recovering => "RECOVERING",
             Self::DataLoss(_) => "DATA_LOSS",
             Self::Internal(_) => "INTERNAL",

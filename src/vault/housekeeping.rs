@@ -34,6 +34,7 @@ impl<S: Store> Vault<S> {
                 () = &mut stop => return,
                 _ = tick.tick() => {}
             }
+            self.look_at_space();
             self.write_counted_refusals().await;
             round += 1;
             if round.is_multiple_of(FORGET_EVERY)

@@ -51,4 +51,4 @@ pub use road::Caller;
 pub use rules::{Applied, ApplyPolicy, ApplySchema, Explain, Explanation, InForce};
 pub use status::Status;
 pub use tokenize::{NewValue, Tokenize};
-pub use vault::{Clock, Vault};
+pub use vault::{Clock, Space, Vault};

@@ -22,7 +22,7 @@ use crate::refusals::Refusals;
 use crate::rules::Source;
 use crate::tenant::Tenant;
 use crate::values::row_hash;
-use crate::vault::{Clock, Vault};
+use crate::vault::{Clock, Space, Vault};
 
 /// The only lane of an embedded vault's logs.
 pub const LANE: u16 = 0;
@@ -247,6 +247,8 @@ pub struct Opening<S> {
     pub limits: Limits,
     /// How many DEKs stay in memory.
     pub hot_deks: usize,
+    /// Looks at the disk.
+    pub space: Space,
     /// Tells the time.
     pub clock: Clock,
 }
@@ -254,7 +256,7 @@ pub struct Opening<S> {
 impl<S: Store> Vault<S> {
     /// Opens a vault, if all of it fits together.
     pub async fn open(opening: Opening<S>) -> Result<Self, OpenError> {
-        let Opening { store, keystore, head_file: head, limits, hot_deks, clock } = opening;
+        let Opening { store, keystore, head_file: head, limits, hot_deks, space, clock } = opening;
         let row = store.get(Family::Meta, place::vault()).await?.ok_or(OpenError::NoVault)?;
         let row = VaultRow::decode(&row)?;
         if row.format != FORMAT {
@@ -296,7 +298,7 @@ impl<S: Store> Vault<S> {
             table: FACTS,
         };
         let committer = Committer::start(Arc::clone(&store), start)?;
-        Ok(Self {
+        let vault = Self {
             store,
             committer,
             keystore,
@@ -311,7 +313,11 @@ impl<S: Store> Vault<S> {
             notes: Default::default(),
             id: row.vault,
             damaged: AtomicBool::new(false),
-        })
+            space,
+            nearly_full: AtomicBool::new(false),
+        };
+        vault.look_at_space();
+        Ok(vault)
     }
 }
 

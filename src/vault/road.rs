@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use strongroom_access::{Action, Consent, Context, Decision, Principal, Query, Resource};
 use strongroom_commit::{Change, CommitError, Fact, Guard, Position};
@@ -41,6 +42,10 @@ pub(crate) trait Attempt<S: Store>: Send + Sync {
 
     /// Whether no other request may run meanwhile: what changes the rules that all others stand on.
     const ALONE: bool = false;
+
+    /// Whether it frees space or shows nothing but the vault's own state, so that it is done on a disk that is nearly
+    /// full.
+    const ON_FULL_DISK: bool = false;
 
     /// The purpose that the caller named.
     fn purpose(&self) -> Option<&str> {
@@ -125,6 +130,9 @@ impl<S: Store> Vault<S> {
     /// Takes a request down the road.
     pub(crate) async fn travel<A: Attempt<S>>(&self, caller: &Caller, request: &A) -> Result<A::Answer, Error> {
         let tenant = self.tenant(caller.principal.tenant)?;
+        if !A::ON_FULL_DISK && self.nearly_full.load(Ordering::Relaxed) {
+            return Err(Error::DiskFull);
+        }
         let id = keys::random::<16>()?;
         for round in 0..=SHARED_TURNS {
             let _turn = if round < SHARED_TURNS && !A::ALONE {

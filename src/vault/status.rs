@@ -35,6 +35,7 @@ struct GetStatus;
 impl<S: Store> Attempt<S> for GetStatus {
     type Answer = Status;
     const ACTION: Action = Action::Status;
+    const ON_FULL_DISK: bool = true;
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Status>, Refused> {
         road.decide_vault()?;

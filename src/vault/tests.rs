@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use strongroom_access::{DEFAULT_POLICIES, Principal, Role};
 use strongroom_ids::{TenantNo, VaultId};
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{
     ApplyPolicy, ApplySchema, Caller, Clock, Delete, DeleteItem, Detokenize, Error, Export, Limits, Match, MatchItem,
-    NewTenant, NewValue, NewVault, NewVersion, Opening, ReadItem, Replace, Tokenize, Vault, create,
+    NewTenant, NewValue, NewVault, NewVersion, Opening, ReadItem, Replace, Space, Tokenize, Vault, create,
 };
 
 type Tested = Vault<FaultyStore<MemoryStore>>;
@@ -27,6 +27,7 @@ struct Bench {
     folder: TempDir,
     faults: Faults,
     now: Arc<AtomicU64>,
+    full: Arc<AtomicBool>,
 }
 
 impl Bench {
@@ -36,6 +37,7 @@ impl Bench {
             folder: tempfile::tempdir().unwrap(),
             faults: Faults::default(),
             now: Arc::new(AtomicU64::new(1_700_000_000_000_000)),
+            full: Arc::default(),
         };
         let dir = bench.folder.path();
         let root = root_key::seal_new(dir, &passphrase(), ArgonCost::LEAST).unwrap();
@@ -65,6 +67,7 @@ impl Bench {
             head_file: dir.join("head"),
             limits: Limits::MOST,
             hot_deks: 100,
+            space: self.space(),
             clock: self.clock(),
         };
         Arc::new(Vault::open(opening).await.unwrap())
@@ -73,6 +76,11 @@ impl Bench {
     fn clock(&self) -> Clock {
         let now = Arc::clone(&self.now);
         Arc::new(move || now.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn space(&self) -> Space {
+        let full = Arc::clone(&self.full);
+        Arc::new(move || full.load(Ordering::Relaxed))
     }
 
     fn pass(&self, seconds: u64) {
@@ -332,4 +340,23 @@ async fn match_compares_normal_forms_and_shows_nothing() {
     assert!(ask("11010519491231002x").await.unwrap());
     assert!(!ask("440305199002180000").await.unwrap());
     assert!(matches!(ask("440305199002180001").await, Err(Error::Invalid(_))));
+}
+
+#[tokio::test]
+async fn a_disk_that_is_nearly_full_takes_only_what_frees_space() {
+    let (bench, vault) = Bench::new().await;
+    let token = store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    bench.full.store(true, Ordering::Relaxed);
+    vault.look_at_space();
+    assert_eq!(vault.health(), "full");
+    assert!(matches!(read_one(&vault, &token, "plain").await, Err(Error::DiskFull)));
+    let request = tokenize(vec![new_value("borrower.name", "张三", "c-1")], "");
+    assert!(matches!(vault.tokenize(&caller(Role::App), &request).await, Err(Error::DiskFull)));
+    vault.status(&caller(Role::App)).await.unwrap();
+    let items = vec![DeleteItem { token, subject: String::new() }];
+    let delete = Delete { items, idempotency_key: String::new() };
+    assert!(vault.delete(&caller(Role::App), &delete).await.unwrap()[0].is_ok());
+    bench.full.store(false, Ordering::Relaxed);
+    vault.look_at_space();
+    store_one(&vault, "borrower.name", "张三", "c-1").await;
 }

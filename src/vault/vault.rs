@@ -28,6 +28,9 @@ use crate::tokenize::Tokenize;
 /// Tells the time: microseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// Tells whether less space is left on the vault's disk than is set aside for what frees or protects.
+pub type Space = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// A vault that is open.
 pub struct Vault<S: Store> {
     pub(crate) store: Arc<S>,
@@ -45,6 +48,8 @@ pub struct Vault<S: Store> {
     pub(crate) id: VaultId,
     pub(crate) started: u64,
     pub(crate) damaged: AtomicBool,
+    pub(crate) space: Space,
+    pub(crate) nearly_full: AtomicBool,
 }
 
 impl<S: Store> Vault<S> {
@@ -121,15 +126,27 @@ impl<S: Store> Vault<S> {
         &self.limits
     }
 
-    /// `serving`, `recovering` (the store is being reopened after a failed write) or `damaged` (a read met bytes that
-    /// are not what was written).
+    /// `serving`, `recovering` (the store is being reopened after a failed write), `full` (too little space is left on
+    /// the disk) or `damaged` (a read met bytes that are not what was written).
     pub fn health(&self) -> &'static str {
         if self.damaged.load(Ordering::Relaxed) {
             return "damaged";
         }
         match self.committer.state() {
+            CommitterState::Serving if self.nearly_full.load(Ordering::Relaxed) => "full",
             CommitterState::Serving => "serving",
             _ => "recovering",
+        }
+    }
+
+    /// Looks how much space is left.
+    pub(crate) fn look_at_space(&self) {
+        let full = (self.space)();
+        if full != self.nearly_full.swap(full, Ordering::Relaxed) {
+            match full {
+                true => tracing::error!("too little space is left on the disk: only what frees space is done"),
+                false => tracing::warn!("there is space on the disk again"),
+            }
         }
     }
 
