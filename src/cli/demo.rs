@@ -1,6 +1,6 @@
 //! `strongroom demo`: the whole story on sample data, told by the commands that a user would type.
 
-mod borrowers;
+pub mod borrowers;
 
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,6 @@ use super::{Cli, dev, start};
 
 /// Borrowers that are made up.
 const BORROWERS: usize = 1_000;
-/// Says that a folder was made by this command, and may be made anew.
-const MARK: &str = "made-by-strongroom-demo";
 
 /// Tell the whole story on sample data: import, read, be refused, look up, audit, verify.
 ///
@@ -36,7 +34,7 @@ struct Story {
 /// Tells the story.
 pub async fn run(args: Args, _output: Output) -> Result<Exit, CliError> {
     let folder = args.folder;
-    clear(&folder)?;
+    make_anew(&folder, "demo")?;
     let layout = Layout::new(folder.join("vault"));
     tell(
         "A vault is made: a root key under a passphrase, a keystore apart from the data, a ledger whose first entry \
@@ -158,18 +156,21 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Removes what an earlier run left, and nothing else.
-fn clear(folder: &Path) -> Result<(), CliError> {
+/// Makes a folder for a command, without what an earlier run of the same command left there. Any other folder that is
+/// there already is refused.
+pub fn make_anew(folder: &Path, command: &str) -> Result<(), CliError> {
     let file = |error| CliError::file(folder, error);
+    // Says that the folder was made by this command, and may be made anew.
+    let mark = folder.join(format!("made-by-strongroom-{command}"));
     if folder.exists() {
-        if !folder.join(MARK).exists() {
+        if !mark.exists() {
             return Err(CliError::Unfit {
-                message: format!("{} exists and was not made by `strongroom demo`", folder.display()),
+                message: format!("{} exists and was not made by `strongroom {command}`", folder.display()),
                 next: "another folder with --folder".into(),
             });
         }
         std::fs::remove_dir_all(folder).map_err(file)?;
     }
     std::fs::create_dir_all(folder).map_err(file)?;
-    std::fs::write(folder.join(MARK), "").map_err(file)
+    std::fs::write(mark, "").map_err(file)
 }

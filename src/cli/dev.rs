@@ -54,12 +54,13 @@ pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
     let (vault, config) = open(&layout).await?;
     let listener = start::bind(&args.listen).await?;
     let address = listener.local_addr().map_err(|error| CliError::unfit(error.to_string()))?;
+    let stop = start::asked_to_end();
     let how = if made { "made" } else { "opened" };
     say(
         format!("serving on https://{address}\n\nA vault for development was {how} in {}.\n", dir.display()).as_bytes()
     )?;
     say(what_to_try(dir, &address.to_string()).as_bytes())?;
-    start::serve(vault, listener, &config, &layout, start::asked_to_end()).await?;
+    start::serve(vault, listener, &config, &layout, stop).await?;
     Ok(Exit::Done)
 }
 

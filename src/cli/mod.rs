@@ -4,6 +4,7 @@
 
 mod audit;
 mod batches;
+mod bench;
 mod cells;
 mod client;
 mod columns;
@@ -31,6 +32,7 @@ mod start;
 mod status;
 mod tokenize;
 mod transfer;
+mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -68,6 +70,8 @@ enum Command {
     Schema(schema::Args),
     Policy(policy::Args),
     Audit(audit::Args),
+    Verify(verify::Args),
+    Bench(bench::Args),
 }
 
 /// Runs one command and says how the process shall end.
@@ -108,5 +112,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Schema(args) => schema::run(args, &global.context(schema::PRINCIPAL)).await,
         Command::Policy(args) => policy::run(args, &global.context(policy::PRINCIPAL)).await,
         Command::Audit(args) => audit::run(args, &global.context(audit::PRINCIPAL)).await,
+        Command::Verify(args) => verify::run(args, &global.dir, global.output).await,
+        Command::Bench(args) => bench::run(args, global.output).await,
     }
 }

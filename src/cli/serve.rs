@@ -36,7 +36,8 @@ pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
     drop(passphrase);
     let listener = start::bind(args.listen.as_deref().unwrap_or(&config.listen)).await?;
     let address = listener.local_addr().map_err(|error| CliError::unfit(error.to_string()))?;
+    let stop = start::asked_to_end();
     say(format!("serving on https://{address}\n").as_bytes())?;
-    start::serve(vault, listener, &config, &layout, start::asked_to_end()).await?;
+    start::serve(vault, listener, &config, &layout, stop).await?;
     Ok(Exit::Done)
 }

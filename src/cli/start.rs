@@ -10,7 +10,7 @@ use strongroom_rocksdb::{RocksOptions, RocksStore};
 use strongroom_server::{Options, TlsMaterial};
 use strongroom_vault::{Clock, OpenError, Opening, Space, Vault};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use zeroize::Zeroizing;
 
 use super::config::Config;
@@ -104,14 +104,19 @@ pub async fn serve(
 }
 
 /// Completes when the process is asked to end.
-pub async fn asked_to_end() {
-    let wait = async |kind| match signal(kind) {
+///
+/// Signals are caught from the call on, not from the first wait: who reads that the vault serves may end it in order.
+pub fn asked_to_end() -> impl Future<Output = ()> + Send + 'static {
+    let [interrupt, terminate] = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    let wait = async |signals: std::io::Result<Signal>| match signals {
         Ok(mut signals) => drop(signals.recv().await),
         Err(_) => std::future::pending().await,
     };
-    tokio::select! {
-        () = wait(SignalKind::interrupt()) => {}
-        () = wait(SignalKind::terminate()) => {}
+    async move {
+        tokio::select! {
+            () = wait(interrupt) => {}
+            () = wait(terminate) => {}
+        }
     }
 }
 

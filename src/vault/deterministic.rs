@@ -146,13 +146,15 @@ impl<S: Store> Road<'_, S> {
                     found.guards(self.tenant.number, &mut prepared.guards);
                     known.0[number] = Some(Existing { row: found.id, token: self.token_of(&found)? });
                 }
-                // An expired value makes room for a new one: what is left of it goes now.
+                // An expired value makes room for a new one: what is left of it goes now, and the ledger says so.
                 Resolved::Expired(found) => {
                     for holder in self.holders(&found, prepared).await? {
                         self.remove_holding(&found, holder, prepared);
                     }
                     self.remove_value(&found, prepared);
                     self.mark_dek(&found, prepared);
+                    let version = Some(found.row.version);
+                    prepared.items.push(Item { version, ..found.item("expired_removed") });
                 }
                 Resolved::Nothing => {}
             }

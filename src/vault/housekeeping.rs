@@ -13,6 +13,7 @@ use strongroom_storage::{Family, Mutation, Range, Store};
 
 use crate::error::Error;
 use crate::refusals::Counted;
+use crate::road;
 use crate::vault::Vault;
 
 /// How often counted refusals are written.
@@ -66,7 +67,7 @@ impl<S: Store> Vault<S> {
             actor: None,
             action: what.action,
             purpose: None,
-            decision: "fail",
+            decision: road::refusal(what.reason),
             reason: Some(what.reason),
             policy: tenant.policy_version(),
             schema: tenant.rules().schema.version(),

@@ -6,7 +6,7 @@
 //!
 //! In comes a [`Caller`], known to the edge, and a request; out goes an answer, after its ledger leaf is durable. Every
 //! request is an attempt that `road.rs` takes as often as guards break. To follow one, read `tokenize.rs` top to bottom,
-//! with `road.rs` beside it.
+//! with `road.rs` beside it. [`verify()`] holds a stopped vault's store against its ledger; FORMAT.md says how.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -37,6 +37,7 @@ mod tests;
 mod tokenize;
 mod values;
 mod vault;
+mod verify;
 
 pub use audit::{Checkpoint, Export, ExportPages};
 pub use delete::{Delete, DeleteItem};
@@ -52,3 +53,4 @@ pub use rules::{Applied, ApplyPolicy, ApplySchema, Explain, Explanation, InForce
 pub use status::Status;
 pub use tokenize::{NewValue, Tokenize};
 pub use vault::{Clock, Space, Vault};
+pub use verify::{Counts, Fault, Finding, Kind, Phase, Place, Progress, Report, Verification, VerifyError, verify};

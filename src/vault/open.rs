@@ -29,8 +29,8 @@ pub const LANE: u16 = 0;
 /// The name of the tenant and the log that concern the vault itself.
 pub const SYSTEM: &str = "system";
 
-const SYSTEM_NO: TenantNo = TenantNo(0);
-const FORMAT: u16 = 1;
+pub(crate) const SYSTEM_NO: TenantNo = TenantNo(0);
+pub(crate) const FORMAT: u16 = 1;
 /// Changes that may wait for the committer.
 const QUEUE: usize = 4_096;
 /// Facts that the committer remembers.
@@ -128,14 +128,18 @@ pub async fn create<S: Store>(new: NewVault<S>) -> Result<(), OpenError> {
 
     let vault = new.keystore.vault_id();
     let put = |key, row| Mutation::Put(Family::Meta, key, row);
+    let principals = Source::new(1, directory.to_stored())?.encode();
+    let principals_sha256 = row_hash(&principals);
     let mut mutations = vec![
         put(place::vault(), VaultRow { format: FORMAT, vault, created: now }.encode()),
-        put(place::principals(), Source::new(1, directory.to_stored())?.encode()),
+        put(place::principals(), principals),
     ];
     let mut leaves = Vec::new();
     for (tenant, officers) in &tenants {
         let policy = Source::new(1, DEFAULT_POLICIES.to_owned())?.encode();
-        leaves.extend(first_leaf(vault, tenant, officers, &directory, &policy)?);
+        // The vault's own log answers for what belongs to no tenant.
+        let principals = (tenant.number == SYSTEM_NO).then_some(&principals_sha256);
+        leaves.extend(first_leaf(vault, tenant, officers, &directory, &policy, principals)?);
         mutations.push(put(place::policy(tenant.number), policy));
         mutations.push(put(place::tenant(tenant.number), tenant.encode()));
     }
@@ -194,13 +198,14 @@ fn first_keys(tenant: TenantId) -> [KeyName; 6] {
     ]
 }
 
-/// The first leaf of a log says whose it is and who its officers are.
+/// The first leaf of a log says whose it is and who its officers are, and records the rows that it begins with.
 fn first_leaf(
     vault: VaultId,
     tenant: &TenantRow,
     officers: &[(String, [u8; 32])],
     directory: &Directory,
     policy: &[u8],
+    principals: Option<&[u8; 32]>,
 ) -> Result<Vec<(TenantNo, leaf::PreparedLeaf)>, OpenError> {
     let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
     let mut detail = vec![
@@ -210,6 +215,7 @@ fn first_leaf(
         ("trust_domain".to_owned(), directory.trust_domain.clone()),
         ("policy_sha256".to_owned(), hex(&row_hash(policy))),
     ];
+    detail.extend(principals.map(|hash| ("principals_sha256".to_owned(), hex(hash))));
     detail.extend(officers.iter().map(|(name, key)| (format!("officer/{name}"), hex(key))));
     let detail: Vec<(&str, &str)> = detail.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let header = LeafHeader {
@@ -321,7 +327,8 @@ impl<S: Store> Vault<S> {
     }
 }
 
-async fn tenant_rows<S: Store>(store: &S) -> Result<Vec<TenantRow>, OpenError> {
+/// All tenants of a vault.
+pub(crate) async fn tenant_rows<S: Store>(store: &S) -> Result<Vec<TenantRow>, OpenError> {
     let (from, to) = place::tenants_range();
     let page = store.scan(Family::Meta, Range { from, to, limit: 100_000 }).await?;
     Ok(page.iter().map(|(_, row)| TenantRow::decode(row)).collect::<Result<_, _>>()?)

@@ -341,8 +341,15 @@ fn verdict(items: &[Item]) -> (&'static str, Option<&'static str>) {
         return ("allow", None);
     }
     let reason = items[0].outcome;
-    let denied = ["DENIED", "VIEW_NOT_ALLOWED", "PURPOSE_NOT_ALLOWED", "SUBJECT_REQUIRED"].contains(&reason);
-    (if denied { "deny" } else { "fail" }, Some(reason))
+    (refusal(reason), Some(reason))
+}
+
+/// The decision that stands beside a refusal's reason in the ledger.
+pub(crate) fn refusal(reason: &str) -> &'static str {
+    match reason {
+        "DENIED" | "VIEW_NOT_ALLOWED" | "PURPOSE_NOT_ALLOWED" | "SUBJECT_REQUIRED" => "deny",
+        _ => "fail",
+    }
 }
 
 impl From<CommitError> for Error {

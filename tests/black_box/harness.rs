@@ -25,6 +25,8 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_strongroom");
 pub struct TestVault {
     folder: TempDir,
     server: Option<Server>,
+    /// Variables of the server's environment.
+    environment: Vec<(String, String)>,
 }
 
 /// A running server; killed when dropped.
@@ -44,12 +46,19 @@ impl Drop for Server {
 impl TestVault {
     /// Makes a vault and starts it.
     pub fn start() -> Self {
-        let mut vault = Self { folder: tempfile::tempdir().unwrap(), server: None };
+        Self::start_with(&[])
+    }
+
+    /// The same, with variables in the environment of every server that runs over the folder.
+    pub fn start_with(environment: &[(&str, &str)]) -> Self {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut vault = Self { folder: tempfile::tempdir().unwrap(), server: None, environment: environment.collect() };
         vault.up();
         vault
     }
 
     /// Starts the server over the folder as it is.
+    #[expect(clippy::zombie_processes, reason = "a server is waited for when it is dropped")]
     pub fn up(&mut self) {
         assert!(self.server.is_none(), "it runs already");
         let mut child = self.dev_command().stdout(Stdio::piped()).stderr(self.log()).spawn().unwrap();
@@ -81,6 +90,7 @@ impl TestVault {
     fn dev_command(&self) -> Command {
         let mut command = Command::new(BINARY);
         command.arg("dev").arg("--dir").arg(self.dir()).args(["--listen", "127.0.0.1:0"]).stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -2,7 +2,8 @@
 
 /// A borrower that does not exist.
 pub struct Borrower {
-    customer: String,
+    /// The lender's own id of the borrower.
+    pub customer: String,
     name: String,
     /// A valid ID card number.
     pub id_card: String,
@@ -30,10 +31,29 @@ const STREETS: [&str; 8] = [
 ];
 const PRODUCTS: [&str; 4] = ["mortgage", "car loan", "consumer loan", "working capital"];
 
-/// The same borrowers on every run.
-pub fn sample(count: usize) -> Vec<Borrower> {
+impl Borrower {
+    /// The six personal values, each with its field in the lending schema.
+    pub fn values(&self) -> [(&'static str, &str); 6] {
+        [
+            ("borrower.name", &self.name),
+            ("borrower.id_card", &self.id_card),
+            ("borrower.mobile", &self.mobile),
+            ("borrower.bank_card", &self.bank_card),
+            ("borrower.email", &self.email),
+            ("borrower.address", &self.address),
+        ]
+    }
+}
+
+/// Borrowers without end, the same ones on every run.
+pub fn all() -> impl Iterator<Item = Borrower> {
     let mut draw = Draw(0x5eed);
-    (0..count).map(|number| borrower(number, &mut draw)).collect()
+    (0..).map(move |number| borrower(number, &mut draw))
+}
+
+/// The first of them.
+pub fn sample(count: usize) -> Vec<Borrower> {
+    all().take(count).collect()
 }
 
 /// The file that a lender might have.

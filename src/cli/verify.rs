@@ -1,0 +1,207 @@
+//! `strongroom verify`: proves a whole vault against its ledger.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use strongroom_keys::{Keystore, Passphrase, root_key};
+use strongroom_rocksdb::{RocksOptions, RocksStore};
+use strongroom_storage::StoreError;
+use strongroom_vault::{Counts, Finding, Progress, Report, Verification, VerifyError};
+
+use super::config::Config;
+use super::layout::Layout;
+use super::output::{CliError, Exit, Output, facts, table};
+use super::passphrase::{self, PassphraseArgs};
+
+/// Prove the whole vault against its ledger, while it is stopped: names what was changed, rolled back, added or removed
+/// behind its back.
+///
+/// Reads every leaf and every row, opens every value, and shows none. Takes about 150 bytes of memory for each value.
+#[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  strongroom verify --dir /var/lib/strongroom --passphrase-file /run/credentials/passphrase
+  strongroom verify --checkpoint last-month.checkpoint
+
+A vault for development is opened with the passphrase that lies beside it.
+Who puts back the whole folder, head file included, can't be told from within it: give --checkpoint with one that
+`strongroom audit checkpoint` printed and that you kept elsewhere.
+Exit code 0: the store is what the ledger says; 1: it is not, or can't be read.")]
+pub struct Args {
+    /// A checkpoint of one of the vault's logs, kept apart from it; give it once for each.
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Vec<PathBuf>,
+
+    /// The configuration [default: DIR/strongroom.toml].
+    #[arg(long, value_name = "FILE", env = "STRONGROOM_CONFIG")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+/// Verifies.
+pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliError> {
+    let layout = Layout::new(dir);
+    let config = Config::read(&layout, args.config.as_deref())?;
+    let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| CliError::file(path, error));
+    let checkpoints: Vec<String> = args.checkpoint.iter().map(read).collect::<Result<_, _>>()?;
+    // The store first: its lock says whether a vault runs over it, before anybody is asked for a passphrase.
+    let options = RocksOptions { block_cache: config.capacity.block_cache_mib << 20, ..RocksOptions::default() };
+    let store = RocksStore::open(&layout.data(), options).map_err(|error| closed(&layout, error))?;
+    let keystore = keystore(&layout, &read_passphrase(&args.passphrase, &layout)?)?;
+    let head_file = layout.head();
+    let verification =
+        Verification { store: &store, keystore: &keystore, head_file: &head_file, checkpoints: &checkpoints };
+    let mut bar = Bar::new();
+    let report = strongroom_vault::verify(&verification, &mut |progress| bar.show(progress)).await;
+    bar.clear();
+    let report = report.map_err(|error| match error {
+        VerifyError::Open(error) => super::start::refused(&layout, &error),
+        checkpoint => CliError::unfit(checkpoint.to_string()),
+    })?;
+    output.show(|| document(&report), || text(&report))?;
+    Ok(if report.findings.is_empty() { Exit::Done } else { Exit::Failed })
+}
+
+fn read_passphrase(args: &PassphraseArgs, layout: &Layout) -> Result<Passphrase, CliError> {
+    let beside = layout.dev_passphrase();
+    match args.passphrase_file.is_none() && beside.exists() {
+        true => passphrase::from_file(&beside),
+        false => args.read(),
+    }
+}
+
+fn keystore(layout: &Layout, passphrase: &Passphrase) -> Result<Keystore, CliError> {
+    let root = root_key::open(&layout.keystore(), passphrase);
+    root.and_then(|root| Keystore::open(&layout.keystore(), &root)).map_err(|error| unfit(layout, &error))
+}
+
+fn closed(layout: &Layout, error: StoreError) -> CliError {
+    match &error {
+        // RocksDB keeps a second process out by a lock on this file.
+        StoreError::Io { what, .. } if what.contains("LOCK") || what.contains("lock") => CliError::Unfit {
+            message: format!("a vault runs over {}: only one that is stopped can be verified", layout.dir().display()),
+            next:
+                "stop it, then the same command; or `strongroom audit export` and `audit verify` for its ledger alone"
+                    .into(),
+        },
+        _ => unfit(layout, &error),
+    }
+}
+
+fn unfit(layout: &Layout, error: &dyn std::error::Error) -> CliError {
+    CliError::unfit(format!("the vault in {} can't be verified: {error}", layout.dir().display()))
+}
+
+/// What each count of a tenant is called, in tables and documents.
+fn counts(counts: &Counts) -> [(&'static str, u64); 8] {
+    [
+        ("leaves", counts.leaves),
+        ("signed_leaves", counts.signed_leaves),
+        ("values", counts.values),
+        ("subjects", counts.subjects),
+        ("deks", counts.deks),
+        ("index_entries", counts.index_entries),
+        ("holders", counts.holders),
+        ("idempotency_keys", counts.idempotency_keys),
+    ]
+}
+
+fn document(report: &Report) -> Value {
+    let tenants = report.tenants.iter().map(|(name, of)| {
+        let mut tenant = serde_json::Map::from_iter([("tenant".to_owned(), json!(&**name))]);
+        tenant.extend(counts(of).map(|(name, count)| (name.to_owned(), json!(count.to_string()))));
+        Value::Object(tenant)
+    });
+    let findings = report.findings.iter().map(|finding| {
+        let Finding { tenant, kind, fault, place, what } = finding;
+        let mut document = json!({ "tenant": &**tenant, "kind": kind.as_str(), "fault": fault.as_str() });
+        if let Some(object) = document.as_object_mut() {
+            if !place.name().is_empty() {
+                object.insert(place.name().to_owned(), json!(place.number()));
+            }
+            object.insert("message".to_owned(), json!(what));
+        }
+        document
+    });
+    json!({
+        "verified": report.findings.is_empty(),
+        "vault_id": report.vault.to_string(),
+        "tenants": tenants.collect::<Vec<_>>(),
+        "findings": findings.collect::<Vec<_>>(),
+        "findings_left_out": report.left_out.to_string(),
+    })
+}
+
+fn text(report: &Report) -> String {
+    let header = counts(&Counts::default()).map(|(name, _)| name.replace('_', " "));
+    let header: Vec<&str> = std::iter::once("tenant").chain(header.iter().map(String::as_str)).collect();
+    let rows = report.tenants.iter().map(|(name, of)| {
+        std::iter::once(name.to_string()).chain(counts(of).map(|(_, count)| count.to_string())).collect::<Vec<_>>()
+    });
+    let mut text = vec![table(&header, rows)];
+    for (name, of) in &report.tenants {
+        let unsigned = of.leaves.saturating_sub(of.signed_leaves);
+        if unsigned > 0 {
+            text.push(format!(
+                "The last {unsigned} leaves of {name} came after the head file was signed: the last second before a \
+                 crash, or somebody appended them.",
+            ));
+        }
+    }
+    if report.findings.is_empty() {
+        let verified = "every leaf is in its place, and the store is what the ledger says";
+        text.push(facts([("verified", verified.to_owned()), ("vault", report.vault.to_string())]));
+        return text.join("\n\n");
+    }
+    let rows = report.findings.iter().map(|finding| {
+        let Finding { tenant, kind, fault, place, what } = finding;
+        let fault = format!("{} {}", kind.as_str().replace('_', " "), fault.as_str().replace('_', " "));
+        vec![tenant.to_string(), fault, place.to_string(), what.clone()]
+    });
+    text.push(table(&["tenant", "finding", "where", "what"], rows));
+    let all = report.left_out.saturating_add(report.findings.len() as u64);
+    let listed =
+        if report.left_out > 0 { format!(" ({} of them listed)", report.findings.len()) } else { String::new() };
+    text.push(format!(
+        "NOT verified: {all} findings{listed}. Keep the folder as it is, and a copy, before anything else is done with it."
+    ));
+    text.join("\n\n")
+}
+
+/// The progress of one phase of one tenant after the other, on a terminal only.
+struct Bar {
+    bar: ProgressBar,
+    doing: String,
+}
+
+impl Bar {
+    fn new() -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template(
+            "{msg:24} {bar:32} {percent:>3}%  {human_pos} of {human_len}  {per_sec}  {eta} left",
+        )
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar: bar.with_style(style), doing: String::new() }
+    }
+
+    fn show(&mut self, progress: Progress<'_>) {
+        let doing = format!("{}: {}", progress.tenant, progress.phase.as_str());
+        if doing != self.doing {
+            self.bar.reset();
+            self.bar.set_message(doing.clone());
+            self.doing = doing;
+        }
+        self.bar.set_length(progress.of);
+        self.bar.set_position(progress.done);
+    }
+
+    fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}

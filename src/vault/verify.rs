@@ -1,0 +1,389 @@
+//! Verification: proves a whole store against its ledger while nobody serves it.
+//!
+//! ```text
+//! head file, checkpoints -> leaves, in order -> history: what every value, subject and rule must be
+//! history                -> every family, in key order -> counts, and findings: changed, rolled back, missing, added
+//! ```
+//!
+//! Nothing is written, and no value leaves this module. FORMAT.md in this folder says which kind of row is proven how,
+//! what is not proven, and how much memory it takes.
+
+mod entries;
+mod finding;
+mod history;
+mod ledger;
+mod meta;
+mod subjects;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use strongroom_ids::{KeyVersion, KeyringNo, TenantId, TenantNo, VaultId};
+use strongroom_keys::Keystore;
+use strongroom_ledger::{LedgerError, checkpoint};
+use strongroom_schema::Schema;
+use strongroom_storage::keys as place;
+use strongroom_storage::rows::{LaneHead, TenantRow, VaultRow};
+use strongroom_storage::{Entry, Family, Range, Store, StoreError};
+use thiserror::Error;
+
+use crate::open::{FORMAT, LANE, OpenError, SYSTEM_NO, tenant_rows};
+use finding::Findings;
+pub use finding::{Fault, Finding, Kind, Place};
+use ledger::Signed;
+
+/// Entries read at once. A value has at most 64 KiB, so a page has at most some 20 MiB.
+const PAGE: usize = 256;
+
+/// What is verified, and against what.
+pub struct Verification<'a, S> {
+    /// The store. Nobody else may write to it meanwhile.
+    pub store: &'a S,
+    /// The keystore, unsealed.
+    pub keystore: &'a Keystore,
+    /// Where the head file stands.
+    pub head_file: &'a Path,
+    /// Checkpoints of any of the vault's logs that were kept apart from it (C2SP signed notes).
+    pub checkpoints: &'a [String],
+}
+
+/// Why nothing could be verified.
+#[derive(Debug, Error)]
+pub enum VerifyError {
+    /// The folder's parts do not make a vault, or can't be read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A checkpoint is none of this vault's.
+    #[error("checkpoint {place} of those given is not signed by a log of this vault: {error}")]
+    Checkpoint {
+        /// Which of them, from 1.
+        place: usize,
+        /// What is wrong with it.
+        error: LedgerError,
+    },
+}
+
+impl From<StoreError> for VerifyError {
+    fn from(error: StoreError) -> Self {
+        Self::Open(error.into())
+    }
+}
+
+impl From<strongroom_keys::KeyError> for VerifyError {
+    fn from(error: strongroom_keys::KeyError) -> Self {
+        Self::Open(error.into())
+    }
+}
+
+/// What is being gone through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// The leaves of the log.
+    Leaves,
+    /// Subjects' records and their DEKs.
+    Subjects,
+    /// Values and their DEKs.
+    Values,
+    /// Index entries.
+    Entries,
+    /// Subjects' rows, and holders of shared values.
+    Holders,
+}
+
+impl Phase {
+    /// Its word, for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Leaves => "leaves",
+            Self::Subjects => "subjects",
+            Self::Values => "values",
+            Self::Entries => "index entries",
+            Self::Holders => "holders",
+        }
+    }
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// The tenant.
+    pub tenant: &'a str,
+    /// What is being gone through.
+    pub phase: Phase,
+    /// How many are done.
+    pub done: u64,
+    /// How many there should be.
+    pub of: u64,
+}
+
+/// What was gone through in one tenant.
+#[derive(Clone, Default, Debug)]
+pub struct Counts {
+    /// Leaves of its log.
+    pub leaves: u64,
+    /// Of these, how many the head file signs. Those after it came within the last second before a crash, or were
+    /// appended by somebody else.
+    pub signed_leaves: u64,
+    /// Values that are as recorded and open.
+    pub values: u64,
+    /// Subjects that are as recorded.
+    pub subjects: u64,
+    /// DEKs that unwrap.
+    pub deks: u64,
+    /// Index entries that belong to a value or subject.
+    pub index_entries: u64,
+    /// Entries by which the values of a subject, and the holders of a value, are found.
+    pub holders: u64,
+    /// Idempotency keys.
+    pub idempotency_keys: u64,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Report {
+    /// The vault.
+    pub vault: VaultId,
+    /// The tenants by name, the vault itself as `system`, in the order of their numbers.
+    pub tenants: Vec<(Arc<str>, Counts)>,
+    /// What is not as it must be. Empty: the whole store is what the ledger says.
+    pub findings: Vec<Finding>,
+    /// Findings beyond those that are listed.
+    pub left_out: u64,
+}
+
+/// One tenant under verification.
+struct Check<'a, S> {
+    store: &'a S,
+    keystore: &'a Keystore,
+    vault: VaultId,
+    number: TenantNo,
+    id: TenantId,
+    name: Arc<str>,
+    lane: Option<LaneHead>,
+    /// The schema in force; none if it can't be read.
+    schema: Option<Schema>,
+    /// Counters as they stand in the store, by key.
+    counters: BTreeMap<Vec<u8>, u64>,
+    /// DEKs seen, by the KEK that wraps them.
+    wrapped: HashMap<(KeyringNo, KeyVersion), u64>,
+    counts: Counts,
+    findings: &'a mut Findings,
+    progress: &'a mut dyn FnMut(Progress<'_>),
+}
+
+/// Verifies a store. `progress` hears of every page.
+pub async fn verify<S: Store>(
+    verification: &Verification<'_, S>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Report, VerifyError> {
+    let Verification { store, keystore, head_file, checkpoints } = *verification;
+    let row = store.get(Family::Meta, place::vault()).await?.ok_or(OpenError::NoVault)?;
+    let row = VaultRow::decode(&row)?;
+    if row.format != FORMAT {
+        return Err(OpenError::UnknownFormat(row.format).into());
+    }
+    if row.vault != keystore.vault_id() {
+        return Err(OpenError::TwoVaults { data: row.vault, keystore: keystore.vault_id() }.into());
+    }
+    let tenants = tenant_rows(store).await?;
+    let system = tenants.iter().find(|tenant| tenant.number == SYSTEM_NO).ok_or(OpenError::NoVault)?.id;
+    let public = keystore.ledger_key(system)?.public_key();
+
+    let mut findings = Findings::default();
+    let mut checks = Vec::with_capacity(tenants.len());
+    for tenant in &tenants {
+        let mut check = Check::new(verification, row.vault, tenant, &mut findings, progress);
+        check.read_lane().await?;
+        checks.push(check.lane);
+    }
+    let new = checks.iter().flatten().all(|lane| lane.size == 0);
+    let mut signed: HashMap<TenantNo, Vec<Signed>> = HashMap::new();
+    let mut heads: HashMap<TenantNo, u64> = HashMap::new();
+    let head = ledger::read_head_file(head_file, row.vault, &public, new);
+    for (number, one) in head.as_ref().map(Vec::as_slice).unwrap_or_default() {
+        heads.insert(*number, one.size);
+    }
+    let head_fault = match head {
+        Ok(lanes) => {
+            lanes.into_iter().for_each(|(number, one)| signed.entry(number).or_default().push(one));
+            None
+        }
+        Err(fault) => Some(fault),
+    };
+    let incarnations = tenants.iter().zip(&checks).map(|(tenant, lane)| (tenant, lane.as_ref()));
+    for (number, one) in read_checkpoints(checkpoints, row.vault, incarnations, keystore)? {
+        signed.entry(number).or_default().push(one);
+    }
+
+    let mut report =
+        Report { vault: row.vault, tenants: Vec::with_capacity(tenants.len()), findings: vec![], left_out: 0 };
+    for (tenant, lane) in tenants.iter().zip(checks) {
+        let mut check = Check::new(verification, row.vault, tenant, &mut findings, progress);
+        check.lane = lane;
+        if tenant.number == SYSTEM_NO {
+            if let Some((fault, what)) = &head_fault {
+                check.found(Kind::Log, *fault, Place::Only, what.as_str());
+            }
+            for (number, size) in &heads {
+                if *size > 0 && !tenants.iter().any(|tenant| tenant.number == *number) {
+                    check.log_without_tenant(*number, *size);
+                }
+            }
+            check.foreign_rows(&tenants).await?;
+        }
+        let signed = signed.remove(&tenant.number).unwrap_or_default();
+        check.run(signed, &tenants).await?;
+        check.counts.signed_leaves = heads.get(&tenant.number).copied().unwrap_or(0).min(check.counts.leaves);
+        report.tenants.push((check.name, check.counts));
+    }
+    report.findings = findings.kept;
+    report.left_out = findings.left_out;
+    Ok(report)
+}
+
+/// Finds each checkpoint's log by its signature.
+fn read_checkpoints<'t>(
+    notes: &[String],
+    vault: VaultId,
+    tenants: impl Iterator<Item = (&'t TenantRow, Option<&'t LaneHead>)>,
+    keystore: &Keystore,
+) -> Result<Vec<(TenantNo, Signed)>, VerifyError> {
+    let mut logs = Vec::new();
+    for (tenant, lane) in tenants {
+        let origin = checkpoint::origin(vault, tenant.id, LANE, lane.map_or(1, |lane| lane.incarnation));
+        let key = checkpoint::vkey(&origin, &keystore.ledger_key(tenant.id)?.public_key());
+        logs.push((tenant.number, origin, key));
+    }
+    let keys: Vec<&str> = logs.iter().map(|(_, _, key)| key.as_str()).collect();
+    let mut signed = Vec::with_capacity(notes.len());
+    for (place, note) in (1..).zip(notes) {
+        let read = checkpoint::verify(note, &keys).map_err(|error| VerifyError::Checkpoint { place, error })?;
+        let log = logs.iter().find(|(_, origin, _)| *origin == read.origin);
+        let (number, ..) = log.ok_or(VerifyError::Checkpoint { place, error: LedgerError::Origin })?;
+        let whose = format!("checkpoint {place} of those given");
+        signed.push((*number, Signed { size: read.size, root: read.root, frontier: None, whose }));
+    }
+    Ok(signed)
+}
+
+impl<'a, S: Store> Check<'a, S> {
+    fn new(
+        verification: &Verification<'a, S>,
+        vault: VaultId,
+        tenant: &TenantRow,
+        findings: &'a mut Findings,
+        progress: &'a mut dyn FnMut(Progress<'_>),
+    ) -> Self {
+        Self {
+            store: verification.store,
+            keystore: verification.keystore,
+            vault,
+            number: tenant.number,
+            id: tenant.id,
+            name: tenant.name.as_str().into(),
+            lane: None,
+            schema: None,
+            counters: BTreeMap::new(),
+            wrapped: HashMap::new(),
+            counts: Counts::default(),
+            findings,
+            progress,
+        }
+    }
+
+    /// All of one tenant. Damage that stops one part does not keep the others from being looked at.
+    async fn run(&mut self, signed: Vec<Signed>, tenants: &[TenantRow]) -> Result<(), StoreError> {
+        let replayed = self.replay(signed).await;
+        let Some(mut history) = self.unless_damaged(replayed)? else { return Ok(()) };
+        let checked = self.meta(&history, tenants).await;
+        self.unless_damaged(checked)?;
+        let checked = self.subjects(&mut history).await;
+        self.unless_damaged(checked)?;
+        let checked = self.values(&mut history).await;
+        self.unless_damaged(checked)?;
+        let checked = self.own_deks(&history).await;
+        self.unless_damaged(checked)?;
+        let checked = self.index(&history).await;
+        self.unless_damaged(checked)?;
+        let checked = self.holders(&history).await;
+        self.unless_damaged(checked)?;
+        let checked = self.idempotency().await;
+        self.unless_damaged(checked)?;
+        self.counters_suffice(&history);
+        Ok(())
+    }
+
+    /// Makes a finding of damage, and lets other failures end the verification.
+    fn unless_damaged<T>(&mut self, result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(StoreError::Corrupt { place, what }) => {
+                let what = format!("damaged in {place}: {what}; what follows there was not looked at");
+                self.found(Kind::Unknown, Fault::Unreadable, Place::Only, what);
+                Ok(None)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn found(&mut self, kind: Kind, fault: Fault, place: Place, what: impl Into<String>) {
+        self.findings.add(&self.name, kind, fault, place, what);
+    }
+
+    /// Something under a key that the vault does not write.
+    fn unknown(&mut self, key: &[u8]) {
+        let what = "the vault writes nothing under this key";
+        self.found(Kind::Unknown, Fault::Added, Place::Key(key.to_vec()), what);
+    }
+
+    fn report(&mut self, phase: Phase, done: u64, of: u64) {
+        (self.progress)(Progress { tenant: &self.name, phase, done, of: of.max(done) });
+    }
+}
+
+/// A range of a family, a page at a time.
+struct Pages {
+    family: Family,
+    from: Vec<u8>,
+    to: Vec<u8>,
+    ended: bool,
+}
+
+impl Pages {
+    /// All entries between two keys, the second exclusive; empty for the end of the family.
+    fn new(family: Family, from: Vec<u8>, to: Vec<u8>) -> Self {
+        Self { family, from, to, ended: false }
+    }
+
+    /// All that a tenant has in a family.
+    fn of_tenant(family: Family, tenant: TenantNo) -> Self {
+        let from = tenant.0.to_be_bytes().to_vec();
+        let to = place::prefix_end(&from);
+        Self::new(family, from, to)
+    }
+
+    /// The next entries; none at the end.
+    async fn next<S: Store>(&mut self, store: &S) -> Result<Option<Vec<Entry>>, StoreError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let range = Range { from: self.from.clone(), to: self.to.clone(), limit: PAGE };
+        let page = store.scan(self.family, range).await?;
+        self.ended = page.len() < PAGE;
+        if let Some((last, _)) = page.last() {
+            self.from = last.to_vec();
+            self.from.push(0);
+        }
+        Ok((!page.is_empty()).then_some(page))
+    }
+}
+
+/// The number in eight bytes of a key.
+fn number_at(key: &[u8], from: usize) -> Option<u64> {
+    let bytes = key.get(from..from.checked_add(8)?)?;
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}

@@ -1,0 +1,175 @@
+//! What verification finds: which record, where it stands, and what is wrong with it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use strongroom_ids::{RowId, SubjectHandle};
+
+/// Findings that are kept; the others are only counted, so that a store full of damage does not fill the memory.
+const KEPT: usize = 10_000;
+
+/// What kind of record a finding is about.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
+    /// A log as a whole: its head, or what the vault has signed of it.
+    Log,
+    /// One leaf of a log.
+    Leaf,
+    /// A value's row.
+    Value,
+    /// A data encryption key, of a subject or of one value.
+    Dek,
+    /// A data subject's record.
+    Subject,
+    /// A blind-index entry.
+    IndexEntry,
+    /// The entry by which a subject's values are found.
+    SubjectRow,
+    /// The entry by which a shared value's holders are found.
+    Holder,
+    /// The schema in force.
+    Schema,
+    /// The policy in force.
+    Policy,
+    /// The enrolled principals.
+    Principals,
+    /// A tenant.
+    Tenant,
+    /// A counter of numbers that are never given out twice.
+    Counter,
+    /// What was made under an idempotency key.
+    IdempotencyKey,
+    /// Something that the vault does not write.
+    Unknown,
+}
+
+impl Kind {
+    /// Its stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Leaf => "leaf",
+            Self::Value => "value",
+            Self::Dek => "dek",
+            Self::Subject => "subject",
+            Self::IndexEntry => "index_entry",
+            Self::SubjectRow => "subject_row",
+            Self::Holder => "holder",
+            Self::Schema => "schema",
+            Self::Policy => "policy",
+            Self::Principals => "principals",
+            Self::Tenant => "tenant",
+            Self::Counter => "counter",
+            Self::IdempotencyKey => "idempotency_key",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// In which way a record is not what it must be.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Fault {
+    /// It is there, and not what was written.
+    Changed,
+    /// It is what was written once, and was replaced since.
+    RolledBack,
+    /// It is gone.
+    Missing,
+    /// It is there, and nothing was ever written there, or it was removed since.
+    Added,
+    /// It could not be read or checked.
+    Unreadable,
+}
+
+impl Fault {
+    /// Its stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::RolledBack => "rolled_back",
+            Self::Missing => "missing",
+            Self::Added => "added",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// Where a record stands, in numbers that say nothing about a person.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Place {
+    /// There is only one of its kind in the tenant.
+    Only,
+    /// A leaf, by its index.
+    Leaf(u64),
+    /// A value, by its row, and what leads to it.
+    Row(RowId),
+    /// A subject, by its handle, and what leads to it.
+    Subject(SubjectHandle),
+    /// A key of the store.
+    Key(Vec<u8>),
+}
+
+impl Place {
+    /// Its stable word: what the number is.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Only => "",
+            Self::Leaf(_) => "leaf",
+            Self::Row(_) => "row",
+            Self::Subject(_) => "subject",
+            Self::Key(_) => "key",
+        }
+    }
+
+    /// The number alone; hexadecimal for a key.
+    pub fn number(&self) -> String {
+        match self {
+            Self::Only => String::new(),
+            Self::Leaf(index) => index.to_string(),
+            Self::Row(row) => row.to_string(),
+            Self::Subject(handle) => handle.to_string(),
+            Self::Key(key) => data_encoding::HEXLOWER.encode(key),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Only => Ok(()),
+            place => write!(f, "{} {}", place.name(), place.number()),
+        }
+    }
+}
+
+/// One thing that is not as it must be. Holds no value, no subject's id and no key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// The tenant's name; `system` for what belongs to the vault itself.
+    pub tenant: Arc<str>,
+    /// What kind of record.
+    pub kind: Kind,
+    /// In which way it is wrong.
+    pub fault: Fault,
+    /// Where it stands.
+    pub place: Place,
+    /// What is wrong, in words.
+    pub what: String,
+}
+
+/// All findings, in the order in which they were made.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub kept: Vec<Finding>,
+    pub left_out: u64,
+}
+
+impl Findings {
+    pub fn add(&mut self, tenant: &Arc<str>, kind: Kind, fault: Fault, place: Place, what: impl Into<String>) {
+        if self.kept.len() < KEPT {
+            self.kept.push(Finding { tenant: Arc::clone(tenant), kind, fault, place, what: what.into() });
+        } else {
+            self.left_out += 1;
+        }
+    }
+}

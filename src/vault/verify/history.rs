@@ -1,0 +1,204 @@
+//! What a log says that its store must hold: the sum of its leaves.
+
+use std::collections::{BTreeSet, HashMap};
+
+use data_encoding::HEXLOWER;
+use strongroom_ids::{COUNTER_BITS, RowId, SubjectHandle};
+use strongroom_ledger::leaf::{ParsedItem, ParsedLeaf};
+
+/// A value as its leaf records it, and what was found of it. 64 bytes with its key, so that a million of values take
+/// about 75 to 150 MB, the more the closer the table is to its next growth.
+pub(super) struct RecordedValue {
+    /// The leaf that recorded its newest version.
+    pub leaf: u64,
+    /// A subject that holds it: its own, or the first of those who share it.
+    pub holder: SubjectHandle,
+    /// Its newest version.
+    pub version: u32,
+    /// How the row was found.
+    pub found: Found,
+    /// SHA-256 of its row.
+    pub hash: [u8; 32],
+}
+
+/// How a row that the log records was found in the store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Not yet, or not at all.
+    Not,
+    /// As recorded: a value of one subject.
+    Owned,
+    /// As recorded: a value without subject, with a DEK of its own.
+    Alone,
+    /// As recorded: a value that subjects may share, with a DEK of its own.
+    Shared,
+    /// Not as recorded. What leads to it is not looked at: the row itself is the finding.
+    Wrong,
+}
+
+impl Found {
+    /// Whether the row is as recorded.
+    pub fn is_good(self) -> bool {
+        matches!(self, Self::Owned | Self::Alone | Self::Shared)
+    }
+}
+
+/// A subject as its leaf records it.
+pub(super) struct RecordedSubject {
+    pub leaf: u64,
+    /// Whether the record was found as recorded; none while it was not found at all.
+    pub good: Option<bool>,
+    /// SHA-256 of its record without its wrapped DEKs.
+    pub hash: [u8; 32],
+}
+
+/// A schema or policy as its leaf records it.
+pub(super) struct RecordedRule {
+    pub leaf: u64,
+    pub version: u32,
+    pub hash: [u8; 32],
+}
+
+/// The sum of a log's leaves.
+#[derive(Default)]
+pub(super) struct History {
+    pub values: HashMap<RowId, RecordedValue>,
+    /// Holders of shared values beside the one that stands with the value.
+    more: HashMap<RowId, BTreeSet<SubjectHandle>>,
+    pub subjects: HashMap<SubjectHandle, RecordedSubject>,
+    pub schema: Option<RecordedRule>,
+    pub policy: Option<RecordedRule>,
+    /// SHA-256 of the principals' row, in the vault's own log.
+    pub principals: Option<[u8; 32]>,
+    /// The highest row id and handle that the log ever named, by incarnation and counter.
+    pub last_row: u64,
+    pub last_subject: u64,
+}
+
+impl History {
+    /// Takes the next leaf. Returns what in it contradicts the leaves before it: leaves are what the vault wrote, so
+    /// either a leaf was forged or the vault has gone wrong.
+    pub fn add(&mut self, leaf: &ParsedLeaf) -> Vec<(RowId, &'static str)> {
+        let mut wrong = Vec::new();
+        if leaf.decision != "allow" {
+            return wrong;
+        }
+        match leaf.action.as_str() {
+            "create_vault" => {
+                self.policy = hash(leaf, "policy_sha256").map(|hash| RecordedRule {
+                    leaf: leaf.index,
+                    version: leaf.policy,
+                    hash,
+                });
+                self.principals = hash(leaf, "principals_sha256");
+            }
+            "apply_schema" => self.schema = rule(leaf).or(self.schema.take()),
+            "apply_policy" => self.policy = rule(leaf).or(self.policy.take()),
+            _ => {}
+        }
+        for item in &leaf.items {
+            if let Some(contradiction) = self.item(leaf.index, item) {
+                wrong.push((item.row.unwrap_or(RowId(0)), contradiction));
+            }
+        }
+        wrong
+    }
+
+    fn item(&mut self, leaf: u64, item: &ParsedItem) -> Option<&'static str> {
+        let holder = item.subject.unwrap_or(SubjectHandle::NONE);
+        self.last_subject = self.last_subject.max(holder.0);
+        if item.outcome == "subject_created" {
+            let hash = item.hash?;
+            let before = self.subjects.insert(holder, RecordedSubject { leaf, good: None, hash });
+            return before.map(|_| "a handle is given to a second subject");
+        }
+        let row = item.row?;
+        self.last_row = self.last_row.max(row.0);
+        match item.outcome.as_str() {
+            // Reads have the outcome `ok` as well, and neither version nor hash.
+            "ok" => self.written(leaf, row, holder, item.version?.0, item.hash?),
+            "existing" => match self.values.get(&row) {
+                Some(value) if value.holder == holder => None,
+                Some(_) => {
+                    self.more.entry(row).or_default().insert(holder);
+                    None
+                }
+                None => Some("a value gets another holder and was never stored, or is deleted"),
+            },
+            "released" => self.released(row, holder),
+            "deleted" | "expired_removed" => {
+                self.more.remove(&row);
+                let before = self.values.remove(&row);
+                before.is_none().then_some("a value is deleted that was never stored, or is deleted already")
+            }
+            _ => None,
+        }
+    }
+
+    fn written(
+        &mut self,
+        leaf: u64,
+        row: RowId,
+        holder: SubjectHandle,
+        version: u32,
+        hash: [u8; 32],
+    ) -> Option<&'static str> {
+        let value = RecordedValue { leaf, holder, version, found: Found::Not, hash };
+        match (self.values.insert(row, value).map(|before| before.version), version) {
+            (None, 1) => None,
+            (Some(before), version) if before.checked_add(1) == Some(version) => None,
+            (None, _) => Some("a version is replaced that was never stored"),
+            (Some(_), 1) => Some("a row id is given to a second value"),
+            (Some(_), _) => Some("a version does not follow the one before it"),
+        }
+    }
+
+    fn released(&mut self, row: RowId, holder: SubjectHandle) -> Option<&'static str> {
+        let wrong = Some("a hold on a value ends that never began, or is the last one");
+        let (Some(value), Some(more)) = (self.values.get_mut(&row), self.more.get_mut(&row)) else { return wrong };
+        if more.remove(&holder) {
+            return None;
+        }
+        match more.pop_first() {
+            Some(next) if value.holder == holder => {
+                value.holder = next;
+                None
+            }
+            next => {
+                more.extend(next);
+                wrong
+            }
+        }
+    }
+
+    /// All who hold a value.
+    pub fn holders<'h>(&'h self, row: RowId, value: &'h RecordedValue) -> impl Iterator<Item = SubjectHandle> + 'h {
+        std::iter::once(value.holder).chain(self.more.get(&row).into_iter().flatten().copied())
+    }
+
+    /// Whether a subject holds a value.
+    pub fn holds(&self, row: RowId, value: &RecordedValue, subject: SubjectHandle) -> bool {
+        value.holder == subject || self.more.get(&row).is_some_and(|more| more.contains(&subject))
+    }
+
+    /// The counters of the highest row id and handle of an incarnation; none if there is none of that incarnation.
+    pub fn last_counters(&self, incarnation: u16) -> [Option<u64>; 2] {
+        [self.last_row, self.last_subject]
+            .map(|last| (last >> COUNTER_BITS == u64::from(incarnation)).then_some(last & ((1 << COUNTER_BITS) - 1)))
+    }
+}
+
+/// What a leaf says under a name.
+pub(super) fn detail<'l>(leaf: &'l ParsedLeaf, name: &str) -> Option<&'l str> {
+    leaf.detail.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+fn hash(leaf: &ParsedLeaf, name: &str) -> Option<[u8; 32]> {
+    HEXLOWER.decode(detail(leaf, name)?.as_bytes()).ok()?.try_into().ok()
+}
+
+/// A rule that came into force; none of a leaf that only checked one.
+fn rule(leaf: &ParsedLeaf) -> Option<RecordedRule> {
+    let version = detail(leaf, "version")?.parse().ok()?;
+    Some(RecordedRule { leaf: leaf.index, version, hash: hash(leaf, "sha256")? })
+}

@@ -1,0 +1,209 @@
+//! The vault's own rows: rules in force, principals, counters; and what belongs to nobody.
+
+use strongroom_access::Directory;
+use strongroom_ids::{KeyVersion, KeyringNo, SubjectHandle, TenantNo};
+use strongroom_schema::Schema;
+use strongroom_storage::keys::{self as place, Counter};
+use strongroom_storage::rows::{CounterRow, IdempotencyRow, TenantRow};
+use strongroom_storage::{Family, Store, StoreError};
+
+use super::finding::{Fault, Kind, Place};
+use super::history::{History, RecordedRule};
+use super::{Check, Pages, number_at};
+use crate::open::{LANE, SYSTEM_NO};
+use crate::rules::Source;
+use crate::values::row_hash;
+
+/// Where the kind of a `Meta` row stands in its key.
+const KIND: usize = 4;
+
+impl<S: Store> Check<'_, S> {
+    /// Everything of the tenant in `Meta`.
+    pub async fn meta(&mut self, history: &History, tenants: &[TenantRow]) -> Result<(), StoreError> {
+        let (mut schema, mut policy, mut principals) = (false, false, false);
+        let mut pages = Pages::of_tenant(Family::Meta, self.number);
+        while let Some(page) = pages.next(self.store).await? {
+            for (key, row) in &page {
+                if **key == *place::schema(self.number) {
+                    schema = true;
+                    self.rule(Kind::Schema, row, history.schema.as_ref());
+                    self.schema = Source::decode(row).ok().and_then(|source| {
+                        let schema = Schema::from_stored(source.body.as_bytes());
+                        schema.ok()
+                    });
+                } else if **key == *place::policy(self.number) {
+                    policy = true;
+                    self.rule(Kind::Policy, row, history.policy.as_ref());
+                } else if self.number == SYSTEM_NO && **key == *place::principals() {
+                    principals = true;
+                    self.principals(row, history, tenants);
+                } else if let Some(next) = self.counter(key, row) {
+                    self.counters.insert(key.to_vec(), next);
+                } else if !self.is_known(key, row, tenants) {
+                    self.unknown(key);
+                }
+            }
+        }
+        if let Some(rule) = history.schema.as_ref().filter(|_| !schema) {
+            let what = format!("leaf {} records version {}, and there is none", rule.leaf, rule.version);
+            self.found(Kind::Schema, Fault::Missing, Place::Only, what);
+        }
+        if !schema {
+            self.schema = history.schema.is_none().then(Schema::empty);
+        }
+        if !policy {
+            self.found(Kind::Policy, Fault::Missing, Place::Only, "the tenant has no policy");
+        }
+        if self.number == SYSTEM_NO && !principals {
+            self.found(Kind::Principals, Fault::Missing, Place::Only, "the enrolled officers are gone");
+        }
+        Ok(())
+    }
+
+    fn rule(&mut self, kind: Kind, row: &[u8], recorded: Option<&RecordedRule>) {
+        let Some(recorded) = recorded else {
+            return self.found(kind, Fault::Added, Place::Only, "the ledger records none");
+        };
+        if row_hash(row) == recorded.hash {
+            return;
+        }
+        let older = Source::decode(row).is_ok_and(|source| source.version < recorded.version);
+        let fault = if older { Fault::RolledBack } else { Fault::Changed };
+        let what = format!("it is not version {} as leaf {} records it", recorded.version, recorded.leaf);
+        self.found(kind, fault, Place::Only, what);
+    }
+
+    fn principals(&mut self, row: &[u8], history: &History, tenants: &[TenantRow]) {
+        if history.principals != Some(row_hash(row)) {
+            let what = "the tenants and enrolled officers are not those that leaf 0 of the log `system` records";
+            return self.found(Kind::Principals, Fault::Changed, Place::Only, what);
+        }
+        let directory = Source::decode(row).ok().and_then(|source| Directory::from_stored(&source.body).ok());
+        let Some(directory) = directory else {
+            let what = "the enrolled officers can't be read";
+            return self.found(Kind::Principals, Fault::Unreadable, Place::Only, what);
+        };
+        for (name, number) in &directory.tenants {
+            if !tenants.iter().any(|tenant| tenant.number == *number && tenant.name == *name) {
+                let what =
+                    format!("tenant `{name}` (number {number}) is enrolled, and its row is gone or has another name");
+                self.found(Kind::Tenant, Fault::Missing, Place::Only, what);
+            }
+        }
+        for tenant in tenants {
+            if !directory.tenants.values().any(|number| *number == tenant.number) {
+                let what = format!("there is a tenant number {} that is not enrolled", tenant.number);
+                self.found(Kind::Tenant, Fault::Added, Place::Only, what);
+            }
+        }
+    }
+
+    /// The counter under a key; none if it is no counter's key, or can't be read.
+    fn counter(&mut self, key: &[u8], row: &[u8]) -> Option<u64> {
+        let seals = || {
+            let keyring = u16::from_be_bytes(key.get(KIND + 2..KIND + 4)?.try_into().ok()?);
+            let version = u32::from_be_bytes(key.get(KIND + 4..KIND + 8)?.try_into().ok()?);
+            Some(Counter::Seals(KeyringNo(keyring), KeyVersion(version)))
+        };
+        let known = [Some(Counter::RowIds), Some(Counter::SubjectHandles), seals()];
+        known.into_iter().flatten().find(|counter| *place::counter(self.number, *counter) == *key)?;
+        match CounterRow::decode(row) {
+            Ok(row) => Some(row.next),
+            Err(error) => {
+                self.found(Kind::Counter, Fault::Unreadable, Place::Key(key.to_vec()), error.to_string());
+                // Everything lies above it then, which is said once more, and rightly.
+                Some(0)
+            }
+        }
+    }
+
+    /// Rows that are decoded elsewhere or have nothing in them.
+    fn is_known(&self, key: &[u8], row: &[u8], tenants: &[TenantRow]) -> bool {
+        let mark = || {
+            let subject = SubjectHandle(number_at(key, KIND + 1)?);
+            let keyring = u16::from_be_bytes(key.get(KIND + 9..)?.try_into().ok()?);
+            Some(place::dek_mark(self.number, subject, KeyringNo(keyring)))
+        };
+        let vaults_own = self.number == SYSTEM_NO
+            && (*key == *place::vault() || tenants.iter().any(|tenant| *key == *place::tenant(tenant.number)));
+        vaults_own
+            || *key == *place::lane(self.number, LANE)
+            || (row.is_empty() && mark().is_some_and(|mark| *mark == *key))
+    }
+
+    /// No number that was given out may be given out again.
+    pub fn counters_suffice(&mut self, history: &History) {
+        let incarnation = self.lane.as_ref().map_or(1, |lane| lane.incarnation);
+        let [rows, subjects] = history.last_counters(incarnation);
+        let mut needs = vec![
+            (Counter::RowIds, rows, "row id".to_owned()),
+            (Counter::SubjectHandles, subjects, "subject handle".to_owned()),
+        ];
+        for ((keyring, version), count) in std::mem::take(&mut self.wrapped) {
+            let what = format!("sealing under version {version} of the KEK of keyring {keyring}");
+            needs.push((Counter::Seals(keyring, version), Some(count), what));
+        }
+        for (counter, last, what) in needs {
+            let key = place::counter(self.number, counter);
+            let next = self.counters.get(&key).copied().unwrap_or(0);
+            if let Some(last) = last
+                && last >= next
+            {
+                let what = format!("{what} {last} is in use, and the next to be given out is {next}");
+                self.found(Kind::Counter, Fault::RolledBack, Place::Key(key), what);
+            }
+        }
+    }
+
+    /// Idempotency keys: they can only be read.
+    pub async fn idempotency(&mut self) -> Result<(), StoreError> {
+        let mut pages = Pages::of_tenant(Family::Idempotency, self.number);
+        while let Some(page) = pages.next(self.store).await? {
+            for (key, row) in &page {
+                let known = <[u8; 32]>::try_from(key.get(KIND..).unwrap_or_default());
+                match (known, IdempotencyRow::decode(row)) {
+                    (Ok(_), Ok(_)) => self.counts.idempotency_keys += 1,
+                    (Err(_), _) => self.unknown(key),
+                    (Ok(_), Err(error)) => {
+                        let place = Place::Key(key.to_vec());
+                        self.found(Kind::IdempotencyKey, Fault::Unreadable, place, error.to_string());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whatever stands under a tenant's number that no tenant has.
+    pub async fn foreign_rows(&mut self, tenants: &[TenantRow]) -> Result<(), StoreError> {
+        let mut numbers: Vec<TenantNo> = tenants.iter().map(|tenant| tenant.number).collect();
+        numbers.sort_unstable();
+        for family in Family::ALL {
+            let mut from = Vec::new();
+            for number in &numbers {
+                let own = number.0.to_be_bytes().to_vec();
+                let next = place::prefix_end(&own);
+                if from < own {
+                    self.foreign_range(family, std::mem::replace(&mut from, next), own).await?;
+                } else {
+                    from = next;
+                }
+            }
+            if !from.is_empty() {
+                self.foreign_range(family, from, vec![]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn foreign_range(&mut self, family: Family, from: Vec<u8>, to: Vec<u8>) -> Result<(), StoreError> {
+        let mut pages = Pages::new(family, from, to);
+        while let Some(page) = pages.next(self.store).await? {
+            for (key, _) in &page {
+                let what = format!("it stands in {} under a number that no tenant has", family.name());
+                self.found(Kind::Unknown, Fault::Added, Place::Key(key.to_vec()), what);
+            }
+        }
+        Ok(())
+    }
+}

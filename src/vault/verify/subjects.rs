@@ -1,0 +1,180 @@
+//! Subjects' records: recorded but for their wrapped DEKs, which prove themselves.
+
+use std::collections::HashMap;
+
+use strongroom_ids::{DekVersion, FieldNo, KeyVersion, KeyringNo, RowId, RowVersion, SubjectHandle};
+use strongroom_keys::{Dek, DekOwner, DekPlace, IndexName, KeyError, Sealed, ValuePlace};
+use strongroom_storage::keys as place;
+use strongroom_storage::rows::{IndexKind, SubjectRecord};
+use strongroom_storage::{Family, Store, StoreError};
+
+use super::finding::{Fault, Kind, Place};
+use super::history::History;
+use super::{Check, Pages, Phase};
+use crate::subjects::record_hash;
+
+impl<S: Store> Check<'_, S> {
+    /// Every subject's record, its DEKs, and the entry that leads from its id to it.
+    pub async fn subjects(&mut self, history: &mut History) -> Result<(), StoreError> {
+        let expected = history.subjects.len() as u64;
+        let mut done = 0;
+        let mut pages = Pages::of_tenant(Family::Subjects, self.number);
+        while let Some(page) = pages.next(self.store).await? {
+            let mut good: Vec<SubjectRecord> = Vec::with_capacity(page.len());
+            for (key, bytes) in &page {
+                match place::decode_subject(key) {
+                    Ok(handle) => good.extend(self.subject(history, handle, bytes)),
+                    Err(_) => self.unknown(key),
+                }
+            }
+            self.id_entries(&good).await?;
+            done += page.len() as u64;
+            self.report(Phase::Subjects, done, expected);
+        }
+        let missing = history.subjects.iter().filter(|(_, subject)| subject.good.is_none());
+        let mut missing: Vec<(SubjectHandle, u64)> = missing.map(|(handle, subject)| (*handle, subject.leaf)).collect();
+        missing.sort_unstable();
+        for (handle, leaf) in missing {
+            let what = format!("its record is gone; leaf {leaf} records it");
+            self.found(Kind::Subject, Fault::Missing, Place::Subject(handle), what);
+        }
+        Ok(())
+    }
+
+    /// One record; given back if it is as recorded.
+    fn subject(&mut self, history: &mut History, handle: SubjectHandle, bytes: &[u8]) -> Option<SubjectRecord> {
+        let place = Place::Subject(handle);
+        let Some(recorded) = history.subjects.get_mut(&handle) else {
+            self.found(Kind::Subject, Fault::Added, place, "the ledger records no such subject");
+            return None;
+        };
+        recorded.good = Some(false);
+        let record = match SubjectRecord::decode(bytes) {
+            Ok(record) => record,
+            Err(error) => {
+                self.found(Kind::Subject, Fault::Changed, place, error.to_string());
+                return None;
+            }
+        };
+        if record_hash(&record) != recorded.hash {
+            let what = format!("its record is not the one that leaf {} records", recorded.leaf);
+            self.found(Kind::Subject, Fault::Changed, place, what);
+            return None;
+        }
+        recorded.good = Some(true);
+        self.counts.subjects += 1;
+        let mut own = Vec::new();
+        for dek in &record.deks {
+            let at = DekPlace {
+                tenant: self.id,
+                keyring: dek.keyring,
+                owner: DekOwner::Subject(handle),
+                version: dek.version,
+            };
+            match self.unwrap(&at, dek.kek_version, &dek.blob) {
+                Ok(key) => {
+                    self.counts.deks += 1;
+                    *self.wrapped.entry((dek.keyring, dek.kek_version)).or_insert(0) += 1;
+                    if dek.keyring == KeyringNo(0) {
+                        own.push((dek.version, key));
+                    }
+                }
+                Err(error) => self.bad_dek(place.clone(), dek.keyring, dek.version, &error),
+            }
+        }
+        self.id(&record, &own);
+        Some(record)
+    }
+
+    /// The sealed id must open, and give the index entry that the record names.
+    fn id(&mut self, record: &SubjectRecord, deks: &[(DekVersion, Dek)]) {
+        let owner = DekOwner::Subject(record.handle);
+        let opened = deks.iter().find_map(|(dek_version, dek)| {
+            let at = ValuePlace {
+                tenant: self.id,
+                field: FieldNo(0),
+                row: RowId(0),
+                subject: record.handle,
+                owner,
+                keyring: KeyringNo(0),
+                dek_version: *dek_version,
+                row_version: RowVersion(1),
+                what: Sealed::SubjectId,
+            };
+            dek.open(&at, &record.sealed_id).ok()
+        });
+        let place = Place::Subject(record.handle);
+        let Some(opened) = opened else {
+            let what = "its record is as recorded, and no DEK of it opens its sealed id";
+            return self.found(Kind::Dek, Fault::Missing, place, what);
+        };
+        let fits = match self.keystore.index_key(self.id, IndexName::SubjectId) {
+            Ok(key) if key.version() == record.id_index.version => key.mac(&[opened.as_bytes()]) == record.id_index.mac,
+            Ok(_) => return self.old_index_key(place),
+            Err(error) => return self.found(Kind::IndexEntry, Fault::Unreadable, place, error.to_string()),
+        };
+        if !fits || record.id_index.kind != IndexKind::SubjectId {
+            let what = "the index entry that its record names does not follow from its id";
+            self.found(Kind::IndexEntry, Fault::Changed, place, what);
+        }
+    }
+
+    /// The entries that lead from ids to good records must be there.
+    async fn id_entries(&mut self, records: &[SubjectRecord]) -> Result<(), StoreError> {
+        let key =
+            |record: &SubjectRecord| place::subject_id(self.number, record.id_index.version, &record.id_index.mac);
+        let entries = self.store.multi_get(Family::Index, records.iter().map(key).collect()).await?;
+        for (record, entry) in records.iter().zip(entries) {
+            let place = Place::Subject(record.handle);
+            match entry.map(|entry| place::decode_handles(&entry)) {
+                None => {
+                    self.found(
+                        Kind::IndexEntry,
+                        Fault::Missing,
+                        place,
+                        "the entry that leads from its id to it is gone",
+                    );
+                }
+                Some(Ok(handles)) if !handles.contains(&record.handle) => {
+                    self.found(Kind::IndexEntry, Fault::Changed, place, "the entry of its id leads to another subject");
+                }
+                // What can't be read is found when all entries are gone through.
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Unwraps a DEK.
+    pub fn unwrap(&self, at: &DekPlace, kek: KeyVersion, blob: &[u8]) -> Result<Dek, KeyError> {
+        self.keystore.kek_version(at.tenant, at.keyring, kek)?.unwrap(at, blob)
+    }
+
+    /// A DEK that does not unwrap: changed, or its KEK is not in the keystore.
+    pub fn bad_dek(&mut self, place: Place, keyring: KeyringNo, version: DekVersion, error: &KeyError) {
+        let (fault, why) = match error {
+            KeyError::CannotOpen => (Fault::Changed, "does not unwrap".to_owned()),
+            other => (Fault::Unreadable, format!("can't be unwrapped: {other}")),
+        };
+        self.found(Kind::Dek, fault, place, format!("its DEK version {version} of keyring {keyring} {why}"));
+    }
+
+    /// An index entry under a key version that the keystore no longer gives out.
+    pub fn old_index_key(&mut self, place: Place) {
+        let what = "its entry was made under an older index key and can't be computed again";
+        self.found(Kind::IndexEntry, Fault::Unreadable, place, what);
+    }
+
+    /// The records of subjects that a page of values needs.
+    pub async fn records(
+        &self,
+        mut handles: Vec<SubjectHandle>,
+    ) -> Result<HashMap<SubjectHandle, SubjectRecord>, StoreError> {
+        handles.sort_unstable();
+        handles.dedup();
+        let keys = handles.iter().map(|handle| place::subject(self.number, *handle)).collect();
+        let rows = self.store.multi_get(Family::Subjects, keys).await?;
+        let found = handles.into_iter().zip(rows);
+        Ok(found.filter_map(|(handle, row)| Some((handle, SubjectRecord::decode(&row?).ok()?))).collect())
+    }
+}

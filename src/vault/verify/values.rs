@@ -1,0 +1,295 @@
+//! Values: each row is recorded, its DEK proves itself, and its index entries follow from what it holds.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use strongroom_ids::{DekVersion, KeyringNo, RowId, SubjectHandle};
+use strongroom_keys::{Dek, DekOwner, DekPlace, IndexName, Plaintext, Sealed, ValuePlace};
+use strongroom_schema::{Field, Scope};
+use strongroom_storage::keys as place;
+use strongroom_storage::rows::{IndexEntry, IndexKind, RowDek, SubjectRecord, ValueRow};
+use strongroom_storage::{Family, Store, StoreError};
+
+use super::finding::{Fault, Kind, Place};
+use super::history::{Found, History};
+use super::{Check, Pages, Phase};
+use crate::values::{entry_key, row_hash};
+
+/// What a page of values needs besides its rows.
+struct Beside {
+    records: HashMap<SubjectHandle, SubjectRecord>,
+    /// Wrapped DEKs that stand beside their values.
+    own: HashMap<RowId, RowDek>,
+    /// DEKs of subjects that were unwrapped already; none for one that does not unwrap.
+    deks: HashMap<(SubjectHandle, KeyringNo, DekVersion), Option<Dek>>,
+}
+
+/// An index entry that must be there, and what it must hold.
+struct Expected {
+    row: RowId,
+    key: Vec<u8>,
+    holds: Vec<u8>,
+}
+
+impl<S: Store> Check<'_, S> {
+    /// Every value's row.
+    pub async fn values(&mut self, history: &mut History) -> Result<(), StoreError> {
+        let expected = history.values.len() as u64;
+        let mut done = 0;
+        let mut pages = Pages::of_tenant(Family::Rows, self.number);
+        while let Some(page) = pages.next(self.store).await? {
+            let mut good = Vec::with_capacity(page.len());
+            for (key, bytes) in &page {
+                match place::decode_row(key) {
+                    Ok(id) => good.extend(self.recorded(history, id, bytes).map(|row| (id, row))),
+                    Err(_) => self.unknown(key),
+                }
+            }
+            self.open_page(history, &good).await?;
+            done += page.len() as u64;
+            self.report(Phase::Values, done, expected);
+        }
+        let missing = history.values.iter().filter(|(_, value)| value.found == Found::Not);
+        let mut missing: Vec<_> = missing.map(|(row, value)| (*row, value.leaf, value.version)).collect();
+        missing.sort_unstable();
+        for (row, leaf, version) in missing {
+            let what = format!("it is gone; leaf {leaf} records version {version}, and none its removal");
+            self.found(Kind::Value, Fault::Missing, Place::Row(row), what);
+        }
+        Ok(())
+    }
+
+    /// Holds a row against its leaf; given back if it is as recorded.
+    fn recorded(&mut self, history: &mut History, id: RowId, bytes: &Bytes) -> Option<ValueRow> {
+        let place = Place::Row(id);
+        let Some(recorded) = history.values.get_mut(&id) else {
+            let what = "the ledger records no such value, or records its removal";
+            self.found(Kind::Value, Fault::Added, place, what);
+            return None;
+        };
+        recorded.found = Found::Wrong;
+        let row = ValueRow::decode(bytes);
+        if row_hash(bytes) != recorded.hash {
+            let (leaf, version) = (recorded.leaf, recorded.version);
+            match row.map(|row| row.version.0) {
+                Ok(older) if older < version => {
+                    let what = format!("it was put back to version {older}; leaf {leaf} records version {version}");
+                    self.found(Kind::Value, Fault::RolledBack, place, what);
+                }
+                _ => {
+                    let what = format!("it is not version {version} as leaf {leaf} records it");
+                    self.found(Kind::Value, Fault::Changed, place, what);
+                }
+            }
+            return None;
+        }
+        match row {
+            Ok(row) => Some(row),
+            Err(error) => {
+                self.found(Kind::Value, Fault::Unreadable, place, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Opens the good rows of a page, and looks for their index entries.
+    async fn open_page(&mut self, history: &mut History, rows: &[(RowId, ValueRow)]) -> Result<(), StoreError> {
+        let mut beside = self.beside(rows).await?;
+        let mut expected = Vec::new();
+        for (id, row) in rows {
+            let shared = self.value(*id, row, &mut beside, &mut expected);
+            if let Some(recorded) = history.values.get_mut(id) {
+                recorded.found = match (row.subject.is_some(), shared) {
+                    (true, _) => Found::Owned,
+                    (false, true) => Found::Shared,
+                    (false, false) => Found::Alone,
+                };
+            }
+        }
+        let keys = expected.iter().map(|entry| entry.key.clone()).collect();
+        for (entry, held) in expected.iter().zip(self.store.multi_get(Family::Index, keys).await?) {
+            let place = Place::Row(entry.row);
+            match held {
+                None => self.found(Kind::IndexEntry, Fault::Missing, place, "an entry that leads to it is gone"),
+                Some(held) if *held != *entry.holds => {
+                    self.found(Kind::IndexEntry, Fault::Changed, place, "its entry leads to another value");
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn beside(&self, rows: &[(RowId, ValueRow)]) -> Result<Beside, StoreError> {
+        let owned = rows.iter().map(|(_, row)| row.subject).filter(|subject| subject.is_some());
+        let records = self.records(owned.collect()).await?;
+        let alone: Vec<RowId> = rows.iter().filter(|(_, row)| !row.subject.is_some()).map(|(id, _)| *id).collect();
+        let keys = alone.iter().map(|id| place::row_dek(self.number, *id)).collect();
+        let wrapped = self.store.multi_get(Family::RowDeks, keys).await?;
+        let wrapped = alone.into_iter().zip(wrapped);
+        let own = wrapped.filter_map(|(id, row)| Some((id, RowDek::decode(&row?).ok()?))).collect();
+        Ok(Beside { records, own, deks: HashMap::new() })
+    }
+
+    /// One value: opens it and adds the index entries that it must have. Says whether subjects may share it.
+    fn value(&mut self, id: RowId, row: &ValueRow, beside: &mut Beside, expected: &mut Vec<Expected>) -> bool {
+        let place = Place::Row(id);
+        let field = self.schema.as_ref().and_then(|schema| schema.field_no(row.field)).cloned();
+        if let Some(field) = &field {
+            for entry in &row.indexes {
+                let key = entry_key(self.number, field, entry, row.subject, id);
+                let holds = if entry.kind == IndexKind::Value { vec![] } else { place::encode_row_id(id) };
+                expected.push(Expected { row: id, key, holds });
+            }
+        } else if self.schema.is_some() {
+            let what = format!("its field, number {}, is not in the schema", row.field);
+            self.found(Kind::Value, Fault::Unreadable, place.clone(), what);
+        }
+        let shared = field.as_ref().is_some_and(|field| field.deterministic == Some(Scope::Tenant));
+        let owner = if row.subject.is_some() { DekOwner::Subject(row.subject) } else { DekOwner::Value(id) };
+        let Some(dek) = self.dek(id, row, owner, beside) else { return shared };
+        let opened = |what, sealed: &[u8]| {
+            let at = ValuePlace {
+                tenant: self.id,
+                field: row.field,
+                row: id,
+                subject: row.subject,
+                owner,
+                keyring: row.keyring,
+                dek_version: row.dek_version,
+                row_version: row.version,
+                what,
+            };
+            dek.open(&at, sealed)
+        };
+        let token = row.sealed_token.as_deref().map(|sealed| opened(Sealed::Token, sealed)).transpose();
+        match (opened(Sealed::Value, &row.sealed), token) {
+            (Ok(value), Ok(token)) => {
+                self.counts.values += 1;
+                if let Some(field) = &field {
+                    self.entries_follow(id, row, field, &value, token.as_ref());
+                }
+            }
+            _ => self.found(
+                Kind::Dek,
+                Fault::Changed,
+                place,
+                "its row is as recorded and its DEK does not open it: the DEK is another",
+            ),
+        }
+        shared
+    }
+
+    /// The DEK of a value. What is wrong with a subject's DEKs was found with the subject.
+    fn dek<'b>(&mut self, id: RowId, row: &ValueRow, owner: DekOwner, beside: &'b mut Beside) -> Option<&'b Dek> {
+        let place = Place::Row(id);
+        let at = DekPlace { tenant: self.id, keyring: row.keyring, owner, version: row.dek_version };
+        let slot = (row.subject, row.keyring, row.dek_version);
+        if !row.subject.is_some() {
+            let Some(wrapped) = beside.own.get(&id) else {
+                self.found(Kind::Dek, Fault::Missing, place, "the DEK beside it is gone or can't be read");
+                return None;
+            };
+            if (wrapped.keyring, wrapped.version) != (row.keyring, row.dek_version) {
+                let older = wrapped.version < row.dek_version;
+                let fault = if older { Fault::RolledBack } else { Fault::Changed };
+                self.found(Kind::Dek, fault, place, "the DEK beside it is of another version than its row names");
+                return None;
+            }
+            let dek = match self.unwrap(&at, wrapped.kek_version, &wrapped.blob) {
+                Ok(dek) => dek,
+                Err(error) => {
+                    self.bad_dek(place, row.keyring, row.dek_version, &error);
+                    return None;
+                }
+            };
+            self.counts.deks += 1;
+            *self.wrapped.entry((wrapped.keyring, wrapped.kek_version)).or_insert(0) += 1;
+            // It is needed once; the slot of nobody is the next value's again.
+            return beside.deks.entry(slot).insert_entry(Some(dek)).into_mut().as_ref();
+        }
+        if !beside.deks.contains_key(&slot) {
+            let wrapped = beside.records.get(&row.subject)?.deks.iter();
+            let mut wrapped = wrapped.filter(|dek| dek.keyring == row.keyring && dek.version == row.dek_version);
+            let Some(wrapped) = wrapped.next() else {
+                let what =
+                    format!("the DEK that it is sealed under is gone from the record of subject {}", row.subject);
+                self.found(Kind::Dek, Fault::Missing, place, what);
+                return None;
+            };
+            let dek = self.unwrap(&at, wrapped.kek_version, &wrapped.blob).ok();
+            beside.deks.insert(slot, dek);
+        }
+        beside.deks.get(&slot)?.as_ref()
+    }
+
+    /// The entries that a row names must be those that its value and token give.
+    fn entries_follow(
+        &mut self,
+        id: RowId,
+        row: &ValueRow,
+        field: &Field,
+        value: &Plaintext,
+        token: Option<&Plaintext>,
+    ) {
+        let kind = match field.deterministic {
+            Some(Scope::PerSubject) => IndexKind::DeterministicSubject,
+            Some(Scope::Tenant) => IndexKind::DeterministicTenant,
+            None => IndexKind::Value,
+        };
+        let of = |kind| row.indexes.iter().find(move |entry: &&IndexEntry| entry.kind == kind);
+        let known = row.indexes.iter().all(|entry| entry.kind == kind || entry.kind == IndexKind::Token);
+        // An index that was switched off since keeps the entries that it had.
+        let needed = field.lookup || field.deterministic.is_some();
+        let complete = (of(kind).is_some() || !needed) && of(IndexKind::Token).is_some() == token.is_some();
+        if !known || !complete {
+            let what = "the index entries that its row names are not those that its field asks for";
+            return self.found(Kind::IndexEntry, Fault::Changed, Place::Row(id), what);
+        }
+        if let Some(entry) = of(kind) {
+            match field.normalise(value.as_bytes()) {
+                Ok(normal) => self.entry_follows(id, entry, IndexName::Field(field.number), &normal),
+                Err(broken) => {
+                    let what =
+                        format!("it has no normal form any more ({}), so its entry can't be checked", broken.rule);
+                    self.found(Kind::IndexEntry, Fault::Unreadable, Place::Row(id), what);
+                }
+            }
+        }
+        if let Some((entry, token)) = of(IndexKind::Token).zip(token) {
+            self.entry_follows(id, entry, IndexName::Token, token.as_bytes());
+        }
+    }
+
+    fn entry_follows(&mut self, id: RowId, entry: &IndexEntry, index: IndexName, text: &[u8]) {
+        let place = Place::Row(id);
+        match self.keystore.index_key(self.id, index) {
+            Ok(key) if key.version() != entry.version => self.old_index_key(place),
+            Ok(key) if key.mac(&[text]) != entry.mac => {
+                let what = "the index entry that its row names does not follow from what it holds";
+                self.found(Kind::IndexEntry, Fault::Changed, place, what);
+            }
+            Ok(_) => {}
+            Err(error) => self.found(Kind::IndexEntry, Fault::Unreadable, place, error.to_string()),
+        }
+    }
+
+    /// DEKs beside values: none without a value that needs it. Those that are needed were opened with their values.
+    pub async fn own_deks(&mut self, history: &History) -> Result<(), StoreError> {
+        let mut pages = Pages::of_tenant(Family::RowDeks, self.number);
+        while let Some(page) = pages.next(self.store).await? {
+            for (key, _) in &page {
+                let Ok(id) = place::decode_row(key) else {
+                    self.unknown(key);
+                    continue;
+                };
+                let found = history.values.get(&id).map(|value| value.found);
+                if found.is_none_or(|found| found == Found::Owned) {
+                    let what = "there is a DEK, and no value that needs it";
+                    self.found(Kind::Dek, Fault::Added, Place::Row(id), what);
+                }
+            }
+        }
+        Ok(())
+    }
+}
