@@ -25,6 +25,8 @@ pub struct Directory {
     /// The SHA-256 of each officer's public key (SubjectPublicKeyInfo, DER), by tenant and the name under the role:
     /// `officer-1` for `/tenant/acme/officer/officer-1`.
     pub officers: BTreeMap<(TenantNo, String), [u8; 32]>,
+    /// The SHA-256 of each certificate (DER) that may vouch for callers.
+    pub trust_anchors: BTreeSet<[u8; 32]>,
 }
 
 /// Why a stored directory is not one.
@@ -48,6 +50,7 @@ struct Stored {
     trust_domain: String,
     tenants: Vec<StoredTenant>,
     officers: Vec<StoredOfficer>,
+    trust_anchors: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -63,6 +66,10 @@ struct StoredOfficer {
     tenant: u32,
     name: String,
     key: String,
+}
+
+fn sha256(hex: &str) -> Option<[u8; 32]> {
+    HEXLOWER.decode(hex.as_bytes()).ok()?.try_into().ok()
 }
 
 impl Directory {
@@ -82,6 +89,7 @@ impl Directory {
             "trust_domain": self.trust_domain,
             "tenants": tenants,
             "officers": officers,
+            "trust_anchors": self.trust_anchors.iter().map(|anchor| HEXLOWER.encode(anchor)).collect::<Vec<_>>(),
         })
         .to_string()
     }
@@ -99,13 +107,17 @@ impl Directory {
             }
         }
         for officer in stored.officers {
-            let key = HEXLOWER
-                .decode(officer.key.as_bytes())
-                .ok()
-                .and_then(|key| <[u8; 32]>::try_from(key).ok())
+            let key = sha256(&officer.key)
                 .ok_or(DirectoryError::Wrong("an officer's key hash must be 64 lower-case hexadecimal digits"))?;
             if directory.officers.insert((TenantNo(officer.tenant), officer.name), key).is_some() {
                 return Err(DirectoryError::Wrong("an officer is enrolled twice"));
+            }
+        }
+        for anchor in stored.trust_anchors {
+            let anchor = sha256(&anchor)
+                .ok_or(DirectoryError::Wrong("a trust anchor's hash must be 64 lower-case hexadecimal digits"))?;
+            if !directory.trust_anchors.insert(anchor) {
+                return Err(DirectoryError::Wrong("a trust anchor is enrolled twice"));
             }
         }
         directory.check()?;
@@ -181,6 +193,7 @@ mod tests {
             trust_domain: "bank.example".into(),
             tenants: [("acme", 1), ("other", 2), (SYSTEM, 0)].map(|(name, no)| (name.to_owned(), TenantNo(no))).into(),
             officers: [((TenantNo(1), "officer-1".to_owned()), KEY)].into(),
+            trust_anchors: BTreeSet::from([[9; 32]]),
         }
     }
 
@@ -255,7 +268,10 @@ mod tests {
             ("0707", "0xyz"),
             ("0707", "07"),
             ("\"officers\"", "\"officer\""),
-            ("}]}", "}]"),
+            ("\"trust_anchors\"", "\"anchors\""),
+            ("0909", "09"),
+            ("0909", "0xyz"),
+            ("]}", "]"),
         ] {
             assert!(good.contains(from), "{from}");
             assert!(Directory::from_stored(&good.replacen(from, to, 1)).is_err(), "{from} -> {to}");
@@ -270,7 +286,7 @@ mod tests {
             officers in proptest::collection::btree_map((any::<u32>().prop_map(TenantNo), "[A-Za-z0-9_-]{1,20}"), any::<[u8; 32]>(), 0..6),
         ) {
             let tenants = names.into_iter().zip((1..).map(TenantNo)).collect();
-            let directory = Directory { trust_domain, tenants, officers };
+            let directory = Directory { trust_domain, tenants, officers, trust_anchors: [[5; 32], [6; 32]].into() };
             prop_assert_eq!(Directory::from_stored(&directory.to_stored()).unwrap(), directory);
         }
 

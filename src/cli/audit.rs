@@ -8,11 +8,14 @@ use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use strongroom_ledger::{checkpoint, verify};
+use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::{ExportRequest, GetCheckpointRequest, GetCheckpointResponse};
+use tonic::Code;
+use tonic::transport::Channel;
 
-use super::client::Context;
+use super::client::{Context, Global};
 use super::files::{create, rename, replace};
-use super::output::{CliError, Exit, facts};
+use super::output::{CliError, Exit, Output, facts};
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "auditor";
@@ -29,10 +32,12 @@ enum Command {
     /// Write the whole log, its signed checkpoint and its public keys to files.
     #[command(after_help = "Examples:
   strongroom audit export -o access.jsonl
-  strongroom audit verify access.jsonl --checkpoint access.jsonl.checkpoint --key access.jsonl.key
+  strongroom audit verify access.jsonl --checkpoint access.jsonl.checkpoint \\
+      --key access.jsonl.key
 
-Writes OUT (one leaf a line), OUT.checkpoint (the signed head that OUT leads to) and OUT.key (the public keys).
-All three replace what was there, once they are whole.")]
+Writes OUT (one leaf a line), OUT.checkpoint (the signed head that OUT leads
+to) and OUT.key (the public keys). All three replace what was there, once they
+are whole.")]
     Export {
         /// Where the log goes.
         #[arg(short, long, value_name = "OUT")]
@@ -61,10 +66,12 @@ All three replace what was there, once they are whole.")]
     /// Prove an export against its signed checkpoint, without the vault. Names the place of what does not hold.
     #[command(after_help = "Examples:
   strongroom audit verify access.jsonl
-  strongroom audit verify access.jsonl --checkpoint access.jsonl.checkpoint --key kept-since-last-year.key
+  strongroom audit verify access.jsonl --checkpoint access.jsonl.checkpoint \\
+      --key kept-since-last-year.key
 
-Without --checkpoint and --key the files beside the export are taken. A key that comes with an export proves only that
-both come from the same hand: give the one that you kept from before.
+Without --checkpoint and --key the files beside the export are taken. A key
+that comes with an export proves only that both come from the same hand: give
+the one that you kept from before.
 Exit code 0: all holds; 1: it does not, or can't be read.")]
     Verify(Verify),
 }
@@ -97,8 +104,31 @@ enum ExportFormat {
 }
 
 /// Runs the command.
-pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    match args.command {
+pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
+    if let Command::Verify(args) = args.command {
+        return prove(args, global.output);
+    }
+    let context = &global.context(PRINCIPAL)?;
+    let is_system = args.command.log() == strongroom_vault::SYSTEM;
+    ask(args.command, context).await.map_err(|error| match &error {
+        CliError::Refused(refusal) if is_system && refusal.code == Code::PermissionDenied => {
+            error.advise("the system log is for operators only: the same command with --as operator")
+        }
+        _ => error,
+    })
+}
+
+impl Command {
+    fn log(&self) -> &str {
+        match self {
+            Self::Export { log, .. } | Self::Checkpoint { log } | Self::Key { log } => log,
+            Self::Verify(_) => "",
+        }
+    }
+}
+
+async fn ask(command: Command, context: &Context) -> Result<Exit, CliError> {
+    match command {
         Command::Export { out, log, format: ExportFormat::Jsonl } => export(&out, log, context).await,
         Command::Checkpoint { log } => {
             let head = head(log, context).await?;
@@ -110,7 +140,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             context.output.show(|| json!({ "keys": head.keys }), || head.keys.join("\n"))?;
             Ok(Exit::Done)
         }
-        Command::Verify(args) => prove(args, context),
+        Command::Verify(args) => prove(args, context.output),
     }
 }
 
@@ -127,30 +157,11 @@ async fn export(out: &Path, log: String, context: &Context) -> Result<Exit, CliE
         .map_err(|error| CliError::unfit(format!("the vault's own checkpoint does not hold: {error}")))?;
 
     let part = beside(out, ".part");
-    let mut file = BufWriter::with_capacity(1 << 20, create(&part).map_err(|error| CliError::file(&part, error))?);
-    let bar = bar(signed.size);
-    let mut leaves = 0u64;
-    // An end of 0 means the end of the log, so an empty log is not asked for.
-    if signed.size > 0 {
-        let mut stream = client.export(ExportRequest { first: 0, end: signed.size, log }).await?.into_inner();
-        while let Some(page) = stream.message().await? {
-            for leaf in &page.leaves {
-                let written = file.write_all(leaf).and_then(|()| file.write_all(b"\n"));
-                written.map_err(|error| CliError::file(&part, error))?;
-            }
-            leaves += page.leaves.len() as u64;
-            bar.set_position(leaves);
-        }
+    if let Err(error) = fetch(&mut client, log, signed.size, &part).await {
+        // Half a log proves nothing; the first error is the one to report.
+        drop(std::fs::remove_file(&part));
+        return Err(error);
     }
-    if leaves != signed.size {
-        return Err(CliError::Unfit {
-            message: format!("the vault sent {leaves} leaves and its checkpoint signs {}", signed.size),
-            next: format!("the same command again; what came is in {}", part.display()),
-        });
-    }
-    let file = file.into_inner().map_err(|error| CliError::file(&part, error.into_error()))?;
-    file.sync_all().map_err(|error| CliError::file(&part, error))?;
-    bar.finish_and_clear();
 
     let (note, key) = (beside(out, ".checkpoint"), beside(out, ".key"));
     replace(&note, head.checkpoint.as_bytes())?;
@@ -170,7 +181,7 @@ async fn export(out: &Path, log: String, context: &Context) -> Result<Exit, CliE
             let try_next = format!("strongroom audit verify {}", out.display());
             facts([
                 ("written", out.display().to_string()),
-                ("leaves", leaves.to_string()),
+                ("leaves", signed.size.to_string()),
                 ("origin", signed.origin.clone()),
                 ("checkpoint", note.display().to_string()),
                 ("key", key.display().to_string()),
@@ -181,14 +192,42 @@ async fn export(out: &Path, log: String, context: &Context) -> Result<Exit, CliE
     Ok(Exit::Done)
 }
 
-fn prove(args: Verify, context: &Context) -> Result<Exit, CliError> {
+/// Writes the first leaves of a log, `size` of them, to a file.
+async fn fetch(client: &mut AuditClient<Channel>, log: String, size: u64, part: &Path) -> Result<(), CliError> {
+    let mut file = BufWriter::with_capacity(1 << 20, create(part).map_err(|error| CliError::file(part, error))?);
+    let bar = bar(size);
+    let mut leaves = 0u64;
+    // An end of 0 means the end of the log, so an empty log is not asked for.
+    if size > 0 {
+        let mut stream = client.export(ExportRequest { first: 0, end: size, log }).await?.into_inner();
+        while let Some(page) = stream.message().await? {
+            for leaf in &page.leaves {
+                let written = file.write_all(leaf).and_then(|()| file.write_all(b"\n"));
+                written.map_err(|error| CliError::file(part, error))?;
+            }
+            leaves += page.leaves.len() as u64;
+            bar.set_position(leaves);
+        }
+    }
+    bar.finish_and_clear();
+    if leaves != size {
+        return Err(CliError::Unfit {
+            message: format!("the vault sent {leaves} leaves and its checkpoint signs {size}"),
+            next: "the same command again".into(),
+        });
+    }
+    let file = file.into_inner().map_err(|error| CliError::file(part, error.into_error()))?;
+    file.sync_all().map_err(|error| CliError::file(part, error))
+}
+
+fn prove(args: Verify, output: Output) -> Result<Exit, CliError> {
     let own_key = args.key.is_some();
     let note_path = args.checkpoint.unwrap_or_else(|| beside(&args.export, ".checkpoint"));
     let key_path = args.key.unwrap_or_else(|| beside(&args.export, ".key"));
+    let export = File::open(&args.export).map_err(|error| CliError::file(&args.export, error))?;
     let note = read(&note_path)?;
     let keys: Vec<String> =
         read(&key_path)?.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
-    let export = File::open(&args.export).map_err(|error| CliError::file(&args.export, error))?;
     let older = args.older.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     let lines = BufReader::with_capacity(1 << 20, export);
     let report = match verify::verify_export_since(lines, &note, &older, &keys) {
@@ -203,7 +242,7 @@ fn prove(args: Verify, context: &Context) -> Result<Exit, CliError> {
     let root = data_encoding::HEXLOWER.encode(&report.root);
     let time = |time: Option<strongroom_ledger::Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
     let (first, last) = (time(report.first_time), time(report.last_time));
-    context.output.show(
+    output.show(
         || {
             json!({
                 "verified": true,

@@ -10,7 +10,7 @@ use strongroom_proto::v1::access_client::AccessClient;
 use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::system_client::SystemClient;
 use strongroom_proto::v1::vault_client::VaultClient;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 use zeroize::Zeroizing;
 
 use super::output::{CliError, Output};
@@ -50,36 +50,58 @@ pub struct Global {
     )]
     pub address: String,
 
-    /// The name that the vault's certificate must carry.
-    #[arg(long, global = true, default_value = "localhost", env = "STRONGROOM_SERVER_NAME", value_name = "NAME")]
-    pub server_name: String,
+    /// The name that the vault's certificate must carry [default: the host of --address].
+    #[arg(long, global = true, env = "STRONGROOM_SERVER_NAME", value_name = "NAME")]
+    pub server_name: Option<String>,
 
     /// The certificate authority that the vault's certificate must come from [default: DIR/pki/ca.pem].
     #[arg(long, global = true, env = "STRONGROOM_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
 
-    /// The certificate to show [default: DIR/pki/NAME.pem].
-    #[arg(long, global = true, env = "STRONGROOM_CERT", value_name = "FILE", requires = "key")]
+    /// The certificate to show [default: DIR/pki/NAME.pem] [env: STRONGROOM_CERT].
+    #[arg(long, global = true, value_name = "FILE")]
     pub cert: Option<PathBuf>,
 
-    /// The certificate's private key [default: DIR/pki/NAME.key].
-    #[arg(long, global = true, env = "STRONGROOM_KEY", value_name = "FILE", requires = "cert")]
+    /// The certificate's private key [default: DIR/pki/NAME.key] [env: STRONGROOM_KEY].
+    // `audit verify` has a --key of its own, and clap takes the two for one argument: so the variables are read, and the
+    // two held against each other, only by what connects.
+    #[arg(long, global = true, value_name = "FILE")]
     pub key: Option<PathBuf>,
 }
 
 impl Global {
     /// The context of a command that asks as `principal` unless the caller named another.
-    pub fn context(&self, principal: &str) -> Context {
+    pub fn context(&self, principal: &str) -> Result<Context, CliError> {
+        let variable = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let cert = self.cert.clone().or_else(|| variable("STRONGROOM_CERT"));
+        let key = self.key.clone().or_else(|| variable("STRONGROOM_KEY"));
+        match (&cert, &key) {
+            (Some(_), None) => return Err(CliError::Usage("--cert needs its private key: add --key FILE".into())),
+            (None, Some(_)) => return Err(CliError::Usage("--key needs its certificate: add --cert FILE".into())),
+            _ => {}
+        }
         let name = self.principal.as_deref().unwrap_or(principal);
         let pki = self.dir.join("pki");
         let connect = Connect {
             endpoint: self.address.clone(),
             ca: self.ca.clone().unwrap_or_else(|| pki.join("ca.pem")),
-            cert: self.cert.clone().unwrap_or_else(|| pki.join(format!("{name}.pem"))),
-            key: self.key.clone().unwrap_or_else(|| pki.join(format!("{name}.key"))),
-            domain: self.server_name.clone(),
+            cert: cert.unwrap_or_else(|| pki.join(format!("{name}.pem"))),
+            key: key.unwrap_or_else(|| pki.join(format!("{name}.key"))),
+            domain: self.server_name.clone().unwrap_or_else(|| server_name(&self.address)),
         };
-        Context { output: self.output, connect }
+        Ok(Context { output: self.output, connect })
+    }
+}
+
+/// The name that the certificate of the vault at an address carries: its host. One on this machine is `localhost`, by
+/// whatever number.
+fn server_name(address: &str) -> String {
+    let uri: Option<Uri> = address.parse().ok();
+    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+    match host.trim_start_matches('[').trim_end_matches(']') {
+        // What is no address is refused when it comes to connecting.
+        "" | "127.0.0.1" | "::1" => "localhost".to_owned(),
+        host => host.to_owned(),
     }
 }
 
@@ -231,7 +253,7 @@ mod tests {
     #[test]
     fn a_command_finds_the_principal_that_is_meant_for_it() {
         let line = Line::parse_from(["strongroom", "--dir", "/v"]);
-        let connect = line.global.context("auditor").connect;
+        let connect = line.global.context("auditor").unwrap().connect;
         assert_eq!(connect.cert, PathBuf::from("/v/pki/auditor.pem"));
         assert_eq!(connect.key, PathBuf::from("/v/pki/auditor.key"));
         assert_eq!(connect.ca, PathBuf::from("/v/pki/ca.pem"));
@@ -240,17 +262,37 @@ mod tests {
     #[test]
     fn a_named_principal_wins() {
         let line = Line::parse_from(["strongroom", "--dir", "/v", "--as", "officer-2"]);
-        assert_eq!(line.global.context("app").connect.cert, PathBuf::from("/v/pki/officer-2.pem"));
+        assert_eq!(line.global.context("app").unwrap().connect.cert, PathBuf::from("/v/pki/officer-2.pem"));
     }
 
     #[test]
     fn a_certificate_without_its_key_is_bad_usage() {
-        assert!(Line::try_parse_from(["strongroom", "--cert", "x.pem"]).is_err());
+        for option in ["--cert", "--key"] {
+            let line = Line::parse_from(["strongroom", option, "x.pem"]);
+            assert!(matches!(line.global.context("app"), Err(CliError::Usage(_))), "{option}");
+        }
+    }
+
+    #[test]
+    fn the_vault_is_expected_to_carry_the_name_by_which_it_is_called() {
+        for (address, name) in [
+            ("https://vault.bank.example:7443", "vault.bank.example"),
+            ("https://10.0.0.7:7443", "10.0.0.7"),
+            ("https://[fd00::7]:7443", "fd00::7"),
+            ("https://127.0.0.1:7443", "localhost"),
+            ("https://[::1]:7443", "localhost"),
+            ("https://localhost", "localhost"),
+            ("no address", "localhost"),
+        ] {
+            assert_eq!(server_name(address), name, "{address}");
+        }
+        let line = Line::parse_from(["strongroom", "--address", "https://vault:1", "--server-name", "other"]);
+        assert_eq!(line.global.context("app").unwrap().connect.domain, "other");
     }
 
     #[test]
     fn a_refused_connection_names_the_command_that_starts_a_vault() {
-        let context = Line::parse_from(["strongroom"]).global.context("app");
+        let context = Line::parse_from(["strongroom"]).global.context("app").unwrap();
         let error = context.connect.not_reached(&io::Error::from(io::ErrorKind::ConnectionRefused));
         assert!(matches!(error, CliError::NotReached { next, .. } if next.contains("strongroom dev")));
     }

@@ -118,7 +118,8 @@ impl Columns {
                 }
                 (None, _) => {
                     let known = titles.iter().map(|title| format!("{title:?}")).collect::<Vec<_>>().join(", ");
-                    Err(CliError::Usage(format!("the header has no column {name:?}; it has {known}")))
+                    Err(CliError::Usage(format!("the header has no column {name:?}"))
+                        .advise(format!("one of the columns that there are: {known}")))
                 }
             }
         };
@@ -290,7 +291,7 @@ mod tests {
     fn a_column_that_the_header_does_not_have_is_named_with_those_it_has() {
         let header = records(b"a,b,b\n", CSV).remove(0);
         let error = Columns::of_csv(vec!["c".into()], &header, b',').err().unwrap();
-        assert!(error.to_string().contains("\"a\", \"b\""), "{error}");
+        assert!(matches!(error, CliError::Advised { next, .. } if next.contains("\"a\", \"b\"")));
         assert!(Columns::of_csv(vec!["b".into()], &header, b',').is_err());
     }
 

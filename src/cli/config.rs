@@ -102,6 +102,15 @@ impl Config {
     pub fn read(layout: &Layout, file: Option<&Path>) -> Result<Self, CliError> {
         let path = file.map_or_else(|| layout.config(), Path::to_path_buf);
         let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound if file.is_none() && layout.keystore().exists() => CliError::Unfit {
+                message: format!(
+                    "the vault in {} is unfinished, or its strongroom.toml was removed: there is no {}",
+                    layout.dir().display(),
+                    path.display()
+                ),
+                next: "if it was never served: empty the folder, and `strongroom init` again; else put the file back"
+                    .into(),
+            },
             std::io::ErrorKind::NotFound => CliError::Unfit {
                 message: format!("there is no {}", path.display()),
                 next: "make a vault with `strongroom init`, or name its folder with --dir; \

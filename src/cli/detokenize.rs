@@ -20,7 +20,8 @@ pub const PRINCIPAL: &str = "app";
   strongroom detokenize srt1_… --purpose loan_servicing --view plain
   strongroom detokenize - --purpose kyc_review --output json < tokens.txt
 
-Every read is in the ledger before its answer leaves. With one token on a pipe the bare value is printed.
+Every read is in the ledger before its answer leaves. With one token on a pipe
+the bare value is printed.
 Exit code 3: some tokens were refused; 1: all were.")]
 pub struct Args {
     /// The tokens; '-' reads them from standard input, one a line.
@@ -114,7 +115,12 @@ fn read_tokens(arguments: Vec<String>) -> Result<Vec<String>, CliError> {
     }
     let lines = std::io::stdin().lock().lines().collect::<Result<Vec<_>, _>>();
     let lines = lines.map_err(|error| CliError::file("standard input", error))?;
-    Ok(lines.into_iter().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect())
+    let tokens: Vec<_> = lines.into_iter().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect();
+    match tokens.is_empty() {
+        true => Err(CliError::Usage("standard input holds no token".into())
+            .advise("tokens on standard input, one a line, or as arguments instead of '-'")),
+        false => Ok(tokens),
+    }
 }
 
 #[cfg(test)]

@@ -47,12 +47,14 @@ pub struct Args {
 /// Makes the vault if there is none, and serves it.
 pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
     let layout = Layout::new(dir);
-    let made = !layout.dir().exists();
+    let made = !layout.dir().exists() || init::is_empty(layout.dir())?;
     if made {
         make(&layout).await?;
     }
-    let (vault, config) = open(&layout).await?;
+    // All that can fail comes first: an open vault must be closed in good order.
+    start::tls(&layout, &config(&layout)?)?;
     let listener = start::bind(&args.listen).await?;
+    let (vault, config) = open(&layout).await?;
     let address = listener.local_addr().map_err(|error| CliError::unfit(error.to_string()))?;
     let stop = start::asked_to_end();
     let how = if made { "made" } else { "opened" };
@@ -85,21 +87,32 @@ pub async fn make(layout: &Layout) -> Result<(), CliError> {
         write_private(&layout.dev_passphrase(), text.as_bytes())?;
         let passphrase = passphrase::from_file(&layout.dev_passphrase())?;
         let tenants = vec![NewTenant { name: TENANT.to_owned(), officers }];
-        init::create(layout, &passphrase, ArgonCost::DEFAULT, TRUST_DOMAIN.to_owned(), tenants, "127.0.0.1:7443").await
+        let new = init::Contents {
+            trust_domain: TRUST_DOMAIN.to_owned(),
+            trust_anchors: vec![authority.sha256()],
+            tenants,
+            listen: "127.0.0.1:7443".to_owned(),
+        };
+        init::create(layout, &passphrase, ArgonCost::DEFAULT, new).await
     })
     .await
     .map(drop)
 }
 
-/// Opens a vault for development, and puts the lending schema in force if there is none yet.
-pub async fn open(layout: &Layout) -> Result<(Arc<RocksVault>, Config), CliError> {
-    if !layout.dev_passphrase().exists() {
+/// The configuration of a vault for development.
+fn config(layout: &Layout) -> Result<Config, CliError> {
+    if layout.config().exists() && !layout.dev_passphrase().exists() {
         return Err(CliError::Unfit {
             message: format!("the vault in {} is not one for development", layout.dir().display()),
             next: format!("strongroom serve --dir {}", layout.dir().display()),
         });
     }
-    let config = Config::read(layout, None)?;
+    Config::read(layout, None)
+}
+
+/// Opens a vault for development, and puts the lending schema in force if there is none yet.
+pub async fn open(layout: &Layout) -> Result<(Arc<RocksVault>, Config), CliError> {
+    let config = config(layout)?;
     let vault = start::open(layout, &config, &passphrase::from_file(&layout.dev_passphrase())?).await?;
     let refused = |error: strongroom_vault::Error| CliError::unfit(error.to_string());
     let tenant =

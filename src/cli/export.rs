@@ -25,19 +25,22 @@ pub const PRINCIPAL: &str = "app";
 /// The way back: a file with tokens in, the same file with values out, where policy allows.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  strongroom export customers.tokens.csv --map name=borrower.name --map id_no=borrower.id_card \\
-      --purpose kyc_review -o customers.csv
-  strongroom export customers.tokens.jsonl --map mobile=borrower.mobile --purpose loan_servicing --view masked \\
-      -o masked.jsonl
+  strongroom export customers.tokens.csv --map name=borrower.name \\
+      --map id_no=borrower.id_card --purpose kyc_review -o customers.csv
+  strongroom export customers.tokens.jsonl --map mobile=borrower.mobile \\
+      --purpose loan_servicing --view masked -o masked.jsonl
 
-A file that `strongroom import` made comes back byte by byte (with --view plain); in JSONL, use --number for columns
-that held numbers and --ascii if the file had characters as \\uXXXX.
+A file that `strongroom import` made comes back byte by byte (with --view
+plain); in JSONL, use --number for columns that held numbers and --ascii if the
+file had characters as \\uXXXX.
 
-Every read is in the ledger before its answer leaves. Records of which a value may not be read go to OUT.rejects.csv
-with line, column and reason; the others go on, and the exit code is 3.
+Every read is in the ledger before its answer leaves. Records of which a value
+may not be read go to OUT.rejects.csv with line, column and reason; the others
+go on, and the exit code is 3.
 
-OUT holds personal data: only you can read it. Remove it when it has served its purpose.
-It may be interrupted at any moment: the same command goes on where it stopped.")]
+OUT holds personal data: only you can read it. Remove it when it has served its
+purpose. It may be interrupted at any moment: the same command goes on where it
+stopped.")]
 pub struct Args {
     /// The file with tokens. Its name tells the form: .csv, .tsv, .jsonl, .ndjson
     pub file: PathBuf,

@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
 use super::output::CliError;
 
 /// The files of one run.
@@ -79,11 +82,16 @@ pub fn reopen_rejects(path: &Path, length: u64) -> Result<Option<File>, CliError
 }
 
 /// Gives the finished output its name and forgets the run. May be done again after an interruption.
-pub fn finish_names(files: &Files) -> Result<(), CliError> {
-    if files.out.exists() {
+///
+/// `length` is the output's. What another program put in its place meanwhile is not written over, and the output stays
+/// where it is.
+pub fn finish_names(files: &Files, length: u64) -> Result<(), CliError> {
+    let length_of = |path: &Path| fs::metadata(path).map(|file| file.len()).ok();
+    // The growing output is opened anew, empty, by a run that was interrupted after it had renamed it.
+    if length_of(&files.out) == Some(length) && length_of(&files.part).unwrap_or_default() == 0 {
         forget_if_empty(files);
     } else {
-        rename(&files.part, &files.out)?;
+        rename_new(&files.part, &files.out)?;
     }
     fs::remove_file(&files.progress).map_err(|error| CliError::file(&files.progress, error))?;
     sync_folder(&files.out)
@@ -117,6 +125,26 @@ pub fn create(path: &Path) -> io::Result<File> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => OpenOptions::new().write(true).create_new(true).mode(0o600).open(path),
     }
+}
+
+/// Renames a file to a name that nothing has yet.
+fn rename_new(from: &Path, to: &Path) -> Result<(), CliError> {
+    let renamed = renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
+    let renamed = match renamed {
+        // A file system that can't, such as NFS: a second name is never written over either.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            fs::hard_link(from, to).and_then(|()| fs::remove_file(from))
+        }
+        renamed => renamed.map_err(io::Error::from),
+    };
+    renamed.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => CliError::Unfit {
+            message: format!("{} came into being meanwhile, and nothing is written over", to.display()),
+            next: format!("move it away, then the same command again: the result is whole in {}", from.display()),
+        },
+        _ => CliError::file(from, error),
+    })?;
+    sync_folder(to)
 }
 
 /// Renames a file and makes that durable.

@@ -25,18 +25,23 @@ pub const PRINCIPAL: &str = "app";
 /// Take a CSV or JSONL file in: the same file comes out with tokens in the mapped columns.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  strongroom import customers.csv --map name=borrower.name --map id_no=borrower.id_card --subject customer_id \\
+  strongroom import customers.csv --map name=borrower.name \\
+      --map id_no=borrower.id_card --subject customer_id \\
       -o customers.tokens.csv
-  strongroom import customers.jsonl --map mobile=borrower.mobile --subject id -o customers.tokens.jsonl
+  strongroom import customers.jsonl --map mobile=borrower.mobile --subject id \\
+      -o customers.tokens.jsonl
 
-All other columns are copied byte by byte: `strongroom export` brings the same file back. In CSV quotes stay where
-they were, needed or not. In JSONL, escapes in mapped strings that JSON does not need come back as plain characters.
+All other columns are copied byte by byte: `strongroom export` brings the same
+file back. In CSV quotes stay where they were, needed or not. In JSONL, escapes
+in mapped strings that JSON does not need come back as plain characters.
 
-Empty cells stay empty. Records that can't be stored go to OUT.rejects.csv with line, column and rule, never the
-value; the others go on, and the exit code is 3.
+Empty cells stay empty. Records that can't be stored go to OUT.rejects.csv with
+line, column and rule, never the value; the others go on, and the exit code is
+3.
 
-It may be interrupted at any moment: the same command goes on where it stopped, and within 7 days makes no token
-twice. Memory is constant, whatever the size of the file.")]
+It may be interrupted at any moment: the same command goes on where it stopped,
+and within 7 days makes no token twice. Memory is constant, whatever the size
+of the file.")]
 pub struct Args {
     /// The file. Its name tells the form: .csv, .tsv, .jsonl, .ndjson
     pub file: PathBuf,

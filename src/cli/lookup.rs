@@ -15,11 +15,13 @@ pub const PRINCIPAL: &str = "app";
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Examples:
   strongroom lookup borrower.id_card - --purpose kyc_review < id_card.txt
-  strongroom lookup borrower.mobile 13812345678 --purpose kyc_review --output json
+  strongroom lookup borrower.mobile 13812345678 --purpose kyc_review \\
+      --output json
 
-The field must be declared with `lookup` in the schema. On a pipe the tokens are printed one a line, oldest first;
-none is an answer too (exit code 0).
-What is on the command line can be seen by everybody on the machine (`ps`): give real values as '-'.")]
+The field must be declared with `lookup` in the schema. On a pipe the tokens
+are printed one a line, oldest first; none is an answer too (exit code 0). What
+is on the command line can be seen by everybody on the machine (`ps`): give
+real values as '-'.")]
 pub struct Args {
     /// The field, as the schema declares it: borrower.id_card
     pub field: String,

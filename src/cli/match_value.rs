@@ -16,10 +16,12 @@ pub const PRINCIPAL: &str = "app";
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Examples:
   strongroom match srt1_… - --purpose kyc_review < id_card.txt
-  strongroom match srt1_… 11010519491231002x --purpose kyc_review && echo the same
+  strongroom match srt1_… 11010519491231002x \\
+      --purpose kyc_review && echo the same
 
-Values are compared in the field's normal form. Exit code 0: yes; 1: no, or refused.
-What is on the command line can be seen by everybody on the machine (`ps`): give real values as '-'.")]
+Values are compared in the field's normal form. Exit code 0: yes; 1: no, or
+refused. What is on the command line can be seen by everybody on the machine
+(`ps`): give real values as '-'.")]
 pub struct Args {
     /// The token.
     pub token: String,

@@ -80,6 +80,10 @@ pub fn table<R: AsRef<str>>(header: &[&str], rows: impl IntoIterator<Item = Vec<
     let mut table = Table::new();
     if on_terminal() {
         table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        // Some terminals, those of containers among them, don't know how wide they are.
+        if table.width().is_none_or(|width| width == 0) {
+            table.set_width(80);
+        }
     } else {
         table.load_style(presets::NOTHING);
     }
@@ -275,6 +279,14 @@ pub enum CliError {
         /// What to try; may be empty.
         next: String,
     },
+    /// An error, of which the command knows better what to try.
+    #[error("{cause}")]
+    Advised {
+        /// What happened.
+        cause: Box<CliError>,
+        /// What to try.
+        next: String,
+    },
     /// Work that stopped half-way and can go on.
     #[error("{cause}")]
     Interrupted {
@@ -302,10 +314,16 @@ impl CliError {
         Self::Unfit { message: message.into(), next: String::new() }
     }
 
+    /// The same error with other advice.
+    pub fn advise(self, next: impl Into<String>) -> Self {
+        Self::Advised { cause: Box::new(self), next: next.into() }
+    }
+
     /// How the program ends.
     pub fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) => Exit::Usage,
+            Self::Advised { cause, .. } => cause.exit(),
             _ => Exit::Failed,
         }
     }
@@ -313,7 +331,7 @@ impl CliError {
     fn next(&self) -> Option<&str> {
         let next = match self {
             Self::Refused(refusal) => refusal.next()?,
-            Self::NotReached { next, .. } | Self::Unfit { next, .. } => next,
+            Self::NotReached { next, .. } | Self::Unfit { next, .. } | Self::Advised { next, .. } => next,
             Self::Interrupted { kept, .. } => kept,
             Self::Usage(_) => "strongroom help",
             Self::File { .. } => "",
@@ -324,7 +342,7 @@ impl CliError {
     fn violations(&self) -> &[Broken] {
         match self {
             Self::Refused(refusal) => &refusal.violations,
-            Self::Interrupted { cause, .. } => cause.violations(),
+            Self::Interrupted { cause, .. } | Self::Advised { cause, .. } => cause.violations(),
             _ => &[],
         }
     }
@@ -354,6 +372,13 @@ impl CliError {
     fn document(&self) -> Value {
         match self {
             Self::Refused(refusal) => refusal.document(),
+            Self::Advised { cause, next } => {
+                let mut document = cause.document();
+                if let Some(object) = document.as_object_mut() {
+                    object.insert("try".to_owned(), json!(next));
+                }
+                document
+            }
             other => json!({ "message": other.to_string(), "try": other.next() }),
         }
     }
@@ -420,6 +445,15 @@ mod tests {
             violations: vec![],
         };
         assert!(refusal.next().unwrap().contains("--view"));
+    }
+
+    #[test]
+    fn better_advice_leaves_the_rest_of_an_error_as_it_is() {
+        let error = CliError::from(Status::permission_denied("no")).advise("ask somebody else");
+        assert_eq!((error.exit(), error.document()["code"].as_str()), (Exit::Failed, Some("PERMISSION_DENIED")));
+        assert_eq!(error.document()["try"], "ask somebody else");
+        assert!(console::strip_ansi_codes(&error.text()).ends_with("error: no\ntry: ask somebody else"));
+        assert_eq!(CliError::Usage("a slip".into()).advise("x").exit(), Exit::Usage);
     }
 
     #[test]

@@ -18,6 +18,7 @@ const LEAF_DAYS: i64 = 365;
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
+    sha256: [u8; 32],
 }
 
 /// A certificate with its key.
@@ -37,13 +38,19 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().map_err(unfit)?;
-        let pem = params.self_signed(&key).map_err(unfit)?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), pem })
+        let certificate = params.self_signed(&key).map_err(unfit)?;
+        let sha256 = sha256(certificate.der());
+        Ok(Self { issuer: Issuer::new(params, key), pem: certificate.pem(), sha256 })
     }
 
     /// The authority's own certificate, PEM.
     pub fn pem(&self) -> &str {
         &self.pem
+    }
+
+    /// SHA-256 of its certificate (DER), by which it is enrolled.
+    pub fn sha256(&self) -> [u8; 32] {
+        self.sha256
     }
 
     /// A certificate for the vault itself.
@@ -72,9 +79,7 @@ impl Authority {
         let key = KeyPair::generate().map_err(unfit)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(unfit)?.pem();
         let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
-        let mut spki_sha256 = [0; 32];
-        spki_sha256.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, &spki).as_ref());
-        Ok(Pair { certificate, key: Zeroizing::new(key.serialize_pem()), spki_sha256 })
+        Ok(Pair { certificate, key: Zeroizing::new(key.serialize_pem()), spki_sha256: sha256(&spki) })
     }
 }
 
@@ -84,6 +89,23 @@ impl Pair {
         write_private(&dir.join(format!("{name}.pem")), self.certificate.as_bytes())?;
         write_private(&dir.join(format!("{name}.key")), self.key.as_bytes())
     }
+}
+
+/// SHA-256 of each certificate (DER) in a PEM file of authorities.
+pub fn anchors(pem: &[u8], path: &Path) -> Result<Vec<[u8; 32]>, CliError> {
+    let unfit = || CliError::unfit(format!("{} holds no certificates in PEM", path.display()));
+    let certificates = x509_parser::pem::Pem::iter_from_buffer(pem);
+    let anchors: Vec<[u8; 32]> = certificates
+        .map(|one| one.ok().filter(|one| one.label == "CERTIFICATE").map(|one| sha256(&one.contents)).ok_or_else(unfit))
+        .collect::<Result<_, _>>()?;
+    if anchors.is_empty() { Err(unfit()) } else { Ok(anchors) }
+}
+
+/// SHA-256 (FIPS 180-4).
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
+    hash
 }
 
 /// Writes a file that only its owner may read, and sees that it is on disk.

@@ -24,7 +24,8 @@ pub struct Args {
 enum Command {
     /// Put a set of policies in force. A set that does not validate is refused, and the old one stays.
     #[command(after_help = "Examples:
-  strongroom policy apply deploy/policies/default.cedar --tests deploy/policies/default.tests.toml
+  strongroom policy apply deploy/policies/default.cedar \\
+      --tests deploy/policies/default.tests.toml
 
 Every read whose ledger entry comes after is decided by the new set.")]
     Apply {
@@ -48,8 +49,8 @@ Every read whose ledger entry comes after is decided by the new set.")]
     Show,
     /// Say which policy allows or denies a request, and what would be allowed instead.
     #[command(after_help = "Examples:
-  strongroom policy explain --role app --action detokenize --field borrower.id_card \\
-      --view plain --purpose kyc_review
+  strongroom policy explain --role app --action detokenize \\
+      --field borrower.id_card --view plain --purpose kyc_review
   strongroom policy explain --role auditor --action export_ledger
 
 Exit code 0: allowed; 1: denied.")]

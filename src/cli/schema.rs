@@ -26,7 +26,8 @@ enum Command {
   strongroom schema apply deploy/schemas/lending.toml --check
   strongroom schema apply deploy/schemas/lending.toml
 
-What would strand stored values (another type under the same number, a number used again) is refused.")]
+What would strand stored values (another type under the same number, a number
+used again) is refused.")]
     Apply {
         /// The schema, TOML.
         file: PathBuf,

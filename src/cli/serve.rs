@@ -31,10 +31,12 @@ pub struct Args {
 pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
     let layout = Layout::new(dir);
     let config = Config::read(&layout, args.config.as_deref())?;
+    // All that can fail comes first: an open vault must be closed in good order.
+    start::tls(&layout, &config)?;
     let passphrase = args.passphrase.read()?;
+    let listener = start::bind(args.listen.as_deref().unwrap_or(&config.listen)).await?;
     let vault = start::open(&layout, &config, &passphrase).await?;
     drop(passphrase);
-    let listener = start::bind(args.listen.as_deref().unwrap_or(&config.listen)).await?;
     let address = listener.local_addr().map_err(|error| CliError::unfit(error.to_string()))?;
     let stop = start::asked_to_end();
     say(format!("serving on https://{address}\n").as_bytes())?;

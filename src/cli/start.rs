@@ -2,12 +2,14 @@
 
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
 use strongroom_keys::{Keystore, Passphrase, root_key};
 use strongroom_rocksdb::{RocksOptions, RocksStore};
 use strongroom_server::{Options, TlsMaterial};
+use strongroom_storage::StoreError;
 use strongroom_vault::{Clock, OpenError, Opening, Space, Vault};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,16 +18,65 @@ use zeroize::Zeroizing;
 use super::config::Config;
 use super::layout::Layout;
 use super::output::CliError;
+use super::pki::anchors;
 
 /// The vault as this binary runs it.
 pub type RocksVault = Vault<RocksStore>;
 
-/// The machine's clock: microseconds since 1970.
+/// The machine's clock, microseconds since 1970, as long as it does not jump: see [`Anchor`].
 pub fn clock() -> Clock {
-    Arc::new(|| {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    let anchor = Mutex::new(Anchor { time: system_time(), running: running_time(), jumped: false });
+    Arc::new(move || {
+        // Whoever panicked left an anchor that holds.
+        let mut anchor = anchor.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = anchor.jumped;
+        let time = anchor.tell(system_time(), running_time());
+        if anchor.jumped && !before {
+            tracing::error!(
+                "the machine's clock jumped; the vault keeps its own time: restart it to accept the new one"
+            );
+        }
+        time
     })
+}
+
+fn system_time() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Microseconds that the machine has run, those in which it slept included. Nobody can set this clock.
+fn running_time() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    let micros = i128::from(time.tv_sec) * 1_000_000 + i128::from(time.tv_nsec) / 1_000;
+    u64::try_from(micros).unwrap_or_default()
+}
+
+/// A jump of the machine's clock that is not followed, in microseconds: one hour.
+const JUMP: u64 = 3_600 * 1_000_000;
+
+/// When it was which time. Values expire and keys are forgotten by the clock, so a clock that is set years ahead, by
+/// mistake or by hand, must not be believed: small corrections are followed, of a jump the time before it goes on.
+struct Anchor {
+    /// The time that was told last by the machine's clock, in microseconds since 1970.
+    time: u64,
+    /// Microseconds that the machine had run then.
+    running: u64,
+    /// Whether the machine's clock is somewhere else.
+    jumped: bool,
+}
+
+impl Anchor {
+    /// The time, in microseconds since 1970.
+    fn tell(&mut self, system: u64, running: u64) -> u64 {
+        let expected = self.time.saturating_add(running.saturating_sub(self.running));
+        if system.abs_diff(expected) >= JUMP {
+            self.jumped = true;
+            return expected;
+        }
+        *self = Self { time: system, running, jumped: false };
+        system
+    }
 }
 
 /// Whether the disk under a folder has less free than the reserve. What can't be asked counts as full: a write would
@@ -39,9 +90,10 @@ fn space(folder: PathBuf, reserve_mib: u64) -> Space {
 
 /// Opens the vault in a folder.
 pub async fn open(layout: &Layout, config: &Config, passphrase: &Passphrase) -> Result<Arc<RocksVault>, CliError> {
+    let anchors = anchors(&tls(layout, config)?.client_ca_pem, &config.tls.client_ca)?;
     // The store first: its lock keeps a second process away from the keystore as well.
     let options = RocksOptions { block_cache: config.capacity.block_cache_mib << 20, ..RocksOptions::default() };
-    let store = RocksStore::open(&layout.data(), options).map_err(|error| unfit(layout, &error))?;
+    let store = RocksStore::open(&layout.data(), options).map_err(|error| closed(layout, &error))?;
     let root = root_key::open(&layout.keystore(), passphrase).map_err(|error| unfit(layout, &error))?;
     let keystore = Keystore::open(&layout.keystore(), &root).map_err(|error| unfit(layout, &error))?;
     let opening = Opening {
@@ -53,7 +105,33 @@ pub async fn open(layout: &Layout, config: &Config, passphrase: &Passphrase) -> 
         space: space(layout.data(), config.capacity.disk_reserve_mib),
         clock: clock(),
     };
-    Ok(Arc::new(Vault::open(opening).await.map_err(|error| refused(layout, &error))?))
+    let vault = Vault::open(opening).await.map_err(|error| refused(layout, &error))?;
+    if let Err(error) = vault.check_trust_anchors(&anchors) {
+        vault.close().await;
+        return Err(CliError::Unfit {
+            message: format!("the vault in {} does not serve: {error}", layout.dir().display()),
+            next: format!("[tls] client_ca of {} with the file that was given to init", layout.config().display()),
+        });
+    }
+    Ok(Arc::new(vault))
+}
+
+/// Reads the certificates of a vault, and sees that they can be used.
+pub fn tls(layout: &Layout, config: &Config) -> Result<TlsMaterial, CliError> {
+    let read = |path: &PathBuf| {
+        let path = layout.dir().join(path);
+        std::fs::read(&path).map_err(|error| CliError::Unfit {
+            message: format!("{}: {error}", path.display()),
+            next: format!("the vault's certificates where [tls] of {} says", layout.config().display()),
+        })
+    };
+    let tls = TlsMaterial {
+        certificate_pem: read(&config.tls.certificate)?,
+        key_pem: Zeroizing::new(read(&config.tls.key)?),
+        client_ca_pem: read(&config.tls.client_ca)?,
+    };
+    tls.check().map_err(|error| CliError::unfit(error.to_string()))?;
+    Ok(tls)
 }
 
 /// Binds the socket that a vault will answer on.
@@ -72,15 +150,7 @@ pub async fn serve(
     layout: &Layout,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), CliError> {
-    let read = |path: &PathBuf| {
-        let path = layout.dir().join(path);
-        std::fs::read(&path).map_err(|error| CliError::file(path, error))
-    };
-    let tls = TlsMaterial {
-        certificate_pem: read(&config.tls.certificate)?,
-        key_pem: Zeroizing::new(read(&config.tls.key)?),
-        client_ca_pem: read(&config.tls.client_ca)?,
-    };
+    let tls = tls(layout, config)?;
     let options = Options {
         max_connections: config.capacity.connections,
         max_requests_in_flight: config.capacity.requests,
@@ -120,6 +190,23 @@ pub fn asked_to_end() -> impl Future<Output = ()> + Send + 'static {
     }
 }
 
+/// Why a store does not open.
+fn closed(layout: &Layout, error: &StoreError) -> CliError {
+    match is_locked(error) {
+        true => CliError::Unfit {
+            message: format!("another process has this vault open: {}", layout.dir().display()),
+            next: "end that one first, or another folder with --dir".into(),
+        },
+        false => unfit(layout, error),
+    }
+}
+
+/// Whether a store does not open because another process has it open.
+pub fn is_locked(error: &StoreError) -> bool {
+    // RocksDB keeps a second process out by a lock on the file LOCK.
+    matches!(error, StoreError::Io { what, .. } if what.contains("LOCK") || what.contains("lock"))
+}
+
 fn unfit(layout: &Layout, error: &dyn std::error::Error) -> CliError {
     CliError::Unfit {
         message: format!("the vault in {} does not open: {error}", layout.dir().display()),
@@ -130,4 +217,43 @@ fn unfit(layout: &Layout, error: &dyn std::error::Error) -> CliError {
 /// Why a vault does not open, in words for whoever starts it.
 pub fn refused(layout: &Layout, error: &OpenError) -> CliError {
     unfit(layout, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+    const START: u64 = 1_800_000_000 * SECOND;
+
+    #[test]
+    fn small_corrections_of_the_clock_are_followed() {
+        let mut anchor = Anchor { time: START, running: 5, jumped: false };
+        assert_eq!(anchor.tell(START + 10 * SECOND, 5 + 10 * SECOND), START + 10 * SECOND);
+        // Set ahead and back by half an hour.
+        assert_eq!(anchor.tell(START + 1_811 * SECOND, 5 + 11 * SECOND), START + 1_811 * SECOND);
+        assert_eq!(anchor.tell(START + 12 * SECOND, 5 + 12 * SECOND), START + 12 * SECOND);
+        assert!(!anchor.jumped);
+    }
+
+    #[test]
+    fn a_jump_of_the_clock_is_not_followed_until_it_is_undone() {
+        for wrong in [START + 365 * 86_400 * SECOND, START - 86_400 * SECOND, START + JUMP + 30 * SECOND, 0, u64::MAX] {
+            let mut anchor = Anchor { time: START, running: 0, jumped: false };
+            assert_eq!(anchor.tell(wrong, 30 * SECOND), START + 30 * SECOND, "{wrong}");
+            assert!(anchor.jumped);
+            let later = wrong.saturating_add(60 * SECOND);
+            assert_eq!(anchor.tell(later, 90 * SECOND), START + 90 * SECOND, "{wrong}");
+            assert_eq!(anchor.tell(START + 101 * SECOND, 100 * SECOND), START + 101 * SECOND);
+            assert!(!anchor.jumped);
+        }
+    }
+
+    #[test]
+    fn a_machine_that_slept_did_not_jump() {
+        let mut anchor = Anchor { time: START, running: 0, jumped: false };
+        let morning = 8 * 3_600 * SECOND;
+        assert_eq!(anchor.tell(START + morning, morning), START + morning);
+        assert!(!anchor.jumped);
+    }
 }

@@ -11,6 +11,7 @@ use strongroom_proto::v1::{TokenizeItem, TokenizeRequest};
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, OffsetDateTime};
+use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
 use super::client::Context;
@@ -23,11 +24,12 @@ pub const PRINCIPAL: &str = "app";
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Examples:
   strongroom tokenize borrower.name 张三 --subject c-1001
-  printf %s 11010519491231002X | strongroom tokenize borrower.id_card - --subject c-1001
+  printf %s 11010519491231002X | strongroom tokenize borrower.id_card - \\
+      --subject c-1001
   TOKEN=$(strongroom tokenize borrower.mobile - --subject c-1001 < mobile.txt)
 
-What is on the command line can be seen by everybody on the machine (`ps`) and stays in the shell's history:
-give real values as '-'.")]
+What is on the command line can be seen by everybody on the machine (`ps`) and
+stays in the shell's history: give real values as '-'.")]
 pub struct Args {
     /// The field, as the schema declares it: borrower.id_card
     pub field: String,
@@ -72,7 +74,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let value = read_value(&args.value)?;
     let item = new_item(&args.field, value, &args.subject, args.expires);
     let request = TokenizeRequest { items: vec![item], idempotency_key: args.idempotency_key };
-    let answer = context.vault().await?.tokenize(request).await?.into_inner();
+    let answer = context.vault().await?.tokenize(request).await.map_err(refused)?.into_inner();
     let [token] = answer.tokens.as_slice() else {
         return Err(CliError::unfit("the vault answered with another number of tokens than there are values"));
     };
@@ -84,6 +86,18 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         },
     )?;
     Ok(Exit::Done)
+}
+
+/// Why a value was not stored; or whether it was is not known.
+fn refused(status: Status) -> CliError {
+    let unknown = [Code::Unavailable, Code::DeadlineExceeded, Code::Unknown, Code::Cancelled, Code::Aborted];
+    match CliError::from(status) {
+        CliError::Refused(refusal) if refusal.reason == "OUTCOME_UNKNOWN" || unknown.contains(&refusal.code) => {
+            CliError::Refused(refusal)
+                .advise("retry with the same --idempotency-key; without one the value may be stored twice")
+        }
+        error => error,
+    }
 }
 
 /// A value to be stored.

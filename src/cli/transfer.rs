@@ -24,6 +24,8 @@ use super::records::{self, Format, SplitError, Splitter};
 
 /// Bytes of records that fill a batch.
 const BATCH_BYTES: usize = 4 << 20;
+/// Records that fill a batch, whatever is in them: blank lines hold no values, and hardly any bytes.
+const BATCH_RECORDS: usize = 10_000;
 /// Batches in flight at once.
 const IN_FLIGHT: usize = 4;
 /// Batches between two notes of progress: each costs a few syncs.
@@ -122,6 +124,18 @@ impl Transfer {
                         });
                     }
                 }
+                // A run that ended before its first note wrote the header at most.
+                let grown = fs::read(&files.part).map_err(|error| CliError::file(&files.part, error))?;
+                if !grown.is_empty() && grown != header {
+                    return Err(CliError::Unfit {
+                        message: format!(
+                            "{} is there already, but {}, by which its run would go on, is not",
+                            files.part.display(),
+                            files.progress.display()
+                        ),
+                        next: "another -o, or move it away".into(),
+                    });
+                }
                 let mut progress = Progress::new(run_id()?, job.options.clone(), metadata.len(), &begin);
                 let mut out = &part;
                 let written = part.set_len(0).and_then(|()| out.write_all(&header)).and_then(|()| part.sync_all());
@@ -135,7 +149,7 @@ impl Transfer {
             Some(progress) => {
                 progress.fits(&job.options, metadata.len(), &files)?;
                 if progress.finished {
-                    finish_names(&files)?;
+                    finish_names(&files, progress.output_length)?;
                     return Ok(Err(progress));
                 }
                 if now().saturating_sub(progress.written) > KEYS_LIVE.as_secs() {
@@ -175,7 +189,7 @@ impl Transfer {
             Ok(()) => {
                 self.progress.finished = true;
                 self.note()?;
-                finish_names(&self.files)?;
+                finish_names(&self.files, self.progress.output_length)?;
                 self.bar.finish_and_clear();
                 Ok(self.progress)
             }
@@ -227,7 +241,7 @@ impl Transfer {
     /// The next batch. Only the input decides what is in it.
     fn batch(&mut self) -> Result<Option<Batch>, CliError> {
         let (mut entries, mut values, mut bytes) = (Vec::new(), 0, 0);
-        while values < self.batch_values && bytes < BATCH_BYTES {
+        while values < self.batch_values && bytes < BATCH_BYTES && entries.len() < BATCH_RECORDS {
             let record = self.splitter.next().map_err(|error| split_error(&self.files.part, error))?;
             let Some(record) = record else { break };
             bytes += record.bytes.len();
@@ -557,6 +571,51 @@ mod tests {
         assert!(go(&job, &Fake::default()).await.is_err());
         assert_eq!(fs::read_to_string(&job.out).unwrap(), "mine");
         assert!(!Files::of(&job.out).part.exists());
+    }
+
+    #[tokio::test]
+    async fn an_output_that_came_into_being_meanwhile_is_not_written_over_and_nothing_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = job(folder.path(), &rows(3));
+        let files = Files::of(&job.out);
+        let transfer = Transfer::begin(&job).unwrap().expect("work is left");
+        fs::write(&job.out, "mine").unwrap();
+        let error = transfer.run(&Fake::default()).await.unwrap_err();
+        assert!(matches!(error, CliError::Unfit { next, .. } if next.contains("move it away")));
+        // Still in its way.
+        assert!(Transfer::begin(&job).is_err());
+        assert_eq!(fs::read_to_string(&job.out).unwrap(), "mine");
+        fs::remove_file(&job.out).unwrap();
+        assert_eq!(Transfer::begin(&job).unwrap().err().unwrap().records, 3);
+        assert_eq!(fs::read_to_string(&job.out).unwrap().lines().count(), 4);
+        assert!(!files.part.exists() && !files.progress.exists());
+    }
+
+    #[tokio::test]
+    async fn a_growing_output_without_its_progress_is_not_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = job(folder.path(), &rows(3));
+        let part = Files::of(&job.out).part;
+        fs::write(&part, "id,name,card,more\r\n1,t1,t2,\r\n").unwrap();
+        assert!(Transfer::begin(&job).is_err());
+        assert_eq!(fs::read_to_string(&part).unwrap().lines().count(), 2);
+        // A header alone is worth nothing.
+        fs::write(&part, "id,name,card,more\r\n").unwrap();
+        go(&job, &Fake::default()).await.unwrap();
+        assert!(job.out.exists() && !part.exists());
+    }
+
+    #[tokio::test]
+    async fn blank_lines_do_not_make_a_batch_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "id,name,card,more\n".to_owned() + &"\n".repeat(BATCH_RECORDS + 5) + "1,Ann,,x\n";
+        let job = job(folder.path(), &text);
+        let mut transfer = Transfer::begin(&job).unwrap().expect("work is left");
+        assert_eq!(transfer.batch().unwrap().unwrap().entries.len(), BATCH_RECORDS);
+        drop(transfer);
+        let progress = go(&job, &Fake::default()).await.unwrap();
+        assert_eq!((progress.records, progress.batches), (1, 2));
+        assert_eq!(fs::read_to_string(&job.out).unwrap(), text.replace("Ann", "tAnn-1"));
     }
 
     #[tokio::test]

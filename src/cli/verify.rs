@@ -23,12 +23,14 @@ use super::passphrase::{self, PassphraseArgs};
 /// Reads every leaf and every row, opens every value, and shows none. Takes about 150 bytes of memory for each value.
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:
-  strongroom verify --dir /var/lib/strongroom --passphrase-file /run/credentials/passphrase
+  strongroom verify --dir /var/lib/strongroom \\
+      --passphrase-file /run/credentials/passphrase
   strongroom verify --checkpoint last-month.checkpoint
 
-A vault for development is opened with the passphrase that lies beside it.
-Who puts back the whole folder, head file included, can't be told from within it: give --checkpoint with one that
-`strongroom audit checkpoint` printed and that you kept elsewhere.
+A vault for development is opened with the passphrase that lies beside it. Who
+puts back the whole folder, head file included, can't be told from within it:
+give --checkpoint with one that `strongroom audit checkpoint` printed and that
+you kept elsewhere.
 Exit code 0: the store is what the ledger says; 1: it is not, or can't be read.")]
 pub struct Args {
     /// A checkpoint of one of the vault's logs, kept apart from it; give it once for each.
@@ -81,15 +83,14 @@ fn keystore(layout: &Layout, passphrase: &Passphrase) -> Result<Keystore, CliErr
 }
 
 fn closed(layout: &Layout, error: StoreError) -> CliError {
-    match &error {
-        // RocksDB keeps a second process out by a lock on this file.
-        StoreError::Io { what, .. } if what.contains("LOCK") || what.contains("lock") => CliError::Unfit {
+    match super::start::is_locked(&error) {
+        true => CliError::Unfit {
             message: format!("a vault runs over {}: only one that is stopped can be verified", layout.dir().display()),
             next:
                 "stop it, then the same command; or `strongroom audit export` and `audit verify` for its ledger alone"
                     .into(),
         },
-        _ => unfit(layout, &error),
+        false => unfit(layout, &error),
     }
 }
 

@@ -10,7 +10,6 @@ use tonic::{Request, Response, Status};
 
 use crate::edge::{self, Edge};
 use crate::errors::status;
-use crate::gate::Slot;
 
 /// The service.
 pub(crate) struct AuditService<S: Store>(pub Edge<S>);
@@ -22,18 +21,17 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
     async fn export(&self, request: Request<v1::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
         let caller = self.0.caller(&request)?;
         let peer = edge::peer(&request)?;
-        let slot = request.extensions().get::<Slot>().cloned();
         let v1::ExportRequest { first, end, log } = request.into_inner();
         let pages = self.0.vault.export(&caller, &Export { first, end, log }).await.map_err(status)?;
         let edge = self.0.clone();
-        let answers = stream::try_unfold((pages, slot), move |(mut pages, slot)| {
+        let answers = stream::try_unfold(pages, move |mut pages| {
             // A long export does not outlive the certificate that it began with.
             let known = edge.identify(&peer);
             async move {
                 known?;
                 let Some(leaves) = pages.next().await.map_err(status)? else { return Ok(None) };
                 let answer = v1::ExportResponse { leaves, total: pages.total };
-                Ok(Some((answer, (pages, slot))))
+                Ok(Some((answer, pages)))
             }
         });
         Ok(Response::new(Box::pin(answers)))

@@ -6,14 +6,13 @@ use tokio::time::{Duration, timeout};
 use tonic::{Code, Status, Streaming};
 
 use crate::errors::{self, Refusal};
-use crate::gate::Slot;
 use crate::stage::{self, Stage};
 
 /// Messages of one stream that are at work at once.
 const AT_ONCE: usize = 4;
 
-/// How long a stream may bring nothing. A stream keeps a place that others may want.
-const IDLE: Duration = Duration::from_secs(300);
+/// How long a stream may bring nothing, or take nothing. A stream keeps a place that others may want.
+pub(crate) const IDLE: Duration = Duration::from_secs(300);
 
 /// Answers each message of a stream with what `answer` makes of it.
 ///
@@ -22,7 +21,6 @@ const IDLE: Duration = Duration::from_secs(300);
 /// looked at, and can be sent again. Dropping the answers drops what is at work.
 pub(crate) fn answers<Message, Answer, Work>(
     messages: Streaming<Message>,
-    slot: Option<Slot>,
     stage: watch::Receiver<Stage>,
     answer: impl Fn(Message) -> Work + Send + 'static,
 ) -> impl Stream<Item = Result<Answer, Status>> + Send
@@ -42,10 +40,6 @@ where
             }
         })
         .buffered(AT_ONCE)
-        .map(move |answered| {
-            let _held = &slot;
-            answered
-        })
 }
 
 /// The messages, ended by a status if they end early.

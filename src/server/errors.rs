@@ -138,6 +138,12 @@ pub(crate) fn mended(status: Status) -> Status {
     }
     let refusal = match status.code() {
         Code::Ok | Code::Cancelled => return status,
+        // Only of an encoding the transport says more than the code.
+        Code::Unimplemented if !status.message().is_empty() => Refusal::new(
+            Code::Unimplemented,
+            "COMPRESSION_UNSUPPORTED",
+            "messages are taken uncompressed only: leave out grpc-encoding, or set it to identity",
+        ),
         Code::Unimplemented => {
             Refusal::new(Code::Unimplemented, "METHOD_UNKNOWN", "no such method: ask reflection, or see strongroom.v1")
         }
@@ -164,7 +170,10 @@ fn code(error: &Error) -> Code {
             Code::InvalidArgument
         }
         Error::NotFound | Error::NotFoundAt(_) => Code::NotFound,
-        Error::Denied { .. } | Error::ViewNotAllowed { .. } | Error::PurposeNotAllowed { .. } => Code::PermissionDenied,
+        Error::Denied { .. }
+        | Error::ViewNotAllowed { .. }
+        | Error::PurposeNotAllowed { .. }
+        | Error::ConsentRequired { .. } => Code::PermissionDenied,
         Error::IdempotencyKeyReused | Error::NoSchema | Error::KeyUnavailable(_) => Code::FailedPrecondition,
         Error::AnswerTooLarge { .. } | Error::TokensExhausted | Error::KeyExhausted { .. } | Error::DiskFull => {
             Code::ResourceExhausted
@@ -345,6 +354,7 @@ mod tests {
             (Status::internal("Unexpected EOF"), Code::InvalidArgument, "MESSAGE_MALFORMED"),
             (Status::invalid_argument("not a message"), Code::InvalidArgument, "MESSAGE_MALFORMED"),
             (Status::unimplemented(""), Code::Unimplemented, "METHOD_UNKNOWN"),
+            (Status::unimplemented("Content is compressed"), Code::Unimplemented, "COMPRESSION_UNSUPPORTED"),
         ] {
             let status = mended(from);
             assert_eq!(status.code(), code);

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::{Code, Status};
@@ -17,68 +16,55 @@ use tower::{Layer, Service};
 
 use crate::errors::{self, Refusal};
 use crate::identity::{self, DirectorySource, Peer};
-use crate::intake::{self, Load};
+use crate::share::{Bounds, Place, Shares, Work};
+use crate::{answer, bulk, intake};
 
 /// The package whose services are guarded.
 const PACKAGE: &str = "/strongroom.v1.";
 
-/// Methods that answer with a stream.
-const STREAMS: [&str; 3] =
-    ["/strongroom.v1.Vault/TokenizeStream", "/strongroom.v1.Vault/DetokenizeStream", "/strongroom.v1.Audit/Export"];
+/// Methods that take and answer a stream.
+const STREAMS: [&str; 2] = ["/strongroom.v1.Vault/TokenizeStream", "/strongroom.v1.Vault/DetokenizeStream"];
+
+/// The method that answers with the ledger.
+const EXPORT: &str = "/strongroom.v1.Audit/Export";
 
 /// How long a call may take, from its headers to its answer, whatever the caller's own deadline.
 const CALL: Duration = Duration::from_secs(60);
 
-/// What may be at work at once.
+/// How long nothing of a call's answer, or of an export, may be taken. A caller of bulk streams may be at work itself.
+const TAKING: Duration = Duration::from_secs(60);
+
+/// Who comes in, and what may be at work at once.
 #[derive(Clone)]
 pub(crate) struct Gate {
     directory: DirectorySource,
-    calls: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
+    shares: Arc<Shares>,
 }
 
-/// A stream's place among those at work. Whoever answers the stream keeps it until the end.
-#[derive(Clone)]
-pub(crate) struct Slot(#[expect(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
-
-/// What a path leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Open,
-    Call,
-    Stream,
-}
-
-impl Kind {
-    fn of(path: &str) -> Self {
-        if !path.starts_with(PACKAGE) {
-            Self::Open
-        } else if STREAMS.contains(&path) {
-            Self::Stream
-        } else {
-            Self::Call
-        }
+/// What a path leads to; nothing for what is not guarded.
+fn work(path: &str) -> Option<Work> {
+    if !path.starts_with(PACKAGE) {
+        None
+    } else if STREAMS.contains(&path) {
+        Some(Work::Stream)
+    } else if path == EXPORT {
+        Some(Work::Export)
+    } else {
+        Some(Work::Call)
     }
 }
 
 impl Gate {
-    /// A gate that lets this many calls and streams in at once, and calls with this many bytes together.
-    pub fn new(directory: DirectorySource, calls: usize, streams: usize, bytes: usize) -> Self {
-        let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
-        Self { directory, calls: semaphore(calls), streams: semaphore(streams), bytes: semaphore(bytes) }
+    /// A gate that lets this much in at once.
+    pub fn new(directory: DirectorySource, bounds: Bounds) -> Self {
+        Self { directory, shares: Arc::new(Shares::new(bounds)) }
     }
 
     /// Lets a request in, or says why not.
-    fn admit(&self, kind: Kind, request: &Request<Body>) -> Result<Slot, Status> {
+    fn admit(&self, work: Work, request: &Request<Body>) -> Result<(Place, Peer), Status> {
         let peer = request.extensions().get::<Peer>().ok_or_else(no_peer)?;
-        peer.caller(&(self.directory)(), identity::now())?;
-        let places = if kind == Kind::Stream { &self.streams } else { &self.calls };
-        let place = Arc::clone(places).try_acquire_owned().map_err(|_| {
-            let message = "too many requests are at work; nothing was stored: try again after a moment";
-            Status::from(Refusal::unavailable("OVERLOADED", message))
-        })?;
-        Ok(Slot(Arc::new(place)))
+        let caller = peer.caller(&(self.directory)(), identity::now())?;
+        Ok((self.shares.place(&caller.principal, work)?, peer.clone()))
     }
 }
 
@@ -115,29 +101,26 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let kind = Kind::of(request.uri().path());
-        if kind == Kind::Open {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let Some(work) = work(request.uri().path()) else {
             return Box::pin(self.inner.call(request));
-        }
-        let slot = match self.gate.admit(kind, &request) {
-            Ok(slot) => slot,
+        };
+        let (place, peer) = match self.gate.admit(work, &request) {
+            Ok(admitted) => admitted,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
-        let load = match kind {
-            Kind::Stream => {
-                request.extensions_mut().insert(slot.clone());
-                None
-            }
-            _ => Some(Load::on(&self.gate.bytes)),
+        let (load, arrival, taking) = match work {
+            Work::Call => (Some(place.load()), Some(intake::ARRIVAL), TAKING),
+            Work::Export => (None, Some(intake::ARRIVAL), TAKING),
+            // The stream itself sees to what it is brought.
+            Work::Stream => (None, None, bulk::IDLE),
         };
         let (head, body) = request.into_parts();
-        let body = intake::guarded(body, load.clone());
+        let body = intake::guarded(body, load.clone(), arrival);
         let answer = self.inner.call(Request::from_parts(head, body));
         Box::pin(async move {
-            let _occupied = (slot, load);
             match tokio::time::timeout(CALL, answer).await {
-                Ok(Ok(response)) => Ok(mended(response)),
+                Ok(Ok(response)) => Ok(mended(response).map(|body| answer::keeping(body, place, load, peer, taking))),
                 Err(_) => Ok(too_slow().into_http()),
             }
         })
@@ -146,15 +129,18 @@ where
 
 /// Gives a refusal that the transport made by itself the form of ours.
 fn mended(response: Response<Body>) -> Response<Body> {
-    match response.extensions().get::<Status>() {
-        Some(status) if status.details().is_empty() => errors::mended(status.clone()).into_http(),
+    // A service answers an unknown method with a header and nothing else.
+    let told = || Status::from_header_map(response.headers());
+    match response.extensions().get::<Status>().cloned().or_else(told) {
+        Some(status) if status.code() != Code::Ok && status.details().is_empty() => errors::mended(status).into_http(),
         _ => response,
     }
 }
 
 fn too_slow() -> Status {
     let message = format!(
-        "the call took more than {} s; whether anything was stored is unknown: retry with the idempotency key",
+        "the call took more than {} s; whether anything was stored is unknown: a retry under the same \
+         idempotency key is safe, a retry without one may store twice",
         CALL.as_secs()
     );
     Refusal::new(Code::DeadlineExceeded, "TOO_SLOW", message).into()
@@ -164,6 +150,7 @@ fn too_slow() -> Status {
 mod tests {
     use std::future::{Ready, ready};
 
+    use tonic::service::AxumBody;
     use tonic_types::StatusExt;
 
     use super::*;
@@ -171,7 +158,7 @@ mod tests {
 
     const APP: &str = "spiffe://bank.example/tenant/retail/app/loan-core";
     const TOKENIZE: &str = "/strongroom.v1.Vault/Tokenize";
-    const EXPORT: &str = "/strongroom.v1.Audit/Export";
+    const STREAM: &str = STREAMS[0];
     const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
     /// Answers every call with the status that it was made with.
@@ -194,7 +181,7 @@ mod tests {
 
     fn gate(calls: usize, streams: usize) -> Gate {
         let directory = directory(&[]);
-        Gate::new(Arc::new(move || Arc::clone(&directory)), calls, streams, 1 << 20)
+        Gate::new(Arc::new(move || Arc::clone(&directory)), Bounds { calls, streams, bytes: 1 << 20 })
     }
 
     fn request(path: &str, uri: &str) -> Request<Body> {
@@ -235,7 +222,7 @@ mod tests {
     #[tokio::test]
     async fn without_room_a_call_may_be_tried_again() {
         let mut full = gate(0, 0).layer(Answers(fine));
-        for path in [TOKENIZE, EXPORT] {
+        for path in [TOKENIZE, STREAM] {
             let response = full.call(request(path, APP)).await.unwrap();
             let status = response.extensions().get::<Status>().unwrap();
             assert_eq!(status.code(), Code::Unavailable);
@@ -245,8 +232,9 @@ mod tests {
 
     #[tokio::test]
     async fn calls_and_streams_have_rooms_of_their_own() {
-        assert_eq!(reason(&gate(1, 0), fine, request(EXPORT, APP)).await.as_deref(), Some("OVERLOADED"));
-        assert_eq!(reason(&gate(0, 1), fine, request(EXPORT, APP)).await, None);
+        assert_eq!(reason(&gate(1, 0), fine, request(STREAM, APP)).await.as_deref(), Some("OVERLOADED"));
+        assert_eq!(reason(&gate(0, 1), fine, request(STREAM, APP)).await, None);
+        assert_eq!(reason(&gate(0, 0), fine, request(EXPORT, APP)).await, None);
     }
 
     #[tokio::test]
@@ -262,8 +250,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_answer_that_is_not_taken_keeps_its_place() {
+        let gate = gate(1, 1);
+        let long = || Response::new(Body::new(AxumBody::from(vec![0; 100])));
+        for path in [TOKENIZE, STREAM] {
+            let answer = gate.layer(Answers(long)).call(request(path, APP)).await.unwrap();
+            assert_eq!(reason(&gate, fine, request(path, APP)).await.as_deref(), Some("OVERLOADED"));
+            drop(answer);
+            assert_eq!(reason(&gate, fine, request(path, APP)).await, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_principal_that_only_opens_calls_keeps_nobody_else_out() {
+        const OTHER: &str = "spiffe://bank.example/tenant/retail/app/other";
+        let gate = gate(4, 4);
+        for path in [TOKENIZE, STREAM] {
+            let _idle = gate.layer(Answers(fine)).call(request(path, APP));
+            assert_eq!(reason(&gate, fine, request(path, APP)).await.as_deref(), Some("OVERLOADED"));
+            assert_eq!(reason(&gate, fine, request(path, OTHER)).await, None);
+        }
+    }
+
+    #[tokio::test]
     async fn an_unknown_method_is_told_with_a_reason() {
         let unknown = || Status::unimplemented("").into_http();
         assert_eq!(reason(&gate(1, 1), unknown, request(TOKENIZE, APP)).await.as_deref(), Some("METHOD_UNKNOWN"));
+        let only_a_header = || Response::builder().header("grpc-status", "12").body(Body::empty()).unwrap();
+        assert_eq!(reason(&gate(1, 1), only_a_header, request(TOKENIZE, APP)).await.as_deref(), Some("METHOD_UNKNOWN"));
     }
 }

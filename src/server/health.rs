@@ -38,7 +38,8 @@ pub(crate) async fn closing(reporter: &HealthReporter) {
     }
 }
 
-async fn tell(health: &str, reporter: &HealthReporter) {
+/// Tells what the vault's health is.
+pub(crate) async fn tell(health: &str, reporter: &HealthReporter) {
     let status = if health == "serving" { ServingStatus::Serving } else { ServingStatus::NotServing };
     for name in NAMES {
         reporter.set_service_status(name, status).await;

@@ -1,12 +1,13 @@
 //! Who is calling: what a client certificate says, and which principal that is.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use ring::digest;
 use strongroom_access::{Directory, IdentityError, Principal, identify};
 use strongroom_vault::Caller;
+use tokio::sync::Notify;
 use tonic::{Code, Status};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -107,6 +108,8 @@ struct Inner {
     /// The address and port that it comes from, as the ledger writes it.
     address: Arc<str>,
     known: ArcSwapOption<Known>,
+    /// Told once when the connection is to end.
+    broken: Notify,
 }
 
 /// Who the peer is by one state of the directory.
@@ -119,7 +122,8 @@ impl Peer {
     /// The peer that showed this certificate.
     pub fn new(certificate: &[u8], address: String) -> Self {
         let claims = Claims::read(certificate);
-        Self(Arc::new(Inner { claims, address: address.into(), known: ArcSwapOption::empty() }))
+        let (known, broken) = (ArcSwapOption::empty(), Notify::new());
+        Self(Arc::new(Inner { claims, address: address.into(), known, broken }))
     }
 
     /// Who calls, at `now` in seconds since 1970. A connection does not outlive its certificate, nor a change of the
@@ -134,6 +138,18 @@ impl Peer {
             _ => self.find(claims, directory),
         };
         Ok(Caller { principal: principal?, client: Arc::clone(&self.0.address) })
+    }
+
+    /// Ends the connection, because nothing of an answer was taken for so long.
+    pub fn break_off(&self, patience: Duration) {
+        let seconds = patience.as_secs();
+        tracing::warn!(client = &*self.0.address, seconds, "connection broken: an answer is not taken");
+        self.0.broken.notify_one();
+    }
+
+    /// Returns when the connection is to end. For one who waits.
+    pub async fn broken(&self) {
+        self.0.broken.notified().await;
     }
 
     fn find(&self, claims: &Claims, directory: &Arc<Directory>) -> Result<Arc<Principal>, Nobody> {

@@ -4,19 +4,20 @@
 //! is reserved before its bytes are there. Both are bounded here, before the decoder sees anything.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::ready;
+use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
 use strongroom_vault::{Error, Limits};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 use tonic::body::Body;
 use tonic::codegen::Body as _;
 use tonic::service::AxumBody;
 use tonic::{Code, Status};
 
 use crate::errors::{self, Refusal};
+use crate::share::Load;
 
 /// The longest message, either way: 16 MiB of values, and what frames and names them.
 pub(crate) const MESSAGE_BYTES: usize = 20 << 20;
@@ -24,52 +25,45 @@ pub(crate) const MESSAGE_BYTES: usize = 20 << 20;
 /// The most fields that a message has at its top level: an item each, and a few.
 const FIELDS: usize = Limits::MOST.items + 16;
 
-/// What one call occupies of the bytes that all calls share. Clones are one load; the last gives it back.
-#[derive(Clone)]
-pub(crate) struct Load {
-    budget: Arc<Semaphore>,
-    taken: Arc<Mutex<Vec<OwnedSemaphorePermit>>>,
-}
+/// How long the rest of a call's message may keep away. A call has a place from its headers on.
+pub(crate) const ARRIVAL: Duration = Duration::from_secs(10);
 
-impl Load {
-    /// A load that occupies nothing yet.
-    pub fn on(budget: &Arc<Semaphore>) -> Self {
-        Self { budget: Arc::clone(budget), taken: Arc::default() }
-    }
-
-    fn take(&self, bytes: u32) -> Result<(), Status> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        let permit = Arc::clone(&self.budget).try_acquire_many_owned(bytes).map_err(|_| {
-            Status::from(Refusal::unavailable(
-                "OVERLOADED",
-                "the requests at work are too large together; nothing was stored: try again after a moment",
-            ))
-        })?;
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).push(permit);
-        Ok(())
-    }
-}
-
-/// The same body, which ends with a status where it goes beyond a bound. Each message counts against `load`.
-pub(crate) fn guarded(mut body: Body, load: Option<Load>) -> Body {
+/// The same body, which ends with a status where it goes beyond a bound, or when nothing comes for `patience`. Each
+/// message counts against `load`.
+pub(crate) fn guarded(mut body: Body, load: Option<Load>, patience: Option<Duration>) -> Body {
     let mut scan = Scan::default();
+    // Runs while the body is waited for.
+    let mut waiting: Option<Pin<Box<Sleep>>> = None;
     let frames = stream::poll_fn(move |context| {
         loop {
-            let Some(frame) = ready!(Pin::new(&mut body).poll_frame(context)) else { return None.into() };
+            let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(context) else {
+                let Some(patience) = patience else { return Poll::Pending };
+                let sleep = waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+                return sleep.as_mut().poll(context).map(|()| Some(Err(stalled(patience))));
+            };
+            let Some(frame) = frame else { return None.into() };
             let data = match frame.map(|frame| frame.into_data()) {
                 Ok(Ok(data)) => data,
                 // Trailers mean nothing in a request.
                 Ok(Err(_)) => continue,
                 Err(status) => return Some(Err(status)).into(),
             };
+            // A frame without a byte brings nothing.
+            if data.is_empty() {
+                continue;
+            }
+            waiting = None;
             let admitted =
                 scan.read(&data).and_then(|announced| load.as_ref().map_or(Ok(()), |load| load.take(announced)));
             return Some(admitted.map(|()| data)).into();
         }
     });
     Body::new(AxumBody::from_stream(frames))
+}
+
+fn stalled(patience: Duration) -> Status {
+    let message = format!("nothing of the request came for {} s; nothing was stored: try again", patience.as_secs());
+    Refusal::new(Code::DeadlineExceeded, "REQUEST_STALLED", message).into()
 }
 
 /// Where the scan of a stream of length-prefixed messages stands.
@@ -214,6 +208,8 @@ impl Scan {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use strongroom_access::{Principal, Role};
+    use strongroom_ids::TenantNo;
     use strongroom_proto::codec::Codec;
     use strongroom_proto::v1::{TokenizeRequest, TokenizeResponse};
     use tonic::Streaming;
@@ -221,6 +217,7 @@ mod tests {
     use tonic_types::StatusExt;
 
     use super::*;
+    use crate::share::{Bounds, Shares, Work};
 
     fn framed(message: &[u8]) -> Vec<u8> {
         let mut frame = vec![0];
@@ -264,7 +261,7 @@ mod tests {
     /// What a service would get of a request that comes in these pieces.
     async fn received(pieces: Vec<Vec<u8>>, load: Option<Load>) -> Result<Option<TokenizeRequest>, Status> {
         let pieces = stream::iter(pieces.into_iter().map(|piece| Ok::<_, Status>(Bytes::from(piece))));
-        let body = guarded(Body::new(AxumBody::from_stream(pieces)), load);
+        let body = guarded(Body::new(AxumBody::from_stream(pieces)), load, None);
         let decoder = Codec::<TokenizeResponse, TokenizeRequest>::default().decoder();
         Streaming::new_request(decoder, body, None, Some(MESSAGE_BYTES)).message().await
     }
@@ -283,23 +280,36 @@ mod tests {
         let status = received(vec![empty_items(FIELDS + 1)], None).await.err().unwrap();
         assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "ITEMS_INVALID"));
         assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "items");
-        let full = Load::on(&Arc::new(Semaphore::new(10)));
+        let shares = Shares::new(Bounds { calls: 1, streams: 0, bytes: 40 });
+        let app = Principal::new(TenantNo(1), Role::App, "a");
+        let full = shares.place(&app, Work::Call).unwrap().load();
         let status = received(vec![empty_items(6)], Some(full)).await.err().unwrap();
         assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "OVERLOADED"));
     }
 
-    #[test]
-    fn the_last_clone_of_a_load_gives_its_bytes_back() {
-        let budget = Arc::new(Semaphore::new(100));
-        let load = Load::on(&budget);
-        let other = load.clone();
-        load.take(60).unwrap();
-        let status = Load::on(&budget).take(50).unwrap_err();
-        assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "OVERLOADED"));
-        drop(load);
-        assert!(Load::on(&budget).take(50).is_err());
-        drop(other);
-        assert!(Load::on(&budget).take(50).is_ok());
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_keeps_away_is_given_up() {
+        let patience = Duration::from_secs(10);
+        let slow = |gap: Duration, pieces: usize| {
+            let pieces = stream::unfold(0, move |sent| async move {
+                if sent == pieces {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(gap).await;
+                // Frames without a byte don't count.
+                let piece = if sent % 2 == 0 { vec![] } else { vec![0] };
+                Some((Ok::<_, Status>(Bytes::from(piece)), sent + 1))
+            });
+            let body = guarded(Body::new(AxumBody::from_stream(pieces)), None, Some(patience));
+            let decoder = Codec::<TokenizeResponse, TokenizeRequest>::default().decoder();
+            Streaming::new_request(decoder, body, None, Some(MESSAGE_BYTES))
+        };
+        // The fifth byte, the last of the prefix, completes an empty message.
+        assert!(slow(patience / 3, 10).message().await.unwrap().is_some());
+        for mut stalls in [slow(patience / 3, 8), slow(patience, 10), slow(patience / 3, 0)] {
+            let status = stalls.message().await.err().unwrap();
+            assert_eq!((status.code(), reason(&status).as_str()), (Code::DeadlineExceeded, "REQUEST_STALLED"));
+        }
     }
 
     /// A field of any wire type, with its number of top-level tags.

@@ -4,18 +4,21 @@
 //!
 //! ```text
 //! listener   a socket becomes a TLS 1.3 connection with a verified client certificate   (tls, identity)
-//! gate       a call gets a principal and a place, or is refused                         (intake, errors)
+//! gate       a call gets a principal and a place, or is refused                         (share, intake, errors)
+//! answer     an answer keeps its place until its caller has taken it
 //! services   a message becomes a call of the vault, its answer a message                (vault, audit, access, system)
 //! bulk       a message of a stream is a call of its own
 //! ```
 //!
 //! What must hold: no call reaches the vault without a principal, and the tenant comes from the certificate only;
-//! nothing that a caller sends makes the edge keep more than [`Options`] allow; every refusal carries a stable reason
+//! nothing that a caller sends, or does not take, makes the edge keep more than [`Options`] allow, and no principal gets
+//! more than a quarter of that; every refusal carries a stable reason
 //! and never a value; a session is never resumed, so each connection has proved its identity itself.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod access;
+mod answer;
 mod audit;
 mod bulk;
 mod edge;
@@ -26,6 +29,7 @@ mod identity;
 mod instants;
 mod intake;
 mod listener;
+mod share;
 mod stage;
 mod system;
 #[cfg(test)]
@@ -56,6 +60,7 @@ use edge::Edge;
 use gate::Gate;
 use identity::DirectorySource;
 use listener::Listener;
+use share::Bounds;
 use stage::Stage;
 
 /// Calls of one connection at once.
@@ -85,11 +90,13 @@ pub struct Options {
     pub version: &'static str,
     /// Connections at once; more are closed after their handshake.
     pub max_connections: usize,
-    /// Calls at once, of all connections together; more answer UNAVAILABLE.
+    /// Calls at once, of all connections together; more answer UNAVAILABLE. A call lasts until its answer is taken. One
+    /// principal has at most a quarter of these, and of what follows.
     pub max_requests_in_flight: usize,
-    /// Bytes of the messages of those calls together; more answer UNAVAILABLE. An answer has at most 20 MiB more.
+    /// Bytes of the messages of those calls and of their answers together; more answer UNAVAILABLE. What is at work when
+    /// the room ends may still answer, with at most 20 MiB each.
     pub max_request_bytes: usize,
-    /// Streams at once; more answer UNAVAILABLE. Each has up to five messages of at most 20 MiB at work.
+    /// Bulk streams at once; more answer UNAVAILABLE. Each has up to five messages of at most 20 MiB at work.
     pub max_streams: usize,
 }
 
@@ -135,6 +142,8 @@ pub async fn serve<S: Store>(
         Arc::new(move || vault.directory())
     };
     let services = services(Edge { vault: Arc::clone(&vault), stage }, options.version);
+    // Before anybody can ask: a service that health does not know yet would be told as NOT_FOUND.
+    health::tell(vault.health(), &reporter).await;
     let serving = serve_routes(with_open_services(services, health)?, directory, options, &stages, &reporter, shutdown);
     tokio::select! {
         ended = serving => ended,
@@ -189,12 +198,12 @@ async fn serve_routes(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let tls = tls::config(&options.tls)?;
-    let gate = Gate::new(
-        Arc::clone(&directory),
-        options.max_requests_in_flight,
-        options.max_streams,
-        options.max_request_bytes,
-    );
+    let bounds = Bounds {
+        calls: options.max_requests_in_flight,
+        streams: options.max_streams,
+        bytes: options.max_request_bytes,
+    };
+    let gate = Gate::new(Arc::clone(&directory), bounds);
     let listener = Listener::new(options.listener, tls, options.max_connections, directory, stages.subscribe());
     let serving = Server::builder()
         .max_concurrent_streams(STREAMS_OF_A_CONNECTION)

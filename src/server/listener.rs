@@ -141,7 +141,15 @@ impl Handshaker {
         };
         // Only for the log: every request asks again, and is told.
         let _ = peer.caller(&(self.directory)(), identity::now());
-        let ended = Box::pin(stage::reached(self.stage, Stage::Ended));
+        let ended = Box::pin({
+            let peer = peer.clone();
+            async move {
+                tokio::select! {
+                    () = stage::reached(self.stage, Stage::Ended) => {}
+                    () = peer.broken() => {}
+                }
+            }
+        });
         Some(Connection { io, peer, ended, over: false, _place: place })
     }
 }
@@ -156,7 +164,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// The stream, unless serving has ended.
+    /// The stream, unless serving has ended or the connection is broken off.
     fn io(&mut self, context: &mut Context<'_>) -> io::Result<Pin<&mut TlsStream<TcpStream>>> {
         self.over = self.over || self.ended.as_mut().poll(context).is_ready();
         if self.over {

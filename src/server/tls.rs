@@ -23,6 +23,13 @@ pub struct TlsMaterial {
     pub client_ca_pem: Vec<u8>,
 }
 
+impl TlsMaterial {
+    /// Whether a vault could serve with this, so that it is known before anything is opened.
+    pub fn check(&self) -> Result<(), TlsError> {
+        config(self).map(drop)
+    }
+}
+
 /// Why there can be no TLS with this material.
 #[derive(Debug, Error)]
 pub enum TlsError {

@@ -15,7 +15,6 @@ use tonic::{Request, Response, Status};
 use crate::bulk;
 use crate::edge::{self, Edge};
 use crate::errors::{problem, status};
-use crate::gate::Slot;
 use crate::instants;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -98,9 +97,9 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
         request: Request<tonic::Streaming<v1::TokenizeRequest>>,
     ) -> Result<Response<Self::TokenizeStreamStream>, Status> {
         use v1::tokenize_stream_response::Result as Outcome;
-        let (edge, peer, slot) = (self.0.clone(), edge::peer(&request)?, held(&request));
+        let (edge, peer) = (self.0.clone(), edge::peer(&request)?);
         let stage = edge.stage.clone();
-        let answers = bulk::answers(request.into_inner(), slot, stage, move |message| {
+        let answers = bulk::answers(request.into_inner(), stage, move |message| {
             let (edge, peer) = (edge.clone(), peer.clone());
             async move {
                 let caller = edge.identify(&peer)?;
@@ -123,9 +122,9 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
         request: Request<tonic::Streaming<v1::DetokenizeRequest>>,
     ) -> Result<Response<Self::DetokenizeStreamStream>, Status> {
         use v1::detokenize_stream_response::Result as Outcome;
-        let (edge, peer, slot) = (self.0.clone(), edge::peer(&request)?, held(&request));
+        let (edge, peer) = (self.0.clone(), edge::peer(&request)?);
         let stage = edge.stage.clone();
-        let answers = bulk::answers(request.into_inner(), slot, stage, move |message| {
+        let answers = bulk::answers(request.into_inner(), stage, move |message| {
             let (edge, peer) = (edge.clone(), peer.clone());
             async move {
                 let caller = edge.identify(&peer)?;
@@ -138,11 +137,6 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
         });
         Ok(Response::new(Box::pin(answers)))
     }
-}
-
-/// The stream's place, to be kept until its end.
-fn held<T>(request: &Request<T>) -> Option<Slot> {
-    request.extensions().get::<Slot>().cloned()
 }
 
 fn tokenize(request: v1::TokenizeRequest) -> Result<Tokenize, Error> {

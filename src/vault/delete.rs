@@ -12,9 +12,11 @@ use crate::holders::Named;
 use crate::idempotency::{Earlier, Key};
 use crate::limits;
 use crate::reading::{Refusal, malformed};
-use crate::replace::repeated;
+use crate::replace::{repeated, repeats};
 use crate::resolve::{Found, Resolved};
 use crate::road::{Attempt, Item, Prepared, Refused, Road};
+use crate::tenant::Tenant;
+use crate::vault::Vault;
 
 /// A value to be removed.
 pub struct DeleteItem {
@@ -50,6 +52,10 @@ impl<S: Store> Attempt<S> for Delete {
         prepared.guards.extend(road.rules_unchanged());
         let key = self.idempotency(road);
         if let Earlier::Rows(rows) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
+            // The rows are gone, and with them their fields: who may delete nothing any more is not answered.
+            if !road.schema.fields().any(|field| road.decide(field, None).allowed) {
+                return Err(Error::Denied { action: Action::Delete.as_str() }.into());
+            }
             for row in rows {
                 let gone = row != RowId(0);
                 prepared.answer.results.push(if gone { Ok(()) } else { Err(Error::NotFound) });
@@ -66,6 +72,7 @@ impl<S: Store> Attempt<S> for Delete {
         let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
         let resolved = road.resolve(&tokens).await?;
         let named = road.named(self.items.iter().map(|item| item.subject.as_str()), &mut prepared.guards).await?;
+        limits::none(repeats(&resolved))?;
         let mut rows = Vec::with_capacity(self.items.len());
         for (item, resolved) in self.items.iter().zip(&resolved) {
             let result = match decide(road, item, resolved)? {
@@ -87,6 +94,12 @@ impl<S: Store> Attempt<S> for Delete {
             road.remember(key, rows, &mut prepared);
         }
         Ok(prepared)
+    }
+
+    fn install(&self, vault: &Vault<S>, _tenant: &Tenant, answer: &Deleted) {
+        for place in &answer.forget {
+            vault.deks.remove(place);
+        }
     }
 }
 

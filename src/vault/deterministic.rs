@@ -40,6 +40,8 @@ pub(crate) struct Once {
 pub(crate) struct Existing {
     pub row: RowId,
     pub token: String,
+    /// Its own expiry.
+    pub expires: Option<u64>,
 }
 
 /// The values that a request wants once, by their number.
@@ -93,11 +95,11 @@ impl Wanted {
     }
 
     /// Remembers the token that the value was given, for later items of the request.
-    pub fn remember(&self, known: &mut Known, row: RowId, token: &str) {
+    pub fn remember(&self, known: &mut Known, row: RowId, token: &str, expires: Option<u64>) {
         if let Self::Once(once) = self
             && let Some(slot) = known.0.get_mut(once.number)
         {
-            *slot = Some(Existing { row, token: token.to_owned() });
+            *slot = Some(Existing { row, token: token.to_owned(), expires });
         }
     }
 }
@@ -144,7 +146,8 @@ impl<S: Store> Road<'_, S> {
             match resolved {
                 Resolved::Value(found) => {
                     found.guards(self.tenant.number, &mut prepared.guards);
-                    known.0[number] = Some(Existing { row: found.id, token: self.token_of(&found)? });
+                    known.0[number] =
+                        Some(Existing { row: found.id, token: self.token_of(&found)?, expires: found.row.expires });
                 }
                 // An expired value makes room for a new one: what is left of it goes now, and the ledger says so.
                 Resolved::Expired(found) => {

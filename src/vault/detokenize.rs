@@ -8,7 +8,7 @@ use strongroom_ids::{FieldNo, SubjectHandle};
 use strongroom_keys::{Plaintext, Sealed};
 use strongroom_storage::Store;
 
-use crate::error::Error;
+use crate::error::{Error, Violation};
 use crate::holders::Named;
 use crate::reading::{Refusal, lists, malformed};
 use crate::resolve::{Found, Resolved};
@@ -73,6 +73,10 @@ impl<S: Store> Attempt<S> for Detokenize {
                 Ok((found, view, holder)) => {
                     let released = release(road, found, view)?;
                     size = size.saturating_add(released.value.len());
+                    let limit = road.vault.limits.message;
+                    if size > limit {
+                        return Err(Refused { error: Error::AnswerTooLarge { size, limit }, items: prepared.items });
+                    }
                     found.guards(road.tenant.number, &mut prepared.guards);
                     let view = found.field.views().find(|(name, _)| &***name == view).map(|(name, _)| Arc::clone(name));
                     prepared.items.push(Item { view, subject: Some(holder), ..found.item(OK) });
@@ -84,10 +88,6 @@ impl<S: Store> Attempt<S> for Detokenize {
                 }
             };
             prepared.answer.push(answer);
-        }
-        let limit = road.vault.limits.message;
-        if size > limit {
-            return Err(Refused { error: Error::AnswerTooLarge { size, limit }, items: prepared.items });
         }
         Ok(prepared)
     }
@@ -105,8 +105,10 @@ impl Detokenize {
         prepared: &mut Prepared<Vec<Result<Released, Error>>>,
     ) -> Result<Result<(&'r Found, &'r str, SubjectHandle), Refusal>, Error> {
         let item = &self.items[index];
-        if let Some(violation) = malformed(&road.vault.limits, index, &item.token) {
-            let error = Error::Invalid(vec![violation]);
+        let mut wrong: Vec<Violation> = malformed(&road.vault.limits, index, &item.token).into_iter().collect();
+        road.vault.limits.subject(index, &item.subject, &mut wrong);
+        if !wrong.is_empty() {
+            let error = Error::Invalid(wrong);
             let sent = Some(road.fingerprint(item.token.as_bytes()));
             return Ok(Err(Refusal { item: Item { outcome: error.reason(), sent, ..Item::default() }, error }));
         }

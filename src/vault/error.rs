@@ -55,8 +55,14 @@ pub enum Error {
         /// The views that the caller may ask for under the same purpose.
         allowed: Vec<String>,
     },
-    /// The field is not read for this purpose.
-    #[error("this field is not read for this purpose; it is read for: {}", list(.allowed))]
+    /// The purpose rests on the subject's consent, and there is none.
+    #[error("this purpose rests on the data subject's consent, and there is none; without it you may ask for: {}", list(.allowed))]
+    ConsentRequired {
+        /// The purposes that the field lists and the caller may name.
+        allowed: Vec<String>,
+    },
+    /// The field is not read for this purpose, or not by this caller.
+    #[error("this purpose is not allowed for you on this field; allowed are: {}", list(.allowed))]
     PurposeNotAllowed {
         /// The purposes that the field lists and the caller may name.
         allowed: Vec<String>,
@@ -105,7 +111,8 @@ pub enum Error {
     },
     /// The write failed; whether it was stored is unknown.
     #[error(
-        "the write failed and whether it was stored is unknown; nothing was released: retry with the idempotency key"
+        "the write failed and whether it was stored is unknown; nothing was released: a retry under the same idempotency \
+         key is safe, a retry without one may store twice"
     )]
     Unknown,
     /// Too little space is left for anything but what frees or protects.
@@ -128,7 +135,7 @@ impl Error {
         Self::Invalid(vec![Violation::new(path, rule, description)])
     }
 
-    /// The stable word for the refusal, the same on the wire and in the ledger.
+    /// The stable word for the refusal, as the ledger keeps it. The wire says more finely what is invalid.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "INVALID",
@@ -136,6 +143,7 @@ impl Error {
             Self::Denied { .. } => "DENIED",
             Self::ViewNotAllowed { .. } => "VIEW_NOT_ALLOWED",
             Self::ViewUnknown { .. } => "VIEW_UNKNOWN",
+            Self::ConsentRequired { .. } => "CONSENT_REQUIRED",
             Self::PurposeNotAllowed { .. } => "PURPOSE_NOT_ALLOWED",
             Self::SubjectRequired => "SUBJECT_REQUIRED",
             Self::IdempotencyKeyReused => "IDEMPOTENCY_KEY_REUSED",
@@ -153,14 +161,6 @@ impl Error {
             Self::DataLoss(_) => "DATA_LOSS",
             Self::Internal(_) => "INTERNAL",
         }
-    }
-
-    /// Whether the caller was not permitted, as against having asked wrongly or the vault being unable.
-    pub fn is_denial(&self) -> bool {
-        matches!(
-            self,
-            Self::Denied { .. } | Self::ViewNotAllowed { .. } | Self::PurposeNotAllowed { .. } | Self::SubjectRequired
-        )
     }
 }
 

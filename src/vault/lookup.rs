@@ -11,7 +11,7 @@ use crate::error::{Error, Violation};
 use crate::reading::{Refusal, lists};
 use crate::resolve::Resolved;
 use crate::road::{Attempt, Item, Prepared, Refused, Road};
-use crate::values::index_fact;
+use crate::values::{lookup_fact, lookup_prefix};
 
 /// A value to look for.
 pub struct LookupItem {
@@ -130,16 +130,8 @@ impl Lookup {
         let tenant = road.tenant.number;
         let field = road.schema.field(&self.items[index].field).ok_or(Error::Internal("a field vanished"))?;
         let most = road.vault.limits.found;
-        prepared.guards.push(Guard::Unchanged(index_fact(tenant, field, entry, strongroom_ids::SubjectHandle::NONE)));
-        let prefix = match entry.kind {
-            IndexKind::DeterministicSubject => {
-                place::deterministic_subject_prefix(tenant, field.number, entry.version, &entry.mac)
-            }
-            IndexKind::DeterministicTenant => {
-                place::deterministic_tenant(tenant, field.number, entry.version, &entry.mac)
-            }
-            _ => place::value_index_prefix(tenant, field.number, entry.version, &entry.mac),
-        };
+        prepared.guards.push(Guard::Unchanged(lookup_fact(tenant, field, entry)));
+        let prefix = lookup_prefix(tenant, field, entry);
         let range = Range { to: place::prefix_end(&prefix), from: prefix, limit: most + 1 };
         let entries = road.vault.store.scan(Family::Index, range).await?;
         let more = entries.len() > most;

@@ -89,6 +89,7 @@ impl Match {
         let item = &self.items[index];
         let mut wrong: Vec<Violation> = malformed(&road.vault.limits, index, &item.token).into_iter().collect();
         road.vault.limits.value(index, &item.value, &mut wrong);
+        road.vault.limits.subject(index, &item.subject, &mut wrong);
         if !wrong.is_empty() {
             let error = Error::Invalid(wrong);
             let sent = Some(road.fingerprint(item.token.as_bytes()));

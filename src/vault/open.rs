@@ -19,7 +19,7 @@ use tokio::sync::RwLock;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::refusals::Refusals;
-use crate::rules::Source;
+use crate::rules::{Source, SourceKind};
 use crate::tenant::Tenant;
 use crate::values::row_hash;
 use crate::vault::{Clock, Space, Vault};
@@ -85,6 +85,12 @@ pub enum OpenError {
     /// Stored rules or rows can't be used.
     #[error("{0}")]
     Vault(#[from] Error),
+    /// The authorities of callers are not those that were enrolled.
+    #[error(
+        "the configured authorities of client certificates are not those that were enrolled when the vault was made: \
+         put the enrolled ones back"
+    )]
+    TrustAnchors,
     /// A tenant's name is not usable.
     #[error("tenant names are 1 to 64 lower-case letters, digits and hyphens, each used once, and not `system`")]
     TenantName,
@@ -108,6 +114,8 @@ pub struct NewVault<S> {
     pub head_file: PathBuf,
     /// The trust domain of its certificates.
     pub trust_domain: String,
+    /// SHA-256 of each certificate (DER) that may vouch for callers.
+    pub trust_anchors: Vec<[u8; 32]>,
     /// Its tenants, beside `system`.
     pub tenants: Vec<NewTenant>,
     /// Tells the time.
@@ -128,7 +136,9 @@ pub async fn create<S: Store>(new: NewVault<S>) -> Result<(), OpenError> {
 
     let vault = new.keystore.vault_id();
     let put = |key, row| Mutation::Put(Family::Meta, key, row);
-    let principals = Source::new(1, directory.to_stored())?.encode();
+    let system = tenants.first().map(|(tenant, _)| tenant.id).ok_or(OpenError::TenantName)?;
+    let fingerprints = |tenant| new.keystore.index_key(tenant, IndexName::Fingerprint);
+    let principals = Source::new(1, directory.to_stored())?.encode(SourceKind::Principals, &*fingerprints(system)?);
     let principals_sha256 = row_hash(&principals);
     let mut mutations = vec![
         put(place::vault(), VaultRow { format: FORMAT, vault, created: now }.encode()),
@@ -136,7 +146,8 @@ pub async fn create<S: Store>(new: NewVault<S>) -> Result<(), OpenError> {
     ];
     let mut leaves = Vec::new();
     for (tenant, officers) in &tenants {
-        let policy = Source::new(1, DEFAULT_POLICIES.to_owned())?.encode();
+        let policy =
+            Source::new(1, DEFAULT_POLICIES.to_owned())?.encode(SourceKind::Policy, &*fingerprints(tenant.id)?);
         // The vault's own log answers for what belongs to no tenant.
         let principals = (tenant.number == SYSTEM_NO).then_some(&principals_sha256);
         leaves.extend(first_leaf(vault, tenant, officers, &directory, &policy, principals)?);
@@ -146,7 +157,6 @@ pub async fn create<S: Store>(new: NewVault<S>) -> Result<(), OpenError> {
     let lanes = tenants
         .iter()
         .map(|(tenant, _)| (tenant.number, LaneHead { incarnation: 1, size: 0, time: 0, frontier: vec![] }));
-    let system = tenants.first().map(|(tenant, _)| tenant.id).ok_or(OpenError::TenantName)?;
     let keystore = Arc::new(new.keystore);
     let start = Start {
         lanes: lanes.collect(),
@@ -177,7 +187,8 @@ fn directory<S>(new: &NewVault<S>) -> Result<Directory, OpenError> {
             officers.insert((TenantNo(number), name.clone()), *key);
         }
     }
-    let directory = Directory { trust_domain: new.trust_domain.clone(), tenants, officers };
+    let trust_anchors = new.trust_anchors.iter().copied().collect();
+    let directory = Directory { trust_domain: new.trust_domain.clone(), tenants, officers, trust_anchors };
     directory.check()?;
     Ok(directory)
 }
@@ -281,8 +292,9 @@ impl<S: Store> Vault<S> {
         let public = keystore.ledger_key(system)?.public_key();
         HeadFile::check(&head, row.vault, &public, &lanes, &store).await?;
 
+        let fingerprints = keystore.index_key(system, IndexName::Fingerprint)?;
         let bytes = store.get(Family::Meta, place::principals()).await?.ok_or(OpenError::NoVault)?;
-        let directory = Directory::from_stored(&Source::decode(&bytes)?.body)
+        let directory = Directory::from_stored(&Source::decode(&bytes, SourceKind::Principals, &fingerprints)?.body)
             .map_err(|_| Error::DataLoss("the enrolled officers"))?;
         let mut tenants = HashMap::with_capacity(rows.len());
         for (tenant, (_, lane)) in rows.into_iter().zip(&lanes) {
@@ -324,6 +336,16 @@ impl<S: Store> Vault<S> {
         };
         vault.look_at_space();
         Ok(vault)
+    }
+
+    /// Whether every authority that shall vouch for callers is enrolled: whoever controls the files must not be able to
+    /// put an authority of their own in place. `anchors` are SHA-256 of certificates (DER).
+    pub fn check_trust_anchors(&self, anchors: &[[u8; 32]]) -> Result<(), OpenError> {
+        let enrolled = |anchor| self.directory.trust_anchors.contains(anchor);
+        if anchors.is_empty() || !anchors.iter().all(enrolled) {
+            return Err(OpenError::TrustAnchors);
+        }
+        Ok(())
     }
 }
 

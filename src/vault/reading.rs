@@ -75,15 +75,19 @@ impl<S: Store> Road<'_, S> {
         Ok(Refusal { error: Error::NotFound, item })
     }
 
-    /// A value that the caller may not read like this: told why if it may know of the value at all.
+    /// A value that the caller may not read like this: told why if it may do so for another purpose, and otherwise that
+    /// there is none.
     pub fn refuse_read(&self, action: Action, found: &Found, purpose: &str) -> Refusal {
         let purposes = self.allowed_purposes(action, &found.field);
         match purposes.is_empty() {
             true => Refusal { error: Error::NotFound, item: found.item("DENIED") },
             false => {
-                let error = match lists(&found.field, purpose) && purposes.iter().any(|allowed| allowed == purpose) {
-                    true => Error::Denied { action: action.as_str() },
-                    false => Error::PurposeNotAllowed { allowed: purposes },
+                let error = if lists(&found.field, purpose) && self.rests_on_consent(purpose) {
+                    Error::ConsentRequired { allowed: purposes }
+                } else if purposes.iter().any(|allowed| allowed == purpose) {
+                    Error::Denied { action: action.as_str() }
+                } else {
+                    Error::PurposeNotAllowed { allowed: purposes }
                 };
                 let item = found.item(error.reason());
                 Refusal { error, item }

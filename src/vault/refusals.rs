@@ -44,9 +44,18 @@ pub(crate) struct Counted {
     pub reason: &'static str,
 }
 
+/// How large a refusal is.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    /// Leaves that it would take.
+    pub leaves: usize,
+    /// Items that were refused.
+    pub items: usize,
+}
+
 impl Refusals {
-    /// Whether a refusal gets a leaf of its own; if not, it is counted.
-    pub fn may_record(&self, caller: &Caller, action: Action, reason: &'static str, now: u64) -> bool {
+    /// Whether a refusal gets leaves of its own; if not, its items are counted.
+    pub fn may_record(&self, caller: &Caller, action: Action, reason: &'static str, size: Size, now: u64) -> bool {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let tenant = caller.principal.tenant;
         let principal = caller.principal.name.to_string();
@@ -57,13 +66,14 @@ impl Refusals {
             let earned = now.saturating_sub(budget.at).saturating_mul(PER_SECOND);
             budget.left = budget.left.saturating_add(earned).min(BURST * SECOND);
             budget.at = budget.at.max(now);
-            if budget.left >= SECOND {
-                budget.left -= SECOND;
+            let price = (size.leaves as u64).saturating_mul(SECOND);
+            if budget.left >= price {
+                budget.left -= price;
                 return true;
             }
         }
         let counted = Counted { tenant, principal: key.1, action: action.as_str(), reason };
-        *inner.counted.entry(counted).or_default() += 1;
+        *inner.counted.entry(counted).or_default() += size.items.max(1) as u64;
         false
     }
 

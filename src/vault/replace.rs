@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{DekVersion, RowVersion};
-use strongroom_keys::DekOwner;
+use strongroom_keys::{DekOwner, DekPlace};
 use strongroom_storage::Store;
 
 use crate::error::{Error, Violation};
@@ -16,7 +16,9 @@ use crate::reading::malformed;
 use crate::resolve::{Found, Resolved};
 use crate::road::{Attempt, Item, Prepared, Refused, Road};
 use crate::subjects::NamedDek;
+use crate::tenant::Tenant;
 use crate::values::Place;
+use crate::vault::Vault;
 
 /// A value that takes another's place.
 pub struct NewVersion {
@@ -37,19 +39,26 @@ pub struct Replace {
 }
 
 impl<S: Store> Attempt<S> for Replace {
-    type Answer = Vec<u32>;
+    type Answer = Replaced;
     const ACTION: Action = Action::Replace;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Vec<u32>>, Refused> {
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Replaced>, Refused> {
         self.within_limits(road)?;
-        let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
+        let answer = Replaced { versions: Vec::with_capacity(self.items.len()), forget: vec![] };
+        let mut prepared = Prepared::new(answer);
         prepared.guards.extend(road.rules_unchanged());
         let key = self.idempotency(road);
         if let Earlier::Rows(rows) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
             for resolved in road.resolve_rows(&rows).await? {
                 let Resolved::Value(found) = resolved else { return Err(Error::NotFound.into()) };
+                if !road.decide(&found.field, None).allowed {
+                    return Err(Refused {
+                        error: Error::Denied { action: Action::Replace.as_str() },
+                        items: vec![found.item("DENIED")],
+                    });
+                }
                 found.guards(road.tenant.number, &mut prepared.guards);
-                prepared.answer.push(found.row.version.0);
+                prepared.answer.versions.push(found.row.version.0);
                 prepared.items.push(found.item("repeated"));
             }
             return Ok(prepared);
@@ -57,6 +66,7 @@ impl<S: Store> Attempt<S> for Replace {
 
         let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
         let resolved = road.resolve(&tokens).await?;
+        limits::none(repeats(&resolved))?;
         let found = self.decide(road, &resolved)?;
         self.validate(road, &found)?;
         for found in found.iter().filter(|found| found.subject.is_none()) {
@@ -65,7 +75,7 @@ impl<S: Store> Attempt<S> for Replace {
         let mut dice = Dice::default();
         for (item, found) in self.items.iter().zip(&found) {
             let leaf = write(road, item, found, &mut dice, &mut prepared)?;
-            prepared.answer.push(leaf.version.map_or(0, |version| version.0));
+            prepared.answer.versions.push(leaf.version.map_or(0, |version| version.0));
             prepared.items.push(leaf);
         }
         if let Some(key) = key {
@@ -73,6 +83,18 @@ impl<S: Store> Attempt<S> for Replace {
         }
         Ok(prepared)
     }
+
+    fn install(&self, vault: &Vault<S>, _tenant: &Tenant, answer: &Replaced) {
+        for place in &answer.forget {
+            vault.deks.remove(place);
+        }
+    }
+}
+
+/// What a Replace answers, and the cached keys that must be forgotten then.
+pub(crate) struct Replaced {
+    pub versions: Vec<u32>,
+    forget: Vec<DekPlace>,
 }
 
 impl Replace {
@@ -164,7 +186,7 @@ fn write<S: Store>(
     item: &NewVersion,
     found: &Found,
     dice: &mut Dice,
-    prepared: &mut Prepared<Vec<u32>>,
+    prepared: &mut Prepared<Replaced>,
 ) -> Result<Item, Error> {
     let tenant = road.tenant.number;
     let version = found.row.version.0.checked_add(1).ok_or(Error::Internal("a row with too many versions"))?;
@@ -181,6 +203,12 @@ fn write<S: Store>(
             let next = DekVersion(found.row.dek_version.0.saturating_add(1));
             let (named, wrapped) = road.new_dek(DekOwner::Value(found.id), found.row.keyring, next)?;
             road.write_own_dek(found.id, wrapped, prepared);
+            prepared.answer.forget.push(DekPlace {
+                tenant: road.tenant.id,
+                keyring: found.row.keyring,
+                owner: DekOwner::Value(found.id),
+                version: found.row.dek_version,
+            });
             named
         }
     };
@@ -218,6 +246,17 @@ impl<S: Store> Road<'_, S> {
 /// Two items with one token: which of them would win is not to be guessed.
 pub(crate) fn repeated(index: usize) -> Violation {
     Violation::new(format!("items[{index}].token"), "repeated", "each token may stand in a call once")
+}
+
+/// The same where two spellings of a token, in upper and lower case, lead to one value.
+pub(crate) fn repeats(resolved: &[Resolved]) -> Vec<Violation> {
+    let mut seen = HashSet::new();
+    let again = |resolved: &Resolved| match resolved {
+        Resolved::Value(found) | Resolved::Expired(found) => !seen.insert(found.id),
+        Resolved::Nothing => false,
+    };
+    let again: Vec<bool> = resolved.iter().map(again).collect();
+    (0..).zip(again).filter(|(_, again)| *again).map(|(index, _)| repeated(index)).collect()
 }
 
 fn not_found_at(index: usize) -> Violation {

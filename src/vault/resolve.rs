@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use strongroom_commit::{Fact, Guard};
-use strongroom_ids::{DekVersion, KeyringNo, RowId, SubjectHandle};
-use strongroom_keys::{Dek, DekOwner, DekPlace};
+use strongroom_ids::{DekVersion, KeyVersion, KeyringNo, RowId, SubjectHandle};
+use strongroom_keys::{Dek, DekOwner, DekPlace, Sealed};
 use strongroom_ledger::Timestamp;
 use strongroom_schema::Field;
-use strongroom_schema::token::{ParsedToken, Token};
+use strongroom_schema::token::{self, OpaqueAlphabet, ParsedToken, Token};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{RowDek, SubjectRecord, SubjectState, ValueRow};
 use strongroom_storage::{Family, Store};
@@ -19,15 +19,22 @@ use subtle::ConstantTimeEq;
 
 use crate::error::Error;
 use crate::road::{Item, Road};
+use crate::values::alphabet;
 
-/// Where a token led.
+/// Rows read at once: what they hold is looked at before more is read.
+const CHUNK: usize = 256;
+/// Bytes of a row beside its value, about.
+const ROW: usize = 1_024;
+
+/// Where a token led. Items that name the same value share it.
+#[derive(Clone)]
 pub(crate) enum Resolved {
     /// To nothing: malformed in a way that only the vault can tell, never made, or deleted.
     Nothing,
     /// To a value that may no longer be read.
-    Expired(Box<Found>),
+    Expired(Arc<Found>),
     /// To a value.
-    Value(Box<Found>),
+    Value(Arc<Found>),
 }
 
 /// A value's row, and what it takes to open it.
@@ -47,37 +54,75 @@ impl<S: Store> Road<'_, S> {
     /// Follows tokens to their rows. `tokens` are within the limits already.
     pub async fn resolve(&self, tokens: &[&str]) -> Result<Vec<Resolved>, Error> {
         let targets = self.rows_of_tokens(tokens).await?;
-        let keys = targets.iter().map(|target| place::row(self.tenant.number, target.row)).collect();
-        let stored = self.vault.store.multi_get(Family::Rows, keys).await?;
-        let mut rows = Vec::with_capacity(tokens.len());
-        for (target, bytes) in targets.iter().zip(&stored) {
-            let row = bytes.as_deref().map(ValueRow::decode).transpose()?;
-            rows.push(row.filter(|row| target.stands_for(row)).map(|row| (target.row, row)));
+        let ids: Vec<RowId> = targets.iter().map(|target| target.row).collect();
+        let mut resolved = self.resolve_rows(&ids).await?;
+        for ((target, token), resolved) in targets.iter().zip(tokens).zip(&mut resolved) {
+            if !self.stands_for(target, token, resolved)? {
+                *resolved = Resolved::Nothing;
+            }
         }
-        self.follow(rows, &targets).await
+        Ok(resolved)
     }
 
-    /// Follows row ids, as an index or an idempotency key names them, to their rows.
+    /// Follows row ids, as an index or an idempotency key names them, to their rows. A row that is named more than once
+    /// is read once.
     pub async fn resolve_rows(&self, ids: &[RowId]) -> Result<Vec<Resolved>, Error> {
-        let keys = ids.iter().map(|id| place::row(self.tenant.number, *id)).collect();
-        let stored = self.vault.store.multi_get(Family::Rows, keys).await?;
-        let mut rows = Vec::with_capacity(ids.len());
-        for (id, bytes) in ids.iter().zip(&stored) {
-            rows.push(bytes.as_deref().map(ValueRow::decode).transpose()?.map(|row| (*id, row)));
+        let mut distinct = ids.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let limit = self.vault.limits.message;
+        let mut size = 0_usize;
+        let mut rows = Vec::with_capacity(distinct.len());
+        for chunk in distinct.chunks(CHUNK) {
+            let keys = chunk.iter().map(|id| place::row(self.tenant.number, *id)).collect();
+            let stored = self.vault.store.multi_get(Family::Rows, keys).await?;
+            for (id, bytes) in chunk.iter().zip(&stored) {
+                size = size.saturating_add(bytes.as_ref().map_or(0, |bytes| bytes.len()));
+                rows.push((*id, bytes.as_deref().map(ValueRow::decode).transpose()?));
+            }
+            // More than an answer holds is not kept in memory either, whoever asks.
+            if size > limit.saturating_add(ids.len().saturating_mul(ROW)) {
+                return Err(Error::AnswerTooLarge { size, limit });
+            }
         }
-        self.follow(rows, &[]).await
+        let resolved: HashMap<RowId, Resolved> = self.follow(rows).await?.into_iter().collect();
+        Ok(ids.iter().map(|id| resolved.get(id).cloned().unwrap_or(Resolved::Nothing)).collect())
+    }
+
+    /// Whether a value is the one that a token was made for.
+    fn stands_for(&self, target: &Target, token: &str, resolved: &Resolved) -> Result<bool, Error> {
+        let (Resolved::Value(found) | Resolved::Expired(found)) = resolved else { return Ok(true) };
+        match &target.made_of {
+            // The 64 random bits are compared in constant time.
+            Some(Opaque { version, block, check }) => {
+                let bits = found.row.sealed_token.is_none() && bool::from(check.ct_eq(&found.row.check));
+                let spelling = token::encode_opaque(*version, *block, alphabet(&found.field));
+                // A token has the alphabet of its field; base 32 is for where case is lost.
+                let spelt = match alphabet(&found.field) {
+                    OpaqueAlphabet::Base32 => spelling.eq_ignore_ascii_case(token),
+                    OpaqueAlphabet::Base62 => spelling == token,
+                };
+                Ok(bits && spelt)
+            }
+            None if found.row.sealed_token.is_none() => Ok(false),
+            // The index is not what proves a token: the row's own sealed copy does.
+            None => match self.open(found, Sealed::Token)?.as_bytes().ct_eq(token.as_bytes()).into() {
+                true => Ok(true),
+                false => Err(Error::DataLoss("the index entry of a token")),
+            },
+        }
     }
 
     /// The second level: subjects' records, and the DEKs of values without one.
-    async fn follow(&self, rows: Vec<Option<(RowId, ValueRow)>>, targets: &[Target]) -> Result<Vec<Resolved>, Error> {
+    async fn follow(&self, rows: Vec<(RowId, Option<ValueRow>)>) -> Result<Vec<(RowId, Resolved)>, Error> {
         let mut handles: Vec<SubjectHandle> = Vec::new();
         let mut lonely: Vec<RowId> = Vec::new();
-        for (index, row) in rows.iter().enumerate() {
+        for (id, row) in &rows {
             match row {
-                Some((_, row)) if row.subject.is_some() => handles.push(row.subject),
-                Some((id, _)) => lonely.push(*id),
+                Some(row) if row.subject.is_some() => handles.push(row.subject),
+                Some(_) => lonely.push(*id),
                 // The same work for a token that leads nowhere: look for a subject that does not exist.
-                None => handles.push(SubjectHandle(targets.get(index).map_or(u64::MAX, |target| target.row.0))),
+                None => handles.push(SubjectHandle(id.0)),
             }
         }
         handles.sort_unstable();
@@ -94,12 +139,12 @@ impl<S: Store> Road<'_, S> {
             .filter_map(|(id, bytes)| bytes.map(|bytes| RowDek::decode(&bytes).map(|dek| (*id, dek))))
             .collect::<Result<_, _>>()?;
         rows.into_iter()
-            .map(|row| match row {
-                None => Ok(Resolved::Nothing),
-                Some((id, row)) => {
+            .map(|(id, row)| match row {
+                None => Ok((id, Resolved::Nothing)),
+                Some(row) => {
                     let subject = subjects.get(&row.subject).cloned();
                     let own_dek = own.remove(&id);
-                    self.found(id, row, subject, own_dek)
+                    Ok((id, self.found(id, row, subject, own_dek)?))
                 }
             })
             .collect()
@@ -119,7 +164,7 @@ impl<S: Store> Road<'_, S> {
             // Its subject is gone and its DEK with it: what is left of the row opens nothing.
             return Ok(Resolved::Nothing);
         }
-        let found = Box::new(Found { id, row, field, subject, own_dek, expires });
+        let found = Arc::new(Found { id, row, field, subject, own_dek, expires });
         Ok(if expires.is_some_and(|at| at <= self.now) { Resolved::Expired(found) } else { Resolved::Value(found) })
     }
 
@@ -169,7 +214,7 @@ impl<S: Store> Road<'_, S> {
         owner: DekOwner,
         keyring: KeyringNo,
         version: DekVersion,
-        kek_version: strongroom_ids::KeyVersion,
+        kek_version: KeyVersion,
         wrapped: &[u8],
     ) -> Result<Arc<Dek>, Error> {
         let at = DekPlace { tenant: self.tenant.id, keyring, owner, version };
@@ -192,7 +237,7 @@ impl<S: Store> Road<'_, S> {
                     targets.push(match self.vault.keystore.token_key_version(self.tenant.id, version) {
                         Ok(key) => {
                             let (row, check) = key.decrypt(block);
-                            Target { row, check: Some(check), opaque: true }
+                            Target { row, made_of: Some(Opaque { version, block, check }) }
                         }
                         Err(_) => Target::NOWHERE,
                     });
@@ -209,7 +254,7 @@ impl<S: Store> Road<'_, S> {
             let stored = self.vault.store.multi_get(Family::Index, keys).await?;
             for ((index, _), bytes) in shaped.iter().zip(stored) {
                 if let Some(bytes) = bytes {
-                    targets[*index] = Target { row: place::decode_row_id(&bytes)?, check: None, opaque: false };
+                    targets[*index] = Target { row: place::decode_row_id(&bytes)?, made_of: None };
                 }
             }
         }
@@ -220,21 +265,19 @@ impl<S: Store> Road<'_, S> {
 /// Where a token points, before anybody looked.
 struct Target {
     row: RowId,
-    check: Option<[u8; 8]>,
-    opaque: bool,
+    /// What an opaque token says of itself; none for a shaped one.
+    made_of: Option<Opaque>,
+}
+
+struct Opaque {
+    version: KeyVersion,
+    block: [u8; 16],
+    check: [u8; 8],
 }
 
 impl Target {
     /// No row has this id: the counter starts at one.
-    const NOWHERE: Self = Self { row: RowId(0), check: None, opaque: false };
-
-    /// Whether the row is the one that the token was made for. The 64 random bits are compared in constant time.
-    fn stands_for(&self, row: &ValueRow) -> bool {
-        match self.check {
-            Some(check) => self.opaque && row.sealed_token.is_none() && bool::from(check.ct_eq(&row.check)),
-            None => row.sealed_token.is_some(),
-        }
-    }
+    const NOWHERE: Self = Self { row: RowId(0), made_of: None };
 }
 
 /// When a value stops being readable: its own expiry or its field's retention, whichever is first.

@@ -12,17 +12,21 @@ use strongroom_access::{Action, Consent, Context, Decision, Principal, Query, Re
 use strongroom_commit::{Change, CommitError, Fact, Guard, Position};
 use strongroom_ids::{RowId, RowVersion, SubjectHandle};
 use strongroom_keys as keys;
+use strongroom_ledger::Timestamp;
 use strongroom_ledger::leaf::{self, LeafHeader, LeafItem};
 use strongroom_schema::{Field, Schema};
 use strongroom_storage::{Mutation, Store};
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 use crate::error::Error;
+use crate::refusals::Size;
 use crate::tenant::{Rules, Tenant};
 use crate::vault::Vault;
 
 /// How often a request goes back to resolve before it gets a turn of its own.
 const SHARED_TURNS: usize = 4;
+/// In microseconds.
+const HOUR: u64 = 3_600_000_000;
 
 /// Who asks, as the edge found out.
 #[derive(Clone, Debug)]
@@ -52,8 +56,13 @@ pub(crate) trait Attempt<S: Store>: Send + Sync {
         None
     }
 
-    /// Takes a durable change of rules into memory, before any other request runs.
-    fn install(&self, _tenant: &Tenant, _answer: &Self::Answer) {}
+    /// Whether an attempt is worth stopping all others for: the caller may make it, and its size is right.
+    fn may_have_it_alone(&self, _road: &Road<'_, S>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Takes what is durable now into memory, before the turn ends.
+    fn install(&self, _vault: &Vault<S>, _tenant: &Tenant, _answer: &Self::Answer) {}
 
     /// Resolves, decides and transforms.
     fn attempt(&self, road: &Road<'_, S>) -> impl Future<Output = Result<Prepared<Self::Answer>, Refused>> + Send;
@@ -134,32 +143,24 @@ impl<S: Store> Vault<S> {
             return Err(Error::DiskFull);
         }
         let id = keys::random::<16>()?;
+        if A::ALONE {
+            let _turn = self.turn.read().await;
+            let road = self.road(tenant, caller, request, id).await?;
+            if let Err(error) = request.may_have_it_alone(&road) {
+                return Err(road.record_refusal(error.into()).await);
+            }
+        }
         for round in 0..=SHARED_TURNS {
             let _turn = if round < SHARED_TURNS && !A::ALONE {
                 Turn::Shared { _guard: self.turn.read().await }
             } else {
                 Turn::Alone { _guard: self.turn.write().await }
             };
-            tenant.refresh(self).await?;
-            // The position comes before everything that is read at it.
-            let position = self.committer.position();
-            let rules = tenant.rules();
-            let road = Road {
-                vault: self,
-                tenant,
-                caller,
-                action: A::ACTION,
-                purpose: request.purpose(),
-                position,
-                schema: Arc::clone(&rules.schema),
-                rules,
-                request: id,
-                now: (self.clock)(),
-            };
+            let road = self.road(tenant, caller, request, id).await?;
             match request.attempt(&road).await {
                 Ok(prepared) => match road.commit(prepared).await {
                     Ok(answer) => {
-                        request.install(tenant, &answer);
+                        request.install(self, tenant, &answer);
                         return Ok(answer);
                     }
                     Err(CommitError::Conflict(_) | CommitError::Expired | CommitError::TooOld) => {}
@@ -185,6 +186,32 @@ impl<S: Store> Vault<S> {
             }
         }
         Err(Error::Conflict)
+    }
+
+    /// The road as it lies now.
+    async fn road<'a, A: Attempt<S>>(
+        &'a self,
+        tenant: &'a Tenant,
+        caller: &'a Caller,
+        request: &'a A,
+        id: [u8; 16],
+    ) -> Result<Road<'a, S>, Error> {
+        tenant.refresh(self).await?;
+        // The position comes before everything that is read at it.
+        let position = self.committer.position();
+        let rules = tenant.rules();
+        Ok(Road {
+            vault: self,
+            tenant,
+            caller,
+            action: A::ACTION,
+            purpose: request.purpose(),
+            position,
+            schema: Arc::clone(&rules.schema),
+            rules,
+            request: id,
+            now: (self.clock)(),
+        })
     }
 }
 
@@ -250,9 +277,14 @@ impl<S: Store> Road<'_, S> {
         }
     }
 
-    /// The guards that every decision stands on.
-    pub fn rules_unchanged(&self) -> [Guard; 2] {
-        [Guard::Unchanged(Fact::policy(self.tenant.number)), Guard::Unchanged(Fact::schema(self.tenant.number))]
+    /// The guards that every decision stands on: the rules, and the hour that policy was told.
+    pub fn rules_unchanged(&self) -> [Guard; 3] {
+        let next_hour = (self.now / HOUR + 1).saturating_mul(HOUR);
+        [
+            Guard::Unchanged(Fact::policy(self.tenant.number)),
+            Guard::Unchanged(Fact::schema(self.tenant.number)),
+            Guard::Before(Timestamp(next_hour)),
+        ]
     }
 
     /// A keyed hash of what the caller sent and the vault does not know, for the ledger.
@@ -262,12 +294,12 @@ impl<S: Store> Road<'_, S> {
 
     async fn commit<A>(&self, prepared: Prepared<A>) -> Result<A, CommitError> {
         let (decision, reason) = verdict(&prepared.items);
+        let leaves = self.leaves(decision, reason, &prepared.items, &prepared.detail);
         if let Some(reason) = reason
-            && !self.vault.refusals.may_record(self.caller, self.action, reason, self.now)
+            && !self.may_record(reason, leaves.len(), prepared.items.len())
         {
             return Ok(prepared.answer);
         }
-        let leaves = self.leaves(decision, reason, &prepared.items, &prepared.detail);
         let change = Change {
             position: self.position,
             guards: prepared.guards,
@@ -286,16 +318,21 @@ impl<S: Store> Road<'_, S> {
             // The vault could not answer: that is shed, not decided.
             return refused.error;
         }
-        if !self.vault.refusals.may_record(self.caller, self.action, reason, self.now) {
+        let leaves = self.leaves(refusal(reason), Some(reason), &refused.items, &[]);
+        if !self.may_record(reason, leaves.len(), refused.items.len()) {
             return refused.error;
         }
-        let decision = if refused.error.is_denial() { "deny" } else { "fail" };
-        let leaves = self.leaves(decision, Some(reason), &refused.items, &[]);
         let change = Change { position: self.position, guards: vec![], changes: vec![], mutations: vec![], leaves };
         match self.vault.committer.commit(change).await {
             Ok(_) => refused.error,
             Err(error) => Error::from(error),
         }
+    }
+
+    /// Whether a refusal gets leaves of its own. On a disk that is nearly full it is only counted.
+    fn may_record(&self, reason: &'static str, leaves: usize, items: usize) -> bool {
+        let leaves = if self.vault.nearly_full.load(Ordering::Relaxed) { usize::MAX } else { leaves };
+        self.vault.refusals.may_record(self.caller, self.action, reason, Size { leaves, items }, self.now)
     }
 
     fn leaves(
@@ -334,20 +371,22 @@ impl<S: Store> Road<'_, S> {
     }
 }
 
-/// What the ledger says of a request whose items were answered one by one: it is allowed when any item was.
+/// What the ledger says of a request whose items were answered one by one: it is allowed when any item was, and denied
+/// when none was and any was denied.
 fn verdict(items: &[Item]) -> (&'static str, Option<&'static str>) {
-    let refused = |item: &Item| item.outcome != OK && item.outcome.starts_with(char::is_uppercase);
+    let refused = |item: &Item| item.outcome.starts_with(char::is_uppercase);
     if items.is_empty() || !items.iter().all(refused) {
         return ("allow", None);
     }
-    let reason = items[0].outcome;
+    let denied = items.iter().find(|item| refusal(item.outcome) == "deny");
+    let reason = denied.unwrap_or(&items[0]).outcome;
     (refusal(reason), Some(reason))
 }
 
 /// The decision that stands beside a refusal's reason in the ledger.
 pub(crate) fn refusal(reason: &str) -> &'static str {
     match reason {
-        "DENIED" | "VIEW_NOT_ALLOWED" | "PURPOSE_NOT_ALLOWED" | "SUBJECT_REQUIRED" => "deny",
+        "DENIED" | "VIEW_NOT_ALLOWED" | "PURPOSE_NOT_ALLOWED" | "CONSENT_REQUIRED" | "SUBJECT_REQUIRED" => "deny",
         _ => "fail",
     }
 }

@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use strongroom_access::{self as access, Action, Consent, Context, Policies, Principal, Query, Resource, Role};
 use strongroom_commit::Fact;
-use strongroom_keys::{self as keys, IndexName, KeyName};
+use strongroom_keys::{self as keys, IndexKey, IndexName, KeyName};
 use strongroom_schema::{Schema, SchemaFile};
 use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Mutation, Store, StoreError};
+use subtle::ConstantTimeEq;
 
 use crate::error::Error;
 use crate::reading::lists;
 use crate::road::{Attempt, Prepared, Refused, Road};
 use crate::tenant::{self, KeyVersions, Tenant};
 use crate::values::row_hash;
+use crate::vault::Vault;
 
 const FORMAT: u8 = 1;
 /// Bytes of a schema or policy, at most.
@@ -21,7 +23,28 @@ const SOURCE_LIMIT: usize = 1 << 20;
 /// Bytes of a principal's name, at most.
 const NAME_LIMIT: usize = 64;
 
-/// A schema's or policy's row: format byte, salt (16), version (4, big-endian), text.
+/// What a [`Source`] is: part of what its MAC covers, so that none can stand in for another.
+#[derive(Clone, Copy)]
+pub(crate) enum SourceKind {
+    Schema,
+    Policy,
+    Principals,
+}
+
+impl SourceKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Schema => "schema",
+            Self::Policy => "policy",
+            Self::Principals => "principals",
+        }
+    }
+}
+
+/// The row of a schema, of policies, or of the enrolled principals: format byte, salt (16), version (4, big-endian),
+/// version of the tenant's fingerprint key (4), HMAC-SHA256 under that key (32), text.
+///
+/// The MAC is what keeps whoever controls the files, and not the keys, from writing rules of their own.
 #[derive(Clone)]
 pub(crate) struct Source {
     pub salt: [u8; 16],
@@ -35,24 +58,51 @@ impl Source {
         Ok(Self { salt: keys::random()?, version, body })
     }
 
-    pub fn encode(&self) -> Vec<u8> {
+    /// The bytes to be stored. `key` is the tenant's fingerprint key.
+    pub fn encode(&self, kind: SourceKind, key: &IndexKey) -> Vec<u8> {
         let mut bytes = vec![FORMAT];
         bytes.extend_from_slice(&self.salt);
         bytes.extend_from_slice(&self.version.to_be_bytes());
+        bytes.extend_from_slice(&key.version().0.to_be_bytes());
+        bytes.extend_from_slice(&self.mac(kind, key));
         bytes.extend_from_slice(self.body.as_bytes());
         bytes
     }
 
-    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
-        let corrupt = |what: &str| StoreError::Corrupt { place: "a schema or policy", what: what.to_owned() };
+    /// Reads a row, if this vault wrote it.
+    pub fn decode(bytes: &[u8], kind: SourceKind, key: &IndexKey) -> Result<Self, StoreError> {
+        let (source, version, mac) = Self::parse(bytes)?;
+        // Only the newest key is at hand; its rotation will write these rows anew.
+        if version != key.version().0 || !bool::from(source.mac(kind, key).ct_eq(&mac)) {
+            let what = format!("the {} is not one that this vault wrote", kind.name());
+            return Err(StoreError::Corrupt { place: "the rules in force", what });
+        }
+        Ok(source)
+    }
+
+    /// Reads a row's version, whoever wrote it.
+    pub fn claimed_version(bytes: &[u8]) -> Option<u32> {
+        Self::parse(bytes).ok().map(|(source, ..)| source.version)
+    }
+
+    fn parse(bytes: &[u8]) -> Result<(Self, u32, [u8; 32]), StoreError> {
+        let corrupt = |what: &str| StoreError::Corrupt { place: "the rules in force", what: what.to_owned() };
         let (&format, rest) = bytes.split_first().ok_or_else(|| corrupt("empty"))?;
-        let (salt, rest) = rest.split_first_chunk::<16>().ok_or_else(|| corrupt("too short"))?;
-        let (version, body) = rest.split_first_chunk::<4>().ok_or_else(|| corrupt("too short"))?;
         if format != FORMAT {
             return Err(corrupt("unknown format"));
         }
+        let short = || corrupt("too short");
+        let (salt, rest) = rest.split_first_chunk::<16>().ok_or_else(short)?;
+        let (version, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+        let (key, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+        let (mac, body) = rest.split_first_chunk::<32>().ok_or_else(short)?;
         let body = std::str::from_utf8(body).map_err(|_| corrupt("not UTF-8"))?.to_owned();
-        Ok(Self { salt: *salt, version: u32::from_be_bytes(*version), body })
+        let source = Self { salt: *salt, version: u32::from_be_bytes(*version), body };
+        Ok((source, u32::from_be_bytes(*key), *mac))
+    }
+
+    fn mac(&self, kind: SourceKind, key: &IndexKey) -> [u8; 32] {
+        key.mac(&[b"rules", kind.name().as_bytes(), &self.salt, &self.version.to_be_bytes(), self.body.as_bytes()])
     }
 }
 
@@ -83,9 +133,13 @@ impl<S: Store> Attempt<S> for ApplySchema {
     const ACTION: Action = Action::ApplySchema;
     const ALONE: bool = true;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewSchema>, Refused> {
+    fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
         road.decide_vault()?;
-        within_limit("source", &self.source)?;
+        within_limit("source", &self.source)
+    }
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewSchema>, Refused> {
+        self.may_have_it_alone(road)?;
         let version = road.schema.version().checked_add(1).ok_or(Error::Internal("too many schema versions"))?;
         let refused = |error: strongroom_schema::SchemaError| Error::SourceRefused(error.to_string());
         let file = SchemaFile::parse(&self.source).map_err(refused)?;
@@ -99,24 +153,23 @@ impl<S: Store> Attempt<S> for ApplySchema {
             return Ok(prepared);
         }
         // Keys before the rows that need them: a key that nothing uses yet harms nobody, if the commit fails.
-        let made = road.vault.keystore.ensure(&keys_of(road.tenant, &schema))?;
+        let needed = keys_of(road.tenant, &schema);
+        road.vault.keystore.ensure(&needed)?;
         let versions = tenant::key_versions(road.tenant.id, &schema, &road.vault.keystore)?;
         let body = String::from_utf8(schema.to_stored()).map_err(|_| Error::Internal("a schema that is not text"))?;
-        let row = Source::new(version, body)?.encode();
+        let row = Source::new(version, body)?.encode(SourceKind::Schema, &road.tenant.fingerprints);
         let mut prepared = Prepared::new(NewSchema { applied, schema: Some((schema, versions)) });
         prepared.guards.extend(road.rules_unchanged());
         prepared.changes.push(Fact::schema(road.tenant.number));
         prepared.detail.push(("version", version.to_string()));
         prepared.detail.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
-        let made: Vec<String> = made.iter().map(ToString::to_string).collect();
-        if !made.is_empty() {
-            prepared.detail.push(("keys_made", made.join(" ")));
-        }
+        let needed: Vec<String> = needed.iter().map(ToString::to_string).collect();
+        prepared.detail.push(("keys", needed.join(" ")));
         prepared.mutations.push(Mutation::Put(Family::Meta, place::schema(road.tenant.number), row));
         Ok(prepared)
     }
 
-    fn install(&self, tenant: &Tenant, answer: &NewSchema) {
+    fn install(&self, _vault: &Vault<S>, tenant: &Tenant, answer: &NewSchema) {
         if let Some((schema, versions)) = &answer.schema {
             tenant.install_schema(Arc::clone(schema), versions.clone());
         }
@@ -151,10 +204,14 @@ impl<S: Store> Attempt<S> for ApplyPolicy {
     const ACTION: Action = Action::ApplyPolicy;
     const ALONE: bool = true;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewPolicy>, Refused> {
+    fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
         road.decide_vault()?;
         within_limit("source", &self.source)?;
-        within_limit("tests", &self.tests)?;
+        within_limit("tests", &self.tests)
+    }
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewPolicy>, Refused> {
+        self.may_have_it_alone(road)?;
         let version = road.tenant.policy_version().checked_add(1).ok_or(Error::Internal("too many policy versions"))?;
         let policies = Policies::compile(&self.source).map_err(|error| Error::SourceRefused(error.to_string()))?;
         let count = match self.tests.is_empty() {
@@ -179,7 +236,7 @@ impl<S: Store> Attempt<S> for ApplyPolicy {
             return Ok(prepared);
         }
         let source = Source::new(version, self.source.clone())?;
-        let row = source.encode();
+        let row = source.encode(SourceKind::Policy, &road.tenant.fingerprints);
         let mut prepared = Prepared::new(NewPolicy { applied, source: Some(source) });
         prepared.guards.extend(road.rules_unchanged());
         prepared.changes.push(Fact::policy(road.tenant.number));
@@ -189,7 +246,7 @@ impl<S: Store> Attempt<S> for ApplyPolicy {
         Ok(prepared)
     }
 
-    fn install(&self, tenant: &Tenant, answer: &NewPolicy) {
+    fn install(&self, _vault: &Vault<S>, tenant: &Tenant, answer: &NewPolicy) {
         let Some(source) = &answer.source else { return };
         match Policies::compile(&source.body) {
             Ok(policies) => tenant.install_policy(policies, source.clone()),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use strongroom_access::{Access, Policies};
-use strongroom_commit::{AllocateError, Allocator, Numbers};
+use strongroom_commit::{AllocateError, Allocator, CommitterState, Numbers};
 use strongroom_ids::{KeyVersion, KeyringNo, TenantId, TenantNo};
 use strongroom_keys::{IndexKey, IndexName, KEK_SEAL_LIMIT, Keystore, TokenKey};
 use strongroom_schema::Schema;
@@ -15,7 +15,7 @@ use strongroom_storage::rows::TenantRow;
 use strongroom_storage::{Family, Store};
 
 use crate::error::Error;
-use crate::rules::Source;
+use crate::rules::{Source, SourceKind};
 use crate::vault::Vault;
 
 /// Row ids, and subject handles, that are reserved at once.
@@ -110,7 +110,15 @@ impl Tenant {
         if !self.stale.load(Ordering::Acquire) {
             return Ok(());
         }
+        // While the store recovers, its readers may still see what a reopening will change.
+        let serving = || vault.committer.state() == CommitterState::Serving;
+        if !serving() {
+            return Err(Error::Recovering);
+        }
         let (rules, policies) = load_rules(self.number, self.id, &*vault.store, &vault.keystore).await?;
+        if !serving() {
+            return Err(Error::Recovering);
+        }
         self.access.install(policies, rules.policy.version);
         self.rules.store(Arc::new(rules));
         self.stale.store(false, Ordering::Release);
@@ -164,9 +172,10 @@ async fn load_rules<S: Store>(
     store: &S,
     keystore: &Keystore,
 ) -> Result<(Rules, Policies), Error> {
+    let fingerprints = keystore.index_key(id, IndexName::Fingerprint)?;
     let schema = match store.get(Family::Meta, place::schema(number)).await? {
         Some(bytes) => {
-            let stored = Source::decode(&bytes)?;
+            let stored = Source::decode(&bytes, SourceKind::Schema, &fingerprints)?;
             Schema::from_stored(stored.body.as_bytes()).map_err(|_| Error::DataLoss("a schema"))?
         }
         None => Schema::empty(),
@@ -178,7 +187,7 @@ async fn load_rules<S: Store>(
     let key_versions = key_versions(id, &schema, keystore)?;
     let bytes =
         store.get(Family::Meta, place::policy(number)).await?.ok_or(Error::DataLoss("a tenant without policy"))?;
-    let policy = Source::decode(&bytes)?;
+    let policy = Source::decode(&bytes, SourceKind::Policy, &fingerprints)?;
     let policies = Policies::compile(&policy.body).map_err(|_| Error::DataLoss("a policy"))?;
     Ok((Rules { schema: Arc::new(schema), policy, key_versions }, policies))
 }

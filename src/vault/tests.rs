@@ -47,6 +47,7 @@ impl Bench {
             keystore,
             head_file: dir.join("head"),
             trust_domain: "test.example".to_owned(),
+            trust_anchors: vec![[2; 32]],
             tenants: vec![NewTenant { name: "demo".to_owned(), officers: vec![("alice".to_owned(), [1; 32])] }],
             clock: bench.clock(),
         })
@@ -359,4 +360,156 @@ async fn a_disk_that_is_nearly_full_takes_only_what_frees_space() {
     bench.full.store(false, Ordering::Relaxed);
     vault.look_at_space();
     store_one(&vault, "borrower.name", "张三", "c-1").await;
+}
+
+/// Opens the vault again and says why it does not.
+async fn refused(bench: &Bench) -> String {
+    let dir = bench.folder.path();
+    let root = root_key::open(dir, &passphrase()).unwrap();
+    let opening = Opening {
+        store: FaultyStore::new(bench.disk.clone(), bench.faults.clone()),
+        keystore: Keystore::open(dir, &root).unwrap(),
+        head_file: dir.join("head"),
+        limits: Limits::MOST,
+        hot_deks: 100,
+        space: bench.space(),
+        clock: bench.clock(),
+    };
+    match Tested::open(opening).await {
+        Ok(_) => panic!("it opened"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test]
+async fn rules_that_somebody_else_wrote_into_the_store_are_not_believed() {
+    use strongroom_storage::{Family, Mutation, Store, keys as place};
+    for key in [place::policy(TenantNo(1)), place::schema(TenantNo(1)), place::principals()] {
+        let (bench, vault) = Bench::new().await;
+        vault.close().await;
+        let row = bench.disk.get(Family::Meta, key.clone()).await.unwrap().unwrap();
+        // The text alone, as somebody without keys would change it.
+        let forged = [&row[..], b" "].concat();
+        bench.disk.write(vec![Mutation::Put(Family::Meta, key.clone(), forged)]).await.unwrap();
+        let why = refused(&bench).await;
+        assert!(why.contains("rules"), "{why}");
+        bench.disk.write(vec![Mutation::Put(Family::Meta, key, row.to_vec())]).await.unwrap();
+        bench.open().await.close().await;
+    }
+}
+
+#[tokio::test]
+async fn policies_of_one_tenant_do_not_hold_for_another() {
+    use strongroom_storage::{Family, Mutation, Store, keys as place};
+    let (bench, vault) = Bench::new().await;
+    vault.close().await;
+    let row = bench.disk.get(Family::Meta, place::policy(TenantNo(0))).await.unwrap().unwrap();
+    bench.disk.write(vec![Mutation::Put(Family::Meta, place::policy(TenantNo(1)), row.to_vec())]).await.unwrap();
+    refused(&bench).await;
+}
+
+#[tokio::test]
+async fn only_enrolled_authorities_may_vouch_for_callers() {
+    let (_bench, vault) = Bench::new().await;
+    assert!(vault.check_trust_anchors(&[[2; 32]]).is_ok());
+    assert!(vault.check_trust_anchors(&[[2; 32], [3; 32]]).is_err());
+    assert!(vault.check_trust_anchors(&[]).is_err());
+}
+
+#[tokio::test]
+async fn one_large_value_asked_for_often_is_read_once_and_refused_early() {
+    let (_bench, vault) = Bench::new().await;
+    let value = "x".repeat(60_000);
+    let schema = LENDING.replace("max_length = 512", "max_length = 65536");
+    vault.apply_schema(&caller(Role::Officer), &ApplySchema { source: schema, dry_run: false }).await.unwrap();
+    let token = store_one(&vault, "borrower.address", &value, "c-1").await;
+    let item = || ReadItem { token: token.clone(), view: String::new(), subject: String::new() };
+    let many = Detokenize { items: (0..10_000).map(|_| item()).collect(), ..read(&token, "plain") };
+    assert!(matches!(vault.detokenize(&caller(Role::App), &many).await, Err(Error::AnswerTooLarge { .. })));
+    // Who may know nothing of it learns nothing, and costs no memory either.
+    let results = vault.detokenize(&caller(Role::Rotator), &many).await.unwrap();
+    assert!(results.iter().all(|result| matches!(result, Err(Error::NotFound))));
+}
+
+#[tokio::test]
+async fn a_large_refused_request_costs_its_budget() {
+    let (_bench, vault) = Bench::new().await;
+    let before = leaves(&vault).await.len();
+    let item =
+        |number: usize| ReadItem { token: format!("srt1_{number:022}"), view: String::new(), subject: String::new() };
+    let many = Detokenize { items: (0..10_000).map(item).collect(), ..read("", "plain") };
+    for _ in 0..100 {
+        vault.detokenize(&caller(Role::Rotator), &many).await.unwrap();
+    }
+    let after = leaves(&vault).await.len();
+    assert!(after - before < 250, "{} leaves for 100 refused requests of 10,000 items", after - before);
+    vault.write_counted_refusals().await;
+    let counted: u64 =
+        leaves(&vault).await.iter().filter_map(|leaf| leaf["detail"]["counted"].as_str()?.parse::<u64>().ok()).sum();
+    assert!(counted > 800_000, "items are counted, not requests: {counted}");
+}
+
+#[tokio::test]
+async fn a_token_has_one_spelling() {
+    let (_bench, vault) = Bench::new().await;
+    let token = store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    let strongroom_schema::token::ParsedToken::Opaque { version, block } =
+        strongroom_schema::token::Token::parse(&token).unwrap()
+    else {
+        panic!("an opaque token")
+    };
+    let other =
+        strongroom_schema::token::encode_opaque(version, block, strongroom_schema::token::OpaqueAlphabet::Base32);
+    assert!(matches!(read_one(&vault, &other, "plain").await, Err(Error::NotFound)));
+    assert!(read_one(&vault, &token, "plain").await.is_ok());
+}
+
+#[tokio::test]
+async fn two_expiries_of_one_deterministic_value_are_refused() {
+    let (bench, vault) = Bench::new().await;
+    let app = caller(Role::App);
+    let with = |expires, subject| {
+        let item = NewValue { expires, ..new_value("company.uscc", "91350100M000100Y43", subject) };
+        tokenize(vec![item], "")
+    };
+    let soon = Some(bench.now.load(Ordering::Relaxed) + 60_000_000);
+    let token = vault.tokenize(&app, &with(soon, "a")).await.unwrap();
+    assert!(matches!(vault.tokenize(&app, &with(None, "b")).await, Err(Error::Invalid(_))));
+    assert_eq!(vault.tokenize(&app, &with(soon, "b")).await.unwrap(), token);
+    bench.pass(120);
+    assert_ne!(vault.tokenize(&app, &with(None, "b")).await.unwrap(), token);
+}
+
+#[tokio::test]
+async fn who_may_not_change_the_rules_stops_nobody() {
+    let (_bench, vault) = Bench::new().await;
+    // Somebody is at work: a change of rules would have to wait.
+    let _working = vault.turn.read().await;
+    let request = ApplyPolicy { source: DEFAULT_POLICIES.to_owned(), tests: String::new(), dry_run: false };
+    assert!(matches!(vault.apply_policy(&caller(Role::App), &request).await, Err(Error::Denied { .. })));
+}
+
+#[tokio::test]
+async fn repeats_are_decided_anew() {
+    let (_bench, vault) = Bench::new().await;
+    let app = caller(Role::App);
+    let token = store_one(&vault, "borrower.name", "张三", "c-1").await;
+    let items = || vec![NewVersion { token: token.clone(), value: "李四".to_owned().into(), expires: None }];
+    let replace = Replace { items: items(), idempotency_key: "r".to_owned() };
+    assert_eq!(vault.replace(&app, &replace).await.unwrap(), [2]);
+    assert_eq!(vault.replace(&app, &replace).await.unwrap(), [2]);
+    let items = vec![DeleteItem { token: token.clone(), subject: String::new() }];
+    let delete = Delete { items, idempotency_key: "d".to_owned() };
+    let without =
+        DEFAULT_POLICIES.replace("action in [Action::\"replace\", Action::\"delete\"]", "action == Action::\"status\"");
+    assert_ne!(without, DEFAULT_POLICIES);
+    let withdrawn = ApplyPolicy { source: without, tests: String::new(), dry_run: false };
+    let permitted = ApplyPolicy { source: DEFAULT_POLICIES.to_owned(), tests: String::new(), dry_run: false };
+    vault.apply_policy(&caller(Role::Officer), &withdrawn).await.unwrap();
+    assert!(matches!(vault.replace(&app, &replace).await, Err(Error::Denied { .. })));
+    vault.apply_policy(&caller(Role::Officer), &permitted).await.unwrap();
+    assert!(vault.delete(&app, &delete).await.unwrap()[0].is_ok());
+    assert!(vault.delete(&app, &delete).await.unwrap()[0].is_ok());
+    vault.apply_policy(&caller(Role::Officer), &withdrawn).await.unwrap();
+    assert!(matches!(vault.delete(&app, &delete).await, Err(Error::Denied { .. })));
 }

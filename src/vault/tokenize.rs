@@ -79,6 +79,9 @@ impl<S: Store> Attempt<S> for Tokenize {
             let subject = subjects.handle(&item.subject);
             let (row, token, leaf) = match wanted[index].known(&known) {
                 Some(existing) => {
+                    if existing.expires != item.expires {
+                        return Err(another_expiry(index).into());
+                    }
                     if field.deterministic == Some(Scope::Tenant) {
                         road.write_holding(field, existing.row, subject, &mut prepared);
                     }
@@ -96,7 +99,7 @@ impl<S: Store> Attempt<S> for Tokenize {
                         &mut dice,
                         &mut prepared,
                     )?;
-                    wanted[index].remember(&mut known, id, &token);
+                    wanted[index].remember(&mut known, id, &token, item.expires);
                     (id, token, leaf)
                 }
             };
@@ -378,6 +381,12 @@ fn has_subject(item: &NewValue, field: &Field) -> bool {
 pub(crate) fn unknown_field(index: usize) -> Violation {
     let description = "no such field in the schema; `strongroom schema show` lists the fields";
     Violation::new(format!("items[{index}].field"), "field_unknown", description)
+}
+
+/// A deterministic value is stored once, so it has one expiry: neither caller's is silently dropped.
+fn another_expiry(index: usize) -> Error {
+    let description = "this value is stored already, with another expiry or with none, and a deterministic value has one: send the same";
+    Error::invalid(format!("items[{index}].expire_time"), "differs", description)
 }
 
 fn bad_foreign_token(

@@ -59,6 +59,7 @@ impl<S: Store> Road<'_, S> {
         if let Some(entry) = self.value_index(field, value)? {
             let key = entry_key(tenant, field, &entry, at.subject, at.id);
             prepared.changes.push(index_fact(tenant, field, &entry, at.subject));
+            prepared.changes.push(lookup_fact(tenant, field, &entry));
             let leads_to = if field.deterministic.is_some() { place::encode_row_id(at.id) } else { vec![] };
             prepared.mutations.push(Mutation::Put(Family::Index, key, leads_to));
             indexes.push(entry);
@@ -262,6 +263,22 @@ pub(crate) fn entry_key(
     }
 }
 
+/// What the entries of all rows with one value begin with.
+pub(crate) fn lookup_prefix(tenant: strongroom_ids::TenantNo, field: &Field, entry: &IndexEntry) -> Vec<u8> {
+    match entry.kind {
+        IndexKind::DeterministicSubject => {
+            place::deterministic_subject_prefix(tenant, field.number, entry.version, &entry.mac)
+        }
+        IndexKind::DeterministicTenant => place::deterministic_tenant(tenant, field.number, entry.version, &entry.mac),
+        _ => place::value_index_prefix(tenant, field.number, entry.version, &entry.mac),
+    }
+}
+
+/// The fact that a look-up guards: it changes with every new row of the value.
+pub(crate) fn lookup_fact(tenant: strongroom_ids::TenantNo, field: &Field, entry: &IndexEntry) -> Fact {
+    Fact::index(tenant, &lookup_prefix(tenant, field, entry))
+}
+
 /// The fact that an entry belongs to. All rows of one value share it, so that a look-up notices a new one.
 pub(crate) fn index_fact(
     tenant: strongroom_ids::TenantNo,
@@ -277,7 +294,8 @@ pub(crate) fn index_fact(
     }
 }
 
-fn alphabet(field: &Field) -> OpaqueAlphabet {
+/// How a field's opaque tokens are spelt.
+pub(crate) fn alphabet(field: &Field) -> OpaqueAlphabet {
     match field.token {
         TokenFormat::OpaqueBase32 => OpaqueAlphabet::Base32,
         _ => OpaqueAlphabet::Base62,

@@ -79,16 +79,12 @@ impl<S: Store> Vault<S> {
 
     /// Puts new values under old tokens and returns the version of each.
     pub async fn replace(&self, caller: &Caller, request: &Replace) -> Result<Vec<u32>, Error> {
-        self.travel(caller, request).await
+        Ok(self.travel(caller, request).await?.versions)
     }
 
     /// Removes values, item by item.
     pub async fn delete(&self, caller: &Caller, request: &Delete) -> Result<Vec<Result<(), Error>>, Error> {
-        let deleted = self.travel(caller, request).await?;
-        for place in &deleted.forget {
-            self.deks.remove(place);
-        }
-        Ok(deleted.results)
+        Ok(self.travel(caller, request).await?.results)
     }
 
     /// Puts a schema in force.

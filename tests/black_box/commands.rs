@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
 use crate::harness::{BINARY, TestVault};
+use crate::house::{Authority, House, TRUST_DOMAIN, start};
 
 const ID_CARD: &str = "11010519491231002X";
 
@@ -105,7 +107,9 @@ fn bad_usage_ends_with_2_and_says_what_is_right() {
         (&["import", "x.csv", "--map", "name", "--subject", "id", "-o", "y"], "COLUMN=FIELD"),
         (&["status", "--output", "xml"], "json"),
         (&["status", "--cert", "x.pem"], "--key"),
+        (&["status", "--key", "x.key"], "--cert"),
         (&["status", "--address", "http://127.0.0.1:1"], "https://"),
+        (&["detokenize", "-", "--purpose", "kyc_review"], "one a line"),
     ] {
         // Certificates come before the address, so there must be some.
         let dir = tempfile::tempdir().unwrap();
@@ -253,7 +257,7 @@ fn a_refusal_says_what_broke_which_rule_and_what_to_try() {
         (&["match", token, ID_CARD, "--purpose", "marketing"], "PURPOSE_NOT_ALLOWED", "--purpose"),
         (&["lookup", "borrower.name", "Ann", "--purpose", "kyc_review"], "FIELD_INVALID", "lookup"),
         (&["audit", "key", "--as", "app"], "DENIED", "strongroom policy explain"),
-        (&["audit", "export", "--log", "system", "-o", "/dev/null/x"], "DENIED", "strongroom policy explain"),
+        (&["audit", "export", "--log", "system", "-o", "/dev/null/x"], "DENIED", "--as operator"),
         (&["schema", "show", "--as", "privacy"], "DENIED", "strongroom policy explain"),
     ] {
         let (ended, text, error) = refusal(&vault, words);
@@ -310,6 +314,99 @@ fn schema_and_policy_are_checked_applied_shown_and_explained() {
     let (ended, text, error) = refusal(&vault, &["policy", "explain", "--role", "king", "--action", "status"]);
     assert_eq!((ended, &error["violations"][0]["rule"]), (1, &"role_unknown".into()));
     assert!(text.contains("auditor"), "{text}");
+}
+
+#[test]
+fn init_takes_an_empty_folder_and_certificates_that_say_who_they_are_of() {
+    let house = House::new(&["lending"]);
+    let beside = |name: &str| house.dir().with_file_name(name);
+    let empty = tempfile::tempdir().unwrap();
+    let init = |dir: &Path, officer: &str| {
+        let mut command = Command::new(BINARY);
+        command.arg("init").arg("--dir").arg(dir).args(["--trust-domain", TRUST_DOMAIN, "--tenant", "lending"]);
+        command.arg("--officer").arg(format!("lending/{officer}={}", beside("lending-alice.pem").display()));
+        command.arg("--client-ca").arg(beside("authorities.pem"));
+        command.arg("--passphrase-file").arg(beside("passphrase"));
+        command.output().unwrap()
+    };
+    let entries = |dir: &Path| fs::read_dir(dir).unwrap().count();
+    let output = init(empty.path(), "bob");
+    assert_eq!(code(&output), 2, "{output:?}");
+    let said = complained(&output);
+    assert!(said.contains("lending/officer/bob; it has spiffe://bank.example/tenant/lending/officer/alice"), "{said}");
+    assert_eq!(entries(empty.path()), 0);
+    assert_eq!(code(&init(empty.path(), "alice")), 0);
+    assert!(entries(empty.path()) >= 4);
+    let again = init(empty.path(), "alice");
+    assert!(code(&again) == 1 && complained(&again).contains("exists already"), "{again:?}");
+
+    // The configuration comes last: without it a vault is not whole.
+    let serve = |dir: &Path| {
+        let mut command = Command::new(BINARY);
+        command.arg("serve").arg("--dir").arg(dir).args(["--listen", "127.0.0.1:0"]);
+        command.arg("--passphrase-file").arg(beside("passphrase"));
+        start(&mut command)
+    };
+    let Err(ended) = serve(empty.path()) else { panic!("it serves without certificates") };
+    assert!(ended.said.contains("pki/server.pem") && ended.said.contains("[tls]"), "{}", ended.said);
+    fs::remove_file(empty.path().join("strongroom.toml")).unwrap();
+    let Err(ended) = serve(empty.path()) else { panic!("it serves half-made") };
+    assert!(ended.said.contains("unfinished"), "{}", ended.said);
+
+    // Nor does one serve callers of another authority than it was made for.
+    let authorities = house.dir().join("pki/ca.pem");
+    let enrolled = fs::read_to_string(&authorities).unwrap();
+    for other in [Authority::new("another").pem(), enrolled.clone() + &Authority::new("another").pem()] {
+        fs::write(&authorities, other).unwrap();
+        let Err(ended) = serve(&house.dir()) else { panic!("it serves under another authority") };
+        assert!(ended.said.contains("enrolled") && ended.said.contains("client_ca"), "{}", ended.said);
+    }
+    fs::write(&authorities, enrolled).unwrap();
+    drop(serve(&house.dir()).unwrap());
+}
+
+#[test]
+fn dev_takes_an_empty_folder_and_keeps_others_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = || {
+        let mut command = Command::new(BINARY);
+        command.arg("dev").arg("--dir").arg(folder.path()).args(["--listen", "127.0.0.1:0"]);
+        start(&mut command)
+    };
+    let running = dev().unwrap();
+    let Err(ended) = dev() else { panic!("two vaults run over one folder") };
+    assert!(ended.said.contains("another process has this vault open"), "{}", ended.said);
+    drop(running);
+}
+
+#[test]
+fn the_key_of_a_log_is_not_the_key_of_a_caller() {
+    let vault = TestVault::start();
+    let path = |name: &str| vault.dir().join("pki").join(name);
+    let ledger = vault.scratch().join("ledger.jsonl");
+    let ledger = ledger.to_str().unwrap();
+    let run = |words: &[&str]| {
+        let mut command = vault.cli_command(words);
+        command.env("STRONGROOM_CERT", path("auditor.pem")).env("STRONGROOM_KEY", path("auditor.key"));
+        command.output().unwrap()
+    };
+    let exported = run(&["audit", "export", "-o", ledger]);
+    assert_eq!(code(&exported), 0, "{exported:?}");
+    let verified = run(&["audit", "verify", ledger]);
+    assert_eq!(code(&verified), 0, "{verified:?}");
+    let verified = run(&["audit", "verify", ledger, "--key", &format!("{ledger}.key")]);
+    assert_eq!(code(&verified), 0, "{verified:?}");
+    // Half a pair asks nobody, but proves as well as a whole one.
+    let mut half = vault.cli_command(&["audit", "verify", ledger]);
+    assert_eq!(code(&half.env("STRONGROOM_KEY", path("auditor.key")).output().unwrap()), 0);
+    let mut half = vault.cli_command(&["audit", "key"]);
+    assert_eq!(code(&half.env("STRONGROOM_KEY", path("auditor.key")).output().unwrap()), 2);
+    let missing = vault.cli(&["audit", "verify", "nofile"]);
+    assert!(complained(&missing).contains("nofile:"), "{missing:?}");
+    // What is refused leaves nothing behind.
+    let part = vault.scratch().join("system.part");
+    let refused = vault.cli(&["audit", "export", "--log", "system", "-o", part.with_extension("").to_str().unwrap()]);
+    assert_eq!((code(&refused), part.exists()), (1, false), "{refused:?}");
 }
 
 /// The commands that a help text gives as examples, each as its words.

@@ -82,9 +82,9 @@ impl TestVault {
 
     /// Starts the server and expects that it refuses; returns what it says.
     pub fn refuses_to_start(&self) -> String {
-        let output = self.dev_command().output().unwrap();
-        assert!(!output.status.success(), "it started");
-        String::from_utf8(output.stderr).unwrap()
+        let Err(ended) = crate::house::start(&mut self.dev_command()) else { panic!("it started") };
+        assert_eq!(ended.code, Some(1), "{}", ended.said);
+        ended.said
     }
 
     fn dev_command(&self) -> Command {

@@ -59,6 +59,11 @@ pub(crate) fn check(dir: &Path, options: &Options) -> Result<(), StoreError> {
 pub(crate) fn open_failed(error: rocksdb::Error) -> StoreError {
     match error.kind() {
         ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotFound => corrupt(error.into_string()),
+        _ if error.as_ref().contains("lock file") => StoreError::Io {
+            doing: "open",
+            what: format!("another process has it open: end that one first ({})", error.as_ref()),
+        },
+        _ if error.as_ref().contains("No such file") => corrupt(error.into_string()),
         _ => StoreError::Io { doing: "open", what: error.into_string() },
     }
 }

@@ -94,12 +94,12 @@ impl Store for RocksStore {
     async fn multi_get(&self, family: Family, mut keys: Vec<Vec<u8>>) -> Result<Vec<Option<Bytes>>, StoreError> {
         let engine = self.engine()?;
         if keys.len() > IN_PLACE {
-            return elsewhere("read", move || from_disk(&engine, family, &keys)).await;
+            return elsewhere("read", move || engine.multi_get(family, &keys)).await;
         }
         let mut values = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
-        for (place, value) in engine.multi_get(Reach::Memory, family, &keys)?.enumerate() {
-            values.push(match value {
+        for (place, key) in keys.iter().enumerate() {
+            values.push(match engine.get(Reach::Memory, family, key) {
                 Err(Fault::NotInMemory) => {
                     missing.push(place);
                     None
@@ -111,7 +111,7 @@ impl Store for RocksStore {
             return Ok(values);
         }
         let wanted: Vec<Vec<u8>> = missing.iter().map(|place| std::mem::take(&mut keys[*place])).collect();
-        let found = elsewhere("read", move || from_disk(&engine, family, &wanted)).await?;
+        let found = elsewhere("read", move || engine.multi_get(family, &wanted)).await?;
         for (place, value) in missing.into_iter().zip(found) {
             values[place] = value;
         }
@@ -171,10 +171,6 @@ impl Store for RocksStore {
         *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Some(Opened { engine: Arc::new(engine), gone });
         Ok(())
     }
-}
-
-fn from_disk(engine: &Engine, family: Family, keys: &[Vec<u8>]) -> Result<Vec<Option<Bytes>>, StoreError> {
-    engine.multi_get(Reach::Disk, family, keys)?.map(|value| Ok(value?)).collect()
 }
 
 /// Runs what may wait for the disk on a thread that may.

@@ -62,6 +62,25 @@ async fn it_keeps_what_every_store_must() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_nowhere_is_never_taken_for_an_empty_value() {
+    let dir = tempfile::tempdir().unwrap();
+    // Of many blocks few stay in memory, so a look-up that goes on in the next block seldom finds it there.
+    let store = RocksStore::create(dir.path(), RocksOptions { block_cache: 64 << 10, ..small() }).unwrap();
+    let key = |n: u32| n.to_be_bytes().to_vec();
+    let batch = (0..20_000).map(|n| put(Family::Rows, key(2 * n), noise(n))).collect();
+    store.write(batch).await.unwrap();
+    store.flush_and_compact().await.unwrap();
+    store.reopen().await.unwrap();
+    let numbers: Vec<u32> = (0..40_000).collect();
+    for some in numbers.chunks(200) {
+        let values = store.multi_get(Family::Rows, some.iter().map(|n| key(*n)).collect()).await.unwrap();
+        for (n, value) in some.iter().zip(values) {
+            assert_eq!(value.as_deref(), n.is_multiple_of(2).then(|| noise(n / 2)).as_deref(), "{n}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_in_memory_is_read_from_disk() {
     let (_dir, store) = fresh();
     let batch = (0..5_000_u32).map(|n| put(Family::Rows, n.to_be_bytes(), noise(n))).collect();

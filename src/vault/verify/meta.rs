@@ -2,6 +2,7 @@
 
 use strongroom_access::Directory;
 use strongroom_ids::{KeyVersion, KeyringNo, SubjectHandle, TenantNo};
+use strongroom_keys::IndexName;
 use strongroom_schema::Schema;
 use strongroom_storage::keys::{self as place, Counter};
 use strongroom_storage::rows::{CounterRow, IdempotencyRow, TenantRow};
@@ -11,7 +12,7 @@ use super::finding::{Fault, Kind, Place};
 use super::history::{History, RecordedRule};
 use super::{Check, Pages, number_at};
 use crate::open::{LANE, SYSTEM_NO};
-use crate::rules::Source;
+use crate::rules::{Source, SourceKind};
 use crate::values::row_hash;
 
 /// Where the kind of a `Meta` row stands in its key.
@@ -27,7 +28,7 @@ impl<S: Store> Check<'_, S> {
                 if **key == *place::schema(self.number) {
                     schema = true;
                     self.rule(Kind::Schema, row, history.schema.as_ref());
-                    self.schema = Source::decode(row).ok().and_then(|source| {
+                    self.schema = self.source(row, SourceKind::Schema).and_then(|source| {
                         let schema = Schema::from_stored(source.body.as_bytes());
                         schema.ok()
                     });
@@ -67,10 +68,16 @@ impl<S: Store> Check<'_, S> {
         if row_hash(row) == recorded.hash {
             return;
         }
-        let older = Source::decode(row).is_ok_and(|source| source.version < recorded.version);
+        let older = Source::claimed_version(row).is_some_and(|version| version < recorded.version);
         let fault = if older { Fault::RolledBack } else { Fault::Changed };
         let what = format!("it is not version {} as leaf {} records it", recorded.version, recorded.leaf);
         self.found(kind, fault, Place::Only, what);
+    }
+
+    /// A row of rules, if this vault wrote it.
+    fn source(&self, row: &[u8], kind: SourceKind) -> Option<Source> {
+        let key = self.keystore.index_key(self.id, IndexName::Fingerprint).ok()?;
+        Source::decode(row, kind, &key).ok()
     }
 
     fn principals(&mut self, row: &[u8], history: &History, tenants: &[TenantRow]) {
@@ -78,7 +85,8 @@ impl<S: Store> Check<'_, S> {
             let what = "the tenants and enrolled officers are not those that leaf 0 of the log `system` records";
             return self.found(Kind::Principals, Fault::Changed, Place::Only, what);
         }
-        let directory = Source::decode(row).ok().and_then(|source| Directory::from_stored(&source.body).ok());
+        let source = self.source(row, SourceKind::Principals);
+        let directory = source.and_then(|source| Directory::from_stored(&source.body).ok());
         let Some(directory) = directory else {
             let what = "the enrolled officers can't be read";
             return self.found(Kind::Principals, Fault::Unreadable, Place::Only, what);

@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use strongroom_access::{DEFAULT_POLICIES, Principal, Role};
 use strongroom_ids::{RowId, TenantNo, VaultId};
-use strongroom_keys::{ArgonCost, Keystore, Passphrase, RootKey, root_key};
+use strongroom_keys::{ArgonCost, IndexName, Keystore, Passphrase, RootKey, root_key};
 use strongroom_ledger::leaf::{self, ParsedItem, ParsedLeaf};
 use strongroom_schema::Schema;
 use strongroom_storage::memory::MemoryStore;
-use strongroom_storage::rows::SubjectRecord;
+use strongroom_storage::rows::{SubjectRecord, TenantRow};
 use strongroom_storage::{Entry, Family, Mutation, Range, Store, keys as place};
 
 use super::TENANT;
-use crate::rules::Source;
+use crate::rules::{Source, SourceKind};
 use crate::verify::{Report, Verification, VerifyError, verify};
 use crate::*;
 
@@ -121,6 +121,7 @@ impl Rig {
             keystore: Keystore::create(&keys, vault, &root).unwrap(),
             head_file: folder.path().join("head"),
             trust_domain: "bank.example".to_owned(),
+            trust_anchors: vec![[2; 32]],
             tenants: vec![NewTenant { name: "demo".to_owned(), officers: vec![("one".to_owned(), [1; 32])] }],
             clock: Arc::new(move || time.load(Ordering::SeqCst)),
         })
@@ -161,7 +162,11 @@ impl Rig {
     /// The schema in force.
     pub async fn schema(&self) -> Schema {
         let row = self.store.get(Family::Meta, place::schema(TENANT)).await.unwrap().unwrap();
-        Schema::from_stored(Source::decode(&row).unwrap().body.as_bytes()).unwrap()
+        let keystore = Keystore::open(&self.folder.path().join("keystore"), &self.root).unwrap();
+        let tenant = self.store.get(Family::Meta, place::tenant(TENANT)).await.unwrap().unwrap();
+        let tenant = TenantRow::decode(&tenant).unwrap().id;
+        let key = keystore.index_key(tenant, IndexName::Fingerprint).unwrap();
+        Schema::from_stored(Source::decode(&row, SourceKind::Schema, &key).unwrap().body.as_bytes()).unwrap()
     }
 
     /// The rows of a field that are there, in order.

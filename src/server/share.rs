@@ -1,0 +1,275 @@
+//! What may be at work at once: in all, and for one principal.
+//!
+//! One principal gets at most a quarter of anything, so that none can keep the others out. What it holds counts until
+//! the last of it is dropped.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use strongroom_access::Principal;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Status;
+
+use crate::errors::Refusal;
+
+/// The part of everything that one principal may have: one in so many.
+const PART: usize = 4;
+/// Exports of the ledger at once. Each has a page of the log at work, and none keeps bulk work out.
+const EXPORTS: usize = 16;
+
+/// A kind of work, each with places of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// One message, one answer.
+    Call,
+    /// A bulk stream.
+    Stream,
+    /// An export of the ledger.
+    Export,
+}
+
+/// So many of each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub calls: usize,
+    pub streams: usize,
+    /// Bytes of the messages and answers of all calls.
+    pub bytes: usize,
+}
+
+/// What is free of everything that all share, or that one principal has.
+struct Free {
+    calls: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    exports: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+}
+
+impl Free {
+    fn new(Bounds { calls, streams, bytes }: Bounds, exports: usize) -> Self {
+        let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        Self {
+            calls: semaphore(calls),
+            streams: semaphore(streams),
+            exports: semaphore(exports),
+            bytes: semaphore(bytes),
+        }
+    }
+
+    fn place(&self, work: Work) -> Option<OwnedSemaphorePermit> {
+        let places = match work {
+            Work::Call => &self.calls,
+            Work::Stream => &self.streams,
+            Work::Export => &self.exports,
+        };
+        Arc::clone(places).try_acquire_owned().ok()
+    }
+
+    fn bytes(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok()
+    }
+
+    /// As many of these bytes as are free.
+    fn bytes_up_to(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        self.bytes(u32::try_from(self.bytes.available_permits()).map_or(bytes, |free| free.min(bytes)))
+    }
+}
+
+/// A principal: its tenant and its name.
+type Holder = (u32, Arc<str>);
+
+/// Everything that there is, and who holds a share of it.
+pub(crate) struct Shares {
+    all: Arc<Free>,
+    bounds: Bounds,
+    /// For as long as a principal holds anything.
+    held: Mutex<HashMap<Holder, Weak<Free>>>,
+}
+
+impl Shares {
+    /// So much in all.
+    pub fn new(bounds: Bounds) -> Self {
+        Self { all: Arc::new(Free::new(bounds, EXPORTS)), bounds, held: Mutex::default() }
+    }
+
+    /// A place for a principal's work, or why there is none.
+    pub fn place(&self, principal: &Principal, work: Work) -> Result<Place, Status> {
+        let share = self.of(principal);
+        let own = share.place(work).ok_or_else(|| {
+            overloaded("you have as many requests at work as one principal may: wait for an answer, then try again")
+        })?;
+        let one = self
+            .all
+            .place(work)
+            .ok_or_else(|| overloaded("too many requests are at work; nothing was stored: try again after a moment"))?;
+        Ok(Place { all: Arc::clone(&self.all), share, _permits: [own, one] })
+    }
+
+    fn of(&self, principal: &Principal) -> Arc<Free> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (principal.tenant.0, Arc::clone(&principal.name));
+        if let Some(share) = held.get(&key).and_then(Weak::upgrade) {
+            return share;
+        }
+        held.retain(|_, share| share.strong_count() > 0);
+        let part = |whole: usize| whole.div_ceil(PART);
+        let Bounds { calls, streams, bytes } = self.bounds;
+        let bounds = Bounds { calls: part(calls), streams: part(streams), bytes: part(bytes) };
+        let share = Arc::new(Free::new(bounds, part(EXPORTS)));
+        held.insert(key, Arc::downgrade(&share));
+        share
+    }
+}
+
+/// A request's place among those at work.
+pub(crate) struct Place {
+    all: Arc<Free>,
+    /// Holding it keeps it known: a second share of one principal must not come to be.
+    share: Arc<Free>,
+    _permits: [OwnedSemaphorePermit; 2],
+}
+
+impl Place {
+    /// What the request's bytes occupy: nothing yet.
+    pub fn load(&self) -> Load {
+        Load { all: Arc::clone(&self.all), share: Arc::clone(&self.share), taken: Arc::default() }
+    }
+}
+
+/// What one call occupies of the bytes that calls share. Clones are one load; the last gives it back.
+#[derive(Clone)]
+pub(crate) struct Load {
+    all: Arc<Free>,
+    share: Arc<Free>,
+    taken: Arc<Mutex<Vec<OwnedSemaphorePermit>>>,
+}
+
+impl Load {
+    /// Occupies the bytes of a message, or says why not.
+    pub fn take(&self, bytes: u32) -> Result<(), Status> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let own = self.share.bytes(bytes).ok_or_else(|| {
+            overloaded("your requests at work, and answers not yet taken, are too large together: try again later")
+        })?;
+        let one = self.all.bytes(bytes).ok_or_else(|| {
+            overloaded("the requests at work are too large together; nothing was stored: try again after a moment")
+        })?;
+        self.keep([own, one]);
+        Ok(())
+    }
+
+    /// Occupies the bytes of an answer, or what is left of the room: the answer is there already, and what it says is
+    /// done. The next requests find no room.
+    pub fn take_answer(&self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let permits = [self.share.bytes_up_to(bytes), self.all.bytes_up_to(bytes)];
+        self.keep(permits.into_iter().flatten());
+    }
+
+    fn keep(&self, permits: impl IntoIterator<Item = OwnedSemaphorePermit>) {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).extend(permits);
+    }
+}
+
+fn overloaded(message: &'static str) -> Status {
+    Refusal::unavailable("OVERLOADED", message).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom_access::Role;
+    use strongroom_ids::TenantNo;
+    use tonic::Code;
+    use tonic_types::StatusExt;
+
+    use super::*;
+
+    fn shares(calls: usize, streams: usize, bytes: usize) -> Shares {
+        Shares::new(Bounds { calls, streams, bytes })
+    }
+
+    fn app(tenant: u32, name: &str) -> Principal {
+        Principal::new(TenantNo(tenant), Role::App, name)
+    }
+
+    fn as_many_as_fit(shares: &Shares, principal: &Principal, work: Work) -> Vec<Place> {
+        std::iter::from_fn(|| shares.place(principal, work).ok()).collect()
+    }
+
+    #[test]
+    fn one_principal_cannot_keep_the_others_out() {
+        let shares = shares(16, 32, 0);
+        for (work, most) in [(Work::Call, 4), (Work::Stream, 8), (Work::Export, 4)] {
+            let greedy = as_many_as_fit(&shares, &app(1, "greedy"), work);
+            assert_eq!(greedy.len(), most);
+            // The same name in another tenant is another principal.
+            for other in [app(1, "modest"), app(2, "greedy")] {
+                assert!(shares.place(&other, work).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn streams_and_exports_have_places_of_their_own() {
+        let shares = shares(16, 32, 0);
+        let _streams: Vec<_> =
+            (0..4).flat_map(|n| as_many_as_fit(&shares, &app(1, &n.to_string()), Work::Stream)).collect();
+        let app = app(1, "auditor");
+        let status = shares.place(&app, Work::Stream).err().unwrap();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.get_details_retry_info().is_some());
+        assert!(shares.place(&app, Work::Export).is_ok());
+    }
+
+    #[test]
+    fn a_share_is_one_for_as_long_as_anything_of_it_is_held() {
+        let shares = shares(4, 0, 400);
+        let principal = app(1, "a");
+        let place = shares.place(&principal, Work::Call).unwrap();
+        let load = place.load();
+        load.take(100).unwrap();
+        drop(place);
+        let place = shares.place(&principal, Work::Call).unwrap();
+        assert!(place.load().take(1).is_err());
+        drop(load);
+        assert!(place.load().take(100).is_ok());
+    }
+
+    #[test]
+    fn who_holds_nothing_is_forgotten() {
+        let shares = shares(4, 0, 0);
+        for n in 0..100 {
+            drop(shares.place(&app(1, &n.to_string()), Work::Call));
+        }
+        assert_eq!(shares.held.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_last_clone_of_a_load_gives_its_bytes_back() {
+        let shares = shares(8, 0, 400);
+        let place = shares.place(&app(1, "a"), Work::Call).unwrap();
+        let load = place.load();
+        let other = load.clone();
+        load.take(60).unwrap();
+        let status = place.load().take(50).unwrap_err();
+        assert_eq!(status.get_details_error_info().unwrap().reason, "OVERLOADED");
+        drop(load);
+        assert!(place.load().take(50).is_err());
+        drop(other);
+        assert!(place.load().take(50).is_ok());
+    }
+
+    #[test]
+    fn an_answer_takes_what_is_left_and_no_more() {
+        let shares = shares(8, 0, 400);
+        let place = shares.place(&app(1, "a"), Work::Call).unwrap();
+        let load = place.load();
+        load.take(60).unwrap();
+        load.take_answer(70);
+        assert!(place.load().take(1).is_err());
+        drop(load);
+        assert!(place.load().take(100).is_ok());
+    }
+}
