@@ -68,7 +68,7 @@ pub struct Args {
     requests: u32,
 
     /// How many of them are under way at once.
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
 
     /// Batches, a run.
