@@ -92,7 +92,10 @@ pub enum KeyError {
         file: &'static str,
     },
     /// There is no such file.
-    #[error("there is no file `{file}` in {dir}: check the path, or create it with `strongroom init`")]
+    #[error(
+        "there is no file `{file}` in {dir}: put the newest copy of the keystore back; only a new vault gets one from \
+         `strongroom init`"
+    )]
     NoFile {
         /// The file's name in its directory.
         file: &'static str,

@@ -29,6 +29,7 @@ mod replace;
 mod resolve;
 mod road;
 mod rules;
+mod source;
 mod status;
 mod subjects;
 mod tenant;

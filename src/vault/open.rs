@@ -19,7 +19,7 @@ use tokio::sync::RwLock;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::refusals::Refusals;
-use crate::rules::{Source, SourceKind};
+use crate::source::{Source, SourceKind};
 use crate::tenant::Tenant;
 use crate::values::row_hash;
 use crate::vault::{Clock, Space, Vault};

@@ -15,7 +15,7 @@ use strongroom_storage::rows::TenantRow;
 use strongroom_storage::{Family, Store};
 
 use crate::error::Error;
-use crate::rules::{Source, SourceKind};
+use crate::source::{Source, SourceKind};
 use crate::vault::Vault;
 
 /// Row ids, and subject handles, that are reserved at once.

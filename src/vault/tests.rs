@@ -513,3 +513,22 @@ async fn repeats_are_decided_anew() {
     vault.apply_policy(&caller(Role::Officer), &withdrawn).await.unwrap();
     assert!(matches!(vault.delete(&app, &delete).await, Err(Error::Denied { .. })));
 }
+
+#[tokio::test]
+async fn a_row_of_rules_reads_back_and_no_other_bytes_do() {
+    use crate::source::{Source, SourceKind};
+    let (_bench, vault) = Bench::new().await;
+    let key = &vault.tenants[&TenantNo(1)].fingerprints;
+    let row = Source::new(3, "permit nothing".to_owned()).unwrap().encode(SourceKind::Policy, key);
+    let read = Source::decode(&row, SourceKind::Policy, key).unwrap();
+    assert_eq!((read.version, read.body.as_str()), (3, "permit nothing"));
+    assert!(Source::decode(&row, SourceKind::Schema, key).is_err(), "a policy is no schema");
+    let other = &vault.tenants[&TenantNo(0)].fingerprints;
+    assert!(Source::decode(&row, SourceKind::Policy, other).is_err(), "of another tenant");
+    for place in 0..row.len() {
+        let mut changed = row.clone();
+        changed[place] ^= 1;
+        assert!(Source::decode(&changed, SourceKind::Policy, key).is_err(), "byte {place} changed");
+        assert!(Source::decode(&row[..place], SourceKind::Policy, key).is_err(), "cut at {place}");
+    }
+}

@@ -12,10 +12,10 @@ const WALLS: [(&str, &[&str]); 12] = [
     ("src/access", &["ids"]),
     ("src/ledger", &["ids"]),
     ("src/storage", &["ids"]),
-    ("src/storage/rocksdb", &["ids", "storage"]),
+    ("src/storage/rocksdb", &["storage"]),
     ("src/commit", &["ids", "ledger", "storage"]),
     ("src/vault", &["ids", "keys", "schema", "access", "ledger", "storage", "commit"]),
-    ("src/server", &["ids", "keys", "schema", "access", "ledger", "storage", "commit", "vault", "proto"]),
+    ("src/server", &["access", "storage", "vault", "proto"]),
     (".", &["ids", "keys", "schema", "access", "ledger", "storage", "rocksdb", "commit", "vault", "server", "proto"]),
 ];
 

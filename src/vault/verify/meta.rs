@@ -12,7 +12,7 @@ use super::finding::{Fault, Kind, Place};
 use super::history::{History, RecordedRule};
 use super::{Check, Pages, number_at};
 use crate::open::{LANE, SYSTEM_NO};
-use crate::rules::{Source, SourceKind};
+use crate::source::{Source, SourceKind};
 use crate::values::row_hash;
 
 /// Where the kind of a `Meta` row stands in its key.

@@ -15,7 +15,7 @@ use strongroom_storage::rows::{SubjectRecord, TenantRow};
 use strongroom_storage::{Entry, Family, Mutation, Range, Store, keys as place};
 
 use super::TENANT;
-use crate::rules::{Source, SourceKind};
+use crate::source::{Source, SourceKind};
 use crate::verify::{Report, Verification, VerifyError, verify};
 use crate::*;
 

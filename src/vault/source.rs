@@ -1,0 +1,92 @@
+//! The rows of schema, policy and enrolled principals, which nobody without keys can write.
+
+use strongroom_keys::{self as keys, IndexKey};
+use strongroom_storage::StoreError;
+use subtle::ConstantTimeEq;
+
+use crate::error::Error;
+
+const FORMAT: u8 = 1;
+
+/// What a [`Source`] is: part of what its MAC covers, so that none can stand in for another.
+#[derive(Clone, Copy)]
+pub(crate) enum SourceKind {
+    Schema,
+    Policy,
+    Principals,
+}
+
+impl SourceKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Schema => "schema",
+            Self::Policy => "policy",
+            Self::Principals => "principals",
+        }
+    }
+}
+
+/// The row of a schema, of policies, or of the enrolled principals: format byte, salt (16), version (4, big-endian),
+/// version of the tenant's fingerprint key (4), HMAC-SHA256 under that key (32), text.
+///
+/// The MAC is what keeps whoever controls the files, and not the keys, from writing rules of their own.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub salt: [u8; 16],
+    pub version: u32,
+    pub body: String,
+}
+
+impl Source {
+    /// The row, with a fresh salt.
+    pub fn new(version: u32, body: String) -> Result<Self, Error> {
+        Ok(Self { salt: keys::random()?, version, body })
+    }
+
+    /// The bytes to be stored. `key` is the tenant's fingerprint key.
+    pub fn encode(&self, kind: SourceKind, key: &IndexKey) -> Vec<u8> {
+        let mut bytes = vec![FORMAT];
+        bytes.extend_from_slice(&self.salt);
+        bytes.extend_from_slice(&self.version.to_be_bytes());
+        bytes.extend_from_slice(&key.version().0.to_be_bytes());
+        bytes.extend_from_slice(&self.mac(kind, key));
+        bytes.extend_from_slice(self.body.as_bytes());
+        bytes
+    }
+
+    /// Reads a row, if this vault wrote it.
+    pub fn decode(bytes: &[u8], kind: SourceKind, key: &IndexKey) -> Result<Self, StoreError> {
+        let (source, version, mac) = Self::parse(bytes)?;
+        // Only the newest key is at hand; its rotation will write these rows anew.
+        if version != key.version().0 || !bool::from(source.mac(kind, key).ct_eq(&mac)) {
+            let what = format!("the {} is not one that this vault wrote", kind.name());
+            return Err(StoreError::Corrupt { place: "the rules in force", what });
+        }
+        Ok(source)
+    }
+
+    /// Reads a row's version, whoever wrote it.
+    pub fn claimed_version(bytes: &[u8]) -> Option<u32> {
+        Self::parse(bytes).ok().map(|(source, ..)| source.version)
+    }
+
+    fn parse(bytes: &[u8]) -> Result<(Self, u32, [u8; 32]), StoreError> {
+        let corrupt = |what: &str| StoreError::Corrupt { place: "the rules in force", what: what.to_owned() };
+        let (&format, rest) = bytes.split_first().ok_or_else(|| corrupt("empty"))?;
+        if format != FORMAT {
+            return Err(corrupt("unknown format"));
+        }
+        let short = || corrupt("too short");
+        let (salt, rest) = rest.split_first_chunk::<16>().ok_or_else(short)?;
+        let (version, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+        let (key, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+        let (mac, body) = rest.split_first_chunk::<32>().ok_or_else(short)?;
+        let body = std::str::from_utf8(body).map_err(|_| corrupt("not UTF-8"))?.to_owned();
+        let source = Self { salt: *salt, version: u32::from_be_bytes(*version), body };
+        Ok((source, u32::from_be_bytes(*key), *mac))
+    }
+
+    fn mac(&self, kind: SourceKind, key: &IndexKey) -> [u8; 32] {
+        key.mac(&[b"rules", kind.name().as_bytes(), &self.salt, &self.version.to_be_bytes(), self.body.as_bytes()])
+    }
+}
