@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use strongroom_ids::TenantNo;
+use strongroom_ledger::Timestamp;
 use strongroom_storage::rows::LaneHead;
 use strongroom_storage::{Mutation, Store, StoreError};
 use thiserror::Error;
@@ -96,6 +97,8 @@ pub(crate) enum Job {
 /// What the thread publishes and requests read.
 pub(crate) struct Shared {
     position: AtomicU64,
+    /// The latest time that a durable leaf bears.
+    time: AtomicU64,
     state: AtomicU8,
     queued: AtomicUsize,
     /// Durable lanes only.
@@ -109,7 +112,8 @@ impl Shared {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn publish(&self, position: Position) {
+    pub fn publish(&self, position: Position, time: u64) {
+        self.time.store(time, Ordering::Release);
         self.position.store(position.0, Ordering::Release);
     }
 
@@ -141,6 +145,7 @@ impl Committer {
         }
         let shared = Arc::new(Shared {
             position: AtomicU64::new(0),
+            time: AtomicU64::new(lanes.values().map(|lane| lane.time).max().unwrap_or(0)),
             state: AtomicU8::new(CommitterState::Serving as u8),
             queued: AtomicUsize::new(0),
             lanes: Mutex::new(lanes.clone()),
@@ -156,6 +161,12 @@ impl Committer {
     /// The point of history that reads from now on stand on. Call it before the first read.
     pub fn position(&self) -> Position {
         Position(self.shared.position.load(Ordering::Acquire))
+    }
+
+    /// The latest time that a leaf bears: no later leaf bears an earlier one, whatever the clock says. Whoever decides by
+    /// time must not stand before it, or what it decides can never be committed.
+    pub fn time(&self) -> Timestamp {
+        Timestamp(self.shared.time.load(Ordering::Acquire))
     }
 
     /// Stores a change, if every guard holds, and returns when it is on stable storage. A caller that stops waiting

@@ -106,6 +106,7 @@ async fn time_never_goes_backwards() {
     rig.committer.shutdown().await;
     // Nor after a restart with a clock that is behind.
     let committer = start(rig.disk, None, clock_at(3)).await.unwrap();
+    assert_eq!(committer.time(), Timestamp(2_000));
     let change = Change {
         position: committer.position(),
         guards: vec![],

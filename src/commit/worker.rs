@@ -183,7 +183,7 @@ impl<S: Store> Worker<S> {
             self.lanes.insert(tenant, lane);
         }
         drop(published);
-        self.shared.publish(Position(self.last));
+        self.shared.publish(Position(self.last), self.time);
     }
 
     async fn fail(&mut self, error: StoreError, answers: Vec<(Reply, Answer)>) -> Goes {

@@ -143,7 +143,7 @@ impl<S: Store> Vault<S> {
     pub async fn checkpoint(&self, caller: &Caller, log: &str) -> Result<Checkpoint, Error> {
         self.travel(caller, &GetCheckpoint { log }).await?;
         let tenant = self.tenant(caller.principal.tenant)?;
-        let now = (self.clock)();
+        let now = self.now();
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(signed) = notes.get(&tenant.number)
             && now.saturating_sub(signed.at) < SIGN_EVERY

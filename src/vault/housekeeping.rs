@@ -48,7 +48,7 @@ impl<S: Store> Vault<S> {
 
     /// One leaf for each kind of refusal that went beyond its principal's budget.
     pub(crate) async fn write_counted_refusals(&self) {
-        let counted = self.refusals.take((self.clock)());
+        let counted = self.refusals.take(self.now());
         for (what, count) in counted {
             if let Err(error) = self.write_counted(&what, count).await {
                 tracing::warn!(%error, "counted refusals are written later");
@@ -110,7 +110,7 @@ impl<S: Store> Vault<S> {
         position: strongroom_commit::Position,
         page: Vec<strongroom_storage::Entry>,
     ) -> Result<(), Error> {
-        let now = (self.clock)();
+        let now = self.now();
         let mut change = Change { position, guards: vec![], changes: vec![], mutations: vec![], leaves: vec![] };
         for (key, row) in page {
             if IdempotencyRow::decode(&row)?.expires <= now {

@@ -210,7 +210,7 @@ impl<S: Store> Vault<S> {
             schema: Arc::clone(&rules.schema),
             rules,
             request: id,
-            now: (self.clock)(),
+            now: self.now(),
         })
     }
 }

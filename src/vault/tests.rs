@@ -251,6 +251,25 @@ async fn expired_idempotency_keys_are_forgotten_and_live_ones_stay() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_put_back_stops_nobody_and_brings_nothing_expired_back() {
+    let (bench, vault) = Bench::new().await;
+    let expires = Some(bench.now.load(Ordering::Relaxed) + 3_600_000_000);
+    let mortal = NewValue { expires, ..new_value("borrower.id_card", ID_CARD, "cust-1") };
+    let token = vault.tokenize(&caller(Role::App), &tokenize(vec![mortal], "")).await.unwrap().remove(0);
+    bench.pass(2 * 3_600);
+    let other = store_one(&vault, "borrower.name", "张伟", "cust-1").await;
+    bench.now.fetch_sub(30 * 24 * 3_600 * 1_000_000, Ordering::Relaxed);
+    let still_right = async |vault: &Tested| {
+        assert!(read_one(vault, &other, "masked").await.is_ok());
+        assert!(matches!(read_one(vault, &token, "masked").await, Err(Error::NotFound)));
+        store_one(vault, "borrower.name", "李娜", "cust-2").await;
+    };
+    still_right(&vault).await;
+    vault.close().await;
+    still_right(&*bench.open().await).await;
+}
+
+#[tokio::test]
 async fn a_flood_of_refusals_is_counted_and_not_written_one_by_one() {
     let (bench, vault) = Bench::new().await;
     for _ in 0..1_000 {

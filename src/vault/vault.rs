@@ -135,6 +135,11 @@ impl<S: Store> Vault<S> {
         }
     }
 
+    /// The time of a request that begins now, in microseconds since 1970: the clock's, but never before the ledger's.
+    pub(crate) fn now(&self) -> u64 {
+        (self.clock)().max(self.committer.time().0)
+    }
+
     /// Looks how much space is left.
     pub(crate) fn look_at_space(&self) {
         let full = (self.space)();
