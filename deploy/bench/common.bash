@@ -41,7 +41,8 @@ full_path() {
     printf '%s\n' "$path"
 }
 
-# One start or measurement at a time in a folder. Servers are started without this descriptor (9>&-): they would keep it.
+# One start or measurement at a time in a folder. Servers are started without this descriptor (9>&-): they would keep
+# it open, and the folder locked.
 lock_folder() {
     exec 9>"$1/lock"
     flock -n 9 || die "another start or measure is at work in $1: wait until it has ended"
