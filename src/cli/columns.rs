@@ -1,66 +1,10 @@
 //! Which columns of a file are replaced, where they stand in a record, and the record with other values in them.
 
 use std::ops::Range;
-use std::path::Path;
-use std::str::FromStr;
-
-use clap::ValueEnum;
 
 use super::cells::{self, JsonStyle, Rule};
 use super::output::CliError;
-use super::records::{Format, Record};
-
-/// `COLUMN=FIELD`: the values of a column belong to a field of the schema.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mapping {
-    /// The column's name, as the header or the JSON member has it.
-    pub column: String,
-    /// The field's full name.
-    pub field: String,
-}
-
-impl FromStr for Mapping {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        // Field names hold no '=', column names may.
-        match text.rsplit_once('=') {
-            Some((column, field)) if !column.is_empty() && !field.is_empty() => {
-                Ok(Self { column: column.to_owned(), field: field.to_owned() })
-            }
-            _ => Err("write COLUMN=FIELD, as in \"ID number=borrower.id_card\"".to_owned()),
-        }
-    }
-}
-
-/// The form of a file, as it is given on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FormatName {
-    /// Cells between delimiters, the first line a header.
-    Csv,
-    /// One JSON object a line.
-    Jsonl,
-}
-
-impl FormatName {
-    /// The form that a file's name tells.
-    pub fn of(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-            "csv" | "tsv" | "txt" => Some(Self::Csv),
-            "jsonl" | "ndjson" | "json" => Some(Self::Jsonl),
-            _ => None,
-        }
-    }
-}
-
-/// What stands between the cells of a CSV line: one character of ASCII, or the word `tab`.
-pub fn parse_delimiter(text: &str) -> Result<u8, String> {
-    match text.as_bytes() {
-        b"tab" | b"\\t" => Ok(b'\t'),
-        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r') => Ok(*byte),
-        _ => Err("write one character of ASCII, or tab".to_owned()),
-    }
-}
+use super::records::Record;
 
 /// A value found in a record.
 pub struct Found {
@@ -217,22 +161,9 @@ pub struct Place {
     pub quoted: bool,
 }
 
-/// The format of a file by its name, unless it is said.
-pub fn format_of(path: &Path, named: Option<FormatName>, delimiter: Option<u8>) -> Result<Format, CliError> {
-    let is_tsv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
-    match named.or_else(|| FormatName::of(path)) {
-        Some(FormatName::Csv) => Ok(Format::Csv { delimiter: delimiter.unwrap_or(if is_tsv { b'\t' } else { b',' }) }),
-        Some(FormatName::Jsonl) => Ok(Format::Jsonl),
-        None => Err(CliError::Usage(format!(
-            "{}: the name does not tell the form; add --format csv or jsonl",
-            path.display()
-        ))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::records::{Place as Start, Splitter};
+    use super::super::records::{Format, Place as Start, Splitter};
     use super::*;
     use proptest::prelude::*;
 
@@ -314,14 +245,6 @@ mod tests {
         let records = records(b"{\"a\":\"1\",\"a\":\"2\"}", Format::Jsonl);
         let columns = Columns::of_jsonl(vec!["a".into()], &[], JsonStyle::default());
         assert_eq!(columns.find(&records[0]).err(), Some(Reject { column: Some(0), rule: "json_member_twice".into() }));
-    }
-
-    #[test]
-    fn a_mapping_is_split_at_its_last_equals_sign() {
-        let mapping: Mapping = "a=b=borrower.name".parse().unwrap();
-        assert_eq!((mapping.column.as_str(), mapping.field.as_str()), ("a=b", "borrower.name"));
-        assert!("name".parse::<Mapping>().is_err());
-        assert!("=x".parse::<Mapping>().is_err());
     }
 
     /// A cell as RFC 4180 has it, now and then with quotes that it does not need.

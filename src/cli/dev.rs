@@ -10,8 +10,8 @@ use strongroom_vault::{ApplySchema, Caller, NewTenant};
 use zeroize::Zeroizing;
 
 use super::config::Config;
-use super::init;
 use super::layout::Layout;
+use super::make::{Contents, create, in_place, is_empty};
 use super::output::{CliError, Exit, say};
 use super::passphrase;
 use super::pki::{Authority, write_private};
@@ -47,7 +47,7 @@ pub struct Args {
 /// Makes the vault if there is none, and serves it.
 pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
     let layout = Layout::new(dir);
-    let made = !layout.dir().exists() || init::is_empty(layout.dir())?;
+    let made = !layout.dir().exists() || is_empty(layout.dir())?;
     if made {
         make(&layout).await?;
     }
@@ -68,7 +68,7 @@ pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
 
 /// Makes a vault for development.
 pub async fn make(layout: &Layout) -> Result<(), CliError> {
-    init::in_place(layout, async |layout| {
+    in_place(layout, async |layout| {
         let pki = layout.pki();
         std::fs::create_dir(&pki).map_err(|error| CliError::file(&pki, error))?;
         let authority = Authority::new("Strongroom development authority")?;
@@ -87,13 +87,13 @@ pub async fn make(layout: &Layout) -> Result<(), CliError> {
         write_private(&layout.dev_passphrase(), text.as_bytes())?;
         let passphrase = passphrase::from_file(&layout.dev_passphrase())?;
         let tenants = vec![NewTenant { name: TENANT.to_owned(), officers }];
-        let new = init::Contents {
+        let new = Contents {
             trust_domain: TRUST_DOMAIN.to_owned(),
             trust_anchors: vec![authority.sha256()],
             tenants,
             listen: "127.0.0.1:7443".to_owned(),
         };
-        init::create(layout, &passphrase, ArgonCost::DEFAULT, new).await
+        create(layout, &passphrase, ArgonCost::DEFAULT, new).await
     })
     .await
     .map(drop)

@@ -14,8 +14,7 @@ use tonic_types::StatusExt;
 use super::batches::{Answer, Exchange, Item};
 use super::cells::JsonStyle;
 use super::client::Context;
-use super::columns::{FormatName, Mapping, format_of, parse_delimiter};
-use super::import::once_each;
+use super::mapping::{FormatName, Mapping, format_of, once_each, parse_delimiter};
 use super::output::{CliError, Exit};
 use super::transfer::{Job, Transfer, report};
 

@@ -14,10 +14,11 @@ use tonic::transport::Channel;
 use super::batches::{Answer, Exchange, Item};
 use super::cells::JsonStyle;
 use super::client::Context;
-use super::columns::{FormatName, Mapping, format_of, parse_delimiter};
+use super::expiry::parse_time;
+use super::mapping::{FormatName, Mapping, format_of, once_each, parse_delimiter};
 use super::output::{CliError, Exit};
-use super::tokenize::{new_item, parse_time};
 use super::transfer::{Job, Transfer, report};
+use super::value::new_item;
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "app";
@@ -112,16 +113,6 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         Err(finished) => finished,
     };
     report(&progress, &job.out, context.output)
-}
-
-/// A column that is named twice is a slip.
-pub fn once_each(columns: &[String]) -> Result<(), CliError> {
-    for (at, column) in columns.iter().enumerate() {
-        if columns.iter().skip(at + 1).any(|other| other == column) {
-            return Err(CliError::Usage(format!("--map names the column {column:?} twice: a column is one field")));
-        }
-    }
-    Ok(())
 }
 
 struct Tokenizer {

@@ -6,7 +6,7 @@ use strongroom_proto::v1::{LookupItem, LookupRequest};
 
 use super::client::Context;
 use super::output::{CliError, Exit, on_terminal};
-use super::tokenize::{ValueArgument, read_value};
+use super::value::{ValueArgument, read_value};
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "app";

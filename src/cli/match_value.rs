@@ -7,7 +7,7 @@ use strongroom_proto::v1::{MatchItem, MatchRequest};
 
 use super::client::Context;
 use super::output::{CliError, Exit};
-use super::tokenize::{ValueArgument, read_value};
+use super::value::{ValueArgument, read_value};
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "app";

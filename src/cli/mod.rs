@@ -1,7 +1,10 @@
-//! The command line: a file a command.
+//! The command line: a file a command, and small ones that several share.
 //!
-//! `client.rs` finds the vault and connects, `output.rs` prints and ends the process; everything else is one command.
+//! `client.rs` finds the vault and connects, `output.rs` prints and ends the process; `make.rs` makes a vault's folder and
+//! `start.rs` opens and serves it; `value.rs` and `expiry.rs` read what a command is given. A file goes through the vault
+//! by `mapping.rs`, `records.rs`, `cells.rs`, `columns.rs`, `batches.rs`, `progress.rs` and `transfer.rs`.
 
+mod anew;
 mod audit;
 mod batches;
 mod bench;
@@ -12,6 +15,7 @@ mod config;
 mod demo;
 mod detokenize;
 mod dev;
+mod expiry;
 mod export;
 mod files;
 mod hardening;
@@ -19,6 +23,8 @@ mod import;
 mod init;
 mod layout;
 mod lookup;
+mod make;
+mod mapping;
 mod match_value;
 mod output;
 mod passphrase;
@@ -32,6 +38,7 @@ mod start;
 mod status;
 mod tokenize;
 mod transfer;
+mod value;
 mod verify;
 
 use clap::{Parser, Subcommand};

@@ -1,21 +1,15 @@
 //! `strongroom tokenize`: one value in, its token out.
 
-use std::convert::Infallible;
-use std::fmt;
-use std::io::{IsTerminal, Read};
-use std::str::FromStr;
-
 use clap::Args as ClapArgs;
 use serde_json::json;
-use strongroom_proto::v1::{TokenizeItem, TokenizeRequest};
-use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
-use time::{Date, OffsetDateTime};
+use strongroom_proto::v1::TokenizeRequest;
+use time::OffsetDateTime;
 use tonic::{Code, Status};
-use zeroize::Zeroizing;
 
 use super::client::Context;
+use super::expiry::parse_time;
 use super::output::{CliError, Exit, facts, on_terminal};
+use super::value::{ValueArgument, new_item, read_value};
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "app";
@@ -51,24 +45,6 @@ pub struct Args {
     pub idempotency_key: String,
 }
 
-/// A value on the command line. It has no text of its own in logs.
-#[derive(Clone)]
-pub struct ValueArgument(Zeroizing<String>);
-
-impl FromStr for ValueArgument {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(Zeroizing::new(text.to_owned())))
-    }
-}
-
-impl fmt::Debug for ValueArgument {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ValueArgument(..)")
-    }
-}
-
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let value = read_value(&args.value)?;
@@ -97,88 +73,5 @@ fn refused(status: Status) -> CliError {
                 .advise("retry with the same --idempotency-key; without one the value may be stored twice")
         }
         error => error,
-    }
-}
-
-/// A value to be stored.
-pub fn new_item(
-    field: &str,
-    value: impl Into<bytes::Bytes>,
-    subject: &str,
-    expires: Option<OffsetDateTime>,
-) -> TokenizeItem {
-    let mut item = TokenizeItem {
-        field: field.to_owned(),
-        value: value.into(),
-        subject: subject.to_owned(),
-        expire_time: None,
-        token: String::new(),
-    };
-    if let Some(at) = expires {
-        let stamp = item.expire_time.get_or_insert_default();
-        stamp.seconds = at.unix_timestamp();
-        stamp.nanos = at.nanosecond() as i32;
-    }
-    item
-}
-
-/// The value of an argument: itself, or for '-' what stands on standard input.
-pub fn read_value(argument: &ValueArgument) -> Result<Vec<u8>, CliError> {
-    if *argument.0 != "-" {
-        return Ok(argument.0.as_bytes().to_vec());
-    }
-    let mut input = std::io::stdin().lock();
-    if input.is_terminal() {
-        drop(input);
-        let typed = rpassword::prompt_password("value: ").map_err(|error| CliError::file("the terminal", error))?;
-        return Ok(typed.into_bytes());
-    }
-    let mut value = Vec::new();
-    // A value has at most 64 KiB; the vault says so of anything longer, without all of it being read.
-    input.by_ref().take(1 << 20).read_to_end(&mut value).map_err(|error| CliError::file("standard input", error))?;
-    without_last_newline(&mut value);
-    Ok(value)
-}
-
-fn without_last_newline(value: &mut Vec<u8>) {
-    if value.pop_if(|byte| *byte == b'\n').is_some() {
-        value.pop_if(|byte| *byte == b'\r');
-    }
-}
-
-/// A point in time: RFC 3339, or a date, which means its first instant in UTC.
-pub fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
-    if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
-        return Ok(time);
-    }
-    Date::parse(text, format_description!("[year]-[month]-[day]"))
-        .map(|date| date.midnight().assume_utc())
-        .map_err(|_| "write a date, 2031-12-31, or a time as in RFC 3339, 2031-12-31T23:59:59Z".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_date_means_its_first_instant() {
-        assert_eq!(parse_time("2031-12-31").unwrap(), parse_time("2031-12-31T00:00:00Z").unwrap());
-        assert_eq!(parse_time("2031-12-31T08:00:00+08:00").unwrap(), parse_time("2031-12-31").unwrap());
-        assert!(parse_time("31.12.2031").is_err());
-    }
-
-    #[test]
-    fn one_newline_at_the_end_is_not_part_of_the_value() {
-        for (given, wanted) in [("a\n", "a"), ("a\r\n", "a"), ("a", "a"), ("a\n\n", "a\n"), ("a\r", "a\r")] {
-            let mut value = given.as_bytes().to_vec();
-            without_last_newline(&mut value);
-            assert_eq!(value, wanted.as_bytes());
-        }
-    }
-
-    #[test]
-    fn the_expiry_of_an_item_is_in_seconds_since_1970() {
-        let item = new_item("a.b", vec![1u8], "", Some(parse_time("1970-01-02").unwrap()));
-        assert_eq!(item.expire_time.unwrap().seconds, 86_400);
     }
 }

@@ -1,0 +1,151 @@
+//! What the vault said instead of an answer, and which command to try then.
+
+use serde_json::{Value, json};
+use strongroom_proto::v1::Problem;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// One part of a request that broke one rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// A path into the request: `items[3].value`.
+    pub field: String,
+    /// The rule, for machines: `luhn`.
+    pub rule: String,
+    /// The rule in words.
+    pub description: String,
+}
+
+/// What the vault said instead of an answer.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The canonical code.
+    pub code: Code,
+    /// The stable word for machines; may be empty.
+    pub reason: String,
+    /// The sentence for people.
+    pub message: String,
+    /// What broke which rule.
+    pub violations: Vec<Broken>,
+}
+
+impl From<&Status> for Refusal {
+    fn from(status: &Status) -> Self {
+        let details = status.get_error_details();
+        let broken = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
+        let violations = broken.iter().map(|violation| Broken {
+            field: violation.field.clone(),
+            rule: violation.reason.to_ascii_lowercase(),
+            description: violation.description.clone(),
+        });
+        Self {
+            code: status.code(),
+            reason: details.error_info().map(|info| info.reason.clone()).unwrap_or_default(),
+            message: status.message().to_owned(),
+            violations: violations.collect(),
+        }
+    }
+}
+
+impl From<&Problem> for Refusal {
+    fn from(problem: &Problem) -> Self {
+        let violations = problem.violations.iter().map(|violation| Broken {
+            field: violation.field.clone(),
+            rule: violation.rule.clone(),
+            description: violation.description.clone(),
+        });
+        Self {
+            code: Code::from_i32(problem.code),
+            reason: problem.reason.clone(),
+            message: problem.message.clone(),
+            violations: violations.collect(),
+        }
+    }
+}
+
+impl Refusal {
+    /// As a JSON document.
+    pub fn document(&self) -> Value {
+        let violations = self.violations.iter();
+        let violations = violations
+            .map(|broken| json!({ "field": broken.field, "rule": broken.rule, "description": broken.description }));
+        json!({
+            "code": code_name(self.code),
+            "reason": self.reason,
+            "message": self.message,
+            "violations": violations.collect::<Vec<_>>(),
+            "try": self.next(),
+        })
+    }
+
+    /// In one line, for a table.
+    pub fn line(&self) -> String {
+        let name = if self.reason.is_empty() { code_name(self.code) } else { &self.reason };
+        format!("{name}: {}", self.message)
+    }
+
+    /// The command to try next; none where the message names one already.
+    pub fn next(&self) -> Option<&'static str> {
+        if self.message.contains("`strongroom ") {
+            return None;
+        }
+        let unknown = |part: &str| self.violations.iter().any(|broken| broken.rule == format!("{part}_unknown"));
+        match (self.reason.as_str(), self.code) {
+            ("FIELD_UNKNOWN", _) => Some("strongroom schema show"),
+            ("PURPOSE_UNKNOWN", _) => Some("strongroom schema show"),
+            _ if unknown("field") || unknown("purpose") => Some("strongroom schema show"),
+            ("NO_SCHEMA", _) => Some("strongroom schema apply FILE"),
+            ("VIEW_NOT_ALLOWED" | "VIEW_UNKNOWN", _) => Some("the same command with --view and one of the views above"),
+            ("PURPOSE_NOT_ALLOWED", _) => Some("the same command with --purpose and one of the purposes above"),
+            ("IDEMPOTENCY_KEY_REUSED", _) => Some("the same command with another --idempotency-key"),
+            ("SOURCE_REFUSED", _) => None,
+            _ if self.violations.iter().any(|broken| broken.field == "items") => {
+                Some("fewer at once (import, export: --batch)")
+            }
+            (_, Code::Unauthenticated) => Some("the same command with --as NAME, or --cert and --key"),
+            (_, Code::PermissionDenied) => Some("strongroom policy explain --role ROLE --action ACTION --field FIELD"),
+            (_, Code::Unavailable | Code::Aborted) => Some("the same command again, after a moment"),
+            (_, Code::DataLoss) => Some("strongroom status"),
+            _ => None,
+        }
+    }
+}
+
+/// The canonical name of a code: `NOT_FOUND`.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_view_names_what_to_try() {
+        let refusal = Refusal {
+            code: Code::PermissionDenied,
+            reason: "VIEW_NOT_ALLOWED".into(),
+            message: "this view is not allowed for you; you may ask for: masked".into(),
+            violations: vec![],
+        };
+        assert!(refusal.next().unwrap().contains("--view"));
+    }
+}
