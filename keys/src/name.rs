@@ -223,6 +223,11 @@ pub(crate) mod tests {
             ("destroyed", false, false),
         ];
         assert_eq!(allowed, table);
+        let word = |allowed| if allowed { "yes" } else { "no" };
+        for (state, protect, process) in table {
+            let row = format!("\n| {state} | {} | {} | ", word(protect), word(process));
+            assert!(include_str!("../FORMAT.md").contains(&row), "the manual has no row {row}");
+        }
     }
 
     #[test]
