@@ -118,11 +118,6 @@ pub fn subject_row(tenant: TenantNo, subject: SubjectHandle, row: RowId) -> Vec<
     Key::new(tenant).u64(subject.0).u64(row.0).done()
 }
 
-/// `SubjectRows`: all rows of a subject, from inclusive to exclusive.
-pub fn subject_rows_range(tenant: TenantNo, subject: SubjectHandle) -> (Vec<u8>, Vec<u8>) {
-    Key::new(tenant).u64(subject.0).range()
-}
-
 /// `Holders`: says that the subject holds the tenant-wide value.
 pub fn holder(tenant: TenantNo, row: RowId, subject: SubjectHandle) -> Vec<u8> {
     Key::new(tenant).u64(row.0).u64(subject.0).done()
@@ -273,11 +268,6 @@ pub fn decode_row(key: &[u8]) -> Result<RowId, StoreError> {
 /// The handle of a `Subjects` key.
 pub fn decode_subject(key: &[u8]) -> Result<SubjectHandle, StoreError> {
     ending("a subject's key", key, 12, None).map(SubjectHandle)
-}
-
-/// The row id of a `SubjectRows` key.
-pub fn decode_subject_row(key: &[u8]) -> Result<RowId, StoreError> {
-    ending("the key of a subject's row", key, 20, None).map(RowId)
 }
 
 /// The holder of a `Holders` key.

@@ -85,9 +85,6 @@ proptest! {
         tenants in any::<(u32, u32)>(), owners in any::<(u64, u64)>(), member in any::<u64>(),
     ) {
         let same = tenants.0 == tenants.1 && owners.0 == owners.1;
-        let range = subject_rows_range(TenantNo(tenants.0), SubjectHandle(owners.0));
-        let key = subject_row(TenantNo(tenants.1), SubjectHandle(owners.1), RowId(member));
-        prop_assert_eq!(within(&key, &range), same);
         let range = holders_range(TenantNo(tenants.0), RowId(owners.0));
         let key = holder(TenantNo(tenants.1), RowId(owners.1), SubjectHandle(member));
         prop_assert_eq!(within(&key, &range), same);
@@ -114,8 +111,6 @@ proptest! {
     fn what_a_scan_did_not_know_comes_back(known in any::<u64>(), wanted in any::<u64>()) {
         prop_assert_eq!(decode_row(&super::row(T, RowId(wanted))).unwrap(), RowId(wanted));
         prop_assert_eq!(decode_subject(&subject(T, SubjectHandle(wanted))).unwrap(), SubjectHandle(wanted));
-        let key = subject_row(T, SubjectHandle(known), RowId(wanted));
-        prop_assert_eq!(decode_subject_row(&key).unwrap(), RowId(wanted));
         let key = holder(T, RowId(known), SubjectHandle(wanted));
         prop_assert_eq!(decode_holder(&key).unwrap(), SubjectHandle(wanted));
         let key = value_index(T, FieldNo(1), KeyVersion(1), &[3; 32], RowId(wanted));
@@ -127,7 +122,6 @@ proptest! {
     fn keys_of_another_length_or_kind_are_refused(bytes in vec(any::<u8>(), 0..80)) {
         prop_assert_eq!(decode_row(&bytes).is_ok(), bytes.len() == 12);
         prop_assert_eq!(decode_subject(&bytes).is_ok(), bytes.len() == 12);
-        prop_assert_eq!(decode_subject_row(&bytes).is_ok(), bytes.len() == 20);
         prop_assert_eq!(decode_holder(&bytes).is_ok(), bytes.len() == 20);
         prop_assert_eq!(decode_leaf(&bytes).is_ok(), bytes.len() == 12);
         prop_assert_eq!(decode_value_index(&bytes).is_ok(), bytes.len() == 53 && bytes[4] == 1);
