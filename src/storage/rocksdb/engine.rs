@@ -306,7 +306,33 @@ fn failed(doing: &'static str, error: rocksdb::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use rocksdb::statistics::Ticker;
+
     use super::*;
+
+    #[test]
+    fn every_write_syncs_the_log_before_it_returns() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = RocksOptions { block_cache: 1 << 20, write_buffers: 4 << 20, ..RocksOptions::default() };
+        // Opened as `Engine::open` does, but RocksDB counts what it does.
+        let mut database = options.database(true);
+        database.enable_statistics();
+        let cache = Cache::new_lru_cache(options.block_cache);
+        let db = DB::open_cf_descriptors(&database, dir.path(), options.families(&cache)).unwrap();
+        let (gone, _is_gone) = oneshot::channel();
+        let engine = Engine { db, cache, memory: options::from_memory(), disk: options::from_disk(), _gone: gone };
+        let syncs = || database.get_ticker_count(Ticker::WalFileSynced);
+        let put = |key: &[u8]| vec![Mutation::Put(Family::Rows, key.to_vec(), b"1".to_vec())];
+        for key in [b"a", b"b", b"c"] {
+            let before = syncs();
+            engine.write(put(key)).unwrap();
+            assert_eq!(syncs(), before + 1, "the log was not synced");
+        }
+        // The count tells a write that is not synced.
+        let before = syncs();
+        engine.db.put_cf(engine.family(Family::Rows).unwrap(), b"d", b"1").unwrap();
+        assert_eq!(syncs(), before);
+    }
 
     #[test]
     fn what_is_on_disk_only_is_not_in_memory_until_it_was_read() {
