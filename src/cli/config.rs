@@ -1,5 +1,6 @@
 //! `strongroom.toml`: where the vault listens, its certificates, its limits.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -16,9 +17,9 @@ pub struct Config {
     pub listen: String,
     /// The certificates.
     pub tls: Tls,
-    /// Limits of requests; they may only be lowered.
+    /// Limits of requests that are lowered, by their names.
     #[serde(default)]
-    pub limits: ConfiguredLimits,
+    limits: BTreeMap<String, usize>,
     /// Memory and connections.
     #[serde(default)]
     pub capacity: Capacity,
@@ -34,45 +35,6 @@ pub struct Tls {
     pub key: PathBuf,
     /// The authorities whose client certificates are accepted, PEM.
     pub client_ca: PathBuf,
-}
-
-/// Limits that are set; the others are as large as they may be.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConfiguredLimits {
-    /// Bytes of a value.
-    pub value: Option<usize>,
-    /// Bytes of a token.
-    pub token: Option<usize>,
-    /// Bytes of a subject id.
-    pub subject: Option<usize>,
-    /// Items of a call.
-    pub items: Option<usize>,
-    /// Bytes of a call's values, and of its answer.
-    pub message: Option<usize>,
-    /// Tokens that one item of a Lookup answers.
-    pub found: Option<usize>,
-}
-
-impl ConfiguredLimits {
-    /// The limits in force. They may be lowered, and not raised.
-    pub fn limits(self) -> Result<Limits, CliError> {
-        let most = Limits::MOST;
-        let lowered = |name: &str, limit: Option<usize>, most: usize| match limit {
-            None => Ok(most),
-            Some(limit) if (1..=most).contains(&limit) => Ok(limit),
-            Some(limit) => Err(CliError::unfit(format!("[limits] {name} = {limit}: write 1 to {most}"))),
-        };
-        Ok(Limits {
-            value: lowered("value", self.value, most.value)?,
-            token: lowered("token", self.token, most.token)?,
-            subject: lowered("subject", self.subject, most.subject)?,
-            items: lowered("items", self.items, most.items)?,
-            message: lowered("message", self.message, most.message)?,
-            found: lowered("found", self.found, most.found)?,
-            ..most
-        })
-    }
 }
 
 /// How much the vault may take at once.
@@ -93,7 +55,7 @@ pub struct Capacity {
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self { block_cache_mib: 256, hot_deks: 100_000, connections: 1_024, requests: 1_024, disk_reserve_mib: 512 }
+        Self { block_cache_mib: 256, hot_deks: 100_000, connections: 1_000, requests: 1_024, disk_reserve_mib: 512 }
     }
 }
 
@@ -122,14 +84,24 @@ impl Config {
         toml::from_str(&text).map_err(|error| CliError::unfit(format!("{}: {error}", path.display())))
     }
 
+    /// The limits in force.
+    pub fn limits(&self) -> Result<Limits, CliError> {
+        let mut limits = Limits::MOST;
+        for (name, to) in &self.limits {
+            limits.lower(name, *to).map_err(|why| CliError::unfit(format!("[limits] {name} = {to}: {why}")))?;
+        }
+        Ok(limits)
+    }
+
     /// The text of a new vault's configuration.
     pub fn text(listen: &str) -> String {
         format!(
             "# Where the vault answers.\nlisten = \"{listen}\"\n\n\
              # Paths are relative to this folder. The certificates are read once, at start.\n\
              [tls]\ncertificate = \"pki/server.pem\"\nkey = \"pki/server.key\"\nclient_ca = \"pki/ca.pem\"\n\n\
-             # Limits of requests may be lowered here: value, token, subject, items, message, found.\n# [limits]\n# items = 1000\n\n\
-             # [capacity]\n# block_cache_mib = 256\n# hot_deks = 100000\n# connections = 1024\n# requests = 1024\n# disk_reserve_mib = 512\n"
+             # Limits of requests may be lowered here: value, token, subject, idempotency_key, items, message, found.\n\
+             # [limits]\n# items = 1000\n\n\
+             # [capacity]\n# block_cache_mib = 256\n# hot_deks = 100000\n# connections = 1000\n# requests = 1024\n# disk_reserve_mib = 512\n"
         )
     }
 }

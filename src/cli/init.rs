@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use strongroom_keys::ArgonCost;
-use strongroom_vault::{NewTenant, OpenError};
+use strongroom_vault::{NewTenant, OpenError, is_tenant_name};
 use x509_parser::extensions::GeneralName;
 
 use super::layout::Layout;
@@ -73,6 +73,7 @@ fn parse_officer(text: &str) -> Result<Officer, String> {
 pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliError> {
     let mut tenants: Vec<NewTenant> =
         args.tenants.iter().map(|name| NewTenant { name: name.clone(), officers: vec![] }).collect();
+    // The vault says so too, but only after the certificates were looked at.
     if let Some(tenant) = tenants.iter().find(|tenant| !is_tenant_name(&tenant.name)) {
         return Err(CliError::unfit(format!("--tenant {}: {}", tenant.name, OpenError::TenantName)));
     }
@@ -146,10 +147,4 @@ impl Officer {
         }
         Ok(sha256(certificate.public_key().raw))
     }
-}
-
-/// What the vault takes as a tenant's name. It says so too, but only after the certificates were looked at.
-fn is_tenant_name(name: &str) -> bool {
-    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=64).contains(&name.len()) && name.chars().all(fits) && name != strongroom_vault::SYSTEM
 }

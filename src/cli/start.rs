@@ -10,7 +10,7 @@ use strongroom_keys::{Keystore, Passphrase, root_key};
 use strongroom_rocksdb::{RocksOptions, RocksStore};
 use strongroom_server::{Options, TlsMaterial};
 use strongroom_storage::StoreError;
-use strongroom_vault::{Clock, OpenError, Opening, Space, Vault};
+use strongroom_vault::{Clock, Opening, Space, Vault};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use zeroize::Zeroizing;
@@ -100,12 +100,12 @@ pub async fn open(layout: &Layout, config: &Config, passphrase: &Passphrase) -> 
         store,
         keystore,
         head_file: layout.head(),
-        limits: config.limits.limits()?,
+        limits: config.limits()?,
         hot_deks: config.capacity.hot_deks,
         space: space(layout.data(), config.capacity.disk_reserve_mib),
         clock: clock(),
     };
-    let vault = Vault::open(opening).await.map_err(|error| refused(layout, &error))?;
+    let vault = Vault::open(opening).await.map_err(|error| unfit(layout, &error))?;
     if let Err(error) = vault.check_trust_anchors(&anchors) {
         vault.close().await;
         return Err(CliError::Unfit {
@@ -207,16 +207,12 @@ pub fn is_locked(error: &StoreError) -> bool {
     matches!(error, StoreError::Io { what, .. } if what.contains("LOCK") || what.contains("lock"))
 }
 
-fn unfit(layout: &Layout, error: &dyn std::error::Error) -> CliError {
+/// Why a vault does not open, in words for whoever starts it.
+pub fn unfit(layout: &Layout, error: &dyn std::error::Error) -> CliError {
     CliError::Unfit {
         message: format!("the vault in {} does not open: {error}", layout.dir().display()),
         next: String::new(),
     }
-}
-
-/// Why a vault does not open, in words for whoever starts it.
-pub fn refused(layout: &Layout, error: &OpenError) -> CliError {
-    unfit(layout, error)
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
     let report = strongroom_vault::verify(&verification, &mut |progress| bar.show(progress)).await;
     bar.clear();
     let report = report.map_err(|error| match error {
-        VerifyError::Open(error) => super::start::refused(&layout, &error),
+        VerifyError::Open(error) => super::start::unfit(&layout, &error),
         checkpoint => CliError::unfit(checkpoint.to_string()),
     })?;
     output.show(|| document(&report), || text(&report))?;

@@ -47,7 +47,7 @@ pub use error::{Error, Violation};
 pub use limits::Limits;
 pub use lookup::{FoundTokens, Lookup, LookupItem};
 pub use matching::{Match, MatchItem};
-pub use open::{LANE, NewTenant, NewVault, OpenError, Opening, SYSTEM, create};
+pub use open::{LANE, NewTenant, NewVault, OpenError, Opening, SYSTEM, create, is_tenant_name};
 pub use replace::{NewVersion, Replace};
 pub use road::Caller;
 pub use rules::{Applied, ApplyPolicy, ApplySchema, Explain, Explanation, InForce};

@@ -1,5 +1,8 @@
 //! The sizes that a request may have, refused before any work is done.
 
+use strongroom_schema::MAX_VALUE;
+use strongroom_schema::token::MAX_TOKEN;
+
 use crate::error::{Error, Violation};
 
 /// The limits of one vault. The configuration may lower them.
@@ -24,8 +27,8 @@ pub struct Limits {
 impl Limits {
     /// The most that any vault allows.
     pub const MOST: Self = Self {
-        value: 64 << 10,
-        token: 256,
+        value: MAX_VALUE,
+        token: MAX_TOKEN,
         subject: 128,
         idempotency_key: 128,
         items: 10_000,
@@ -33,18 +36,31 @@ impl Limits {
         found: 1_000,
     };
 
-    /// These limits, none of them above [`Limits::MOST`].
-    pub fn lowered(self) -> Self {
-        let most = Self::MOST;
-        Self {
-            value: self.value.min(most.value),
-            token: self.token.min(most.token),
-            subject: self.subject.min(most.subject),
-            idempotency_key: self.idempotency_key.min(most.idempotency_key),
-            items: self.items.min(most.items),
-            message: self.message.min(most.message),
-            found: self.found.min(most.found),
+    /// Every limit by its name, as the configuration has it.
+    fn by_name(&mut self) -> [(&'static str, &mut usize); 7] {
+        [
+            ("value", &mut self.value),
+            ("token", &mut self.token),
+            ("subject", &mut self.subject),
+            ("idempotency_key", &mut self.idempotency_key),
+            ("items", &mut self.items),
+            ("message", &mut self.message),
+            ("found", &mut self.found),
+        ]
+    }
+
+    /// Lowers the limit of a name. One that is not known, nothing at all and more than it was are refused, in words.
+    pub fn lower(&mut self, name: &str, to: usize) -> Result<(), String> {
+        let mut limits = self.by_name();
+        let Some((_, limit)) = limits.iter_mut().find(|(known, _)| *known == name) else {
+            let known = limits.map(|(known, _)| known).join(", ");
+            return Err(format!("there is no such limit; there are {known}"));
+        };
+        if !(1..=**limit).contains(&to) {
+            return Err(format!("write 1 to {limit}"));
         }
+        **limit = to;
+        Ok(())
     }
 
     /// Refuses a call without items or with too many.
@@ -106,4 +122,23 @@ fn too_long(index: usize, part: &str, most: usize) -> Violation {
 /// Refuses if anything was found wrong.
 pub(crate) fn none(violations: Vec<Violation>) -> Result<(), Error> {
     if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_lowered_by_name_and_never_raised() {
+        let mut limits = Limits::MOST;
+        for (name, most) in limits.by_name().map(|(name, most)| (name, *most)) {
+            assert_eq!(limits.lower(name, 0).unwrap_err(), format!("write 1 to {most}"));
+            assert_eq!(limits.lower(name, most + 1).unwrap_err(), format!("write 1 to {most}"));
+            limits.lower(name, most).unwrap();
+            limits.lower(name, 1).unwrap();
+            assert!(limits.lower(name, 2).is_err());
+        }
+        assert!(limits.by_name().into_iter().all(|(_, limit)| *limit == 1));
+        assert!(limits.lower("itmes", 1).unwrap_err().contains("items"));
+    }
 }

@@ -174,13 +174,17 @@ pub async fn create<S: Store>(new: NewVault<S>) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Whether a tenant can be called so.
+pub fn is_tenant_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=64).contains(&name.len()) && name.chars().all(fits) && name != SYSTEM
+}
+
 fn directory<S>(new: &NewVault<S>) -> Result<Directory, OpenError> {
     let mut tenants = BTreeMap::from([(SYSTEM.to_owned(), SYSTEM_NO)]);
     let mut officers = BTreeMap::new();
     for (number, tenant) in (1..).zip(&new.tenants) {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        let fit = (1..=64).contains(&tenant.name.len()) && tenant.name.chars().all(fits);
-        if !fit || tenants.insert(tenant.name.clone(), TenantNo(number)).is_some() {
+        if !is_tenant_name(&tenant.name) || tenants.insert(tenant.name.clone(), TenantNo(number)).is_some() {
             return Err(OpenError::TenantName);
         }
         for (name, key) in &tenant.officers {
@@ -322,7 +326,7 @@ impl<S: Store> Vault<S> {
             keystore,
             deks: DekCache::new(hot_deks),
             turn: RwLock::new(()),
-            limits: limits.lowered(),
+            limits,
             refusals: Refusals::default(),
             started: clock(),
             clock,
