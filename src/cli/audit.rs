@@ -1,4 +1,4 @@
-//! `strongroom audit`: the access log out of the vault, and its proof without the vault.
+//! `strongroom audit`: the ledger out of the vault, and its proof without the vault.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
@@ -16,11 +16,12 @@ use tonic::transport::Channel;
 use super::client::{Context, Global};
 use super::files::{create, rename, replace};
 use super::output::{CliError, Exit, Output, facts};
+use super::shell::quoted;
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "auditor";
 
-/// Export the access log with its signed head, and verify it offline.
+/// Export the ledger with its signed head, and verify it offline.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
@@ -29,44 +30,12 @@ pub struct Args {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
-    /// Write the whole log, its signed checkpoint and its public keys to files.
-    #[command(after_help = "Examples:
-  strongroom audit export -o access.jsonl
-  strongroom audit verify access.jsonl --checkpoint access.jsonl.checkpoint \\
-      --key access.jsonl.key
-
-Writes OUT (one leaf a line), OUT.checkpoint (the signed head that OUT leads
-to) and OUT.key (the public keys). All three replace what was there, once they
-are whole.")]
-    Export {
-        /// Where the log goes.
-        #[arg(short, long, value_name = "OUT")]
-        out: PathBuf,
-
-        /// Which log: nothing for the tenant's, `system` for the vault's own (operators only).
-        #[arg(long, default_value = "", hide_default_value = true)]
-        log: String,
-
-        /// The form of the export.
-        #[arg(long, value_enum, default_value_t)]
-        format: ExportFormat,
-    },
-    /// Print the signed head of the log as it is now: a C2SP signed note.
-    Checkpoint {
-        /// Which log: nothing for the tenant's, `system` for the vault's own (operators only).
-        #[arg(long, default_value = "", hide_default_value = true)]
-        log: String,
-    },
-    /// Print the public keys of the log, each a C2SP vkey. Keep them apart from the vault.
-    Key {
-        /// Which log: nothing for the tenant's, `system` for the vault's own (operators only).
-        #[arg(long, default_value = "", hide_default_value = true)]
-        log: String,
-    },
+    #[command(flatten)]
+    Ask(Ask),
     /// Prove an export against its signed checkpoint, without the vault. Names the place of what does not hold.
     #[command(after_help = "Examples:
-  strongroom audit verify access.jsonl
-  strongroom audit verify access.jsonl --checkpoint access.jsonl.checkpoint \\
+  strongroom audit verify ledger.jsonl
+  strongroom audit verify ledger.jsonl --checkpoint ledger.jsonl.checkpoint \\
       --key kept-since-last-year.key
 
 Without --checkpoint and --key the files beside the export are taken. A key
@@ -74,6 +43,45 @@ that comes with an export proves only that both come from the same hand: give
 the one that you kept from before.
 Exit code 0: all holds; 1: it does not, or can't be read.")]
     Verify(Verify),
+}
+
+/// What is asked of the vault.
+#[derive(Clone, Debug, Subcommand)]
+enum Ask {
+    /// Write the whole ledger, its signed checkpoint and its public keys to files.
+    #[command(after_help = "Examples:
+  strongroom audit export -o ledger.jsonl
+  strongroom audit verify ledger.jsonl --checkpoint ledger.jsonl.checkpoint \\
+      --key ledger.jsonl.key
+
+Writes OUT (one leaf a line), OUT.checkpoint (the signed head that OUT leads
+to) and OUT.key (the public keys). All three replace what was there, once they
+are whole.")]
+    Export {
+        /// Where the ledger goes.
+        #[arg(short, long, value_name = "OUT")]
+        out: PathBuf,
+
+        /// Which ledger: nothing for the tenant's, `system` for the vault's own (operators only).
+        #[arg(long, default_value = "", hide_default_value = true)]
+        log: String,
+
+        /// The form of the export.
+        #[arg(long, value_enum, default_value_t)]
+        format: ExportFormat,
+    },
+    /// Print the signed head of the ledger as it is now: a C2SP signed note.
+    Checkpoint {
+        /// Which ledger: nothing for the tenant's, `system` for the vault's own (operators only).
+        #[arg(long, default_value = "", hide_default_value = true)]
+        log: String,
+    },
+    /// Print the public keys of the ledger, each a C2SP vkey. Keep them apart from the vault.
+    Key {
+        /// Which ledger: nothing for the tenant's, `system` for the vault's own (operators only).
+        #[arg(long, default_value = "", hide_default_value = true)]
+        log: String,
+    },
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -85,12 +93,12 @@ struct Verify {
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
 
-    /// An older checkpoint of the same log; give it once for each. If something was changed, they say between which
+    /// An older checkpoint of the same ledger; give it once for each. If something was changed, they say between which
     /// leaves.
     #[arg(long, value_name = "FILE")]
     older: Vec<PathBuf>,
 
-    /// The log's public keys, one a line [default: EXPORT.key].
+    /// The ledger's public keys, one a line [default: EXPORT.key].
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
 }
@@ -105,42 +113,41 @@ enum ExportFormat {
 
 /// Runs the command.
 pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
-    if let Command::Verify(args) = args.command {
-        return prove(args, global.output);
-    }
+    let asked = match args.command {
+        Command::Ask(asked) => asked,
+        Command::Verify(args) => return prove(args, global.output),
+    };
     let context = &global.context(PRINCIPAL)?;
-    let is_system = args.command.log() == strongroom_vault::SYSTEM;
-    ask(args.command, context).await.map_err(|error| match &error {
+    let is_system = asked.log() == strongroom_vault::SYSTEM;
+    ask(asked, context).await.map_err(|error| match &error {
         CliError::Refused(refusal) if is_system && refusal.code == Code::PermissionDenied => {
-            error.advise("the system log is for operators only: the same command with --as operator")
+            error.advise("the system ledger is for operators only: the same command with --as operator")
         }
         _ => error,
     })
 }
 
-impl Command {
+impl Ask {
     fn log(&self) -> &str {
         match self {
             Self::Export { log, .. } | Self::Checkpoint { log } | Self::Key { log } => log,
-            Self::Verify(_) => "",
         }
     }
 }
 
-async fn ask(command: Command, context: &Context) -> Result<Exit, CliError> {
-    match command {
-        Command::Export { out, log, format: ExportFormat::Jsonl } => export(&out, log, context).await,
-        Command::Checkpoint { log } => {
+async fn ask(asked: Ask, context: &Context) -> Result<Exit, CliError> {
+    match asked {
+        Ask::Export { out, log, format: ExportFormat::Jsonl } => export(&out, log, context).await,
+        Ask::Checkpoint { log } => {
             let head = head(log, context).await?;
             context.output.show(|| json!({ "checkpoint": head.checkpoint }), || head.checkpoint.clone())?;
             Ok(Exit::Done)
         }
-        Command::Key { log } => {
+        Ask::Key { log } => {
             let head = head(log, context).await?;
             context.output.show(|| json!({ "keys": head.keys }), || head.keys.join("\n"))?;
             Ok(Exit::Done)
         }
-        Command::Verify(args) => prove(args, context.output),
     }
 }
 
@@ -148,7 +155,7 @@ async fn head(log: String, context: &Context) -> Result<GetCheckpointResponse, C
     Ok(context.audit().await?.get_checkpoint(GetCheckpointRequest { log }).await?.into_inner())
 }
 
-/// Fetches the head first and then exactly the leaves that it signs, while the log grows on.
+/// Fetches the head first and then exactly the leaves that it signs, while the ledger grows on.
 async fn export(out: &Path, log: String, context: &Context) -> Result<Exit, CliError> {
     let mut client = context.audit().await?;
     let head = client.get_checkpoint(GetCheckpointRequest { log: log.clone() }).await?.into_inner();
@@ -158,7 +165,7 @@ async fn export(out: &Path, log: String, context: &Context) -> Result<Exit, CliE
 
     let part = beside(out, ".part");
     if let Err(error) = fetch(&mut client, log, signed.size, &part).await {
-        // Half a log proves nothing; the first error is the one to report.
+        // Half a ledger proves nothing; the first error is the one to report.
         drop(std::fs::remove_file(&part));
         return Err(error);
     }
@@ -178,7 +185,7 @@ async fn export(out: &Path, log: String, context: &Context) -> Result<Exit, CliE
             })
         },
         || {
-            let try_next = format!("strongroom audit verify {}", out.display());
+            let try_next = format!("strongroom audit verify {}", quoted(&out.display().to_string()));
             facts([
                 ("written", out.display().to_string()),
                 ("leaves", signed.size.to_string()),
@@ -192,12 +199,12 @@ async fn export(out: &Path, log: String, context: &Context) -> Result<Exit, CliE
     Ok(Exit::Done)
 }
 
-/// Writes the first leaves of a log, `size` of them, to a file.
+/// Writes the first leaves of a ledger, `size` of them, to a file.
 async fn fetch(client: &mut AuditClient<Channel>, log: String, size: u64, part: &Path) -> Result<(), CliError> {
     let mut file = BufWriter::with_capacity(1 << 20, create(part).map_err(|error| CliError::file(part, error))?);
     let bar = bar(size);
     let mut leaves = 0u64;
-    // An end of 0 means the end of the log, so an empty log is not asked for.
+    // An end of 0 means the end of the ledger, so an empty one is not asked for.
     if size > 0 {
         let mut stream = client.export(ExportRequest { first: 0, end: size, log }).await?.into_inner();
         while let Some(page) = stream.message().await? {

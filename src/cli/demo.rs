@@ -8,7 +8,8 @@ use clap::Parser;
 use console::style;
 
 use super::layout::Layout;
-use super::output::{CliError, Exit, Output, say};
+use super::output::{CliError, Exit, say};
+use super::shell::quoted;
 use super::{Cli, dev, start};
 
 pub use super::anew::make_anew;
@@ -16,7 +17,7 @@ pub use super::anew::make_anew;
 /// Borrowers that are made up.
 const BORROWERS: usize = 1_000;
 
-/// Tell the whole story on sample data: import, read, be refused, look up, audit, verify.
+/// Tell the whole story on sample data: import, read, look up, be refused, export, audit, verify.
 ///
 /// Makes a vault in ./strongroom-demo, fills it with a thousand made-up borrowers and runs the commands that it shows,
 /// over mutual TLS, against it. The folder stays, for a look at its files; the next run makes it anew.
@@ -34,7 +35,7 @@ struct Story {
 }
 
 /// Tells the story.
-pub async fn run(args: Args, _output: Output) -> Result<Exit, CliError> {
+pub async fn run(args: Args) -> Result<Exit, CliError> {
     let folder = args.folder;
     make_anew(&folder, "demo")?;
     let layout = Layout::new(folder.join("vault"));
@@ -110,27 +111,29 @@ impl Story {
         tell("An ID card number with a wrong check character does not get in; the refusal does not repeat it.")?;
         self.run(&["tokenize", "borrower.id_card", "110105194912310021", "--subject", "c-9999"], Exit::Failed).await?;
 
-        let ledger = text(&self.folder.join("ledger.jsonl"));
-        tell(
-            "Every one of these requests is in the ledger, the refused ones too. The auditor takes a copy with its signed head ...",
-        )?;
-        self.run(&["audit", "export", "-o", &ledger], Exit::Done).await?;
-        tell("... and proves, without the vault, that nothing in it was changed, dropped or added.")?;
-        self.run(&["audit", "verify", &ledger], Exit::Done).await?;
         tell("The way back: the file with plain values, byte by byte as it was.")?;
         let back = text(&self.folder.join("borrowers.back.csv"));
         let export =
             [&["export", &tokens][..], &mapped, &["--subject", "customer", "--purpose", "loan_servicing", "-o", &back]]
                 .concat();
         self.run(&export, Exit::Done).await?;
-        let same = std::fs::read(&csv).ok() == std::fs::read(&back).ok();
-        tell(if same { "The two files are the same." } else { "The two files DIFFER." })?;
-        if same { Ok(()) } else { Err(CliError::unfit("what came back is not what went in")) }
+        if std::fs::read(&csv).ok() != std::fs::read(&back).ok() {
+            return Err(CliError::unfit("what came back is not what went in"));
+        }
+        tell("The two files are the same.")?;
+
+        let ledger = text(&self.folder.join("ledger.jsonl"));
+        tell(
+            "Every one of these requests is in the ledger, the refused ones too. The auditor takes a copy with its signed head ...",
+        )?;
+        self.run(&["audit", "export", "-o", &ledger], Exit::Done).await?;
+        tell("... and proves, without the vault, that nothing in it was changed, dropped or added.")?;
+        self.run(&["audit", "verify", &ledger], Exit::Done).await
     }
 
     /// Shows a command and runs it.
     async fn run(&self, words: &[&str], expected: Exit) -> Result<(), CliError> {
-        let shown: Vec<&str> = words.iter().map(|word| if word.is_empty() { "''" } else { word }).collect();
+        let shown: Vec<_> = words.iter().map(|word| quoted(word)).collect();
         say(format!("\n  {} {}\n", style("$ strongroom").dim(), style(shown.join(" ")).bold()).as_bytes())?;
         let dir = text(&self.folder.join("vault"));
         let all = [&["strongroom"][..], words, &["--dir", &dir, "--address", &self.address]].concat();

@@ -15,6 +15,7 @@ use super::make::{Contents, create, in_place, is_empty};
 use super::output::{CliError, Exit, say};
 use super::passphrase;
 use super::pki::{Authority, write_private};
+use super::shell::quoted;
 use super::start::{self, RocksVault};
 
 const TRUST_DOMAIN: &str = "strongroom.local";
@@ -119,36 +120,45 @@ pub async fn open(layout: &Layout) -> Result<(Arc<RocksVault>, Config), CliError
         vault.directory().tenants.get(TENANT).copied().ok_or_else(|| CliError::unfit("the tenant `demo` is gone"))?;
     let principal = Principal { tenant, name: "officer/officer-1".into(), role: Role::Officer };
     let officer = Caller { principal: Arc::new(principal), client: "local".into() };
-    if vault.get_schema(&officer).await.map_err(refused)?.version == 0 {
-        let request = ApplySchema { source: LENDING.to_owned(), dry_run: false };
-        vault.apply_schema(&officer, &request).await.map_err(refused)?;
+    match vault.get_schema(&officer).await {
+        Ok(in_force) if in_force.version == 0 => {
+            let request = ApplySchema { source: LENDING.to_owned(), dry_run: false };
+            vault.apply_schema(&officer, &request).await.map_err(refused)?;
+        }
+        // Whoever would free space needs the vault to answer.
+        Ok(_) | Err(strongroom_vault::Error::DiskFull) => {}
+        Err(error) => return Err(refused(error)),
     }
     Ok((vault, config))
 }
 
+/// Commands that a shell takes as they stand.
 fn what_to_try(dir: &Path, address: &str) -> String {
     let mut options = String::new();
     if dir != Path::new("./.strongroom") {
-        options.push_str(&format!(" --dir {}", dir.display()));
+        // Whoever pastes may stand in another folder.
+        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+        options.push_str(&format!(" --dir {}", quoted(&dir.display().to_string())));
     }
     if address != "127.0.0.1:7443" {
         options.push_str(&format!(" --address https://{address}"));
     }
     let strongroom = command();
+    let strongroom = quoted(&strongroom);
     format!(
-        "Try in another terminal:
+        r#"Try in another terminal, from this folder:
 
-  {strongroom} tokenize borrower.id_card 11010519491231002X --subject cust-1{options}
-  {strongroom} detokenize TOKEN --purpose loan_servicing{options}
-  {strongroom} detokenize TOKEN --purpose loan_servicing --view plain{options}
-  {strongroom} match TOKEN 11010519491231002x --purpose kyc_review{options}
+  TOKEN=$({strongroom} tokenize borrower.id_card 11010519491231002X --subject cust-1{options})
+  {strongroom} detokenize "$TOKEN" --purpose loan_servicing{options}
+  {strongroom} detokenize "$TOKEN" --purpose loan_servicing --view plain{options}
+  {strongroom} match "$TOKEN" 11010519491231002x --purpose kyc_review{options}
   {strongroom} lookup borrower.id_card 11010519491231002X --purpose kyc_review{options}
   {strongroom} audit export -o ledger.jsonl{options}
-  {strongroom} audit verify ledger.jsonl --checkpoint ledger.jsonl.checkpoint --key ledger.jsonl.key
+  {strongroom} audit verify ledger.jsonl
   {strongroom} schema show{options}
 
 Stop with Ctrl-C; what was acknowledged is on disk.
-"
+"#
     )
 }
 

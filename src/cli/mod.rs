@@ -34,6 +34,7 @@ mod progress;
 mod records;
 mod schema;
 mod serve;
+mod shell;
 mod start;
 mod status;
 mod tokenize;
@@ -106,7 +107,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
     let Cli { global, command } = cli;
     match command {
         Command::Dev(args) => dev::run(args, &global.dir).await,
-        Command::Demo(args) => demo::run(args, global.output).await,
+        Command::Demo(args) => demo::run(args).await,
         Command::Init(args) => init::run(args, &global.dir, global.output).await,
         Command::Serve(args) => serve::run(args, &global.dir).await,
         Command::Status(args) => status::run(args, &global.context(status::PRINCIPAL)?).await,

@@ -1,4 +1,4 @@
-//! strongroom.v1.Audit: the access log, for auditors.
+//! strongroom.v1.Audit: the ledger, for auditors.
 
 use std::pin::Pin;
 

@@ -1,5 +1,6 @@
 //! The command line: what it prints, how it ends, and what it says to try next.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::harness::{BINARY, TestVault};
-use crate::house::{Authority, House, TRUST_DOMAIN, start};
+use crate::house::{Authority, House, TRUST_DOMAIN, start, start_and_read};
 
 const ID_CARD: &str = "11010519491231002X";
 
@@ -88,6 +89,8 @@ fn every_command_explains_itself() {
         "audit checkpoint",
         "audit key",
         "audit verify",
+        "verify",
+        "bench",
     ] {
         assert!(seen.iter().any(|known| known == command), "{command} is not among {seen:?}");
     }
@@ -441,19 +444,101 @@ fn the_examples_of_the_help_texts_work() {
 }
 
 #[test]
+fn what_dev_prints_can_be_pasted_as_it_is() {
+    // Neither a blank nor a quote in a path gets in the way.
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("Ann's first vault $HOME");
+    let mut command = Command::new(BINARY);
+    command.arg("dev").arg("--dir").arg(&dir).args(["--listen", "127.0.0.1:0"]);
+    let (_running, told) = start_and_read(&mut command, "Stop with Ctrl-C");
+    let pasted: Vec<&str> = told.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    assert_eq!(pasted.len(), 8, "{told}");
+    let mut shell = Command::new("sh");
+    shell.args(["-e", "-u", "-c", &pasted.join("\n")]).current_dir(folder.path()).stdin(Stdio::null());
+    let output = shell.output().unwrap();
+    let (printed, complained) = (printed(&output), complained(&output));
+    assert_eq!((code(&output), complained.as_str()), (0, ""), "{told}\n{printed}");
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines[..3], ["110105********002X", ID_CARD, "yes"], "{printed}");
+    assert!(lines[3].starts_with("srt1_"), "{printed}");
+    assert!(printed.contains("every leaf is there") && printed.contains("[field.borrower.id_card]"), "{printed}");
+}
+
+/// Where a text stands first, after another.
+fn after(told: &str, before: usize, text: &str) -> usize {
+    before + told[before..].find(text).unwrap_or_else(|| panic!("{text:?} is not told in its place: {told}"))
+}
+
+#[test]
 fn the_demo_tells_its_story_to_the_end_and_again() {
     let folder = tempfile::tempdir().unwrap();
     let demo = folder.path().join("demo");
     let words = ["demo", "--folder", demo.to_str().unwrap()];
     for _ in 0..2 {
         let output = run(&words);
-        let told = printed(&output);
-        assert_eq!(code(&output), 0, "{told}\n{}", complained(&output));
-        assert!(told.contains("The two files are the same.") && told.contains("every leaf is there"), "{told}");
+        let (told, complained) = (printed(&output), complained(&output));
+        assert_eq!(code(&output), 0, "{told}\n{complained}");
         assert!(!told.contains('\u{1b}'), "{told}");
+        let mut at = 0;
+        for step in [
+            "$ strongroom import",
+            "1,000",
+            "6,000",
+            "$ strongroom detokenize",
+            "--view last4",
+            "--view plain",
+            "$ strongroom match",
+            "yes",
+            "$ strongroom lookup borrower.id_card",
+            "srt1_",
+            "--purpose marketing",
+            "--as auditor",
+            "$ strongroom tokenize",
+            "$ strongroom export",
+            "1,000",
+            "6,000",
+            "The two files are the same.",
+            "$ strongroom audit export",
+            "$ strongroom audit verify",
+            "every leaf is there",
+        ] {
+            at = after(&told, at, step);
+        }
+        assert!(!told[at..].contains("$ strongroom"), "something comes after the proof: {told}");
+        // The three refusals, each with what would be right.
+        let mut at = 0;
+        for refusal in [
+            "error: this purpose rests on the data subject's consent, and there is none; without it you may ask for: ",
+            "error: no value that you may know of stands behind this token",
+            "error: items[0].value: the last character of an identity number",
+        ] {
+            at = after(&complained, at, refusal);
+        }
+        assert_eq!(complained.matches("error: ").count(), 3, "{complained}");
+        assert!(!complained.contains("110105194912310021"), "{complained}");
     }
-    let whole = fs::read(demo.join("borrowers.csv")).unwrap();
-    assert_eq!(fs::read(demo.join("borrowers.back.csv")).unwrap(), whole);
+    let file = |name: &str| fs::read(demo.join(name)).unwrap();
+    let whole = file("borrowers.csv");
+    assert_eq!(whole.iter().filter(|byte| **byte == b'\n').count(), 1_001);
+    assert_eq!(file("borrowers.back.csv"), whole);
+
+    // What was verified is all that happened: the way back and the refusals as well.
+    let ledger = demo.join("ledger.jsonl");
+    let proof = run(&["audit", "verify", ledger.to_str().unwrap(), "--output", "json"]);
+    assert_eq!(code(&proof), 0, "{}", complained(&proof));
+    let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for line in String::from_utf8(file("ledger.jsonl")).unwrap().lines() {
+        let leaf: Value = serde_json::from_str(line).unwrap();
+        for item in leaf["items"].as_array().into_iter().flatten() {
+            let word = |word: &Value| word.as_str().unwrap().to_owned();
+            *counts.entry((word(&leaf["action"]), word(&item["outcome"]))).or_default() += 1;
+        }
+    }
+    let count = |action: &str, outcome: &str| counts.get(&(action.to_owned(), outcome.to_owned())).copied();
+    assert_eq!(count("tokenize", "ok"), Some(6_000), "{counts:?}");
+    // Three masked, two by their last four, two plain, and the file.
+    assert_eq!(count("detokenize", "ok"), Some(6_007), "{counts:?}");
+
     // A folder that it did not make stays as it is.
     let mine = folder.path().join("mine");
     fs::create_dir(&mine).unwrap();

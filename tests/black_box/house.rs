@@ -58,25 +58,37 @@ pub struct Ended {
 
 /// Starts a server, and waits until it answers or has ended.
 pub fn start(command: &mut Command) -> Result<Running, Ended> {
+    spoken_until(command, "serving on https://").map(|(running, _)| running)
+}
+
+/// Starts a server, and brings what it prints up to a line that begins so.
+pub fn start_and_read(command: &mut Command, last: &str) -> (Running, String) {
+    spoken_until(command, last).unwrap_or_else(|ended| panic!("it ended: {}", ended.said))
+}
+
+fn spoken_until(command: &mut Command, last: &str) -> Result<(Running, String), Ended> {
     let mut log = tempfile::tempfile().unwrap();
     let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.try_clone().unwrap());
     let mut process = Process(command.spawn().unwrap());
     let mut lines = BufReader::new(process.0.stdout.take().unwrap());
-    let mut line = String::new();
+    let (mut address, mut told) = (None, String::new());
     loop {
-        line.clear();
-        if lines.read_line(&mut line).unwrap() == 0 {
+        let from = told.len();
+        if lines.read_line(&mut told).unwrap() == 0 {
             let code = process.0.wait().unwrap().code();
             let mut said = String::new();
             log.rewind().unwrap();
             log.read_to_string(&mut said).unwrap();
             return Err(Ended { code, said });
         }
-        if let Some(address) = line.trim().strip_prefix("serving on https://") {
-            let address = address.parse().unwrap();
+        let line = told[from..].trim_end();
+        if let Some(text) = line.strip_prefix("serving on https://") {
+            address = Some(text.parse().unwrap());
+        }
+        if let (Some(address), true) = (address, line.starts_with(last)) {
             // What else it prints must not fill the pipe.
             std::thread::spawn(move || drop(lines.read_to_end(&mut Vec::new())));
-            return Ok(Running { _process: process, address });
+            return Ok((Running { _process: process, address }, told));
         }
     }
 }
