@@ -1,4 +1,4 @@
-//! The wire: the generated types of `strongroom.v1`, and nothing else.
+//! The wire: the generated types of `strongroom.v1`, and the codec that carries them.
 //!
 //! The `.proto` files beside this crate teach a caller; their comments are the documentation of every item here. No
 //! message implements `Debug`, since messages carry values.
