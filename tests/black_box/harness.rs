@@ -15,6 +15,8 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::needles::{Needles, stored_files};
+
 /// More than any answer takes.
 const MESSAGE: usize = 64 << 20;
 
@@ -116,6 +118,24 @@ impl TestVault {
     /// A folder beside the vault's, for files of the test.
     pub fn scratch(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Adds a section to the configuration, for the next start.
+    pub fn configure(&self, section: &str) {
+        let path = self.dir().join("strongroom.toml");
+        let config = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, format!("{config}\n{section}")).unwrap();
+    }
+
+    /// Nothing that the vault wrote, its log included, holds any of these texts in any form.
+    pub fn hides<T: AsRef<str>>(&self, texts: impl IntoIterator<Item = T>) {
+        let mut needles = Needles::new();
+        for text in texts {
+            needles.text(text.as_ref());
+        }
+        let mut written = stored_files(&self.dir());
+        written.push(self.log_path());
+        needles.absent_from(&written, "at the end");
     }
 
     /// The number of the server's process.

@@ -5,7 +5,7 @@ mod tenants;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair, SanType, date_time_ymd};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
@@ -229,6 +229,47 @@ async fn a_certificate_that_names_nobody_is_told_so_and_leaves_no_trace_in_the_l
     assert_eq!(status.into_inner().principal, "officer/alice");
     // Two exports and the status.
     assert_eq!(house.ledger("lending").await.len(), before + 2);
+}
+
+#[tokio::test]
+async fn a_live_connection_does_not_outlive_its_certificate() {
+    let house = House::open(&["lending"]);
+    let app = spiffe("lending", "app", "core");
+    // Certificates tell whole seconds.
+    let end = time::OffsetDateTime::now_utc().replace_nanosecond(0).unwrap() + Duration::from_secs(4);
+    let short = house.authority.issue(KeyPair::generate().unwrap(), &[&app], |params| params.not_after = end);
+    let channel = house.connect(&short).await;
+    let (send, messages) = tokio::sync::mpsc::channel(1);
+    let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
+    let mut answers = vault_client(channel.clone()).detokenize_stream(messages).await.unwrap().into_inner();
+    let message = || detokenize(&["nobody-made-this"], "kyc_review", "plain");
+    send.send(message()).await.unwrap();
+    assert!(answers.message().await.unwrap().is_some());
+
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut answered = 0;
+    let refused = loop {
+        match raw::call(&channel, STATUS, &[]).await {
+            Ok(_) => answered += 1,
+            Err(status) => break status,
+        }
+        assert!(Instant::now() < deadline, "the certificate is taken after its end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(time::OffsetDateTime::now_utc() > end && answered > 0, "refused after {answered} answers");
+    assert_refused::<()>(Err(refused), Code::Unauthenticated, "CERTIFICATE_EXPIRED");
+    // So is every other call on the connection, and what a stream brings that had begun; the ledger tells of none.
+    let ledger = house.ledger("lending").await.len();
+    let again = raw::call(&channel, "/strongroom.v1.Vault/Tokenize", &[]).await;
+    assert_refused(again, Code::Unauthenticated, "CERTIFICATE_EXPIRED");
+    send.send(message()).await.unwrap();
+    assert_refused(answers.message().await, Code::Unauthenticated, "CERTIFICATE_EXPIRED");
+    assert_eq!(house.ledger("lending").await.len(), ledger + 1);
+    // A new connection under it does not come to be, and one under a renewed certificate does.
+    Shake::with(&short).gets_alert(&house, AlertDescription::CertificateExpired);
+    let renewed = KeyPair::from_pem(&short.key.serialize_pem()).unwrap();
+    let renewed = house.authority.issue(renewed, &[&app], |_| {});
+    raw::call(&house.connect(&renewed).await, STATUS, &[]).await.unwrap();
 }
 
 #[tokio::test]

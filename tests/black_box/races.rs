@@ -136,6 +136,7 @@ async fn a_value_that_64_send_at_once_gets_one_token() {
         }
     }
     vault.verify_ledger();
+    vault.hides(["account-0001".to_owned(), uscc(1), uscc(2)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -187,6 +188,7 @@ async fn a_view_that_is_withdrawn_is_shown_to_nobody_from_then_on() {
     }
     assert_eq!(items(&leaves).filter(|(_, item)| plain(item)).count(), shown.load(Ordering::Relaxed));
     vault.verify_ledger();
+    vault.hides(["欧阳志远"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -217,6 +219,7 @@ async fn a_policy_whose_officer_hangs_up_is_in_force_once_it_is_stored() {
     let version = vault.access().await.get_policy(request).await.unwrap().into_inner().version;
     assert_eq!(version as usize, 1 + changes);
     vault.verify_ledger();
+    vault.hides(["欧阳志远"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -271,6 +274,7 @@ async fn one_key_sent_at_once_stores_once() {
     let leaves = vault.leaves().await;
     assert_eq!((count(&leaves, "replace", "ok"), count(&leaves, "delete", "deleted")), (1, 1));
     vault.verify_ledger();
+    vault.hides(["wang@mail.example", "13800138000", "contested"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -334,6 +338,7 @@ async fn replacements_at_once_are_versions_one_after_the_other() {
         assert_eq!((read.next(), newest), (None, last));
     }
     vault.verify_ledger();
+    vault.hides((0..WRITERS).map(|number| format!("writer {number} round")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -365,6 +370,7 @@ async fn values_that_meet_at_a_new_key_all_open_after_a_restart() {
         }
     }
     vault.verify_ledger();
+    vault.hides(stored.into_values());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -453,6 +459,7 @@ async fn nothing_is_read_after_its_deletion() {
         assert!(read(&mut clients[0].clone(), token, "other").await.is_ok(), "the other holder still reads");
     }
     vault.verify_ledger();
+    vault.hides((2..VALUES).step_by(3).map(|number| uscc(number as u64)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
