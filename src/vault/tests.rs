@@ -12,8 +12,9 @@ use strongroom_storage::memory::MemoryStore;
 use tempfile::TempDir;
 
 use crate::{
-    ApplyPolicy, ApplySchema, Caller, Clock, Delete, DeleteItem, Detokenize, Error, Export, Limits, Match, MatchItem,
-    NewTenant, NewValue, NewVault, NewVersion, Opening, ReadItem, Replace, Space, Tokenize, Vault, create,
+    ApplyPolicy, ApplySchema, Caller, Clock, Delete, DeleteItem, Detokenize, Error, Export, FoundTokens, Limits,
+    Lookup, LookupItem, Match, MatchItem, NewTenant, NewValue, NewVault, NewVersion, Opening, ReadItem, Replace, Space,
+    Tokenize, Vault, create,
 };
 
 type Tested = Vault<FaultyStore<MemoryStore>>;
@@ -360,6 +361,36 @@ async fn match_compares_normal_forms_and_shows_nothing() {
     assert!(ask("11010519491231002x").await.unwrap());
     assert!(!ask("440305199002180000").await.unwrap());
     assert!(matches!(ask("440305199002180001").await, Err(Error::Invalid(_))));
+}
+
+#[tokio::test]
+async fn a_value_stored_under_other_bounds_is_compared_found_and_no_damage() {
+    let (bench, vault) = Bench::new().await;
+    let account = "6222021234567890";
+    // Lookup can't be switched on for what may be stored, so the field gets a new number.
+    let wide =
+        LENDING.replace("number = 14", "number = 114").replace("min_length = 8", "min_length = 8\nlookup = true");
+    let narrow = wide.replace("max_length = 40", "max_length = 10");
+    let officer = caller(Role::Officer);
+    vault.apply_schema(&officer, &ApplySchema { source: wide, dry_run: false }).await.unwrap();
+    let token = store_one(&vault, "company.settlement_account", account, "co-1").await;
+    vault.apply_schema(&officer, &ApplySchema { source: narrow, dry_run: false }).await.unwrap();
+    for (value, same) in [(account, true), ("6222021234567891", false), ("short", false)] {
+        let items = vec![MatchItem { token: token.clone(), value: value.to_owned().into(), subject: String::new() }];
+        let request = Match { items, purpose: "loan_servicing".to_owned() };
+        assert_eq!(vault.matches(&caller(Role::App), &request).await.unwrap().remove(0).unwrap(), same, "{value}");
+    }
+    assert_eq!(look_up(&vault, "company.settlement_account", account, "loan_servicing").await.tokens, [token]);
+    let new = tokenize(vec![new_value("company.settlement_account", account, "co-2")], "");
+    assert!(matches!(vault.tokenize(&caller(Role::App), &new).await, Err(Error::Invalid(_))));
+    assert_eq!(vault.health(), "serving");
+    vault.close().await;
+    bench.open().await;
+}
+
+async fn look_up(vault: &Tested, field: &str, value: &str, purpose: &str) -> FoundTokens {
+    let items = vec![LookupItem { field: field.to_owned(), value: value.to_owned().into() }];
+    vault.lookup(&caller(Role::App), &Lookup { items, purpose: purpose.to_owned() }).await.unwrap().remove(0).unwrap()
 }
 
 #[tokio::test]
