@@ -20,10 +20,10 @@ const PAGE: usize = 256;
 /// Why a vault does not start over this store.
 #[derive(Debug, Error)]
 pub enum HeadError {
-    /// There is no head file, but the vault is not new.
+    /// There is no head file. Whatever made the store wrote one before the first leaf.
     #[error(
-        "the head file {path} is missing, and the vault is not new, so nobody can tell whether its store is complete: \
-         put the newest copy of the file back, together with the data folder that belongs to it"
+        "the head file {path} is missing, so nobody can tell whether the store is complete: put the newest copy of the \
+         file back, together with the data folder that belongs to it"
     )]
     Missing {
         /// Where it should stand.
@@ -69,6 +69,15 @@ pub enum HeadError {
         /// How many leaves the store has.
         size: u64,
     },
+    /// A log without a leaf. The first one is written together with the log's tenant.
+    #[error(
+        "the log of tenant {tenant} is empty, and every log begins with the leaf that says whose it is: the data folder \
+         is not complete; bring back its newest copy"
+    )]
+    Empty {
+        /// Whose log.
+        tenant: TenantNo,
+    },
     /// A leaf that the log's head counts is not there.
     #[error("the log of tenant {tenant} lacks leaf {index}: restore this vault from its newest backup")]
     LeafMissing {
@@ -84,7 +93,8 @@ pub enum HeadError {
 
 impl HeadFile {
     /// Whether the store reaches as far as its head file, and holds the same logs. `lanes` are all lane heads as
-    /// stored. The leaves that came after the file are read and hashed, so a frontier put in place is noticed.
+    /// stored; none may be empty. The leaves that came after the file are read and hashed, so a frontier put in place
+    /// is noticed.
     pub async fn check<S: Store>(
         path: &Path,
         vault: VaultId,
@@ -95,10 +105,7 @@ impl HeadFile {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return match lanes.iter().all(|(_, lane)| lane.size == 0) {
-                    true => Ok(()),
-                    false => Err(HeadError::Missing { path: path.to_owned() }),
-                };
+                return Err(HeadError::Missing { path: path.to_owned() });
             }
             Err(source) => return Err(HeadError::Unreadable { path: path.to_owned(), source }),
         };
@@ -113,8 +120,11 @@ impl HeadFile {
                 None => follow(*tenant, Frontier::new(), &stored, store).await?,
             }
         }
-        match known.values().find(|lane| lane.size > 0) {
-            Some(lane) => Err(HeadError::Behind { tenant: lane.tenant, missing: lane.size, size: 0 }),
+        if let Some(lane) = known.values().find(|lane| lane.size > 0) {
+            return Err(HeadError::Behind { tenant: lane.tenant, missing: lane.size, size: 0 });
+        }
+        match lanes.iter().find(|(_, lane)| lane.size == 0) {
+            Some((tenant, _)) => Err(HeadError::Empty { tenant: *tenant }),
             None => Ok(()),
         }
     }
@@ -207,15 +217,15 @@ mod tests {
         }
 
         async fn check_against(&self, store: &MemoryStore) -> Result<(), HeadError> {
-            let lanes = testing::stored_lanes(store).await;
+            let mut lanes = testing::stored_lanes(store).await;
+            lanes.retain(|(_, lane)| lane.size > 0);
             HeadFile::check(&self.path(), VAULT, &testing::public_key(), &lanes, store).await
         }
     }
 
     #[tokio::test]
-    async fn a_new_vault_and_one_that_was_shut_down_start() {
+    async fn a_vault_that_was_shut_down_starts() {
         let vault = Vault::new();
-        vault.check().await.unwrap();
         vault.serve(TENANT, &["one", "two", "three"]).await;
         vault.check().await.unwrap();
         vault.serve(OTHER, &["four"]).await;
@@ -281,11 +291,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_missing_head_file_is_noticed_once_there_are_leaves() {
+    async fn a_missing_head_file_is_noticed_even_when_the_logs_say_that_they_are_empty() {
         let vault = Vault::new();
+        assert!(matches!(vault.check().await, Err(HeadError::Missing { .. })));
         vault.serve(TENANT, &["one"]).await;
         std::fs::remove_file(vault.path()).unwrap();
         assert!(matches!(vault.check().await, Err(HeadError::Missing { .. })));
+        let emptied = [(TENANT, testing::empty_head())];
+        let error = HeadFile::check(&vault.path(), VAULT, &testing::public_key(), &emptied, &vault.store).await;
+        assert!(matches!(error, Err(HeadError::Missing { .. })), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_log_without_a_leaf_does_not_start() {
+        let vault = Vault::new();
+        vault.serve(TENANT, &["one"]).await;
+        let lanes = testing::stored_lanes(&vault.store).await;
+        let error = HeadFile::check(&vault.path(), VAULT, &testing::public_key(), &lanes, &vault.store).await;
+        assert!(matches!(error, Err(HeadError::Empty { tenant: OTHER })), "{error:?}");
+        // Nor does one whose head file was written before it.
+        testing::head_file(&vault.path()).write(&Lanes::new()).unwrap();
+        let emptied = [(TENANT, testing::empty_head())];
+        let error = HeadFile::check(&vault.path(), VAULT, &testing::public_key(), &emptied, &vault.store).await;
+        assert!(matches!(error, Err(HeadError::Empty { tenant: TENANT })), "{error:?}");
     }
 
     #[tokio::test]

@@ -500,6 +500,25 @@ async fn a_head_file_that_is_missing_changed_or_of_another_vault_is_named() {
 }
 
 #[tokio::test]
+async fn a_store_that_says_it_has_never_had_a_leaf_is_not_new_but_emptied() {
+    let rig = Rig::loaded().await;
+    std::fs::remove_file(rig.head()).unwrap();
+    let store = copy(&rig.store).await;
+    for tenant in [SYSTEM, TENANT] {
+        for family in [Family::Leaves, Family::Rows, Family::Subjects] {
+            for (key, _) in entries(&store, family, tenant).await {
+                remove(&store, family, key.to_vec()).await;
+            }
+        }
+        let empty = LaneHead { incarnation: 1, size: 0, time: 0, frontier: vec![] };
+        put(&store, Family::Meta, place::lane(tenant, 0), empty.encode()).await;
+    }
+    let said = rig.finds(&store).await;
+    assert!(said.contains(&(Kind::Log, Fault::Missing, Place::Only)), "the head file is missing: {said:?}");
+    assert!(said.contains(&(Kind::Leaf, Fault::Missing, Place::Leaf(0))), "{said:?}");
+}
+
+#[tokio::test]
 async fn a_forged_leaf_that_records_an_older_version_contradicts_the_log() {
     let rig = Rig::loaded().await;
     let row = rig.replaced("borrower.id_card").await;
