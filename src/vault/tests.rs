@@ -17,6 +17,8 @@ use crate::{
     Tokenize, Vault, create,
 };
 
+mod bounds;
+
 type Tested = Vault<FaultyStore<MemoryStore>>;
 
 const LENDING: &str = include_str!("../../deploy/schemas/lending.toml");
