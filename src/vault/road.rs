@@ -4,6 +4,7 @@
 //! shall be committed, under which guards, and the answer. The road commits, and only then lets the answer go. A
 //! broken guard sends the request back; after a few times it gets a turn of its own.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -292,8 +293,11 @@ impl<S: Store> Road<'_, S> {
         self.tenant.fingerprints.mac(&[b"sent", sent])
     }
 
-    async fn commit<A>(&self, prepared: Prepared<A>) -> Result<A, CommitError> {
+    async fn commit<A>(&self, mut prepared: Prepared<A>) -> Result<A, CommitError> {
         let (decision, reason) = verdict(&prepared.items);
+        if reason.is_none() {
+            self.list_refused(&mut prepared);
+        }
         let leaves = self.leaves(decision, reason, &prepared.items, &prepared.detail);
         if let Some(reason) = reason
             && !self.may_record(reason, leaves.len(), prepared.items.len())
@@ -327,6 +331,26 @@ impl<S: Store> Road<'_, S> {
             Ok(_) => refused.error,
             Err(error) => Error::from(error),
         }
+    }
+
+    /// Keeps the refused items of a request of which others were allowed, if the caller's budget for refusals has room
+    /// for them; otherwise the leaf counts them by their outcomes.
+    fn list_refused<A>(&self, prepared: &mut Prepared<A>) {
+        let refused = prepared.items.iter().filter(|item| is_refused(item)).count();
+        let full = self.vault.nearly_full.load(Ordering::Relaxed);
+        if refused == 0 || (!full && self.vault.refusals.may_list(self.caller, refused, self.now)) {
+            return;
+        }
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        prepared.items.retain(|item| {
+            let refused = is_refused(item);
+            if refused {
+                *counts.entry(item.outcome).or_default() += 1;
+            }
+            !refused
+        });
+        let counts: Vec<String> = counts.iter().map(|(outcome, count)| format!("{outcome}={count}")).collect();
+        prepared.detail.push(("refused", counts.join(" ")));
     }
 
     /// Whether a refusal gets leaves of its own. On a disk that is nearly full it is only counted.
@@ -374,13 +398,17 @@ impl<S: Store> Road<'_, S> {
 /// What the ledger says of a request whose items were answered one by one: it is allowed when any item was, and denied
 /// when none was and any was denied.
 fn verdict(items: &[Item]) -> (&'static str, Option<&'static str>) {
-    let refused = |item: &Item| item.outcome.starts_with(char::is_uppercase);
-    if items.is_empty() || !items.iter().all(refused) {
+    if items.is_empty() || !items.iter().all(is_refused) {
         return ("allow", None);
     }
     let denied = items.iter().find(|item| refusal(item.outcome) == "deny");
     let reason = denied.unwrap_or(&items[0]).outcome;
     (refusal(reason), Some(reason))
+}
+
+/// Whether an item was not done as asked: its outcome is a reason then.
+fn is_refused(item: &Item) -> bool {
+    item.outcome.starts_with(char::is_uppercase)
 }
 
 /// The decision that stands beside a refusal's reason in the ledger.
