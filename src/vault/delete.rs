@@ -71,7 +71,8 @@ impl<S: Store> Attempt<S> for Delete {
 
         let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
         let resolved = road.resolve(&tokens).await?;
-        let named = road.named(self.items.iter().map(|item| item.subject.as_str()), &mut prepared.guards).await?;
+        let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
+        let named = road.named(holders, true, &mut prepared.guards).await?;
         limits::none(repeats(&resolved))?;
         let mut rows = Vec::with_capacity(self.items.len());
         for (item, resolved) in self.items.iter().zip(&resolved) {
@@ -154,21 +155,21 @@ async fn remove<S: Store>(
     named: &Named<'_>,
     prepared: &mut Prepared<Deleted>,
 ) -> Result<Result<(RowId, Item), Refusal>, Error> {
-    let Some(holder) = road.holder(found, &item.subject, named, &mut prepared.guards).await? else {
+    let Some(holder) = road.holder(found, &item.subject, named, &mut prepared.guards) else {
         return Ok(Err(Refusal { error: Error::NotFound, item: found.item("NOT_A_HOLDER") }));
     };
     prepared
         .guards
         .push(strongroom_commit::Guard::Unchanged(strongroom_commit::Fact::row(road.tenant.number, found.id)));
-    let holders = road.holders(found, prepared).await?;
-    if !holders.contains(&holder) {
+    let last = road.has_one_holder(found, prepared).await?;
+    if !named.holds(found, holder) {
         // Subjects hold it, and nobody was named: whose hold should end?
         let error = Error::SubjectRequired;
         return Ok(Err(Refusal { item: found.item(error.reason()), error }));
     }
     road.remove_holding(found, holder, prepared);
     let mut outcome = "released";
-    if holders.len() == 1 {
+    if last {
         outcome = "deleted";
         road.remove_value(found, prepared);
         road.mark_dek(found, prepared);

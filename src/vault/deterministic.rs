@@ -151,7 +151,7 @@ impl<S: Store> Road<'_, S> {
                 }
                 // An expired value makes room for a new one: what is left of it goes now, and the ledger says so.
                 Resolved::Expired(found) => {
-                    for holder in self.holders(&found, prepared).await? {
+                    for holder in self.last_holders(&found, prepared).await? {
                         self.remove_holding(&found, holder, prepared);
                     }
                     self.remove_value(&found, prepared);

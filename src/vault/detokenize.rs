@@ -64,12 +64,13 @@ impl<S: Store> Attempt<S> for Detokenize {
         prepared.items.reserve(self.items.len());
         let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
         let resolved = road.resolve(&tokens).await?;
-        let named = road.named(self.items.iter().map(|item| item.subject.as_str()), &mut prepared.guards).await?;
+        let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
+        let named = road.named(holders, false, &mut prepared.guards).await?;
 
         let mut decisions = Decisions::new();
         let mut size = 0_usize;
         for (index, resolved) in resolved.iter().enumerate() {
-            let answer = match self.decide(road, index, resolved, &named, &mut decisions, &mut prepared).await? {
+            let answer = match self.decide(road, index, resolved, &named, &mut decisions, &mut prepared)? {
                 Ok((found, view, holder)) => {
                     let released = release(road, found, view)?;
                     size = size.saturating_add(released.value.len());
@@ -95,7 +96,7 @@ impl<S: Store> Attempt<S> for Detokenize {
 
 impl Detokenize {
     /// Which value an item reads, in which view and of which holder; or why it doesn't.
-    async fn decide<'r, S: Store>(
+    fn decide<'r, S: Store>(
         &'r self,
         road: &Road<'_, S>,
         index: usize,
@@ -122,7 +123,7 @@ impl Detokenize {
         if !allowed {
             return Ok(Err(self.refuse(road, found, view)));
         }
-        let Some(holder) = road.holder(found, &item.subject, named, &mut prepared.guards).await? else {
+        let Some(holder) = road.holder(found, &item.subject, named, &mut prepared.guards) else {
             return Ok(Err(Refusal { error: Error::NotFound, item: found.item("NOT_A_HOLDER") }));
         };
         if found.is_shared() && !holder.is_some() && road.rests_on_consent(&self.purpose) {

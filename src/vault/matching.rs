@@ -48,13 +48,14 @@ impl<S: Store> Attempt<S> for Match {
         prepared.guards.extend(road.rules_unchanged());
         let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
         let resolved = road.resolve(&tokens).await?;
-        let named = road.named(self.items.iter().map(|item| item.subject.as_str()), &mut prepared.guards).await?;
+        let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
+        let named = road.named(holders, false, &mut prepared.guards).await?;
 
         let mut decisions: HashMap<FieldNo, bool> = HashMap::new();
         for (index, (item, resolved)) in self.items.iter().zip(&resolved).enumerate() {
             let (answer, leaf) = match self.decide(road, index, resolved, &mut decisions)? {
                 Err(refusal) => (Err(refusal.error), refusal.item),
-                Ok(found) => match road.holder(found, &item.subject, &named, &mut prepared.guards).await? {
+                Ok(found) => match road.holder(found, &item.subject, &named, &mut prepared.guards) {
                     None => (Err(Error::NotFound), found.item("NOT_A_HOLDER")),
                     Some(holder) if found.is_shared() && !holder.is_some() && road.rests_on_consent(&self.purpose) => {
                         (Err(Error::SubjectRequired), found.item(Error::SubjectRequired.reason()))

@@ -293,7 +293,12 @@ impl<S: Store> Road<'_, S> {
         self.tenant.fingerprints.mac(&[b"sent", sent])
     }
 
-    async fn commit<A>(&self, mut prepared: Prepared<A>) -> Result<A, CommitError> {
+    async fn commit<A>(&self, prepared: Prepared<A>) -> Result<A, CommitError> {
+        self.commit_at(self.position, prepared).await
+    }
+
+    /// Commits what was read at a position.
+    pub async fn commit_at<A>(&self, position: Position, mut prepared: Prepared<A>) -> Result<A, CommitError> {
         let (decision, reason) = verdict(&prepared.items);
         if reason.is_none() {
             self.list_refused(&mut prepared);
@@ -305,7 +310,7 @@ impl<S: Store> Road<'_, S> {
             return Ok(prepared.answer);
         }
         let change = Change {
-            position: self.position,
+            position,
             guards: prepared.guards,
             changes: prepared.changes,
             mutations: prepared.mutations,

@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod bounds;
+mod holders;
 mod refusals;
 
 type Tested = Vault<FaultyStore<MemoryStore>>;

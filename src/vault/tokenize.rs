@@ -215,19 +215,21 @@ impl Tokenize {
         rows: &[RowId],
         mut prepared: Prepared<Vec<String>>,
     ) -> Result<Prepared<Vec<String>>, Refused> {
-        let named = road.named(self.items.iter().map(|item| item.subject.as_str()), &mut prepared.guards).await?;
-        for (item, resolved) in self.items.iter().zip(road.resolve_rows(rows).await?) {
+        let resolved = road.resolve_rows(rows).await?;
+        let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
+        let named = road.named(holders, true, &mut prepared.guards).await?;
+        for (item, resolved) in self.items.iter().zip(&resolved) {
             // What was erased or has expired since stays so, and so does a hold on a shared value that has ended.
             let Resolved::Value(found) = resolved else { return Err(Error::NotFound.into()) };
-            let held = match found.is_shared() && item.subject.is_empty() {
-                true => road.holders(&found, &mut prepared).await?.contains(&SubjectHandle::NONE),
-                false => road.holder(&found, &item.subject, &named, &mut prepared.guards).await?.is_some(),
-            };
-            if !held {
+            let holder = road.holder(found, &item.subject, &named, &mut prepared.guards);
+            if !holder.is_some_and(|holder| named.holds(found, holder)) {
                 return Err(Error::NotFound.into());
             }
+            if found.is_shared() {
+                prepared.guards.push(Guard::Unchanged(Fact::holders(road.tenant.number, found.id)));
+            }
             found.guards(road.tenant.number, &mut prepared.guards);
-            prepared.answer.push(road.token_of(&found)?);
+            prepared.answer.push(road.token_of(found)?);
             prepared.items.push(found.item("repeated"));
         }
         Ok(prepared)

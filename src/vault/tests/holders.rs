@@ -1,0 +1,80 @@
+//! Shared values: what their holders cost, and how long they are kept.
+
+use super::*;
+
+const USCC: &str = "91350100M000100Y43";
+const DAY: u64 = 24 * 3_600;
+const YEAR: u64 = 366 * DAY;
+
+async fn hold(vault: &Tested, subjects: impl Iterator<Item = String>) -> String {
+    let items: Vec<NewValue> = subjects.map(|subject| new_value("company.uscc", USCC, &subject)).collect();
+    vault.tokenize(&caller(Role::App), &tokenize(items, "")).await.unwrap().remove(0)
+}
+
+async fn let_go(vault: &Tested, token: &str, subject: &str) -> Result<(), Error> {
+    let items = vec![DeleteItem { token: token.to_owned(), subject: subject.to_owned() }];
+    vault.delete(&caller(Role::App), &Delete { items, idempotency_key: String::new() }).await.unwrap().remove(0)
+}
+
+#[tokio::test]
+async fn letting_go_of_a_value_costs_the_same_however_many_hold_it() {
+    let (bench, vault) = Bench::new().await;
+    let token = hold(&vault, (0..3).map(|number| format!("c-{number}"))).await;
+    let cost = async |subject: &str| {
+        let before = bench.faults.asked();
+        let_go(&vault, &token, subject).await.unwrap();
+        bench.faults.asked() - before
+    };
+    let of_three = cost("c-0").await;
+    hold(&vault, (0..3_500).map(|number| format!("d-{number}"))).await;
+    assert_eq!(cost("d-3499").await, of_three);
+    assert!(matches!(let_go(&vault, &token, "").await, Err(Error::SubjectRequired)));
+    assert!(matches!(let_go(&vault, &token, "d-3499").await, Err(Error::NotFound)));
+}
+
+#[tokio::test]
+async fn holders_of_all_items_are_looked_up_at_once() {
+    let (bench, vault) = Bench::new().await;
+    let token = hold(&vault, (0..100).map(|number| format!("c-{number}"))).await;
+    let read = |count: usize| {
+        let item =
+            |number: usize| ReadItem { token: token.clone(), view: String::new(), subject: format!("c-{number}") };
+        Detokenize { items: (0..count).map(item).collect(), ..super::read("", "plain") }
+    };
+    let cost = async |count: usize| {
+        let before = bench.faults.asked();
+        let results = vault.detokenize(&caller(Role::App), &read(count)).await.unwrap();
+        assert!(results.iter().all(Result::is_ok));
+        bench.faults.asked() - before
+    };
+    assert_eq!(cost(100).await, cost(1).await);
+}
+
+#[tokio::test]
+async fn what_has_expired_lets_go_of_its_holders_page_by_page() {
+    let (bench, vault) = Bench::new().await;
+    let empty = entries(&bench.disk);
+    let first = hold(&vault, (0..2_500).map(|number| format!("c-{number}"))).await;
+    let before = leaves(&vault).await.len();
+    bench.pass(10 * YEAR + DAY);
+    let second = hold(&vault, std::iter::once("c-1".to_owned())).await;
+    assert_ne!(first, second);
+    let left = entries(&bench.disk);
+    for family in ["rows", "row_deks", "holders", "subject_rows"] {
+        assert_eq!(left[family], empty[family] + 1, "{family}");
+    }
+    let mut commits: Vec<usize> = Vec::new();
+    let mut outcomes: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
+    for leaf in leaves(&vault).await.split_off(before) {
+        let items = leaf["items"].as_array().cloned().unwrap_or_default();
+        match leaf["part"].as_str() {
+            Some(part) if !part.starts_with("1/") => *commits.last_mut().unwrap() += items.len(),
+            _ => commits.push(items.len()),
+        }
+        for item in items {
+            *outcomes.entry(item["outcome"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+    }
+    assert!(commits.iter().all(|items| *items <= 1_000), "{commits:?}");
+    assert_eq!((outcomes["released"], outcomes["expired_removed"], outcomes["ok"]), (2_000, 1, 1));
+}
