@@ -11,7 +11,7 @@ use strongroom_schema::token::{ParsedToken, Token};
 use strongroom_schema::{Field, Scope};
 use strongroom_storage::{Family, Store};
 
-use crate::deterministic::Wanted;
+use crate::deterministic::{Known, Wanted};
 use crate::error::{Error, Violation};
 use crate::idempotency::{Earlier, Key};
 use crate::limits;
@@ -67,10 +67,13 @@ impl<S: Store> Attempt<S> for Tokenize {
         let mut subjects = road.subjects(self.items.iter().map(|item| item.subject.as_str())).await?;
         let mut wanted = self.wanted(road, &fields, &subjects)?;
         let mut known = road.known_values(&mut wanted, &mut prepared).await?;
+        self.one_expiry_each(&wanted, &known)?;
         let new = wanted.iter().filter(|item| item.is_new()).count();
         let mut ids = road.tenant.row_ids(road.vault, new).await?;
         self.allow_seals(road, &fields, &wanted, &subjects).await?;
         let mut dice = Dice::default();
+        let holders = self.items.iter().map(|item| subjects.handle(&item.subject));
+        road.renew(&wanted, &known, holders, &mut dice, &mut prepared).await?;
         let mut shaped = self.shaped_tokens(road, &fields, &wanted, &mut dice, &mut prepared).await?;
 
         let mut rows = Vec::with_capacity(self.items.len());
@@ -79,9 +82,6 @@ impl<S: Store> Attempt<S> for Tokenize {
             let subject = subjects.handle(&item.subject);
             let (row, token, leaf) = match wanted[index].known(&known) {
                 Some(existing) => {
-                    if existing.expires != item.expires {
-                        return Err(another_expiry(index).into());
-                    }
                     if field.deterministic == Some(Scope::Tenant) {
                         road.write_holding(field, existing.row, subject, &mut prepared);
                     }
@@ -99,7 +99,7 @@ impl<S: Store> Attempt<S> for Tokenize {
                         &mut dice,
                         &mut prepared,
                     )?;
-                    wanted[index].remember(&mut known, id, &token, item.expires);
+                    wanted[index].remember(&mut known, id, &token);
                     (id, token, leaf)
                 }
             };
@@ -257,6 +257,23 @@ impl Tokenize {
         Ok(wanted)
     }
 
+    /// A deterministic value is stored once, so it has one expiry: neither caller's is silently dropped. Nothing is
+    /// reserved before that is known.
+    fn one_expiry_each(&self, wanted: &[Wanted], known: &Known) -> Result<(), Error> {
+        let mut wrong = Vec::new();
+        let mut first: HashMap<usize, Option<u64>> = HashMap::new();
+        for (index, (item, wanted)) in self.items.iter().zip(wanted).enumerate() {
+            let Some(number) = wanted.value() else { continue };
+            let stored = wanted.known(known).map(|existing| existing.expires());
+            if stored.unwrap_or_else(|| *first.entry(number).or_insert(item.expires)) != item.expires {
+                let description = "this value is stored already, with another expiry or with none, and a deterministic \
+                                   value has one: send the same";
+                wrong.push(Violation::new(format!("items[{index}].expire_time"), "differs", description));
+            }
+        }
+        limits::none(wrong)
+    }
+
     /// Reserves what the DEKs that will be made cost their KEKs.
     async fn allow_seals<S: Store>(
         &self,
@@ -383,12 +400,6 @@ fn has_subject(item: &NewValue, field: &Field) -> bool {
 pub(crate) fn unknown_field(index: usize) -> Violation {
     let description = "no such field in the schema; `strongroom schema show` lists the fields";
     Violation::new(format!("items[{index}].field"), "field_unknown", description)
-}
-
-/// A deterministic value is stored once, so it has one expiry: neither caller's is silently dropped.
-fn another_expiry(index: usize) -> Error {
-    let description = "this value is stored already, with another expiry or with none, and a deterministic value has one: send the same";
-    Error::invalid(format!("items[{index}].expire_time"), "differs", description)
 }
 
 fn bad_foreign_token(

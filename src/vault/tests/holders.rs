@@ -1,5 +1,9 @@
 //! Shared values: what their holders cost, and how long they are kept.
 
+use strongroom_ids::RowId;
+use strongroom_storage::rows::ValueRow;
+use strongroom_storage::{Family, Range, Store, keys as place};
+
 use super::*;
 
 const USCC: &str = "91350100M000100Y43";
@@ -14,6 +18,14 @@ async fn hold(vault: &Tested, subjects: impl Iterator<Item = String>) -> String 
 async fn let_go(vault: &Tested, token: &str, subject: &str) -> Result<(), Error> {
     let items = vec![DeleteItem { token: token.to_owned(), subject: subject.to_owned() }];
     vault.delete(&caller(Role::App), &Delete { items, idempotency_key: String::new() }).await.unwrap().remove(0)
+}
+
+/// The only row of the tenant.
+async fn row(bench: &Bench) -> (RowId, ValueRow) {
+    let (from, to) = (place::row(TenantNo(1), RowId(0)), place::row(TenantNo(1), RowId(u64::MAX)));
+    let rows = bench.disk.scan(Family::Rows, Range { from, to, limit: 10 }).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    (place::decode_row(&rows[0].0).unwrap(), ValueRow::decode(&rows[0].1).unwrap())
 }
 
 #[tokio::test]
@@ -77,4 +89,33 @@ async fn what_has_expired_lets_go_of_its_holders_page_by_page() {
     }
     assert!(commits.iter().all(|items| *items <= 1_000), "{commits:?}");
     assert_eq!((outcomes["released"], outcomes["expired_removed"], outcomes["ok"]), (2_000, 1, 1));
+}
+
+#[tokio::test]
+async fn a_shared_value_is_kept_as_long_for_its_last_holder_as_for_its_first() {
+    let (bench, vault) = Bench::new().await;
+    let token = hold(&vault, std::iter::once("a".to_owned())).await;
+    bench.pass(9 * YEAR);
+    // Who holds it already only asks what its token is.
+    assert_eq!(hold(&vault, std::iter::once("a".to_owned())).await, token);
+    let (id, first) = row(&bench).await;
+    assert_eq!(first.version.0, 1);
+    let new = ["b", "a", "c"].map(str::to_owned).into_iter();
+    assert_eq!(hold(&vault, new).await, token);
+    let (same, second) = row(&bench).await;
+    assert_eq!((same, second.version.0), (id, 2));
+    assert_eq!((second.check, second.indexes.len()), (first.check, first.indexes.len()));
+    bench.pass(9 * YEAR);
+    assert_eq!(read_one(&vault, &token, "plain").await.unwrap(), USCC.as_bytes());
+    assert_eq!(look_up(&vault, "company.uscc", USCC, "kyc_review").await.tokens, [token.as_str()]);
+    assert_eq!(hold(&vault, std::iter::once("d".to_owned())).await, token);
+    // Holders that come close after each other do not turn each other back for it.
+    assert_eq!(hold(&vault, std::iter::once("e".to_owned())).await, token);
+    assert_eq!(row(&bench).await.1.version.0, 3);
+    let all = leaves(&vault).await;
+    let items = all.iter().filter_map(|leaf| leaf["items"].as_array()).flatten();
+    assert_eq!(items.filter(|item| item["outcome"] == "renewed").count(), 2);
+    bench.pass(10 * YEAR);
+    assert!(matches!(read_one(&vault, &token, "plain").await, Err(Error::NotFound)));
+    vault.close().await;
 }

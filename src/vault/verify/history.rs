@@ -117,6 +117,7 @@ impl History {
         match item.outcome.as_str() {
             // Reads have the outcome `ok` as well, and neither version nor hash.
             "ok" => self.written(leaf, row, holder, item.version?.0, item.hash?),
+            "renewed" => self.renewed(leaf, row, item.version?.0, item.hash?),
             "existing" => match self.values.get(&row) {
                 Some(value) if value.holder == holder => None,
                 Some(_) => {
@@ -151,6 +152,12 @@ impl History {
             (Some(_), 1) => Some("a row id is given to a second value"),
             (Some(_), _) => Some("a version does not follow the one before it"),
         }
+    }
+
+    /// The same value in a new version of its row; who holds it stays.
+    fn renewed(&mut self, leaf: u64, row: RowId, version: u32, hash: [u8; 32]) -> Option<&'static str> {
+        let holder = self.values.get(&row).map(|value| value.holder);
+        self.written(leaf, row, holder.unwrap_or(SubjectHandle::NONE), version, hash)
     }
 
     fn released(&mut self, row: RowId, holder: SubjectHandle) -> Option<&'static str> {
