@@ -119,3 +119,30 @@ async fn a_shared_value_is_kept_as_long_for_its_last_holder_as_for_its_first() {
     assert!(matches!(read_one(&vault, &token, "plain").await, Err(Error::NotFound)));
     vault.close().await;
 }
+
+#[tokio::test]
+async fn two_expiries_are_refused_before_anything_is_reserved() {
+    use strongroom_storage::rows::CounterRow;
+    let (bench, vault) = Bench::new().await;
+    hold(&vault, std::iter::once("a".to_owned())).await;
+    let soon = Some(bench.now.load(Ordering::Relaxed) + 60_000_000);
+    let other = NewValue { expires: soon, ..new_value("company.uscc", USCC, "a") };
+    // More than a block, so that it would show.
+    let many = (0..9_000).map(|number| new_value("borrower.email", &format!("{number}@mail.example"), ""));
+    let request = tokenize(many.chain([other]).collect(), "");
+    let reserved = async || {
+        let key = place::counter(TenantNo(1), place::Counter::RowIds);
+        let row = bench.disk.get(Family::Meta, key).await.unwrap().unwrap();
+        CounterRow::decode(&row).unwrap().next
+    };
+    let before = reserved().await;
+    for _ in 0..8 {
+        let told = vault.tokenize(&caller(Role::App), &request).await.unwrap_err();
+        let Error::Invalid(violations) = told else { panic!("{told}") };
+        assert_eq!((violations[0].path.as_str(), violations[0].rule), ("items[9000].expire_time", "differs"));
+    }
+    assert_eq!(reserved().await, before);
+    let twice =
+        [None, soon].map(|expires| NewValue { expires, ..new_value("company.uscc", "91110000600037341L", "a") });
+    assert!(matches!(vault.tokenize(&caller(Role::App), &tokenize(twice.into(), "")).await, Err(Error::Invalid(_))));
+}
