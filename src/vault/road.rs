@@ -186,7 +186,10 @@ impl<S: Store> Vault<S> {
                 }
             }
         }
-        Err(Error::Conflict)
+        // Decided each time, and each time too late: that too is recorded.
+        let _turn = self.turn.read().await;
+        let road = self.road(tenant, caller, request, id).await?;
+        Err(road.record_refusal(Error::Conflict.into()).await)
     }
 
     /// The road as it lies now.

@@ -32,6 +32,8 @@ struct Bench {
     folder: TempDir,
     faults: Faults,
     now: Arc<AtomicU64>,
+    /// How far the clock goes each time that somebody looks at it.
+    step: Arc<AtomicU64>,
     full: Arc<AtomicBool>,
 }
 
@@ -42,6 +44,7 @@ impl Bench {
             folder: tempfile::tempdir().unwrap(),
             faults: Faults::default(),
             now: Arc::new(AtomicU64::new(1_700_000_000_000_000)),
+            step: Arc::new(AtomicU64::new(1)),
             full: Arc::default(),
         };
         let dir = bench.folder.path();
@@ -80,8 +83,8 @@ impl Bench {
     }
 
     fn clock(&self) -> Clock {
-        let now = Arc::clone(&self.now);
-        Arc::new(move || now.fetch_add(1, Ordering::Relaxed))
+        let (now, step) = (Arc::clone(&self.now), Arc::clone(&self.step));
+        Arc::new(move || now.fetch_add(step.load(Ordering::Relaxed), Ordering::Relaxed))
     }
 
     fn space(&self) -> Space {

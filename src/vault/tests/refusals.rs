@@ -34,3 +34,20 @@ async fn invented_tokens_beside_a_good_one_cost_their_budget_too() {
     let last = leaves(&vault).await.into_iter().rfind(|leaf| leaf["action"] == "detokenize").unwrap();
     assert_eq!((count(&last, "ok"), count(&last, "NOT_FOUND")), (1, 1));
 }
+
+#[tokio::test]
+async fn a_request_that_is_turned_back_for_good_is_in_the_ledger() {
+    let (bench, vault) = Bench::new().await;
+    let token = store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    // Policy was told the hour, and each time another one has come before the commit.
+    bench.step.store(2 * 3_600_000_000, Ordering::Relaxed);
+    assert!(matches!(read_one(&vault, &token, "plain").await, Err(Error::Conflict)));
+    bench.step.store(1, Ordering::Relaxed);
+    let all = leaves(&vault).await;
+    let turned_back: Vec<_> = all.iter().filter(|leaf| leaf["reason"] == "CONFLICT").collect();
+    assert_eq!(turned_back.len(), 1);
+    assert_eq!(
+        (turned_back[0]["action"].as_str(), turned_back[0]["decision"].as_str()),
+        (Some("detokenize"), Some("fail"))
+    );
+}
