@@ -15,8 +15,6 @@ use crate::reading::{Refusal, malformed};
 use crate::replace::{repeated, repeats};
 use crate::resolve::{Found, Resolved};
 use crate::road::{Attempt, Item, Prepared, Refused, Road};
-use crate::tenant::Tenant;
-use crate::vault::Vault;
 
 /// A value to be removed.
 pub struct DeleteItem {
@@ -34,21 +32,16 @@ pub struct Delete {
     pub idempotency_key: String,
 }
 
-/// What a Delete answers, and the cached keys that must be forgotten then.
-pub(crate) struct Deleted {
-    pub results: Vec<Result<(), Error>>,
-    pub forget: Vec<DekPlace>,
-}
+type Answer = Vec<Result<(), Error>>;
 
 impl<S: Store> Attempt<S> for Delete {
-    type Answer = Deleted;
+    type Answer = Answer;
     const ACTION: Action = Action::Delete;
     const ON_FULL_DISK: bool = true;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Deleted>, Refused> {
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Answer>, Refused> {
         self.within_limits(road)?;
-        let answer = Deleted { results: Vec::with_capacity(self.items.len()), forget: vec![] };
-        let mut prepared = Prepared::new(answer);
+        let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
         prepared.guards.extend(road.rules_unchanged());
         let key = self.idempotency(road);
         if let Earlier::Rows(rows) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
@@ -58,7 +51,7 @@ impl<S: Store> Attempt<S> for Delete {
             }
             for row in rows {
                 let gone = row != RowId(0);
-                prepared.answer.results.push(if gone { Ok(()) } else { Err(Error::NotFound) });
+                prepared.answer.push(if gone { Ok(()) } else { Err(Error::NotFound) });
                 let row = gone.then_some(row);
                 prepared.items.push(Item {
                     row,
@@ -85,7 +78,7 @@ impl<S: Store> Attempt<S> for Delete {
                 Err(refusal) => (RowId(0), Err(refusal.error), refusal.item),
             };
             rows.push(row);
-            prepared.answer.results.push(result);
+            prepared.answer.push(result);
             prepared.items.push(leaf);
         }
         // A request of which nothing was done does not consume its key.
@@ -95,12 +88,6 @@ impl<S: Store> Attempt<S> for Delete {
             road.remember(key, rows, &mut prepared);
         }
         Ok(prepared)
-    }
-
-    fn install(&self, vault: &Vault<S>, _tenant: &Tenant, answer: &Deleted) {
-        for place in &answer.forget {
-            vault.deks.remove(place);
-        }
     }
 }
 
@@ -153,7 +140,7 @@ async fn remove<S: Store>(
     item: &DeleteItem,
     found: &Found,
     named: &Named<'_>,
-    prepared: &mut Prepared<Deleted>,
+    prepared: &mut Prepared<Answer>,
 ) -> Result<Result<(RowId, Item), Refusal>, Error> {
     let Some(holder) = road.holder(found, &item.subject, named, &mut prepared.guards) else {
         return Ok(Err(Refusal { error: Error::NotFound, item: found.item("NOT_A_HOLDER") }));
@@ -174,7 +161,7 @@ async fn remove<S: Store>(
         road.remove_value(found, prepared);
         road.mark_dek(found, prepared);
         if found.subject.is_none() {
-            prepared.answer.forget.push(DekPlace {
+            prepared.forget.push(DekPlace {
                 tenant: road.tenant.id,
                 keyring: found.row.keyring,
                 owner: DekOwner::Value(found.id),

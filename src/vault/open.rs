@@ -320,7 +320,7 @@ impl<S: Store> Vault<S> {
             store,
             committer,
             keystore,
-            deks: DekCache::new(hot_deks),
+            deks: Arc::new(DekCache::new(hot_deks)),
             turn: RwLock::new(()),
             limits: limits.lowered(),
             refusals: Refusals::default(),

@@ -16,9 +16,7 @@ use crate::reading::malformed;
 use crate::resolve::{Found, Resolved};
 use crate::road::{Attempt, Item, Prepared, Refused, Road};
 use crate::subjects::NamedDek;
-use crate::tenant::Tenant;
 use crate::values::Place;
-use crate::vault::Vault;
 
 /// A value that takes another's place.
 pub struct NewVersion {
@@ -39,13 +37,12 @@ pub struct Replace {
 }
 
 impl<S: Store> Attempt<S> for Replace {
-    type Answer = Replaced;
+    type Answer = Vec<u32>;
     const ACTION: Action = Action::Replace;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Replaced>, Refused> {
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Vec<u32>>, Refused> {
         self.within_limits(road)?;
-        let answer = Replaced { versions: Vec::with_capacity(self.items.len()), forget: vec![] };
-        let mut prepared = Prepared::new(answer);
+        let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
         prepared.guards.extend(road.rules_unchanged());
         let key = self.idempotency(road);
         if let Earlier::Rows(rows) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
@@ -58,7 +55,7 @@ impl<S: Store> Attempt<S> for Replace {
                     });
                 }
                 found.guards(road.tenant.number, &mut prepared.guards);
-                prepared.answer.versions.push(found.row.version.0);
+                prepared.answer.push(found.row.version.0);
                 prepared.items.push(found.item("repeated"));
             }
             return Ok(prepared);
@@ -75,7 +72,7 @@ impl<S: Store> Attempt<S> for Replace {
         let mut dice = Dice::default();
         for (item, found) in self.items.iter().zip(&found) {
             let leaf = write(road, item, found, &mut dice, &mut prepared)?;
-            prepared.answer.versions.push(leaf.version.map_or(0, |version| version.0));
+            prepared.answer.push(leaf.version.map_or(0, |version| version.0));
             prepared.items.push(leaf);
         }
         if let Some(key) = key {
@@ -83,18 +80,6 @@ impl<S: Store> Attempt<S> for Replace {
         }
         Ok(prepared)
     }
-
-    fn install(&self, vault: &Vault<S>, _tenant: &Tenant, answer: &Replaced) {
-        for place in &answer.forget {
-            vault.deks.remove(place);
-        }
-    }
-}
-
-/// What a Replace answers, and the cached keys that must be forgotten then.
-pub(crate) struct Replaced {
-    pub versions: Vec<u32>,
-    forget: Vec<DekPlace>,
 }
 
 impl Replace {
@@ -186,7 +171,7 @@ fn write<S: Store>(
     item: &NewVersion,
     found: &Found,
     dice: &mut Dice,
-    prepared: &mut Prepared<Replaced>,
+    prepared: &mut Prepared<Vec<u32>>,
 ) -> Result<Item, Error> {
     let tenant = road.tenant.number;
     let version = found.row.version.0.checked_add(1).ok_or(Error::Internal("a row with too many versions"))?;
@@ -203,7 +188,7 @@ fn write<S: Store>(
             let next = DekVersion(found.row.dek_version.0.saturating_add(1));
             let (named, wrapped) = road.new_dek(DekOwner::Value(found.id), found.row.keyring, next)?;
             road.write_own_dek(found.id, wrapped, prepared);
-            prepared.answer.forget.push(DekPlace {
+            prepared.forget.push(DekPlace {
                 tenant: road.tenant.id,
                 keyring: found.row.keyring,
                 owner: DekOwner::Value(found.id),

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use strongroom_access::{Action, Consent, Context, Decision, Principal, Query, Resource};
-use strongroom_commit::{Change, CommitError, Fact, Guard, Position};
+use strongroom_commit::{Change, CommitError, Committed, Fact, Guard, Position};
 use strongroom_ids::{RowId, RowVersion, SubjectHandle};
-use strongroom_keys as keys;
+use strongroom_keys::{self as keys, DekPlace};
 use strongroom_ledger::Timestamp;
 use strongroom_ledger::leaf::{self, LeafHeader, LeafItem};
 use strongroom_schema::{Field, Schema};
@@ -76,13 +76,16 @@ pub(crate) struct Prepared<A> {
     pub mutations: Vec<Mutation>,
     pub items: Vec<Item>,
     pub detail: Vec<(&'static str, String)>,
+    /// DEKs that are no more once this is committed.
+    pub forget: Vec<DekPlace>,
     pub answer: A,
 }
 
 impl<A> Prepared<A> {
     /// Nothing but an answer.
     pub fn new(answer: A) -> Self {
-        Self { guards: vec![], changes: vec![], mutations: vec![], items: vec![], detail: vec![], answer }
+        let (guards, changes, mutations) = (vec![], vec![], vec![]);
+        Self { guards, changes, mutations, items: vec![], detail: vec![], forget: vec![], answer }
     }
 }
 
@@ -319,8 +322,24 @@ impl<S: Store> Road<'_, S> {
             mutations: prepared.mutations,
             leaves,
         };
-        self.vault.committer.commit(change).await?;
+        match prepared.forget.is_empty() {
+            true => self.vault.committer.commit(change).await?,
+            false => self.commit_and_forget(change, prepared.forget).await?,
+        };
         Ok(prepared.answer)
+    }
+
+    /// Commits what destroys DEKs, and takes them out of memory, to the end even if the caller hangs up meanwhile:
+    /// nothing stops a change that was sent to the committer.
+    async fn commit_and_forget(&self, change: Change, forget: Vec<DekPlace>) -> Result<Committed, CommitError> {
+        let (committer, deks) = (self.vault.committer.clone(), Arc::clone(&self.vault.deks));
+        let committed = tokio::spawn(async move {
+            let committed = committer.commit(change).await;
+            // Whatever came of it: one that lives on is unwrapped again.
+            forget.iter().for_each(|place| deks.remove(place));
+            committed
+        });
+        committed.await.unwrap_or(Err(CommitError::Unknown))
     }
 
     /// Writes the refusal to the ledger, within the caller's budget, and returns what the caller is told.

@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod bounds;
+mod hang_up;
 mod holders;
 mod refusals;
 

@@ -36,7 +36,8 @@ pub struct Vault<S: Store> {
     pub(crate) store: Arc<S>,
     pub(crate) committer: Committer,
     pub(crate) keystore: Arc<Keystore>,
-    pub(crate) deks: DekCache,
+    /// Shared with commits that destroy DEKs, which outlive their callers.
+    pub(crate) deks: Arc<DekCache>,
     /// Requests share it; a change of rules, and a request that was turned back too often, have it alone.
     pub(crate) turn: RwLock<()>,
     pub(crate) limits: Limits,
@@ -79,12 +80,12 @@ impl<S: Store> Vault<S> {
 
     /// Puts new values under old tokens and returns the version of each.
     pub async fn replace(&self, caller: &Caller, request: &Replace) -> Result<Vec<u32>, Error> {
-        Ok(self.travel(caller, request).await?.versions)
+        self.travel(caller, request).await
     }
 
     /// Removes values, item by item.
     pub async fn delete(&self, caller: &Caller, request: &Delete) -> Result<Vec<Result<(), Error>>, Error> {
-        Ok(self.travel(caller, request).await?.results)
+        self.travel(caller, request).await
     }
 
     /// Puts a schema in force.
