@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::holders::Named;
 use crate::idempotency::{Earlier, Key};
 use crate::limits;
-use crate::reading::{Refusal, malformed};
+use crate::reading::{Denials, Refusal, malformed};
 use crate::replace::{repeated, repeats};
 use crate::resolve::{Found, Resolved};
 use crate::road::{Attempt, Item, Prepared, Refused, Road};
@@ -67,11 +67,12 @@ impl<S: Store> Attempt<S> for Delete {
         let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
         let named = road.named(holders, true, &mut prepared.guards).await?;
         limits::none(repeats(&resolved))?;
+        let mut denials = Denials::default();
         let mut rows = Vec::with_capacity(self.items.len());
         for (item, resolved) in self.items.iter().zip(&resolved) {
-            let result = match decide(road, item, resolved)? {
-                Ok(found) => remove(road, item, found, &named, &mut prepared).await?,
-                Err(refusal) => Err(refusal),
+            let result = match decide(road, item, resolved, &mut denials) {
+                Ok(found) => remove(road, item, found, &named, &mut denials, &mut prepared).await?,
+                Err(refusal) => Err(*refusal),
             };
             let (row, result, leaf) = match result {
                 Ok((row, leaf)) => (row, Ok(()), leaf),
@@ -119,19 +120,16 @@ fn decide<'r, S: Store>(
     road: &Road<'_, S>,
     item: &DeleteItem,
     resolved: &'r Resolved,
-) -> Result<Result<&'r Found, Refusal>, Error> {
+    denials: &mut Denials,
+) -> Result<&'r Found, Box<Refusal>> {
     // What has expired may still be deleted: that is less than what was stored, and nothing is read.
     let (Resolved::Value(found) | Resolved::Expired(found)) = resolved else {
-        return Ok(Err(road.not_found(&item.token, resolved)?));
+        return Err(Box::new(denials.not_found(road, &item.token, resolved)));
     };
-    if road.decide(&found.field, None).allowed {
-        return Ok(Ok(found));
+    match road.decide(&found.field, None).allowed {
+        true => Ok(found),
+        false => Err(Box::new(denials.refuse(road, &item.token, found, None))),
     }
-    let error = match road.may_know(&found.field) {
-        true => Error::Denied { action: Action::Delete.as_str() },
-        false => Error::NotFound,
-    };
-    Ok(Err(Refusal { error, item: found.item("DENIED") }))
 }
 
 /// Transform: a value goes with its last holder.
@@ -140,10 +138,11 @@ async fn remove<S: Store>(
     item: &DeleteItem,
     found: &Found,
     named: &Named<'_>,
+    denials: &mut Denials,
     prepared: &mut Prepared<Answer>,
 ) -> Result<Result<(RowId, Item), Refusal>, Error> {
     let Some(holder) = road.holder(found, &item.subject, named, &mut prepared.guards) else {
-        return Ok(Err(Refusal { error: Error::NotFound, item: found.item("NOT_A_HOLDER") }));
+        return Ok(Err(denials.not_a_holder(road, &item.token, found)));
     };
     prepared
         .guards

@@ -14,7 +14,7 @@ use strongroom_storage::{Family, Range, Store};
 
 use crate::error::{Error, Violation};
 use crate::limits;
-use crate::reading::{Refusal, lists};
+use crate::reading::{Denials, Refusal, lists};
 use crate::resolve::Resolved;
 use crate::road::{Attempt, Item, Prepared, Refused, Road};
 use crate::values::{lookup_fact, lookup_prefix};
@@ -63,7 +63,8 @@ impl<S: Store> Attempt<S> for Lookup {
         limits.message(self.items.iter().map(|item| item.value.len()).sum())?;
         road.purpose_declared(&self.purpose)?;
         self.repeated(self.items.iter().map(|item| Some((item.field.as_str(), &item.value))))?;
-        let entries: Vec<_> = (0..self.items.len()).map(|index| self.entry(road, index)).collect();
+        let mut denials = Denials::default();
+        let entries: Vec<_> = (0..self.items.len()).map(|index| self.entry(road, index, &mut denials)).collect();
         // The same where two spellings are one value.
         self.repeated(entries.iter().map(|entry| entry.as_ref().ok().map(|one| (one.field.number, one.entry.mac))))?;
 
@@ -126,7 +127,7 @@ impl Lookup {
     }
 
     /// Resolve, decide and validate one item: the index entry that the value would have.
-    fn entry<S: Store>(&self, road: &Road<'_, S>, index: usize) -> Result<Wanted, Box<Refusal>> {
+    fn entry<S: Store>(&self, road: &Road<'_, S>, index: usize, denials: &mut Denials) -> Result<Wanted, Box<Refusal>> {
         let item = &self.items[index];
         let Some(field) = road.schema.field(&item.field) else {
             let error = Error::Invalid(vec![crate::tokenize::unknown_field(index)]);
@@ -139,12 +140,7 @@ impl Lookup {
             Box::new(Refusal { error, item })
         };
         if !lists(field, &self.purpose) || !road.decide(field, None).allowed {
-            let allowed = road.allowed_purposes(Action::Lookup, field);
-            let elsewhere = !allowed.is_empty() && !allowed.contains(&self.purpose);
-            return Err(refuse(match elsewhere {
-                true => Error::PurposeNotAllowed { allowed },
-                false => Error::Denied { action: Action::Lookup.as_str() },
-            }));
+            return Err(refuse(denials.why(road, field, None)));
         }
         if !field.lookup {
             let description = "the schema declares this field without `lookup`";

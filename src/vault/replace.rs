@@ -12,7 +12,7 @@ use crate::error::{Error, Violation};
 use crate::idempotency::{Earlier, Key};
 use crate::limits;
 use crate::random::Dice;
-use crate::reading::malformed;
+use crate::reading::{Denials, malformed};
 use crate::resolve::{Found, Resolved};
 use crate::road::{Attempt, Item, Prepared, Refused, Road};
 use crate::subjects::NamedDek;
@@ -115,23 +115,22 @@ impl Replace {
         let mut values = Vec::with_capacity(resolved.len());
         let mut missing = Vec::new();
         let mut denied = false;
+        let mut denials = Denials::default();
         let mut items = Vec::new();
         for (index, (item, resolved)) in self.items.iter().zip(resolved).enumerate() {
-            let leaf = match resolved {
+            let refusal = match resolved {
                 Resolved::Value(found) if road.decide(&found.field, None).allowed => {
                     values.push(&**found);
                     continue;
                 }
-                Resolved::Value(found) if road.may_know(&found.field) => {
-                    denied = true;
-                    items.push(found.item("DENIED"));
-                    continue;
-                }
-                Resolved::Value(found) => found.item("DENIED"),
-                other => road.not_found(&item.token, other)?.item,
+                Resolved::Value(found) => denials.refuse(road, &item.token, found, None),
+                other => denials.not_found(road, &item.token, other),
             };
-            missing.push(not_found_at(index));
-            items.push(leaf);
+            match refusal.error {
+                Error::Denied { .. } => denied = true,
+                _ => missing.push(not_found_at(index)),
+            }
+            items.push(refusal.item);
         }
         if denied {
             return Err(Refused { error: Error::Denied { action: Action::Replace.as_str() }, items });

@@ -196,7 +196,7 @@ impl<S: Store> Vault<S> {
     }
 
     /// The road as it lies now.
-    async fn road<'a, A: Attempt<S>>(
+    pub(crate) async fn road<'a, A: Attempt<S>>(
         &'a self,
         tenant: &'a Tenant,
         caller: &'a Caller,

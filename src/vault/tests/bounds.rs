@@ -37,3 +37,28 @@ async fn a_lookup_answers_no_more_tokens_in_all_than_a_call_has_items() {
     let found = vault.lookup(&caller(Role::App), &seek(&all[..10])).await.unwrap();
     assert!(found.iter().all(|found| found.as_ref().unwrap().tokens.len() == 1_000));
 }
+
+#[tokio::test]
+async fn what_is_denied_is_decided_once_and_costs_what_an_unknown_token_does() {
+    use crate::reading::Denials;
+    use crate::resolve::Resolved;
+    let (_bench, vault) = Bench::new().await;
+    let token = store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    let other = store_one(&vault, "borrower.id_card", ID_CARD, "c-2").await;
+    let nobody = caller(Role::Rotator);
+    let request = read(&token, "plain");
+    let road = vault.road(&vault.tenants[&TenantNo(1)], &nobody, &request, [0; 16]).await.unwrap();
+    let resolved = road.resolve(&[&token, &other]).await.unwrap();
+    let mut denials = Denials::default();
+    for (resolved, token) in resolved.iter().zip([&token, &other]) {
+        let Resolved::Value(found) = resolved else { panic!("it is there") };
+        for view in ["plain", "plain", "no such view", "nor this"] {
+            assert!(matches!(denials.refuse(&road, token, found, Some(view)).error, Error::NotFound));
+        }
+    }
+    assert_eq!(denials.decided(), 2, "one view, and all that the field has not");
+    let mut denials = Denials::default();
+    let refusal = denials.not_found(&road, "srt1_0000000000000000000000", &Resolved::Nothing);
+    assert!(matches!(refusal.error, Error::NotFound));
+    assert_eq!(denials.decided(), 1, "as if a value had been denied");
+}
