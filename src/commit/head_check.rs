@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use strongroom_ids::{TenantNo, VaultId};
 use strongroom_ledger::head::{self, LaneState};
-use strongroom_ledger::{Frontier, LedgerError};
+use strongroom_ledger::leaf;
+use strongroom_ledger::{Frontier, LedgerError, NewRule, Rules};
 use strongroom_storage::rows::LaneHead;
 use strongroom_storage::{Family, Range, Store, StoreError, keys};
 use thiserror::Error;
@@ -69,6 +70,15 @@ pub enum HeadError {
         /// How many leaves the store has.
         size: u64,
     },
+    /// The log's head names other rules than its leaves record.
+    #[error(
+        "the head of the log of tenant {tenant} names other rules than its leaves put in force: the data folder was \
+         changed; bring back its newest copy"
+    )]
+    Rules {
+        /// Whose log.
+        tenant: TenantNo,
+    },
     /// A log without a leaf. The first one is written together with the log's tenant.
     #[error(
         "the log of tenant {tenant} is empty, and every log begins with the leaf that says whose it is: the data folder \
@@ -113,11 +123,11 @@ impl HeadFile {
             head::open(&bytes, vault, public).map_err(|source| HeadError::Foreign { path: path.to_owned(), source })?;
         let mut known: HashMap<TenantNo, LaneState> = head.lanes.into_iter().map(|lane| (lane.tenant, lane)).collect();
         for (tenant, stored) in lanes {
-            let stored = Lane::open(stored)?.frontier;
+            let stored = Lane::open(stored)?;
             match known.remove(tenant) {
                 Some(lane) => check_lane(*tenant, &lane, &stored, store).await?,
                 // Made after the file was written: all of it is to be checked.
-                None => follow(*tenant, Frontier::new(), &stored, store).await?,
+                None => follow(*tenant, (Frontier::new(), Rules::default()), &stored, store).await?,
             }
         }
         if let Some(lane) = known.values().find(|lane| lane.size > 0) {
@@ -130,29 +140,25 @@ impl HeadFile {
     }
 }
 
-async fn check_lane<S: Store>(
-    tenant: TenantNo,
-    lane: &LaneState,
-    stored: &Frontier,
-    store: &S,
-) -> Result<(), HeadError> {
-    let size = stored.size();
+async fn check_lane<S: Store>(tenant: TenantNo, lane: &LaneState, stored: &Lane, store: &S) -> Result<(), HeadError> {
+    let size = stored.frontier.size();
     if size < lane.size {
         return Err(HeadError::Behind { tenant, missing: lane.size - size, size });
     }
     // The file is signed, and its reader has compared sizes and roots.
     let frontier = Frontier::from_bytes(&lane.frontier).map_err(|_| HeadError::Different { tenant, size })?;
-    follow(tenant, frontier, stored, store).await
+    follow(tenant, (frontier, lane.rules), stored, store).await
 }
 
-/// Appends the leaves that the store has after `frontier`; the end must be the stored frontier.
+/// Appends the leaves that the store has after a frontier, and the rules that they put in force; the end must be what
+/// is stored.
 async fn follow<S: Store>(
     tenant: TenantNo,
-    mut frontier: Frontier,
-    stored: &Frontier,
+    (mut frontier, mut rules): (Frontier, Rules),
+    stored: &Lane,
     store: &S,
 ) -> Result<(), HeadError> {
-    let end = stored.size();
+    let end = stored.frontier.size();
     while frontier.size() < end {
         let (from, to) = keys::leaves_range(tenant, frontier.size(), end);
         let page = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
@@ -162,12 +168,20 @@ async fn follow<S: Store>(
                 return Err(HeadError::LeafMissing { tenant, index });
             }
             frontier.push(line);
+            // One that is not in its form is not what was appended, and the tree shows it.
+            if let Some(new) = leaf::parse(line).ok().as_ref().and_then(NewRule::of) {
+                rules.put(new);
+            }
         }
         if page.is_empty() {
             return Err(HeadError::LeafMissing { tenant, index: frontier.size() });
         }
     }
-    if frontier == *stored { Ok(()) } else { Err(HeadError::Different { tenant, size: end }) }
+    match (frontier == stored.frontier, rules == stored.rules) {
+        (false, _) => Err(HeadError::Different { tenant, size: end }),
+        (true, false) => Err(HeadError::Rules { tenant }),
+        (true, true) => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -314,6 +328,20 @@ mod tests {
         let emptied = [(TENANT, testing::empty_head())];
         let error = HeadFile::check(&vault.path(), VAULT, &testing::public_key(), &emptied, &vault.store).await;
         assert!(matches!(error, Err(HeadError::Empty { tenant: TENANT })), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn rules_in_a_logs_head_that_its_leaves_do_not_record_are_noticed() {
+        let vault = Vault::new();
+        vault.serve(TENANT, &["one"]).await;
+        vault.serve_unseen(&["two"]).await;
+        let key = Lane::key(TENANT);
+        let head = LaneHead::decode(&vault.store.get(Family::Meta, key.clone()).await.unwrap().unwrap()).unwrap();
+        let mut rules = Rules::default();
+        rules.put(NewRule::Policy(strongroom_ledger::Rule { version: 1, hash: [1; 32] }));
+        let changed = LaneHead { rules: rules.to_bytes(), ..head };
+        vault.store.write(vec![Mutation::Put(Family::Meta, key, changed.encode())]).await.unwrap();
+        assert!(matches!(vault.check().await, Err(HeadError::Rules { tenant: TENANT })));
     }
 
     #[tokio::test]

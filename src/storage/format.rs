@@ -102,7 +102,14 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("row counter", CounterRow { next: 70_000 }.encode()),
         (
             "row lane",
-            LaneHead { incarnation: 1, size: 1000, time: created, frontier: counting::<8>(0x70).into() }.encode(),
+            LaneHead {
+                incarnation: 1,
+                size: 1000,
+                time: created,
+                frontier: counting::<8>(0x70).into(),
+                rules: counting::<4>(0x78).into(),
+            }
+            .encode(),
         ),
     ]
 }

@@ -21,6 +21,7 @@ mod bounds;
 mod hang_up;
 mod holders;
 mod refusals;
+mod rollback;
 
 type Tested = Vault<FaultyStore<MemoryStore>>;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use strongroom_ids::TenantNo;
 use strongroom_ledger::leaf::{self, ParsedLeaf, Part};
-use strongroom_ledger::{Frontier, Timestamp, head};
+use strongroom_ledger::{Frontier, Rules, Timestamp, head};
 use strongroom_storage::rows::LaneHead;
 use strongroom_storage::{Family, Store, StoreError, keys as place};
 
@@ -186,7 +186,7 @@ impl<S: Store> Check<'_, S> {
             let what = "the log is empty, and every log begins with the leaf that says whose it is";
             return self.found(Kind::Leaf, Fault::Missing, Place::Leaf(0), what);
         }
-        let Some(LaneHead { size, time, frontier, .. }) = self.lane.clone() else { return };
+        let Some(LaneHead { size, time, frontier, rules, .. }) = self.lane.clone() else { return };
         if size > walk.next {
             let what = format!("the log's head counts {size} leaves; all from this one on are missing");
             return self.found(Kind::Leaf, Fault::Missing, Place::Leaf(walk.next), what);
@@ -198,6 +198,10 @@ impl<S: Store> Check<'_, S> {
         let same = Frontier::from_bytes(&frontier).is_ok_and(|stored| stored == walk.frontier);
         if !walk.broken && (!same || time != walk.time.0) {
             let what = "the log's head is not the head of its leaves";
+            return self.found(Kind::Log, Fault::Changed, Place::Only, what);
+        }
+        if !walk.broken && Rules::from_bytes(&rules) != Ok(walk.history.rules) {
+            let what = "the log's head names other rules than its leaves put in force";
             self.found(Kind::Log, Fault::Changed, Place::Only, what);
         }
     }

@@ -5,7 +5,7 @@ mod rig;
 use rig::{Rig, Row, copy, entries, put, remove};
 use strongroom_ids::{KeyVersion, KeyringNo, RowId, SubjectHandle, TenantNo};
 use strongroom_ledger::leaf::{LeafHeader, LeafItem, prepare};
-use strongroom_ledger::{Frontier, Timestamp, leaf};
+use strongroom_ledger::{Frontier, NewRule, Rules, Timestamp, leaf};
 use strongroom_storage::keys::{self as place, Counter};
 use strongroom_storage::memory::MemoryStore;
 use strongroom_storage::rows::{CounterRow, IndexEntry, LaneHead, RowDek, SubjectRecord, TenantRow, ValueRow};
@@ -457,7 +457,12 @@ async fn a_logs_head_that_was_changed_or_removed_is_named() {
     let head = LaneHead::decode(&rig.store.get(Family::Meta, key.clone()).await.unwrap().unwrap()).unwrap();
     let mut frontier = head.frontier.clone();
     *frontier.last_mut().unwrap() ^= 1;
-    for changed in [LaneHead { frontier, ..head.clone() }, LaneHead { time: head.time + 1, ..head.clone() }] {
+    let rules = Rules::default().to_bytes();
+    for changed in [
+        LaneHead { frontier, ..head.clone() },
+        LaneHead { time: head.time + 1, ..head.clone() },
+        LaneHead { rules, ..head.clone() },
+    ] {
         let store = copy(&rig.store).await;
         put(&store, Family::Meta, key.clone(), changed.encode()).await;
         assert_eq!(rig.finds(&store).await, [(Kind::Log, Fault::Changed, Place::Only)]);
@@ -510,7 +515,7 @@ async fn a_store_that_says_it_has_never_had_a_leaf_is_not_new_but_emptied() {
                 remove(&store, family, key.to_vec()).await;
             }
         }
-        let empty = LaneHead { incarnation: 1, size: 0, time: 0, frontier: vec![] };
+        let empty = LaneHead { incarnation: 1, size: 0, time: 0, frontier: vec![], rules: vec![] };
         put(&store, Family::Meta, place::lane(tenant, 0), empty.encode()).await;
     }
     let said = rig.finds(&store).await;
@@ -574,10 +579,13 @@ fn forged(index: u64, items: &[LeafItem<'_>]) -> Vec<u8> {
 
 /// Makes the log's head fit these leaves, as whoever writes to the store can.
 async fn set_head<'l>(store: &MemoryStore, lines: impl Iterator<Item = &'l [u8]>, time: u64) {
-    let mut frontier = Frontier::new();
-    lines.for_each(|line| frontier.push(line));
+    let (mut frontier, mut rules) = (Frontier::new(), Rules::default());
+    for line in lines {
+        frontier.push(line);
+        leaf::parse(line).ok().as_ref().and_then(NewRule::of).map(|new| rules.put(new));
+    }
     let (size, frontier) = (frontier.size(), frontier.to_bytes());
-    let head = LaneHead { incarnation: 1, size, time, frontier };
+    let head = LaneHead { incarnation: 1, size, time, frontier, rules: rules.to_bytes() };
     put(store, Family::Meta, place::lane(TENANT, 0), head.encode()).await;
 }
 
