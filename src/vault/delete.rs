@@ -44,7 +44,7 @@ impl<S: Store> Attempt<S> for Delete {
         let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
         prepared.guards.extend(road.rules_unchanged());
         let key = self.idempotency(road);
-        if let Earlier::Rows(rows) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
+        if let Earlier::Rows(rows, _) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
             // The rows are gone, and with them their fields: who may delete nothing any more is not answered.
             if !road.schema.fields().any(|field| road.decide(field, None).allowed) {
                 return Err(Error::Denied { action: Action::Delete.as_str() }.into());
@@ -86,7 +86,7 @@ impl<S: Store> Attempt<S> for Delete {
         if let Some(key) = key
             && rows.iter().any(|row| *row != RowId(0))
         {
-            road.remember(key, rows, &mut prepared);
+            road.remember(key, rows, vec![], &mut prepared);
         }
         Ok(prepared)
     }

@@ -45,8 +45,8 @@ impl<S: Store> Attempt<S> for Replace {
         let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
         prepared.guards.extend(road.rules_unchanged());
         let key = self.idempotency(road);
-        if let Earlier::Rows(rows) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
-            for resolved in road.resolve_rows(&rows).await? {
+        if let Earlier::Rows(rows, versions) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
+            for (resolved, version) in road.resolve_rows(&rows).await?.into_iter().zip(versions) {
                 let Resolved::Value(found) = resolved else { return Err(Error::NotFound.into()) };
                 if !road.decide(&found.field, None).allowed {
                     return Err(Refused {
@@ -55,7 +55,8 @@ impl<S: Store> Attempt<S> for Replace {
                     });
                 }
                 found.guards(road.tenant.number, &mut prepared.guards);
-                prepared.answer.push(found.row.version.0);
+                // The one that this request made, whatever came after it.
+                prepared.answer.push(version.0);
                 prepared.items.push(found.item("repeated"));
             }
             return Ok(prepared);
@@ -76,7 +77,9 @@ impl<S: Store> Attempt<S> for Replace {
             prepared.items.push(leaf);
         }
         if let Some(key) = key {
-            road.remember(key, found.iter().map(|found| found.id).collect(), &mut prepared);
+            let rows = found.iter().map(|found| found.id).collect();
+            let versions = prepared.answer.iter().map(|version| RowVersion(*version)).collect();
+            road.remember(key, rows, versions, &mut prepared);
         }
         Ok(prepared)
     }

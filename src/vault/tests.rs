@@ -557,6 +557,10 @@ async fn repeats_are_decided_anew() {
     let replace = Replace { items: items(), idempotency_key: "r".to_owned() };
     assert_eq!(vault.replace(&app, &replace).await.unwrap(), [2]);
     assert_eq!(vault.replace(&app, &replace).await.unwrap(), [2]);
+    // What came after it is not what it made.
+    let later = Replace { items: items(), idempotency_key: "later".to_owned() };
+    assert_eq!(vault.replace(&app, &later).await.unwrap(), [3]);
+    assert_eq!(vault.replace(&app, &replace).await.unwrap(), [2]);
     let items = vec![DeleteItem { token: token.clone(), subject: String::new() }];
     let delete = Delete { items, idempotency_key: "d".to_owned() };
     let without =

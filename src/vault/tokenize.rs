@@ -60,7 +60,7 @@ impl<S: Store> Attempt<S> for Tokenize {
         prepared.guards.extend(road.rules_unchanged());
         let key = self.idempotency(road);
         match road.earlier(key.as_ref(), &mut prepared.guards).await? {
-            Earlier::Rows(rows) => return self.again(road, &rows, prepared).await,
+            Earlier::Rows(rows, _) => return self.again(road, &rows, prepared).await,
             Earlier::Nothing => {}
         }
 
@@ -109,7 +109,7 @@ impl<S: Store> Attempt<S> for Tokenize {
         }
         subjects.write(road.tenant.number, &mut prepared);
         if let Some(key) = key {
-            road.remember(key, rows, &mut prepared);
+            road.remember(key, rows, vec![], &mut prepared);
         }
         Ok(prepared)
     }
