@@ -57,7 +57,8 @@ pub(crate) trait Attempt<S: Store>: Send + Sync {
         None
     }
 
-    /// Whether an attempt is worth stopping all others for: the caller may make it, and its size is right.
+    /// Whether an attempt is worth stopping all others for: the caller may make it, and all is right that can be told
+    /// and done while the others go on.
     fn may_have_it_alone(&self, _road: &Road<'_, S>) -> Result<(), Error> {
         Ok(())
     }

@@ -546,6 +546,30 @@ async fn who_may_not_change_the_rules_stops_nobody() {
     let _working = vault.turn.read().await;
     let request = ApplyPolicy { source: DEFAULT_POLICIES.to_owned(), tests: String::new(), dry_run: false };
     assert!(matches!(vault.apply_policy(&caller(Role::App), &request).await, Err(Error::Denied { .. })));
+    // Nor do rules that can't be: they are read, compiled and tested while others work.
+    let officer = caller(Role::Officer);
+    let nonsense = ApplyPolicy { source: "permit everything".to_owned(), ..request };
+    assert!(matches!(vault.apply_policy(&officer, &nonsense).await, Err(Error::SourceRefused(_))));
+    let stranding = LENDING.replacen("type = \"cn_id_card\"", "type = \"text\"", 1);
+    let nonsense = ApplySchema { source: stranding, dry_run: false };
+    assert!(matches!(vault.apply_schema(&officer, &nonsense).await, Err(Error::SourceRefused(_))));
+}
+
+#[tokio::test]
+async fn keys_of_a_new_schema_are_made_before_the_others_are_stopped() {
+    let (_bench, vault) = Bench::new().await;
+    let working = vault.turn.read().await;
+    let number = vault.keystore.number();
+    let source = LENDING.replacen("number = 1\n", "number = 101\n", 1).replacen("10y", "11y", 1);
+    let request = ApplySchema { source, dry_run: false };
+    let officer = caller(Role::Officer);
+    let mut applying = std::pin::pin!(vault.apply_schema(&officer, &request));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(applying.as_mut().poll(&mut context).is_pending(), "it waits for who is at work");
+    assert_eq!(vault.keystore.number(), number + 1);
+    drop(working);
+    assert_eq!(applying.await.unwrap().version, 2);
+    assert_eq!(vault.keystore.number(), number + 1);
 }
 
 #[tokio::test]

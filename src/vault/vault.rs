@@ -21,7 +21,9 @@ use crate::matching::Match;
 use crate::refusals::Refusals;
 use crate::replace::Replace;
 use crate::road::Caller;
-use crate::rules::{Applied, ApplyPolicy, ApplySchema, Explain, Explanation, GetPolicy, GetSchema, InForce};
+use crate::rules::{
+    Applied, ApplyPolicy, ApplySchema, Explain, Explanation, GetPolicy, GetSchema, InForce, PolicyInTurn, SchemaInTurn,
+};
 use crate::tenant::Tenant;
 use crate::tokenize::Tokenize;
 
@@ -90,7 +92,7 @@ impl<S: Store> Vault<S> {
 
     /// Puts a schema in force.
     pub async fn apply_schema(&self, caller: &Caller, request: &ApplySchema) -> Result<Applied, Error> {
-        Ok(self.travel(caller, request).await?.applied)
+        Ok(self.travel(caller, &SchemaInTurn::new(request)).await?.applied)
     }
 
     /// The schema in force.
@@ -100,7 +102,7 @@ impl<S: Store> Vault<S> {
 
     /// Puts policies in force.
     pub async fn apply_policy(&self, caller: &Caller, request: &ApplyPolicy) -> Result<Applied, Error> {
-        Ok(self.travel(caller, request).await?.applied)
+        Ok(self.travel(caller, &PolicyInTurn::new(request)).await?.applied)
     }
 
     /// The policies in force.
