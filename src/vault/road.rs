@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use strongroom_access::{Action, Consent, Context, Decision, Principal, Query, Resource};
 use strongroom_commit::{Change, CommitError, Committed, Fact, Guard, Position};
 use strongroom_ids::{RowId, RowVersion, SubjectHandle};
-use strongroom_keys::{self as keys, DekPlace};
+use strongroom_keys::{self as keys, DekCache, DekOwner, DekPlace};
 use strongroom_ledger::Timestamp;
 use strongroom_ledger::leaf::{self, LeafHeader, LeafItem};
 use strongroom_schema::{Field, Schema};
@@ -132,6 +132,36 @@ pub(crate) struct Road<'a, S: Store> {
     pub request: [u8; 16],
     /// Microseconds since 1970, read once for the attempt.
     pub now: u64,
+    /// DEKs of single values that this attempt put into the cache.
+    pub unwrapped: Unwrapped<'a>,
+}
+
+/// DEKs that go out of the cache again unless what was read with them is committed: a Delete may have destroyed them
+/// between the reading of a row and the unwrapping of its DEK, and have found nothing in the cache to forget.
+pub(crate) struct Unwrapped<'a> {
+    deks: &'a DekCache,
+    places: Mutex<Vec<DekPlace>>,
+}
+
+impl Unwrapped<'_> {
+    /// Notes what was put into the cache. A subject's DEK is not destroyed with a value.
+    pub fn note(&self, place: DekPlace) {
+        if matches!(place.owner, DekOwner::Value(_)) {
+            self.places.lock().unwrap_or_else(PoisonError::into_inner).push(place);
+        }
+    }
+
+    /// They were there when the attempt was committed, and whoever destroys them later finds them.
+    fn keep(&self) {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl Drop for Unwrapped<'_> {
+    fn drop(&mut self) {
+        let places = self.places.get_mut().unwrap_or_else(PoisonError::into_inner);
+        places.iter().for_each(|place| self.deks.remove(place));
+    }
 }
 
 /// Whether an attempt shares the road or has it alone.
@@ -165,6 +195,7 @@ impl<S: Store> Vault<S> {
             match request.attempt(&road).await {
                 Ok(prepared) => match road.commit(prepared).await {
                     Ok(answer) => {
+                        road.unwrapped.keep();
                         request.install(self, tenant, &answer);
                         return Ok(answer);
                     }
@@ -219,6 +250,7 @@ impl<S: Store> Vault<S> {
             rules,
             request: id,
             now: self.now(),
+            unwrapped: Unwrapped { deks: &self.deks, places: Mutex::default() },
         })
     }
 }

@@ -66,3 +66,24 @@ async fn read_email(vault: &Tested, token: &str) -> Result<(), Error> {
     let request = Detokenize { purpose: "loan_servicing".to_owned(), ..read(token, "plain") };
     vault.detokenize(&caller(Role::App), &request).await?.remove(0).map(drop)
 }
+
+#[tokio::test]
+async fn a_dek_that_was_destroyed_while_a_read_was_under_way_does_not_stay_in_memory() {
+    use crate::resolve::Resolved;
+    let (bench, vault) = Bench::new().await;
+    let app = caller(Role::App);
+    let token = store_one(&vault, "borrower.email", "someone@mail.example", "").await;
+    let place = dek_place(&bench, &vault).await;
+    let request = read(&token, "plain");
+    let road = vault.road(&vault.tenants[&TenantNo(1)], &app, &request, [0; 16]).await.unwrap();
+    // The row is opened for the token that it keeps sealed, so forget that.
+    let resolved = road.resolve(&[&token]).await.unwrap();
+    vault.deks.clear();
+    let items = vec![DeleteItem { token, subject: String::new() }];
+    vault.delete(&app, &Delete { items, idempotency_key: String::new() }).await.unwrap().remove(0).unwrap();
+    let Resolved::Value(found) = &resolved[0] else { panic!("it was there") };
+    road.open(found, strongroom_keys::Sealed::Value).unwrap();
+    assert!(vault.deks.get(&place).is_some());
+    drop(road);
+    assert!(vault.deks.get(&place).is_none());
+}
