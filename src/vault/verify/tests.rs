@@ -428,7 +428,7 @@ async fn leaves_that_are_missing_moved_or_added_are_named() {
 
     let end = leaves.len() as u64;
     let store = copy(&rig.store).await;
-    let line = forged(end, &[]);
+    let line = forged(end, "replace", &[], &[]);
     put(&store, Family::Leaves, place::leaf(TENANT, end), line).await;
     assert_eq!(rig.finds(&store).await, [(Kind::Leaf, Fault::Added, Place::Leaf(end))]);
 
@@ -538,7 +538,7 @@ async fn a_forged_leaf_that_records_an_older_version_contradicts_the_log() {
         hash: Some(&hash),
         ..LeafItem::default()
     };
-    let line = forged(end, &[item]);
+    let line = forged(end, "replace", &[], &[item]);
     let store = copy(&rig.store).await;
     put(&store, Family::Rows, row.key(), old.to_vec()).await;
     put(&store, Family::Leaves, place::leaf(TENANT, end), line.clone()).await;
@@ -546,6 +546,23 @@ async fn a_forged_leaf_that_records_an_older_version_contradicts_the_log() {
     set_head(&store, lines, FORGED_AT).await;
     let said = rig.finds(&store).await;
     assert_eq!(said[0], (Kind::Leaf, Fault::Changed, Place::Leaf(end)), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_forged_leaf_that_brings_an_older_policy_back_contradicts_the_log() {
+    let rig = Rig::loaded().await;
+    let key = place::policy(TENANT);
+    let old = rig.before.get(Family::Meta, key.clone()).await.unwrap().unwrap();
+    let hash = data_encoding::HEXLOWER.encode(&crate::values::row_hash(&old));
+    let leaves = entries(&rig.store, Family::Leaves, TENANT).await;
+    let end = leaves.len() as u64;
+    let line = forged(end, "apply_policy", &[("version", "1"), ("sha256", &hash)], &[]);
+    let store = copy(&rig.store).await;
+    put(&store, Family::Meta, key, old.to_vec()).await;
+    put(&store, Family::Leaves, place::leaf(TENANT, end), line.clone()).await;
+    set_head(&store, leaves.iter().map(|(_, line)| &line[..]).chain([&line[..]]), FORGED_AT).await;
+    let named = [(Kind::Leaf, Fault::Changed, Place::Leaf(end)), (Kind::Policy, Fault::RolledBack, Place::Only)];
+    assert_eq!(rig.finds(&store).await, named);
 }
 
 #[tokio::test]
@@ -559,12 +576,12 @@ async fn the_page_says_of_every_family_how_it_is_proven() {
 const FORGED_AT: u64 = 1_900_000_000_000_000;
 
 /// A leaf in good form that the vault never wrote.
-fn forged(index: u64, items: &[LeafItem<'_>]) -> Vec<u8> {
+fn forged(index: u64, action: &str, detail: &[(&str, &str)], items: &[LeafItem<'_>]) -> Vec<u8> {
     let header = LeafHeader {
         request: &[9; 16],
         principal: "app/app",
         actor: None,
-        action: "replace",
+        action,
         purpose: None,
         decision: "allow",
         reason: None,
@@ -572,7 +589,7 @@ fn forged(index: u64, items: &[LeafItem<'_>]) -> Vec<u8> {
         schema: 1,
         keys: &[],
         client: "",
-        detail: &[],
+        detail,
     };
     prepare(&header, items.iter().copied()).remove(0).finish(index, Timestamp(FORGED_AT))
 }
