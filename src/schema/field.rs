@@ -28,7 +28,7 @@ pub struct Field {
     pub class: Class,
     /// Under which keyring its values are sealed: that of its class and retention.
     pub keyring: KeyringNo,
-    /// How long a value may be read after it was stored.
+    /// How long a value may be read after it was stored, or got its last holder.
     pub retention: Retention,
     /// What its tokens look like.
     pub token: TokenFormat,
