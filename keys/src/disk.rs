@@ -59,6 +59,8 @@ impl LockedDir<'_> {
         written?;
         fs::rename(&new, &path).map_err(failed("putting the new file in place", &path))?;
         // Without this the rename itself may be lost in a crash.
+        #[cfg(test)]
+        faults::sync().map_err(failed("syncing the directory", self.path))?;
         self.dir.sync_all().map_err(failed("syncing the directory", self.path))
     }
 }
@@ -88,6 +90,30 @@ pub(crate) fn read(dir: &Path, file: &'static str, limit: u64) -> Result<Vec<u8>
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
     move |error| KeyError::Io { doing, what: format!("{}: {error}", path.display()) }
+}
+
+/// Syncs of directories that fail, for tests: no file system does so when asked.
+#[cfg(test)]
+pub(crate) mod faults {
+    use std::cell::Cell;
+    use std::io;
+
+    thread_local!(static LEFT: Cell<u32> = const { Cell::new(0) });
+
+    /// Makes the next syncs of this thread fail.
+    pub fn fail_syncs(count: u32) {
+        LEFT.set(count);
+    }
+
+    pub(super) fn sync() -> io::Result<()> {
+        match LEFT.get() {
+            0 => Ok(()),
+            left => {
+                LEFT.set(left - 1);
+                Err(io::Error::other("a fault was injected"))
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -33,20 +33,20 @@ struct State {
 }
 
 impl State {
-    fn new(policies: Policies, version: u32) -> Self {
-        Self { policies: Arc::new(policies), version, decisions: Cache::new(MAX_DECISIONS) }
+    fn new(policies: Arc<Policies>, version: u32) -> Self {
+        Self { policies, version, decisions: Cache::new(MAX_DECISIONS) }
     }
 }
 
 impl Access {
     /// Puts the first policies in force.
-    pub fn new(policies: Policies, version: u32) -> Self {
-        Self { state: ArcSwap::from_pointee(State::new(policies, version)) }
+    pub fn new(policies: impl Into<Arc<Policies>>, version: u32) -> Self {
+        Self { state: ArcSwap::from_pointee(State::new(policies.into(), version)) }
     }
 
     /// Replaces the policies, and forgets what the old ones decided.
-    pub fn install(&self, policies: Policies, version: u32) {
-        self.state.store(Arc::new(State::new(policies, version)));
+    pub fn install(&self, policies: impl Into<Arc<Policies>>, version: u32) {
+        self.state.store(Arc::new(State::new(policies.into(), version)));
     }
 
     /// The version in force.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use strongroom_ids::{TenantNo, VaultId};
 use strongroom_ledger::head::{self, LaneState};
-use strongroom_ledger::{Frontier, LedgerError};
+use strongroom_ledger::leaf;
+use strongroom_ledger::{Frontier, LedgerError, NewRule, Rules};
 use strongroom_storage::rows::LaneHead;
 use strongroom_storage::{Family, Range, Store, StoreError, keys};
 use thiserror::Error;
@@ -20,10 +21,10 @@ const PAGE: usize = 256;
 /// Why a vault does not start over this store.
 #[derive(Debug, Error)]
 pub enum HeadError {
-    /// There is no head file, but the vault is not new.
+    /// There is no head file. Whatever made the store wrote one before the first leaf.
     #[error(
-        "the head file {path} is missing, and the vault is not new, so nobody can tell whether its store is complete: \
-         put the newest copy of the file back, together with the data folder that belongs to it"
+        "the head file {path} is missing, so nobody can tell whether the store is complete: put the newest copy of the \
+         file back, together with the data folder that belongs to it"
     )]
     Missing {
         /// Where it should stand.
@@ -69,6 +70,24 @@ pub enum HeadError {
         /// How many leaves the store has.
         size: u64,
     },
+    /// The log's head names other rules than its leaves record.
+    #[error(
+        "the head of the log of tenant {tenant} names other rules than its leaves put in force: the data folder was \
+         changed; bring back its newest copy"
+    )]
+    Rules {
+        /// Whose log.
+        tenant: TenantNo,
+    },
+    /// A log without a leaf. The first one is written together with the log's tenant.
+    #[error(
+        "the log of tenant {tenant} is empty, and every log begins with the leaf that says whose it is: the data folder \
+         is not complete; bring back its newest copy"
+    )]
+    Empty {
+        /// Whose log.
+        tenant: TenantNo,
+    },
     /// A leaf that the log's head counts is not there.
     #[error("the log of tenant {tenant} lacks leaf {index}: restore this vault from its newest backup")]
     LeafMissing {
@@ -84,7 +103,8 @@ pub enum HeadError {
 
 impl HeadFile {
     /// Whether the store reaches as far as its head file, and holds the same logs. `lanes` are all lane heads as
-    /// stored. The leaves that came after the file are read and hashed, so a frontier put in place is noticed.
+    /// stored; none may be empty. The leaves that came after the file are read and hashed, so a frontier put in place
+    /// is noticed.
     pub async fn check<S: Store>(
         path: &Path,
         vault: VaultId,
@@ -95,10 +115,7 @@ impl HeadFile {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return match lanes.iter().all(|(_, lane)| lane.size == 0) {
-                    true => Ok(()),
-                    false => Err(HeadError::Missing { path: path.to_owned() }),
-                };
+                return Err(HeadError::Missing { path: path.to_owned() });
             }
             Err(source) => return Err(HeadError::Unreadable { path: path.to_owned(), source }),
         };
@@ -106,43 +123,42 @@ impl HeadFile {
             head::open(&bytes, vault, public).map_err(|source| HeadError::Foreign { path: path.to_owned(), source })?;
         let mut known: HashMap<TenantNo, LaneState> = head.lanes.into_iter().map(|lane| (lane.tenant, lane)).collect();
         for (tenant, stored) in lanes {
-            let stored = Lane::open(stored)?.frontier;
+            let stored = Lane::open(stored)?;
             match known.remove(tenant) {
                 Some(lane) => check_lane(*tenant, &lane, &stored, store).await?,
                 // Made after the file was written: all of it is to be checked.
-                None => follow(*tenant, Frontier::new(), &stored, store).await?,
+                None => follow(*tenant, (Frontier::new(), Rules::default()), &stored, store).await?,
             }
         }
-        match known.values().find(|lane| lane.size > 0) {
-            Some(lane) => Err(HeadError::Behind { tenant: lane.tenant, missing: lane.size, size: 0 }),
+        if let Some(lane) = known.values().find(|lane| lane.size > 0) {
+            return Err(HeadError::Behind { tenant: lane.tenant, missing: lane.size, size: 0 });
+        }
+        match lanes.iter().find(|(_, lane)| lane.size == 0) {
+            Some((tenant, _)) => Err(HeadError::Empty { tenant: *tenant }),
             None => Ok(()),
         }
     }
 }
 
-async fn check_lane<S: Store>(
-    tenant: TenantNo,
-    lane: &LaneState,
-    stored: &Frontier,
-    store: &S,
-) -> Result<(), HeadError> {
-    let size = stored.size();
+async fn check_lane<S: Store>(tenant: TenantNo, lane: &LaneState, stored: &Lane, store: &S) -> Result<(), HeadError> {
+    let size = stored.frontier.size();
     if size < lane.size {
         return Err(HeadError::Behind { tenant, missing: lane.size - size, size });
     }
     // The file is signed, and its reader has compared sizes and roots.
     let frontier = Frontier::from_bytes(&lane.frontier).map_err(|_| HeadError::Different { tenant, size })?;
-    follow(tenant, frontier, stored, store).await
+    follow(tenant, (frontier, lane.rules), stored, store).await
 }
 
-/// Appends the leaves that the store has after `frontier`; the end must be the stored frontier.
+/// Appends the leaves that the store has after a frontier, and the rules that they put in force; the end must be what
+/// is stored.
 async fn follow<S: Store>(
     tenant: TenantNo,
-    mut frontier: Frontier,
-    stored: &Frontier,
+    (mut frontier, mut rules): (Frontier, Rules),
+    stored: &Lane,
     store: &S,
 ) -> Result<(), HeadError> {
-    let end = stored.size();
+    let end = stored.frontier.size();
     while frontier.size() < end {
         let (from, to) = keys::leaves_range(tenant, frontier.size(), end);
         let page = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
@@ -152,12 +168,20 @@ async fn follow<S: Store>(
                 return Err(HeadError::LeafMissing { tenant, index });
             }
             frontier.push(line);
+            // One that is not in its form is not what was appended, and the tree shows it.
+            if let Some(new) = leaf::parse(line).ok().as_ref().and_then(NewRule::of) {
+                rules.put(new);
+            }
         }
         if page.is_empty() {
             return Err(HeadError::LeafMissing { tenant, index: frontier.size() });
         }
     }
-    if frontier == *stored { Ok(()) } else { Err(HeadError::Different { tenant, size: end }) }
+    match (frontier == stored.frontier, rules == stored.rules) {
+        (false, _) => Err(HeadError::Different { tenant, size: end }),
+        (true, false) => Err(HeadError::Rules { tenant }),
+        (true, true) => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -207,15 +231,15 @@ mod tests {
         }
 
         async fn check_against(&self, store: &MemoryStore) -> Result<(), HeadError> {
-            let lanes = testing::stored_lanes(store).await;
+            let mut lanes = testing::stored_lanes(store).await;
+            lanes.retain(|(_, lane)| lane.size > 0);
             HeadFile::check(&self.path(), VAULT, &testing::public_key(), &lanes, store).await
         }
     }
 
     #[tokio::test]
-    async fn a_new_vault_and_one_that_was_shut_down_start() {
+    async fn a_vault_that_was_shut_down_starts() {
         let vault = Vault::new();
-        vault.check().await.unwrap();
         vault.serve(TENANT, &["one", "two", "three"]).await;
         vault.check().await.unwrap();
         vault.serve(OTHER, &["four"]).await;
@@ -281,11 +305,43 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_missing_head_file_is_noticed_once_there_are_leaves() {
+    async fn a_missing_head_file_is_noticed_even_when_the_logs_say_that_they_are_empty() {
         let vault = Vault::new();
+        assert!(matches!(vault.check().await, Err(HeadError::Missing { .. })));
         vault.serve(TENANT, &["one"]).await;
         std::fs::remove_file(vault.path()).unwrap();
         assert!(matches!(vault.check().await, Err(HeadError::Missing { .. })));
+        let emptied = [(TENANT, testing::empty_head())];
+        let error = HeadFile::check(&vault.path(), VAULT, &testing::public_key(), &emptied, &vault.store).await;
+        assert!(matches!(error, Err(HeadError::Missing { .. })), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_log_without_a_leaf_does_not_start() {
+        let vault = Vault::new();
+        vault.serve(TENANT, &["one"]).await;
+        let lanes = testing::stored_lanes(&vault.store).await;
+        let error = HeadFile::check(&vault.path(), VAULT, &testing::public_key(), &lanes, &vault.store).await;
+        assert!(matches!(error, Err(HeadError::Empty { tenant: OTHER })), "{error:?}");
+        // Nor does one whose head file was written before it.
+        testing::head_file(&vault.path()).write(&Lanes::new()).unwrap();
+        let emptied = [(TENANT, testing::empty_head())];
+        let error = HeadFile::check(&vault.path(), VAULT, &testing::public_key(), &emptied, &vault.store).await;
+        assert!(matches!(error, Err(HeadError::Empty { tenant: TENANT })), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn rules_in_a_logs_head_that_its_leaves_do_not_record_are_noticed() {
+        let vault = Vault::new();
+        vault.serve(TENANT, &["one"]).await;
+        vault.serve_unseen(&["two"]).await;
+        let key = Lane::key(TENANT);
+        let head = LaneHead::decode(&vault.store.get(Family::Meta, key.clone()).await.unwrap().unwrap()).unwrap();
+        let mut rules = Rules::default();
+        rules.put(NewRule::Policy(strongroom_ledger::Rule { version: 1, hash: [1; 32] }));
+        let changed = LaneHead { rules: rules.to_bytes(), ..head };
+        vault.store.write(vec![Mutation::Put(Family::Meta, key, changed.encode())]).await.unwrap();
+        assert!(matches!(vault.check().await, Err(HeadError::Rules { tenant: TENANT })));
     }
 
     #[tokio::test]

@@ -93,6 +93,7 @@ fn state(lanes: &Lanes) -> Head {
             size: lane.frontier.size(),
             root: lane.frontier.root(),
             frontier: lane.frontier.to_bytes(),
+            rules: lane.rules,
         })
         .collect();
     Head { number, lanes }

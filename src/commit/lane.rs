@@ -2,7 +2,7 @@
 
 use strongroom_ids::TenantNo;
 use strongroom_ledger::leaf::PreparedLeaf;
-use strongroom_ledger::{Frontier, Timestamp};
+use strongroom_ledger::{Frontier, LedgerError, Rules, Timestamp};
 use strongroom_storage::rows::LaneHead;
 use strongroom_storage::{Family, Mutation, StoreError, keys};
 
@@ -28,6 +28,8 @@ pub(crate) struct Lane {
     pub incarnation: u16,
     pub time: u64,
     pub frontier: Frontier,
+    /// What its leaves say is in force.
+    pub rules: Rules,
 }
 
 impl Lane {
@@ -38,15 +40,16 @@ impl Lane {
 
     /// Reads a head; the frontier must have as many leaves as the head says.
     pub fn open(head: &LaneHead) -> Result<Self, StoreError> {
-        let frontier = if head.size == 0 && head.frontier.is_empty() {
-            Frontier::default()
+        let (frontier, rules) = if head.size == 0 && head.frontier.is_empty() && head.rules.is_empty() {
+            (Frontier::default(), Rules::default())
         } else {
-            Frontier::from_bytes(&head.frontier).map_err(|error| corrupt(error.to_string()))?
+            let read = || Ok((Frontier::from_bytes(&head.frontier)?, Rules::from_bytes(&head.rules)?));
+            read().map_err(|error: LedgerError| corrupt(error.to_string()))?
         };
         if frontier.size() != head.size {
             return Err(corrupt(format!("the frontier has {} leaves and the head {}", frontier.size(), head.size)));
         }
-        Ok(Self { incarnation: head.incarnation, time: head.time, frontier })
+        Ok(Self { incarnation: head.incarnation, time: head.time, frontier, rules })
     }
 
     /// What is stored of it.
@@ -56,6 +59,7 @@ impl Lane {
             size: self.frontier.size(),
             time: self.time,
             frontier: self.frontier.to_bytes(),
+            rules: self.rules.to_bytes(),
         }
     }
 
@@ -74,6 +78,15 @@ impl Lane {
         let index = self.frontier.size();
         let line = leaf.finish(index, Timestamp(time));
         self.frontier.push(&line);
+        if let Some(new) = leaf.new_rule()
+            && !self.rules.put(new)
+        {
+            tracing::error!(
+                tenant = tenant.0,
+                index,
+                "a leaf puts rules in force that are not newer than those before"
+            );
+        }
         self.time = time;
         batch.push(Mutation::Put(Family::Leaves, keys::leaf(tenant, index), line));
         index

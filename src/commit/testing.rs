@@ -57,7 +57,7 @@ pub fn put(key: u8, value: u8) -> Mutation {
 }
 
 pub fn empty_head() -> LaneHead {
-    LaneHead { incarnation: 1, size: 0, time: 0, frontier: vec![] }
+    LaneHead { incarnation: 1, size: 0, time: 0, frontier: vec![], rules: vec![] }
 }
 
 /// A disk in memory. While its gate is shut, writes wait.

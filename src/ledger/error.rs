@@ -14,6 +14,9 @@ pub enum LedgerError {
     /// Stored bytes are not a tree's frontier.
     #[error("not a tree frontier: {0}")]
     Frontier(&'static str),
+    /// Stored bytes do not name the rules in force.
+    #[error("not the rules in force: {0}")]
+    Rules(&'static str),
     /// A verifier key cannot be read.
     #[error("verifier key {place} of those given is not an Ed25519 key written as NAME+ID+BASE64")]
     Key {

@@ -8,6 +8,7 @@ use strongroom_ids::{TenantNo, VaultId};
 use crate::error::LedgerError;
 use crate::frontier::Frontier;
 use crate::note;
+use crate::rules::Rules;
 
 /// How far the vault had come.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +30,8 @@ pub struct LaneState {
     pub root: [u8; 32],
     /// [`Frontier::to_bytes`] of that tree: with it and the leaves since, a later root can be checked.
     pub frontier: Vec<u8>,
+    /// The rules that were in force after them.
+    pub rules: Rules,
 }
 
 /// The name that head files are signed under, so that no checkpoint can pass for one.
@@ -50,7 +53,8 @@ pub fn sign(
     for lane in &lanes {
         lane.check()?;
         let (root, frontier) = (BASE64.encode(&lane.root), BASE64.encode(&lane.frontier));
-        body.push_str(&format!("{} {} {root} {frontier}\n", lane.tenant, lane.size));
+        let rules = BASE64.encode(&lane.rules.to_bytes());
+        body.push_str(&format!("{} {} {root} {frontier} {rules}\n", lane.tenant, lane.size));
     }
     if !lanes.is_sorted_by(|one, next| one.tenant < next.tenant) {
         return Err(LedgerError::Head("a log stands in it twice"));
@@ -92,7 +96,7 @@ fn text(name: &str, number: u64, lanes: usize, body: &str) -> String {
 
 impl LaneState {
     fn parse(line: &str) -> Result<Self, LedgerError> {
-        const FORM: LedgerError = LedgerError::Head("a log's line is its number, size, root and frontier");
+        const FORM: LedgerError = LedgerError::Head("a log's line is its number, size, root, frontier and rules");
         let mut words = line.split(' ');
         let mut word = || words.next().ok_or(FORM);
         let lane = Self {
@@ -100,6 +104,7 @@ impl LaneState {
             size: word()?.parse().map_err(|_| FORM)?,
             root: decode(word()?).and_then(|root| root.try_into().ok()).ok_or(FORM)?,
             frontier: decode(word()?).ok_or(FORM)?,
+            rules: Rules::from_bytes(&decode(word()?).ok_or(FORM)?)?,
         };
         if words.next().is_some() {
             return Err(FORM);
@@ -128,13 +133,16 @@ mod tests {
 
     use super::*;
     use crate::checkpoint::tests::Key;
+    use crate::rules::Rule;
 
     const VAULT: VaultId = VaultId([0x11; 16]);
 
     fn lane(tenant: u32, size: u64) -> LaneState {
         let mut tree = Frontier::new();
         (0..size).for_each(|number| tree.push(&number.to_be_bytes()));
-        LaneState { tenant: TenantNo(tenant), size, root: tree.root(), frontier: tree.to_bytes() }
+        let rule = |version: u64| Rule { version: version as u32, hash: [version as u8; 32] };
+        let rules = Rules { policy: rule(size), schema: rule(size / 2) };
+        LaneState { tenant: TenantNo(tenant), size, root: tree.root(), frontier: tree.to_bytes(), rules }
     }
 
     fn signed(head: &Head) -> Vec<u8> {

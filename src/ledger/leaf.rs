@@ -9,6 +9,7 @@ mod write;
 
 use strongroom_ids::{RowId, RowVersion, SubjectHandle};
 
+use crate::rules::NewRule;
 use crate::timestamp::Timestamp;
 pub use parse::{ParsedItem, ParsedLeaf, Part, parse};
 
@@ -74,20 +75,28 @@ pub struct LeafItem<'a> {
 
 /// A leaf that waits for its index and time.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PreparedLeaf(Vec<u8>);
+pub struct PreparedLeaf {
+    body: Vec<u8>,
+    new_rule: Option<NewRule>,
+}
 
 impl PreparedLeaf {
     /// The line, without newline, at most [`MAX_LINE`] bytes.
     pub fn finish(&self, index: u64, time: Timestamp) -> Vec<u8> {
-        let mut line = Vec::with_capacity(MAX_PREFIX + self.0.len());
+        let mut line = Vec::with_capacity(MAX_PREFIX + self.body.len());
         write::prefix(&mut line, index, time);
-        line.extend_from_slice(&self.0);
+        line.extend_from_slice(&self.body);
         line
+    }
+
+    /// The policy or schema that it puts in force, if it does.
+    pub fn new_rule(&self) -> Option<NewRule> {
+        self.new_rule
     }
 
     /// The most bytes that the finished line can have.
     pub fn max_len(&self) -> usize {
-        MAX_PREFIX + self.0.len()
+        MAX_PREFIX + self.body.len()
     }
 }
 
@@ -115,6 +124,7 @@ pub fn prepare<'a>(header: &LeafHeader<'_>, items: impl Iterator<Item = LeafItem
     }
     parts.push(start..text.len());
     let count = parts.len();
+    let new_rule = NewRule::of_header(header);
     let body = |(index, range): (usize, std::ops::Range<usize>)| {
         let items = &text[range];
         let mut body = Vec::with_capacity(MAX_PART + FRAME + head.len() + items.len());
@@ -123,7 +133,8 @@ pub fn prepare<'a>(header: &LeafHeader<'_>, items: impl Iterator<Item = LeafItem
         }
         body.extend_from_slice(&head);
         write::items(&mut body, items);
-        PreparedLeaf(body)
+        // Once a request: its first part says it.
+        PreparedLeaf { body, new_rule: if index == 0 { new_rule } else { None } }
     };
     parts.into_iter().enumerate().map(body).collect()
 }

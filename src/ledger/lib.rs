@@ -21,9 +21,11 @@ mod frontier;
 pub mod head;
 pub mod leaf;
 mod note;
+mod rules;
 mod timestamp;
 pub mod verify;
 
 pub use error::LedgerError;
 pub use frontier::{Frontier, leaf_hash};
+pub use rules::{NewRule, Rule, Rules};
 pub use timestamp::Timestamp;

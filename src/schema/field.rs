@@ -28,7 +28,7 @@ pub struct Field {
     pub class: Class,
     /// Under which keyring its values are sealed: that of its class and retention.
     pub keyring: KeyringNo,
-    /// How long a value may be read after it was stored.
+    /// How long a value may be read after it was stored, or got its last holder.
     pub retention: Retention,
     /// What its tokens look like.
     pub token: TokenFormat,
@@ -79,12 +79,11 @@ impl Field {
         self.length(value)
     }
 
-    /// The normal form, in which values are compared; it keeps nothing that does not matter for equality. Refuses
-    /// what [`Field::validate`] refuses.
+    /// The normal form, in which values are compared; it keeps nothing that does not matter for equality. Refuses what
+    /// is not of the field's type, and minds no length: a bound may change while values are stored, and what was
+    /// stored under another one stays a value.
     pub fn normalise(&self, value: &[u8]) -> Result<Zeroizing<Vec<u8>>, Violation> {
-        let normal = self.kind.normal(value)?;
-        self.length(value)?;
-        Ok(normal)
+        self.kind.normal(value)
     }
 
     /// A token in the field's shape, from random bytes of which each token needs fresh ones. Opaque formats have none.

@@ -25,6 +25,10 @@
 //!
 //! Every field but those of class C3 has the view `masked`; it is the type's customary one unless declared otherwise.
 //! `plain` exists only where it is declared, and no other name shows a value whole.
+//!
+//! A retention runs from when a value was stored. That of a value which subjects share (`deterministic = "tenant"`) runs
+//! anew, to the hour, when it gets one more holder. Lengths bind what comes in: to change them changes nothing that is
+//! stored.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -187,9 +187,20 @@ fn a_field_keeps_its_own_length() {
     let schema = first(LENDING);
     let account = schema.field("company.settlement_account").unwrap();
     assert_eq!(account.validate(b"1234567").unwrap_err().rule, "too_short");
-    assert_eq!(account.normalise(&[b'1'; 41]).unwrap_err().rule, "too_long");
+    assert_eq!(account.validate(&[b'1'; 41]).unwrap_err().rule, "too_long");
     assert!(account.validate("账".repeat(40).as_bytes()).is_ok());
     assert_eq!(account.validate(b"\xff").unwrap_err().rule, "utf8");
+}
+
+#[test]
+fn what_is_stored_keeps_its_normal_form_when_the_bounds_change() {
+    let schema = first(LENDING);
+    let account = schema.field("company.settlement_account").unwrap();
+    for value in ["1234567".to_owned(), "1".repeat(41)] {
+        assert!(account.validate(value.as_bytes()).is_err());
+        assert_eq!(account.normalise(value.as_bytes()).unwrap().as_slice(), value.as_bytes());
+    }
+    assert_eq!(account.normalise(b"\xff").unwrap_err().rule, "utf8");
 }
 
 proptest! {

@@ -36,6 +36,7 @@ struct State {
     /// What failed and shows when it is.
     late: Vec<Vec<Mutation>>,
     failed: u64,
+    asked: u64,
 }
 
 struct Chance {
@@ -95,12 +96,18 @@ impl Faults {
         self.lock().failed
     }
 
+    /// How many reads were asked for: what a request costs.
+    pub fn asked(&self) -> u64 {
+        self.lock().asked
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self) -> Result<(), StoreError> {
         let mut state = self.lock();
+        state.asked += 1;
         let by_chance = state.chance.as_mut().is_some_and(|chance| chance.one_in(chance.reads));
         if state.reads == 0 && !by_chance {
             return Ok(());

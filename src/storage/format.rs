@@ -91,8 +91,13 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("row dek", RowDek::from(dek).encode()),
         (
             "row idempotency",
-            IdempotencyRow { expires: created, fingerprint: mac, rows: vec![row, RowId(row.0 + 1), RowId(row.0 - 2)] }
-                .encode(),
+            IdempotencyRow {
+                expires: created,
+                fingerprint: mac,
+                rows: vec![row, RowId(row.0 + 1), RowId(row.0 - 2)],
+                versions: vec![RowVersion(1), RowVersion(2), RowVersion(300)],
+            }
+            .encode(),
         ),
         ("row vault", VaultRow { format: 1, vault: VaultId(counting(0x50)), created }.encode()),
         (
@@ -102,7 +107,14 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("row counter", CounterRow { next: 70_000 }.encode()),
         (
             "row lane",
-            LaneHead { incarnation: 1, size: 1000, time: created, frontier: counting::<8>(0x70).into() }.encode(),
+            LaneHead {
+                incarnation: 1,
+                size: 1000,
+                time: created,
+                frontier: counting::<8>(0x70).into(),
+                rules: counting::<4>(0x78).into(),
+            }
+            .encode(),
         ),
     ]
 }

@@ -11,12 +11,10 @@ use crate::error::Error;
 use crate::holders::Named;
 use crate::idempotency::{Earlier, Key};
 use crate::limits;
-use crate::reading::{Refusal, malformed};
+use crate::reading::{Denials, Refusal, malformed};
 use crate::replace::{repeated, repeats};
 use crate::resolve::{Found, Resolved};
 use crate::road::{Attempt, Item, Prepared, Refused, Road};
-use crate::tenant::Tenant;
-use crate::vault::Vault;
 
 /// A value to be removed.
 pub struct DeleteItem {
@@ -34,31 +32,26 @@ pub struct Delete {
     pub idempotency_key: String,
 }
 
-/// What a Delete answers, and the cached keys that must be forgotten then.
-pub(crate) struct Deleted {
-    pub results: Vec<Result<(), Error>>,
-    pub forget: Vec<DekPlace>,
-}
+type Answer = Vec<Result<(), Error>>;
 
 impl<S: Store> Attempt<S> for Delete {
-    type Answer = Deleted;
+    type Answer = Answer;
     const ACTION: Action = Action::Delete;
     const ON_FULL_DISK: bool = true;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Deleted>, Refused> {
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Answer>, Refused> {
         self.within_limits(road)?;
-        let answer = Deleted { results: Vec::with_capacity(self.items.len()), forget: vec![] };
-        let mut prepared = Prepared::new(answer);
+        let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
         prepared.guards.extend(road.rules_unchanged());
         let key = self.idempotency(road);
-        if let Earlier::Rows(rows) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
+        if let Earlier::Rows(rows, _) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
             // The rows are gone, and with them their fields: who may delete nothing any more is not answered.
             if !road.schema.fields().any(|field| road.decide(field, None).allowed) {
                 return Err(Error::Denied { action: Action::Delete.as_str() }.into());
             }
             for row in rows {
                 let gone = row != RowId(0);
-                prepared.answer.results.push(if gone { Ok(()) } else { Err(Error::NotFound) });
+                prepared.answer.push(if gone { Ok(()) } else { Err(Error::NotFound) });
                 let row = gone.then_some(row);
                 prepared.items.push(Item {
                     row,
@@ -71,35 +64,31 @@ impl<S: Store> Attempt<S> for Delete {
 
         let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
         let resolved = road.resolve(&tokens).await?;
-        let named = road.named(self.items.iter().map(|item| item.subject.as_str()), &mut prepared.guards).await?;
+        let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
+        let named = road.named(holders, true, &mut prepared.guards).await?;
         limits::none(repeats(&resolved))?;
+        let mut denials = Denials::default();
         let mut rows = Vec::with_capacity(self.items.len());
         for (item, resolved) in self.items.iter().zip(&resolved) {
-            let result = match decide(road, item, resolved)? {
-                Ok(found) => remove(road, item, found, &named, &mut prepared).await?,
-                Err(refusal) => Err(refusal),
+            let result = match decide(road, item, resolved, &mut denials) {
+                Ok(found) => remove(road, item, found, &named, &mut denials, &mut prepared).await?,
+                Err(refusal) => Err(*refusal),
             };
             let (row, result, leaf) = match result {
                 Ok((row, leaf)) => (row, Ok(()), leaf),
                 Err(refusal) => (RowId(0), Err(refusal.error), refusal.item),
             };
             rows.push(row);
-            prepared.answer.results.push(result);
+            prepared.answer.push(result);
             prepared.items.push(leaf);
         }
         // A request of which nothing was done does not consume its key.
         if let Some(key) = key
             && rows.iter().any(|row| *row != RowId(0))
         {
-            road.remember(key, rows, &mut prepared);
+            road.remember(key, rows, vec![], &mut prepared);
         }
         Ok(prepared)
-    }
-
-    fn install(&self, vault: &Vault<S>, _tenant: &Tenant, answer: &Deleted) {
-        for place in &answer.forget {
-            vault.deks.remove(place);
-        }
     }
 }
 
@@ -131,19 +120,16 @@ fn decide<'r, S: Store>(
     road: &Road<'_, S>,
     item: &DeleteItem,
     resolved: &'r Resolved,
-) -> Result<Result<&'r Found, Refusal>, Error> {
+    denials: &mut Denials,
+) -> Result<&'r Found, Box<Refusal>> {
     // What has expired may still be deleted: that is less than what was stored, and nothing is read.
     let (Resolved::Value(found) | Resolved::Expired(found)) = resolved else {
-        return Ok(Err(road.not_found(&item.token, resolved)?));
+        return Err(Box::new(denials.not_found(road, &item.token, resolved)));
     };
-    if road.decide(&found.field, None).allowed {
-        return Ok(Ok(found));
+    match road.decide(&found.field, None).allowed {
+        true => Ok(found),
+        false => Err(Box::new(denials.refuse(road, &item.token, found, None))),
     }
-    let error = match road.may_know(&found.field) {
-        true => Error::Denied { action: Action::Delete.as_str() },
-        false => Error::NotFound,
-    };
-    Ok(Err(Refusal { error, item: found.item("DENIED") }))
 }
 
 /// Transform: a value goes with its last holder.
@@ -152,28 +138,29 @@ async fn remove<S: Store>(
     item: &DeleteItem,
     found: &Found,
     named: &Named<'_>,
-    prepared: &mut Prepared<Deleted>,
+    denials: &mut Denials,
+    prepared: &mut Prepared<Answer>,
 ) -> Result<Result<(RowId, Item), Refusal>, Error> {
-    let Some(holder) = road.holder(found, &item.subject, named, &mut prepared.guards).await? else {
-        return Ok(Err(Refusal { error: Error::NotFound, item: found.item("NOT_A_HOLDER") }));
+    let Some(holder) = road.holder(found, &item.subject, named, &mut prepared.guards) else {
+        return Ok(Err(denials.not_a_holder(road, &item.token, found)));
     };
     prepared
         .guards
         .push(strongroom_commit::Guard::Unchanged(strongroom_commit::Fact::row(road.tenant.number, found.id)));
-    let holders = road.holders(found, prepared).await?;
-    if !holders.contains(&holder) {
+    let last = road.has_one_holder(found, prepared).await?;
+    if !named.holds(found, holder) {
         // Subjects hold it, and nobody was named: whose hold should end?
         let error = Error::SubjectRequired;
         return Ok(Err(Refusal { item: found.item(error.reason()), error }));
     }
     road.remove_holding(found, holder, prepared);
     let mut outcome = "released";
-    if holders.len() == 1 {
+    if last {
         outcome = "deleted";
         road.remove_value(found, prepared);
         road.mark_dek(found, prepared);
         if found.subject.is_none() {
-            prepared.answer.forget.push(DekPlace {
+            prepared.forget.push(DekPlace {
                 tenant: road.tenant.id,
                 keyring: found.row.keyring,
                 owner: DekOwner::Value(found.id),

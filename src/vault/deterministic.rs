@@ -2,19 +2,26 @@
 //!
 //! The token itself is as random as any other; only the entry ties it to the value.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use strongroom_commit::{Fact, Guard};
-use strongroom_ids::{RowId, SubjectHandle};
+use strongroom_ids::{RowId, RowVersion, SubjectHandle};
+use strongroom_keys::{DekOwner, Sealed};
 use strongroom_schema::Field;
 use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Store};
 
 use crate::error::Error;
-use crate::resolve::Resolved;
+use crate::random::Dice;
+use crate::resolve::{Found, Resolved, expiry};
 use crate::road::{Item, Prepared, Road};
-use crate::values::entry_key;
+use crate::subjects::NamedDek;
+use crate::values::{Place, entry_key};
+
+/// The retention of a shared value begins anew at most so often, in microseconds: an hour. Spans are of days, and who asks
+/// for a popular value shall not turn everybody else back.
+const RENEWED_AFTER: u64 = 3_600_000_000;
 
 /// What an item of a Tokenize needs: a new token always, or one for each distinct value.
 pub(crate) enum Wanted {
@@ -40,8 +47,8 @@ pub(crate) struct Once {
 pub(crate) struct Existing {
     pub row: RowId,
     pub token: String,
-    /// Its own expiry.
-    pub expires: Option<u64>,
+    /// What was stored earlier; none for a value of this request.
+    found: Option<Arc<Found>>,
 }
 
 /// The values that a request wants once, by their number.
@@ -86,6 +93,14 @@ impl Wanted {
         }
     }
 
+    /// Which value of the request it is, if it may be several items'.
+    pub fn value(&self) -> Option<usize> {
+        match self {
+            Self::New => None,
+            Self::Once(once) => Some(once.number),
+        }
+    }
+
     /// The value's token, if it has one by now.
     pub fn known<'k>(&self, known: &'k Known) -> Option<&'k Existing> {
         match self {
@@ -95,16 +110,21 @@ impl Wanted {
     }
 
     /// Remembers the token that the value was given, for later items of the request.
-    pub fn remember(&self, known: &mut Known, row: RowId, token: &str, expires: Option<u64>) {
+    pub fn remember(&self, known: &mut Known, row: RowId, token: &str) {
         if let Self::Once(once) = self
             && let Some(slot) = known.0.get_mut(once.number)
         {
-            *slot = Some(Existing { row, token: token.to_owned(), expires });
+            *slot = Some(Existing { row, token: token.to_owned(), found: None });
         }
     }
 }
 
 impl Existing {
+    /// The expiry that a value which was stored earlier was given.
+    pub fn expires(&self) -> Option<u64> {
+        self.found.as_ref().and_then(|found| found.row.expires)
+    }
+
     /// The ledger's line about an item that got a token which stood already.
     pub fn item(&self, field: &Field, subject: SubjectHandle) -> Item {
         Item {
@@ -146,12 +166,12 @@ impl<S: Store> Road<'_, S> {
             match resolved {
                 Resolved::Value(found) => {
                     found.guards(self.tenant.number, &mut prepared.guards);
-                    known.0[number] =
-                        Some(Existing { row: found.id, token: self.token_of(&found)?, expires: found.row.expires });
+                    let token = self.token_of(&found)?;
+                    known.0[number] = Some(Existing { row: found.id, token, found: Some(found) });
                 }
                 // An expired value makes room for a new one: what is left of it goes now, and the ledger says so.
                 Resolved::Expired(found) => {
-                    for holder in self.holders(&found, prepared).await? {
+                    for holder in self.last_holders(&found, prepared).await? {
                         self.remove_holding(&found, holder, prepared);
                     }
                     self.remove_value(&found, prepared);
@@ -168,5 +188,65 @@ impl<S: Store> Road<'_, S> {
             }
         }
         Ok(known)
+    }
+
+    /// Lets the retention of shared values begin anew with each holder that they get: a value is kept as long for the
+    /// last who stored it as for the first. `holders` are those of the items.
+    pub async fn renew<A>(
+        &self,
+        wanted: &[Wanted],
+        known: &Known,
+        holders: impl Iterator<Item = SubjectHandle>,
+        dice: &mut Dice,
+        prepared: &mut Prepared<A>,
+    ) -> Result<(), Error> {
+        let due = wanted.iter().zip(holders).filter_map(|(item, holder)| {
+            let found = item.known(known)?.found.as_ref()?;
+            (found.is_shared() && self.is_due(found)).then_some((found, holder))
+        });
+        let due: Vec<_> = due.collect();
+        let held = self.held(due.iter().map(|(found, holder)| (found.id, *holder)).collect()).await?;
+        let mut renewed = HashSet::new();
+        for (found, holder) in due {
+            if held.contains(&(found.id, holder)) {
+                prepared.guards.push(Guard::Unchanged(Fact::holders(self.tenant.number, found.id)));
+            } else if renewed.insert(found.id) {
+                self.write_renewed(found, dice, prepared)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a value would be kept longer if its retention began now.
+    fn is_due(&self, found: &Found) -> bool {
+        let age = self.now.saturating_sub(found.row.created);
+        age >= RENEWED_AFTER && expiry(&found.field, self.now, found.row.expires) > found.expires
+    }
+
+    /// The same value under the same DEK, in a version of its row that was made now.
+    fn write_renewed<A>(&self, found: &Found, dice: &mut Dice, prepared: &mut Prepared<A>) -> Result<(), Error> {
+        let row = &found.row;
+        let version = row.version.0.checked_add(1).ok_or(Error::Internal("a row with too many versions"))?;
+        let named = NamedDek {
+            dek: self.dek(found)?,
+            owner: DekOwner::Value(found.id),
+            keyring: row.keyring,
+            version: row.dek_version,
+        };
+        let at = Place {
+            id: found.id,
+            version: RowVersion(version),
+            check: row.check,
+            salt: dice.roll()?,
+            subject: row.subject,
+            created: self.now,
+            expires: row.expires,
+            shaped: row.sealed_token.as_ref().map(|_| self.token_of(found)).transpose()?,
+        };
+        let value = self.open(found, Sealed::Value)?;
+        self.remove_entries(found, prepared);
+        let item = self.write_value(&found.field, value.as_bytes(), at, &named, prepared)?;
+        prepared.items.push(Item { outcome: "renewed", ..item });
+        Ok(())
     }
 }

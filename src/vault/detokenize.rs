@@ -10,7 +10,7 @@ use strongroom_storage::Store;
 
 use crate::error::{Error, Violation};
 use crate::holders::Named;
-use crate::reading::{Refusal, lists, malformed};
+use crate::reading::{Denials, Refusal, lists, malformed};
 use crate::resolve::{Found, Resolved};
 use crate::road::{Attempt, Item, OK, Prepared, Refused, Road};
 
@@ -46,7 +46,11 @@ pub struct Released {
 }
 
 /// How policy decides on a field's view, once for all items of a request that ask alike.
-type Decisions<'r> = HashMap<(FieldNo, &'r str), bool>;
+#[derive(Default)]
+struct Decisions<'r> {
+    allowed: HashMap<(FieldNo, &'r str), bool>,
+    denials: Denials,
+}
 
 impl<S: Store> Attempt<S> for Detokenize {
     type Answer = Vec<Result<Released, Error>>;
@@ -64,12 +68,13 @@ impl<S: Store> Attempt<S> for Detokenize {
         prepared.items.reserve(self.items.len());
         let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
         let resolved = road.resolve(&tokens).await?;
-        let named = road.named(self.items.iter().map(|item| item.subject.as_str()), &mut prepared.guards).await?;
+        let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
+        let named = road.named(holders, false, &mut prepared.guards).await?;
 
-        let mut decisions = Decisions::new();
+        let mut decisions = Decisions::default();
         let mut size = 0_usize;
         for (index, resolved) in resolved.iter().enumerate() {
-            let answer = match self.decide(road, index, resolved, &named, &mut decisions, &mut prepared).await? {
+            let answer = match self.decide(road, index, resolved, &named, &mut decisions, &mut prepared) {
                 Ok((found, view, holder)) => {
                     let released = release(road, found, view)?;
                     size = size.saturating_add(released.value.len());
@@ -95,7 +100,7 @@ impl<S: Store> Attempt<S> for Detokenize {
 
 impl Detokenize {
     /// Which value an item reads, in which view and of which holder; or why it doesn't.
-    async fn decide<'r, S: Store>(
+    fn decide<'r, S: Store>(
         &'r self,
         road: &Road<'_, S>,
         index: usize,
@@ -103,46 +108,35 @@ impl Detokenize {
         named: &Named<'_>,
         decisions: &mut Decisions<'r>,
         prepared: &mut Prepared<Vec<Result<Released, Error>>>,
-    ) -> Result<Result<(&'r Found, &'r str, SubjectHandle), Refusal>, Error> {
+    ) -> Result<(&'r Found, &'r str, SubjectHandle), Box<Refusal>> {
         let item = &self.items[index];
         let mut wrong: Vec<Violation> = malformed(&road.vault.limits, index, &item.token).into_iter().collect();
         road.vault.limits.subject(index, &item.subject, &mut wrong);
         if !wrong.is_empty() {
             let error = Error::Invalid(wrong);
             let sent = Some(road.fingerprint(item.token.as_bytes()));
-            return Ok(Err(Refusal { item: Item { outcome: error.reason(), sent, ..Item::default() }, error }));
+            return Err(Box::new(Refusal { item: Item { outcome: error.reason(), sent, ..Item::default() }, error }));
         }
-        let Resolved::Value(found) = resolved else { return Ok(Err(road.not_found(&item.token, resolved)?)) };
+        let Resolved::Value(found) = resolved else {
+            return Err(Box::new(decisions.denials.not_found(road, &item.token, resolved)));
+        };
         let view = [&item.view, &self.view].into_iter().find(|name| !name.is_empty()).map_or(DEFAULT_VIEW, |name| name);
-        let allowed = *decisions.entry((found.field.number, view)).or_insert_with(|| {
+        let allowed = *decisions.allowed.entry((found.field.number, view)).or_insert_with(|| {
             lists(&found.field, &self.purpose)
                 && found.field.view(view).is_some()
                 && road.decide(&found.field, Some(view)).allowed
         });
         if !allowed {
-            return Ok(Err(self.refuse(road, found, view)));
+            return Err(Box::new(decisions.denials.refuse(road, &item.token, found, Some(view))));
         }
-        let Some(holder) = road.holder(found, &item.subject, named, &mut prepared.guards).await? else {
-            return Ok(Err(Refusal { error: Error::NotFound, item: found.item("NOT_A_HOLDER") }));
+        let Some(holder) = road.holder(found, &item.subject, named, &mut prepared.guards) else {
+            return Err(Box::new(decisions.denials.not_a_holder(road, &item.token, found)));
         };
         if found.is_shared() && !holder.is_some() && road.rests_on_consent(&self.purpose) {
             let error = Error::SubjectRequired;
-            return Ok(Err(Refusal { item: found.item(error.reason()), error }));
+            return Err(Box::new(Refusal { item: found.item(error.reason()), error }));
         }
-        Ok(Ok((found, view, holder)))
-    }
-
-    /// In which words a view is refused. It is never silently replaced by a lesser one.
-    fn refuse<S: Store>(&self, road: &Road<'_, S>, found: &Found, view: &str) -> Refusal {
-        let allowed = road.allowed_views(&found.field, &self.purpose);
-        if allowed.is_empty() {
-            return road.refuse_read(Action::Detokenize, found, &self.purpose);
-        }
-        let error = match found.field.view(view) {
-            Some(_) => Error::ViewNotAllowed { allowed },
-            None => Error::ViewUnknown { allowed },
-        };
-        Refusal { item: found.item(error.reason()), error }
+        Ok((found, view, holder))
     }
 }
 

@@ -1,42 +1,83 @@
 //! Holders: the subjects that share one value of a tenant-wide deterministic field.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use strongroom_commit::{Fact, Guard};
-use strongroom_ids::SubjectHandle;
+use strongroom_commit::{CommitError, Fact, Guard, Position};
+use strongroom_ids::{RowId, SubjectHandle};
 use strongroom_keys::IndexName;
 use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Range, Store};
 
 use crate::error::Error;
-use crate::resolve::Found;
-use crate::road::{Prepared, Road};
+use crate::resolve::{Found, Resolved};
+use crate::road::{Item, Prepared, Road};
 
-/// Holders read at once.
+/// Holders of one value that are read, or released in one commit, at most.
 const PAGE: usize = 1_000;
 
-/// Subject ids that a request names, and the handles behind those that the vault knows.
-pub(crate) struct Named<'i>(HashMap<&'i str, Vec<SubjectHandle>>);
+/// Subject ids that a request names, the handles behind those that the vault knows, and which of them hold its shared
+/// values.
+#[derive(Default)]
+pub(crate) struct Named<'i> {
+    handles: HashMap<&'i str, Vec<SubjectHandle>>,
+    held: Held,
+}
+
+/// Shared values, and subjects that hold them.
+pub(crate) type Held = HashSet<(RowId, SubjectHandle)>;
 
 impl Named<'_> {
     /// The handles behind an id; none for one that the vault does not know.
-    pub fn handles(&self, id: &str) -> &[SubjectHandle] {
-        self.0.get(id).map_or(&[], Vec::as_slice)
+    fn handles(&self, id: &str) -> &[SubjectHandle] {
+        self.handles.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a handle that the request asked for holds a value.
+    pub fn holds(&self, found: &Found, holder: SubjectHandle) -> bool {
+        match found.is_shared() {
+            true => self.held.contains(&(found.id, holder)),
+            false => found.row.subject == holder,
+        }
     }
 }
 
 impl<S: Store> Road<'_, S> {
-    /// Looks up the handles behind the subject ids that a reading request names.
+    /// Looks up the handles behind the subject ids that a request names, and whether they hold the values that it means,
+    /// each level at once. Where no subject is named, and `nobody` is asked for, it is whether nobody does.
     pub async fn named<'i>(
+        &self,
+        items: impl Iterator<Item = (&'i str, &'i Resolved)> + Clone,
+        nobody: bool,
+        guards: &mut Vec<Guard>,
+    ) -> Result<Named<'i>, Error> {
+        let mut named =
+            Named { handles: self.handles(items.clone().map(|(id, _)| id), guards).await?, ..Named::default() };
+        let mut asked = Vec::new();
+        for (id, resolved) in items {
+            let (Resolved::Value(found) | Resolved::Expired(found)) = resolved else { continue };
+            if !found.is_shared() {
+                continue;
+            }
+            match id.is_empty() {
+                true if nobody => asked.push((found.id, SubjectHandle::NONE)),
+                true => {}
+                false => asked.extend(named.handles(id).iter().map(|handle| (found.id, *handle))),
+            }
+        }
+        named.held = self.held(asked).await?;
+        Ok(named)
+    }
+
+    async fn handles<'i>(
         &self,
         ids: impl Iterator<Item = &'i str>,
         guards: &mut Vec<Guard>,
-    ) -> Result<Named<'i>, Error> {
+    ) -> Result<HashMap<&'i str, Vec<SubjectHandle>>, Error> {
         let mut names: Vec<&str> = ids.filter(|id| !id.is_empty()).collect();
         names.sort_unstable();
         names.dedup();
         if names.is_empty() {
-            return Ok(Named(HashMap::new()));
+            return Ok(HashMap::new());
         }
         let index = self.vault.keystore.index_key(self.tenant.id, IndexName::SubjectId)?;
         let mut keys = Vec::with_capacity(names.len());
@@ -46,65 +87,109 @@ impl<S: Store> Road<'_, S> {
             keys.push(key);
         }
         let stored = self.vault.store.multi_get(Family::Index, keys).await?;
-        let mut named = HashMap::with_capacity(names.len());
+        let mut handles = HashMap::with_capacity(names.len());
         for (id, bytes) in names.into_iter().zip(stored) {
             if let Some(bytes) = bytes {
-                named.insert(id, place::decode_handles(&bytes)?);
+                handles.insert(id, place::decode_handles(&bytes)?);
             }
         }
-        Ok(Named(named))
+        Ok(handles)
+    }
+
+    /// Which of these subjects hold which of these values.
+    pub async fn held(&self, asked: Vec<(RowId, SubjectHandle)>) -> Result<Held, Error> {
+        if asked.is_empty() {
+            return Ok(Held::new());
+        }
+        let key = |(row, holder): &(RowId, SubjectHandle)| place::holder(self.tenant.number, *row, *holder);
+        let stored = self.vault.store.multi_get(Family::Holders, asked.iter().map(key).collect()).await?;
+        Ok(asked.into_iter().zip(stored).filter_map(|(pair, entry)| entry.map(|_| pair)).collect())
     }
 
     /// Which of a value's holders an item means: the subject that it names, if that one holds the value.
     ///
     /// `Some(NONE)` when nobody is named; `None` when the one who is named does not hold the value, which the caller
     /// must not be able to tell from a token that does not exist.
-    pub async fn holder(
+    pub fn holder(
         &self,
         found: &Found,
         subject: &str,
         named: &Named<'_>,
         guards: &mut Vec<Guard>,
-    ) -> Result<Option<SubjectHandle>, Error> {
+    ) -> Option<SubjectHandle> {
         if subject.is_empty() {
-            return Ok(Some(if found.is_shared() { SubjectHandle::NONE } else { found.row.subject }));
+            return Some(if found.is_shared() { SubjectHandle::NONE } else { found.row.subject });
         }
-        let handles = named.handles(subject);
-        if !found.is_shared() {
-            return Ok(handles.contains(&found.row.subject).then_some(found.row.subject));
+        let holder = named.handles(subject).iter().copied().find(|handle| named.holds(found, *handle))?;
+        if found.is_shared() {
+            guards.push(Guard::Unchanged(Fact::holders(self.tenant.number, found.id)));
+            guards.push(Guard::Unchanged(Fact::subject_state(self.tenant.number, holder)));
         }
-        for handle in handles {
-            let key = place::holder(self.tenant.number, found.id, *handle);
-            if self.vault.store.get(Family::Holders, key).await?.is_some() {
-                guards.push(Guard::Unchanged(Fact::holders(self.tenant.number, found.id)));
-                guards.push(Guard::Unchanged(Fact::subject_state(self.tenant.number, *handle)));
-                return Ok(Some(*handle));
-            }
-        }
-        Ok(None)
+        Some(holder)
     }
 
-    /// All holders of a value: its own subject, or those who share it. Guards that they stay the same.
-    pub async fn holders<A>(&self, found: &Found, prepared: &mut Prepared<A>) -> Result<Vec<SubjectHandle>, Error> {
+    /// Whether a value that has a holder has no other. Guards that its holders stay the same.
+    pub async fn has_one_holder<A>(&self, found: &Found, prepared: &mut Prepared<A>) -> Result<bool, Error> {
+        if !found.is_shared() {
+            return Ok(true);
+        }
+        prepared.guards.push(Guard::Unchanged(Fact::holders(self.tenant.number, found.id)));
+        Ok(self.some_holders(found, 2).await?.len() < 2)
+    }
+
+    /// The holders with whom a value that has expired goes. Guards that they stay the same.
+    ///
+    /// A value may have any number of holders, and a commit may not. Those beyond a page are released before, page by
+    /// page, each in a commit of its own; then the caller's own commit is turned back, and finds but the last of them.
+    pub async fn last_holders<A>(
+        &self,
+        found: &Found,
+        prepared: &mut Prepared<A>,
+    ) -> Result<Vec<SubjectHandle>, Error> {
         if !found.is_shared() {
             return Ok(vec![found.row.subject]);
         }
         prepared.guards.push(Guard::Unchanged(Fact::holders(self.tenant.number, found.id)));
-        let (mut from, to) = place::holders_range(self.tenant.number, found.id);
-        let mut holders = Vec::new();
+        let mut position = self.position;
         loop {
-            let range = Range { from: from.clone(), to: to.clone(), limit: PAGE };
-            let page = self.vault.store.scan(Family::Holders, range).await?;
-            for (key, _) in &page {
-                holders.push(place::decode_holder(key)?);
+            let mut holders = self.some_holders(found, PAGE + 1).await?;
+            if holders.len() <= PAGE {
+                return Ok(holders);
             }
-            match page.last() {
-                Some((last, _)) if page.len() == PAGE => {
-                    from = last.to_vec();
-                    from.push(0);
-                }
-                _ => return Ok(holders),
+            holders.truncate(PAGE);
+            if !self.release(found, holders, position).await? {
+                return Ok(vec![]);
+            }
+            // The next page stands on what there is now.
+            position = self.vault.committer.position();
+            let now = self.resolve_rows(&[found.id]).await?;
+            if !matches!(now.first(), Some(Resolved::Expired(now)) if now.row.version == found.row.version) {
+                return Ok(vec![]);
             }
         }
+    }
+
+    /// Ends holds on a value that has expired and has more. `false`: others were at it meanwhile, and nothing was done.
+    async fn release(&self, found: &Found, holders: Vec<SubjectHandle>, position: Position) -> Result<bool, Error> {
+        let mut page = Prepared::new(());
+        page.guards.push(Guard::Unchanged(Fact::row(self.tenant.number, found.id)));
+        page.guards.push(Guard::Unchanged(Fact::holders(self.tenant.number, found.id)));
+        for holder in holders {
+            self.remove_holding(found, holder, &mut page);
+            let version = Some(found.row.version);
+            page.items.push(Item { subject: Some(holder), version, ..found.item("released") });
+        }
+        match self.commit_at(position, page).await {
+            Ok(()) => Ok(true),
+            Err(CommitError::Conflict(_) | CommitError::Expired | CommitError::TooOld) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The first holders of a shared value.
+    async fn some_holders(&self, found: &Found, limit: usize) -> Result<Vec<SubjectHandle>, Error> {
+        let (from, to) = place::holders_range(self.tenant.number, found.id);
+        let page = self.vault.store.scan(Family::Holders, Range { from, to, limit }).await?;
+        Ok(page.iter().map(|(key, _)| place::decode_holder(key)).collect::<Result<_, _>>()?)
     }
 }

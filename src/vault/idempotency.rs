@@ -4,7 +4,7 @@
 //! it made, in the same commit as they. A refused request does not consume its key.
 
 use strongroom_commit::{Fact, Guard};
-use strongroom_ids::RowId;
+use strongroom_ids::{RowId, RowVersion};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::IdempotencyRow;
 use strongroom_storage::{Family, Mutation, Store};
@@ -25,8 +25,9 @@ pub(crate) struct Key {
 pub(crate) enum Earlier {
     /// Nothing: the request is new.
     Nothing,
-    /// The same request, and the rows that it made, in the order of its items.
-    Rows(Vec<RowId>),
+    /// The same request, and the rows that it made, in the order of its items, with the version of each if it has
+    /// several.
+    Rows(Vec<RowId>, Vec<RowVersion>),
 }
 
 impl<S: Store> Road<'_, S> {
@@ -58,14 +59,15 @@ impl<S: Store> Road<'_, S> {
         }
         // Both are keyed hashes of the caller's own requests: nothing is learnt from the time of the comparison.
         match row.fingerprint == key.fingerprint {
-            true => Ok(Earlier::Rows(row.rows)),
+            true => Ok(Earlier::Rows(row.rows, row.versions)),
             false => Err(Error::IdempotencyKeyReused),
         }
     }
 
     /// Remembers what the request made, in its own commit.
-    pub fn remember<A>(&self, key: Key, rows: Vec<RowId>, prepared: &mut Prepared<A>) {
-        let row = IdempotencyRow { expires: self.now.saturating_add(LIFETIME), fingerprint: key.fingerprint, rows };
+    pub fn remember<A>(&self, key: Key, rows: Vec<RowId>, versions: Vec<RowVersion>, prepared: &mut Prepared<A>) {
+        let expires = self.now.saturating_add(LIFETIME);
+        let row = IdempotencyRow { expires, fingerprint: key.fingerprint, rows, versions };
         prepared.changes.push(Fact::idempotency(self.tenant.number, &key.place));
         prepared.mutations.push(Mutation::Put(Family::Idempotency, key.place, row.encode()));
     }

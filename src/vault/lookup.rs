@@ -1,17 +1,26 @@
 //! Lookup: finds the tokens of a field that stand for exactly this value, through the field's blind index.
 
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::Arc;
+
 use strongroom_access::Action;
 use strongroom_commit::Guard;
 use strongroom_ids::RowId;
+use strongroom_schema::Field;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{IndexEntry, IndexKind};
 use strongroom_storage::{Family, Range, Store};
 
 use crate::error::{Error, Violation};
-use crate::reading::{Refusal, lists};
+use crate::limits;
+use crate::reading::{Denials, Refusal, lists};
 use crate::resolve::Resolved;
 use crate::road::{Attempt, Item, Prepared, Refused, Road};
 use crate::values::{lookup_fact, lookup_prefix};
+
+/// Tokens that a call answers, over all its items.
+const FOUND_IN_ALL: usize = 10_000;
 
 /// A value to look for.
 pub struct LookupItem {
@@ -53,12 +62,26 @@ impl<S: Store> Attempt<S> for Lookup {
         limits.items(self.items.len())?;
         limits.message(self.items.iter().map(|item| item.value.len()).sum())?;
         road.purpose_declared(&self.purpose)?;
+        self.repeated(self.items.iter().map(|item| Some((item.field.as_str(), &item.value))))?;
+        let mut denials = Denials::default();
+        let entries: Vec<_> = (0..self.items.len()).map(|index| self.entry(road, index, &mut denials)).collect();
+        // The same where two spellings are one value.
+        self.repeated(entries.iter().map(|entry| entry.as_ref().ok().map(|one| (one.field.number, one.entry.mac))))?;
+
         let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
         prepared.guards.extend(road.rules_unchanged());
+        let mut left = FOUND_IN_ALL;
+        let mut searched = Vec::with_capacity(entries.len());
+        for entry in entries {
+            searched.push(match entry {
+                Ok(wanted) => Ok(self.search(road, wanted, &mut left, &mut prepared).await?),
+                Err(refusal) => Err(refusal),
+            });
+        }
         let mut size = 0_usize;
-        for index in 0..self.items.len() {
-            let found = match self.entry(road, index) {
-                Ok(entry) => self.find(road, index, &entry, &mut prepared).await?,
+        for searched in searched {
+            let found = match searched {
+                Ok(searched) => Ok(read(road, searched, &mut prepared).await?),
                 Err(refusal) => {
                     prepared.items.push(refusal.item);
                     Err(refusal.error)
@@ -77,9 +100,34 @@ impl<S: Store> Attempt<S> for Lookup {
     }
 }
 
+/// A value that may be looked for, and the index entry that it would have.
+struct Wanted {
+    field: Arc<Field>,
+    entry: IndexEntry,
+}
+
+/// The rows that an index has of a value, oldest first.
+struct Searched {
+    field: Arc<Field>,
+    rows: Vec<RowId>,
+    more: bool,
+}
+
 impl Lookup {
+    /// Refuses a call that asks the same twice: a small request would have a large answer, and a larger leaf.
+    fn repeated<K: Eq + Hash>(&self, asked: impl Iterator<Item = Option<K>>) -> Result<(), Error> {
+        let mut seen = HashSet::with_capacity(self.items.len());
+        let again = |asked: Option<K>| asked.is_some_and(|asked| !seen.insert(asked));
+        let again: Vec<bool> = asked.map(again).collect();
+        let repeated = (0..).zip(again).filter(|(_, again)| *again).map(|(index, _): (usize, _)| {
+            let description = "each value of a field may stand in a call once";
+            Violation::new(format!("items[{index}].value"), "repeated", description)
+        });
+        limits::none(repeated.collect())
+    }
+
     /// Resolve, decide and validate one item: the index entry that the value would have.
-    fn entry<S: Store>(&self, road: &Road<'_, S>, index: usize) -> Result<IndexEntry, Box<Refusal>> {
+    fn entry<S: Store>(&self, road: &Road<'_, S>, index: usize, denials: &mut Denials) -> Result<Wanted, Box<Refusal>> {
         let item = &self.items[index];
         let Some(field) = road.schema.field(&item.field) else {
             let error = Error::Invalid(vec![crate::tokenize::unknown_field(index)]);
@@ -92,12 +140,7 @@ impl Lookup {
             Box::new(Refusal { error, item })
         };
         if !lists(field, &self.purpose) || !road.decide(field, None).allowed {
-            let allowed = road.allowed_purposes(Action::Lookup, field);
-            let elsewhere = !allowed.is_empty() && !allowed.contains(&self.purpose);
-            return Err(refuse(match elsewhere {
-                true => Error::PurposeNotAllowed { allowed },
-                false => Error::Denied { action: Action::Lookup.as_str() },
-            }));
+            return Err(refuse(denials.why(road, field, None)));
         }
         if !field.lookup {
             let description = "the schema declares this field without `lookup`";
@@ -109,7 +152,7 @@ impl Lookup {
             return Err(refuse(Error::Invalid(wrong)));
         }
         match road.value_index(field, &item.value) {
-            Ok(Some(entry)) => Ok(entry),
+            Ok(Some(entry)) => Ok(Wanted { field: Arc::clone(field), entry }),
             Ok(None) => Err(refuse(Error::Internal("a field with lookup but without an index"))),
             Err(Error::Invalid(broken)) => {
                 let path = format!("items[{index}].value");
@@ -120,18 +163,18 @@ impl Lookup {
         }
     }
 
-    async fn find<S: Store>(
+    /// Looks up the rows of a value: keys only, so that what would be too much is refused before a row is read.
+    async fn search<S: Store>(
         &self,
         road: &Road<'_, S>,
-        index: usize,
-        entry: &IndexEntry,
+        Wanted { field, entry }: Wanted,
+        left: &mut usize,
         prepared: &mut Prepared<Answer>,
-    ) -> Result<Result<FoundTokens, Error>, Error> {
+    ) -> Result<Searched, Error> {
         let tenant = road.tenant.number;
-        let field = road.schema.field(&self.items[index].field).ok_or(Error::Internal("a field vanished"))?;
         let most = road.vault.limits.found;
-        prepared.guards.push(Guard::Unchanged(lookup_fact(tenant, field, entry)));
-        let prefix = lookup_prefix(tenant, field, entry);
+        prepared.guards.push(Guard::Unchanged(lookup_fact(tenant, &field, &entry)));
+        let prefix = lookup_prefix(tenant, &field, &entry);
         let range = Range { to: place::prefix_end(&prefix), from: prefix, limit: most + 1 };
         let entries = road.vault.store.scan(Family::Index, range).await?;
         let more = entries.len() > most;
@@ -143,17 +186,33 @@ impl Lookup {
             });
         }
         rows.sort_unstable();
-        let mut found = FoundTokens { tokens: Vec::with_capacity(rows.len()), more };
-        for resolved in road.resolve_rows(&rows).await? {
-            if let Resolved::Value(value) = resolved {
-                value.guards(tenant, &mut prepared.guards);
-                found.tokens.push(road.token_of(&value)?);
-                prepared.items.push(value.item("found"));
-            }
-        }
-        if found.tokens.is_empty() {
-            prepared.items.push(Item { field: Some(field.full_name.clone()), outcome: "none", ..Item::default() });
-        }
-        Ok(Ok(found))
+        *left = left.checked_sub(rows.len()).ok_or_else(|| {
+            let description = format!(
+                "more than {FOUND_IN_ALL} tokens stand for these values, and a call answers at most as many: ask for \
+                 fewer items at once"
+            );
+            Error::invalid("items", "too_many_found", description)
+        })?;
+        Ok(Searched { field, rows, more })
     }
+}
+
+/// Reads the rows of a value, and makes their tokens.
+async fn read<S: Store>(
+    road: &Road<'_, S>,
+    Searched { field, rows, more }: Searched,
+    prepared: &mut Prepared<Answer>,
+) -> Result<FoundTokens, Error> {
+    let mut found = FoundTokens { tokens: Vec::with_capacity(rows.len()), more };
+    for resolved in road.resolve_rows(&rows).await? {
+        if let Resolved::Value(value) = resolved {
+            value.guards(road.tenant.number, &mut prepared.guards);
+            found.tokens.push(road.token_of(&value)?);
+            prepared.items.push(value.item("found"));
+        }
+    }
+    if found.tokens.is_empty() {
+        prepared.items.push(Item { field: Some(Arc::clone(&field.full_name)), outcome: "none", ..Item::default() });
+    }
+    Ok(found)
 }

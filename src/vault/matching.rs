@@ -9,7 +9,7 @@ use strongroom_storage::Store;
 use subtle::ConstantTimeEq;
 
 use crate::error::{Error, Violation};
-use crate::reading::{Refusal, lists, malformed};
+use crate::reading::{Denials, Refusal, lists, malformed};
 use crate::resolve::{Found, Resolved};
 use crate::road::{Attempt, Item, Prepared, Refused, Road};
 
@@ -48,14 +48,19 @@ impl<S: Store> Attempt<S> for Match {
         prepared.guards.extend(road.rules_unchanged());
         let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
         let resolved = road.resolve(&tokens).await?;
-        let named = road.named(self.items.iter().map(|item| item.subject.as_str()), &mut prepared.guards).await?;
+        let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
+        let named = road.named(holders, false, &mut prepared.guards).await?;
 
         let mut decisions: HashMap<FieldNo, bool> = HashMap::new();
+        let mut denials = Denials::default();
         for (index, (item, resolved)) in self.items.iter().zip(&resolved).enumerate() {
-            let (answer, leaf) = match self.decide(road, index, resolved, &mut decisions)? {
+            let (answer, leaf) = match self.decide(road, index, resolved, &mut decisions, &mut denials) {
                 Err(refusal) => (Err(refusal.error), refusal.item),
-                Ok(found) => match road.holder(found, &item.subject, &named, &mut prepared.guards).await? {
-                    None => (Err(Error::NotFound), found.item("NOT_A_HOLDER")),
+                Ok(found) => match road.holder(found, &item.subject, &named, &mut prepared.guards) {
+                    None => {
+                        let refusal = denials.not_a_holder(road, &item.token, found);
+                        (Err(refusal.error), refusal.item)
+                    }
                     Some(holder) if found.is_shared() && !holder.is_some() && road.rests_on_consent(&self.purpose) => {
                         (Err(Error::SubjectRequired), found.item(Error::SubjectRequired.reason()))
                     }
@@ -85,7 +90,8 @@ impl Match {
         index: usize,
         resolved: &'r Resolved,
         decisions: &mut HashMap<FieldNo, bool>,
-    ) -> Result<Result<&'r Found, Refusal>, Error> {
+        denials: &mut Denials,
+    ) -> Result<&'r Found, Box<Refusal>> {
         let item = &self.items[index];
         let mut wrong: Vec<Violation> = malformed(&road.vault.limits, index, &item.token).into_iter().collect();
         road.vault.limits.value(index, &item.value, &mut wrong);
@@ -93,13 +99,15 @@ impl Match {
         if !wrong.is_empty() {
             let error = Error::Invalid(wrong);
             let sent = Some(road.fingerprint(item.token.as_bytes()));
-            return Ok(Err(Refusal { item: Item { outcome: error.reason(), sent, ..Item::default() }, error }));
+            return Err(Box::new(Refusal { item: Item { outcome: error.reason(), sent, ..Item::default() }, error }));
         }
-        let Resolved::Value(found) = resolved else { return Ok(Err(road.not_found(&item.token, resolved)?)) };
+        let Resolved::Value(found) = resolved else {
+            return Err(Box::new(denials.not_found(road, &item.token, resolved)));
+        };
         let allowed = *decisions
             .entry(found.field.number)
             .or_insert_with(|| lists(&found.field, &self.purpose) && road.decide(&found.field, None).allowed);
-        if allowed { Ok(Ok(found)) } else { Ok(Err(road.refuse_read(Action::Match, found, &self.purpose))) }
+        if allowed { Ok(found) } else { Err(Box::new(denials.refuse(road, &item.token, found, None))) }
     }
 }
 

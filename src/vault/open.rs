@@ -19,7 +19,7 @@ use tokio::sync::RwLock;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::refusals::Refusals;
-use crate::source::{Source, SourceKind};
+use crate::source::{self, Source, SourceKind};
 use crate::tenant::Tenant;
 use crate::values::row_hash;
 use crate::vault::{Clock, Space, Vault};
@@ -82,6 +82,22 @@ pub enum OpenError {
     /// The trust domain, a tenant or an officer has a name that no certificate could carry.
     #[error(transparent)]
     Names(#[from] DirectoryError),
+    /// The rules in the store are not those that the log has in force.
+    #[error(
+        "the rules in force of tenant `{tenant}` are not those that its log records: its {what} is {stored}, and the log \
+         has version {recorded} in force; the data folder was put back in part, or changed: bring back its newest copy \
+         as a whole"
+    )]
+    Rules {
+        /// Whose.
+        tenant: String,
+        /// `policy` or `schema`.
+        what: &'static str,
+        /// What stands in the store, in words.
+        stored: String,
+        /// What should.
+        recorded: u32,
+    },
     /// Stored rules or rows can't be used.
     #[error("{0}")]
     Vault(#[from] Error),
@@ -154,9 +170,9 @@ pub async fn create<S: Store>(new: NewVault<S>) -> Result<(), OpenError> {
         mutations.push(put(place::policy(tenant.number), policy));
         mutations.push(put(place::tenant(tenant.number), tenant.encode()));
     }
-    let lanes = tenants
-        .iter()
-        .map(|(tenant, _)| (tenant.number, LaneHead { incarnation: 1, size: 0, time: 0, frontier: vec![] }));
+    let lanes = tenants.iter().map(|(tenant, _)| {
+        (tenant.number, LaneHead { incarnation: 1, size: 0, time: 0, frontier: vec![], rules: vec![] })
+    });
     let keystore = Arc::new(new.keystore);
     let start = Start {
         lanes: lanes.collect(),
@@ -303,6 +319,7 @@ impl<S: Store> Vault<S> {
         let mut tenants = HashMap::with_capacity(rows.len());
         for (tenant, (_, lane)) in rows.into_iter().zip(&lanes) {
             let number = tenant.number;
+            source::as_recorded(&store, &tenant, lane).await?;
             let tenant =
                 Tenant::load(tenant, lane.incarnation, &store, &keystore).await.map_err(|error| match error {
                     Error::KeyUnavailable(_) => OpenError::KeystoreBehind(error),
@@ -324,7 +341,7 @@ impl<S: Store> Vault<S> {
             store,
             committer,
             keystore,
-            deks: DekCache::new(hot_deks),
+            deks: Arc::new(DekCache::new(hot_deks)),
             turn: RwLock::new(()),
             limits,
             refusals: Refusals::default(),

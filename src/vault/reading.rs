@@ -3,7 +3,12 @@
 //! A value that the caller may not know of answers like one that does not exist. Who may see some view of it, or see
 //! it for another purpose, is told which.
 
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::sync::Arc;
+
 use strongroom_access::Action;
+use strongroom_ids::FieldNo;
 use strongroom_schema::Field;
 use strongroom_storage::Store;
 
@@ -11,6 +16,61 @@ use crate::error::{Error, Violation};
 use crate::limits::Limits;
 use crate::resolve::{Found, Resolved};
 use crate::road::{Item, Road};
+
+/// Why a request's items are refused, decided once for all that are refused alike: ten thousand items that policy denies
+/// cost no more than one.
+///
+/// An item that leads to nothing takes the same steps as one that the caller may not know of, so that the time of an
+/// answer does not tell them apart.
+#[derive(Default)]
+pub(crate) struct Denials(HashMap<(FieldNo, Option<Arc<str>>), Error>);
+
+impl Denials {
+    /// A value that the caller may not use as it asked: told why, if it may know of it, and otherwise that there is none.
+    pub fn refuse<S: Store>(&mut self, road: &Road<'_, S>, token: &str, found: &Found, view: Option<&str>) -> Refusal {
+        let error = self.why(road, &found.field, view);
+        black_box(road.fingerprint(token.as_bytes()));
+        let outcome = if matches!(error, Error::NotFound) { "DENIED" } else { error.reason() };
+        Refusal { error, item: found.item(outcome) }
+    }
+
+    /// A token that led nowhere, or to what may no longer be read.
+    pub fn not_found<S: Store>(&mut self, road: &Road<'_, S>, token: &str, resolved: &Resolved) -> Refusal {
+        let sent = self.as_if_denied(road, token);
+        let item = match resolved {
+            Resolved::Expired(found) => found.item("EXPIRED"),
+            _ => Item { outcome: Error::NotFound.reason(), sent: Some(sent), ..Item::default() },
+        };
+        Refusal { error: Error::NotFound, item }
+    }
+
+    /// A subject that does not hold the value that is meant to be its own.
+    pub fn not_a_holder<S: Store>(&mut self, road: &Road<'_, S>, token: &str, found: &Found) -> Refusal {
+        black_box(self.as_if_denied(road, token));
+        Refusal { error: Error::NotFound, item: found.item("NOT_A_HOLDER") }
+    }
+
+    /// Why the caller may not do this to a field.
+    pub fn why<S: Store>(&mut self, road: &Road<'_, S>, field: &Field, view: Option<&str>) -> Error {
+        // Names that the field does not have are refused alike, however many they are.
+        let view = view.and_then(|asked| field.views().find(|(name, _)| ***name == *asked)).map(|(name, _)| name);
+        let why = self.0.entry((field.number, view.cloned()));
+        why.or_insert_with(|| road.why_not(field, view.map(|name| &**name))).clone()
+    }
+
+    /// The work of a denial of some field.
+    fn as_if_denied<S: Store>(&mut self, road: &Road<'_, S>, token: &str) -> [u8; 32] {
+        if let Some(field) = road.schema.fields().next() {
+            black_box(self.why(road, field, None));
+        }
+        road.fingerprint(token.as_bytes())
+    }
+
+    #[cfg(test)]
+    pub fn decided(&self) -> usize {
+        self.0.len()
+    }
+}
 
 /// One item's refusal: what the caller is told, and what the ledger keeps.
 pub(crate) struct Refusal {
@@ -36,7 +96,7 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// The views of a field that the caller may ask for under a purpose.
-    pub fn allowed_views(&self, field: &Field, purpose: &str) -> Vec<String> {
+    fn allowed_views(&self, field: &Field, purpose: &str) -> Vec<String> {
         if !lists(field, purpose) {
             return vec![];
         }
@@ -48,7 +108,7 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// The purposes under which the caller may do this to a field, in some view if the action has views.
-    pub fn allowed_purposes(&self, action: Action, field: &Field) -> Vec<String> {
+    fn allowed_purposes(&self, action: Action, field: &Field) -> Vec<String> {
         let may = |purpose: &str| match action {
             Action::Detokenize => !self.allowed_views(field, purpose).is_empty(),
             _ => self.decide_action(action, field, None, Some(purpose)).allowed,
@@ -57,41 +117,44 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// Whether the caller may know that a field's value exists: it may see a view of it or match it, for any purpose.
-    pub fn may_know(&self, field: &Field) -> bool {
+    fn may_know(&self, field: &Field) -> bool {
         !self.allowed_purposes(Action::Detokenize, field).is_empty()
             || !self.allowed_purposes(Action::Match, field).is_empty()
     }
 
-    /// A token that led nowhere, or to what may no longer be read.
-    pub fn not_found(&self, token: &str, resolved: &Resolved) -> Result<Refusal, Error> {
-        let item = match resolved {
-            Resolved::Expired(found) => found.item("EXPIRED"),
-            _ => Item {
-                outcome: Error::NotFound.reason(),
-                sent: Some(self.fingerprint(token.as_bytes())),
-                ..Item::default()
-            },
-        };
-        Ok(Refusal { error: Error::NotFound, item })
-    }
-
-    /// A value that the caller may not read like this: told why if it may do so for another purpose, and otherwise that
-    /// there is none.
-    pub fn refuse_read(&self, action: Action, found: &Found, purpose: &str) -> Refusal {
-        let purposes = self.allowed_purposes(action, &found.field);
-        match purposes.is_empty() {
-            true => Refusal { error: Error::NotFound, item: found.item("DENIED") },
-            false => {
-                let error = if lists(&found.field, purpose) && self.rests_on_consent(purpose) {
-                    Error::ConsentRequired { allowed: purposes }
-                } else if purposes.iter().any(|allowed| allowed == purpose) {
-                    Error::Denied { action: action.as_str() }
-                } else {
-                    Error::PurposeNotAllowed { allowed: purposes }
-                };
-                let item = found.item(error.reason());
-                Refusal { error, item }
+    /// Why the caller may not do this to a field, in a view that the field has; none for one that it has not.
+    fn why_not(&self, field: &Field, view: Option<&str>) -> Error {
+        let denied = Error::Denied { action: self.action.as_str() };
+        match self.action {
+            Action::Delete | Action::Replace if self.may_know(field) => return denied,
+            Action::Delete | Action::Replace => return Error::NotFound,
+            _ => {}
+        }
+        let purpose = self.purpose.unwrap_or_default();
+        if self.action == Action::Detokenize {
+            let allowed = self.allowed_views(field, purpose);
+            match view {
+                _ if allowed.is_empty() => {}
+                Some(_) => return Error::ViewNotAllowed { allowed },
+                None => return Error::ViewUnknown { allowed },
             }
+        }
+        let purposes = self.allowed_purposes(self.action, field);
+        if self.action == Action::Lookup {
+            // Fields are no secret: the schema lists them.
+            return match purposes.is_empty() || purposes.iter().any(|allowed| allowed == purpose) {
+                true => denied,
+                false => Error::PurposeNotAllowed { allowed: purposes },
+            };
+        }
+        if purposes.is_empty() {
+            Error::NotFound
+        } else if lists(field, purpose) && self.rests_on_consent(purpose) {
+            Error::ConsentRequired { allowed: purposes }
+        } else if purposes.iter().any(|allowed| allowed == purpose) {
+            denied
+        } else {
+            Error::PurposeNotAllowed { allowed: purposes }
         }
     }
 }

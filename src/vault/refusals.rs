@@ -14,6 +14,8 @@ use crate::road::Caller;
 const BURST: u64 = 200;
 /// Leaves that its refusals may take a second after that.
 const PER_SECOND: u64 = 20;
+/// Refused items that cost as much as a leaf of their own: about as many fit one.
+const ITEMS_A_LEAF: u64 = 400;
 /// Principals that are remembered; beyond them refusals are counted, not written one by one.
 const PRINCIPALS: usize = 10_000;
 
@@ -57,24 +59,20 @@ impl Refusals {
     /// Whether a refusal gets leaves of its own; if not, its items are counted.
     pub fn may_record(&self, caller: &Caller, action: Action, reason: &'static str, size: Size, now: u64) -> bool {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let tenant = caller.principal.tenant;
-        let principal = caller.principal.name.to_string();
-        let room = inner.budgets.len() < PRINCIPALS;
-        let key = (tenant, principal);
-        if room || inner.budgets.contains_key(&key) {
-            let budget = inner.budgets.entry(key.clone()).or_insert(Budget { left: BURST * SECOND, at: now });
-            let earned = now.saturating_sub(budget.at).saturating_mul(PER_SECOND);
-            budget.left = budget.left.saturating_add(earned).min(BURST * SECOND);
-            budget.at = budget.at.max(now);
-            let price = (size.leaves as u64).saturating_mul(SECOND);
-            if budget.left >= price {
-                budget.left -= price;
-                return true;
-            }
+        if inner.spend(caller, (size.leaves as u64).saturating_mul(SECOND), now) {
+            return true;
         }
-        let counted = Counted { tenant, principal: key.1, action: action.as_str(), reason };
+        let principal = caller.principal.name.to_string();
+        let counted = Counted { tenant: caller.principal.tenant, principal, action: action.as_str(), reason };
         *inner.counted.entry(counted).or_default() += size.items.max(1) as u64;
         false
+    }
+
+    /// Whether so many refused items may stand in the leaf of a request of which other items were allowed. That leaf
+    /// counts them if they may not.
+    pub fn may_list(&self, caller: &Caller, items: usize, now: u64) -> bool {
+        let price = (items as u64).saturating_mul(SECOND / ITEMS_A_LEAF);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).spend(caller, price, now)
     }
 
     /// Takes what was counted since the last call, and forgets budgets that are full again.
@@ -92,6 +90,27 @@ impl Refusals {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (what, count) in counted {
             *inner.counted.entry(what).or_default() += count;
+        }
+    }
+}
+
+impl Inner {
+    /// Takes a price, in millionths of a leaf, out of the caller's budget, if that has it.
+    fn spend(&mut self, caller: &Caller, price: u64, now: u64) -> bool {
+        let key = (caller.principal.tenant, caller.principal.name.to_string());
+        if self.budgets.len() >= PRINCIPALS && !self.budgets.contains_key(&key) {
+            return false;
+        }
+        let budget = self.budgets.entry(key).or_insert(Budget { left: BURST * SECOND, at: now });
+        let earned = now.saturating_sub(budget.at).saturating_mul(PER_SECOND);
+        budget.left = budget.left.saturating_add(earned).min(BURST * SECOND);
+        budget.at = budget.at.max(now);
+        match budget.left.checked_sub(price) {
+            Some(left) => {
+                budget.left = left;
+                true
+            }
+            None => false,
         }
     }
 }

@@ -12,13 +12,11 @@ use crate::error::{Error, Violation};
 use crate::idempotency::{Earlier, Key};
 use crate::limits;
 use crate::random::Dice;
-use crate::reading::malformed;
+use crate::reading::{Denials, malformed};
 use crate::resolve::{Found, Resolved};
 use crate::road::{Attempt, Item, Prepared, Refused, Road};
 use crate::subjects::NamedDek;
-use crate::tenant::Tenant;
 use crate::values::Place;
-use crate::vault::Vault;
 
 /// A value that takes another's place.
 pub struct NewVersion {
@@ -39,17 +37,16 @@ pub struct Replace {
 }
 
 impl<S: Store> Attempt<S> for Replace {
-    type Answer = Replaced;
+    type Answer = Vec<u32>;
     const ACTION: Action = Action::Replace;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Replaced>, Refused> {
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Vec<u32>>, Refused> {
         self.within_limits(road)?;
-        let answer = Replaced { versions: Vec::with_capacity(self.items.len()), forget: vec![] };
-        let mut prepared = Prepared::new(answer);
+        let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
         prepared.guards.extend(road.rules_unchanged());
         let key = self.idempotency(road);
-        if let Earlier::Rows(rows) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
-            for resolved in road.resolve_rows(&rows).await? {
+        if let Earlier::Rows(rows, versions) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
+            for (resolved, version) in road.resolve_rows(&rows).await?.into_iter().zip(versions) {
                 let Resolved::Value(found) = resolved else { return Err(Error::NotFound.into()) };
                 if !road.decide(&found.field, None).allowed {
                     return Err(Refused {
@@ -58,7 +55,8 @@ impl<S: Store> Attempt<S> for Replace {
                     });
                 }
                 found.guards(road.tenant.number, &mut prepared.guards);
-                prepared.answer.versions.push(found.row.version.0);
+                // The one that this request made, whatever came after it.
+                prepared.answer.push(version.0);
                 prepared.items.push(found.item("repeated"));
             }
             return Ok(prepared);
@@ -75,26 +73,16 @@ impl<S: Store> Attempt<S> for Replace {
         let mut dice = Dice::default();
         for (item, found) in self.items.iter().zip(&found) {
             let leaf = write(road, item, found, &mut dice, &mut prepared)?;
-            prepared.answer.versions.push(leaf.version.map_or(0, |version| version.0));
+            prepared.answer.push(leaf.version.map_or(0, |version| version.0));
             prepared.items.push(leaf);
         }
         if let Some(key) = key {
-            road.remember(key, found.iter().map(|found| found.id).collect(), &mut prepared);
+            let rows = found.iter().map(|found| found.id).collect();
+            let versions = prepared.answer.iter().map(|version| RowVersion(*version)).collect();
+            road.remember(key, rows, versions, &mut prepared);
         }
         Ok(prepared)
     }
-
-    fn install(&self, vault: &Vault<S>, _tenant: &Tenant, answer: &Replaced) {
-        for place in &answer.forget {
-            vault.deks.remove(place);
-        }
-    }
-}
-
-/// What a Replace answers, and the cached keys that must be forgotten then.
-pub(crate) struct Replaced {
-    pub versions: Vec<u32>,
-    forget: Vec<DekPlace>,
 }
 
 impl Replace {
@@ -130,23 +118,22 @@ impl Replace {
         let mut values = Vec::with_capacity(resolved.len());
         let mut missing = Vec::new();
         let mut denied = false;
+        let mut denials = Denials::default();
         let mut items = Vec::new();
         for (index, (item, resolved)) in self.items.iter().zip(resolved).enumerate() {
-            let leaf = match resolved {
+            let refusal = match resolved {
                 Resolved::Value(found) if road.decide(&found.field, None).allowed => {
                     values.push(&**found);
                     continue;
                 }
-                Resolved::Value(found) if road.may_know(&found.field) => {
-                    denied = true;
-                    items.push(found.item("DENIED"));
-                    continue;
-                }
-                Resolved::Value(found) => found.item("DENIED"),
-                other => road.not_found(&item.token, other)?.item,
+                Resolved::Value(found) => denials.refuse(road, &item.token, found, None),
+                other => denials.not_found(road, &item.token, other),
             };
-            missing.push(not_found_at(index));
-            items.push(leaf);
+            match refusal.error {
+                Error::Denied { .. } => denied = true,
+                _ => missing.push(not_found_at(index)),
+            }
+            items.push(refusal.item);
         }
         if denied {
             return Err(Refused { error: Error::Denied { action: Action::Replace.as_str() }, items });
@@ -186,7 +173,7 @@ fn write<S: Store>(
     item: &NewVersion,
     found: &Found,
     dice: &mut Dice,
-    prepared: &mut Prepared<Replaced>,
+    prepared: &mut Prepared<Vec<u32>>,
 ) -> Result<Item, Error> {
     let tenant = road.tenant.number;
     let version = found.row.version.0.checked_add(1).ok_or(Error::Internal("a row with too many versions"))?;
@@ -203,7 +190,7 @@ fn write<S: Store>(
             let next = DekVersion(found.row.dek_version.0.saturating_add(1));
             let (named, wrapped) = road.new_dek(DekOwner::Value(found.id), found.row.keyring, next)?;
             road.write_own_dek(found.id, wrapped, prepared);
-            prepared.answer.forget.push(DekPlace {
+            prepared.forget.push(DekPlace {
                 tenant: road.tenant.id,
                 keyring: found.row.keyring,
                 owner: DekOwner::Value(found.id),

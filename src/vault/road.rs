@@ -4,14 +4,15 @@
 //! shall be committed, under which guards, and the answer. The road commits, and only then lets the answer go. A
 //! broken guard sends the request back; after a few times it gets a turn of its own.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use strongroom_access::{Action, Consent, Context, Decision, Principal, Query, Resource};
-use strongroom_commit::{Change, CommitError, Fact, Guard, Position};
+use strongroom_commit::{Change, CommitError, Committed, Fact, Guard, Position};
 use strongroom_ids::{RowId, RowVersion, SubjectHandle};
-use strongroom_keys as keys;
+use strongroom_keys::{self as keys, DekCache, DekOwner, DekPlace};
 use strongroom_ledger::Timestamp;
 use strongroom_ledger::leaf::{self, LeafHeader, LeafItem};
 use strongroom_schema::{Field, Schema};
@@ -56,7 +57,8 @@ pub(crate) trait Attempt<S: Store>: Send + Sync {
         None
     }
 
-    /// Whether an attempt is worth stopping all others for: the caller may make it, and its size is right.
+    /// Whether an attempt is worth stopping all others for: the caller may make it, and all is right that can be told
+    /// and done while the others go on.
     fn may_have_it_alone(&self, _road: &Road<'_, S>) -> Result<(), Error> {
         Ok(())
     }
@@ -75,13 +77,16 @@ pub(crate) struct Prepared<A> {
     pub mutations: Vec<Mutation>,
     pub items: Vec<Item>,
     pub detail: Vec<(&'static str, String)>,
+    /// DEKs that are no more once this is committed.
+    pub forget: Vec<DekPlace>,
     pub answer: A,
 }
 
 impl<A> Prepared<A> {
     /// Nothing but an answer.
     pub fn new(answer: A) -> Self {
-        Self { guards: vec![], changes: vec![], mutations: vec![], items: vec![], detail: vec![], answer }
+        let (guards, changes, mutations) = (vec![], vec![], vec![]);
+        Self { guards, changes, mutations, items: vec![], detail: vec![], forget: vec![], answer }
     }
 }
 
@@ -127,6 +132,36 @@ pub(crate) struct Road<'a, S: Store> {
     pub request: [u8; 16],
     /// Microseconds since 1970, read once for the attempt.
     pub now: u64,
+    /// DEKs of single values that this attempt put into the cache.
+    pub unwrapped: Unwrapped<'a>,
+}
+
+/// DEKs that go out of the cache again unless what was read with them is committed: a Delete may have destroyed them
+/// between the reading of a row and the unwrapping of its DEK, and have found nothing in the cache to forget.
+pub(crate) struct Unwrapped<'a> {
+    deks: &'a DekCache,
+    places: Mutex<Vec<DekPlace>>,
+}
+
+impl Unwrapped<'_> {
+    /// Notes what was put into the cache. A subject's DEK is not destroyed with a value.
+    pub fn note(&self, place: DekPlace) {
+        if matches!(place.owner, DekOwner::Value(_)) {
+            self.places.lock().unwrap_or_else(PoisonError::into_inner).push(place);
+        }
+    }
+
+    /// They were there when the attempt was committed, and whoever destroys them later finds them.
+    fn keep(&self) {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl Drop for Unwrapped<'_> {
+    fn drop(&mut self) {
+        let places = self.places.get_mut().unwrap_or_else(PoisonError::into_inner);
+        places.iter().for_each(|place| self.deks.remove(place));
+    }
 }
 
 /// Whether an attempt shares the road or has it alone.
@@ -160,6 +195,7 @@ impl<S: Store> Vault<S> {
             match request.attempt(&road).await {
                 Ok(prepared) => match road.commit(prepared).await {
                     Ok(answer) => {
+                        road.unwrapped.keep();
                         request.install(self, tenant, &answer);
                         return Ok(answer);
                     }
@@ -185,11 +221,14 @@ impl<S: Store> Vault<S> {
                 }
             }
         }
-        Err(Error::Conflict)
+        // Decided each time, and each time too late: that too is recorded.
+        let _turn = self.turn.read().await;
+        let road = self.road(tenant, caller, request, id).await?;
+        Err(road.record_refusal(Error::Conflict.into()).await)
     }
 
     /// The road as it lies now.
-    async fn road<'a, A: Attempt<S>>(
+    pub(crate) async fn road<'a, A: Attempt<S>>(
         &'a self,
         tenant: &'a Tenant,
         caller: &'a Caller,
@@ -211,6 +250,7 @@ impl<S: Store> Vault<S> {
             rules,
             request: id,
             now: self.now(),
+            unwrapped: Unwrapped { deks: &self.deks, places: Mutex::default() },
         })
     }
 }
@@ -293,7 +333,15 @@ impl<S: Store> Road<'_, S> {
     }
 
     async fn commit<A>(&self, prepared: Prepared<A>) -> Result<A, CommitError> {
+        self.commit_at(self.position, prepared).await
+    }
+
+    /// Commits what was read at a position.
+    pub async fn commit_at<A>(&self, position: Position, mut prepared: Prepared<A>) -> Result<A, CommitError> {
         let (decision, reason) = verdict(&prepared.items);
+        if reason.is_none() {
+            self.list_refused(&mut prepared);
+        }
         let leaves = self.leaves(decision, reason, &prepared.items, &prepared.detail);
         if let Some(reason) = reason
             && !self.may_record(reason, leaves.len(), prepared.items.len())
@@ -301,14 +349,30 @@ impl<S: Store> Road<'_, S> {
             return Ok(prepared.answer);
         }
         let change = Change {
-            position: self.position,
+            position,
             guards: prepared.guards,
             changes: prepared.changes,
             mutations: prepared.mutations,
             leaves,
         };
-        self.vault.committer.commit(change).await?;
+        match prepared.forget.is_empty() {
+            true => self.vault.committer.commit(change).await?,
+            false => self.commit_and_forget(change, prepared.forget).await?,
+        };
         Ok(prepared.answer)
+    }
+
+    /// Commits what destroys DEKs, and takes them out of memory, to the end even if the caller hangs up meanwhile:
+    /// nothing stops a change that was sent to the committer.
+    async fn commit_and_forget(&self, change: Change, forget: Vec<DekPlace>) -> Result<Committed, CommitError> {
+        let (committer, deks) = (self.vault.committer.clone(), Arc::clone(&self.vault.deks));
+        let committed = tokio::spawn(async move {
+            let committed = committer.commit(change).await;
+            // Whatever came of it: one that lives on is unwrapped again.
+            forget.iter().for_each(|place| deks.remove(place));
+            committed
+        });
+        committed.await.unwrap_or(Err(CommitError::Unknown))
     }
 
     /// Writes the refusal to the ledger, within the caller's budget, and returns what the caller is told.
@@ -327,6 +391,26 @@ impl<S: Store> Road<'_, S> {
             Ok(_) => refused.error,
             Err(error) => Error::from(error),
         }
+    }
+
+    /// Keeps the refused items of a request of which others were allowed, if the caller's budget for refusals has room
+    /// for them; otherwise the leaf counts them by their outcomes.
+    fn list_refused<A>(&self, prepared: &mut Prepared<A>) {
+        let refused = prepared.items.iter().filter(|item| is_refused(item)).count();
+        let full = self.vault.nearly_full.load(Ordering::Relaxed);
+        if refused == 0 || (!full && self.vault.refusals.may_list(self.caller, refused, self.now)) {
+            return;
+        }
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        prepared.items.retain(|item| {
+            let refused = is_refused(item);
+            if refused {
+                *counts.entry(item.outcome).or_default() += 1;
+            }
+            !refused
+        });
+        let counts: Vec<String> = counts.iter().map(|(outcome, count)| format!("{outcome}={count}")).collect();
+        prepared.detail.push(("refused", counts.join(" ")));
     }
 
     /// Whether a refusal gets leaves of its own. On a disk that is nearly full it is only counted.
@@ -374,13 +458,17 @@ impl<S: Store> Road<'_, S> {
 /// What the ledger says of a request whose items were answered one by one: it is allowed when any item was, and denied
 /// when none was and any was denied.
 fn verdict(items: &[Item]) -> (&'static str, Option<&'static str>) {
-    let refused = |item: &Item| item.outcome.starts_with(char::is_uppercase);
-    if items.is_empty() || !items.iter().all(refused) {
+    if items.is_empty() || !items.iter().all(is_refused) {
         return ("allow", None);
     }
     let denied = items.iter().find(|item| refusal(item.outcome) == "deny");
     let reason = denied.unwrap_or(&items[0]).outcome;
     (refusal(reason), Some(reason))
+}
+
+/// Whether an item was not done as asked: its outcome is a reason then.
+fn is_refused(item: &Item) -> bool {
+    item.outcome.starts_with(char::is_uppercase)
 }
 
 /// The decision that stands beside a refusal's reason in the ledger.

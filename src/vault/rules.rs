@@ -1,6 +1,6 @@
 //! Schema and policy: the rules that every request stands on, changed while no request runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use strongroom_access::{self as access, Action, Consent, Context, Policies, Principal, Query, Resource, Role};
 use strongroom_commit::Fact;
@@ -44,31 +44,61 @@ pub(crate) struct NewSchema {
     schema: Option<(Arc<Schema>, KeyVersions)>,
 }
 
-impl<S: Store> Attempt<S> for ApplySchema {
+/// A schema that waits for its turn, read already.
+pub(crate) struct SchemaInTurn<'r> {
+    request: &'r ApplySchema,
+    file: OnceLock<SchemaFile>,
+}
+
+impl<'r> SchemaInTurn<'r> {
+    pub fn new(request: &'r ApplySchema) -> Self {
+        Self { request, file: OnceLock::new() }
+    }
+
+    /// The schema that would follow the one in force.
+    fn next<S: Store>(&self, road: &Road<'_, S>) -> Result<Schema, Error> {
+        let refused = |error: strongroom_schema::SchemaError| Error::SourceRefused(error.to_string());
+        let file = match self.file.get() {
+            Some(file) => file,
+            None => {
+                let file = SchemaFile::parse(&self.request.source).map_err(refused)?;
+                self.file.get_or_init(|| file)
+            }
+        };
+        let version = road.schema.version().checked_add(1).ok_or(Error::Internal("too many schema versions"))?;
+        let previous = (road.schema.version() > 0).then_some(&*road.schema);
+        Schema::evolve(previous, file, version).map_err(refused)
+    }
+}
+
+impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
     type Answer = NewSchema;
     const ACTION: Action = Action::ApplySchema;
     const ALONE: bool = true;
 
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
         road.decide_vault()?;
-        within_limit("source", &self.source)
+        within_limit("source", &self.request.source)?;
+        let schema = self.next(road)?;
+        if !self.request.dry_run {
+            // Keys before the rows that need them: a key that nothing uses yet harms nobody, if the schema does not come.
+            road.vault.keystore.ensure(&keys_of(road.tenant, &schema))?;
+        }
+        Ok(())
     }
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewSchema>, Refused> {
-        self.may_have_it_alone(road)?;
-        let version = road.schema.version().checked_add(1).ok_or(Error::Internal("too many schema versions"))?;
-        let refused = |error: strongroom_schema::SchemaError| Error::SourceRefused(error.to_string());
-        let file = SchemaFile::parse(&self.source).map_err(refused)?;
-        let previous = (road.schema.version() > 0).then_some(&*road.schema);
-        let schema = Arc::new(Schema::evolve(previous, &file, version).map_err(refused)?);
+        road.decide_vault()?;
+        let schema = Arc::new(self.next(road)?);
+        let version = schema.version();
         let applied = Applied { version, count: schema.fields().count() as u32 };
-        if self.dry_run {
+        if self.request.dry_run {
             let mut prepared = Prepared::new(NewSchema { applied, schema: None });
             prepared.guards.extend(road.rules_unchanged());
             prepared.detail.push(("dry_run", "true".to_owned()));
             return Ok(prepared);
         }
-        // Keys before the rows that need them: a key that nothing uses yet harms nobody, if the commit fails.
+        // They are there, unless another schema has come meanwhile.
         let needed = keys_of(road.tenant, &schema);
         road.vault.keystore.ensure(&needed)?;
         let versions = tenant::key_versions(road.tenant.id, &schema, &road.vault.keystore)?;
@@ -112,28 +142,58 @@ pub struct ApplyPolicy {
 /// New policies, on their way into memory.
 pub(crate) struct NewPolicy {
     pub applied: Applied,
-    source: Option<Source>,
+    installed: Option<(Arc<Policies>, Source)>,
 }
 
-impl<S: Store> Attempt<S> for ApplyPolicy {
+/// Policies that wait for their turn, compiled and tested already.
+pub(crate) struct PolicyInTurn<'r> {
+    request: &'r ApplyPolicy,
+    tested: OnceLock<Tested>,
+}
+
+#[derive(Clone)]
+struct Tested {
+    policies: Arc<Policies>,
+    cases: u32,
+}
+
+impl<'r> PolicyInTurn<'r> {
+    pub fn new(request: &'r ApplyPolicy) -> Self {
+        Self { request, tested: OnceLock::new() }
+    }
+
+    /// Compiles the policies and runs their table, once.
+    fn tested(&self) -> Result<Tested, Error> {
+        if let Some(tested) = self.tested.get() {
+            return Ok(tested.clone());
+        }
+        let ApplyPolicy { source, tests, .. } = self.request;
+        let policies = Policies::compile(source).map_err(|error| Error::SourceRefused(error.to_string()))?;
+        let cases = match tests.is_empty() {
+            true => 0,
+            false => access::check(&policies, tests).map_err(|error| Error::SourceRefused(error.to_string()))?,
+        };
+        let tested = Tested { policies: Arc::new(policies), cases: cases as u32 };
+        Ok(self.tested.get_or_init(|| tested).clone())
+    }
+}
+
+impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
     type Answer = NewPolicy;
     const ACTION: Action = Action::ApplyPolicy;
     const ALONE: bool = true;
 
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
         road.decide_vault()?;
-        within_limit("source", &self.source)?;
-        within_limit("tests", &self.tests)
+        within_limit("source", &self.request.source)?;
+        within_limit("tests", &self.request.tests)?;
+        self.tested().map(drop)
     }
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewPolicy>, Refused> {
-        self.may_have_it_alone(road)?;
+        road.decide_vault()?;
         let version = road.tenant.policy_version().checked_add(1).ok_or(Error::Internal("too many policy versions"))?;
-        let policies = Policies::compile(&self.source).map_err(|error| Error::SourceRefused(error.to_string()))?;
-        let count = match self.tests.is_empty() {
-            true => 0,
-            false => access::check(&policies, &self.tests).map_err(|error| Error::SourceRefused(error.to_string()))?,
-        };
+        let Tested { policies, cases } = self.tested()?;
         let own = Query {
             principal: &road.caller.principal,
             action: Action::ApplyPolicy,
@@ -144,16 +204,16 @@ impl<S: Store> Attempt<S> for ApplyPolicy {
             let why = "under these policies you could not apply any policy again: keep a permit for apply_policy";
             return Err(Error::SourceRefused(why.to_owned()).into());
         }
-        let applied = Applied { version, count: count as u32 };
-        if self.dry_run {
-            let mut prepared = Prepared::new(NewPolicy { applied, source: None });
+        let applied = Applied { version, count: cases };
+        if self.request.dry_run {
+            let mut prepared = Prepared::new(NewPolicy { applied, installed: None });
             prepared.guards.extend(road.rules_unchanged());
             prepared.detail.push(("dry_run", "true".to_owned()));
             return Ok(prepared);
         }
-        let source = Source::new(version, self.source.clone())?;
+        let source = Source::new(version, self.request.source.clone())?;
         let row = source.encode(SourceKind::Policy, &road.tenant.fingerprints);
-        let mut prepared = Prepared::new(NewPolicy { applied, source: Some(source) });
+        let mut prepared = Prepared::new(NewPolicy { applied, installed: Some((policies, source)) });
         prepared.guards.extend(road.rules_unchanged());
         prepared.changes.push(Fact::policy(road.tenant.number));
         prepared.detail.push(("version", version.to_string()));
@@ -163,11 +223,8 @@ impl<S: Store> Attempt<S> for ApplyPolicy {
     }
 
     fn install(&self, _vault: &Vault<S>, tenant: &Tenant, answer: &NewPolicy) {
-        let Some(source) = &answer.source else { return };
-        match Policies::compile(&source.body) {
-            Ok(policies) => tenant.install_policy(policies, source.clone()),
-            // It compiled a moment ago; if it does not now, the next request reads the rules again.
-            Err(_) => tenant.forget_rules(),
+        if let Some((policies, source)) = &answer.installed {
+            tenant.install_policy(Arc::clone(policies), source.clone());
         }
     }
 }

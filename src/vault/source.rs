@@ -1,10 +1,15 @@
 //! The rows of schema, policy and enrolled principals, which nobody without keys can write.
 
 use strongroom_keys::{self as keys, IndexKey};
-use strongroom_storage::StoreError;
+use strongroom_ledger::Rules;
+use strongroom_storage::keys as place;
+use strongroom_storage::rows::{LaneHead, TenantRow};
+use strongroom_storage::{Family, Store, StoreError};
 use subtle::ConstantTimeEq;
 
 use crate::error::Error;
+use crate::open::OpenError;
+use crate::values::row_hash;
 
 const FORMAT: u8 = 1;
 
@@ -89,4 +94,32 @@ impl Source {
     fn mac(&self, kind: SourceKind, key: &IndexKey) -> [u8; 32] {
         key.mac(&[b"rules", kind.name().as_bytes(), &self.salt, &self.version.to_be_bytes(), self.body.as_bytes()])
     }
+}
+
+/// Whether a tenant's policy and schema are those that its log has in force. A MAC says that this vault wrote a row, and
+/// not that it is the newest: an older one that was put back has one, too. `lane` is the log's head, which the head file
+/// vouches for.
+pub(crate) async fn as_recorded<S: Store>(store: &S, tenant: &TenantRow, lane: &LaneHead) -> Result<(), OpenError> {
+    let rules = Rules::from_bytes(&lane.rules).map_err(|_| Error::DataLoss("the head of a log"))?;
+    let rows = [
+        ("policy", place::policy(tenant.number), rules.policy),
+        ("schema", place::schema(tenant.number), rules.schema),
+    ];
+    for (what, key, recorded) in rows {
+        let row = store.get(Family::Meta, key).await?;
+        let stored = match &row {
+            None if recorded.version == 0 => continue,
+            None => "missing".to_owned(),
+            Some(row) if (Source::claimed_version(row), row_hash(row)) == (Some(recorded.version), recorded.hash) => {
+                continue;
+            }
+            Some(row) => match Source::claimed_version(row) {
+                Some(version) if version != recorded.version => format!("version {version}"),
+                _ => "another text".to_owned(),
+            },
+        };
+        let (tenant, recorded) = (tenant.name.clone(), recorded.version);
+        return Err(OpenError::Rules { tenant, what, stored, recorded });
+    }
+    Ok(())
 }

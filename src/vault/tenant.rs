@@ -93,7 +93,7 @@ impl Tenant {
     }
 
     /// Puts another policy in force. Only while no request runs.
-    pub fn install_policy(&self, policies: Policies, policy: Source) {
+    pub fn install_policy(&self, policies: Arc<Policies>, policy: Source) {
         let rules = self.rules();
         self.access.install(policies, policy.version);
         let schema = Arc::clone(&rules.schema);

@@ -12,9 +12,16 @@ use strongroom_storage::memory::MemoryStore;
 use tempfile::TempDir;
 
 use crate::{
-    ApplyPolicy, ApplySchema, Caller, Clock, Delete, DeleteItem, Detokenize, Error, Export, Limits, Match, MatchItem,
-    NewTenant, NewValue, NewVault, NewVersion, Opening, ReadItem, Replace, Space, Tokenize, Vault, create,
+    ApplyPolicy, ApplySchema, Caller, Clock, Delete, DeleteItem, Detokenize, Error, Export, FoundTokens, Limits,
+    Lookup, LookupItem, Match, MatchItem, NewTenant, NewValue, NewVault, NewVersion, Opening, ReadItem, Replace, Space,
+    Tokenize, Vault, create,
 };
+
+mod bounds;
+mod hang_up;
+mod holders;
+mod refusals;
+mod rollback;
 
 type Tested = Vault<FaultyStore<MemoryStore>>;
 
@@ -27,6 +34,8 @@ struct Bench {
     folder: TempDir,
     faults: Faults,
     now: Arc<AtomicU64>,
+    /// How far the clock goes each time that somebody looks at it.
+    step: Arc<AtomicU64>,
     full: Arc<AtomicBool>,
 }
 
@@ -37,6 +46,7 @@ impl Bench {
             folder: tempfile::tempdir().unwrap(),
             faults: Faults::default(),
             now: Arc::new(AtomicU64::new(1_700_000_000_000_000)),
+            step: Arc::new(AtomicU64::new(1)),
             full: Arc::default(),
         };
         let dir = bench.folder.path();
@@ -75,8 +85,8 @@ impl Bench {
     }
 
     fn clock(&self) -> Clock {
-        let now = Arc::clone(&self.now);
-        Arc::new(move || now.fetch_add(1, Ordering::Relaxed))
+        let (now, step) = (Arc::clone(&self.now), Arc::clone(&self.step));
+        Arc::new(move || now.fetch_add(step.load(Ordering::Relaxed), Ordering::Relaxed))
     }
 
     fn space(&self) -> Space {
@@ -363,6 +373,36 @@ async fn match_compares_normal_forms_and_shows_nothing() {
 }
 
 #[tokio::test]
+async fn a_value_stored_under_other_bounds_is_compared_found_and_no_damage() {
+    let (bench, vault) = Bench::new().await;
+    let account = "6222021234567890";
+    // Lookup can't be switched on for what may be stored, so the field gets a new number.
+    let wide =
+        LENDING.replace("number = 14", "number = 114").replace("min_length = 8", "min_length = 8\nlookup = true");
+    let narrow = wide.replace("max_length = 40", "max_length = 10");
+    let officer = caller(Role::Officer);
+    vault.apply_schema(&officer, &ApplySchema { source: wide, dry_run: false }).await.unwrap();
+    let token = store_one(&vault, "company.settlement_account", account, "co-1").await;
+    vault.apply_schema(&officer, &ApplySchema { source: narrow, dry_run: false }).await.unwrap();
+    for (value, same) in [(account, true), ("6222021234567891", false), ("short", false)] {
+        let items = vec![MatchItem { token: token.clone(), value: value.to_owned().into(), subject: String::new() }];
+        let request = Match { items, purpose: "loan_servicing".to_owned() };
+        assert_eq!(vault.matches(&caller(Role::App), &request).await.unwrap().remove(0).unwrap(), same, "{value}");
+    }
+    assert_eq!(look_up(&vault, "company.settlement_account", account, "loan_servicing").await.tokens, [token]);
+    let new = tokenize(vec![new_value("company.settlement_account", account, "co-2")], "");
+    assert!(matches!(vault.tokenize(&caller(Role::App), &new).await, Err(Error::Invalid(_))));
+    assert_eq!(vault.health(), "serving");
+    vault.close().await;
+    bench.open().await;
+}
+
+async fn look_up(vault: &Tested, field: &str, value: &str, purpose: &str) -> FoundTokens {
+    let items = vec![LookupItem { field: field.to_owned(), value: value.to_owned().into() }];
+    vault.lookup(&caller(Role::App), &Lookup { items, purpose: purpose.to_owned() }).await.unwrap().remove(0).unwrap()
+}
+
+#[tokio::test]
 async fn a_disk_that_is_nearly_full_takes_only_what_frees_space() {
     let (bench, vault) = Bench::new().await;
     let token = store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
@@ -506,6 +546,30 @@ async fn who_may_not_change_the_rules_stops_nobody() {
     let _working = vault.turn.read().await;
     let request = ApplyPolicy { source: DEFAULT_POLICIES.to_owned(), tests: String::new(), dry_run: false };
     assert!(matches!(vault.apply_policy(&caller(Role::App), &request).await, Err(Error::Denied { .. })));
+    // Nor do rules that can't be: they are read, compiled and tested while others work.
+    let officer = caller(Role::Officer);
+    let nonsense = ApplyPolicy { source: "permit everything".to_owned(), ..request };
+    assert!(matches!(vault.apply_policy(&officer, &nonsense).await, Err(Error::SourceRefused(_))));
+    let stranding = LENDING.replacen("type = \"cn_id_card\"", "type = \"text\"", 1);
+    let nonsense = ApplySchema { source: stranding, dry_run: false };
+    assert!(matches!(vault.apply_schema(&officer, &nonsense).await, Err(Error::SourceRefused(_))));
+}
+
+#[tokio::test]
+async fn keys_of_a_new_schema_are_made_before_the_others_are_stopped() {
+    let (_bench, vault) = Bench::new().await;
+    let working = vault.turn.read().await;
+    let number = vault.keystore.number();
+    let source = LENDING.replacen("number = 1\n", "number = 101\n", 1).replacen("10y", "11y", 1);
+    let request = ApplySchema { source, dry_run: false };
+    let officer = caller(Role::Officer);
+    let mut applying = std::pin::pin!(vault.apply_schema(&officer, &request));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(applying.as_mut().poll(&mut context).is_pending(), "it waits for who is at work");
+    assert_eq!(vault.keystore.number(), number + 1);
+    drop(working);
+    assert_eq!(applying.await.unwrap().version, 2);
+    assert_eq!(vault.keystore.number(), number + 1);
 }
 
 #[tokio::test]
@@ -516,6 +580,10 @@ async fn repeats_are_decided_anew() {
     let items = || vec![NewVersion { token: token.clone(), value: "李四".to_owned().into(), expires: None }];
     let replace = Replace { items: items(), idempotency_key: "r".to_owned() };
     assert_eq!(vault.replace(&app, &replace).await.unwrap(), [2]);
+    assert_eq!(vault.replace(&app, &replace).await.unwrap(), [2]);
+    // What came after it is not what it made.
+    let later = Replace { items: items(), idempotency_key: "later".to_owned() };
+    assert_eq!(vault.replace(&app, &later).await.unwrap(), [3]);
     assert_eq!(vault.replace(&app, &replace).await.unwrap(), [2]);
     let items = vec![DeleteItem { token: token.clone(), subject: String::new() }];
     let delete = Delete { items, idempotency_key: "d".to_owned() };

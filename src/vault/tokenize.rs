@@ -11,7 +11,7 @@ use strongroom_schema::token::{ParsedToken, Token};
 use strongroom_schema::{Field, Scope};
 use strongroom_storage::{Family, Store};
 
-use crate::deterministic::Wanted;
+use crate::deterministic::{Known, Wanted};
 use crate::error::{Error, Violation};
 use crate::idempotency::{Earlier, Key};
 use crate::limits;
@@ -60,17 +60,20 @@ impl<S: Store> Attempt<S> for Tokenize {
         prepared.guards.extend(road.rules_unchanged());
         let key = self.idempotency(road);
         match road.earlier(key.as_ref(), &mut prepared.guards).await? {
-            Earlier::Rows(rows) => return self.again(road, &rows, prepared).await,
+            Earlier::Rows(rows, _) => return self.again(road, &rows, prepared).await,
             Earlier::Nothing => {}
         }
 
         let mut subjects = road.subjects(self.items.iter().map(|item| item.subject.as_str())).await?;
         let mut wanted = self.wanted(road, &fields, &subjects)?;
         let mut known = road.known_values(&mut wanted, &mut prepared).await?;
+        self.one_expiry_each(&wanted, &known)?;
         let new = wanted.iter().filter(|item| item.is_new()).count();
         let mut ids = road.tenant.row_ids(road.vault, new).await?;
         self.allow_seals(road, &fields, &wanted, &subjects).await?;
         let mut dice = Dice::default();
+        let holders = self.items.iter().map(|item| subjects.handle(&item.subject));
+        road.renew(&wanted, &known, holders, &mut dice, &mut prepared).await?;
         let mut shaped = self.shaped_tokens(road, &fields, &wanted, &mut dice, &mut prepared).await?;
 
         let mut rows = Vec::with_capacity(self.items.len());
@@ -79,9 +82,6 @@ impl<S: Store> Attempt<S> for Tokenize {
             let subject = subjects.handle(&item.subject);
             let (row, token, leaf) = match wanted[index].known(&known) {
                 Some(existing) => {
-                    if existing.expires != item.expires {
-                        return Err(another_expiry(index).into());
-                    }
                     if field.deterministic == Some(Scope::Tenant) {
                         road.write_holding(field, existing.row, subject, &mut prepared);
                     }
@@ -99,7 +99,7 @@ impl<S: Store> Attempt<S> for Tokenize {
                         &mut dice,
                         &mut prepared,
                     )?;
-                    wanted[index].remember(&mut known, id, &token, item.expires);
+                    wanted[index].remember(&mut known, id, &token);
                     (id, token, leaf)
                 }
             };
@@ -109,7 +109,7 @@ impl<S: Store> Attempt<S> for Tokenize {
         }
         subjects.write(road.tenant.number, &mut prepared);
         if let Some(key) = key {
-            road.remember(key, rows, &mut prepared);
+            road.remember(key, rows, vec![], &mut prepared);
         }
         Ok(prepared)
     }
@@ -215,19 +215,21 @@ impl Tokenize {
         rows: &[RowId],
         mut prepared: Prepared<Vec<String>>,
     ) -> Result<Prepared<Vec<String>>, Refused> {
-        let named = road.named(self.items.iter().map(|item| item.subject.as_str()), &mut prepared.guards).await?;
-        for (item, resolved) in self.items.iter().zip(road.resolve_rows(rows).await?) {
+        let resolved = road.resolve_rows(rows).await?;
+        let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
+        let named = road.named(holders, true, &mut prepared.guards).await?;
+        for (item, resolved) in self.items.iter().zip(&resolved) {
             // What was erased or has expired since stays so, and so does a hold on a shared value that has ended.
             let Resolved::Value(found) = resolved else { return Err(Error::NotFound.into()) };
-            let held = match found.is_shared() && item.subject.is_empty() {
-                true => road.holders(&found, &mut prepared).await?.contains(&SubjectHandle::NONE),
-                false => road.holder(&found, &item.subject, &named, &mut prepared.guards).await?.is_some(),
-            };
-            if !held {
+            let holder = road.holder(found, &item.subject, &named, &mut prepared.guards);
+            if !holder.is_some_and(|holder| named.holds(found, holder)) {
                 return Err(Error::NotFound.into());
             }
+            if found.is_shared() {
+                prepared.guards.push(Guard::Unchanged(Fact::holders(road.tenant.number, found.id)));
+            }
             found.guards(road.tenant.number, &mut prepared.guards);
-            prepared.answer.push(road.token_of(&found)?);
+            prepared.answer.push(road.token_of(found)?);
             prepared.items.push(found.item("repeated"));
         }
         Ok(prepared)
@@ -253,6 +255,23 @@ impl Tokenize {
         }
         Wanted::number(&mut wanted);
         Ok(wanted)
+    }
+
+    /// A deterministic value is stored once, so it has one expiry: neither caller's is silently dropped. Nothing is
+    /// reserved before that is known.
+    fn one_expiry_each(&self, wanted: &[Wanted], known: &Known) -> Result<(), Error> {
+        let mut wrong = Vec::new();
+        let mut first: HashMap<usize, Option<u64>> = HashMap::new();
+        for (index, (item, wanted)) in self.items.iter().zip(wanted).enumerate() {
+            let Some(number) = wanted.value() else { continue };
+            let stored = wanted.known(known).map(|existing| existing.expires());
+            if stored.unwrap_or_else(|| *first.entry(number).or_insert(item.expires)) != item.expires {
+                let description = "this value is stored already, with another expiry or with none, and a deterministic \
+                                   value has one: send the same";
+                wrong.push(Violation::new(format!("items[{index}].expire_time"), "differs", description));
+            }
+        }
+        limits::none(wrong)
     }
 
     /// Reserves what the DEKs that will be made cost their KEKs.
@@ -381,12 +400,6 @@ fn has_subject(item: &NewValue, field: &Field) -> bool {
 pub(crate) fn unknown_field(index: usize) -> Violation {
     let description = "no such field in the schema; `strongroom schema show` lists the fields";
     Violation::new(format!("items[{index}].field"), "field_unknown", description)
-}
-
-/// A deterministic value is stored once, so it has one expiry: neither caller's is silently dropped.
-fn another_expiry(index: usize) -> Error {
-    let description = "this value is stored already, with another expiry or with none, and a deterministic value has one: send the same";
-    Error::invalid(format!("items[{index}].expire_time"), "differs", description)
 }
 
 fn bad_foreign_token(

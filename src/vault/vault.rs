@@ -21,7 +21,9 @@ use crate::matching::Match;
 use crate::refusals::Refusals;
 use crate::replace::Replace;
 use crate::road::Caller;
-use crate::rules::{Applied, ApplyPolicy, ApplySchema, Explain, Explanation, GetPolicy, GetSchema, InForce};
+use crate::rules::{
+    Applied, ApplyPolicy, ApplySchema, Explain, Explanation, GetPolicy, GetSchema, InForce, PolicyInTurn, SchemaInTurn,
+};
 use crate::tenant::Tenant;
 use crate::tokenize::Tokenize;
 
@@ -36,7 +38,8 @@ pub struct Vault<S: Store> {
     pub(crate) store: Arc<S>,
     pub(crate) committer: Committer,
     pub(crate) keystore: Arc<Keystore>,
-    pub(crate) deks: DekCache,
+    /// Shared with commits that destroy DEKs, which outlive their callers.
+    pub(crate) deks: Arc<DekCache>,
     /// Requests share it; a change of rules, and a request that was turned back too often, have it alone.
     pub(crate) turn: RwLock<()>,
     pub(crate) limits: Limits,
@@ -79,17 +82,17 @@ impl<S: Store> Vault<S> {
 
     /// Puts new values under old tokens and returns the version of each.
     pub async fn replace(&self, caller: &Caller, request: &Replace) -> Result<Vec<u32>, Error> {
-        Ok(self.travel(caller, request).await?.versions)
+        self.travel(caller, request).await
     }
 
     /// Removes values, item by item.
     pub async fn delete(&self, caller: &Caller, request: &Delete) -> Result<Vec<Result<(), Error>>, Error> {
-        Ok(self.travel(caller, request).await?.results)
+        self.travel(caller, request).await
     }
 
     /// Puts a schema in force.
     pub async fn apply_schema(&self, caller: &Caller, request: &ApplySchema) -> Result<Applied, Error> {
-        Ok(self.travel(caller, request).await?.applied)
+        Ok(self.travel(caller, &SchemaInTurn::new(request)).await?.applied)
     }
 
     /// The schema in force.
@@ -99,7 +102,7 @@ impl<S: Store> Vault<S> {
 
     /// Puts policies in force.
     pub async fn apply_policy(&self, caller: &Caller, request: &ApplyPolicy) -> Result<Applied, Error> {
-        Ok(self.travel(caller, request).await?.applied)
+        Ok(self.travel(caller, &PolicyInTurn::new(request)).await?.applied)
     }
 
     /// The policies in force.

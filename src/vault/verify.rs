@@ -200,10 +200,9 @@ pub async fn verify<S: Store>(
         check.read_lane().await?;
         checks.push(check.lane);
     }
-    let new = checks.iter().flatten().all(|lane| lane.size == 0);
     let mut signed: HashMap<TenantNo, Vec<Signed>> = HashMap::new();
     let mut heads: HashMap<TenantNo, u64> = HashMap::new();
-    let head = ledger::read_head_file(head_file, row.vault, &public, new);
+    let head = ledger::read_head_file(head_file, row.vault, &public);
     for (number, one) in head.as_ref().map(Vec::as_slice).unwrap_or_default() {
         heads.insert(*number, one.size);
     }

@@ -6,7 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use strongroom_ids::TenantNo;
 use strongroom_proto::v1;
+use strongroom_rocksdb::{RocksOptions, RocksStore};
+use strongroom_storage::{Family, Mutation, Store, keys as place};
 use tempfile::TempDir;
 
 use crate::harness::{BINARY, TestVault, one_token, read_one};
@@ -167,6 +170,33 @@ async fn a_changed_byte_is_noticed() {
     whole.broken("root key cut", cut("keystore/root-key"), &["`root-key`", "damaged"]);
     whole.broken("head cut", cut("head"), &["head file"]);
     whole.still_whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_policy_that_is_put_back_does_not_hold() {
+    let mut vault = TestVault::start();
+    assert!(vault.stop().success());
+    let open = |vault: &TestVault| RocksStore::open(&vault.dir().join("data"), RocksOptions::default()).unwrap();
+    let row =
+        async |vault: &TestVault| open(vault).get(Family::Meta, place::policy(TenantNo(1))).await.unwrap().unwrap();
+    let put = async |vault: &TestVault, row: &[u8]| {
+        let row = Mutation::Put(Family::Meta, place::policy(TenantNo(1)), row.to_vec());
+        open(vault).write(vec![row]).await.unwrap();
+    };
+    let older = row(&vault).await;
+    vault.up();
+    let source = concat!("// stricter\n", include_str!("../../deploy/policies/default.cedar")).to_owned();
+    let request = v1::ApplyPolicyRequest { source, tests: String::new(), dry_run: false };
+    vault.access().await.apply_policy(request).await.unwrap();
+    assert!(vault.stop().success());
+    let newest = row(&vault).await;
+    put(&vault, &older).await;
+    let said = vault.refuses_to_start();
+    for says in ["tenant `demo`", "its policy is version 1", "version 2 in force", "bring back its newest copy"] {
+        assert!(said.contains(says), "{says:?} is missing in: {said}");
+    }
+    put(&vault, &newest).await;
+    vault.up();
 }
 
 #[tokio::test(flavor = "multi_thread")]

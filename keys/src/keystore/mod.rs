@@ -32,8 +32,8 @@ pub struct Keystore {
     dir: PathBuf,
     vault: VaultId,
     own: FileKeys,
-    /// Held while the file is replaced.
-    writing: Mutex<()>,
+    /// Held while the file is replaced. What a replacement wrote that failed before it was durable.
+    writing: Mutex<Option<Unsettled>>,
     table: ArcSwap<Table>,
 }
 
@@ -56,6 +56,12 @@ struct Table {
     /// The file's checksum, by which another's replacement is noticed.
     checksum: Vec<u8>,
     keys: HashMap<KeyName, Vec<Entry>>,
+}
+
+/// A file that may have taken its place, or not: nobody knows what a crash would leave. Its keys are not given out.
+struct Unsettled {
+    bytes: Vec<u8>,
+    table: Table,
 }
 
 /// One version of a key. The versions of a name are in ascending order.
@@ -108,7 +114,7 @@ impl Keystore {
         }
         let table = Table { number, checksum: checksum(bytes).to_vec(), keys };
         let vault = unproved.vault;
-        Ok(Self { dir: dir.to_owned(), vault, own, writing: Mutex::new(()), table: ArcSwap::from_pointee(table) })
+        Ok(Self { dir: dir.to_owned(), vault, own, writing: Mutex::new(None), table: ArcSwap::from_pointee(table) })
     }
 
     /// Which vault the keys belong to.
@@ -127,14 +133,14 @@ impl Keystore {
     /// # Errors
     /// [`KeyError::Changed`] if another process replaced the file since; [`KeyError::Exhausted`] if it is full;
     /// [`KeyError::Random`]; [`KeyError::Io`]. After an error no key was made that this keystore gives out. The file
-    /// may still have been replaced if syncing the directory failed: then [`KeyError::Changed`] follows until the
-    /// keystore is opened again.
+    /// may still have been replaced, if syncing the directory failed: the next call finds out, and goes on from there.
     pub fn ensure(&self, names: &[KeyName]) -> Result<Vec<KeyName>, KeyError> {
         if names.iter().all(|name| self.table.load().keys.contains_key(name)) {
             return Ok(vec![]);
         }
-        // The lock guards nothing that a panic could leave half done.
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        // A panic leaves what is behind the lock as it was.
+        let mut unsettled = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.settle(&mut unsettled)?;
         let table = self.table.load_full();
         let mut keys = table.keys.clone();
         let mut made = Vec::new();
@@ -147,13 +153,18 @@ impl Keystore {
             made.push(*name);
         }
         if !made.is_empty() {
-            self.replace(&table, keys)?;
+            self.replace(&table, keys, &mut unsettled)?;
         }
         Ok(made)
     }
 
     /// Writes the next file, then gives out its keys.
-    fn replace(&self, current: &Table, keys: HashMap<KeyName, Vec<Entry>>) -> Result<(), KeyError> {
+    fn replace(
+        &self,
+        current: &Table,
+        keys: HashMap<KeyName, Vec<Entry>>,
+        unsettled: &mut Option<Unsettled>,
+    ) -> Result<(), KeyError> {
         let number = current.number.checked_add(1).ok_or(KeyError::Exhausted(
             "the keystore cannot be replaced more often; restore it from a copy into a new one",
         ))?;
@@ -164,8 +175,36 @@ impl Keystore {
         if checksum(&on_disk) != current.checksum {
             return Err(KeyError::Changed);
         }
-        dir.replace(FILE, &bytes)?;
-        self.table.store(Arc::new(Table { number, checksum: checksum(&bytes).to_vec(), keys }));
+        let table = Table { number, checksum: checksum(&bytes).to_vec(), keys };
+        if let Err(error) = dir.replace(FILE, &bytes) {
+            *unsettled = Some(Unsettled { bytes, table });
+            return Err(error);
+        }
+        self.table.store(Arc::new(table));
+        Ok(())
+    }
+
+    /// Settles what became of a replacement that failed. If its file is in place it is written once more, and only then
+    /// are its keys given out: a key that a crash takes away takes with it what was sealed since.
+    fn settle(&self, unsettled: &mut Option<Unsettled>) -> Result<(), KeyError> {
+        let Some(Unsettled { bytes, table }) = unsettled.take() else { return Ok(()) };
+        let written = disk::lock(&self.dir).and_then(|dir| {
+            let on_disk = disk::read(&self.dir, FILE, LIMIT as u64)?;
+            let ours = checksum(&on_disk) == table.checksum;
+            if ours {
+                dir.replace(FILE, &bytes)?;
+            }
+            Ok(ours)
+        });
+        match written {
+            Ok(true) => self.table.store(Arc::new(table)),
+            // It never took its place: what is there is what was there before, or another's.
+            Ok(false) => {}
+            Err(error) => {
+                *unsettled = Some(Unsettled { bytes, table });
+                return Err(error);
+            }
+        }
         Ok(())
     }
 

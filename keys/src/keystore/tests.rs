@@ -223,6 +223,47 @@ fn keys_that_could_not_be_kept_are_not_given_out() {
 }
 
 #[test]
+fn a_replacement_that_is_not_known_to_be_durable_is_settled_by_the_next() {
+    let (temp, root, store) = filled();
+    let number = store.number();
+    let wanted = [KeyName::Ledger(OTHER)];
+    disk::faults::fail_syncs(1);
+    assert!(matches!(store.ensure(&wanted), Err(KeyError::Io { .. })));
+    assert!(store.ledger_key(OTHER).is_err(), "a crash may take it away");
+    // Not yet: what is in place is still not durable.
+    disk::faults::fail_syncs(1);
+    assert!(matches!(store.ensure(&wanted), Err(KeyError::Io { .. })));
+    assert!(store.ledger_key(OTHER).is_err());
+    assert_eq!(store.ensure(&wanted).unwrap(), []);
+    assert_eq!(store.number(), number + 1);
+    assert_eq!(store.ensure(&[KeyName::Token(OTHER)]).unwrap(), [KeyName::Token(OTHER)]);
+    let again = Keystore::open(temp.path(), &root).unwrap();
+    assert_eq!((again.number(), again.keys(OTHER)), (number + 2, store.keys(OTHER)));
+}
+
+#[test]
+fn a_replacement_that_never_took_its_place_is_forgotten() {
+    let (temp, root, store) = filled();
+    let before = fs::read(temp.path().join("keys")).unwrap();
+    disk::faults::fail_syncs(1);
+    assert!(store.ensure(&[KeyName::Ledger(OTHER)]).is_err());
+    // What a crash of the disk may leave, seen by a process that lives on.
+    fs::write(temp.path().join("keys"), &before).unwrap();
+    assert_eq!(store.ensure(&[KeyName::Token(OTHER)]).unwrap(), [KeyName::Token(OTHER)]);
+    assert!(store.ledger_key(OTHER).is_err());
+    let again = Keystore::open(temp.path(), &root).unwrap();
+    assert_eq!(again.keys(OTHER), store.keys(OTHER));
+    // Another process's file is neither taken for its own nor overwritten.
+    disk::faults::fail_syncs(1);
+    assert!(store.ensure(&[KeyName::Ledger(OTHER)]).is_err());
+    again.ensure(&[KeyName::Index(OTHER, IndexName::Token)]).unwrap_err();
+    fs::write(temp.path().join("keys"), &before).unwrap();
+    let other = Keystore::open(temp.path(), &root).unwrap();
+    other.ensure(&[KeyName::Index(OTHER, IndexName::Token)]).unwrap();
+    assert_eq!(store.ensure(&[KeyName::Ledger(OTHER)]).unwrap_err(), KeyError::Changed);
+}
+
+#[test]
 fn an_entry_under_another_name_or_version_does_not_open() {
     let (_temp, root, _store) = filled();
     let own = FileKeys::derive(&root, VAULT).unwrap();

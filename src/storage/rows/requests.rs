@@ -1,6 +1,6 @@
 //! What was made under an idempotency key.
 
-use strongroom_ids::RowId;
+use strongroom_ids::{RowId, RowVersion};
 
 use crate::StoreError;
 use crate::codec::{Reader, Writer};
@@ -18,6 +18,8 @@ pub struct IdempotencyRow {
     pub fingerprint: [u8; 32],
     /// The rows that the request's items led to, in their order.
     pub rows: Vec<RowId>,
+    /// The version that each of them got, where rows have several; otherwise none.
+    pub versions: Vec<RowVersion>,
 }
 
 impl IdempotencyRow {
@@ -30,6 +32,10 @@ impl IdempotencyRow {
             // Rows made together follow one another, so a step takes one byte.
             row.number(zigzag(id.0.wrapping_sub(last)));
             last = id.0;
+        }
+        row.number(self.versions.len() as u64);
+        for version in &self.versions {
+            row.number(version.0);
         }
         row.finish()
     }
@@ -46,7 +52,15 @@ impl IdempotencyRow {
             last = last.wrapping_add(unzigzag(reader.number()?));
             rows.push(RowId(last));
         }
-        reader.finish().map(|()| Self { expires, fingerprint, rows })
+        let count = reader.count(1)?;
+        let mut versions = Vec::with_capacity(count);
+        for _ in 0..count {
+            versions.push(RowVersion(reader.small()?));
+        }
+        if !versions.is_empty() && versions.len() != rows.len() {
+            return Err(reader.corrupt("another number of versions than of rows stands"));
+        }
+        reader.finish().map(|()| Self { expires, fingerprint, rows, versions })
     }
 }
 
@@ -75,9 +89,14 @@ mod tests {
         fn an_idempotency_row_comes_back_and_nothing_else_does(
             expires in any::<u64>(),
             fingerprint in any::<[u8; 32]>(),
-            rows in vec(any::<u64>().prop_map(RowId), 0..20),
+            rows in vec((any::<u64>().prop_map(RowId), any::<u32>().prop_map(RowVersion)), 0..20),
+            several in any::<bool>(),
         ) {
-            let row = IdempotencyRow { expires, fingerprint, rows };
+            let (rows, mut versions): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+            if !several {
+                versions.clear();
+            }
+            let row = IdempotencyRow { expires, fingerprint, rows, versions };
             laws::round_trip(&row, IdempotencyRow::encode, IdempotencyRow::decode);
         }
 
@@ -98,7 +117,7 @@ mod tests {
     fn rows_made_together_take_a_byte_each() {
         let first = 3 << 48 | 123_456;
         let rows: Vec<RowId> = (first..first + 10_000).map(RowId).collect();
-        let row = IdempotencyRow { expires: 1_795_000_000_000_000, fingerprint: [1; 32], rows };
+        let row = IdempotencyRow { expires: 1_795_000_000_000_000, fingerprint: [1; 32], rows, versions: vec![] };
         assert!(row.encode().len() < 10_100);
     }
 }

@@ -95,13 +95,16 @@ pub struct LaneHead {
     pub time: u64,
     /// The hashes of the full subtrees that the leaves make up, as the ledger encodes them.
     pub frontier: Vec<u8>,
+    /// The rules that the leaves say are in force, as the ledger encodes them.
+    pub rules: Vec<u8>,
 }
 
 impl LaneHead {
     /// The row's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut row = Writer::new(FORMAT, 24 + self.frontier.len());
-        row.number(self.incarnation).number(self.size).number(self.time).bytes(&self.frontier).finish()
+        let mut row = Writer::new(FORMAT, 28 + self.frontier.len() + self.rules.len());
+        row.number(self.incarnation).number(self.size).number(self.time);
+        row.bytes(&self.frontier).bytes(&self.rules).finish()
     }
 
     /// Reads what [`LaneHead::encode`] wrote.
@@ -112,6 +115,7 @@ impl LaneHead {
             size: reader.number()?,
             time: reader.number()?,
             frontier: reader.bytes()?,
+            rules: reader.bytes()?,
         };
         reader.finish().map(|()| row)
     }
@@ -152,9 +156,9 @@ mod tests {
         #[test]
         fn a_lane_head_comes_back_and_nothing_else_does(
             incarnation in any::<u16>(), size in any::<u64>(), time in any::<u64>(),
-            frontier in vec(any::<u8>(), 0..200),
+            frontier in vec(any::<u8>(), 0..200), rules in vec(any::<u8>(), 0..80),
         ) {
-            let row = LaneHead { incarnation, size, time, frontier };
+            let row = LaneHead { incarnation, size, time, frontier, rules };
             laws::round_trip(&row, LaneHead::encode, LaneHead::decode);
         }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use data_encoding::HEXLOWER;
 use strongroom_ids::{COUNTER_BITS, RowId, SubjectHandle};
 use strongroom_ledger::leaf::{ParsedItem, ParsedLeaf};
+use strongroom_ledger::{NewRule, Rule, Rules};
 
 /// A value as its leaf records it, and what was found of it. 64 bytes with its key, so that a million of values take
 /// about 75 to 150 MB, the more the closer the table is to its next growth.
@@ -66,6 +67,8 @@ pub(super) struct History {
     /// Holders of shared values beside the one that stands with the value.
     more: HashMap<RowId, BTreeSet<SubjectHandle>>,
     pub subjects: HashMap<SubjectHandle, RecordedSubject>,
+    /// What is in force, as the log's head carries it along.
+    pub rules: Rules,
     pub schema: Option<RecordedRule>,
     pub policy: Option<RecordedRule>,
     /// SHA-256 of the principals' row, in the vault's own log.
@@ -83,18 +86,16 @@ impl History {
         if leaf.decision != "allow" {
             return wrong;
         }
-        match leaf.action.as_str() {
-            "create_vault" => {
-                self.policy = hash(leaf, "policy_sha256").map(|hash| RecordedRule {
-                    leaf: leaf.index,
-                    version: leaf.policy,
-                    hash,
-                });
-                self.principals = hash(leaf, "principals_sha256");
+        if leaf.action == "create_vault" {
+            self.principals = hash(leaf, "principals_sha256");
+        }
+        if let Some(new) = NewRule::of(leaf) {
+            let recorded = |rule: Rule| RecordedRule { leaf: leaf.index, version: rule.version, hash: rule.hash };
+            match new {
+                _ if !self.rules.put(new) => wrong.push((RowId(0), "rules of an older version come into force")),
+                NewRule::Policy(rule) => self.policy = Some(recorded(rule)),
+                NewRule::Schema(rule) => self.schema = Some(recorded(rule)),
             }
-            "apply_schema" => self.schema = rule(leaf).or(self.schema.take()),
-            "apply_policy" => self.policy = rule(leaf).or(self.policy.take()),
-            _ => {}
         }
         for item in &leaf.items {
             if let Some(contradiction) = self.item(leaf.index, item) {
@@ -117,6 +118,7 @@ impl History {
         match item.outcome.as_str() {
             // Reads have the outcome `ok` as well, and neither version nor hash.
             "ok" => self.written(leaf, row, holder, item.version?.0, item.hash?),
+            "renewed" => self.renewed(leaf, row, item.version?.0, item.hash?),
             "existing" => match self.values.get(&row) {
                 Some(value) if value.holder == holder => None,
                 Some(_) => {
@@ -151,6 +153,12 @@ impl History {
             (Some(_), 1) => Some("a row id is given to a second value"),
             (Some(_), _) => Some("a version does not follow the one before it"),
         }
+    }
+
+    /// The same value in a new version of its row; who holds it stays.
+    fn renewed(&mut self, leaf: u64, row: RowId, version: u32, hash: [u8; 32]) -> Option<&'static str> {
+        let holder = self.values.get(&row).map(|value| value.holder);
+        self.written(leaf, row, holder.unwrap_or(SubjectHandle::NONE), version, hash)
     }
 
     fn released(&mut self, row: RowId, holder: SubjectHandle) -> Option<&'static str> {
@@ -195,10 +203,4 @@ pub(super) fn detail<'l>(leaf: &'l ParsedLeaf, name: &str) -> Option<&'l str> {
 
 fn hash(leaf: &ParsedLeaf, name: &str) -> Option<[u8; 32]> {
     HEXLOWER.decode(detail(leaf, name)?.as_bytes()).ok()?.try_into().ok()
-}
-
-/// A rule that came into force; none of a leaf that only checked one.
-fn rule(leaf: &ParsedLeaf) -> Option<RecordedRule> {
-    let version = detail(leaf, "version")?.parse().ok()?;
-    Some(RecordedRule { leaf: leaf.index, version, hash: hash(leaf, "sha256")? })
 }

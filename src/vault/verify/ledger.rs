@@ -4,7 +4,7 @@ use std::path::Path;
 
 use strongroom_ids::TenantNo;
 use strongroom_ledger::leaf::{self, ParsedLeaf, Part};
-use strongroom_ledger::{Frontier, Timestamp, head};
+use strongroom_ledger::{Frontier, Rules, Timestamp, head};
 use strongroom_storage::rows::LaneHead;
 use strongroom_storage::{Family, Store, StoreError, keys as place};
 
@@ -25,16 +25,14 @@ pub(super) struct Signed {
     pub whose: String,
 }
 
-/// What the head file signs of each log; none of a vault so new that it has no leaf.
+/// What the head file signs of each log.
 pub(super) fn read_head_file(
     path: &Path,
     vault: strongroom_ids::VaultId,
     public: &[u8; 32],
-    new: bool,
 ) -> Result<Vec<(TenantNo, Signed)>, (Fault, String)> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && new => return Ok(vec![]),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let what = format!("the head file {} is missing: nothing says how far the logs had come", path.display());
             return Err((Fault::Missing, what));
@@ -184,7 +182,11 @@ impl<S: Store> Check<'_, S> {
             let what = "the log ends before all parts of its last request";
             self.found(Kind::Leaf, Fault::Missing, Place::Leaf(walk.next), what);
         }
-        let Some(LaneHead { size, time, frontier, .. }) = self.lane.clone() else { return };
+        if walk.next == 0 {
+            let what = "the log is empty, and every log begins with the leaf that says whose it is";
+            return self.found(Kind::Leaf, Fault::Missing, Place::Leaf(0), what);
+        }
+        let Some(LaneHead { size, time, frontier, rules, .. }) = self.lane.clone() else { return };
         if size > walk.next {
             let what = format!("the log's head counts {size} leaves; all from this one on are missing");
             return self.found(Kind::Leaf, Fault::Missing, Place::Leaf(walk.next), what);
@@ -193,9 +195,13 @@ impl<S: Store> Check<'_, S> {
             let what = format!("the log's head counts {size} leaves; this one and what follows were added");
             return self.found(Kind::Leaf, Fault::Added, Place::Leaf(size), what);
         }
-        let same = Frontier::from_bytes(&frontier).map_or(size == 0, |stored| stored == walk.frontier);
-        if !walk.broken && (!same || (size > 0 && time != walk.time.0)) {
+        let same = Frontier::from_bytes(&frontier).is_ok_and(|stored| stored == walk.frontier);
+        if !walk.broken && (!same || time != walk.time.0) {
             let what = "the log's head is not the head of its leaves";
+            return self.found(Kind::Log, Fault::Changed, Place::Only, what);
+        }
+        if !walk.broken && Rules::from_bytes(&rules) != Ok(walk.history.rules) {
+            let what = "the log's head names other rules than its leaves put in force";
             self.found(Kind::Log, Fault::Changed, Place::Only, what);
         }
     }

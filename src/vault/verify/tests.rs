@@ -5,7 +5,7 @@ mod rig;
 use rig::{Rig, Row, copy, entries, put, remove};
 use strongroom_ids::{KeyVersion, KeyringNo, RowId, SubjectHandle, TenantNo};
 use strongroom_ledger::leaf::{LeafHeader, LeafItem, prepare};
-use strongroom_ledger::{Frontier, Timestamp, leaf};
+use strongroom_ledger::{Frontier, NewRule, Rules, Timestamp, leaf};
 use strongroom_storage::keys::{self as place, Counter};
 use strongroom_storage::memory::MemoryStore;
 use strongroom_storage::rows::{CounterRow, IndexEntry, LaneHead, RowDek, SubjectRecord, TenantRow, ValueRow};
@@ -428,7 +428,7 @@ async fn leaves_that_are_missing_moved_or_added_are_named() {
 
     let end = leaves.len() as u64;
     let store = copy(&rig.store).await;
-    let line = forged(end, &[]);
+    let line = forged(end, "replace", &[], &[]);
     put(&store, Family::Leaves, place::leaf(TENANT, end), line).await;
     assert_eq!(rig.finds(&store).await, [(Kind::Leaf, Fault::Added, Place::Leaf(end))]);
 
@@ -457,7 +457,12 @@ async fn a_logs_head_that_was_changed_or_removed_is_named() {
     let head = LaneHead::decode(&rig.store.get(Family::Meta, key.clone()).await.unwrap().unwrap()).unwrap();
     let mut frontier = head.frontier.clone();
     *frontier.last_mut().unwrap() ^= 1;
-    for changed in [LaneHead { frontier, ..head.clone() }, LaneHead { time: head.time + 1, ..head.clone() }] {
+    let rules = Rules::default().to_bytes();
+    for changed in [
+        LaneHead { frontier, ..head.clone() },
+        LaneHead { time: head.time + 1, ..head.clone() },
+        LaneHead { rules, ..head.clone() },
+    ] {
         let store = copy(&rig.store).await;
         put(&store, Family::Meta, key.clone(), changed.encode()).await;
         assert_eq!(rig.finds(&store).await, [(Kind::Log, Fault::Changed, Place::Only)]);
@@ -500,6 +505,25 @@ async fn a_head_file_that_is_missing_changed_or_of_another_vault_is_named() {
 }
 
 #[tokio::test]
+async fn a_store_that_says_it_has_never_had_a_leaf_is_not_new_but_emptied() {
+    let rig = Rig::loaded().await;
+    std::fs::remove_file(rig.head()).unwrap();
+    let store = copy(&rig.store).await;
+    for tenant in [SYSTEM, TENANT] {
+        for family in [Family::Leaves, Family::Rows, Family::Subjects] {
+            for (key, _) in entries(&store, family, tenant).await {
+                remove(&store, family, key.to_vec()).await;
+            }
+        }
+        let empty = LaneHead { incarnation: 1, size: 0, time: 0, frontier: vec![], rules: vec![] };
+        put(&store, Family::Meta, place::lane(tenant, 0), empty.encode()).await;
+    }
+    let said = rig.finds(&store).await;
+    assert!(said.contains(&(Kind::Log, Fault::Missing, Place::Only)), "the head file is missing: {said:?}");
+    assert!(said.contains(&(Kind::Leaf, Fault::Missing, Place::Leaf(0))), "{said:?}");
+}
+
+#[tokio::test]
 async fn a_forged_leaf_that_records_an_older_version_contradicts_the_log() {
     let rig = Rig::loaded().await;
     let row = rig.replaced("borrower.id_card").await;
@@ -514,7 +538,7 @@ async fn a_forged_leaf_that_records_an_older_version_contradicts_the_log() {
         hash: Some(&hash),
         ..LeafItem::default()
     };
-    let line = forged(end, &[item]);
+    let line = forged(end, "replace", &[], &[item]);
     let store = copy(&rig.store).await;
     put(&store, Family::Rows, row.key(), old.to_vec()).await;
     put(&store, Family::Leaves, place::leaf(TENANT, end), line.clone()).await;
@@ -522,6 +546,23 @@ async fn a_forged_leaf_that_records_an_older_version_contradicts_the_log() {
     set_head(&store, lines, FORGED_AT).await;
     let said = rig.finds(&store).await;
     assert_eq!(said[0], (Kind::Leaf, Fault::Changed, Place::Leaf(end)), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_forged_leaf_that_brings_an_older_policy_back_contradicts_the_log() {
+    let rig = Rig::loaded().await;
+    let key = place::policy(TENANT);
+    let old = rig.before.get(Family::Meta, key.clone()).await.unwrap().unwrap();
+    let hash = data_encoding::HEXLOWER.encode(&crate::values::row_hash(&old));
+    let leaves = entries(&rig.store, Family::Leaves, TENANT).await;
+    let end = leaves.len() as u64;
+    let line = forged(end, "apply_policy", &[("version", "1"), ("sha256", &hash)], &[]);
+    let store = copy(&rig.store).await;
+    put(&store, Family::Meta, key, old.to_vec()).await;
+    put(&store, Family::Leaves, place::leaf(TENANT, end), line.clone()).await;
+    set_head(&store, leaves.iter().map(|(_, line)| &line[..]).chain([&line[..]]), FORGED_AT).await;
+    let named = [(Kind::Leaf, Fault::Changed, Place::Leaf(end)), (Kind::Policy, Fault::RolledBack, Place::Only)];
+    assert_eq!(rig.finds(&store).await, named);
 }
 
 #[tokio::test]
@@ -535,12 +576,12 @@ async fn the_page_says_of_every_family_how_it_is_proven() {
 const FORGED_AT: u64 = 1_900_000_000_000_000;
 
 /// A leaf in good form that the vault never wrote.
-fn forged(index: u64, items: &[LeafItem<'_>]) -> Vec<u8> {
+fn forged(index: u64, action: &str, detail: &[(&str, &str)], items: &[LeafItem<'_>]) -> Vec<u8> {
     let header = LeafHeader {
         request: &[9; 16],
         principal: "app/app",
         actor: None,
-        action: "replace",
+        action,
         purpose: None,
         decision: "allow",
         reason: None,
@@ -548,17 +589,20 @@ fn forged(index: u64, items: &[LeafItem<'_>]) -> Vec<u8> {
         schema: 1,
         keys: &[],
         client: "",
-        detail: &[],
+        detail,
     };
     prepare(&header, items.iter().copied()).remove(0).finish(index, Timestamp(FORGED_AT))
 }
 
 /// Makes the log's head fit these leaves, as whoever writes to the store can.
 async fn set_head<'l>(store: &MemoryStore, lines: impl Iterator<Item = &'l [u8]>, time: u64) {
-    let mut frontier = Frontier::new();
-    lines.for_each(|line| frontier.push(line));
+    let (mut frontier, mut rules) = (Frontier::new(), Rules::default());
+    for line in lines {
+        frontier.push(line);
+        leaf::parse(line).ok().as_ref().and_then(NewRule::of).map(|new| rules.put(new));
+    }
     let (size, frontier) = (frontier.size(), frontier.to_bytes());
-    let head = LaneHead { incarnation: 1, size, time, frontier };
+    let head = LaneHead { incarnation: 1, size, time, frontier, rules: rules.to_bytes() };
     put(store, Family::Meta, place::lane(TENANT, 0), head.encode()).await;
 }
 

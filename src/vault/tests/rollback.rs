@@ -1,0 +1,91 @@
+//! Rules that this vault wrote once, put back by somebody who has the files and no keys.
+
+use strongroom_ledger::leaf::{LeafHeader, prepare};
+use strongroom_ledger::{Frontier, Rules, Timestamp};
+use strongroom_storage::rows::LaneHead;
+use strongroom_storage::{Family, Mutation, Store, keys as place};
+
+use super::*;
+
+const TENANT: TenantNo = TenantNo(1);
+
+/// A stopped vault with a second policy and a second schema, and the rows and the head file of the first ones.
+async fn changed() -> (Bench, [(Vec<u8>, Vec<u8>); 2], Vec<u8>) {
+    let (bench, vault) = Bench::new().await;
+    vault.close().await;
+    let mut first = [place::policy(TENANT), place::schema(TENANT)].map(|key| (key, vec![]));
+    for (key, row) in &mut first {
+        *row = bench.disk.get(Family::Meta, key.clone()).await.unwrap().unwrap().to_vec();
+    }
+    let head = std::fs::read(bench.folder.path().join("head")).unwrap();
+    let vault = bench.open().await;
+    let officer = caller(Role::Officer);
+    let source = format!("// the second\n{DEFAULT_POLICIES}");
+    vault.apply_policy(&officer, &ApplyPolicy { source, tests: String::new(), dry_run: false }).await.unwrap();
+    let source = format!("# the second\n{LENDING}");
+    vault.apply_schema(&officer, &ApplySchema { source, dry_run: false }).await.unwrap();
+    vault.close().await;
+    (bench, first, head)
+}
+
+async fn put(bench: &Bench, key: Vec<u8>, row: Vec<u8>) {
+    bench.disk.write(vec![Mutation::Put(Family::Meta, key, row)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_older_policy_or_schema_that_is_put_back_does_not_start() {
+    let (bench, first, head_before) = changed().await;
+    let head = bench.folder.path().join("head");
+    let head_now = std::fs::read(&head).unwrap();
+    for ((key, older), what) in first.into_iter().zip(["policy", "schema"]) {
+        let newest = bench.disk.get(Family::Meta, key.clone()).await.unwrap().unwrap().to_vec();
+        put(&bench, key.clone(), older).await;
+        for signed in [&head_now, &head_before] {
+            std::fs::write(&head, signed).unwrap();
+            let why = refused(&bench).await;
+            assert!(why.contains(&format!("its {what} is version 1, and the log has version 2")), "{why}");
+            assert!(why.contains("newest copy"), "{why}");
+        }
+        bench.disk.write(vec![Mutation::Delete(Family::Meta, key.clone())]).await.unwrap();
+        let why = refused(&bench).await;
+        assert!(why.contains(&format!("its {what} is missing")), "{why}");
+        put(&bench, key, newest).await;
+    }
+    bench.open().await.close().await;
+}
+
+#[tokio::test]
+async fn a_leaf_that_somebody_appends_brings_no_older_policy_back() {
+    let (bench, [(key, older), _], _) = changed().await;
+    let hash = data_encoding::HEXLOWER.encode(&crate::values::row_hash(&older));
+    put(&bench, key, older).await;
+    let lane = place::lane(TENANT, 0);
+    let head = LaneHead::decode(&bench.disk.get(Family::Meta, lane.clone()).await.unwrap().unwrap()).unwrap();
+    for version in ["1", "3"] {
+        let header = LeafHeader {
+            request: &[9; 16],
+            principal: "officer/alice",
+            actor: None,
+            action: "apply_policy",
+            purpose: None,
+            decision: "allow",
+            reason: None,
+            policy: 2,
+            schema: 2,
+            keys: &[],
+            client: "",
+            detail: &[("version", version), ("sha256", &hash)],
+        };
+        let prepared = prepare(&header, std::iter::empty()).remove(0);
+        let line = prepared.finish(head.size, Timestamp(head.time));
+        let mut frontier = Frontier::from_bytes(&head.frontier).unwrap();
+        frontier.push(&line);
+        let mut rules = Rules::from_bytes(&head.rules).unwrap();
+        rules.put(prepared.new_rule().unwrap());
+        let (size, frontier, rules) = (frontier.size(), frontier.to_bytes(), rules.to_bytes());
+        put(&bench, lane.clone(), LaneHead { size, frontier, rules, ..head.clone() }.encode()).await;
+        bench.disk.write(vec![Mutation::Put(Family::Leaves, place::leaf(TENANT, head.size), line)]).await.unwrap();
+        let why = refused(&bench).await;
+        assert!(why.contains("rules"), "{version}: {why}");
+    }
+}
