@@ -81,7 +81,7 @@ pub struct Growth {
 impl Growth {
     /// Bars' steps that it takes.
     pub fn steps(extent: Extent) -> u64 {
-        2 + extent.tokens.saturating_sub(FEW).div_ceil(STAGE) + 2 * u64::from(extent.runs)
+        2 + extent.tokens.saturating_sub(FEW).div_ceil(STAGE) + 2 * (1 + u64::from(extent.runs))
     }
 
     /// Makes a vault in a folder, and measures it small and large.

@@ -168,7 +168,15 @@ impl Latency {
         });
         Sheet {
             title: "Latency against load",
-            header: vec!["of saturation", "requests/s", "answered/s", "p50 ms", "p99 ms", "p99.9 ms", "turned away"],
+            header: vec![
+                "of saturation",
+                "requests/s",
+                "answered/s",
+                "p50 ms",
+                "p99 ms",
+                "p99.9 ms",
+                "turned away, not sent",
+            ],
             rows: rows.collect(),
             below: format!(
                 "Half Tokenize, half Detokenize, one value each, reads by Zipf's law, against a vault in a process of its own. \
