@@ -231,7 +231,7 @@ pub async fn run(mut args: Args, global: &Global) -> Result<Exit, CliError> {
         () = interrupted => {
             global.output.complain(&CliError::Unfit {
                 message: "interrupted: nothing was measured to its end".into(),
-                next: format!("remove {}, or run it again", args.folder.display()),
+                next: format!("run it again, or remove what it left in {}{}", args.folder.display(), args.left_by_peers()),
             });
             std::process::exit(Exit::Failed as i32)
         }
@@ -264,6 +264,7 @@ async fn measure(args: &Args, global: &Global) -> Result<Exit, CliError> {
 
 async fn parts(args: &Args) -> Result<Whole, CliError> {
     let has = |part| args.has(part);
+    let mut machine = Machine::look(&args.folder);
     let (size, pacing, extent) = (args.size(), args.pacing(), args.extent());
     let mut loads = if has(Part::Loads) { size.first() } else { vec![] };
     if has(Part::More) {
@@ -294,7 +295,6 @@ async fn parts(args: &Args) -> Result<Whole, CliError> {
         std::fs::remove_dir_all(&args.peers_state).map_err(|error| CliError::file(&args.peers_state, error))?;
     }
     let (footprint, ledger, (layout, values)) = rig.end().await?;
-    let mut machine = Machine::look(&args.folder);
     for (name, version) in peers.versions() {
         machine.add(name, &version);
     }
@@ -406,6 +406,11 @@ impl Args {
                  other products beside it, --mix for a load of your own."
             ),
         }
+    }
+
+    /// Where peers that were interrupted left their state.
+    fn left_by_peers(&self) -> String {
+        self.peers.as_ref().map(|_| format!(" and {}", self.peers_state.display())).unwrap_or_default()
     }
 
     fn tidy(&self) -> Result<(), CliError> {

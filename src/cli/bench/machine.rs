@@ -11,7 +11,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Looks around; `folder` is where the vaults are.
+    /// Looks around, before anything is measured; `folder` is where the vaults are.
     pub fn look(folder: &Path) -> Self {
         let proc = |name: &str| std::fs::read_to_string(format!("/proc/{name}")).unwrap_or_default();
         let after = |text: &str, name: &str| {
@@ -30,6 +30,7 @@ impl Machine {
                 ("memory", memory.map_or_else(unknown, |kib| format!("{:.0} GiB", kib / f64::from(1 << 20)))),
                 ("kernel", format!("Linux {kernel}")),
                 ("file system", file_system(folder).unwrap_or_else(unknown)),
+                ("load before", load_average(&proc("loadavg"))),
                 ("date", today()),
                 ("strongroom", strongroom()),
                 ("RocksDB", locked("librocksdb-sys").and_then(rocksdb).unwrap_or_else(unknown)),
@@ -111,6 +112,15 @@ fn file_system(folder: &Path) -> Option<String> {
     mounts.max_by_key(|(length, _)| *length).map(|(_, kind)| kind)
 }
 
+/// How busy the machine was: what else it did takes from every figure.
+fn load_average(text: &str) -> String {
+    let mut averages = text.split(' ').map(str::to_owned);
+    match (averages.next(), averages.next()) {
+        (Some(one), Some(five)) => format!("{one} over a minute, {five} over five"),
+        _ => "unknown".to_owned(),
+    }
+}
+
 fn today() -> String {
     time::OffsetDateTime::now_utc().date().to_string()
 }
@@ -123,6 +133,7 @@ mod tests {
     fn versions_are_those_that_were_locked() {
         assert!(locked("tonic").unwrap().starts_with("0."));
         assert_eq!(rocksdb("0.19.0+11.8.1".to_owned()).as_deref(), Some("11.8.1"));
+        assert_eq!(load_average("0.10 0.20 0.30 1/100 9"), "0.10 over a minute, 0.20 over five");
         assert_eq!(locked("no such crate"), None);
         assert!(rocksdb(locked("librocksdb-sys").unwrap()).is_some());
     }
