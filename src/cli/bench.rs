@@ -1,58 +1,91 @@
-//! `strongroom bench`: how fast a vault is on this machine, beside two yardsticks measured in the same run.
+//! `strongroom bench`: how fast a vault is on this machine, beside yardsticks measured in the same run.
 //!
 //! ```text
-//! vault       clients -- mTLS --> the vault, all of the road
-//! (a) echo    clients -- mTLS --> tonic and rustls as they come, the same messages        (served)
-//! (b) direct  the same seals and store entries, in this process, without the road        (direct)
+//! vault       clients -- mTLS --> the vault, all of the road                              (served)
+//! (a) echo    clients -- mTLS --> tonic and rustls as they come, the same messages        (echo)
+//! (b) direct  the same seals and store entries, in this process, without the road         (direct)
+//! (c) (d)     OpenBao and PostgreSQL, by executables that drive them                      (peers)
 //! ```
 //!
-//! Runs take turns: vault, echo, direct, and again; so what else the machine does meanwhile falls on all of them.
+//! What is sent: `population` has the values, `workload` the requests, `loads` their sizes, `picks` which values are read.
+//! How: `pace` says when requests start, `load` sends them, `noted` and `measure` keep what came of it. `rig` puts vault
+//! and yardsticks up; `latency`, `overload` and `growth` are measurements of their own. What is said: `whole`, from
+//! `sheet`s, with the `goals`. Runs take turns: vault, echo, direct, peers, and again; so what else the machine does
+//! meanwhile falls on all of them.
 
+mod bars;
+mod child;
+mod dice;
 mod direct;
 mod disk;
+mod drive;
+mod echo;
+mod generator;
+mod goals;
+mod growth;
+mod latency;
+mod ledger;
 mod load;
+mod loads;
+mod machine;
 mod measure;
+mod noted;
+mod overload;
+mod pace;
+mod peers;
+mod picks;
+mod plot;
+mod population;
+mod process;
 mod report;
+mod rig;
 mod served;
+mod sheet;
+mod stored;
+mod streams;
+mod tokens;
+mod whole;
 mod workload;
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Parser;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
-use strongroom_ids::RowId;
-use strongroom_rocksdb::RocksOptions;
 
-use super::config::Config;
-use super::demo::borrowers::{self, Borrower};
+use super::client::Global;
+use super::demo::borrowers;
 use super::demo::make_anew;
-use super::dev;
-use super::layout::Layout;
-use super::output::{CliError, Exit, Output};
-use direct::Direct;
-use disk::Leaves;
-use load::{Clients, Outcome};
-use measure::Sample;
-use report::{Disk, Measured, Report};
-use served::Served;
-use workload::VALUES;
+use super::output::{CliError, Exit, say};
+use super::start;
+use bars::Bars;
+use child::Child;
+use growth::{Extent, Growth};
+use latency::{Latency, Pacing};
+use loads::{Load, Size};
+use machine::Machine;
+use overload::Overload;
+use peers::Peers;
+use report::Lines;
+use rig::Rig;
+use whole::Whole;
 
-/// Writes of the yardstick that are under way at once.
-const DIRECT_AT_ONCE: usize = 4;
-/// Borrowers of the single requests that go ahead of what is measured.
-const WARM_UP: usize = 128;
-
-/// Measure this vault on this machine: Tokenize and Detokenize, one value and batches, beside two yardsticks.
+/// Measure this vault on this machine: values in and out, one by one and in batches, beside two yardsticks.
 ///
 /// Makes a vault in ./strongroom-bench and fills it with made-up borrowers, over mutual TLS and with every write
 /// synced. Beside it, in the same run, it measures (a) a bare gRPC echo of the same messages over mutual TLS and
 /// (b) the same seals and store entries written in one process. Clients, vault and yardsticks share this machine.
+///
+/// That takes about half a minute. --all measures everything, --parts some of it, --mix puts a load of your own on a
+/// vault, and --endpoint names one that is running.
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:
   strongroom bench
   strongroom bench --quick --output json
+  strongroom bench --parts latency,overload --plot latency.svg
+  strongroom bench --all --peers deploy/bench --growth 1000000
+  strongroom bench --mix tokenize=1,detokenize=4 --rate 5000 --seconds 10
+  strongroom bench --mix detokenize=1 --endpoint https://127.0.0.1:7443
   strongroom bench --make-csv 100000 borrowers.csv      a file to try `strongroom import` with")]
 pub struct Args {
     /// Where the vault is made; it should be on the disk that you mean to use. It is removed at the end.
@@ -67,54 +100,142 @@ pub struct Args {
     #[arg(long, default_value_t = 24_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
     requests: u32,
 
-    /// How many of them are under way at once.
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    concurrency: u16,
-
-    /// Batches, a run.
+    /// Batches of 1,000 values, a run.
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     batches: u32,
 
-    /// Values of a batch, rounded to whole borrowers of six.
-    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u16).range(6..=9_996))]
-    batch: u16,
+    /// How long a run of a load goes on, instead of a number of requests.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    seconds: Option<f64>,
 
-    /// How many batches are under way at once.
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
-    batch_concurrency: u16,
+    /// How long a load runs before it is measured.
+    #[arg(long, default_value = "0.3", value_name = "SECONDS", value_parser = seconds)]
+    warm_up: f64,
 
     /// Connections that the requests share.
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     connections: u16,
+
+    /// Requests of one value under way at once.
+    #[arg(long, visible_alias = "concurrency", default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    in_flight: u16,
+
+    /// Batches under way at once.
+    #[arg(long, visible_alias = "batch-concurrency", default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    batches_in_flight: u16,
+
+    /// Values that are stored beforehand, and read.
+    #[arg(long, default_value_t = 50_000, value_name = "N", value_parser = clap::value_parser!(u32).range(2_000..=50_000_000))]
+    stored: u32,
 
     /// See only that it works: one short run, whose figures mean little.
     #[arg(long)]
     quick: bool,
+
+    /// Measure everything: other batch sizes, streams, latency against load, overload, growth. Takes most of an hour.
+    #[arg(long, conflicts_with_all = ["quick", "parts"])]
+    all: bool,
+
+    /// Measure some parts only.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,...", conflicts_with = "quick")]
+    parts: Vec<Part>,
+
+    /// Tokens to which the part `growth` fills its vault.
+    #[arg(long, default_value_t = 10_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(100_000..=1_000_000_000))]
+    growth: u64,
+
+    /// Measure other products in turn with the vault: a folder with the executables `openbao` and `postgres`.
+    #[arg(long, value_name = "FOLDER")]
+    peers: Option<PathBuf>,
+
+    /// Where the peers keep their state; it should be on the same disk as --folder. It is removed at the end.
+    #[arg(long, default_value = "/var/tmp/strongroom-bench-peers", value_name = "FOLDER")]
+    peers_state: PathBuf,
+
+    /// Write the report, Markdown, to a file.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+
+    /// What the report ends with: a file of Markdown that is kept by hand.
+    #[arg(long, value_name = "FILE", requires = "report")]
+    profile: Option<PathBuf>,
+
+    /// Draw latency against load, SVG, to a file; measures it if nothing else asks for it.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+
+    #[command(flatten)]
+    generator: generator::Args,
 
     /// Leave the folder as it is at the end.
     #[arg(long)]
     keep: bool,
 
     /// Measure nothing: write a CSV file of so many made-up borrowers, with six personal columns each.
-    #[arg(long, num_args = 2, value_names = ["ROWS", "FILE"], conflicts_with_all = ["quick", "keep"])]
+    #[arg(long, num_args = 2, value_names = ["ROWS", "FILE"], conflicts_with_all = ["quick", "keep", "all", "parts"])]
     make_csv: Option<Vec<String>>,
+
+    /// Measure nothing: print the measured fields, to be added to the schema of a vault that is measured by --endpoint.
+    #[arg(long)]
+    print_schema: bool,
+}
+
+/// How long a load of a peer goes on at least: their processor time is told in ticks, and their connections' start is in it.
+const PEER_SECONDS: f64 = 10.0;
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Part {
+    /// Loads beside their yardsticks, and what a value takes on disk.
+    Loads,
+    /// The loads in other sizes, streams, and reads by Zipf's law, as well.
+    More,
+    /// Latency against load, in an open loop.
+    Latency,
+    /// Three times as much as the vault can take.
+    Overload,
+    /// A hundred times as many tokens; starts after a clean stop and after kill -9.
+    Growth,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("write seconds, at most 86,400".to_owned()),
+    }
 }
 
 /// Measures.
-pub async fn run(mut args: Args, output: Output) -> Result<Exit, CliError> {
+pub async fn run(mut args: Args, global: &Global) -> Result<Exit, CliError> {
     if let Some(words) = &args.make_csv {
         return make_csv(words);
     }
+    if args.print_schema {
+        say(population::SCHEMA.as_bytes())?;
+        return Ok(Exit::Done);
+    }
     if args.quick {
-        (args.runs, args.requests, args.batches) = (1, 1_000, 6);
+        (args.runs, args.requests, args.batches, args.stored, args.warm_up) = (1, 1_000, 6, 2_000, 0.0);
     }
-    make_anew(&args.folder, "bench")?;
-    let report = Bench::prepare(&args).await?.measure().await?;
-    output.show(|| report.document(), || report.text())?;
-    if !args.keep {
-        std::fs::remove_dir_all(&args.folder).map_err(|error| CliError::file(&args.folder, error))?;
+    let interrupted = start::asked_to_end();
+    let work = async {
+        match args.generator.is_asked_for() {
+            true => generator::run(&args, global).await,
+            false => measure(&args, global).await,
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        // The work has been dropped, and with it whatever was started: peers, vaults in processes of their own. Threads
+        // that play clients would go on until their load ends.
+        () = interrupted => {
+            global.output.complain(&CliError::Unfit {
+                message: "interrupted: nothing was measured to its end".into(),
+                next: format!("run it again, or remove what it left in {}{}", args.folder.display(), args.left_by_peers()),
+            });
+            std::process::exit(Exit::Failed as i32)
+        }
     }
-    Ok(Exit::Done)
 }
 
 fn make_csv(words: &[String]) -> Result<Exit, CliError> {
@@ -124,217 +245,139 @@ fn make_csv(words: &[String]) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// A load, of the four.
-#[derive(Clone, Copy)]
-enum Size {
-    Unary,
-    Batch,
-}
-
-/// A vault that was filled, the yardsticks beside it, and what is left to be measured.
-struct Bench<'a> {
-    args: &'a Args,
-    layout: Layout,
-    vault: Served,
-    echo: Served,
-    direct: Arc<Direct>,
-    leaves: Leaves,
-    disk: Disk,
-    population: Box<dyn Iterator<Item = Borrower> + Send>,
-    bars: MultiProgress,
-}
-
-impl<'a> Bench<'a> {
-    /// Makes everything, and fills the vault with as much as one run brings.
-    async fn prepare(args: &'a Args) -> Result<Self, CliError> {
-        let layout = Layout::new(args.folder.join("vault"));
-        dev::make(&layout).await?;
-        let config = Config::read(&layout, None)?;
-        let options = || RocksOptions { block_cache: config.capacity.block_cache_mib << 20, ..RocksOptions::default() };
-        let before = disk::contents(&layout, options()).await?.on_disk;
-
-        let bars = MultiProgress::new();
-        let mut population: Box<dyn Iterator<Item = Borrower> + Send> = Box::new(borrowers::all());
-        let fill: Vec<Borrower> = population.by_ref().take(args.batch_borrowers()).collect();
-        let vault = Served::vault(&layout).await?;
-        let clients = args.clients(&vault, &layout, Size::Batch);
-        let calls = workload::tokenize_batches(&fill, args.together());
-        clients.send(calls, bar(&bars, "fill", args.batches.into())).await?;
-        vault.end().await?;
-        let disk = Disk {
-            contents: disk::contents(&layout, options()).await?,
-            before,
-            values: (fill.len() * VALUES) as u64,
-            plain: fill.iter().flat_map(Borrower::values).map(|(_, value)| value.len() as u64).sum(),
-        };
-
-        let vault = Served::vault(&layout).await?;
-        let echo = Served::echo(&layout).await?;
-        let leaves =
-            warm_up(args, &layout, [&vault, &echo], population.by_ref().take(WARM_UP + args.together()).collect())
-                .await?;
-        let folder = args.folder.join("direct");
-        std::fs::create_dir(&folder).map_err(|error| CliError::file(&folder, error))?;
-        let direct = Arc::new(Direct::create(&folder, options(), config.capacity.hot_deks)?);
-        let leaf = &leaves.tokenize_batch;
-        direct.write_batches(&Arc::new(fill), args.together(), DIRECT_AT_ONCE, leaf).await?;
-        direct.settle().await?;
-        Ok(Self { args, layout, vault, echo, direct, leaves, disk, population, bars })
+/// Measures the parts that were asked for, and says what came of it.
+async fn measure(args: &Args, global: &Global) -> Result<Exit, CliError> {
+    make_anew(&args.folder, "bench")?;
+    let whole = parts(args).await?;
+    if let (Some(file), Some(latency)) = (&args.plot, &whole.latency) {
+        write(file, &latency.plot())?;
     }
+    if let Some(file) = &args.report {
+        let profile = args.profile.as_ref().map(std::fs::read_to_string).transpose();
+        let profile = profile.map_err(|error| CliError::file(args.profile.as_deref().unwrap_or(file), error))?;
+        write(file, &whole.markdown("deploy/bench/run", args.plot.as_deref(), &profile.unwrap_or_default()))?;
+    }
+    global.output.show(|| whole.document(), || args.hinted(whole.text()))?;
+    args.tidy()?;
+    Ok(Exit::Done)
+}
 
-    /// Measures everything as often as was asked for.
-    async fn measure(mut self) -> Result<Report, CliError> {
-        let mut lines = Vec::new();
-        for _ in 0..self.args.runs {
-            for size in [Size::Unary, Size::Batch] {
-                self.run(size, &mut lines).await?;
-            }
+async fn parts(args: &Args) -> Result<Whole, CliError> {
+    let has = |part| args.has(part);
+    let mut machine = Machine::look(&args.folder);
+    let (size, pacing, extent) = (args.size(), args.pacing(), args.extent());
+    let mut loads = if has(Part::Loads) { size.first() } else { vec![] };
+    if has(Part::More) {
+        loads.extend(size.more());
+    }
+    let mut peers = match &args.peers {
+        Some(folder) => Peers::start(folder, &args.peers_state).await?,
+        None => Peers::none(),
+    };
+    if args.peers.is_some() {
+        loads.extend(size.as_peers());
+    }
+    let bars = Bars::new(args.steps(&loads, &peers));
+    let rig = Rig::prepare(&args.folder, args.stored.into(), bars.clone()).await?;
+    let mut lines = Lines::default();
+    for _ in 0..args.runs {
+        for load in &loads {
+            rig.measure(load, &size, Duration::from_secs_f64(args.warm_up), &mut lines).await?;
         }
-        self.vault.end().await?;
-        self.echo.end().await?;
-        let note = on_memory(&self.args.folder).then_some(
+        for number in 0..peers.len() {
+            let bar = bars.begin(peers.name(number as usize));
+            peers.measure(number as usize, PEER_SECONDS.max(args.seconds.unwrap_or(0.0))).await?;
+            bars.end(&bar);
+        }
+    }
+    peers.stop();
+    if args.peers.is_some() && !args.keep {
+        std::fs::remove_dir_all(&args.peers_state).map_err(|error| CliError::file(&args.peers_state, error))?;
+    }
+    let (footprint, ledger, (layout, values)) = rig.end().await?;
+    for (name, version) in peers.versions() {
+        machine.add(name, &version);
+    }
+    let mut whole = Whole {
+        machine,
+        setting: args.setting(),
+        lines,
+        footprint: Some(footprint),
+        ledger: Some(ledger),
+        latency: None,
+        overload: None,
+        growth: None,
+        peers,
+        note: on_memory(&args.folder).then_some(
             "the folder is in memory (tmpfs): a sync there costs nothing, so these are no figures of a disk",
-        );
-        Ok(Report { setting: self.args.setting(), lines, disk: self.disk, note })
+        ),
+    };
+    if has(Part::Latency) {
+        let vault = Child::start(&layout).await?;
+        whole.latency = Some(Latency::measure(&vault.target(), &values, pacing, &bars).await?);
+        vault.end().await?;
     }
-
-    /// One size, on all servers.
-    async fn run(&mut self, size: Size, lines: &mut Vec<report::Line>) -> Result<(), CliError> {
-        let args = self.args;
-        let count = match size {
-            Size::Unary => args.unary_borrowers(),
-            Size::Batch => args.batch_borrowers(),
-        };
-        let borrowers: Arc<Vec<Borrower>> = Arc::new(self.population.by_ref().take(count).collect());
-        let (tokenize, detokenize) = match size {
-            Size::Unary => ("tokenize_unary", "detokenize_unary"),
-            Size::Batch => ("tokenize_batch", "detokenize_batch"),
-        };
-        let mut tokens = Vec::new();
-        for (server, measured) in [(&self.vault, Measured::Vault), (&self.echo, Measured::Echo)] {
-            let clients = args.clients(server, &self.layout, size);
-            let calls = match size {
-                Size::Unary => workload::tokenize_unary(&borrowers),
-                Size::Batch => workload::tokenize_batches(&borrowers, args.together()),
-            };
-            let outcome = self.send(&clients, calls, tokenize).await?;
-            Report::add(lines, tokenize, measured, outcome.sample);
-            if measured == Measured::Vault {
-                tokens = in_place(outcome.tokens, borrowers.len(), size);
-            }
-            let calls = match size {
-                Size::Unary => workload::detokenize_unary(&tokens),
-                Size::Batch => workload::detokenize_batches(&tokens, args.together()),
-            };
-            Report::add(lines, detokenize, measured, self.send(&clients, calls, detokenize).await?.sample);
-        }
-        let (written, read, bare) = self.direct(size, &borrowers).await?;
-        Report::add(lines, tokenize, Measured::Direct, written);
-        Report::add(lines, detokenize, Measured::Direct, read);
-        Report::add(lines, detokenize, Measured::WithoutLedger, bare);
-        lines.sort_by_key(|line| LOADS.iter().position(|load| *load == line.load));
-        Ok(())
+    if has(Part::Overload) {
+        let vault = Child::start(&layout).await?;
+        whole.overload = Some(Overload::measure(&vault, &values, pacing, &bars).await?);
+        vault.end().await?;
     }
-
-    async fn send(&self, clients: &Clients, calls: Vec<workload::Call>, load: &str) -> Result<Outcome, CliError> {
-        let bar = bar(&self.bars, load, calls.len() as u64);
-        let outcome = clients.send(calls, bar.clone()).await;
-        bar.finish_and_clear();
-        outcome
+    if has(Part::Growth) {
+        whole.growth = Some(Growth::measure(&args.folder, extent, &bars).await?);
     }
-
-    /// The second yardstick: written, read, and read without an entry for the ledger.
-    async fn direct(&self, size: Size, borrowers: &Arc<Vec<Borrower>>) -> Result<(Sample, Sample, Sample), CliError> {
-        let (leaves, direct) = (&self.leaves, &self.direct);
-        match size {
-            Size::Unary => {
-                // As many requests under way as the clients have.
-                let grouped = usize::from(self.args.concurrency).div_ceil(DIRECT_AT_ONCE);
-                let leaf = &leaves.tokenize_unary;
-                let (written, rows) = direct.write_singles(borrowers, grouped, DIRECT_AT_ONCE, leaf).await?;
-                let requests = || workload::scattered(rows.len()).map(|place| vec![rows[place]]).collect();
-                let leaf = Some(Arc::clone(&leaves.detokenize_unary));
-                let read = direct.read(requests(), grouped, DIRECT_AT_ONCE, leaf).await?;
-                Ok((written, read, direct.read(requests(), grouped, DIRECT_AT_ONCE, None).await?))
-            }
-            Size::Batch => {
-                let (together, at_once) = (self.args.together(), usize::from(self.args.batch_concurrency));
-                let leaf = &leaves.tokenize_batch;
-                let (written, rows) = direct.write_batches(borrowers, together, at_once, leaf).await?;
-                let of: Vec<&[RowId]> = rows.chunks(VALUES).collect();
-                let order: Vec<usize> = workload::scattered(of.len()).collect();
-                let request = |batch: &[usize]| batch.iter().flat_map(|place| of[*place]).copied().collect();
-                let requests = || order.chunks(together).map(request).collect();
-                let leaf = Some(Arc::clone(&leaves.detokenize_batch));
-                let read = direct.read(requests(), 1, at_once, leaf).await?;
-                Ok((written, read, direct.read(requests(), 1, at_once, None).await?))
-            }
-        }
-    }
-}
-
-/// The loads, in the order in which they are shown.
-const LOADS: [&str; 4] = ["tokenize_unary", "detokenize_unary", "tokenize_batch", "detokenize_batch"];
-
-/// Sends some requests of each kind that are not measured, and brings the leaves that the vault wrote of them.
-async fn warm_up(
-    args: &Args,
-    layout: &Layout,
-    servers: [&Served; 2],
-    borrowers: Vec<Borrower>,
-) -> Result<Leaves, CliError> {
-    let [vault, echo] = servers;
-    let (some, others) = borrowers.split_at(WARM_UP);
-    for server in [vault, echo] {
-        let hidden = ProgressBar::hidden;
-        let clients = args.clients(server, layout, Size::Unary);
-        let tokens =
-            in_place(clients.send(workload::tokenize_unary(some), hidden()).await?.tokens, some.len(), Size::Unary);
-        clients.send(workload::detokenize_unary(&tokens), hidden()).await?;
-        let batches = workload::tokenize_batches(others, args.together());
-        let tokens = in_place(clients.send(batches, hidden()).await?.tokens, others.len(), Size::Batch);
-        clients.send(workload::detokenize_batches(&tokens, args.together()), hidden()).await?;
-    }
-    disk::leaves(&vault.context(layout, "auditor")).await
-}
-
-/// Tokens in the order of borrowers and columns.
-fn in_place(answers: Vec<Vec<String>>, borrowers: usize, size: Size) -> Vec<String> {
-    match size {
-        Size::Batch => answers.into_iter().flatten().collect(),
-        Size::Unary => {
-            let mut tokens = vec![String::new(); borrowers * VALUES];
-            for (request, answer) in answers.into_iter().enumerate() {
-                tokens[workload::place_of_unary(request, borrowers)] = answer.into_iter().next().unwrap_or_default();
-            }
-            tokens
-        }
-    }
+    bars.finish();
+    Ok(whole)
 }
 
 impl Args {
-    /// Borrowers of a batch.
-    fn together(&self) -> usize {
-        usize::from(self.batch).div_ceil(VALUES)
+    fn has(&self, part: Part) -> bool {
+        let by_default = self.parts.is_empty() && part == Part::Loads;
+        let drawn = part == Part::Latency && self.plot.is_some();
+        self.all || by_default || drawn || self.parts.contains(&part)
     }
 
-    fn batch_borrowers(&self) -> usize {
-        self.batches as usize * self.together()
-    }
-
-    fn unary_borrowers(&self) -> usize {
-        (self.requests as usize).div_ceil(VALUES)
-    }
-
-    fn clients(&self, server: &Served, layout: &Layout, size: Size) -> Clients {
-        Clients {
-            context: server.context(layout, "app"),
+    fn size(&self) -> Size {
+        Size {
+            requests: self.requests.into(),
+            batches: self.batches.into(),
+            seconds: self.seconds,
             connections: self.connections.into(),
-            in_flight: usize::from(match size {
-                Size::Unary => self.concurrency,
-                Size::Batch => self.batch_concurrency,
-            }),
+            in_flight: self.in_flight.into(),
+            batches_in_flight: self.batches_in_flight.into(),
         }
+    }
+
+    fn time(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds.unwrap_or(3.0))
+    }
+
+    fn pacing(&self) -> Pacing {
+        Pacing { connections: self.connections.into(), time: self.time(), runs: self.runs }
+    }
+
+    fn extent(&self) -> Extent {
+        Extent {
+            tokens: self.growth,
+            connections: self.connections.into(),
+            in_flight: self.in_flight.into(),
+            time: self.time(),
+            runs: self.runs,
+        }
+    }
+
+    /// Steps of the bar over everything.
+    fn steps(&self, loads: &[Load], peers: &Peers) -> u64 {
+        let servers = |load: &Load| if load.beside == loads::Beside::Alone { 1 } else { 2 };
+        let a_run = loads.iter().map(servers).sum::<u64>() + peers.len();
+        let mut steps = Rig::STEPS + u64::from(self.runs) * a_run;
+        for (part, more) in [
+            (Part::Latency, Latency::steps(self.runs)),
+            (Part::Overload, Overload::STEPS),
+            (Part::Growth, Growth::steps(self.extent())),
+        ] {
+            steps += if self.has(part) { more } else { 0 };
+        }
+        steps
     }
 
     fn setting(&self) -> serde_json::Value {
@@ -342,24 +385,48 @@ impl Args {
             "version": env!("CARGO_PKG_VERSION"),
             "processors": std::thread::available_parallelism().map_or(0, usize::from),
             "runs": self.runs,
+            "seconds": self.seconds,
+            "warm_up_seconds": self.warm_up,
             "connections": self.connections,
-            "unary_requests": self.unary_borrowers() * VALUES,
-            "unary_in_flight": self.concurrency,
+            "unary_requests": self.requests,
+            "unary_in_flight": self.in_flight,
             "batches": self.batches,
-            "batch_items": self.together() * VALUES,
-            "batches_in_flight": self.batch_concurrency,
+            "batch_items": loads::BATCH,
+            "batches_in_flight": self.batches_in_flight,
+            "stored_values": self.stored,
         })
+    }
+
+    /// What longer forms there are, below the tables of the short one.
+    fn hinted(&self, text: String) -> String {
+        match self.all || !self.parts.is_empty() {
+            true => text,
+            false => format!(
+                "{text}\n\nLonger: --parts more,latency,overload,growth for the rest, --all for everything, --peers FOLDER for \
+                 other products beside it, --mix for a load of your own."
+            ),
+        }
+    }
+
+    /// Where peers that were interrupted left their state.
+    fn left_by_peers(&self) -> String {
+        self.peers.as_ref().map(|_| format!(" and {}", self.peers_state.display())).unwrap_or_default()
+    }
+
+    fn tidy(&self) -> Result<(), CliError> {
+        match self.keep {
+            true => Ok(()),
+            false => std::fs::remove_dir_all(&self.folder).map_err(|error| CliError::file(&self.folder, error)),
+        }
     }
 }
 
-fn bar(bars: &MultiProgress, load: &str, requests: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg:18} {bar:32} {percent:>3}%  {per_sec}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    bars.add(ProgressBar::new(requests).with_style(style).with_message(load.replace('_', ", ")))
+fn write(file: &Path, text: &str) -> Result<(), CliError> {
+    std::fs::write(file, text).map_err(|error| CliError::file(file, error))
 }
 
 /// Whether a folder is in memory only.
-fn on_memory(folder: &std::path::Path) -> bool {
+fn on_memory(folder: &Path) -> bool {
     const TMPFS: i128 = 0x0102_1994;
     rustix::fs::statfs(folder).is_ok_and(|stat| i128::from(stat.f_type) == TMPFS)
 }

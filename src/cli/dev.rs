@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Parser;
 use strongroom_access::{Principal, Role};
 use strongroom_keys::ArgonCost;
+use strongroom_rocksdb::Background;
 use strongroom_vault::{ApplySchema, Caller, NewTenant};
 use zeroize::Zeroizing;
 
@@ -113,8 +114,15 @@ fn config(layout: &Layout) -> Result<Config, CliError> {
 
 /// Opens a vault for development, and puts the lending schema in force if there is none yet.
 pub async fn open(layout: &Layout) -> Result<(Arc<RocksVault>, Config), CliError> {
+    let (vault, config, _) = open_watched(layout).await?;
+    Ok((vault, config))
+}
+
+/// The same, with a view of the store's background work.
+pub async fn open_watched(layout: &Layout) -> Result<(Arc<RocksVault>, Config, Background), CliError> {
     let config = config(layout)?;
-    let vault = start::open(layout, &config, &passphrase::from_file(&layout.dev_passphrase())?).await?;
+    let passphrase = passphrase::from_file(&layout.dev_passphrase())?;
+    let (vault, background) = start::open_watched(layout, &config, &passphrase).await?;
     let refused = |error: strongroom_vault::Error| CliError::unfit(error.to_string());
     let tenant =
         vault.directory().tenants.get(TENANT).copied().ok_or_else(|| CliError::unfit("the tenant `demo` is gone"))?;
@@ -129,7 +137,7 @@ pub async fn open(layout: &Layout) -> Result<(Arc<RocksVault>, Config), CliError
         Ok(_) | Err(strongroom_vault::Error::DiskFull) => {}
         Err(error) => return Err(refused(error)),
     }
-    Ok((vault, config))
+    Ok((vault, config, background))
 }
 
 /// Commands that a shell takes as they stand.

@@ -79,7 +79,7 @@ enum Command {
     Policy(policy::Args),
     Audit(audit::Args),
     Verify(verify::Args),
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
 }
 
 /// Runs one command and says how the process shall end.
@@ -121,6 +121,6 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Policy(args) => policy::run(args, &global.context(policy::PRINCIPAL)?).await,
         Command::Audit(args) => audit::run(args, &global).await,
         Command::Verify(args) => verify::run(args, &global.dir, global.output).await,
-        Command::Bench(args) => bench::run(args, global.output).await,
+        Command::Bench(args) => bench::run(*args, &global).await,
     }
 }

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 use strongroom_keys::{Keystore, Passphrase, root_key};
-use strongroom_rocksdb::{RocksOptions, RocksStore};
+use strongroom_rocksdb::{Background, RocksOptions, RocksStore};
 use strongroom_server::{Options, TlsMaterial};
 use strongroom_storage::StoreError;
 use strongroom_vault::{Clock, Opening, Space, Vault};
@@ -90,10 +90,20 @@ fn space(folder: PathBuf, reserve_mib: u64) -> Space {
 
 /// Opens the vault in a folder.
 pub async fn open(layout: &Layout, config: &Config, passphrase: &Passphrase) -> Result<Arc<RocksVault>, CliError> {
+    Ok(open_watched(layout, config, passphrase).await?.0)
+}
+
+/// Opens the vault in a folder; beside it comes a view of its store's background work, for who measures it.
+pub async fn open_watched(
+    layout: &Layout,
+    config: &Config,
+    passphrase: &Passphrase,
+) -> Result<(Arc<RocksVault>, Background), CliError> {
     let anchors = anchors(&tls(layout, config)?.client_ca_pem, &config.tls.client_ca)?;
     // The store first: its lock keeps a second process away from the keystore as well.
     let options = RocksOptions { block_cache: config.capacity.block_cache_mib << 20, ..RocksOptions::default() };
     let store = RocksStore::open(&layout.data(), options).map_err(|error| closed(layout, &error))?;
+    let background = store.background();
     let root = root_key::open(&layout.keystore(), passphrase).map_err(|error| unfit(layout, &error))?;
     let keystore = Keystore::open(&layout.keystore(), &root).map_err(|error| unfit(layout, &error))?;
     let opening = Opening {
@@ -113,7 +123,7 @@ pub async fn open(layout: &Layout, config: &Config, passphrase: &Passphrase) -> 
             next: format!("[tls] client_ca of {} with the file that was given to init", layout.config().display()),
         });
     }
-    Ok(Arc::new(vault))
+    Ok((Arc::new(vault), background))
 }
 
 /// Reads the certificates of a vault, and sees that they can be used.

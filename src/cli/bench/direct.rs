@@ -5,9 +5,8 @@
 //! one durable write a group, with an entry in it as large as the ledger's.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use strongroom_ids::{
     DekVersion, FieldNo, KeyVersion, KeyringNo, RowId, RowVersion, SubjectHandle, TenantId, TenantNo, VaultId,
@@ -16,30 +15,22 @@ use strongroom_keys::{
     self as keys, ArgonCost, Dek, DekCache, DekOwner, DekPlace, IndexName, KeyName, Keystore, Passphrase, Sealed,
     ValuePlace, root_key,
 };
-use strongroom_rocksdb::{RocksOptions, RocksStore};
+use strongroom_rocksdb::{Background, RocksOptions, RocksStore};
 use strongroom_storage::keys as place;
-use strongroom_storage::rows::{IndexEntry, IndexKind, SubjectRecord, SubjectState, ValueRow, WrappedDek};
+use strongroom_storage::rows::{IndexEntry, IndexKind, RowDek, SubjectRecord, SubjectState, ValueRow, WrappedDek};
 use strongroom_storage::{Family, Mutation, Store};
 use tokio::runtime::Handle;
 
-use super::measure::{self, Meter, Sample};
-use super::workload::{self, VALUES};
-use crate::cli::demo::borrowers::Borrower;
+use super::dice::Dice;
+use super::drive::Group;
+use super::population::{Datum, FIELDS, Owner, Shape};
 use crate::cli::output::CliError;
 
 const TENANT: TenantNo = TenantNo(1);
 /// The tenant's own keyring, which seals subject ids.
 const OWN: KeyringNo = KeyringNo(0);
-
-/// What the lending schema makes of a borrower's columns: field, keyring, equality lookup, shaped token.
-const COLUMNS: [(u32, u16, bool, bool); VALUES] = [
-    (1, 1, false, false),
-    (2, 1, true, false),
-    (3, 1, true, false),
-    (4, 1, false, true),
-    (5, 2, false, true),
-    (6, 1, false, false),
-];
+/// Row ids that one load may use: gaps are as normal as in the vault.
+const ROWS_OF_A_LOAD: u64 = 1 << 32;
 
 /// The leaf of one request, in its parts.
 pub type Leaf = Arc<Vec<Vec<u8>>>;
@@ -61,6 +52,12 @@ struct Subject {
     deks: Vec<(KeyringNo, Dek)>,
 }
 
+/// One request's entries, and the random bytes that it draws from.
+struct Writing {
+    mutations: Vec<Mutation>,
+    dice: Dice,
+}
+
 impl Direct {
     /// Makes one in an empty folder.
     pub fn create(folder: &Path, options: RocksOptions, hot_deks: usize) -> Result<Self, CliError> {
@@ -69,15 +66,11 @@ impl Direct {
         let vault = VaultId(keys::random().map_err(unfit)?);
         let keystore = Keystore::create(&folder.join("keystore"), vault, &root).map_err(unfit)?;
         let tenant = TenantId(keys::random().map_err(unfit)?);
-        let mut names = vec![
-            KeyName::Kek(tenant, OWN),
-            KeyName::Index(tenant, IndexName::SubjectId),
-            KeyName::Index(tenant, IndexName::Token),
-        ];
-        for (field, keyring, indexed, _) in COLUMNS {
-            names.push(KeyName::Kek(tenant, KeyringNo(keyring)));
-            if indexed {
-                names.push(KeyName::Index(tenant, IndexName::Field(FieldNo(field))));
+        let mut names = vec![KeyName::Kek(tenant, OWN), KeyName::Index(tenant, IndexName::SubjectId)];
+        for (column, field) in FIELDS.iter().enumerate() {
+            names.push(KeyName::Kek(tenant, KeyringNo(field.keyring)));
+            if field.indexed {
+                names.push(KeyName::Index(tenant, IndexName::Field(number_of(column))));
             }
         }
         names.sort_by_key(ToString::to_string);
@@ -88,121 +81,84 @@ impl Direct {
         Ok(Self { store, keystore, tenant, deks: DekCache::new(hot_deks), rows, subjects, leaves })
     }
 
-    /// Writes all that is in memory to files and compacts them.
-    pub async fn settle(&self) -> Result<(), CliError> {
-        self.store.flush_and_compact().await.map_err(unfit)
+    /// What its store does in the background.
+    pub fn background(&self) -> Background {
+        self.store.background()
     }
 
-    /// Writes borrowers, this many in one write, `at_once` writes under way. Returns the rows by their places.
-    pub async fn write_batches(
-        self: &Arc<Self>,
-        borrowers: &Arc<Vec<Borrower>>,
-        together: usize,
-        at_once: usize,
-        leaf: &Leaf,
-    ) -> Result<(Sample, Vec<RowId>), CliError> {
-        let batches = borrowers.len().div_ceil(together);
-        let (this, rows) = (Arc::clone(self), places(borrowers.len()));
-        let work = {
-            let (borrowers, rows, leaf) = (Arc::clone(borrowers), Arc::clone(&rows), Arc::clone(leaf));
-            move |batch: usize| {
-                let mut mutations = Vec::new();
-                for number in batch * together..borrowers.len().min((batch + 1) * together) {
-                    let mut subject = this.subject(&borrowers[number].customer, &mut mutations)?;
-                    for column in 0..VALUES {
-                        let row = this.value(&mut subject, &borrowers[number], column, &mut mutations)?;
-                        rows[number * VALUES + column].store(row.0, Ordering::Relaxed);
+    /// Row ids for a load; a request's come in the order of its number.
+    pub fn rows(&self) -> RowId {
+        RowId(self.rows.fetch_add(ROWS_OF_A_LOAD, Ordering::Relaxed))
+    }
+
+    /// Writes the requests of a group, all of one shape, in one write. Request `n` has the population's numbers, and the
+    /// rows, that come after those of `n` requests.
+    pub fn write(&self, group: &Group, shape: Shape, first: u64, rows: RowId, leaf: &Leaf) -> Result<(), CliError> {
+        let mut all = Vec::new();
+        for request in group.requests() {
+            let mut writing = Writing { mutations: all, dice: Dice::default() };
+            let mut row = RowId(rows.0 + request * shape.items as u64);
+            let mut subject: Option<(u64, Subject)> = None;
+            for datum in shape.data(first + request * shape.numbers()) {
+                match datum.owner {
+                    Owner::Nobody => self.single(&datum, row, &mut writing)?,
+                    Owner::Borrower => {
+                        if subject.as_ref().is_none_or(|(number, _)| *number != datum.number) {
+                            if let Some((_, done)) = subject.take() {
+                                keep(&done, &mut writing);
+                            }
+                            subject = Some((datum.number, self.subject(&datum.subject(), &mut writing)?));
+                        }
+                        if let Some((_, subject)) = &mut subject {
+                            self.of_subject(&datum, row, subject, &mut writing)?;
+                        }
                     }
-                    keep(&subject, &mut mutations);
                 }
-                this.write(mutations, &leaf, 1)
+                row.0 += 1;
             }
-        };
-        let sample = drive(at_once, batches, (batches, borrowers.len() * VALUES), work).await?;
-        Ok((sample, taken(&rows)))
+            if let Some((_, done)) = &subject {
+                keep(done, &mut writing);
+            }
+            all = writing.mutations;
+            self.leave(leaf, &mut all);
+        }
+        Handle::current().block_on(self.store.write(all)).map_err(unfit)
     }
 
-    /// Writes the same values one a request, as many requests in one write as `together` says.
-    pub async fn write_singles(
-        self: &Arc<Self>,
-        borrowers: &Arc<Vec<Borrower>>,
-        together: usize,
-        at_once: usize,
-        leaf: &Leaf,
-    ) -> Result<(Sample, Vec<RowId>), CliError> {
-        let requests = borrowers.len() * VALUES;
-        let (this, rows) = (Arc::clone(self), places(borrowers.len()));
-        let subjects: Vec<Mutex<Option<Subject>>> = borrowers.iter().map(|_| Mutex::new(None)).collect();
-        let work = {
-            let (borrowers, rows, leaf) = (Arc::clone(borrowers), Arc::clone(&rows), Arc::clone(leaf));
-            move |group: usize| {
-                let mut mutations = Vec::new();
-                let members = group * together..requests.min((group + 1) * together);
-                let count = members.len();
-                for request in members {
-                    let place = workload::place_of_unary(request, borrowers.len());
-                    let borrower = &borrowers[place / VALUES];
-                    let mut held = subjects[place / VALUES].lock().unwrap_or_else(PoisonError::into_inner);
-                    let mut subject = match held.take() {
-                        Some(subject) => subject,
-                        None => this.subject(&borrower.customer, &mut mutations)?,
-                    };
-                    let known = subject.deks.len();
-                    let row = this.value(&mut subject, borrower, place % VALUES, &mut mutations)?;
-                    if subject.deks.len() > known {
-                        keep(&subject, &mut mutations);
-                    }
-                    rows[place].store(row.0, Ordering::Relaxed);
-                    *held = Some(subject);
-                }
-                this.write(mutations, &leaf, count)
+    /// Reads and opens the rows of each request of a group. With a leaf, one a request is written, all in one write.
+    pub fn read(&self, requests: &[Vec<RowId>], owner: Owner, leaf: Option<&Leaf>) -> Result<(), CliError> {
+        let mut leaves = Vec::new();
+        for rows in requests {
+            self.open(rows, owner)?;
+            if let Some(leaf) = leaf {
+                self.leave(leaf, &mut leaves);
             }
-        };
-        let sample = drive(at_once, requests.div_ceil(together), (requests, requests), work).await?;
-        Ok((sample, taken(&rows)))
+        }
+        match leaves.is_empty() {
+            true => Ok(()),
+            false => Handle::current().block_on(self.store.write(leaves)).map_err(unfit),
+        }
     }
 
-    /// Reads and opens rows: requests of `together` rows each, `grouped` requests' leaves in one write. Without a leaf
-    /// nothing is written.
-    pub async fn read(
-        self: &Arc<Self>,
-        requests: Vec<Vec<RowId>>,
-        grouped: usize,
-        at_once: usize,
-        leaf: Option<Leaf>,
-    ) -> Result<Sample, CliError> {
-        let this = Arc::clone(self);
-        let (count, items) = (requests.len(), requests.iter().map(Vec::len).sum());
-        drive(at_once, count.div_ceil(grouped), (count, items), move |group: usize| {
-            let members = &requests[group * grouped..requests.len().min((group + 1) * grouped)];
-            for request in members {
-                this.open(request)?;
-            }
-            leaf.as_ref().map_or(Ok(()), |leaf| this.write(vec![], leaf, members.len()))
-        })
-        .await
-    }
-
-    fn write(&self, mut mutations: Vec<Mutation>, leaf: &Leaf, requests: usize) -> Result<(), CliError> {
-        for part in (0..requests).flat_map(|_| leaf.iter()) {
+    fn leave(&self, leaf: &Leaf, mutations: &mut Vec<Mutation>) {
+        for part in leaf.iter() {
             let index = self.leaves.fetch_add(1, Ordering::Relaxed);
             mutations.push(Mutation::Put(Family::Leaves, place::leaf(TENANT, index), part.clone()));
         }
-        Handle::current().block_on(self.store.write(mutations)).map_err(unfit)
     }
 
-    fn subject(&self, id: &str, mutations: &mut Vec<Mutation>) -> Result<Subject, CliError> {
+    fn subject(&self, id: &str, writing: &mut Writing) -> Result<Subject, CliError> {
         let handle = SubjectHandle(self.subjects.fetch_add(1, Ordering::Relaxed));
         let index = self.keystore.index_key(self.tenant, IndexName::SubjectId).map_err(unfit)?;
         let id_index =
             IndexEntry { kind: IndexKind::SubjectId, version: index.version(), mac: index.mac(&[id.as_bytes()]) };
         let key = place::subject_id(TENANT, id_index.version, &id_index.mac);
-        mutations.push(Mutation::Put(Family::Index, key, place::encode_handles(&[handle])));
+        writing.mutations.push(Mutation::Put(Family::Index, key, place::encode_handles(&[handle])));
         let record = SubjectRecord {
             handle,
             state: SubjectState::Open,
             created: 1,
-            salt: keys::random().map_err(unfit)?,
+            salt: writing.dice.roll()?,
             sealed_id: vec![],
             id_index,
             deks: vec![],
@@ -218,10 +174,9 @@ impl Direct {
         let found = match found {
             Some(found) => found,
             None => {
-                let kek = self.keystore.kek(self.tenant, keyring).map_err(unfit)?;
-                let (dek, blob) = kek.new_dek(&self.dek_place(subject.record.handle, keyring)).map_err(unfit)?;
-                let version = DekVersion(1);
-                subject.record.deks.push(WrappedDek { keyring, version, kek_version: kek.version(), blob });
+                let owner = DekOwner::Subject(subject.record.handle);
+                let (dek, wrapped) = self.new_dek(owner, keyring)?;
+                subject.record.deks.push(wrapped);
                 subject.deks.push((keyring, dek));
                 subject.deks.len() - 1
             }
@@ -229,112 +184,149 @@ impl Direct {
         Ok(&subject.deks[found].1)
     }
 
+    fn new_dek(&self, owner: DekOwner, keyring: KeyringNo) -> Result<(Dek, WrappedDek), CliError> {
+        let kek = self.keystore.kek(self.tenant, keyring).map_err(unfit)?;
+        let (dek, blob) = kek.new_dek(&self.dek_place(owner, keyring)).map_err(unfit)?;
+        Ok((dek, WrappedDek { keyring, version: DekVersion(1), kek_version: kek.version(), blob }))
+    }
+
+    /// A value that is nobody's, with a DEK of its own beside its row.
+    fn single(&self, datum: &Datum, row: RowId, writing: &mut Writing) -> Result<(), CliError> {
+        let keyring = KeyringNo(datum.field().keyring);
+        let (dek, wrapped) = self.new_dek(DekOwner::Value(row), keyring)?;
+        let key = place::row_dek(TENANT, row);
+        writing.mutations.push(Mutation::Put(Family::RowDeks, key, RowDek::from(wrapped).encode()));
+        self.value(datum, row, SubjectHandle::NONE, &dek, writing)
+    }
+
+    fn of_subject(
+        &self,
+        datum: &Datum,
+        row: RowId,
+        subject: &mut Subject,
+        writing: &mut Writing,
+    ) -> Result<(), CliError> {
+        let handle = subject.record.handle;
+        let dek = self.dek(subject, KeyringNo(datum.field().keyring))?;
+        self.value(datum, row, handle, dek, writing)?;
+        writing.mutations.push(Mutation::Put(Family::SubjectRows, place::subject_row(TENANT, handle, row), vec![]));
+        Ok(())
+    }
+
     fn value(
         &self,
-        subject: &mut Subject,
-        borrower: &Borrower,
-        column: usize,
-        mutations: &mut Vec<Mutation>,
-    ) -> Result<RowId, CliError> {
-        let (field, keyring, indexed, shaped) = COLUMNS[column];
-        let (field, keyring) = (FieldNo(field), KeyringNo(keyring));
-        let value = borrower.values()[column].1.as_bytes();
-        let row = RowId(self.rows.fetch_add(1, Ordering::Relaxed));
-        let handle = subject.record.handle;
-        let dek = self.dek(subject, keyring)?;
+        datum: &Datum,
+        row: RowId,
+        subject: SubjectHandle,
+        dek: &Dek,
+        writing: &mut Writing,
+    ) -> Result<(), CliError> {
+        let (field, keyring, value) = (number_of(datum.column), KeyringNo(datum.field().keyring), datum.value());
         let mut indexes = Vec::new();
-        if indexed {
+        if datum.field().indexed {
             let key = self.keystore.index_key(self.tenant, IndexName::Field(field)).map_err(unfit)?;
-            let entry = IndexEntry { kind: IndexKind::Value, version: key.version(), mac: key.mac(&[value]) };
+            let entry = IndexEntry { kind: IndexKind::Value, version: key.version(), mac: key.mac(&[&value]) };
             let key = place::value_index(TENANT, field, entry.version, &entry.mac, row);
-            mutations.push(Mutation::Put(Family::Index, key, vec![]));
-            indexes.push(entry);
-        }
-        let mut sealed_token = None;
-        if shaped {
-            // As long as its value, and one for each row: the row's number stands in the MAC.
-            let key = self.keystore.index_key(self.tenant, IndexName::Token).map_err(unfit)?;
-            let mac = key.mac(&[value, &row.0.to_be_bytes()]);
-            let entry = IndexEntry { kind: IndexKind::Token, version: key.version(), mac };
-            let key = place::token(TENANT, entry.version, &entry.mac);
-            mutations.push(Mutation::Put(Family::Index, key, place::encode_row_id(row)));
-            let at = self.at(field, row, handle, keyring, Sealed::Token);
-            sealed_token = Some(dek.seal(&at, value).map_err(unfit)?);
+            writing.mutations.push(Mutation::Put(Family::Index, key, vec![]));
             indexes.push(entry);
         }
         let entry = ValueRow {
             field,
             version: RowVersion(1),
             token_key: KeyVersion(1),
-            check: keys::random().map_err(unfit)?,
+            check: writing.dice.roll()?,
             keyring,
             dek_version: DekVersion(1),
-            subject: handle,
-            salt: keys::random().map_err(unfit)?,
+            subject,
+            salt: writing.dice.roll()?,
             created: 1_795_000_000_000_000,
             expires: None,
             indexes,
-            sealed_token,
-            sealed: dek.seal(&self.at(field, row, handle, keyring, Sealed::Value), value).map_err(unfit)?,
+            sealed_token: None,
+            sealed: dek.seal(&self.at(field, row, subject, keyring, Sealed::Value), &value).map_err(unfit)?,
         };
-        mutations.push(Mutation::Put(Family::Rows, place::row(TENANT, row), entry.encode()));
-        mutations.push(Mutation::Put(Family::SubjectRows, place::subject_row(TENANT, handle, row), vec![]));
-        Ok(row)
+        writing.mutations.push(Mutation::Put(Family::Rows, place::row(TENANT, row), entry.encode()));
+        Ok(())
     }
 
-    fn open(&self, ids: &[RowId]) -> Result<(), CliError> {
-        let keys = ids.iter().map(|id| place::row(TENANT, *id)).collect();
-        let stored = Handle::current().block_on(self.store.multi_get(Family::Rows, keys)).map_err(unfit)?;
+    fn open(&self, ids: &[RowId], owner: Owner) -> Result<(), CliError> {
         let mut rows = Vec::with_capacity(ids.len());
-        for bytes in stored.into_iter().flatten() {
+        for bytes in self.entries(Family::Rows, ids.iter().map(|id| place::row(TENANT, *id)).collect())? {
             rows.push(ValueRow::decode(&bytes).map_err(unfit)?);
         }
-        let mut handles: Vec<SubjectHandle> = rows.iter().map(|row| row.subject).collect();
-        handles.sort_unstable();
-        handles.dedup();
-        let keys = handles.iter().map(|handle| place::subject(TENANT, *handle)).collect();
-        let stored = Handle::current().block_on(self.store.multi_get(Family::Subjects, keys)).map_err(unfit)?;
-        let mut records = Vec::with_capacity(handles.len());
-        for bytes in stored.into_iter().flatten() {
-            records.push(SubjectRecord::decode(&bytes).map_err(unfit)?);
-        }
-        if rows.len() != ids.len() || records.len() != handles.len() {
-            return Err(CliError::unfit("the yardstick does not find what it wrote"));
-        }
-        for (id, row) in ids.iter().zip(&rows) {
-            let record = handles.binary_search(&row.subject).map(|found| &records[found]);
-            let record = record.map_err(|_| CliError::unfit("the yardstick lost a subject"))?;
-            let dek = self.unwrap(record, row.keyring)?;
-            let at = self.at(row.field, *id, row.subject, row.keyring, Sealed::Value);
-            drop(dek.open(&at, &row.sealed).map_err(unfit)?);
+        match owner {
+            Owner::Nobody => {
+                let deks = self.entries(Family::RowDeks, ids.iter().map(|id| place::row_dek(TENANT, *id)).collect())?;
+                for ((id, row), wrapped) in ids.iter().zip(&rows).zip(deks) {
+                    let wrapped = RowDek::decode(&wrapped).map_err(unfit)?;
+                    let dek = self.unwrap(DekOwner::Value(*id), row.keyring, wrapped.kek_version, &wrapped.blob)?;
+                    self.open_value(*id, row, &dek)?;
+                }
+            }
+            Owner::Borrower => {
+                let mut handles: Vec<SubjectHandle> = rows.iter().map(|row| row.subject).collect();
+                handles.sort_unstable();
+                handles.dedup();
+                let keys = handles.iter().map(|handle| place::subject(TENANT, *handle)).collect();
+                let mut records = Vec::with_capacity(handles.len());
+                for bytes in self.entries(Family::Subjects, keys)? {
+                    records.push(SubjectRecord::decode(&bytes).map_err(unfit)?);
+                }
+                for (id, row) in ids.iter().zip(&rows) {
+                    let record = handles.binary_search(&row.subject).map(|found| &records[found]);
+                    let record = record.map_err(|_| lost("a subject"))?;
+                    let wrapped = record.deks.iter().find(|dek| dek.keyring == row.keyring);
+                    let wrapped = wrapped.ok_or_else(|| lost("a DEK"))?;
+                    let owner = DekOwner::Subject(row.subject);
+                    let dek = self.unwrap(owner, row.keyring, wrapped.kek_version, &wrapped.blob)?;
+                    self.open_value(*id, row, &dek)?;
+                }
+            }
         }
         Ok(())
     }
 
-    fn unwrap(&self, record: &SubjectRecord, keyring: KeyringNo) -> Result<Arc<Dek>, CliError> {
-        let at = self.dek_place(record.handle, keyring);
+    fn entries(&self, family: Family, keys: Vec<Vec<u8>>) -> Result<Vec<bytes::Bytes>, CliError> {
+        let wanted = keys.len();
+        let stored = Handle::current().block_on(self.store.multi_get(family, keys)).map_err(unfit)?;
+        let found: Vec<_> = stored.into_iter().flatten().collect();
+        if found.len() == wanted { Ok(found) } else { Err(lost("an entry")) }
+    }
+
+    fn open_value(&self, id: RowId, row: &ValueRow, dek: &Dek) -> Result<(), CliError> {
+        let at = self.at(row.field, id, row.subject, row.keyring, Sealed::Value);
+        dek.open(&at, &row.sealed).map(drop).map_err(unfit)
+    }
+
+    fn unwrap(
+        &self,
+        owner: DekOwner,
+        keyring: KeyringNo,
+        kek_version: KeyVersion,
+        wrapped: &[u8],
+    ) -> Result<Arc<Dek>, CliError> {
+        let at = self.dek_place(owner, keyring);
         if let Some(dek) = self.deks.get(&at) {
             return Ok(dek);
         }
-        let wrapped = record.deks.iter().find(|dek| dek.keyring == keyring);
-        let wrapped = wrapped.ok_or_else(|| CliError::unfit("the yardstick lost a DEK"))?;
-        let kek = self.keystore.kek_version(self.tenant, keyring, wrapped.kek_version).map_err(unfit)?;
-        let dek = Arc::new(kek.unwrap(&at, &wrapped.blob).map_err(unfit)?);
+        let kek = self.keystore.kek_version(self.tenant, keyring, kek_version).map_err(unfit)?;
+        let dek = Arc::new(kek.unwrap(&at, wrapped).map_err(unfit)?);
         self.deks.insert(at, Arc::clone(&dek));
         Ok(dek)
     }
 
-    fn dek_place(&self, subject: SubjectHandle, keyring: KeyringNo) -> DekPlace {
-        DekPlace { tenant: self.tenant, keyring, owner: DekOwner::Subject(subject), version: DekVersion(1) }
+    fn dek_place(&self, owner: DekOwner, keyring: KeyringNo) -> DekPlace {
+        DekPlace { tenant: self.tenant, keyring, owner, version: DekVersion(1) }
     }
 
     fn at(&self, field: FieldNo, row: RowId, subject: SubjectHandle, keyring: KeyringNo, what: Sealed) -> ValuePlace {
+        let owner = if subject.is_some() { DekOwner::Subject(subject) } else { DekOwner::Value(row) };
         ValuePlace {
             tenant: self.tenant,
             field,
             row,
             subject,
-            owner: DekOwner::Subject(subject),
+            owner,
             keyring,
             dek_version: DekVersion(1),
             row_version: RowVersion(1),
@@ -343,52 +335,20 @@ impl Direct {
     }
 }
 
-fn keep(subject: &Subject, mutations: &mut Vec<Mutation>) {
+fn keep(subject: &Subject, writing: &mut Writing) {
     let key = place::subject(TENANT, subject.record.handle);
-    mutations.push(Mutation::Put(Family::Subjects, key, subject.record.encode()));
+    writing.mutations.push(Mutation::Put(Family::Subjects, key, subject.record.encode()));
 }
 
-fn places(borrowers: usize) -> Arc<Vec<AtomicU64>> {
-    Arc::new((0..borrowers * VALUES).map(|_| AtomicU64::new(0)).collect())
+/// A column's number as a field.
+fn number_of(column: usize) -> FieldNo {
+    FieldNo(101 + column as u32)
 }
 
-fn taken(rows: &[AtomicU64]) -> Vec<RowId> {
-    rows.iter().map(|row| RowId(row.load(Ordering::Relaxed))).collect()
+fn lost(what: &str) -> CliError {
+    CliError::unfit(format!("the yardstick lost {what} that it wrote"))
 }
 
 fn unfit(error: impl std::error::Error) -> CliError {
     CliError::unfit(error.to_string())
-}
-
-/// Does numbered jobs on `at_once` threads. The latency of a job counts for all requests in it.
-async fn drive(
-    at_once: usize,
-    jobs: usize,
-    (requests, items): (usize, usize),
-    work: impl Fn(usize) -> Result<(), CliError> + Send + Sync + 'static,
-) -> Result<Sample, CliError> {
-    let (work, next) = (Arc::new(work), Arc::new(AtomicUsize::new(0)));
-    let meter = Meter::start();
-    let threads = (0..at_once).map(|_| {
-        let (work, next) = (Arc::clone(&work), Arc::clone(&next));
-        tokio::task::spawn_blocking(move || {
-            let mut latencies = measure::latencies();
-            loop {
-                let job = next.fetch_add(1, Ordering::Relaxed);
-                if job >= jobs {
-                    return Ok::<_, CliError>(latencies);
-                }
-                let begun = Instant::now();
-                work(job)?;
-                measure::note(&mut latencies, begun);
-            }
-        })
-    });
-    let mut latencies = measure::latencies();
-    for thread in threads.collect::<Vec<_>>() {
-        let noted = thread.await.map_err(|error| CliError::unfit(format!("the yardstick stopped: {error}")))??;
-        // All have the same bounds.
-        let _ = latencies.add(&noted);
-    }
-    Ok(meter.stop((requests as u64, items as u64), latencies, Duration::ZERO))
 }

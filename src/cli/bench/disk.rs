@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use strongroom_proto::v1;
-use strongroom_rocksdb::{RocksOptions, RocksStore};
+use strongroom_rocksdb::{Background, RocksOptions, RocksStore};
 use strongroom_storage::{Family, Range, Store, StoreError};
 
 use super::direct::Leaf;
+use super::population::{Owner, Shape};
 use crate::cli::client::Context;
 use crate::cli::layout::Layout;
 use crate::cli::output::CliError;
@@ -15,21 +16,39 @@ use crate::cli::output::CliError;
 /// Entries of one page of a scan.
 const PAGE: usize = 4_096;
 
-/// What the store of a vault holds.
-pub struct Contents {
-    /// Bytes of all files, after everything was written to files and compacted.
-    pub on_disk: u64,
-    /// Entries and bytes of their keys and values, for each family.
-    pub families: Vec<(Family, u64, u64)>,
+/// What one family of a store holds.
+pub struct Held {
+    /// Which.
+    pub family: Family,
+    /// Its entries.
+    pub entries: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+    /// Bytes of its files, after everything was written to files and compacted.
+    pub files: u64,
+}
+
+/// Bytes of the files of every family, in the order of their numbers.
+pub type Files = [u64; Family::ALL.len()];
+
+/// Writes everything to files, compacts them, and says how large they are.
+pub async fn files(store: &Background) -> Result<Files, CliError> {
+    let unfit = |error: StoreError| CliError::unfit(error.to_string());
+    store.compact().await.map_err(unfit)?;
+    let mut files = Files::default();
+    for (family, bytes) in Family::ALL.iter().zip(&mut files) {
+        *bytes = store.files(*family).map_err(unfit)?;
+    }
+    Ok(files)
 }
 
 /// Compacts the store of a vault that is closed, and counts what is in it.
-pub async fn contents(layout: &Layout, options: RocksOptions) -> Result<Contents, CliError> {
+pub async fn contents(layout: &Layout, options: RocksOptions) -> Result<Vec<Held>, CliError> {
     let unfit = |error: StoreError| CliError::unfit(error.to_string());
     let store = RocksStore::open(&layout.data(), options).map_err(unfit)?;
-    store.flush_and_compact().await.map_err(unfit)?;
+    let files = files(&store.background()).await?;
     let mut families = Vec::with_capacity(Family::ALL.len());
-    for family in Family::ALL {
+    for (family, files) in Family::ALL.into_iter().zip(files) {
         let (mut entries, mut bytes, mut from) = (0, 0, vec![]);
         loop {
             let range = Range { from: std::mem::take(&mut from), to: vec![], limit: PAGE };
@@ -44,9 +63,9 @@ pub async fn contents(layout: &Layout, options: RocksOptions) -> Result<Contents
                 _ => break,
             }
         }
-        families.push((family, entries, bytes));
+        families.push(Held { family, entries, bytes, files });
     }
-    Ok(Contents { on_disk: store.disk_usage(), families })
+    Ok(families)
 }
 
 /// Leaves as the vault wrote them, for the yardstick to write as many bytes: an action's shortest is of one value, its
@@ -62,37 +81,63 @@ pub struct Leaves {
     pub detokenize_batch: Leaf,
 }
 
+impl Leaves {
+    /// Those of a request of this shape.
+    pub fn of(&self, reads: bool, shape: Shape) -> &Leaf {
+        match (reads, shape.owner) {
+            (false, Owner::Nobody) => &self.tokenize_unary,
+            (false, Owner::Borrower) => &self.tokenize_batch,
+            (true, Owner::Nobody) => &self.detokenize_unary,
+            (true, Owner::Borrower) => &self.detokenize_batch,
+        }
+    }
+}
+
+/// The shortest and the longest request of one action.
+#[derive(Default)]
+struct Extremes {
+    least: Vec<Vec<u8>>,
+    most: Vec<Vec<u8>>,
+}
+
+impl Extremes {
+    fn look_at(&mut self, parts: &[Vec<u8>]) {
+        let size = |parts: &[Vec<u8>]| parts.iter().map(Vec::len).sum::<usize>();
+        if self.least.is_empty() || size(parts) < size(&self.least) {
+            self.least = parts.to_vec();
+        }
+        if size(parts) > size(&self.most) {
+            self.most = parts.to_vec();
+        }
+    }
+}
+
 /// Reads the tenant's ledger, which must hold one request of each kind at least.
 pub async fn leaves(auditor: &Context) -> Result<Leaves, CliError> {
     let request = v1::ExportRequest { first: 0, end: 0, log: String::new() };
     let mut pages = auditor.audit().await?.export(request).await?.into_inner();
+    let mut seen: HashMap<String, Extremes> = HashMap::new();
     // Parts of one request stand behind each other.
-    let mut requests: Vec<(String, String, Vec<Vec<u8>>)> = Vec::new();
+    let (mut last, mut action, mut parts) = (String::new(), String::new(), Vec::new());
     while let Some(page) = pages.message().await? {
         for line in page.leaves {
             let leaf: HashMap<String, serde_json::Value> =
                 serde_json::from_slice(&line).map_err(|_| CliError::unfit("a leaf is not JSON"))?;
             let member = |name: &str| leaf.get(name).and_then(|text| text.as_str()).unwrap_or_default().to_owned();
-            let (id, action) = (member("request"), member("action"));
-            match requests.last_mut() {
-                Some((last, _, parts)) if *last == id => parts.push(line.to_vec()),
-                _ => requests.push((id, action, vec![line.to_vec()])),
+            if member("request") != last {
+                seen.entry(std::mem::replace(&mut action, member("action"))).or_default().look_at(&parts);
+                last = member("request");
+                parts.clear();
             }
+            parts.push(line.to_vec());
         }
     }
-    let missing = || CliError::unfit("the ledger lacks a request that was made");
-    let sorted = |wanted: &str| {
-        let mut of: Vec<&Vec<Vec<u8>>> =
-            requests.iter().filter(|(_, action, _)| action == wanted).map(|(_, _, parts)| parts).collect();
-        of.sort_by_key(|parts| parts.iter().map(Vec::len).sum::<usize>());
-        of
+    seen.entry(action).or_default().look_at(&parts);
+    let mut of = |action: &str| match seen.remove(action) {
+        Some(Extremes { least, most }) => Ok((Arc::new(least), Arc::new(most))),
+        None => Err(CliError::unfit(format!("the ledger lacks a {action} that was made"))),
     };
-    let least = |action| sorted(action).first().map(|parts| Arc::new((*parts).clone())).ok_or_else(missing);
-    let most = |action| sorted(action).last().map(|parts| Arc::new((*parts).clone())).ok_or_else(missing);
-    Ok(Leaves {
-        tokenize_unary: least("tokenize")?,
-        tokenize_batch: most("tokenize")?,
-        detokenize_unary: least("detokenize")?,
-        detokenize_batch: most("detokenize")?,
-    })
+    let (tokenize_unary, tokenize_batch) = of("tokenize")?;
+    let (detokenize_unary, detokenize_batch) = of("detokenize")?;
+    Ok(Leaves { tokenize_unary, tokenize_batch, detokenize_unary, detokenize_batch })
 }

@@ -1,84 +1,130 @@
-//! A closed loop of clients: each sends its next request when the last one is answered.
+//! Clients that put a load on a server, over mutual TLS.
 //!
 //! Each connection has a thread and a runtime of its own, so that the clients' processor time can be told from the
-//! server's, though both are one process.
+//! server's, though both may be one process.
 
 use std::cell::RefCell;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 use strongroom_proto::v1::vault_client::VaultClient;
-use tokio::runtime::Builder;
+use strongroom_rocksdb::Background;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tonic::transport::Channel;
 
 use super::measure::{self, Meter, Sample};
-use super::workload::Call;
+use super::noted::Noted;
+use super::pace::{self, Numbers, Schedule, Tick, Until};
+use super::process::Process;
+use super::streams;
+use super::workload::Source;
 use crate::cli::client::Context;
 use crate::cli::output::CliError;
 
-/// Clients, and how much they have under way.
-#[derive(Clone)]
-pub struct Clients {
-    /// Where they connect, and as whom.
-    pub context: Context,
-    /// How many connections they share.
+/// Calls that the vault lets one connection have under way.
+const CALLS_OF_A_CONNECTION: usize = 256;
+/// How often a bar moves.
+const BLINK: Duration = Duration::from_millis(100);
+/// Ticks of a bar, whatever the load.
+pub const BAR: u64 = 1_000;
+
+/// How requests follow each other.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Pace {
+    /// So many are under way at once, over all connections: the next one starts when one is answered.
+    Closed(usize),
+    /// So many start a second, whatever becomes of them.
+    Open(f64),
+    /// One bulk stream a connection, with some messages under way on each.
+    Streams,
+}
+
+/// A load.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Plan {
+    /// How many connections the requests share.
     pub connections: usize,
-    /// Requests under way at once, over all connections.
-    pub in_flight: usize,
+    /// How they follow each other.
+    pub pace: Pace,
+    /// When it ends.
+    pub until: Until,
+    /// Whether single answers, and the tokens in them, are kept.
+    pub keeps: bool,
+}
+
+/// A server that clients call.
+#[derive(Clone)]
+pub struct Target {
+    /// Where it is, and as whom it is called.
+    pub context: Context,
+    /// The process it runs in.
+    pub process: Process,
+    /// Its store, if that is in this process: the clock of its processor time runs until it has drained.
+    pub store: Option<Background>,
 }
 
 /// What a load brought.
 pub struct Outcome {
     /// What was measured.
     pub sample: Sample,
-    /// The tokens of each request, in the order of the requests.
-    pub tokens: Vec<Vec<String>>,
+    /// What the clients noted; its tokens and its trace in the order of the requests.
+    pub noted: Noted,
 }
 
-/// What one thread tells when it is done.
-struct Done {
-    latencies: Histogram<u64>,
-    cpu: Duration,
-    tokens: Vec<(usize, Vec<String>)>,
+impl Outcome {
+    /// Refuses a load of which the vault turned a part away: what is left says nothing of the load that was meant.
+    pub fn whole(self) -> Result<Self, CliError> {
+        match self.noted.shed + self.noted.unsent {
+            0 => Ok(self),
+            lost => Err(CliError::Unfit {
+                message: format!("the server had no room for {lost} of the requests"),
+                next: "fewer at once with --in-flight, or a lower --rate".into(),
+            }),
+        }
+    }
 }
 
-/// Latencies, and the tokens of each request by its number.
-type Noted = (Histogram<u64>, Vec<(usize, Vec<String>)>);
-type Queue = Arc<Mutex<std::iter::Enumerate<std::vec::IntoIter<Call>>>>;
-
-impl Clients {
-    /// Sends all requests and waits for all answers. The clock runs while every connection stands.
-    pub async fn send(&self, calls: Vec<Call>, bar: ProgressBar) -> Result<Outcome, CliError> {
-        let clients = self.clone();
-        tokio::task::spawn_blocking(move || clients.run(calls, &bar))
+impl Target {
+    /// Puts a load on it and waits for all answers. The clock runs while every connection stands.
+    pub async fn load(&self, plan: Plan, source: Source, bar: ProgressBar) -> Result<Outcome, CliError> {
+        let target = self.clone();
+        tokio::task::spawn_blocking(move || target.run(plan, &Arc::new(source), &bar))
             .await
             .map_err(|error| CliError::unfit(format!("the clients stopped: {error}")))?
     }
 
-    fn run(self, calls: Vec<Call>, bar: &ProgressBar) -> Result<Outcome, CliError> {
-        let count = calls.len();
-        let items: usize = calls.iter().map(Call::items).sum();
-        let connections = self.connections.min(self.in_flight).max(1);
-        let queue: Queue = Arc::new(Mutex::new(calls.into_iter().enumerate()));
+    fn run(self, plan: Plan, source: &Arc<Source>, bar: &ProgressBar) -> Result<Outcome, CliError> {
+        let connections = plan.connections.max(1);
+        let numbers = Arc::new(Numbers::new(plan.until));
+        let over = Arc::new(AtomicBool::new(false));
         let (ready, is_ready) = mpsc::channel();
         let (done, are_done) = mpsc::channel();
-        let mut starts = Vec::new();
+        let (mut starts, mut sinks) = (Vec::new(), Vec::new());
         for number in 0..connections {
             let (start, started) = mpsc::channel();
+            let (sink, ticks) = unbounded_channel();
             starts.push(start);
+            sinks.push(sink);
+            let share = |whole: usize| whole / connections + usize::from(number < whole % connections);
             let client = Client {
                 context: self.context.clone(),
-                in_flight: self.in_flight / connections + usize::from(number < self.in_flight % connections),
-                queue: Arc::clone(&queue),
+                way: match plan.pace {
+                    Pace::Closed(at_once) => Way::Closed(share(at_once)),
+                    Pace::Open(_) => Way::Open(ticks, Arc::clone(&over)),
+                    Pace::Streams => Way::Stream,
+                },
+                keeps: plan.keeps,
+                source: Arc::clone(source),
+                numbers: Arc::clone(&numbers),
                 ready: ready.clone(),
                 started,
                 done: done.clone(),
-                bar: bar.clone(),
             };
             thread::Builder::new()
                 .name("client".to_owned())
@@ -89,27 +135,52 @@ impl Clients {
         for _ in 0..connections {
             is_ready.recv().map_err(|_| ended_early())??;
         }
-        let meter = Meter::start();
+        let meter = Meter::start(self.process);
+        numbers.began();
         drop(starts);
-        let (mut latencies, mut cpu) = (measure::latencies(), Duration::ZERO);
-        let mut tokens = vec![vec![]; count];
-        let mut all = Vec::with_capacity(connections);
+        let pacer = match plan.pace {
+            Pace::Open(rate) => {
+                let schedule = Schedule::new(rate, plan.until);
+                Some(thread::spawn(move || {
+                    schedule.run(&sinks, &over);
+                    measure::thread_cpu()
+                }))
+            }
+            _ => None,
+        };
+        let (mut noted, mut cpu) = (Noted::default(), Duration::ZERO);
         for _ in 0..connections {
-            all.push(are_done.recv().map_err(|_| ended_early())??);
+            let (of_one, its_cpu) = self.wait(&are_done, &numbers, bar)?;
+            noted.add(of_one);
+            cpu += its_cpu;
         }
-        for one in &all {
-            cpu += one.cpu;
+        let wall = meter.elapsed();
+        if let Some(pacer) = pacer {
+            cpu += pacer.join().map_err(|_| ended_early())?;
         }
-        let mut sample = meter.stop((count as u64, items as u64), measure::latencies(), cpu);
-        for one in all {
-            // Both have the same bounds.
-            let _ = latencies.add(&one.latencies);
-            for (number, answer) in one.tokens {
-                tokens[number] = answer;
+        if let Some(store) = &self.store {
+            Handle::current().block_on(store.drain()).map_err(|error| CliError::unfit(error.to_string()))?;
+        }
+        noted.tokens.sort_unstable_by_key(|(number, _)| *number);
+        noted.trace.sort_unstable();
+        let sample = meter.stop(wall, (noted.requests, noted.items), noted.latencies.clone(), cpu);
+        Ok(Outcome { sample, noted })
+    }
+
+    /// Waits for a client, and moves the bar meanwhile.
+    fn wait(
+        &self,
+        done: &Receiver<Result<(Noted, Duration), CliError>>,
+        numbers: &Numbers,
+        bar: &ProgressBar,
+    ) -> Result<(Noted, Duration), CliError> {
+        loop {
+            match done.recv_timeout(BLINK) {
+                Ok(told) => return told,
+                Err(RecvTimeoutError::Timeout) => bar.set_position((numbers.progress() * BAR as f64) as u64),
+                Err(RecvTimeoutError::Disconnected) => return Err(ended_early()),
             }
         }
-        sample.latencies = latencies;
-        Ok(Outcome { sample, tokens })
     }
 }
 
@@ -117,20 +188,31 @@ fn ended_early() -> CliError {
     CliError::unfit("a client ended early")
 }
 
+/// How one connection sends.
+enum Way {
+    /// So many requests under way.
+    Closed(usize),
+    /// When a tick comes.
+    Open(UnboundedReceiver<Tick>, Arc<AtomicBool>),
+    /// A bulk stream.
+    Stream,
+}
+
 /// One connection.
 struct Client {
     context: Context,
-    in_flight: usize,
-    queue: Queue,
+    way: Way,
+    keeps: bool,
+    source: Arc<Source>,
+    numbers: Arc<Numbers>,
     ready: Sender<Result<(), CliError>>,
     /// Closed when all connections stand.
     started: Receiver<()>,
-    done: Sender<Result<Done, CliError>>,
-    bar: ProgressBar,
+    done: Sender<Result<(Noted, Duration), CliError>>,
 }
 
 impl Client {
-    fn run(self) {
+    fn run(mut self) {
         let runtime = match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -151,31 +233,55 @@ impl Client {
             // It ends when the sender is gone: that is the start.
             let _ = self.started.recv();
             let begun = measure::thread_cpu();
-            let noted = RefCell::new((measure::latencies(), vec![]));
-            let mut loops: FuturesUnordered<_> =
-                (0..self.in_flight).map(|_| self.go_round(client.clone(), &noted)).collect();
-            let mut ended = Ok(());
-            while let (Ok(()), Some(next)) = (&ended, loops.next().await) {
-                ended = next;
-            }
-            drop(loops);
+            let noted = RefCell::new(Noted { keeps: self.keeps, ..Noted::default() });
+            let way = std::mem::replace(&mut self.way, Way::Stream);
+            let ended = match way {
+                Way::Closed(at_once) => self.closed(&client, at_once, &noted).await,
+                Way::Open(ticks, over) => self.open(&client, ticks, &over, &noted).await,
+                Way::Stream => streams::run(client, &self.source, &self.numbers, &noted).await,
+            };
             let cpu = measure::thread_cpu().saturating_sub(begun);
-            let (latencies, tokens) = noted.into_inner();
-            let _ = self.done.send(ended.map(|()| Done { latencies, cpu, tokens }));
+            let _ = self.done.send(ended.map(|()| (noted.into_inner(), cpu)));
         });
     }
 
-    /// One loop: a request after the other, until none is left.
+    async fn closed(
+        &self,
+        client: &VaultClient<Channel>,
+        at_once: usize,
+        noted: &RefCell<Noted>,
+    ) -> Result<(), CliError> {
+        let mut loops: FuturesUnordered<_> = (0..at_once).map(|_| self.go_round(client.clone(), noted)).collect();
+        while let Some(ended) = loops.next().await {
+            ended?;
+        }
+        Ok(())
+    }
+
+    /// One loop: a request after the other, until the load ends.
     async fn go_round(&self, mut client: VaultClient<Channel>, noted: &RefCell<Noted>) -> Result<(), CliError> {
-        loop {
-            let next = self.queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some((number, call)) = next else { return Ok(()) };
+        while let Some(number) = self.numbers.next() {
+            let call = self.source.call(number);
+            let items = call.items();
             let begun = Instant::now();
             let answer = call.send(&mut client).await?;
-            let mut noted = noted.borrow_mut();
-            measure::note(&mut noted.0, begun);
-            noted.1.push((number, answer));
-            self.bar.inc(1);
+            noted.borrow_mut().note(number, begun, items, answer);
         }
+        Ok(())
+    }
+
+    async fn open(
+        &self,
+        client: &VaultClient<Channel>,
+        ticks: UnboundedReceiver<Tick>,
+        over: &AtomicBool,
+        noted: &RefCell<Noted>,
+    ) -> Result<(), CliError> {
+        let send = |number| {
+            let call = self.source.call(number);
+            let mut client = client.clone();
+            (call.items(), async move { call.send(&mut client).await })
+        };
+        pace::open_loop(ticks, over, CALLS_OF_A_CONNECTION, send, noted).await
     }
 }

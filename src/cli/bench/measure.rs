@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 
+use super::process::Process;
+
 /// Significant digits of a latency.
 const DIGITS: u8 = 3;
 /// The longest latency that is told apart, in microseconds.
 const LONGEST: u64 = 600_000_000;
 
 /// One load, measured once.
+#[derive(Clone)]
 pub struct Sample {
     /// Requests that were answered.
     pub requests: u64,
@@ -18,10 +21,13 @@ pub struct Sample {
     pub items: u64,
     /// From the first request to the last answer.
     pub wall: Duration,
-    /// Processor time of the process without its clients, user and system, all threads.
-    pub server_cpu: Duration,
+    /// Processor time of the server, user and system, all threads, until its store had drained. Nothing of a server
+    /// that can't be looked into.
+    pub server_cpu: Option<Duration>,
     /// Processor time of the threads that played the clients.
     pub client_cpu: Duration,
+    /// Bytes that the server wrote to disk until its store had drained, if the system tells.
+    pub written: Option<u64>,
     /// Microseconds of each request.
     pub latencies: Histogram<u64>,
 }
@@ -42,14 +48,29 @@ impl Sample {
         self.latencies.value_at_quantile(quantile) as f64
     }
 
-    /// Microseconds of processor time that the server spent on a request.
+    /// Microseconds of processor time that the server spent on a request; NaN if it can't be told.
     pub fn server_cpu_per_request(&self) -> f64 {
-        micros(self.server_cpu) / self.requests as f64
+        self.server_cpu.map_or(f64::NAN, |cpu| micros(cpu) / self.requests as f64)
     }
 
-    /// Microseconds of processor time that the server spent on a value.
+    /// Microseconds of processor time that the server spent on a value; NaN if it can't be told.
     pub fn server_cpu_per_item(&self) -> f64 {
-        micros(self.server_cpu) / self.items as f64
+        self.server_cpu.map_or(f64::NAN, |cpu| micros(cpu) / self.items as f64)
+    }
+
+    /// Values a second of processor time of the server; NaN if it can't be told.
+    pub fn items_per_server_cpu_second(&self) -> f64 {
+        1e6 / self.server_cpu_per_item()
+    }
+
+    /// Requests a second of processor time of the server; NaN if it can't be told.
+    pub fn requests_per_server_cpu_second(&self) -> f64 {
+        1e6 / self.server_cpu_per_request()
+    }
+
+    /// Bytes written to disk for a value; NaN if it can't be told.
+    pub fn written_per_item(&self) -> f64 {
+        self.written.map_or(f64::NAN, |bytes| bytes as f64 / self.items as f64)
     }
 
     /// Microseconds of processor time that the clients spent on a request.
@@ -62,23 +83,39 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-/// Runs while a load runs.
+/// Runs while a load runs: on the process of the server, which may be this one.
 pub struct Meter {
+    server: Process,
     began: Instant,
-    cpu: Duration,
+    cpu: Option<Duration>,
+    written: Option<u64>,
 }
 
 impl Meter {
     /// Starts it.
-    pub fn start() -> Self {
-        Self { began: Instant::now(), cpu: process_cpu() }
+    pub fn start(server: Process) -> Self {
+        Self { server, cpu: server.cpu(), written: server.written(), began: Instant::now() }
     }
 
-    /// Stops it. `client_cpu` is the part of the process's time that its clients took.
-    pub fn stop(self, (requests, items): (u64, u64), latencies: Histogram<u64>, client_cpu: Duration) -> Sample {
-        let (wall, cpu) = (self.began.elapsed(), process_cpu());
-        let server_cpu = cpu.saturating_sub(self.cpu).saturating_sub(client_cpu);
-        Sample { requests, items, wall, server_cpu, client_cpu, latencies }
+    /// How long it has run.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Stops it, once the store has drained. `wall` is how long the load itself took; `client_cpu` the processor time of
+    /// the threads that played the clients, which is the server's process' where they are one.
+    pub fn stop(
+        self,
+        wall: Duration,
+        (requests, items): (u64, u64),
+        latencies: Histogram<u64>,
+        client_cpu: Duration,
+    ) -> Sample {
+        let own = if self.server.is_own() { client_cpu } else { Duration::ZERO };
+        let server_cpu =
+            self.server.cpu().zip(self.cpu).map(|(now, then)| now.saturating_sub(then).saturating_sub(own));
+        let written = self.server.written().zip(self.written).map(|(now, then)| now.saturating_sub(then));
+        Sample { requests, items, wall, server_cpu, client_cpu, written, latencies }
     }
 }
 
@@ -93,18 +130,14 @@ pub fn note(latencies: &mut Histogram<u64>, since: Instant) {
     latencies.saturating_record(u64::try_from(since.elapsed().as_micros()).unwrap_or(LONGEST));
 }
 
-/// Processor time of the whole process so far.
-fn process_cpu() -> Duration {
-    clock(ClockId::ProcessCPUTime)
+/// Notes how long something took that was done for several at once.
+pub fn note_many(latencies: &mut Histogram<u64>, since: Instant, count: u64) {
+    latencies.saturating_record_n(u64::try_from(since.elapsed().as_micros()).unwrap_or(LONGEST), count);
 }
 
 /// Processor time of the calling thread so far.
 pub fn thread_cpu() -> Duration {
-    clock(ClockId::ThreadCPUTime)
-}
-
-fn clock(id: ClockId) -> Duration {
-    let now = clock_gettime(id);
+    let now = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
@@ -134,15 +167,24 @@ mod tests {
     #[test]
     fn the_clients_time_is_not_the_servers() {
         let before = thread_cpu();
-        let meter = Meter::start();
+        let meter = Meter::start(Process::Own);
         let mut sum = 0_u64;
         while thread_cpu() - before < Duration::from_millis(20) {
             sum = sum.wrapping_mul(31).wrapping_add(7);
         }
         std::hint::black_box(sum);
-        let sample = meter.stop((1, 10), latencies(), Duration::MAX);
-        assert_eq!(sample.server_cpu, Duration::ZERO);
+        let wall = meter.elapsed();
+        let sample = meter.stop(wall, (1, 10), latencies(), Duration::MAX);
+        assert_eq!(sample.server_cpu, Some(Duration::ZERO));
         assert!(sample.wall >= Duration::from_millis(20));
         assert!(sample.requests_per_second() * 10.0 - sample.items_per_second() < 1e-6);
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_no_number() {
+        let meter = Meter::start(Process::Unknown);
+        let sample = meter.stop(Duration::from_secs(1), (1, 10), latencies(), Duration::ZERO);
+        assert!(sample.server_cpu_per_item().is_nan() && sample.written_per_item().is_nan());
+        assert!(sample.items_per_server_cpu_second().is_nan());
     }
 }

@@ -1,25 +1,35 @@
-//! The requests of the benchmark: made-up borrowers of the lending schema, six values each.
-//!
-//! A value's place is its borrower's number times six and its column. One value a request: all borrowers' first values
-//! come first, then all their second ones, so that no two requests in flight are about one borrower, who would then
-//! be made twice and once in vain. In batches: whole borrowers.
+//! The requests of the benchmark, and what an answer to one must be.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use strongroom_proto::v1;
 use strongroom_proto::v1::vault_client::VaultClient;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
-use crate::cli::demo::borrowers::Borrower;
+use super::picks::{Picks, Spread};
+use super::population::{COLUMNS, Datum, Owner, Shape};
+use super::tokens::Tokens;
 use crate::cli::output::CliError;
 
-/// Values of a borrower.
-pub const VALUES: usize = 6;
-/// What the values are read for; every field of a borrower lists it.
+/// What the values are read for; every measured field lists it.
 const PURPOSE: &str = "loan_servicing";
 /// Values are read whole.
 const VIEW: &str = "plain";
-/// A prime that spreads reads over what was written.
-const STRIDE: usize = 1_000_003;
+
+/// What a request does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Values in.
+    Tokenize,
+    /// Values out.
+    Detokenize,
+    /// Values compared with what is stored; one in two is another.
+    Match,
+}
 
 /// One request.
 pub enum Call {
@@ -27,6 +37,16 @@ pub enum Call {
     Tokenize(v1::TokenizeRequest),
     /// Values out.
     Detokenize(v1::DetokenizeRequest),
+    /// Values compared.
+    Match(v1::MatchRequest),
+}
+
+/// How a request ended that did not fail.
+pub enum Answer {
+    /// With an answer; the tokens, if it made any.
+    Done(Vec<String>),
+    /// It was turned away before anything was done, with the delay after which to try again.
+    Shed(Option<Duration>),
 }
 
 impl Call {
@@ -35,120 +55,221 @@ impl Call {
         match self {
             Self::Tokenize(request) => request.items.len(),
             Self::Detokenize(request) => request.items.len(),
+            Self::Match(request) => request.items.len(),
         }
     }
 
-    /// Sends it; returns the tokens that were made. Any refusal ends the benchmark.
-    pub async fn send(self, client: &mut VaultClient<Channel>) -> Result<Vec<String>, CliError> {
+    /// Sends it. Any refusal but one for want of room ends the benchmark.
+    pub async fn send(self, client: &mut VaultClient<Channel>) -> Result<Answer, CliError> {
         let items = self.items();
-        let (answers, tokens) = match self {
-            Self::Tokenize(request) => {
-                let tokens = client.tokenize(request).await?.into_inner().tokens;
-                (tokens.len(), tokens)
-            }
-            Self::Detokenize(request) => {
-                let results = client.detokenize(request).await?.into_inner().results;
-                let read = |result: &&v1::DetokenizeResult| matches!(&result.result, Some(v1::detokenize_result::Result::Value(value)) if !value.is_empty());
-                (results.iter().filter(read).count(), vec![])
-            }
+        let answered = match self {
+            Self::Tokenize(request) => client.tokenize(request).await.map(|answer| made(answer.into_inner())),
+            Self::Detokenize(request) => client.detokenize(request).await.map(|answer| read(&answer.into_inner())),
+            Self::Match(request) => client.r#match(request).await.map(|answer| matched(&answer.into_inner())),
         };
-        match answers == items {
-            true => Ok(tokens),
-            false => Err(CliError::unfit(format!("{items} values were asked for and {answers} came"))),
+        match answered {
+            Ok((answers, tokens)) => whole(items, answers).map(|()| Answer::Done(tokens)),
+            Err(status) => shed(&status).map(Answer::Shed).ok_or_else(|| status.into()),
         }
     }
 }
 
-fn item(borrower: &Borrower, column: usize) -> v1::TokenizeItem {
-    let (field, value) = borrower.values()[column % VALUES];
-    v1::TokenizeItem {
-        field: field.to_owned(),
-        value: Bytes::copy_from_slice(value.as_bytes()),
-        subject: borrower.customer.clone(),
+/// The delay of a refusal for want of room; nothing if it is another refusal.
+fn shed(status: &Status) -> Option<Option<Duration>> {
+    let details = status.get_error_details();
+    let reason = details.error_info().map(|info| info.reason.as_str());
+    (status.code() == Code::Unavailable && reason == Some("OVERLOADED"))
+        .then(|| details.retry_info().and_then(|info| info.retry_delay))
+}
+
+/// Answers of a Tokenize, and its tokens.
+pub fn made(answer: v1::TokenizeResponse) -> (usize, Vec<String>) {
+    (answer.tokens.len(), answer.tokens)
+}
+
+/// Values that a Detokenize brought.
+pub fn read(answer: &v1::DetokenizeResponse) -> (usize, Vec<String>) {
+    let value = |result: &&v1::DetokenizeResult| matches!(&result.result, Some(v1::detokenize_result::Result::Value(value)) if !value.is_empty());
+    (answer.results.iter().filter(value).count(), vec![])
+}
+
+fn matched(answer: &v1::MatchResponse) -> (usize, Vec<String>) {
+    let said = |result: &&v1::MatchResult| matches!(result.result, Some(v1::match_result::Result::Matched(_)));
+    (answer.results.iter().filter(said).count(), vec![])
+}
+
+/// Refuses an answer that lacks items.
+pub fn whole(items: usize, answers: usize) -> Result<(), CliError> {
+    match answers == items {
+        true => Ok(()),
+        false => Err(CliError::unfit(format!("{items} values were asked for and {answers} came"))),
+    }
+}
+
+/// A request that stores these values.
+fn tokenize(data: impl Iterator<Item = Datum>) -> v1::TokenizeRequest {
+    let item = |datum: Datum| v1::TokenizeItem {
+        field: datum.field().field.to_owned(),
+        value: Bytes::copy_from_slice(&datum.value()),
+        subject: datum.subject(),
         expire_time: None,
         token: String::new(),
+    };
+    v1::TokenizeRequest { items: data.map(item).collect(), idempotency_key: String::new() }
+}
+
+/// What is stored and read: single values, and the values of borrowers.
+#[derive(Clone, Default)]
+pub struct Stored {
+    /// Tokens of values that are nobody's, whose numbers begin at `first_single`.
+    pub singles: Tokens,
+    /// The number of the first of them.
+    pub first_single: u64,
+    /// Tokens of borrowers' values, borrower after borrower.
+    pub borrowers: Tokens,
+    /// The number of the first of them.
+    pub first_borrower: u64,
+}
+
+impl Stored {
+    /// The tokens that requests of a shape read.
+    pub fn of(&self, shape: Shape) -> &Tokens {
+        match shape.owner {
+            Owner::Nobody => &self.singles,
+            Owner::Borrower => &self.borrowers,
+        }
+    }
+
+    fn datum(&self, shape: Shape, place: usize) -> Datum {
+        match shape.owner {
+            Owner::Nobody => Datum { owner: Owner::Nobody, number: self.first_single + place as u64, column: 0 },
+            Owner::Borrower => Datum {
+                owner: Owner::Borrower,
+                number: self.first_borrower + (place / COLUMNS) as u64,
+                column: place % COLUMNS,
+            },
+        }
     }
 }
 
-/// Tokenize, one value a request.
-pub fn tokenize_unary(borrowers: &[Borrower]) -> Vec<Call> {
-    let one = |column, borrower| tokenize(vec![item(borrower, column)]);
-    (0..VALUES).flat_map(|column| borrowers.iter().map(move |borrower| one(column, borrower))).collect()
+/// Makes requests by their numbers.
+#[derive(Clone)]
+pub struct Source {
+    /// What they do, each kind as often as it stands here.
+    pub kinds: Vec<Kind>,
+    /// What one carries.
+    pub shape: Shape,
+    /// Which values are read.
+    pub picks: Picks,
+    /// The values that are there.
+    pub stored: Arc<Stored>,
+    /// The number of the population from which new values come.
+    pub first: u64,
 }
 
-/// The place of the value that the request of this number carries.
-pub fn place_of_unary(request: usize, borrowers: usize) -> usize {
-    (request % borrowers) * VALUES + request / borrowers
-}
+impl Source {
+    /// Lets requests of single values read the values of borrowers, each as often as any other.
+    pub fn read_borrowers(&mut self) {
+        let stored = Stored { singles: self.stored.borrowers.clone(), ..Stored::default() };
+        self.picks = Picks::new(self.shape, stored.singles.len().max(1), Spread::Uniform);
+        self.stored = Arc::new(stored);
+    }
 
-/// Tokenize, this many borrowers a request.
-pub fn tokenize_batches(borrowers: &[Borrower], together: usize) -> Vec<Call> {
-    let batch = |borrowers: &[Borrower]| {
-        tokenize(borrowers.iter().flat_map(|one| (0..VALUES).map(move |column| item(one, column))).collect())
-    };
-    borrowers.chunks(together).map(batch).collect()
-}
+    /// The request of a number.
+    pub fn call(&self, number: u64) -> Call {
+        let kind = self.kinds.get((number % self.kinds.len().max(1) as u64) as usize).copied();
+        match kind.unwrap_or(Kind::Tokenize) {
+            Kind::Tokenize => Call::Tokenize(self.tokenize(number)),
+            Kind::Detokenize => Call::Detokenize(self.detokenize(number)),
+            Kind::Match => Call::Match(self.compare(number)),
+        }
+    }
 
-fn tokenize(items: Vec<v1::TokenizeItem>) -> Call {
-    Call::Tokenize(v1::TokenizeRequest { items, idempotency_key: String::new() })
-}
+    /// A request that stores values that nobody had.
+    pub fn tokenize(&self, number: u64) -> v1::TokenizeRequest {
+        tokenize(self.shape.data(self.first + number * self.shape.numbers()))
+    }
 
-/// Detokenize, one token a request, each token once.
-pub fn detokenize_unary(tokens: &[String]) -> Vec<Call> {
-    scattered(tokens.len()).map(|place| detokenize(&tokens[place..=place])).collect()
-}
+    /// A request that reads stored values.
+    pub fn detokenize(&self, number: u64) -> v1::DetokenizeRequest {
+        let tokens = self.stored.of(self.shape);
+        let item = |place| v1::DetokenizeItem { token: tokens.get(place).to_owned(), ..Default::default() };
+        let items = self.picks.of(number).into_iter().map(item).collect();
+        v1::DetokenizeRequest { items, purpose: PURPOSE.to_owned(), view: VIEW.to_owned() }
+    }
 
-/// Detokenize, all tokens of this many borrowers a request, each token once.
-pub fn detokenize_batches(tokens: &[String], together: usize) -> Vec<Call> {
-    let borrowers: Vec<&[String]> = tokens.chunks(VALUES).collect();
-    let order: Vec<usize> = scattered(borrowers.len()).collect();
-    order
-        .chunks(together)
-        .map(|batch| detokenize(&batch.iter().flat_map(|place| borrowers[*place]).cloned().collect::<Vec<_>>()))
-        .collect()
-}
-
-fn detokenize(tokens: &[String]) -> Call {
-    let item = |token: &String| v1::DetokenizeItem { token: token.clone(), ..Default::default() };
-    let items = tokens.iter().map(item).collect();
-    Call::Detokenize(v1::DetokenizeRequest { items, purpose: PURPOSE.to_owned(), view: VIEW.to_owned() })
-}
-
-/// All numbers below `count`, out of order: neighbours in a file are seldom read together.
-pub fn scattered(count: usize) -> impl Iterator<Item = usize> {
-    let stride = if count.is_multiple_of(STRIDE) { 1 } else { STRIDE };
-    (0..count).map(move |number| number * stride % count)
+    fn compare(&self, number: u64) -> v1::MatchRequest {
+        let tokens = self.stored.of(self.shape);
+        let item = |(nth, place): (usize, usize)| {
+            let mut datum = self.stored.datum(self.shape, place);
+            datum.number += (number + nth as u64) % 2;
+            v1::MatchItem {
+                token: tokens.get(place).to_owned(),
+                value: Bytes::copy_from_slice(&datum.value()),
+                subject: String::new(),
+            }
+        };
+        let items = self.picks.of(number).into_iter().enumerate().map(item).collect();
+        v1::MatchRequest { items, purpose: PURPOSE.to_owned() }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::demo::borrowers;
+    use tonic_types::ErrorDetails;
 
-    #[test]
-    fn every_value_is_written_once_and_found_at_its_place() {
-        let sample = borrowers::sample(10);
-        let mut seen = [false; 10 * VALUES];
-        for (number, call) in tokenize_unary(&sample).into_iter().enumerate() {
-            let Call::Tokenize(request) = call else { panic!("tokenize") };
-            let place = place_of_unary(number, 10);
-            let (field, value) = sample[place / VALUES].values()[place % VALUES];
-            assert_eq!((request.items[0].field.as_str(), &request.items[0].value[..]), (field, value.as_bytes()));
-            assert!(!std::mem::replace(&mut seen[place], true));
+    fn source(items: usize) -> Source {
+        let shape = Shape::of(items);
+        let mut stored = Stored { first_borrower: 50, ..Stored::default() };
+        stored.borrowers.add(&(0..600).map(|place| format!("{place:04}")).collect::<Vec<_>>()).unwrap();
+        stored.singles.add(&(0..600).map(|place| format!("{place:04}")).collect::<Vec<_>>()).unwrap();
+        Source {
+            kinds: vec![Kind::Tokenize, Kind::Detokenize, Kind::Match],
+            shape,
+            picks: Picks::new(shape, 600, Spread::Uniform),
+            stored: Arc::new(stored),
+            first: 0,
         }
-        assert!(seen.iter().all(|seen| *seen));
-        assert_eq!(tokenize_batches(&sample, 4).iter().map(Call::items).collect::<Vec<_>>(), [24, 24, 12]);
     }
 
     #[test]
-    fn every_token_is_read_once() {
-        for count in [1, 7, 60, STRIDE] {
-            let mut all: Vec<usize> = scattered(count).collect();
-            all.sort_unstable();
-            assert!(all.into_iter().eq(0..count));
+    fn kinds_take_turns_and_carry_as_many_values() {
+        for items in [1, 10, 100, 1_000] {
+            let source = source(items);
+            let kinds = [0, 1, 2, 3].map(|number| match source.call(number) {
+                Call::Tokenize(_) => "in",
+                Call::Detokenize(_) => "out",
+                Call::Match(_) => "compared",
+            });
+            assert_eq!(kinds, ["in", "out", "compared", "in"]);
+            assert!((0..3).all(|number| source.call(number).items() == items));
         }
-        let tokens: Vec<String> = (0..60).map(|number| number.to_string()).collect();
-        assert_eq!(detokenize_unary(&tokens).len(), 60);
-        assert_eq!(detokenize_batches(&tokens, 4).iter().map(Call::items).sum::<usize>(), 60);
+    }
+
+    #[test]
+    fn one_in_two_compared_values_is_the_stored_one() {
+        let Call::Match(request) = source(100).call(2) else { panic!("match") };
+        let place = |token: &str| token.parse::<usize>().unwrap();
+        let right = request.items.iter().filter(|item| {
+            let place = place(&item.token);
+            let datum = Datum { owner: Owner::Borrower, number: 50 + (place / 6) as u64, column: place % 6 };
+            datum.value()[..] == item.value[..]
+        });
+        assert_eq!(right.count(), 50);
+    }
+
+    #[test]
+    fn only_a_refusal_for_want_of_room_is_not_an_error() {
+        let status = |code, reason: &str, delay| {
+            let mut details = ErrorDetails::with_error_info(reason, "strongroom", std::collections::HashMap::new());
+            details.set_retry_info(delay);
+            Status::with_error_details(code, "no", details)
+        };
+        let second = Some(Duration::from_secs(1));
+        assert_eq!(shed(&status(Code::Unavailable, "OVERLOADED", second)), Some(second));
+        assert_eq!(shed(&status(Code::Unavailable, "RECOVERING", second)), None);
+        assert_eq!(shed(&status(Code::PermissionDenied, "DENIED", None)), None);
+        assert_eq!(shed(&Status::unavailable("the connection broke")), None);
     }
 }

@@ -31,20 +31,6 @@ const STREETS: [&str; 8] = [
 ];
 const PRODUCTS: [&str; 4] = ["mortgage", "car loan", "consumer loan", "working capital"];
 
-impl Borrower {
-    /// The six personal values, each with its field in the lending schema.
-    pub fn values(&self) -> [(&'static str, &str); 6] {
-        [
-            ("borrower.name", &self.name),
-            ("borrower.id_card", &self.id_card),
-            ("borrower.mobile", &self.mobile),
-            ("borrower.bank_card", &self.bank_card),
-            ("borrower.email", &self.email),
-            ("borrower.address", &self.address),
-        ]
-    }
-}
-
 /// Borrowers without end, the same ones on every run.
 pub fn all() -> impl Iterator<Item = Borrower> {
     let mut draw = Draw(0x5eed);

@@ -4,7 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rocksdb::properties::{BACKGROUND_ERRORS, CUR_SIZE_ALL_MEM_TABLES, ESTIMATE_TABLE_READERS_MEM};
+use rocksdb::properties::{
+    BACKGROUND_ERRORS, COMPACTION_PENDING, CUR_SIZE_ALL_MEM_TABLES, ESTIMATE_TABLE_READERS_MEM, LIVE_SST_FILES_SIZE,
+    MEM_TABLE_FLUSH_PENDING, NUM_RUNNING_COMPACTIONS, NUM_RUNNING_FLUSHES,
+};
 use rocksdb::{
     Cache, ColumnFamily, DB, DBRawIterator, ErrorKind, FlushOptions, ReadOptions, WaitForCompactOptions, WriteBatch,
 };
@@ -14,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::folder;
 use crate::options::{self, RocksOptions};
 
-/// How long a purge waits for needless files to be deleted.
+/// How long a purge waits for needless files to be deleted, and a drain at once.
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// Why a read brought nothing.
@@ -180,16 +183,16 @@ impl Engine {
         let end = (!to.is_empty()).then_some(to);
         self.db.compact_range_cf_opt(column, Some(from), end, &options::thorough());
         self.no_new_errors("purge", errors)?;
-        self.settle()
+        self.settle("purge")
     }
 
     /// Waits until no background job is at work, since a job deletes the files that it made needless as its last step.
     /// Under a steady load that may never be so; then they are deleted a little later.
-    fn settle(&self) -> Result<(), StoreError> {
+    fn settle(&self, doing: &'static str) -> Result<(), StoreError> {
         let mut options = WaitForCompactOptions::default();
         options.set_timeout(SETTLE.as_micros() as u64);
         match self.db.wait_for_compact(&options) {
-            Err(error) if error.kind() != ErrorKind::TimedOut => Err(failed("purge", error)),
+            Err(error) if error.kind() != ErrorKind::TimedOut => Err(failed(doing, error)),
             _ => Ok(()),
         }
     }
@@ -203,6 +206,37 @@ impl Engine {
             self.db.compact_range_cf_opt(self.family(family)?, whole, whole, &options::thorough());
         }
         self.no_new_errors("compact", errors)
+    }
+
+    /// Writes all memtables to files, and waits until no background job runs or is due.
+    pub fn drain(&self) -> Result<(), StoreError> {
+        self.flush("drain")?;
+        loop {
+            self.settle("drain")?;
+            if self.is_idle()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether no flush and no compaction runs or is due, in any family.
+    fn is_idle(&self) -> Result<bool, StoreError> {
+        for family in Family::ALL {
+            let column = self.family(family)?;
+            for due in [MEM_TABLE_FLUSH_PENDING, NUM_RUNNING_FLUSHES, COMPACTION_PENDING, NUM_RUNNING_COMPACTIONS] {
+                let count = self.db.property_int_value_cf(column, due).map_err(|error| failed("drain", error))?;
+                if count.unwrap_or(0) > 0 {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Bytes of a family's files.
+    pub fn files(&self, family: Family) -> Result<u64, StoreError> {
+        let size = self.db.property_int_value_cf(self.family(family)?, LIVE_SST_FILES_SIZE);
+        Ok(size.map_err(|error| failed("measure its files", error))?.unwrap_or(0))
     }
 
     fn flush(&self, doing: &'static str) -> Result<(), StoreError> {

@@ -7,12 +7,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod background;
 mod engine;
 mod folder;
 mod options;
 mod snapshot;
 mod store;
 
+pub use background::Background;
 pub use engine::Memory;
 pub use options::RocksOptions;
 pub use snapshot::RocksSnapshot;

@@ -8,6 +8,7 @@ use strongroom_storage::{Entry, Family, Mutation, Range, Store, StoreError};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use tokio::task;
 
+use crate::background::Background;
 use crate::engine::{Engine, Fault, Memory, Reach};
 use crate::folder;
 use crate::options::RocksOptions;
@@ -22,17 +23,23 @@ pub struct RocksStore {
     dir: PathBuf,
     options: RocksOptions,
     /// None while it is closed.
-    opened: RwLock<Option<Opened>>,
+    opened: Arc<RwLock<Option<Opened>>>,
     /// The last engine, until all that still read from it are done. Held through a reopening, so that there is one.
     closing: AsyncMutex<Option<oneshot::Receiver<()>>>,
     /// The snapshots that may still live.
     snapshots: Mutex<Vec<mpsc::WeakSender<Question>>>,
 }
 
-struct Opened {
+pub(crate) struct Opened {
     engine: Arc<Engine>,
     /// Ends when the engine is gone.
     gone: oneshot::Receiver<()>,
+}
+
+impl Opened {
+    pub fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine)
+    }
 }
 
 impl RocksStore {
@@ -52,7 +59,7 @@ impl RocksStore {
         Ok(Self {
             dir: dir.to_owned(),
             options,
-            opened: RwLock::new(Some(Opened { engine: Arc::new(engine), gone })),
+            opened: Arc::new(RwLock::new(Some(Opened { engine: Arc::new(engine), gone }))),
             closing: AsyncMutex::new(None),
             snapshots: Mutex::new(vec![]),
         })
@@ -74,9 +81,14 @@ impl RocksStore {
         elsewhere("compact", move || engine.flush_and_compact()).await
     }
 
+    /// A view of what it does in the background.
+    pub fn background(&self) -> Background {
+        Background(Arc::downgrade(&self.opened))
+    }
+
     fn engine(&self) -> Result<Arc<Engine>, StoreError> {
         let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
-        opened.as_ref().map(|opened| Arc::clone(&opened.engine)).ok_or(StoreError::Closed)
+        opened.as_ref().map(Opened::engine).ok_or(StoreError::Closed)
     }
 }
 
@@ -174,7 +186,7 @@ impl Store for RocksStore {
 }
 
 /// Runs what may wait for the disk on a thread that may.
-async fn elsewhere<T: Send + 'static>(
+pub(crate) async fn elsewhere<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {

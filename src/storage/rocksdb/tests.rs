@@ -296,3 +296,22 @@ async fn the_engines_log_holds_no_key() {
         assert!(!contains(file, key) && !contains(file, hexadecimal.as_bytes()), "{}", file.display());
     }
 }
+
+#[tokio::test]
+async fn a_drained_store_has_all_in_files_and_nothing_under_way() {
+    let (dir, store) = fresh();
+    let background = store.background();
+    assert_eq!(background.files(Family::Leaves).unwrap(), 0);
+    for n in 0..200 {
+        store.write(vec![put(Family::Leaves, n.to_string(), noise(n))]).await.unwrap();
+    }
+    background.drain().await.unwrap();
+    let drained = background.files(Family::Leaves).unwrap();
+    assert!(drained > 0);
+    assert_eq!(background.files(Family::Rows).unwrap(), 0);
+    background.compact().await.unwrap();
+    assert!(background.files(Family::Leaves).unwrap() > 0);
+    drop(store);
+    assert!(matches!(background.drain().await, Err(StoreError::Closed)));
+    RocksStore::open(dir.path(), small()).unwrap();
+}

@@ -1,0 +1,317 @@
+//! The load generator: a load of one's own, on a vault that is made for it or on one that is running.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use serde_json::{Value, json};
+use tonic::transport::Uri;
+
+use super::bars::Bars;
+use super::latency::Latency;
+use super::load::{Outcome, Pace, Plan, Target};
+use super::measure::median;
+use super::pace::Until;
+use super::picks::Spread;
+use super::population::Shape;
+use super::process::Process;
+use super::rig::{Filling, Values};
+use super::served::{self, Served};
+use super::sheet::{Sheet, figure, rounded, short};
+use super::workload::Kind;
+use crate::cli::client::Global;
+use crate::cli::demo::make_anew;
+use crate::cli::dev;
+use crate::cli::layout::Layout;
+use crate::cli::output::{CliError, Exit};
+
+/// A load of one's own.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "A load of your own")]
+pub struct Args {
+    /// What requests do, each so often: tokenize=1,detokenize=8,match=1. Measures this load only.
+    #[arg(long, value_name = "KIND=N,...", value_parser = mix)]
+    mix: Option<Mix>,
+
+    /// Values of a request. One: values without subject; more: whole borrowers.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    batch: u16,
+
+    /// So many requests a second, whatever becomes of them, and their time from when they should have started. Without it
+    /// the next request starts when one is answered.
+    #[arg(long, value_name = "REQUESTS/S", value_parser = rate, conflicts_with = "streams")]
+    rate: Option<f64>,
+
+    /// Send over bulk streams, one a connection, messages ahead of their answers.
+    #[arg(long)]
+    streams: bool,
+
+    /// How reads are spread over what is stored.
+    #[arg(long, value_enum, default_value = "uniform", value_name = "SPREAD")]
+    reads: Spread,
+
+    /// Measure the vault that answers at this address, with the certificates of --dir and --as, or --ca, --cert and --key.
+    /// It needs the fields of --print-schema; values are stored in it.
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+
+    /// Let --endpoint name another machine.
+    #[arg(long)]
+    allow_remote: bool,
+}
+
+/// Kinds of requests, each as often as it stands here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mix(Vec<Kind>);
+
+/// Parts of a mix at most.
+const PARTS: usize = 1_000;
+
+fn mix(text: &str) -> Result<Mix, String> {
+    let wrong =
+        || format!("write tokenize=N, detokenize=N and match=N, with commas between them and {PARTS} in all at most");
+    let mut counted = Vec::new();
+    for part in text.split(',') {
+        let (kind, count) = part.split_once('=').unwrap_or((part, "1"));
+        let kind = match kind.trim() {
+            "tokenize" => Kind::Tokenize,
+            "detokenize" => Kind::Detokenize,
+            "match" => Kind::Match,
+            _ => return Err(wrong()),
+        };
+        counted.push((kind, count.trim().parse::<usize>().map_err(|_| wrong())?));
+    }
+    let all: usize = counted.iter().map(|(_, count)| *count).fold(0, usize::saturating_add);
+    if all == 0 || all > PARTS {
+        return Err(wrong());
+    }
+    // Spread out, so that no kind comes in bursts: the one that is furthest behind its share goes next.
+    let mut kinds = Vec::with_capacity(all);
+    let mut sent = vec![0; counted.len()];
+    while kinds.len() < all {
+        let behind = |place: &usize| (counted[*place].1 * (kinds.len() + 1)) as i64 - (sent[*place] * all) as i64;
+        let next = (0..counted.len()).max_by_key(behind).unwrap_or(0);
+        sent[next] += 1;
+        kinds.push(counted[next].0);
+    }
+    Ok(Mix(kinds))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.1..=10_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err("write requests a second".to_owned()),
+    }
+}
+
+impl Args {
+    /// Whether a load of one's own is meant.
+    pub fn is_asked_for(&self) -> bool {
+        self.mix.is_some() || self.endpoint.is_some() || self.rate.is_some() || self.streams || self.batch != 1
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        self.mix.as_ref().map_or_else(|| vec![Kind::Tokenize, Kind::Detokenize], |mix| mix.0.clone())
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::of(self.batch.into())
+    }
+}
+
+/// Refuses an address that leads to another machine, unless that is allowed: a load is no joke there.
+fn refuse_remote(endpoint: &str, allowed: bool) -> Result<(), CliError> {
+    let uri: Uri =
+        endpoint.parse().map_err(|_| CliError::Usage(format!("--endpoint {endpoint}: write https://HOST:PORT")))?;
+    let host = uri.host().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let local = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if local || allowed {
+        return Ok(());
+    }
+    Err(CliError::Usage(format!(
+        "--endpoint {endpoint}: {host} is not this machine, and a load may keep its callers out and fills its ledger for \
+         good: add --allow-remote if that is meant"
+    )))
+}
+
+/// A vault to put the load on.
+struct Subject {
+    target: Target,
+    /// The vault that was made for it.
+    own: Option<Served>,
+}
+
+impl Subject {
+    async fn find(args: &super::Args, global: &Global) -> Result<Self, CliError> {
+        match &args.generator.endpoint {
+            Some(endpoint) => {
+                refuse_remote(endpoint, args.generator.allow_remote)?;
+                let global = Global { address: endpoint.clone(), ..global.clone() };
+                let context = global.context("app")?;
+                Ok(Self { target: Target { context, process: Process::Unknown, store: None }, own: None })
+            }
+            None => {
+                make_anew(&args.folder, "bench")?;
+                let layout = Layout::new(args.folder.join("vault"));
+                dev::make(&layout).await?;
+                let vault = Served::vault(&layout).await?;
+                served::apply_schema(&vault.context(&layout, "officer-1")).await?;
+                Ok(Self { target: vault.target(&layout), own: Some(vault) })
+            }
+        }
+    }
+}
+
+/// Puts the load on the vault, and says what came of it.
+pub async fn run(args: &super::Args, global: &Global) -> Result<Exit, CliError> {
+    let own = &args.generator;
+    let subject = Subject::find(args, global).await?;
+    let (kinds, shape, runs) = (own.kinds(), own.shape(), u64::from(args.runs));
+    let drawn = if args.plot.is_some() { Latency::steps(args.runs) } else { 0 };
+    let bars = Bars::new(runs + drawn + 1);
+    let values = fill(args, &subject.target, &kinds, shape, &bars).await?;
+    let pace = match (own.rate, own.streams) {
+        (Some(rate), _) => Pace::Open(rate),
+        (None, true) => Pace::Streams,
+        (None, false) if shape.items == 1 => Pace::Closed(args.in_flight.into()),
+        (None, false) => Pace::Closed(args.batches_in_flight.into()),
+    };
+    let until = match (args.seconds, own.rate) {
+        (None, None) => args.size().until(shape.items),
+        (seconds, _) => Until::Lasted(Duration::from_secs_f64(seconds.unwrap_or(10.0))),
+    };
+    let plan = Plan { connections: args.connections.into(), pace, until, keeps: false };
+    let source = || values.requests(kinds.clone(), shape, own.reads);
+    if args.warm_up > 0.0 {
+        let warm_up = Plan { until: Until::Lasted(Duration::from_secs_f64(args.warm_up)), ..plan };
+        subject.target.load(warm_up, source(), indicatif::ProgressBar::hidden()).await?;
+    }
+    let mut outcomes = Vec::new();
+    for run in 0..runs {
+        let bar = bars.begin(&format!("run {}", run + 1));
+        outcomes.push(subject.target.load(plan, source(), bar.clone()).await?);
+        bars.end(&bar);
+    }
+    let latency = match &args.plot {
+        Some(_) => Some(Latency::measure(&subject.target, &values, args.pacing(), &bars).await?),
+        None => None,
+    };
+    bars.finish();
+    if let (Some(file), Some(latency)) = (&args.plot, &latency) {
+        super::write(file, &latency.plot())?;
+    }
+    let document = || {
+        json!({
+            "runs": outcomes.iter().map(document).collect::<Vec<_>>(),
+            "latency": latency.as_ref().map(Latency::document),
+        })
+    };
+    let text = || {
+        let sheets = [Some(sheet(&outcomes)), latency.as_ref().map(Latency::sheet)];
+        sheets.iter().flatten().map(Sheet::text).collect::<Vec<_>>().join("\n\n")
+    };
+    global.output.show(document, text)?;
+    if let Some(vault) = subject.own {
+        vault.end().await?;
+        args.tidy()?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Stores what is read, if anything is.
+async fn fill(
+    args: &super::Args,
+    target: &Target,
+    kinds: &[Kind],
+    shape: Shape,
+    bars: &Bars,
+) -> Result<Values, CliError> {
+    let mut values = Values::default();
+    // A vault that is running may hold what an earlier run stored: values are looked up by nobody, subjects are found again.
+    let filling = Filling { target, bars };
+    let reads = args.plot.is_some() || kinds.iter().any(|kind| *kind != Kind::Tokenize);
+    let filled = match (reads, shape.items) {
+        (false, _) => Ok(()),
+        (true, 1) => filling.singles((args.stored / 5).max(1_000).into(), &mut values).await,
+        (true, _) => filling.borrowers(args.stored.into(), &mut values).await.map(drop),
+    };
+    filled.map_err(|error| match &error {
+        CliError::Refused(refusal) if refusal.violations.iter().any(|broken| broken.rule == "field_unknown") => error
+            .advise(
+                "(strongroom schema show; strongroom bench --print-schema) > schema.toml, \
+                 and: strongroom schema apply schema.toml",
+            ),
+        _ => error,
+    })?;
+    Ok(values)
+}
+
+/// What is shown of one run.
+type Figure = fn(&Outcome) -> f64;
+
+const FIGURES: [(&str, &str, Figure); 11] = [
+    ("requests_per_second", "answered/s", |outcome| outcome.sample.requests_per_second()),
+    ("items_per_second", "values/s", |outcome| outcome.sample.items_per_second()),
+    ("p50_us", "p50 us", |outcome| outcome.sample.latency(0.5)),
+    ("p99_us", "p99 us", |outcome| outcome.sample.latency(0.99)),
+    ("p999_us", "p99.9 us", |outcome| outcome.sample.latency(0.999)),
+    ("max_us", "longest us", |outcome| outcome.sample.latency(1.0)),
+    ("server_cpu_us_per_request", "CPU us/request", |outcome| outcome.sample.server_cpu_per_request()),
+    ("server_cpu_us_per_item", "CPU us/value", |outcome| outcome.sample.server_cpu_per_item()),
+    ("client_cpu_us_per_request", "client CPU us/request", |outcome| outcome.sample.client_cpu_per_request()),
+    ("shed", "turned away", |outcome| outcome.noted.shed as f64),
+    ("unsent", "not sent", |outcome| outcome.noted.unsent as f64),
+];
+
+fn document(outcome: &Outcome) -> Value {
+    Value::Object(FIGURES.iter().map(|(name, _, figure)| ((*name).to_owned(), rounded(figure(outcome)))).collect())
+}
+
+fn sheet(outcomes: &[Outcome]) -> Sheet {
+    let shown = |figure: f64| if figure >= 100.0 { self::figure(figure, 0) } else { short(figure) };
+    let row = |name: String, of: &dyn Fn(Figure) -> f64| {
+        [name].into_iter().chain(FIGURES.iter().map(|(_, _, figure)| shown(of(*figure)))).collect()
+    };
+    let mut rows: Vec<Vec<String>> =
+        (1..).zip(outcomes).map(|(run, outcome)| row(format!("run {run}"), &|figure| figure(outcome))).collect();
+    if outcomes.len() > 1 {
+        rows.push(row("median".to_owned(), &|figure| median(outcomes.iter().map(figure))));
+    }
+    let header = ["run"].into_iter().chain(FIGURES.iter().map(|(_, title, _)| *title)).collect();
+    Sheet { title: "Load", header, rows, below: String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_machine_is_refused_unless_it_is_allowed() {
+        for local in ["https://127.0.0.1:7443", "https://127.8.0.1", "https://[::1]:7443", "https://localhost:1"] {
+            assert!(refuse_remote(local, false).is_ok(), "{local}");
+        }
+        for remote in
+            ["https://10.0.0.7:7443", "https://vault.bank.example", "https://[fd00::7]:1", "https://0.0.0.0:1"]
+        {
+            let error = refuse_remote(remote, false).unwrap_err();
+            assert!(error.to_string().contains("--allow-remote") && error.exit() == Exit::Usage, "{error}");
+            assert!(refuse_remote(remote, true).is_ok());
+        }
+        assert!(refuse_remote("no address", true).is_err());
+    }
+
+    #[test]
+    fn a_mix_is_spread_out() {
+        use Kind::{Detokenize, Match, Tokenize};
+        assert_eq!(mix("detokenize=1,tokenize=1").unwrap().0.len(), 2);
+        let kinds = mix("tokenize=1,detokenize=3,match").unwrap().0;
+        assert_eq!(kinds.len(), 5);
+        let count = |wanted| kinds.iter().filter(|kind| **kind == wanted).count();
+        assert_eq!((count(Tokenize), count(Detokenize), count(Match)), (1, 3, 1));
+        assert!(kinds.windows(3).all(|three| three != [Detokenize; 3]), "{kinds:?}");
+        for wrong in ["", "tokenise=1", "tokenize=0", "tokenize=x", "tokenize=5000"] {
+            assert!(mix(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! All that was measured: as a JSON document, as tables, and as BENCHMARKS.md with the goals on top.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::goals::{self, Bound, Goal};
+use super::growth::Growth;
+use super::latency::Latency;
+use super::ledger::Ledger;
+use super::machine::Machine;
+use super::measure::Sample;
+use super::overload::Overload;
+use super::peers::Peers;
+use super::report::{Lines, Measured};
+use super::sheet::{Sheet, wrapped};
+use super::stored::Footprint;
+
+/// What was measured; what was not is missing.
+pub struct Whole {
+    /// Where, and with which versions.
+    pub machine: Machine,
+    /// How it was measured.
+    pub setting: Value,
+    /// The loads.
+    pub lines: Lines,
+    /// What a value takes on disk.
+    pub footprint: Option<Footprint>,
+    /// What the ledger takes on disk.
+    pub ledger: Option<Ledger>,
+    /// Latency against load.
+    pub latency: Option<Latency>,
+    /// Overload.
+    pub overload: Option<Overload>,
+    /// Growth.
+    pub growth: Option<Growth>,
+    /// The peers.
+    pub peers: Peers,
+    /// What to keep in mind, if anything.
+    pub note: Option<&'static str>,
+}
+
+impl Whole {
+    /// The goals, each with its figures.
+    pub fn goals(&self) -> Vec<Goal> {
+        use Bound::{AtLeast, AtMost};
+        let of = |load: &str, measured, figure: fn(&Sample) -> f64| self.lines.figure(load, measured, figure);
+        let vault = |load: &str, figure| of(load, Measured::Vault, figure);
+        let peer = |load: &str, figure: fn(&super::peers::PeerLoad) -> f64| self.peers.figure(load, figure);
+        let echo = |what, load: &str| {
+            let cpu: fn(&Sample) -> f64 = Sample::server_cpu_per_request;
+            Goal::against(what, "CPU us/request", AtMost(2.0), vault(load, cpu), of(load, Measured::Echo, cpu))
+        };
+        let bare = |what, load: &str| {
+            let items: fn(&Sample) -> f64 = Sample::items_per_server_cpu_second;
+            Goal::against(what, "values/CPU s", AtLeast(0.5), vault(load, items), of(load, Measured::Direct, items))
+        };
+        let rows = |what, times, load: &str, its: &str| {
+            let figure = vault(load, Sample::items_per_second);
+            Goal::against(what, "values/s", AtLeast(times), figure, peer(its, |load| load.items_per_second))
+        };
+        let growth = self.growth.as_ref();
+        let speeds = growth.map(Growth::speeds);
+        let starts = growth.map(Growth::starts);
+        vec![
+            echo("Tokenize of one value, against (a) echo", "tokenize_unary"),
+            echo("Detokenize of one token, against (a) echo", "detokenize_unary"),
+            bare("Tokenize of 1,000 values, against (b) the bare work", "tokenize_batch"),
+            bare("Detokenize of 1,000 tokens, against (b) the bare work", "detokenize_batch"),
+            Goal::against(
+                "Tokenize of one value, against OpenBao's transit encrypt, 16 connections",
+                "requests/CPU s",
+                AtLeast(10.0),
+                vault("tokenize_unary_16", Sample::requests_per_server_cpu_second),
+                peer("transit_encrypt", |load| load.requests_per_server_cpu_second),
+            ),
+            Goal::against(
+                "Tokenize of 100 values, against OpenBao's transit encrypt of 100, 16 connections",
+                "values/CPU s",
+                AtLeast(5.0),
+                vault("tokenize_batch_100_16", Sample::items_per_server_cpu_second),
+                peer("transit_encrypt_batch", |load| load.items_per_server_cpu_second),
+            ),
+            Goal::against(
+                "Tokenize of one value, against OpenBao's kv put, 64 connections",
+                "requests/s",
+                AtLeast(15.0),
+                vault("tokenize_unary_64", Sample::requests_per_second),
+                peer("kv_put", |load| load.requests_per_second),
+            ),
+            rows(
+                "Tokenize of one value, against PostgreSQL's insert with pgp_sym_encrypt, 16 clients",
+                5.0,
+                "tokenize_unary_16",
+                "insert_pgp_sym_encrypt",
+            ),
+            rows(
+                "Tokenize of 1,000 values, against the same of 1,000 rows",
+                15.0,
+                "tokenize_batch_16",
+                "insert_pgp_sym_encrypt_batch",
+            ),
+            rows(
+                "Tokenize of one value, against PostgreSQL's insert with raw encrypt(), 16 clients",
+                2.0,
+                "tokenize_unary_16",
+                "insert_raw_encrypt",
+            ),
+            rows(
+                "Tokenize of 1,000 values, against the same of 1,000 rows with raw encrypt()",
+                1.0,
+                "tokenize_batch_16",
+                "insert_raw_encrypt_batch",
+            ),
+            Goal::against(
+                "Detokenize with many tokens (Growth), against 100,000 of them",
+                "requests/s",
+                AtLeast(0.8),
+                speeds.map(|(many, _)| many),
+                speeds.map(|(_, few)| few),
+            ),
+            Goal::number(
+                "Start after a clean stop, with many tokens",
+                "s",
+                AtMost(3.0),
+                starts.map(|(clean, _)| clean),
+            ),
+            Goal::number("Start after kill -9, with many tokens", "s", AtMost(3.0), starts.map(|(_, killed)| killed)),
+            Goal::number(
+                "Stored for a value of 32 bytes, with its share of indexes and subject",
+                "bytes",
+                AtMost(220.0),
+                self.footprint.as_ref().map(Footprint::stored),
+            ),
+            Goal::number(
+                "Ledger for a request of one value, compressed",
+                "bytes",
+                AtMost(250.0),
+                self.ledger.as_ref().map(Ledger::unary),
+            ),
+            Goal::number(
+                "Ledger for a further value of a request, compressed",
+                "bytes",
+                AtMost(64.0),
+                self.ledger.as_ref().map(Ledger::further),
+            ),
+            Goal::number(
+                "p99 at 70 % of saturation, in units of p50",
+                "",
+                AtMost(5.0),
+                self.latency.as_ref().map(|latency| latency.usual_ratio),
+            ),
+            Goal::number(
+                "Answered at 3 times saturation, in units of the most",
+                "",
+                AtLeast(0.8),
+                self.overload.as_ref().map(Overload::goodput_ratio),
+            ),
+            Goal::number(
+                "Well again after 3 times saturation",
+                "s",
+                AtMost(1.0),
+                self.overload.as_ref().map(Overload::recovery),
+            ),
+        ]
+    }
+
+    fn sheets(&self) -> Vec<Sheet> {
+        let lines = (!self.lines.is_empty()).then(|| self.lines.sheet());
+        let peers = (!self.peers.is_empty()).then(|| self.peers.sheet());
+        let parts = [
+            lines,
+            peers,
+            self.footprint.as_ref().map(Footprint::sheet),
+            self.ledger.as_ref().map(Ledger::sheet),
+            self.latency.as_ref().map(Latency::sheet),
+            self.overload.as_ref().map(Overload::sheet),
+            self.growth.as_ref().map(Growth::sheet),
+        ];
+        parts.into_iter().flatten().collect()
+    }
+
+    /// As a JSON document.
+    pub fn document(&self) -> Value {
+        let parts = [
+            ("peers", (!self.peers.is_empty()).then(|| self.peers.document())),
+            ("disk", self.footprint.as_ref().map(Footprint::document)),
+            ("ledger", self.ledger.as_ref().map(Ledger::document)),
+            ("latency", self.latency.as_ref().map(Latency::document)),
+            ("overload", self.overload.as_ref().map(Overload::document)),
+            ("growth", self.growth.as_ref().map(Growth::document)),
+        ];
+        let mut document = Map::new();
+        document.insert("machine".to_owned(), self.machine.document());
+        document.insert("setting".to_owned(), self.setting.clone());
+        document.insert("loads".to_owned(), self.lines.document());
+        for (name, part) in parts {
+            document.insert(name.to_owned(), part.unwrap_or(Value::Null));
+        }
+        document.insert("goals".to_owned(), goals::document(&self.goals()));
+        document.insert("note".to_owned(), json!(self.note));
+        Value::Object(document)
+    }
+
+    /// As tables. Of the goals, those that were measured.
+    pub fn text(&self) -> String {
+        let mut measured = self.goals();
+        let all = measured.len();
+        measured.retain(|goal| goal.verdict() != goals::Verdict::NotMeasured);
+        let mut goals = goals::sheet(&measured);
+        if measured.len() < all {
+            goals.below = format!(
+                "{} more goals were not measured: `strongroom bench --all`, with --peers for those against other products.",
+                all - measured.len()
+            );
+        }
+        let mut texts: Vec<String> = self.sheets().iter().chain([&goals]).map(Sheet::text).collect();
+        texts.extend(self.note.map(|note| format!("NOTE: {note}")));
+        texts.join("\n\n")
+    }
+
+    /// As BENCHMARKS.md. `command` is how it was made, `picture` where the plot is, `profile` what is kept by hand.
+    pub fn markdown(&self, command: &str, picture: Option<&Path>, profile: &str) -> String {
+        let note = self.note.map(|note| format!("\n**{note}**\n")).unwrap_or_default();
+        let sheets: Vec<String> = self.sheets().iter().map(Sheet::markdown).collect();
+        let goals = goals::sheet(&self.goals()).markdown();
+        let picture = picture.filter(|_| self.latency.is_some());
+        let picture =
+            picture.map(|file| format!("\n![Latency against load]({})\n", file.display())).unwrap_or_default();
+        format!(
+            "# Benchmarks\n\nWhat this vault does on a given machine, and what it is held against, measured in turn in one run:\n\n    \
+             {command}\n\n{}\n{note}\n{goals}\n## Machine and versions\n\n{}\n## The workload\n\n{}\n\n{}\n{picture}\n{}\n",
+            wrapped(FORMS, 120),
+            self.machine.markdown(),
+            wrapped(WORKLOAD, 120),
+            sheets.join("\n"),
+            profile.trim_end(),
+        )
+    }
+}
+
+const FORMS: &str = "\
+`deploy/bench/run` makes this file: it builds, installs the peers, and measures for an hour or so. `strongroom bench` alone \
+takes about half a minute and shows the first tables; `strongroom bench --help` names the parts, and the load generator's \
+options for a vault that is running.";
+
+/// The workload in words, for the report.
+const WORKLOAD: &str = "\
+**Values.** Every value has exactly 32 bytes. The lending schema is in force, and beside its own fields the six of a borrower \
+as texts of that length (`src/cli/bench/measured.toml`): two keyrings, two of the six with equality lookup, opaque tokens. A \
+new borrower costs 3 DEKs, 7 AES-256-GCM sealings and 17 entries beside the ledger's. One value a request: values without \
+subject, each with a DEK of its own. Batches: whole borrowers, and of the last one what still fits.\n\
+\n\
+**Reads** ask for plain values of a fixed set that was stored before: uniformly, or by Zipf's law with exponent 0.99. A batch \
+reads whole borrowers, each once. Half of the values that Match compares are the stored ones.\n\
+\n\
+**Road.** gRPC over mutual TLS 1.3 on the loopback. Every write is synced before it is answered, and every request, reads too, \
+has its entry in the ledger. Clients, vault and yardsticks share the machine's processors; each load is measured on vault, \
+echo and bare work in turn, run for run.\n\
+\n\
+**Yardsticks.** (a) *echo*: tonic and rustls as they come, with the same messages, certificates, HTTP/2 windows and runtime; it \
+decodes a request and answers as many bytes. (b) *seals + entries*: the same DEKs, sealings, blind-index MACs and store entries, \
+with a ledger-sized entry for each request, written durably in one process: no connection, validation, policy, guards or \
+committer. Reads: the rows, subjects and keys fetched, decoded, opened, and a ledger-sized entry written; and again *without \
+ledger*, nothing written. Peers, on the loopback without TLS: OpenBao with raft storage and its audit file, which it does not \
+sync; PostgreSQL with pgcrypto, without audit.\n\
+\n\
+**Processor time** is that of a server's whole process without the threads that play its clients, until memtables are written \
+to files and compactions have ended, for vault and bare work alike; it is the figure to compare.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::bench::goals::Verdict;
+
+    fn empty() -> Whole {
+        Whole {
+            machine: Machine::look(Path::new(".")),
+            setting: json!({}),
+            lines: Lines::default(),
+            footprint: None,
+            ledger: None,
+            latency: None,
+            overload: None,
+            growth: None,
+            peers: Peers::none(),
+            note: None,
+        }
+    }
+
+    #[test]
+    fn every_goal_stands_in_the_report_though_nothing_was_measured() {
+        let whole = empty();
+        assert_eq!(whole.goals().len(), 20);
+        assert!(whole.goals().iter().all(|goal| goal.verdict() == Verdict::NotMeasured));
+        let report = whole.markdown("deploy/bench/run", None, "## What is left, by the profile\n\nNothing.\n");
+        assert_eq!(report.matches("| not measured |").count(), 20);
+        assert!(report.ends_with("## What is left, by the profile\n\nNothing.\n"));
+        assert!(report.lines().filter(|line| !line.starts_with('|')).all(|line| line.len() <= 125), "{report}");
+        assert_eq!(whole.document()["growth"], Value::Null);
+        assert!(whole.text().contains("20 more goals were not measured"));
+    }
+
+    #[test]
+    fn the_vault_is_held_against_the_echo_of_the_same_load() {
+        let mut whole = empty();
+        for (measured, micros) in [(Measured::Vault, 30), (Measured::Echo, 12)] {
+            let sample = Sample {
+                requests: 1_000,
+                items: 1_000,
+                wall: std::time::Duration::from_secs(1),
+                server_cpu: Some(std::time::Duration::from_micros(1_000 * micros)),
+                client_cpu: std::time::Duration::ZERO,
+                written: None,
+                latencies: crate::cli::bench::measure::latencies(),
+            };
+            whole.lines.add("tokenize_unary", measured, sample);
+        }
+        let goal = &whole.goals()[0];
+        assert_eq!((goal.ratio(), goal.verdict()), (Some(2.5), Verdict::NotMet));
+        assert_eq!(whole.goals()[1].verdict(), Verdict::NotMeasured);
+    }
+}
