@@ -53,9 +53,9 @@ use std::time::Duration;
 use clap::Parser;
 use serde_json::json;
 
+use super::anew::make_anew;
 use super::client::Global;
 use super::demo::borrowers;
-use super::demo::make_anew;
 use super::output::{CliError, Exit, say};
 use super::start;
 use bars::Bars;

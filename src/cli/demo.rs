@@ -12,7 +12,7 @@ use super::output::{CliError, Exit, say};
 use super::shell::quoted;
 use super::{Cli, dev, start};
 
-pub use super::anew::make_anew;
+use super::anew::make_anew;
 
 /// Borrowers that are made up.
 const BORROWERS: usize = 1_000;
@@ -44,13 +44,13 @@ pub async fn run(args: Args) -> Result<Exit, CliError> {
           names the officers. Its schema is the lending example.",
     )?;
     dev::make(&layout).await?;
-    let (vault, config) = dev::open(&layout).await?;
+    let (opened, config) = dev::open(&layout).await?;
     let listener = start::bind("127.0.0.1:0").await?;
     let address = listener.local_addr().map_err(|error| CliError::unfit(error.to_string()))?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(async move {
         // A dropped sender means that the story is over as well.
-        start::serve(vault, listener, &config, &layout, async { drop(stopped.await) }).await
+        start::serve(opened, listener, &config, async { drop(stopped.await) }).await
     });
     let story = Story { folder, address: format!("https://{address}") };
     let told = story.tell().await;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use clap::Parser;
 use strongroom_access::{Principal, Role};
 use strongroom_keys::ArgonCost;
-use strongroom_rocksdb::Background;
 use strongroom_vault::{ApplySchema, Caller, NewTenant};
 use zeroize::Zeroizing;
 
@@ -17,7 +16,7 @@ use super::output::{CliError, Exit, say};
 use super::passphrase;
 use super::pki::{Authority, write_private};
 use super::shell::quoted;
-use super::start::{self, RocksVault};
+use super::start::{self, Opened};
 
 const TRUST_DOMAIN: &str = "strongroom.local";
 const TENANT: &str = "demo";
@@ -56,7 +55,7 @@ pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
     // All that can fail comes first: an open vault must be closed in good order.
     start::tls(&layout, &config(&layout)?)?;
     let listener = start::bind(&args.listen).await?;
-    let (vault, config) = open(&layout).await?;
+    let (opened, config) = open(&layout).await?;
     let address = listener.local_addr().map_err(|error| CliError::unfit(error.to_string()))?;
     let stop = start::asked_to_end();
     let how = if made { "made" } else { "opened" };
@@ -64,7 +63,7 @@ pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
         format!("serving on https://{address}\n\nA vault for development was {how} in {}.\n", dir.display()).as_bytes()
     )?;
     say(what_to_try(dir, &address.to_string()).as_bytes())?;
-    start::serve(vault, listener, &config, &layout, stop).await?;
+    start::serve(opened, listener, &config, stop).await?;
     Ok(Exit::Done)
 }
 
@@ -113,21 +112,15 @@ fn config(layout: &Layout) -> Result<Config, CliError> {
 }
 
 /// Opens a vault for development, and puts the lending schema in force if there is none yet.
-pub async fn open(layout: &Layout) -> Result<(Arc<RocksVault>, Config), CliError> {
-    let (vault, config, _) = open_watched(layout).await?;
-    Ok((vault, config))
-}
-
-/// The same, with a view of the store's background work.
-pub async fn open_watched(layout: &Layout) -> Result<(Arc<RocksVault>, Config, Background), CliError> {
+pub async fn open(layout: &Layout) -> Result<(Opened, Config), CliError> {
     let config = config(layout)?;
-    let passphrase = passphrase::from_file(&layout.dev_passphrase())?;
-    let (vault, background) = start::open_watched(layout, &config, &passphrase).await?;
+    let opened = start::open(layout, &config, &passphrase::from_file(&layout.dev_passphrase())?).await?;
+    let vault = &opened.vault;
     let refused = |error: strongroom_vault::Error| CliError::unfit(error.to_string());
     let tenant =
         vault.directory().tenants.get(TENANT).copied().ok_or_else(|| CliError::unfit("the tenant `demo` is gone"))?;
     let principal = Principal { tenant, name: "officer/officer-1".into(), role: Role::Officer };
-    let officer = Caller { principal: Arc::new(principal), client: "local".into() };
+    let officer = Caller { principal: Arc::new(principal), client: "local".into(), room: None };
     match vault.get_schema(&officer).await {
         Ok(in_force) if in_force.version == 0 => {
             let request = ApplySchema { source: LENDING.to_owned(), dry_run: false };
@@ -137,7 +130,7 @@ pub async fn open_watched(layout: &Layout) -> Result<(Arc<RocksVault>, Config, B
         Ok(_) | Err(strongroom_vault::Error::DiskFull) => {}
         Err(error) => return Err(refused(error)),
     }
-    Ok((vault, config, background))
+    Ok((opened, config))
 }
 
 /// Commands that a shell takes as they stand.

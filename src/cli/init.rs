@@ -11,7 +11,7 @@ use super::layout::Layout;
 use super::make::{self, Contents};
 use super::output::{CliError, Exit, Output, facts};
 use super::passphrase::PassphraseArgs;
-use super::pki::{anchors, sha256};
+use super::pki::sha256;
 
 /// Make a vault in a new folder, or in one that is empty.
 ///
@@ -90,7 +90,8 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
         return Err(CliError::Usage(format!("--tenant {}: name its first officer with --officer", tenant.name)));
     }
     let authorities = std::fs::read(&args.client_ca).map_err(|error| CliError::file(&args.client_ca, error))?;
-    let trust_anchors = anchors(&authorities, &args.client_ca)?;
+    let trust_anchors = strongroom_server::authorities(&authorities)
+        .map_err(|error| CliError::unfit(format!("{}: {error}", args.client_ca.display())))?;
     let layout = Layout::new(dir);
     if layout.dir().exists() && !make::is_empty(layout.dir())? {
         return Err(CliError::unfit(format!(

@@ -91,16 +91,6 @@ impl Pair {
     }
 }
 
-/// SHA-256 of each certificate (DER) in a PEM file of authorities.
-pub fn anchors(pem: &[u8], path: &Path) -> Result<Vec<[u8; 32]>, CliError> {
-    let unfit = || CliError::unfit(format!("{} holds no certificates in PEM", path.display()));
-    let certificates = x509_parser::pem::Pem::iter_from_buffer(pem);
-    let anchors: Vec<[u8; 32]> = certificates
-        .map(|one| one.ok().filter(|one| one.label == "CERTIFICATE").map(|one| sha256(&one.contents)).ok_or_else(unfit))
-        .collect::<Result<_, _>>()?;
-    if anchors.is_empty() { Err(unfit()) } else { Ok(anchors) }
-}
-
 /// SHA-256 (FIPS 180-4).
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];

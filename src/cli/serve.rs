@@ -35,11 +35,11 @@ pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
     start::tls(&layout, &config)?;
     let passphrase = args.passphrase.read()?;
     let listener = start::bind(args.listen.as_deref().unwrap_or(&config.listen)).await?;
-    let vault = start::open(&layout, &config, &passphrase).await?;
+    let opened = start::open(&layout, &config, &passphrase).await?;
     drop(passphrase);
     let address = listener.local_addr().map_err(|error| CliError::unfit(error.to_string()))?;
     let stop = start::asked_to_end();
     say(format!("serving on https://{address}\n").as_bytes())?;
-    start::serve(vault, listener, &config, &layout, stop).await?;
+    start::serve(opened, listener, &config, stop).await?;
     Ok(Exit::Done)
 }

@@ -18,7 +18,6 @@ use zeroize::Zeroizing;
 use super::config::Config;
 use super::layout::Layout;
 use super::output::CliError;
-use super::pki::anchors;
 
 /// The vault as this binary runs it.
 pub type RocksVault = Vault<RocksStore>;
@@ -88,18 +87,20 @@ fn space(folder: PathBuf, reserve_mib: u64) -> Space {
     })
 }
 
-/// Opens the vault in a folder.
-pub async fn open(layout: &Layout, config: &Config, passphrase: &Passphrase) -> Result<Arc<RocksVault>, CliError> {
-    Ok(open_watched(layout, config, passphrase).await?.0)
+/// An open vault, and the certificates that it is served with.
+pub struct Opened {
+    /// The vault.
+    pub vault: Arc<RocksVault>,
+    /// What its store does in the background, for who measures it.
+    pub background: Background,
+    /// Read once: its authorities are the ones that the vault was asked about.
+    tls: TlsMaterial,
 }
 
-/// Opens the vault in a folder; beside it comes a view of its store's background work, for who measures it.
-pub async fn open_watched(
-    layout: &Layout,
-    config: &Config,
-    passphrase: &Passphrase,
-) -> Result<(Arc<RocksVault>, Background), CliError> {
-    let anchors = anchors(&tls(layout, config)?.client_ca_pem, &config.tls.client_ca)?;
+/// Opens the vault in a folder.
+pub async fn open(layout: &Layout, config: &Config, passphrase: &Passphrase) -> Result<Opened, CliError> {
+    let tls = tls(layout, config)?;
+    let authorities = tls.client_authorities().map_err(|error| CliError::unfit(error.to_string()))?;
     // The store first: its lock keeps a second process away from the keystore as well.
     let options = RocksOptions { block_cache: config.capacity.block_cache_mib << 20, ..RocksOptions::default() };
     let store = RocksStore::open(&layout.data(), options).map_err(|error| closed(layout, &error))?;
@@ -116,14 +117,14 @@ pub async fn open_watched(
         clock: clock(),
     };
     let vault = Vault::open(opening).await.map_err(|error| unfit(layout, &error))?;
-    if let Err(error) = vault.check_trust_anchors(&anchors) {
+    if let Err(error) = vault.check_trust_anchors(&authorities) {
         vault.close().await;
         return Err(CliError::Unfit {
             message: format!("the vault in {} does not serve: {error}", layout.dir().display()),
             next: format!("[tls] client_ca of {} with the file that was given to init", layout.config().display()),
         });
     }
-    Ok((Arc::new(vault), background))
+    Ok(Opened { vault: Arc::new(vault), background, tls })
 }
 
 /// Reads the certificates of a vault, and sees that they can be used.
@@ -154,13 +155,11 @@ pub async fn bind(address: &str) -> Result<TcpListener, CliError> {
 
 /// Serves an open vault until `stop` comes, then closes it.
 pub async fn serve(
-    vault: Arc<RocksVault>,
+    Opened { vault, tls, .. }: Opened,
     listener: TcpListener,
     config: &Config,
-    layout: &Layout,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), CliError> {
-    let tls = tls(layout, config)?;
     let options = Options {
         max_connections: config.capacity.connections,
         max_requests_in_flight: config.capacity.requests,

@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::change::{Change, CommitError, Committed, Guard, Position};
+use crate::delivery::Reply;
 use crate::fact::Fact;
 use crate::group::Lanes;
 use crate::head_file::HeadFile;
@@ -89,7 +90,7 @@ pub enum CommitterState {
 
 /// What the thread is asked to do.
 pub(crate) enum Job {
-    Commit { change: Change, bytes: usize, reply: oneshot::Sender<Result<Committed, CommitError>> },
+    Commit { change: Change, bytes: usize, reply: Reply },
     AddLane { tenant: TenantNo, head: LaneHead, reply: oneshot::Sender<Result<(), CommitError>> },
     Shutdown,
 }
@@ -182,7 +183,7 @@ impl Committer {
             self.shared.taken(bytes);
             return Err(CommitError::Overloaded { retry_after: RETRY_AFTER });
         }
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Reply::new();
         self.jobs.try_send(Job::Commit { change, bytes, reply }).map_err(|refused| {
             self.shared.taken(bytes);
             refusal(&refused)

@@ -126,7 +126,7 @@ struct Signal {
     raised: Condvar,
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct SignalState {
     changed: bool,
     stop: bool,
@@ -138,8 +138,13 @@ impl Signal {
     }
 
     fn raise(&self, change: impl FnOnce(&mut SignalState)) {
-        change(&mut self.lock());
-        self.raised.notify_one();
+        let mut state = self.lock();
+        let before = *state;
+        change(&mut state);
+        // Waking a thread that knows already would cost every group of commits two switches.
+        if *state != before {
+            self.raised.notify_one();
+        }
     }
 
     /// Waits until there is something to write and it is time; returns whether it is the last time.

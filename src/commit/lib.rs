@@ -21,6 +21,7 @@
 mod allocator;
 mod change;
 mod committer;
+mod delivery;
 mod fact;
 mod group;
 mod head_check;
@@ -39,6 +40,7 @@ mod tests;
 pub use allocator::{AllocateError, Allocator, Numbers};
 pub use change::{Change, CommitError, Committed, Guard, Position};
 pub use committer::{Committer, CommitterState, Start, StartError};
+pub use delivery::take_delivery;
 pub use fact::Fact;
 pub use head_check::HeadError;
 pub use head_file::{HeadFile, SignHead};

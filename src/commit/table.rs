@@ -6,14 +6,19 @@
 use std::collections::HashMap;
 use std::mem;
 
+use foldhash::fast::RandomState;
+
 use crate::change::Position;
 use crate::fact::Fact;
+
+/// Each fact's last change. Nobody outside can choose facts that meet, so the hash may be a quick one.
+type Groups = HashMap<Fact, u64, RandomState>;
 
 /// The last change of each fact, in two generations. When the young one is full, the old one is forgotten whole: the
 /// bound holds at the price of one swap, and no request waits while single entries are sought out.
 pub(crate) struct ConflictTable {
-    young: HashMap<Fact, u64>,
-    old: HashMap<Fact, u64>,
+    young: Groups,
+    old: Groups,
     /// Highest group number in each generation.
     young_last: u64,
     old_last: u64,
@@ -37,8 +42,8 @@ impl ConflictTable {
         let half = (entries / 2).max(1);
         // Reserved at once: a table that grows would stall the one serial place in the vault.
         Self {
-            young: HashMap::with_capacity(half),
-            old: HashMap::with_capacity(half),
+            young: Groups::with_capacity_and_hasher(half, RandomState::default()),
+            old: Groups::with_capacity_and_hasher(half, RandomState::default()),
             young_last: watermark,
             old_last: watermark,
             watermark,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use strongroom_ids::TenantNo;
 use strongroom_ledger::Frontier;
@@ -10,10 +10,11 @@ use strongroom_storage::rows::LaneHead;
 use strongroom_storage::{Family, Mutation, Store, StoreError};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
-use crate::change::{Change, CommitError, Committed, Position};
+use crate::change::{Change, CommitError, Position};
 use crate::committer::{CommitterState, Job, Shared};
+use crate::delivery::{Answer, Reply, deliver};
 use crate::group::{Group, Lanes};
 use crate::head_file::HeadKeeper;
 use crate::lane::Lane;
@@ -24,6 +25,11 @@ use crate::table::ConflictTable;
 const GROUP_CHANGES: usize = 1024;
 const GROUP_BYTES: usize = 8 << 20;
 
+/// Groups of this many changes follow each other no faster than this. A sync costs some 90 microseconds of processor
+/// time however much it carries, so where many wait it pays to let a few more come; who is nearly alone never waits.
+const BUSY: usize = 16;
+const PACE: Duration = Duration::from_millis(2);
+
 /// Between attempts to open the store again: doubled each time, from the first to the last.
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const LAST_BACKOFF: Duration = Duration::from_secs(5);
@@ -33,10 +39,6 @@ struct Waiting {
     change: Change,
     reply: Reply,
 }
-
-/// What is said to a request once its group is on stable storage.
-type Answer = Result<Committed, CommitError>;
-type Reply = oneshot::Sender<Answer>;
 
 /// The state of the one thread that writes.
 pub(crate) struct Worker<S> {
@@ -53,6 +55,8 @@ pub(crate) struct Worker<S> {
     last: u64,
     /// The time of the last group.
     time: u64,
+    /// When the last group was begun, if it was a large one.
+    busy: Option<Instant>,
 }
 
 /// Whether the thread goes on.
@@ -73,7 +77,7 @@ impl<S: Store> Worker<S> {
         let (lanes, clock, entries) = start;
         let time = lanes.values().map(|lane| lane.time).max().unwrap_or(0);
         let table = ConflictTable::new(entries, 0);
-        Self { store, queue, put_back: None, shared, lanes, table, clock, heads, last: 0, time }
+        Self { store, queue, put_back: None, shared, lanes, table, clock, heads, last: 0, time, busy: None }
     }
 
     /// Starts the thread. A durable write runs on the calling thread, so it has a runtime of its own and blocks nobody.
@@ -92,6 +96,7 @@ impl<S: Store> Worker<S> {
             let goes = match job {
                 Job::Commit { change, bytes, reply } => {
                     self.shared.taken(bytes);
+                    self.keep_pace();
                     let members = self.gather(Waiting { change, reply }, bytes);
                     self.commit(members).await
                 }
@@ -127,6 +132,13 @@ impl<S: Store> Worker<S> {
         self.put_back.take().or_else(|| self.queue.try_recv().ok())
     }
 
+    /// Lets more come while many do. The thread is the committer's own, so nobody else is kept waiting.
+    fn keep_pace(&self) {
+        if let Some(begun) = self.busy {
+            thread::sleep(PACE.saturating_sub(begun.elapsed()));
+        }
+    }
+
     /// All that waits and fits joins the first.
     fn gather(&mut self, first: Waiting, mut weight: usize) -> Vec<Waiting> {
         let mut members = vec![first];
@@ -147,6 +159,7 @@ impl<S: Store> Worker<S> {
     }
 
     async fn commit(&mut self, members: Vec<Waiting>) -> Goes {
+        self.busy = (members.len() >= BUSY).then(Instant::now);
         let number = self.last + 1;
         let time = (self.clock)().max(self.time);
         let mut group = Group::new(&mut self.table, &self.lanes, number, time);
@@ -163,10 +176,7 @@ impl<S: Store> Worker<S> {
             self.advance(staged.lanes);
         }
         // Those that were turned back wait as well: earlier they would read what this group has just replaced.
-        for (reply, answer) in answers {
-            // Whoever stopped waiting has its change stored all the same.
-            let _ = reply.send(answer);
-        }
+        deliver(answers);
         if staged.members > 0
             && let Some(heads) = &self.heads
         {
@@ -189,9 +199,7 @@ impl<S: Store> Worker<S> {
     async fn fail(&mut self, error: StoreError, answers: Vec<(Reply, Answer)>) -> Goes {
         tracing::error!(%error, "a write failed; the store is opened again");
         self.shared.set_state(CommitterState::Recovering);
-        for (reply, answer) in answers {
-            let _ = reply.send(answer.and(Err(CommitError::Unknown)));
-        }
+        deliver(answers.into_iter().map(|(reply, answer)| (reply, answer.and(Err(CommitError::Unknown)))));
         self.recover().await
     }
 
@@ -237,7 +245,7 @@ impl<S: Store> Worker<S> {
 
     /// Waits between two attempts, and turns away who asks meanwhile.
     async fn pause(&mut self, wait: Duration) -> Goes {
-        let until = Instant::now() + wait;
+        let until = tokio::time::Instant::now() + wait;
         loop {
             match timeout_at(until, self.next()).await {
                 Err(_) => return Goes::On,
@@ -251,7 +259,7 @@ impl<S: Store> Worker<S> {
         match job {
             Job::Commit { bytes, reply, .. } => {
                 self.shared.taken(bytes);
-                let _ = reply.send(Err(CommitError::Closed));
+                reply.send(Err(CommitError::Closed));
             }
             Job::AddLane { reply, .. } => {
                 let _ = reply.send(Err(CommitError::Closed));

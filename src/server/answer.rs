@@ -5,19 +5,18 @@
 //! transport does not ask the body meanwhile, it is the connection that ends when nothing is taken for too long.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Frame;
-use tokio::task::AbortHandle;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Body as _;
 
 use crate::identity::Peer;
+use crate::patience::Progress;
 use crate::share::{Load, Place};
 
 /// Bytes that the transport gets at once, as many as an HTTP/2 frame has.
@@ -27,43 +26,18 @@ const PIECE: usize = 16 << 10;
 pub(crate) struct Kept {
     _place: Place,
     load: Option<Load>,
-    /// Pieces that the transport got, and of these the ones that it is done with.
-    given: AtomicU64,
-    done: AtomicU64,
-    watch: OnceLock<AbortHandle>,
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        if let Some(watch) = self.watch.get() {
-            watch.abort();
-        }
-    }
+    progress: Arc<Progress>,
 }
 
 /// The same body, which keeps the place, and the load where it has one. When the caller takes nothing of it for
 /// `patience`, its connection is broken.
-pub(crate) fn keeping(body: Body, place: Place, load: Option<Load>, peer: Peer, patience: Duration) -> Body {
+pub(crate) fn keeping(body: Body, place: Place, load: Option<Load>, peer: &Peer, patience: Duration) -> Body {
     if body.is_end_stream() {
         return body;
     }
-    let (given, done) = Default::default();
-    let kept = Arc::new(Kept { _place: place, load, given, done, watch: OnceLock::new() });
-    let weak = Arc::downgrade(&kept);
-    let watch = tokio::spawn(async move {
-        let mut before = 0;
-        loop {
-            tokio::time::sleep(patience).await;
-            let Some(kept) = weak.upgrade() else { return };
-            let done = kept.done.load(Ordering::Acquire);
-            if done == before && kept.given.load(Ordering::Acquire) > done {
-                return peer.break_off(patience);
-            }
-            before = done;
-        }
-    });
-    // It was empty.
-    let _ = kept.watch.set(watch.abort_handle());
+    let progress = Arc::default();
+    peer.answers().watch(&progress, patience);
+    let kept = Arc::new(Kept { _place: place, load, progress });
     Body::new(Answer { body, kept, rest: Bytes::new() })
 }
 
@@ -88,7 +62,7 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.kept.done.fetch_add(1, Ordering::Release);
+        self.kept.progress.done();
     }
 }
 
@@ -113,7 +87,7 @@ impl http_body::Body for Answer {
             }
         }
         let bytes = rest.split_to(rest.len().min(PIECE));
-        kept.given.fetch_add(1, Ordering::Release);
+        kept.progress.given();
         let piece = Piece { bytes, kept: Arc::clone(kept) };
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
     }
@@ -154,7 +128,7 @@ mod tests {
             let place = self.place().unwrap();
             let load = place.load();
             let body = Body::new(AxumBody::from(vec![7_u8; bytes]));
-            keeping(body, place, Some(load), self.peer.clone(), patience)
+            keeping(body, place, Some(load), &self.peer, patience)
         }
 
         fn place(&self) -> Result<Place, Status> {
@@ -198,7 +172,7 @@ mod tests {
     async fn an_answer_without_a_body_keeps_nothing() {
         let house = House::new();
         let place = house.place().unwrap();
-        let body = keeping(Body::empty(), place, None, house.peer.clone(), LONG);
+        let body = keeping(Body::empty(), place, None, &house.peer, LONG);
         assert!(body.is_end_stream());
         assert!(house.place().is_ok());
     }
@@ -211,7 +185,7 @@ mod tests {
         let (place, other) =
             (shares.place(&principal, Work::Call).unwrap(), shares.place(&principal, Work::Call).unwrap());
         let load = place.load();
-        let mut body = keeping(Body::new(AxumBody::from(vec![0; 990])), place, Some(load), peer, LONG);
+        let mut body = keeping(Body::new(AxumBody::from(vec![0; 990])), place, Some(load), &peer, LONG);
         let piece = next(&mut body).await.unwrap();
         drop(body);
         assert!(other.load().take(11).is_err());
@@ -227,11 +201,11 @@ mod tests {
         let mut held = next(&mut body).await;
         // Taken slowly is taken: a piece at a time.
         for _ in 0..2 {
-            let broken = tokio::time::timeout(patience - Duration::from_secs(1), house.peer.broken()).await;
+            let broken = tokio::time::timeout(patience - Duration::from_secs(1), house.peer.answers().broken()).await;
             assert!(broken.is_err());
             held.replace(next(&mut body).await.unwrap());
         }
-        tokio::time::timeout(3 * patience, house.peer.broken()).await.unwrap();
+        tokio::time::timeout(3 * patience, house.peer.answers().broken()).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -239,8 +213,8 @@ mod tests {
         let house = House::new();
         let patience = Duration::from_secs(60);
         let quiet = Body::new(AxumBody::from_stream(futures_util::stream::pending::<Result<Bytes, Status>>()));
-        let body = keeping(quiet, house.place().unwrap(), None, house.peer.clone(), patience);
-        assert!(tokio::time::timeout(10 * patience, house.peer.broken()).await.is_err());
+        let body = keeping(quiet, house.place().unwrap(), None, &house.peer, patience);
+        assert!(tokio::time::timeout(10 * patience, house.peer.answers().broken()).await.is_err());
         drop(body);
     }
 }

@@ -25,11 +25,6 @@ impl<S: Store> Clone for Edge<S> {
 }
 
 impl<S: Store> Edge<S> {
-    /// Who sent a request.
-    pub fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        self.identify(&peer(request)?)
-    }
-
     /// Who a peer is at this moment. Each message of a stream asks again.
     pub fn identify(&self, peer: &Peer) -> Result<Caller, Status> {
         Ok(peer.caller(&self.vault.directory(), identity::now())?)
@@ -39,4 +34,9 @@ impl<S: Store> Edge<S> {
 /// The other end of the connection that brought a request.
 pub(crate) fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
     request.extensions().get::<Peer>().cloned().ok_or_else(gate::no_peer)
+}
+
+/// Who sent a request, as the gate found out.
+pub(crate) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    request.extensions().get::<Caller>().cloned().ok_or_else(gate::no_peer)
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use strongroom_vault::Caller;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::{Code, Status};
@@ -16,7 +17,7 @@ use tower::{Layer, Service};
 
 use crate::errors::{self, Refusal};
 use crate::identity::{self, DirectorySource, Peer};
-use crate::share::{Bounds, Place, Shares, Work};
+use crate::share::{Bounds, Load, Place, Shares, Work};
 use crate::{answer, bulk, intake};
 
 /// The package whose services are guarded.
@@ -61,10 +62,10 @@ impl Gate {
     }
 
     /// Lets a request in, or says why not.
-    fn admit(&self, work: Work, request: &Request<Body>) -> Result<(Place, Peer), Status> {
+    fn admit(&self, work: Work, request: &Request<Body>) -> Result<(Place, Peer, Caller), Status> {
         let peer = request.extensions().get::<Peer>().ok_or_else(no_peer)?;
         let caller = peer.caller(&(self.directory)(), identity::now())?;
-        Ok((self.shares.place(&caller.principal, work)?, peer.clone()))
+        Ok((self.shares.place(&caller.principal, work)?, peer.clone(), caller))
     }
 }
 
@@ -105,7 +106,7 @@ where
         let Some(work) = work(request.uri().path()) else {
             return Box::pin(self.inner.call(request));
         };
-        let (place, peer) = match self.gate.admit(work, &request) {
+        let (place, peer, mut caller) = match self.gate.admit(work, &request) {
             Ok(admitted) => admitted,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
@@ -115,12 +116,14 @@ where
             // The stream itself sees to what it is brought.
             Work::Stream => (None, None, bulk::IDLE),
         };
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        caller.room = load.as_ref().map(Load::room);
+        head.extensions.insert(caller);
         let body = intake::guarded(body, load.clone(), arrival);
         let answer = self.inner.call(Request::from_parts(head, body));
         Box::pin(async move {
             match tokio::time::timeout(CALL, answer).await {
-                Ok(Ok(response)) => Ok(mended(response).map(|body| answer::keeping(body, place, load, peer, taking))),
+                Ok(Ok(response)) => Ok(mended(response).map(|body| answer::keeping(body, place, load, &peer, taking))),
                 Err(_) => Ok(too_slow().into_http()),
             }
         })

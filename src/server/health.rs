@@ -12,7 +12,10 @@ const NAMES: [&str; 5] =
 /// How often the vault is looked at.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Tells what `health` says, from now on and without end.
+/// What a vault says of itself that can't serve until its process is started again.
+const STOPPED: &str = "stopped";
+
+/// Tells what `health` says, from now on; returns when the vault has stopped by itself.
 pub(crate) async fn follow(health: impl Fn() -> &'static str, reporter: HealthReporter) {
     let mut told = None;
     loop {
@@ -23,6 +26,9 @@ pub(crate) async fn follow(health: impl Fn() -> &'static str, reporter: HealthRe
                 tracing::warn!(before, now, "health changed");
             }
             told = Some(now);
+        }
+        if now == STOPPED {
+            return;
         }
         tokio::time::sleep(EVERY).await;
     }

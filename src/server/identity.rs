@@ -1,17 +1,17 @@
 //! Who is calling: what a client certificate says, and which principal that is.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use ring::digest;
 use strongroom_access::{Directory, IdentityError, Principal, identify};
 use strongroom_vault::Caller;
-use tokio::sync::Notify;
 use tonic::{Code, Status};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::errors;
+use crate::patience::Answers;
 
 /// Where the vault's directory of tenants and officers is found. It may change while a connection lasts.
 pub(crate) type DirectorySource = Arc<dyn Fn() -> Arc<Directory> + Send + Sync>;
@@ -108,8 +108,8 @@ struct Inner {
     /// The address and port that it comes from, as the ledger writes it.
     address: Arc<str>,
     known: ArcSwapOption<Known>,
-    /// Told once when the connection is to end.
-    broken: Notify,
+    /// The answers that are on their way to it.
+    answers: Arc<Answers>,
 }
 
 /// Who the peer is by one state of the directory.
@@ -122,8 +122,9 @@ impl Peer {
     /// The peer that showed this certificate.
     pub fn new(certificate: &[u8], address: String) -> Self {
         let claims = Claims::read(certificate);
-        let (known, broken) = (ArcSwapOption::empty(), Notify::new());
-        Self(Arc::new(Inner { claims, address: address.into(), known, broken }))
+        let address: Arc<str> = address.into();
+        let answers = Answers::new(Arc::clone(&address));
+        Self(Arc::new(Inner { claims, address, known: ArcSwapOption::empty(), answers }))
     }
 
     /// Who calls, at `now` in seconds since 1970. A connection does not outlive its certificate, nor a change of the
@@ -137,19 +138,17 @@ impl Peer {
             Some(known) if Arc::ptr_eq(&known.directory, directory) => known.principal.clone(),
             _ => self.find(claims, directory),
         };
-        Ok(Caller { principal: principal?, client: Arc::clone(&self.0.address) })
+        Ok(Caller { principal: principal?, client: Arc::clone(&self.0.address), room: None })
     }
 
-    /// Ends the connection, because nothing of an answer was taken for so long.
-    pub fn break_off(&self, patience: Duration) {
-        let seconds = patience.as_secs();
-        tracing::warn!(client = &*self.0.address, seconds, "connection broken: an answer is not taken");
-        self.0.broken.notify_one();
+    /// What the certificate calls its holder, whoever that is to the vault: its names, or nothing where it can't be read.
+    pub fn holder(&self) -> Arc<str> {
+        self.0.claims.as_ref().map(|claims| claims.uris.join(" ")).unwrap_or_default().into()
     }
 
-    /// Returns when the connection is to end. For one who waits.
-    pub async fn broken(&self) {
-        self.0.broken.notified().await;
+    /// The answers that are on their way to the peer.
+    pub fn answers(&self) -> &Arc<Answers> {
+        &self.0.answers
     }
 
     fn find(&self, claims: &Claims, directory: &Arc<Directory>) -> Result<Arc<Principal>, Nobody> {

@@ -4,16 +4,14 @@
 //! is reserved before its bytes are there. Both are bounded here, before the decoder sees anything.
 
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
+use http_body::Frame;
 use strongroom_vault::{Error, Limits};
 use tokio::time::Sleep;
 use tonic::body::Body;
-use tonic::codegen::Body as _;
-use tonic::service::AxumBody;
 use tonic::{Code, Status};
 
 use crate::errors::{self, Refusal};
@@ -30,14 +28,28 @@ pub(crate) const ARRIVAL: Duration = Duration::from_secs(10);
 
 /// The same body, which ends with a status where it goes beyond a bound, or when nothing comes for `patience`. Each
 /// message counts against `load`.
-pub(crate) fn guarded(mut body: Body, load: Option<Load>, patience: Option<Duration>) -> Body {
-    let mut scan = Scan::default();
-    // Runs while the body is waited for.
-    let mut waiting: Option<Pin<Box<Sleep>>> = None;
-    let frames = stream::poll_fn(move |context| {
+pub(crate) fn guarded(body: Body, load: Option<Load>, patience: Option<Duration>) -> Body {
+    Body::new(Guarded { body, scan: Scan::default(), load, patience, waiting: None })
+}
+
+struct Guarded {
+    body: Body,
+    scan: Scan,
+    load: Option<Load>,
+    patience: Option<Duration>,
+    /// Runs while the body is waited for.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl http_body::Body for Guarded {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Self { body, scan, load, patience, waiting } = self.get_mut();
         loop {
-            let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(context) else {
-                let Some(patience) = patience else { return Poll::Pending };
+            let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) else {
+                let Some(patience) = *patience else { return Poll::Pending };
                 let sleep = waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
                 return sleep.as_mut().poll(context).map(|()| Some(Err(stalled(patience))));
             };
@@ -52,13 +64,16 @@ pub(crate) fn guarded(mut body: Body, load: Option<Load>, patience: Option<Durat
             if data.is_empty() {
                 continue;
             }
-            waiting = None;
+            *waiting = None;
             let admitted =
                 scan.read(&data).and_then(|announced| load.as_ref().map_or(Ok(()), |load| load.take(announced)));
-            return Some(admitted.map(|()| data)).into();
+            return Some(admitted.map(|()| Frame::data(data))).into();
         }
-    });
-    Body::new(AxumBody::from_stream(frames))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
 }
 
 fn stalled(patience: Duration) -> Status {
@@ -207,6 +222,7 @@ impl Scan {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::stream;
     use proptest::prelude::*;
     use strongroom_access::{Principal, Role};
     use strongroom_ids::TenantNo;
@@ -214,6 +230,7 @@ mod tests {
     use strongroom_proto::v1::{TokenizeRequest, TokenizeResponse};
     use tonic::Streaming;
     use tonic::codec::Codec as _;
+    use tonic::service::AxumBody;
     use tonic_types::StatusExt;
 
     use super::*;

@@ -3,9 +3,10 @@
 //! What comes in: TCP connections. What goes out: calls of [`strongroom_vault::Vault`], and their answers.
 //!
 //! ```text
-//! listener   a socket becomes a TLS 1.3 connection with a verified client certificate   (tls, identity)
+//! cores      a thread a processor, and connections dealt out to them
+//! listener   a socket becomes a TLS 1.3 connection with a verified client certificate   (tls, identity, seats)
 //! gate       a call gets a principal and a place, or is refused                         (share, intake, errors)
-//! answer     an answer keeps its place until its caller has taken it
+//! answer     an answer keeps its place until its caller has taken it                      (patience)
 //! services   a message becomes a call of the vault, its answer a message                (vault, audit, access, system)
 //! bulk       a message of a stream is a call of its own
 //! ```
@@ -21,6 +22,7 @@ mod access;
 mod answer;
 mod audit;
 mod bulk;
+mod cores;
 mod edge;
 mod errors;
 mod gate;
@@ -29,6 +31,8 @@ mod identity;
 mod instants;
 mod intake;
 mod listener;
+mod patience;
+mod seats;
 mod share;
 mod stage;
 mod system;
@@ -53,13 +57,15 @@ use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+pub use cores::{Cores, Dealer, Sockets};
 pub use errors::DOMAIN;
-pub use tls::{TlsError, TlsMaterial};
+pub use tls::{TlsError, TlsMaterial, authorities};
 
 use edge::Edge;
 use gate::Gate;
 use identity::DirectorySource;
 use listener::Listener;
+use seats::Seats;
 use share::Bounds;
 use stage::Stage;
 
@@ -88,7 +94,10 @@ pub struct Options {
     pub tls: TlsMaterial,
     /// The version of the software, as `Status` tells it.
     pub version: &'static str,
-    /// Connections at once; more are closed after their handshake.
+    /// Threads that serve; as many as there are processors, if none are named.
+    pub threads: Option<usize>,
+    /// Connections at once, and a quarter of them for the holder of one certificate; more are closed after their
+    /// handshake.
     pub max_connections: usize,
     /// Calls at once, of all connections together; more answer UNAVAILABLE. A call lasts until its answer is taken. One
     /// principal has at most a quarter of these, and of what follows.
@@ -107,6 +116,7 @@ impl Options {
             listener,
             tls,
             version,
+            threads: None,
             max_connections: 1_000,
             max_requests_in_flight: 1_024,
             max_request_bytes: 512 << 20,
@@ -124,9 +134,18 @@ pub enum ServeError {
     /// The compiled descriptions of the services do not fit together.
     #[error("reflection can't be offered: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The thread that writes has ended, so nothing can be stored or recorded any more.
+    #[error("the committer has stopped by itself; the log says why: start the vault again")]
+    Stopped,
     /// The transport failed.
     #[error("the transport failed: {0}")]
     Transport(#[from] tonic::transport::Error),
+    /// The operating system gave no thread.
+    #[error("the threads that serve can't start: {0}; see that the process may make threads")]
+    Threads(#[from] std::io::Error),
+    /// A thread that serves has failed.
+    #[error("a thread that serves has failed: {0}; the log says why: start the vault again")]
+    Failed(#[from] tokio::task::JoinError),
 }
 
 /// Serves a vault until `shutdown` comes, and then as long as calls that have begun take, at most half a minute.
@@ -147,7 +166,7 @@ pub async fn serve<S: Store>(
     let serving = serve_routes(with_open_services(services, health)?, directory, options, &stages, &reporter, shutdown);
     tokio::select! {
         ended = serving => ended,
-        () = health::follow(|| vault.health(), reporter.clone()) => Ok(()),
+        () = health::follow(|| vault.health(), reporter.clone()) => Err(ServeError::Stopped),
     }
 }
 
@@ -204,17 +223,45 @@ async fn serve_routes(
         bytes: options.max_request_bytes,
     };
     let gate = Gate::new(Arc::clone(&directory), bounds);
-    let listener = Listener::new(options.listener, tls, options.max_connections, directory, stages.subscribe());
-    let serving = Server::builder()
-        .max_concurrent_streams(STREAMS_OF_A_CONNECTION)
-        .http2_max_header_list_size(HEADERS)
-        .initial_stream_window_size(CALL_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
-        .layer(gate)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(listener.connections(), stage::reached(stages.subscribe(), Stage::Closing));
+    let seats = Seats::new(options.max_connections);
+    let cores = Cores::start(options.threads)?;
+    let (dealer, sockets) = cores.dealer();
+    let serve = |sockets| {
+        let (tls, seats, directory) = (Arc::clone(&tls), Arc::clone(&seats), Arc::clone(&directory));
+        let listener = Listener::new(sockets, tls, seats, directory, stages.subscribe());
+        Server::builder()
+            .max_concurrent_streams(STREAMS_OF_A_CONNECTION)
+            .http2_max_header_list_size(HEADERS)
+            .initial_stream_window_size(CALL_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
+            .layer(gate.clone())
+            .add_routes(routes.clone())
+            .serve_with_incoming_shutdown(listener.connections(), stage::reached(stages.subscribe(), Stage::Closing))
+    };
+    let dealing = async {
+        tokio::select! {
+            () = dealer.deal(options.listener) => {}
+            () = stage::reached(stages.subscribe(), Stage::Closing) => {}
+        }
+    };
+    let serving = async {
+        let (ended, ()) = tokio::join!(cores.run(sockets.into_iter().map(serve)), dealing);
+        ended.into_iter().try_for_each(|ended| Ok::<_, ServeError>(ended??))
+    };
+    let ended = until_closed(serving, stages, reporter, shutdown).await;
+    cores.end().await;
+    ended
+}
+
+/// Waits for the shutdown, and then as long as calls that have begun take.
+async fn until_closed(
+    serving: impl Future<Output = Result<(), ServeError>>,
+    stages: &watch::Sender<Stage>,
+    reporter: &HealthReporter,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
     let mut serving = std::pin::pin!(serving);
     let stopping = async {
         shutdown.await;
@@ -223,15 +270,20 @@ async fn serve_routes(
         stages.send_replace(Stage::Closing);
         tokio::time::sleep(GRACE).await;
     };
-    tokio::select! {
-        ended = &mut serving => return Ok(ended?),
-        () = stopping => {}
-    }
-    tracing::warn!(seconds = GRACE.as_secs(), "calls are still at work after the grace: their connections are broken");
-    stages.send_replace(Stage::Ended);
-    // A connection that does not even break is left behind: the process ends anyway.
-    match tokio::time::timeout(BREAK, serving).await {
-        Ok(ended) => Ok(ended?),
-        Err(_) => Ok(()),
+    let ended = tokio::select! {
+        ended = &mut serving => Some(ended),
+        () = stopping => None,
+    };
+    match ended {
+        Some(ended) => ended,
+        None => {
+            tracing::warn!(
+                seconds = GRACE.as_secs(),
+                "calls are still at work after the grace: their connections are broken"
+            );
+            stages.send_replace(Stage::Ended);
+            // A connection that does not even break ends with its thread.
+            tokio::time::timeout(BREAK, serving).await.unwrap_or(Ok(()))
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! From a listening socket to connections whose peer is known.
+//! From accepted sockets to connections whose peer is known, on one thread.
 //!
 //! Strangers can't fill the vault: handshakes run apart from connections, each has ten seconds, and when too many
 //! wait, the oldest gives way. An honest handshake takes milliseconds, so it is never the oldest.
@@ -15,14 +15,16 @@ use std::time::Duration;
 use futures_util::stream::{self, Stream};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use crate::cores::Sockets;
 use crate::identity::{self, DirectorySource, Peer};
+use crate::seats::{Full, Seat, Seats};
 use crate::stage::{self, Stage};
 use crate::tls::ALPN;
 
@@ -30,12 +32,10 @@ use crate::tls::ALPN;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Handshakes at once.
 const HANDSHAKES: usize = 512;
-/// How long to wait after the system had no socket to give.
-const EXHAUSTED: Duration = Duration::from_millis(200);
 
-/// The listening socket and all that a connection needs.
+/// The sockets of a thread and all that a connection needs.
 pub(crate) struct Listener {
-    socket: TcpListener,
+    sockets: Sockets,
     handshaker: Handshaker,
     waiting: JoinSet<Option<Connection>>,
     /// The handshakes, oldest first. May still hold some that are over.
@@ -46,42 +46,40 @@ pub(crate) struct Listener {
 #[derive(Clone)]
 struct Handshaker {
     tls: TlsAcceptor,
-    places: Arc<Semaphore>,
+    seats: Arc<Seats>,
     directory: DirectorySource,
     stage: watch::Receiver<Stage>,
 }
 
 impl Listener {
-    /// A listener that has at most `most` connections at once.
+    /// A listener whose connections share these seats.
     pub fn new(
-        socket: TcpListener,
+        sockets: Sockets,
         tls: Arc<ServerConfig>,
-        most: usize,
+        seats: Arc<Seats>,
         directory: DirectorySource,
         stage: watch::Receiver<Stage>,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-        let handshaker = Handshaker { tls: tls.into(), places, directory, stage };
-        Self { socket, handshaker, waiting: JoinSet::new(), ages: VecDeque::new(), most_waiting: HANDSHAKES }
+        let handshaker = Handshaker { tls: tls.into(), seats, directory, stage };
+        Self { sockets, handshaker, waiting: JoinSet::new(), ages: VecDeque::new(), most_waiting: HANDSHAKES }
     }
 
     /// The connections, as their handshakes end.
     pub fn connections(self) -> impl Stream<Item = Result<Connection, Infallible>> {
-        stream::unfold(self, |mut listener| async move { Some((Ok(listener.next().await), listener)) })
+        stream::unfold(self, |mut listener| async move { Some((Ok(listener.next().await?), listener)) })
     }
 
-    async fn next(&mut self) -> Connection {
+    /// `None` when no more can come.
+    async fn next(&mut self) -> Option<Connection> {
         loop {
             tokio::select! {
-                accepted = self.socket.accept() => match accepted {
-                    Ok((socket, address)) => self.begin(socket, address),
-                    Err(error) => refused_by_system(&error).await,
-                },
+                Some((socket, address)) = self.sockets.next() => self.begin(socket, address),
                 Some(ended) = self.waiting.join_next() => {
                     if let Ok(Some(connection)) = ended {
-                        return connection;
+                        return Some(connection);
                     }
                 }
+                else => return None,
             }
         }
     }
@@ -104,19 +102,8 @@ impl Listener {
     }
 }
 
-/// A connection that broke before it was accepted costs nothing; a lack of sockets needs a pause, or the loop spins.
-async fn refused_by_system(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    if !matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
-        tracing::warn!(%error, "no connection could be accepted");
-        tokio::time::sleep(EXHAUSTED).await;
-    }
-}
-
 impl Handshaker {
     async fn shake(self, socket: TcpStream, address: SocketAddr) -> Option<Connection> {
-        // Answers are small and awaited: none may wait for the acknowledgement of the one before.
-        socket.set_nodelay(true).ok()?;
         let io = match tokio::time::timeout(HANDSHAKE, self.tls.accept(socket)).await {
             Ok(Ok(io)) => io,
             // The reason may quote the stranger's certificate, so it is escaped.
@@ -135,9 +122,16 @@ impl Handshaker {
             return None;
         }
         let peer = Peer::new(session.peer_certificates()?.first()?, address.to_string());
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            tracing::warn!(client = %address, "connection closed: there are as many as configured");
-            return None;
+        let seat = match self.seats.seat(peer.holder()) {
+            Ok(seat) => seat,
+            Err(Full::All) => {
+                tracing::warn!(client = %address, "connection closed: there are as many as configured");
+                return None;
+            }
+            Err(Full::Own) => {
+                tracing::warn!(client = %address, "connection closed: this client has as many as one may have");
+                return None;
+            }
         };
         // Only for the log: every request asks again, and is told.
         let _ = peer.caller(&(self.directory)(), identity::now());
@@ -146,11 +140,11 @@ impl Handshaker {
             async move {
                 tokio::select! {
                     () = stage::reached(self.stage, Stage::Ended) => {}
-                    () = peer.broken() => {}
+                    () = peer.answers().broken() => {}
                 }
             }
         });
-        Some(Connection { io, peer, ended, over: false, _place: place })
+        Some(Connection { io, peer, ended, over: false, _seat: seat })
     }
 }
 
@@ -160,7 +154,7 @@ pub(crate) struct Connection {
     peer: Peer,
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     over: bool,
-    _place: OwnedSemaphorePermit,
+    _seat: Seat,
 }
 
 impl Connection {
@@ -223,9 +217,11 @@ mod tests {
     use futures_util::StreamExt;
     use rustls::pki_types::ServerName;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
     use tokio_rustls::TlsConnector;
 
     use super::*;
+    use crate::cores::Cores;
     use crate::testing::{Authority, Issued, directory};
     use crate::tls;
 
@@ -235,10 +231,13 @@ mod tests {
     async fn listener(authority: &Authority, most: usize) -> (Listener, SocketAddr, watch::Sender<Stage>) {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
+        let (dealer, mut sockets) = Cores::start(Some(1)).unwrap().dealer();
+        drop(tokio::spawn(dealer.deal(socket)));
         let (stages, stage) = watch::channel(Stage::Open);
         let known = directory(&[]);
         let tls = tls::config(&authority.server_material()).unwrap();
-        (Listener::new(socket, tls, most, Arc::new(move || Arc::clone(&known)), stage), address, stages)
+        let directory = Arc::new(move || Arc::clone(&known));
+        (Listener::new(sockets.remove(0), tls, Seats::new(most), directory, stage), address, stages)
     }
 
     type Client = tokio_rustls::client::TlsStream<TcpStream>;
@@ -298,7 +297,7 @@ mod tests {
             let attempt = async { is_closed(connect(&authority, address, client, alpn).await).await };
             tokio::select! {
                 closed = attempt => assert!(closed, "{what}"),
-                _ = listener.next() => panic!("connected with {what}"),
+                Some(_) = listener.next() => panic!("connected with {what}"),
             }
         }
     }
@@ -312,11 +311,27 @@ mod tests {
         let attempt = async { is_closed(connect(&authority, address, Some(&app), ALPN).await).await };
         tokio::select! {
             closed = attempt => assert!(closed),
-            _ = listener.next() => panic!("a second connection"),
+            Some(_) = listener.next() => panic!("a second connection"),
         }
         drop(first);
         let (again, _second) = tokio::join!(connect(&authority, address, Some(&app), ALPN), listener.next());
         assert!(again.is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_client_cannot_keep_the_others_out_with_idle_connections() {
+        let authority = Authority::new();
+        let app = authority.client(&[APP]);
+        let (mut listener, address, _stages) = listener(&authority, 4).await;
+        let (_idle, _held) = tokio::join!(connect(&authority, address, Some(&app), ALPN), listener.next());
+        let attempt = async { is_closed(connect(&authority, address, Some(&app), ALPN).await).await };
+        tokio::select! {
+            closed = attempt => assert!(closed),
+            Some(_) = listener.next() => panic!("more than its share"),
+        }
+        let other = authority.client(&["spiffe://bank.example/tenant/retail/app/other"]);
+        let (client, _connection) = tokio::join!(connect(&authority, address, Some(&other), ALPN), listener.next());
+        assert!(client.is_ok());
     }
 
     #[tokio::test]
@@ -337,7 +352,8 @@ mod tests {
         let authority = Authority::new();
         let app = authority.client(&[APP]);
         let (mut listener, address, stages) = listener(&authority, 1).await;
-        let (_client, mut connection) = tokio::join!(connect(&authority, address, Some(&app), ALPN), listener.next());
+        let (_client, connection) = tokio::join!(connect(&authority, address, Some(&app), ALPN), listener.next());
+        let mut connection = connection.unwrap();
         let mut byte = [0];
         let (read, _) = tokio::join!(connection.read(&mut byte), async { stages.send_replace(Stage::Ended) });
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);

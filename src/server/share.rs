@@ -4,9 +4,10 @@
 //! the last of it is dropped.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use strongroom_access::Principal;
+use strongroom_vault::AnswerRoom;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
@@ -132,16 +133,26 @@ pub(crate) struct Place {
 impl Place {
     /// What the request's bytes occupy: nothing yet.
     pub fn load(&self) -> Load {
-        Load { all: Arc::clone(&self.all), share: Arc::clone(&self.share), taken: Arc::default() }
+        let (all, share) = (Arc::clone(&self.all), Arc::clone(&self.share));
+        Load(Arc::new(Occupied { all, share, taken: Mutex::default() }))
     }
 }
 
 /// What one call occupies of the bytes that calls share. Clones are one load; the last gives it back.
 #[derive(Clone)]
-pub(crate) struct Load {
+pub(crate) struct Load(Arc<Occupied>);
+
+struct Occupied {
     all: Arc<Free>,
     share: Arc<Free>,
-    taken: Arc<Mutex<Vec<OwnedSemaphorePermit>>>,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    permits: Vec<OwnedSemaphorePermit>,
+    /// Bytes of the answer that were occupied before it came to be.
+    ahead: usize,
 }
 
 impl Load {
@@ -150,26 +161,50 @@ impl Load {
         if bytes == 0 {
             return Ok(());
         }
-        let own = self.share.bytes(bytes).ok_or_else(|| {
+        let own = self.0.share.bytes(bytes).ok_or_else(|| {
             overloaded("your requests at work, and answers not yet taken, are too large together: try again later")
         })?;
-        let one = self.all.bytes(bytes).ok_or_else(|| {
+        let one = self.0.all.bytes(bytes).ok_or_else(|| {
             overloaded("the requests at work are too large together; nothing was stored: try again after a moment")
         })?;
-        self.keep([own, one]);
+        self.0.taken().permits.extend([own, one]);
         Ok(())
     }
 
-    /// Occupies the bytes of an answer, or what is left of the room: the answer is there already, and what it says is
-    /// done. The next requests find no room.
+    /// Occupies the bytes of an answer beyond what was occupied ahead, or what is left of the room: the answer is there
+    /// already, and what it says is done. The next requests find no room.
     pub fn take_answer(&self, bytes: usize) {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let permits = [self.share.bytes_up_to(bytes), self.all.bytes_up_to(bytes)];
-        self.keep(permits.into_iter().flatten());
+        let mut taken = self.0.taken();
+        let more = bytes.saturating_sub(taken.ahead);
+        taken.ahead = taken.ahead.saturating_sub(bytes);
+        if more > 0 {
+            let more = u32::try_from(more).unwrap_or(u32::MAX);
+            let permits = [self.0.share.bytes_up_to(more), self.0.all.bytes_up_to(more)];
+            taken.permits.extend(permits.into_iter().flatten());
+        }
     }
 
-    fn keep(&self, permits: impl IntoIterator<Item = OwnedSemaphorePermit>) {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).extend(permits);
+    /// The load as the vault sees it.
+    pub fn room(&self) -> Arc<dyn AnswerRoom> {
+        Arc::clone(&self.0) as Arc<dyn AnswerRoom>
+    }
+}
+
+impl Occupied {
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AnswerRoom for Occupied {
+    fn reserve(&self, bytes: usize) -> bool {
+        let mut taken = self.taken();
+        let more = bytes.saturating_sub(taken.ahead);
+        let Ok(count) = u32::try_from(more) else { return false };
+        let (Some(own), Some(one)) = (self.share.bytes(count), self.all.bytes(count)) else { return false };
+        taken.permits.extend([own, one]);
+        taken.ahead += more;
+        true
     }
 }
 
@@ -259,6 +294,22 @@ mod tests {
         assert!(place.load().take(50).is_err());
         drop(other);
         assert!(place.load().take(50).is_ok());
+    }
+
+    #[test]
+    fn an_answer_is_counted_once_whether_ahead_or_not() {
+        let shares = shares(8, 0, 400);
+        let place = shares.place(&app(1, "a"), Work::Call).unwrap();
+        let load = place.load();
+        // An attempt that is made again needs no more than before.
+        assert!(load.room().reserve(50) && load.room().reserve(60));
+        assert!(!load.room().reserve(101), "its share is 100");
+        load.take_answer(30);
+        load.take_answer(35);
+        assert!(place.load().take(36).is_err());
+        assert!(place.load().take(35).is_ok());
+        drop(load);
+        assert!(place.load().take(100).is_ok());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use rustls::crypto::ring;
+use ring::digest;
+use rustls::crypto::ring as provider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -24,6 +25,12 @@ pub struct TlsMaterial {
 }
 
 impl TlsMaterial {
+    /// SHA-256 of each certificate (DER) of the callers' authorities, found as a connection's handshake finds them: a
+    /// second reader of PEM might see others.
+    pub fn client_authorities(&self) -> Result<Vec<[u8; 32]>, TlsError> {
+        authorities(&self.client_ca_pem)
+    }
+
     /// Whether a vault could serve with this, so that it is known before anything is opened.
     pub fn check(&self) -> Result<(), TlsError> {
         config(self).map(drop)
@@ -53,7 +60,7 @@ pub enum TlsError {
 
 /// The configuration of every connection.
 pub(crate) fn config(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsError> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(provider::default_provider());
     let roots = client_roots(&material.client_ca_pem)?;
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
@@ -75,9 +82,23 @@ pub(crate) fn config(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsErr
     Ok(Arc::new(config))
 }
 
+/// SHA-256 of each certificate (DER) in a PEM file of authorities.
+pub fn authorities(pem: &[u8]) -> Result<Vec<[u8; 32]>, TlsError> {
+    let hash = |certificate: CertificateDer<'_>| {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest::digest(&digest::SHA256, &certificate).as_ref());
+        hash
+    };
+    Ok(client_certificates(pem)?.into_iter().map(hash).collect())
+}
+
+fn client_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    certificates("client authorities", pem)
+}
+
 fn client_roots(pem: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates("client authorities", pem)? {
+    for certificate in client_certificates(pem)? {
         roots.add(certificate).map_err(|why| unusable("a client authority", why))?;
     }
     Ok(roots)
@@ -107,6 +128,17 @@ mod tests {
         assert_eq!(config.alpn_protocols, [ALPN]);
         assert_eq!((config.send_tls13_tickets, config.max_early_data_size), (0, 0));
         assert!(!config.session_storage.can_cache() && !config.ticketer.enabled());
+    }
+
+    #[test]
+    fn an_authority_that_is_written_in_an_odd_way_counts_if_a_handshake_would_accept_it() {
+        let (known, hidden) = (Authority::new(), Authority::new());
+        let odd = format!("#\r{}\n{}", hidden.pem().replace('\n', "\r"), known.pem());
+        let roots = client_roots(odd.as_bytes()).unwrap();
+        let counted = authorities(odd.as_bytes()).unwrap();
+        assert_eq!(counted.len(), roots.len());
+        assert_eq!(counted.len(), 2);
+        assert_ne!(counted, authorities(known.pem().as_bytes()).unwrap());
     }
 
     #[test]

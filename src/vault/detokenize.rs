@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use strongroom_access::Action;
 use strongroom_ids::{FieldNo, SubjectHandle};
@@ -12,10 +13,15 @@ use crate::error::{Error, Violation};
 use crate::holders::Named;
 use crate::reading::{Denials, Refusal, lists, malformed};
 use crate::resolve::{Found, Resolved};
-use crate::road::{Attempt, Item, OK, Prepared, Refused, Road};
+use crate::road::{Attempt, Item, OK, Prepared, Refused, Road, make_way};
 
 /// The view of who asks for none.
 const DEFAULT_VIEW: &str = "masked";
+
+/// An answer of fewer bytes is counted when it is there.
+const SMALL: usize = 64 << 10;
+/// When a request that found no memory for its answer should try again.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 /// A value to be read.
 pub struct ReadItem {
@@ -68,12 +74,14 @@ impl<S: Store> Attempt<S> for Detokenize {
         prepared.items.reserve(self.items.len());
         let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
         let resolved = road.resolve(&tokens).await?;
+        self.reserve_room(road, &resolved)?;
         let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
         let named = road.named(holders, false, &mut prepared.guards).await?;
 
         let mut decisions = Decisions::default();
         let mut size = 0_usize;
         for (index, resolved) in resolved.iter().enumerate() {
+            make_way(index).await;
             let answer = match self.decide(road, index, resolved, &named, &mut decisions, &mut prepared) {
                 Ok((found, view, holder)) => {
                     let released = release(road, found, view)?;
@@ -99,6 +107,21 @@ impl<S: Store> Attempt<S> for Detokenize {
 }
 
 impl Detokenize {
+    /// Sees that there is memory for the values before any is opened: one value may be asked for often, so that a small
+    /// request has a large answer.
+    fn reserve_room<S: Store>(&self, road: &Road<'_, S>, resolved: &[Resolved]) -> Result<(), Error> {
+        let sealed = |resolved: &Resolved| match resolved {
+            Resolved::Value(found) => found.row.sealed.len(),
+            _ => 0,
+        };
+        // A larger answer is refused once it is known to be one.
+        let bytes = resolved.iter().map(sealed).sum::<usize>().min(road.vault.limits.message);
+        match road.caller.room.as_ref().is_none_or(|room| bytes < SMALL || room.reserve(bytes)) {
+            true => Ok(()),
+            false => Err(Error::Overloaded { retry_after: RETRY_AFTER }),
+        }
+    }
+
     /// Which value an item reads, in which view and of which holder; or why it doesn't.
     fn decide<'r, S: Store>(
         &'r self,

@@ -5,6 +5,7 @@
 //! broken guard sends the request back; after a few times it gets a turn of its own.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,12 +31,27 @@ const SHARED_TURNS: usize = 4;
 const HOUR: u64 = 3_600_000_000;
 
 /// Who asks, as the edge found out.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Caller {
     /// The principal of the client certificate.
     pub principal: Arc<Principal>,
     /// The address that the request came from.
     pub client: Arc<str>,
+    /// Where the bytes of a large answer are counted before they come to be; nothing where the edge has bounds of its
+    /// own.
+    pub room: Option<Arc<dyn AnswerRoom>>,
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller").field("principal", &self.principal).field("client", &self.client).finish()
+    }
+}
+
+/// The memory that answers share.
+pub trait AnswerRoom: Send + Sync {
+    /// Sees that the request occupies so many bytes until its answer has been taken. `false`: there is no room now.
+    fn reserve(&self, bytes: usize) -> bool;
 }
 
 /// One request, as it is tried.
@@ -452,6 +468,14 @@ impl<S: Store> Road<'_, S> {
             sent: item.sent.as_ref(),
         });
         leaf::prepare(&header, items).into_iter().map(|part| (self.tenant.number, part)).collect()
+    }
+}
+
+/// Lets the thread's other requests go on between the items of a large one, every half millisecond or so.
+pub(crate) async fn make_way(item: usize) {
+    const ITEMS: usize = 64;
+    if item > 0 && item.is_multiple_of(ITEMS) {
+        tokio::task::yield_now().await;
     }
 }
 

@@ -105,7 +105,7 @@ fn passphrase() -> Passphrase {
 
 fn caller(role: Role) -> Caller {
     let name = if role == Role::Officer { "alice" } else { "tester" };
-    Caller { principal: Arc::new(Principal::new(TenantNo(1), role, name)), client: "test".into() }
+    Caller { principal: Arc::new(Principal::new(TenantNo(1), role, name)), client: "test".into(), room: None }
 }
 
 fn new_value(field: &str, value: &str, subject: &str) -> NewValue {

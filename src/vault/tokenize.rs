@@ -17,7 +17,7 @@ use crate::idempotency::{Earlier, Key};
 use crate::limits;
 use crate::random::Dice;
 use crate::resolve::Resolved;
-use crate::road::{Attempt, Item, Prepared, Refused, Road};
+use crate::road::{Attempt, Item, Prepared, Refused, Road, make_way};
 use crate::subjects::Subjects;
 use crate::values::Place;
 
@@ -78,6 +78,7 @@ impl<S: Store> Attempt<S> for Tokenize {
 
         let mut rows = Vec::with_capacity(self.items.len());
         for (index, item) in self.items.iter().enumerate() {
+            make_way(index).await;
             let field = &fields[index];
             let subject = subjects.handle(&item.subject);
             let (row, token, leaf) = match wanted[index].known(&known) {

@@ -126,7 +126,8 @@ impl<S: Store> Vault<S> {
     }
 
     /// `serving`, `recovering` (the store is being reopened after a failed write), `full` (too little space is left on
-    /// the disk) or `damaged` (a read met bytes that are not what was written).
+    /// the disk), `damaged` (a read met bytes that are not what was written) or `stopped` (nothing can be written until
+    /// the process is started again).
     pub fn health(&self) -> &'static str {
         if self.damaged.load(Ordering::Relaxed) {
             return "damaged";
@@ -134,7 +135,8 @@ impl<S: Store> Vault<S> {
         match self.committer.state() {
             CommitterState::Serving if self.nearly_full.load(Ordering::Relaxed) => "full",
             CommitterState::Serving => "serving",
-            _ => "recovering",
+            CommitterState::Recovering => "recovering",
+            CommitterState::Stopped => "stopped",
         }
     }
 

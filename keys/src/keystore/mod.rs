@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 use strongroom_ids::{KeyVersion, KeyringNo, TenantId, VaultId};
 
 use crate::disk;
@@ -50,12 +51,15 @@ pub struct KeyInfo {
     pub created: u64,
 }
 
+/// The versions of each key. All names are the vault's own, so the hash may be a quick one.
+type Keys = HashMap<KeyName, Vec<Entry>, RandomState>;
+
 /// One state of the file, and the keys in it.
 struct Table {
     number: u64,
     /// The file's checksum, by which another's replacement is noticed.
     checksum: Vec<u8>,
-    keys: HashMap<KeyName, Vec<Entry>>,
+    keys: Keys,
 }
 
 /// A file that may have taken its place, or not: nobody knows what a crash would leave. Its keys are not given out.
@@ -107,7 +111,7 @@ impl Keystore {
         let unproved = file::parse(bytes)?;
         let own = FileKeys::derive(root, unproved.vault)?;
         let (number, records) = unproved.prove(&own)?;
-        let mut keys: HashMap<KeyName, Vec<Entry>> = HashMap::new();
+        let mut keys = Keys::default();
         for record in records {
             let entry = Entry::open(record, &own)?;
             keys.entry(entry.record.name).or_default().push(entry);
@@ -159,12 +163,7 @@ impl Keystore {
     }
 
     /// Writes the next file, then gives out its keys.
-    fn replace(
-        &self,
-        current: &Table,
-        keys: HashMap<KeyName, Vec<Entry>>,
-        unsettled: &mut Option<Unsettled>,
-    ) -> Result<(), KeyError> {
+    fn replace(&self, current: &Table, keys: Keys, unsettled: &mut Option<Unsettled>) -> Result<(), KeyError> {
         let number = current.number.checked_add(1).ok_or(KeyError::Exhausted(
             "the keystore cannot be replaced more often; restore it from a copy into a new one",
         ))?;

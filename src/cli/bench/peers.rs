@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::measure::median;
 use super::sheet::{Sheet, figure, rounded, short};
-use crate::cli::demo::make_anew;
+use crate::cli::anew::make_anew;
 use crate::cli::output::CliError;
 
 /// The executables, each with the name that the report uses.

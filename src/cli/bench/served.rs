@@ -1,5 +1,5 @@
 //! The two servers that the clients call: a vault, and the echo that it is held against. Both are started in one way, on
-//! one runtime.
+//! threads of the same kind.
 
 use std::future::Future;
 use std::path::Path;
@@ -7,10 +7,10 @@ use std::path::Path;
 use strongroom_proto::v1::ApplySchemaRequest;
 use strongroom_proto::v1::vault_server::VaultServer;
 use strongroom_rocksdb::Background;
+use strongroom_server::{Cores, Sockets};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use zeroize::Zeroizing;
 
@@ -40,10 +40,10 @@ pub struct Served {
 impl Served {
     /// Serves the vault in a folder.
     pub async fn vault(layout: &Layout) -> Result<Self, CliError> {
-        let (vault, config, store) = dev::open_watched(layout).await?;
-        let layout = layout.clone();
+        let (opened, config) = dev::open(layout).await?;
+        let store = opened.background.clone();
         let served = Self::on_a_port(|listener, stopped| async move {
-            start::serve(vault, listener, &config, &layout, async { drop(stopped.await) }).await
+            start::serve(opened, listener, &config, async { drop(stopped.await) }).await
         })
         .await?;
         Ok(Self { store: Some(store), ..served })
@@ -56,7 +56,7 @@ impl Served {
         let authority = Certificate::from_pem(read(&pki.join("ca.pem"))?);
         let tls = ServerTlsConfig::new().identity(identity).client_ca_root(authority);
         let unfit = |error: tonic::transport::Error| CliError::unfit(format!("the echo can't be served: {error}"));
-        let mut server = Server::builder()
+        let server = Server::builder()
             .tls_config(tls)
             .map_err(unfit)?
             .max_concurrent_streams(STREAMS_OF_A_CONNECTION)
@@ -64,14 +64,23 @@ impl Served {
             .initial_connection_window_size(CONNECTION_WINDOW);
         let service = VaultServer::new(Echo).max_decoding_message_size(MESSAGE).max_encoding_message_size(MESSAGE);
         Self::on_a_port(|listener, stopped| async move {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            let stopped = async { drop(stopped.await) };
-            server.add_service(service).serve_with_incoming_shutdown(incoming, stopped).await.map_err(unfit)
+            // As the vault is served: a thread a processor, and connections dealt out to them.
+            let cores = Cores::start(None).map_err(|error| CliError::unfit(error.to_string()))?;
+            let (dealer, sockets) = cores.dealer();
+            let serve =
+                |sockets: Sockets| server.clone().add_service(service.clone()).serve_with_incoming(sockets.stream());
+            tokio::select! {
+                _ = cores.run(sockets.into_iter().map(serve)) => {}
+                () = dealer.deal(listener) => {}
+                _ = stopped => {}
+            }
+            cores.end().await;
+            Ok(())
         })
         .await
     }
 
-    /// How both are started: a task on the runtime of the process, over a listener of its own.
+    /// How both are started: a task of this process, over a listener of its own.
     async fn on_a_port<F>(serve: impl FnOnce(TcpListener, oneshot::Receiver<()>) -> F) -> Result<Self, CliError>
     where
         F: Future<Output = Result<(), CliError>> + Send + 'static,

@@ -1,7 +1,5 @@
 //! Pushes the bytes of a leaf.
 
-use std::io::Write;
-
 use super::{LeafHeader, LeafItem};
 use crate::timestamp::Timestamp;
 
@@ -162,8 +160,7 @@ fn members<N: AsRef<str>, V>(
 }
 
 fn number(out: &mut Vec<u8>, number: u64) {
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "{number}");
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// A number as a string: JSON readers that know only doubles would round it.
