@@ -70,7 +70,7 @@ impl RocksOptions {
             let shape = Shape::of(*family);
             ColumnFamilyDescriptor::new(family.name(), self.family(&shape, cache))
         });
-        let unused = Shape { looked_up: false, shrinks: false, block: 4 << 10 };
+        let unused = Shape { looked_up: false, shrinks: Shrinks::Not, block: 4 << 10 };
         let unused = ColumnFamilyDescriptor::new("default", self.family(&unused, cache));
         families.chain([unused]).collect()
     }
@@ -83,19 +83,24 @@ impl RocksOptions {
         table.set_cache_index_and_filter_blocks(true);
         table.set_cache_index_and_filter_blocks_with_high_priority(true);
         table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        let mut options = Options::default();
         if shape.looked_up {
             table.set_bloom_filter(10.0, false);
+            // What is not there, as a new subject is not, is found missing without a walk through the memtable.
+            options.set_memtable_whole_key_filtering(true);
+            options.set_memtable_prefix_bloom_ratio(0.02);
         }
-        let mut options = Options::default();
         options.set_block_based_table_factory(&table);
         options.set_compaction_style(DBCompactionStyle::Level);
         options.set_level_compaction_dynamic_level_bytes(true);
         options.set_write_buffer_size((self.write_buffers / 2).max(1 << 20));
-        if shape.shrinks {
-            options.set_compression_type(DBCompressionType::Lz4);
-            options.set_bottommost_compression_type(DBCompressionType::Zstd);
-        } else {
-            options.set_compression_type(DBCompressionType::None);
+        match shape.shrinks {
+            Shrinks::Not => options.set_compression_type(DBCompressionType::None),
+            Shrinks::AtLast => {
+                options.set_compression_type(DBCompressionType::Lz4);
+                options.set_bottommost_compression_type(DBCompressionType::Zstd);
+            }
+            Shrinks::AtOnce => options.set_compression_type(DBCompressionType::Zstd),
         }
         options
     }
@@ -105,18 +110,29 @@ impl RocksOptions {
 struct Shape {
     /// Single keys are looked for, so a filter pays.
     looked_up: bool,
-    /// Ciphertext, salts and MACs do not shrink.
-    shrinks: bool,
+    shrinks: Shrinks,
     block: usize,
+}
+
+/// Whether a family's entries are compressed, and when.
+#[derive(Clone, Copy)]
+enum Shrinks {
+    /// Ciphertext, salts and MACs do not shrink.
+    Not,
+    /// Quickly at first, well when they come to rest.
+    AtLast,
+    /// Well at once: what is written in the order of its keys is moved from level to level as it is, unless that
+    /// changed how it is compressed.
+    AtOnce,
 }
 
 impl Shape {
     fn of(family: Family) -> Self {
         let (looked_up, shrinks, block) = match family {
-            Family::Rows | Family::RowDeks | Family::Subjects => (true, false, 4 << 10),
-            Family::Meta | Family::Index | Family::Idempotency => (true, true, 4 << 10),
-            Family::SubjectRows | Family::Holders => (false, true, 8 << 10),
-            Family::Leaves => (false, true, 16 << 10),
+            Family::Rows | Family::RowDeks | Family::Subjects => (true, Shrinks::Not, 4 << 10),
+            Family::Meta | Family::Index | Family::Idempotency => (true, Shrinks::AtLast, 4 << 10),
+            Family::SubjectRows | Family::Holders => (false, Shrinks::AtLast, 8 << 10),
+            Family::Leaves => (false, Shrinks::AtOnce, 16 << 10),
         };
         Self { looked_up, shrinks, block }
     }
