@@ -152,7 +152,7 @@ async fn check_lane<S: Store>(tenant: TenantNo, lane: &LaneState, stored: &Lane,
 
 /// Appends the leaves that the store has after a frontier, and the rules that they put in force; the end must be what
 /// is stored.
-async fn follow<S: Store>(
+pub(crate) async fn follow<S: Store>(
     tenant: TenantNo,
     (mut frontier, mut rules): (Frontier, Rules),
     stored: &Lane,

@@ -20,6 +20,8 @@ pub struct LaneView {
     pub incarnation: u16,
     /// The time of the last leaf.
     pub time: Timestamp,
+    /// The rules that the leaves say are in force.
+    pub rules: Rules,
 }
 
 /// A lane's head with its frontier ready to take leaves.
@@ -70,6 +72,7 @@ impl Lane {
             root: self.frontier.root(),
             incarnation: self.incarnation,
             time: Timestamp(self.time),
+            rules: self.rules,
         }
     }
 

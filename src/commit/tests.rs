@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use strongroom_ids::{RowId, TenantNo};
-use strongroom_ledger::{Frontier, Timestamp};
+use strongroom_ledger::{Frontier, Rule, Rules, Timestamp};
 use strongroom_storage::faulty::Fate;
 use strongroom_storage::memory::MemoryStore;
+use strongroom_storage::rows::LaneHead;
 use strongroom_storage::{Family, Mutation, Store};
 use tokio::task::{JoinHandle, yield_now};
 
@@ -199,6 +200,22 @@ async fn a_store_that_lost_acknowledged_leaves_is_not_written_any_more() {
     rig.committer.shutdown().await;
     assert_eq!(rig.committer.state(), CommitterState::Stopped);
     assert_eq!(rig.committer.head(TENANT).unwrap().size, 1);
+}
+
+#[tokio::test]
+async fn rules_that_somebody_wrote_into_a_head_while_the_store_was_closed_are_not_believed() {
+    let memory = MemoryStore::default();
+    let rig = Rig::over(Disk::of(memory.clone())).await;
+    rig.append(TENANT, "one").await.unwrap();
+    let bytes = memory.get(Family::Meta, Lane::key(TENANT)).await.unwrap().unwrap();
+    let older = Rules { policy: Rule { version: 1, hash: [7; 32] }, ..Rules::default() };
+    let head = LaneHead { rules: older.to_bytes(), ..LaneHead::decode(&bytes).unwrap() };
+    rig.disk.faults.fail_write(Fate::Lost);
+    memory.write(vec![Mutation::Put(Family::Meta, Lane::key(TENANT), head.encode())]).await.unwrap();
+    assert_eq!(rig.append(TENANT, "unknown").await, Err(CommitError::Unknown));
+    assert_eq!(rig.append(TENANT, "no").await, Err(CommitError::Closed));
+    rig.committer.shutdown().await;
+    assert_eq!(rig.committer.head(TENANT).unwrap().rules, Rules::default());
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use crate::change::{Change, CommitError, Position};
 use crate::committer::{CommitterState, Job, Shared};
 use crate::delivery::{Answer, Reply, deliver};
 use crate::group::{Group, Lanes};
+use crate::head_check::follow;
 use crate::head_file::HeadKeeper;
 use crate::lane::Lane;
 use crate::table::ConflictTable;
@@ -234,10 +235,15 @@ impl<S: Store> Worker<S> {
             };
             let (has, had) = (stored.frontier.size(), known.frontier.size());
             // What was acknowledged must be there. To go on without it would write its indexes a second time.
-            if has < had || (has == had && stored.frontier != known.frontier) {
+            let corrupt = |what| StoreError::Corrupt { place: "the head of a ledger lane", what };
+            if has < had {
                 let what = format!("tenant {tenant} had {had} leaves that were acknowledged, and now {has}");
-                return Err(StoreError::Corrupt { place: "the head of a ledger lane", what });
+                return Err(corrupt(what));
             }
+            // And the rules in force are those that its leaves say: a head that somebody else wrote meanwhile might
+            // bring older ones back.
+            let from = (known.frontier.clone(), known.rules);
+            follow(*tenant, from, &stored, &*self.store).await.map_err(|error| corrupt(error.to_string()))?;
             lanes.insert(*tenant, stored);
         }
         Ok(lanes)

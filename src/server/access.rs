@@ -7,7 +7,7 @@ use strongroom_storage::Store;
 use strongroom_vault::{Applied, ApplyPolicy, ApplySchema, Error, Explain};
 use tonic::{Request, Response, Status};
 
-use crate::edge::{self, Edge};
+use crate::edge::Edge;
 use crate::errors::{problem, status};
 
 /// The service.
@@ -19,7 +19,7 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         &self,
         request: Request<v1::ApplySchemaRequest>,
     ) -> Result<Response<v1::ApplySchemaResponse>, Status> {
-        let caller = edge::caller(&request)?;
+        let caller = self.0.caller(&request)?;
         let v1::ApplySchemaRequest { source, dry_run } = request.into_inner();
         let vault = Arc::clone(&self.0.vault);
         let applied =
@@ -31,7 +31,7 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         &self,
         request: Request<v1::GetSchemaRequest>,
     ) -> Result<Response<v1::GetSchemaResponse>, Status> {
-        let caller = edge::caller(&request)?;
+        let caller = self.0.caller(&request)?;
         let in_force = self.0.vault.get_schema(&caller).await.map_err(status)?;
         Ok(Response::new(v1::GetSchemaResponse { version: in_force.version, source: in_force.source }))
     }
@@ -40,7 +40,7 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         &self,
         request: Request<v1::ApplyPolicyRequest>,
     ) -> Result<Response<v1::ApplyPolicyResponse>, Status> {
-        let caller = edge::caller(&request)?;
+        let caller = self.0.caller(&request)?;
         let v1::ApplyPolicyRequest { source, tests, dry_run } = request.into_inner();
         let vault = Arc::clone(&self.0.vault);
         let applied =
@@ -53,7 +53,7 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         &self,
         request: Request<v1::GetPolicyRequest>,
     ) -> Result<Response<v1::GetPolicyResponse>, Status> {
-        let caller = edge::caller(&request)?;
+        let caller = self.0.caller(&request)?;
         let in_force = self.0.vault.get_policy(&caller).await.map_err(status)?;
         Ok(Response::new(v1::GetPolicyResponse { version: in_force.version, source: in_force.source }))
     }
@@ -62,7 +62,7 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         &self,
         request: Request<v1::ExplainPolicyRequest>,
     ) -> Result<Response<v1::ExplainPolicyResponse>, Status> {
-        let caller = edge::caller(&request)?;
+        let caller = self.0.caller(&request)?;
         let v1::ExplainPolicyRequest { role, name, action, field, view, purpose } = request.into_inner();
         let question = Explain { role, name, action, field, view, purpose };
         let answer = match self.0.vault.explain_policy(&caller, &question).await {

@@ -19,7 +19,7 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
     type ExportStream = Pin<Box<dyn Stream<Item = Result<v1::ExportResponse, Status>> + Send>>;
 
     async fn export(&self, request: Request<v1::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
-        let caller = edge::caller(&request)?;
+        let caller = self.0.caller(&request)?;
         let peer = edge::peer(&request)?;
         let v1::ExportRequest { first, end, log } = request.into_inner();
         let pages = self.0.vault.export(&caller, &Export { first, end, log }).await.map_err(status)?;
@@ -41,7 +41,7 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
         &self,
         request: Request<v1::GetCheckpointRequest>,
     ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
-        let caller = edge::caller(&request)?;
+        let caller = self.0.caller(&request)?;
         let checkpoint = self.0.vault.checkpoint(&caller, &request.into_inner().log).await.map_err(status)?;
         Ok(Response::new(v1::GetCheckpointResponse { checkpoint: checkpoint.note, keys: checkpoint.keys }))
     }

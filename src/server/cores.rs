@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
 use futures_util::stream::{self, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Handle};
@@ -31,11 +31,14 @@ struct Core {
     thread: JoinHandle<()>,
 }
 
+/// A connection that was accepted and belongs to no thread yet.
+type Socket = (std::net::TcpStream, SocketAddr);
+
 /// The connections of one thread.
-pub struct Sockets(mpsc::Receiver<(std::net::TcpStream, SocketAddr)>);
+pub struct Sockets(mpsc::Receiver<Socket>);
 
 /// Deals connections out to threads.
-pub struct Dealer(Vec<mpsc::Sender<(std::net::TcpStream, SocketAddr)>>);
+pub struct Dealer(Vec<mpsc::Sender<Socket>>);
 
 impl Cores {
     /// So many threads, or as many as the machine has processors.
@@ -50,13 +53,15 @@ impl Cores {
         (Dealer(hands), sockets.into_iter().map(Sockets).collect())
     }
 
-    /// Runs a piece of work on each thread, and returns when all have ended. Dropped, it leaves them running.
-    pub async fn run<T, Work>(&self, pieces: impl IntoIterator<Item = Work>) -> Vec<Result<T, JoinError>>
+    /// Runs a piece of work on each thread. Returns when all have ended, or one has failed: a thread that serves no more
+    /// would close every connection that it is dealt. What is left goes on until [`Cores::end`].
+    pub async fn run<E, Work>(&self, pieces: impl IntoIterator<Item = Work>) -> Result<(), E>
     where
-        Work: Future<Output = T> + Send + 'static,
-        T: Send + 'static,
+        Work: Future<Output = Result<(), E>> + Send + 'static,
+        E: From<JoinError> + Send + 'static,
     {
-        join_all(self.0.iter().zip(pieces).map(|(core, work)| core.runtime.spawn(work))).await
+        let started = self.0.iter().zip(pieces).map(|(core, work)| core.runtime.spawn(work));
+        try_join_all(started.map(|work| async { work.await? })).await.map(drop)
     }
 
     /// Ends the threads, and what still runs on them, and waits for it.
@@ -82,14 +87,26 @@ impl Core {
 }
 
 impl Dealer {
+    /// Gives a socket to a thread, or to another one while that has enough waiting. A thread that is gone closes what
+    /// it is dealt.
+    async fn give(&self, hand: &mpsc::Sender<Socket>, socket: Socket) {
+        let mut left = socket;
+        for hand in [hand].into_iter().chain(&self.0) {
+            match hand.try_send(left) {
+                Err(mpsc::error::TrySendError::Full(socket)) => left = socket,
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
+            }
+        }
+        drop(hand.send(left).await);
+    }
+
     /// Accepts connections and deals them out, without end.
     pub async fn deal(self, listener: TcpListener) {
         let mut hands = self.0.iter().cycle();
         loop {
             let accepted = listener.accept().await.and_then(|(socket, from)| Ok((socket.into_std()?, from)));
             match (accepted, hands.next()) {
-                // A thread that is gone closes what it is dealt.
-                (Ok(socket), Some(hand)) => drop(hand.send(socket).await),
+                (Ok(socket), Some(hand)) => self.give(hand, socket).await,
                 (Ok(_), None) => {}
                 (Err(error), _) => refused_by_system(&error).await,
             }
@@ -144,6 +161,7 @@ mod tests {
                 let (mut socket, _) = sockets.next().await.unwrap();
                 socket.write_all(thread::current().name().unwrap().as_bytes()).await.unwrap();
             }
+            Ok::<_, JoinError>(())
         };
         let asked = async {
             let mut names = Vec::new();
@@ -155,9 +173,20 @@ mod tests {
             names
         };
         let (ended, names) = tokio::join!(cores.run(sockets.into_iter().map(name)), asked);
-        assert!(ended.iter().all(Result::is_ok));
+        assert!(ended.is_ok());
         assert_eq!(names, ["core-0", "core-1", "core-0", "core-1"]);
         dealing.abort();
+        cores.end().await;
+    }
+
+    #[tokio::test]
+    async fn work_that_fails_on_one_thread_ends_the_wait_for_all() {
+        let cores = Cores::start(Some(2)).unwrap();
+        let works = |fails: bool| async move {
+            assert!(!fails, "on purpose");
+            std::future::pending::<Result<(), JoinError>>().await
+        };
+        assert!(cores.run([works(false), works(true)]).await.unwrap_err().is_panic());
         cores.end().await;
     }
 
@@ -168,6 +197,7 @@ mod tests {
         let forever = async move {
             std::future::pending::<()>().await;
             drop(alive);
+            Ok::<_, JoinError>(())
         };
         assert!(tokio::time::timeout(Duration::ZERO, cores.run([forever])).await.is_err());
         cores.end().await;

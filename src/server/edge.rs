@@ -9,6 +9,7 @@ use tonic::{Request, Status};
 
 use crate::gate;
 use crate::identity::{self, Peer};
+use crate::share::Load;
 use crate::stage::Stage;
 
 /// The vault, as the services see it.
@@ -25,6 +26,12 @@ impl<S: Store> Clone for Edge<S> {
 }
 
 impl<S: Store> Edge<S> {
+    /// Who sent a request: asked again now that its message is here, since a certificate may have ended meanwhile.
+    pub fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let room = request.extensions().get::<Load>().map(Load::room);
+        Ok(Caller { room, ..self.identify(&peer(request)?)? })
+    }
+
     /// Who a peer is at this moment. Each message of a stream asks again.
     pub fn identify(&self, peer: &Peer) -> Result<Caller, Status> {
         Ok(peer.caller(&self.vault.directory(), identity::now())?)
@@ -34,9 +41,4 @@ impl<S: Store> Edge<S> {
 /// The other end of the connection that brought a request.
 pub(crate) fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
     request.extensions().get::<Peer>().cloned().ok_or_else(gate::no_peer)
-}
-
-/// Who sent a request, as the gate found out.
-pub(crate) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
-    request.extensions().get::<Caller>().cloned().ok_or_else(gate::no_peer)
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use strongroom_vault::Caller;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::{Code, Status};
@@ -17,7 +16,7 @@ use tower::{Layer, Service};
 
 use crate::errors::{self, Refusal};
 use crate::identity::{self, DirectorySource, Peer};
-use crate::share::{Bounds, Load, Place, Shares, Work};
+use crate::share::{Bounds, Place, Shares, Work};
 use crate::{answer, bulk, intake};
 
 /// The package whose services are guarded.
@@ -62,10 +61,10 @@ impl Gate {
     }
 
     /// Lets a request in, or says why not.
-    fn admit(&self, work: Work, request: &Request<Body>) -> Result<(Place, Peer, Caller), Status> {
+    fn admit(&self, work: Work, request: &Request<Body>) -> Result<(Place, Peer), Status> {
         let peer = request.extensions().get::<Peer>().ok_or_else(no_peer)?;
         let caller = peer.caller(&(self.directory)(), identity::now())?;
-        Ok((self.shares.place(&caller.principal, work)?, peer.clone(), caller))
+        Ok((self.shares.place(&caller.principal, work)?, peer.clone()))
     }
 }
 
@@ -106,7 +105,7 @@ where
         let Some(work) = work(request.uri().path()) else {
             return Box::pin(self.inner.call(request));
         };
-        let (place, peer, mut caller) = match self.gate.admit(work, &request) {
+        let (place, peer) = match self.gate.admit(work, &request) {
             Ok(admitted) => admitted,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
@@ -117,8 +116,9 @@ where
             Work::Stream => (None, None, bulk::IDLE),
         };
         let (mut head, body) = request.into_parts();
-        caller.room = load.as_ref().map(Load::room);
-        head.extensions.insert(caller);
+        if let Some(load) = &load {
+            head.extensions.insert(load.clone());
+        }
         let body = intake::guarded(body, load.clone(), arrival);
         let answer = self.inner.call(Request::from_parts(head, body));
         Box::pin(async move {

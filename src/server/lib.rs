@@ -226,10 +226,11 @@ async fn serve_routes(
     let seats = Seats::new(options.max_connections);
     let cores = Cores::start(options.threads)?;
     let (dealer, sockets) = cores.dealer();
+    let threads = sockets.len();
     let serve = |sockets| {
         let (tls, seats, directory) = (Arc::clone(&tls), Arc::clone(&seats), Arc::clone(&directory));
-        let listener = Listener::new(sockets, tls, seats, directory, stages.subscribe());
-        Server::builder()
+        let listener = Listener::new((sockets, threads), tls, seats, directory, stages.subscribe());
+        let serving = Server::builder()
             .max_concurrent_streams(STREAMS_OF_A_CONNECTION)
             .http2_max_header_list_size(HEADERS)
             .initial_stream_window_size(CALL_WINDOW)
@@ -238,7 +239,8 @@ async fn serve_routes(
             .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
             .layer(gate.clone())
             .add_routes(routes.clone())
-            .serve_with_incoming_shutdown(listener.connections(), stage::reached(stages.subscribe(), Stage::Closing))
+            .serve_with_incoming_shutdown(listener.connections(), stage::reached(stages.subscribe(), Stage::Closing));
+        async move { Ok::<_, ServeError>(serving.await?) }
     };
     let dealing = async {
         tokio::select! {
@@ -247,8 +249,12 @@ async fn serve_routes(
         }
     };
     let serving = async {
-        let (ended, ()) = tokio::join!(cores.run(sockets.into_iter().map(serve)), dealing);
-        ended.into_iter().try_for_each(|ended| Ok::<_, ServeError>(ended??))
+        let serving = cores.run(sockets.into_iter().map(serve));
+        let dealing = async {
+            dealing.await;
+            Ok(())
+        };
+        tokio::try_join!(serving, dealing).map(drop)
     };
     let ended = until_closed(serving, stages, reporter, shutdown).await;
     cores.end().await;

@@ -30,7 +30,7 @@ use crate::tls::ALPN;
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes at once.
+/// Handshakes at once, over all threads.
 const HANDSHAKES: usize = 512;
 
 /// The sockets of a thread and all that a connection needs.
@@ -52,16 +52,22 @@ struct Handshaker {
 }
 
 impl Listener {
-    /// A listener whose connections share these seats.
+    /// A listener on one of so many threads, whose connections share these seats.
     pub fn new(
-        sockets: Sockets,
+        (sockets, threads): (Sockets, usize),
         tls: Arc<ServerConfig>,
         seats: Arc<Seats>,
         directory: DirectorySource,
         stage: watch::Receiver<Stage>,
     ) -> Self {
         let handshaker = Handshaker { tls: tls.into(), seats, directory, stage };
-        Self { sockets, handshaker, waiting: JoinSet::new(), ages: VecDeque::new(), most_waiting: HANDSHAKES }
+        Self {
+            sockets,
+            handshaker,
+            waiting: JoinSet::new(),
+            ages: VecDeque::new(),
+            most_waiting: HANDSHAKES.div_ceil(threads.max(1)),
+        }
     }
 
     /// The connections, as their handshakes end.
@@ -237,7 +243,7 @@ mod tests {
         let known = directory(&[]);
         let tls = tls::config(&authority.server_material()).unwrap();
         let directory = Arc::new(move || Arc::clone(&known));
-        (Listener::new(sockets.remove(0), tls, Seats::new(most), directory, stage), address, stages)
+        (Listener::new((sockets.remove(0), 1), tls, Seats::new(most), directory, stage), address, stages)
     }
 
     type Client = tokio_rustls::client::TlsStream<TcpStream>;

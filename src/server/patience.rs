@@ -50,7 +50,7 @@ struct List {
 struct Watched {
     progress: Weak<Progress>,
     patience: Duration,
-    /// How many pieces were done with when that was last seen to change, and when it was.
+    /// How many pieces were done with when that was last seen to change, and when it was; nothing while none is out.
     seen: Option<(u64, Instant)>,
 }
 
@@ -85,8 +85,12 @@ impl Answers {
         list.watched.retain_mut(|watched| {
             let Some(progress) = watched.progress.upgrade() else { return false };
             let (done, now) = (progress.done.load(Ordering::Acquire), Instant::now());
+            if progress.given.load(Ordering::Acquire) == done {
+                watched.seen = None;
+                return true;
+            }
             let (before, since) = *watched.seen.get_or_insert((done, now));
-            if before != done || progress.given.load(Ordering::Acquire) == done {
+            if before != done {
                 watched.seen = Some((done, now));
             } else if now - since >= watched.patience {
                 untaken = Some(watched.patience);

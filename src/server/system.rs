@@ -4,7 +4,7 @@ use strongroom_proto::v1;
 use strongroom_storage::Store;
 use tonic::{Request, Response, Status};
 
-use crate::edge::{self, Edge};
+use crate::edge::Edge;
 use crate::errors::status;
 use crate::instants;
 
@@ -18,7 +18,7 @@ pub(crate) struct SystemService<S: Store> {
 #[tonic::async_trait]
 impl<S: Store> v1::system_server::System for SystemService<S> {
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        let caller = edge::caller(&request)?;
+        let caller = self.edge.caller(&request)?;
         let now = self.edge.vault.status(&caller).await.map_err(status)?;
         let keys =
             now.keys.into_iter().map(|(name, version, state)| v1::KeyStatus { name, version, state: state.to_owned() });

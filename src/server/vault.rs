@@ -28,7 +28,7 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
     type DetokenizeStreamStream = Answers<v1::DetokenizeStreamResponse>;
 
     async fn tokenize(&self, request: Request<v1::TokenizeRequest>) -> Result<Response<v1::TokenizeResponse>, Status> {
-        let caller = edge::caller(&request)?;
+        let caller = self.0.caller(&request)?;
         let request = tokenize(request.into_inner()).map_err(status)?;
         let tokens = self.0.vault.tokenize(&caller, &request).await.map_err(status)?;
         Ok(Response::new(v1::TokenizeResponse { tokens }))
@@ -38,14 +38,14 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
         &self,
         request: Request<v1::DetokenizeRequest>,
     ) -> Result<Response<v1::DetokenizeResponse>, Status> {
-        let caller = edge::caller(&request)?;
+        let caller = self.0.caller(&request)?;
         let request = detokenize(request.into_inner());
         let answers = self.0.vault.detokenize(&caller, &request).await.map_err(status)?;
         Ok(Response::new(detokenized(answers)))
     }
 
     async fn r#match(&self, request: Request<v1::MatchRequest>) -> Result<Response<v1::MatchResponse>, Status> {
-        let caller = edge::caller(&request)?;
+        let caller = self.0.caller(&request)?;
         let v1::MatchRequest { items, purpose } = request.into_inner();
         let items =
             items.into_iter().map(|v1::MatchItem { token, value, subject }| MatchItem { token, value, subject });
@@ -62,7 +62,7 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
     }
 
     async fn lookup(&self, request: Request<v1::LookupRequest>) -> Result<Response<v1::LookupResponse>, Status> {
-        let caller = edge::caller(&request)?;
+        let caller = self.0.caller(&request)?;
         let v1::LookupRequest { items, purpose } = request.into_inner();
         let items = items.into_iter().map(|v1::LookupItem { field, value }| LookupItem { field, value });
         let request = Lookup { items: items.collect(), purpose };
@@ -75,14 +75,14 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
     }
 
     async fn replace(&self, request: Request<v1::ReplaceRequest>) -> Result<Response<v1::ReplaceResponse>, Status> {
-        let caller = edge::caller(&request)?;
+        let caller = self.0.caller(&request)?;
         let request = replace(request.into_inner()).map_err(status)?;
         let versions = self.0.vault.replace(&caller, &request).await.map_err(status)?;
         Ok(Response::new(v1::ReplaceResponse { versions }))
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
-        let caller = edge::caller(&request)?;
+        let caller = self.0.caller(&request)?;
         let v1::DeleteRequest { items, idempotency_key } = request.into_inner();
         let items = items.into_iter().map(|v1::DeleteItem { token, subject }| DeleteItem { token, subject });
         let request = Delete { items: items.collect(), idempotency_key };

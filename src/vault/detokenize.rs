@@ -74,16 +74,17 @@ impl<S: Store> Attempt<S> for Detokenize {
         prepared.items.reserve(self.items.len());
         let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
         let resolved = road.resolve(&tokens).await?;
-        self.reserve_room(road, &resolved)?;
         let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
         let named = road.named(holders, false, &mut prepared.guards).await?;
 
         let mut decisions = Decisions::default();
-        let mut size = 0_usize;
+        let (mut size, mut sealed) = (0_usize, 0_usize);
         for (index, resolved) in resolved.iter().enumerate() {
             make_way(index).await;
             let answer = match self.decide(road, index, resolved, &named, &mut decisions, &mut prepared) {
                 Ok((found, view, holder)) => {
+                    sealed = sealed.saturating_add(found.row.sealed.len());
+                    reserve_room(road, sealed)?;
                     let released = release(road, found, view)?;
                     size = size.saturating_add(released.value.len());
                     let limit = road.vault.limits.message;
@@ -107,21 +108,6 @@ impl<S: Store> Attempt<S> for Detokenize {
 }
 
 impl Detokenize {
-    /// Sees that there is memory for the values before any is opened: one value may be asked for often, so that a small
-    /// request has a large answer.
-    fn reserve_room<S: Store>(&self, road: &Road<'_, S>, resolved: &[Resolved]) -> Result<(), Error> {
-        let sealed = |resolved: &Resolved| match resolved {
-            Resolved::Value(found) => found.row.sealed.len(),
-            _ => 0,
-        };
-        // A larger answer is refused once it is known to be one.
-        let bytes = resolved.iter().map(sealed).sum::<usize>().min(road.vault.limits.message);
-        match road.caller.room.as_ref().is_none_or(|room| bytes < SMALL || room.reserve(bytes)) {
-            true => Ok(()),
-            false => Err(Error::Overloaded { retry_after: RETRY_AFTER }),
-        }
-    }
-
     /// Which value an item reads, in which view and of which holder; or why it doesn't.
     fn decide<'r, S: Store>(
         &'r self,
@@ -160,6 +146,17 @@ impl Detokenize {
             return Err(Box::new(Refusal { item: found.item(error.reason()), error }));
         }
         Ok((found, view, holder))
+    }
+}
+
+/// Sees that there is memory for a value before it is opened: one value may be asked for often, so that a small request
+/// has a large answer. Only what is released counts, so that nothing is told of the rest.
+fn reserve_room<S: Store>(road: &Road<'_, S>, bytes: usize) -> Result<(), Error> {
+    // A larger answer is refused once it is known to be one.
+    let bytes = bytes.min(road.vault.limits.message);
+    match road.caller.room.as_ref().is_none_or(|room| bytes < SMALL || room.reserve(bytes)) {
+        true => Ok(()),
+        false => Err(Error::Overloaded { retry_after: RETRY_AFTER }),
     }
 }
 

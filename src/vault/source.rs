@@ -1,5 +1,6 @@
 //! The rows of schema, policy and enrolled principals, which nobody without keys can write.
 
+use strongroom_ids::TenantNo;
 use strongroom_keys::{self as keys, IndexKey};
 use strongroom_ledger::Rules;
 use strongroom_storage::keys as place;
@@ -101,10 +102,16 @@ impl Source {
 /// vouches for.
 pub(crate) async fn as_recorded<S: Store>(store: &S, tenant: &TenantRow, lane: &LaneHead) -> Result<(), OpenError> {
     let rules = Rules::from_bytes(&lane.rules).map_err(|_| Error::DataLoss("the head of a log"))?;
-    let rows = [
-        ("policy", place::policy(tenant.number), rules.policy),
-        ("schema", place::schema(tenant.number), rules.schema),
-    ];
+    in_force(store, (tenant.number, &tenant.name), &rules).await
+}
+
+/// The same for a tenant, by number and name, of a vault that runs.
+pub(crate) async fn in_force<S: Store>(
+    store: &S,
+    (number, name): (TenantNo, &str),
+    rules: &Rules,
+) -> Result<(), OpenError> {
+    let rows = [("policy", place::policy(number), rules.policy), ("schema", place::schema(number), rules.schema)];
     for (what, key, recorded) in rows {
         let row = store.get(Family::Meta, key).await?;
         let stored = match &row {
@@ -118,7 +125,7 @@ pub(crate) async fn as_recorded<S: Store>(store: &S, tenant: &TenantRow, lane: &
                 _ => "another text".to_owned(),
             },
         };
-        let (tenant, recorded) = (tenant.name.clone(), recorded.version);
+        let (tenant, recorded) = (name.to_owned(), recorded.version);
         return Err(OpenError::Rules { tenant, what, stored, recorded });
     }
     Ok(())

@@ -15,7 +15,7 @@ use strongroom_storage::rows::TenantRow;
 use strongroom_storage::{Family, Store};
 
 use crate::error::Error;
-use crate::source::{Source, SourceKind};
+use crate::source::{self, Source, SourceKind};
 use crate::vault::Vault;
 
 /// Row ids, and subject handles, that are reserved at once.
@@ -115,6 +115,11 @@ impl Tenant {
         if !serving() {
             return Err(Error::Recovering);
         }
+        // What the log has in force, and nothing that somebody put back while the store was closed.
+        let lane = vault.committer.head(self.number).ok_or(Error::Internal("a tenant without a log"))?;
+        source::in_force(&*vault.store, (self.number, &self.name), &lane.rules)
+            .await
+            .map_err(|_| Error::DataLoss("the rules in force"))?;
         let (rules, policies) = load_rules(self.number, self.id, &*vault.store, &vault.keystore).await?;
         if !serving() {
             return Err(Error::Recovering);

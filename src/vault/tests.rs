@@ -12,9 +12,9 @@ use strongroom_storage::memory::MemoryStore;
 use tempfile::TempDir;
 
 use crate::{
-    ApplyPolicy, ApplySchema, Caller, Clock, Delete, DeleteItem, Detokenize, Error, Export, FoundTokens, Limits,
-    Lookup, LookupItem, Match, MatchItem, NewTenant, NewValue, NewVault, NewVersion, Opening, ReadItem, Replace, Space,
-    Tokenize, Vault, create,
+    AnswerRoom, ApplyPolicy, ApplySchema, Caller, Clock, Delete, DeleteItem, Detokenize, Error, Export, FoundTokens,
+    Limits, Lookup, LookupItem, Match, MatchItem, NewTenant, NewValue, NewVault, NewVersion, Opening, ReadItem,
+    Replace, Space, Tokenize, Vault, create,
 };
 
 mod bounds;
@@ -277,6 +277,28 @@ async fn a_clock_that_is_put_back_stops_nobody_and_brings_nothing_expired_back()
     still_right(&vault).await;
     vault.close().await;
     still_right(&*bench.open().await).await;
+}
+
+/// No memory is left for any answer.
+struct Full;
+
+impl AnswerRoom for Full {
+    fn reserve(&self, _: usize) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn a_lack_of_memory_tells_nothing_of_what_the_caller_may_not_know() {
+    let (_bench, vault) = Bench::new().await;
+    let token = store_one(&vault, "borrower.name", "张伟", "cust-1").await;
+    let one = read(&token, "plain");
+    let again = || ReadItem { token: token.clone(), view: String::new(), subject: String::new() };
+    let many = Detokenize { items: (0..3_000).map(|_| again()).collect(), ..one };
+    let full = |role| Caller { room: Some(Arc::new(Full)), ..caller(role) };
+    assert!(matches!(vault.detokenize(&full(Role::App), &many).await, Err(Error::Overloaded { .. })));
+    let answers = vault.detokenize(&full(Role::Rotator), &many).await.unwrap();
+    assert!(answers.iter().all(|answer| matches!(answer, Err(Error::NotFound))));
 }
 
 #[tokio::test]

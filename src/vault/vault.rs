@@ -129,14 +129,12 @@ impl<S: Store> Vault<S> {
     /// the disk), `damaged` (a read met bytes that are not what was written) or `stopped` (nothing can be written until
     /// the process is started again).
     pub fn health(&self) -> &'static str {
-        if self.damaged.load(Ordering::Relaxed) {
-            return "damaged";
-        }
         match self.committer.state() {
+            CommitterState::Stopped => "stopped",
+            _ if self.damaged.load(Ordering::Relaxed) => "damaged",
             CommitterState::Serving if self.nearly_full.load(Ordering::Relaxed) => "full",
             CommitterState::Serving => "serving",
             CommitterState::Recovering => "recovering",
-            CommitterState::Stopped => "stopped",
         }
     }
 

@@ -10,7 +10,7 @@ use strongroom_rocksdb::Background;
 use strongroom_server::{Cores, Sockets};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use zeroize::Zeroizing;
 
@@ -67,8 +67,14 @@ impl Served {
             // As the vault is served: a thread a processor, and connections dealt out to them.
             let cores = Cores::start(None).map_err(|error| CliError::unfit(error.to_string()))?;
             let (dealer, sockets) = cores.dealer();
-            let serve =
-                |sockets: Sockets| server.clone().add_service(service.clone()).serve_with_incoming(sockets.stream());
+            let serve = |sockets: Sockets| {
+                let serving = server.clone().add_service(service.clone()).serve_with_incoming(sockets.stream());
+                // Why it ended is told by the clients, which find no server.
+                async move {
+                    drop(serving.await);
+                    Ok::<_, JoinError>(())
+                }
+            };
             tokio::select! {
                 _ = cores.run(sockets.into_iter().map(serve)) => {}
                 () = dealer.deal(listener) => {}
