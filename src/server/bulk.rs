@@ -1,7 +1,9 @@
 //! Bulk streams: each message is a call of its own, answered in order; a few are at work at once.
 
 use futures_util::stream::{self, Stream, StreamExt};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Duration, timeout};
 use tonic::{Code, Status, Streaming};
 
@@ -14,7 +16,8 @@ const AT_ONCE: usize = 4;
 /// How long a stream may bring nothing, or take nothing. A stream keeps a place that others may want.
 pub(crate) const IDLE: Duration = Duration::from_secs(300);
 
-/// Answers each message of a stream with what `answer` makes of it.
+/// Answers each message of a stream with what `answer` makes of it, on `workers`: a stream has one connection, and the
+/// thread of that alone would be slow, and slow for the others it serves.
 ///
 /// A message that is refused is answered with its problem, which is `answer`'s business; a status from `answer`, a
 /// message that can't be decoded, or the end of serving end the stream. What was sent after the last answer was not
@@ -22,6 +25,7 @@ pub(crate) const IDLE: Duration = Duration::from_secs(300);
 pub(crate) fn answers<Message, Answer, Work>(
     messages: Streaming<Message>,
     stage: watch::Receiver<Stage>,
+    workers: Handle,
     answer: impl Fn(Message) -> Work + Send + 'static,
 ) -> impl Stream<Item = Result<Answer, Status>> + Send
 where
@@ -32,11 +36,10 @@ where
     incoming(messages, stage, IDLE)
         .map(move |message| {
             let work = message.map(&answer);
+            let workers = workers.clone();
             async move {
-                match work {
-                    Ok(work) => work.await,
-                    Err(status) => Err(status),
-                }
+                let mut work = AtWork(workers.spawn(work?));
+                (&mut work.0).await.unwrap_or_else(|_| Err(failed()))
             }
         })
         .buffered(AT_ONCE)
@@ -64,6 +67,19 @@ fn incoming<Message: Send + 'static>(
         let state = next.is_ok().then_some((messages, closing));
         Some((next, state))
     })
+}
+
+/// A message's work. It ends with whoever waits for it.
+struct AtWork<T>(JoinHandle<T>);
+
+impl<T> Drop for AtWork<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn failed() -> Status {
+    Refusal::new(Code::Internal, "INTERNAL", "the vault failed at this message; its log says why").into()
 }
 
 fn shutting_down() -> Status {

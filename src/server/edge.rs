@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use strongroom_storage::Store;
 use strongroom_vault::{Caller, Vault};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::{Request, Status};
 
@@ -16,12 +17,14 @@ use crate::stage::Stage;
 pub(crate) struct Edge<S: Store> {
     pub vault: Arc<Vault<S>>,
     pub stage: watch::Receiver<Stage>,
+    /// The runtime that long work is done on, apart from the threads of connections.
+    pub workers: Handle,
 }
 
 // Derived, it would ask a store to be Clone.
 impl<S: Store> Clone for Edge<S> {
     fn clone(&self) -> Self {
-        Self { vault: Arc::clone(&self.vault), stage: self.stage.clone() }
+        Self { vault: Arc::clone(&self.vault), stage: self.stage.clone(), workers: self.workers.clone() }
     }
 }
 

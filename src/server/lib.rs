@@ -51,6 +51,7 @@ use strongroom_storage::Store;
 use strongroom_vault::Vault;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::Server;
@@ -160,7 +161,7 @@ pub async fn serve<S: Store>(
         let vault = Arc::clone(&vault);
         Arc::new(move || vault.directory())
     };
-    let services = services(Edge { vault: Arc::clone(&vault), stage }, options.version);
+    let services = services(Edge { vault: Arc::clone(&vault), stage, workers: Handle::current() }, options.version);
     // Before anybody can ask: a service that health does not know yet would be told as NOT_FOUND.
     health::tell(vault.health(), &reporter).await;
     let serving = serve_routes(with_open_services(services, health)?, directory, options, &stages, &reporter, shutdown);

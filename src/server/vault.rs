@@ -99,7 +99,7 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
         use v1::tokenize_stream_response::Result as Outcome;
         let (edge, peer) = (self.0.clone(), edge::peer(&request)?);
         let stage = edge.stage.clone();
-        let answers = bulk::answers(request.into_inner(), stage, move |message| {
+        let answers = bulk::answers(request.into_inner(), stage, edge.workers.clone(), move |message| {
             let (edge, peer) = (edge.clone(), peer.clone());
             async move {
                 let caller = edge.identify(&peer)?;
@@ -124,7 +124,7 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
         use v1::detokenize_stream_response::Result as Outcome;
         let (edge, peer) = (self.0.clone(), edge::peer(&request)?);
         let stage = edge.stage.clone();
-        let answers = bulk::answers(request.into_inner(), stage, move |message| {
+        let answers = bulk::answers(request.into_inner(), stage, edge.workers.clone(), move |message| {
             let (edge, peer) = (edge.clone(), peer.clone());
             async move {
                 let caller = edge.identify(&peer)?;
