@@ -33,8 +33,8 @@ fn keys(vault: &Path) -> Needles {
         }
         let key = BASE64.decode(lines.concat().as_bytes()).unwrap();
         needles.bytes(&name, &key);
-        // RFC 5958 and RFC 8410: the secret itself is an octet string of 32 bytes.
-        let at = key.windows(2).rposition(|pair| pair == [0x04, 0x20]).unwrap() + 2;
+        // RFC 5958 and RFC 8410: the secret itself is an octet string of 32 bytes, the first; random bytes come after it.
+        let at = key.windows(2).position(|pair| pair == [0x04, 0x20]).unwrap() + 2;
         needles.bytes(&name, &key[at..at + 32]);
         found += 1;
     }
