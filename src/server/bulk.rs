@@ -37,10 +37,7 @@ where
         .map(move |message| {
             let work = message.map(&answer);
             let workers = workers.clone();
-            async move {
-                let mut work = AtWork(workers.spawn(work?));
-                (&mut work.0).await.unwrap_or_else(|_| Err(failed()))
-            }
+            async move { apart(&workers, work?).await? }
         })
         .buffered(AT_ONCE)
 }
@@ -69,7 +66,16 @@ fn incoming<Message: Send + 'static>(
     })
 }
 
-/// A message's work. It ends with whoever waits for it.
+/// Does work on `workers` instead of the thread of its connection.
+pub(crate) async fn apart<T: Send + 'static>(
+    workers: &Handle,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Status> {
+    let mut work = AtWork(workers.spawn(work));
+    (&mut work.0).await.map_err(|_| failed())
+}
+
+/// Work that is done apart. It ends with whoever waits for it.
 struct AtWork<T>(JoinHandle<T>);
 
 impl<T> Drop for AtWork<T> {
@@ -79,7 +85,7 @@ impl<T> Drop for AtWork<T> {
 }
 
 fn failed() -> Status {
-    Refusal::new(Code::Internal, "INTERNAL", "the vault failed at this message; its log says why").into()
+    Refusal::new(Code::Internal, "INTERNAL", "the vault failed at this request; its log says why").into()
 }
 
 fn shutting_down() -> Status {

@@ -8,10 +8,14 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::{Request, Status};
 
+use crate::bulk;
 use crate::gate;
 use crate::identity::{self, Peer};
 use crate::share::Load;
 use crate::stage::Stage;
+
+/// Items of a request that is large: it takes half a millisecond or more.
+const LARGE: usize = 64;
 
 /// The vault, as the services see it.
 pub(crate) struct Edge<S: Store> {
@@ -33,6 +37,16 @@ impl<S: Store> Edge<S> {
     pub fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let room = request.extensions().get::<Load>().map(Load::room);
         Ok(Caller { room, ..self.identify(&peer(request)?)? })
+    }
+
+    /// Does a request's work: a small one's where its connection is, a large one's apart, where it keeps nobody waiting
+    /// and a connection with several of them has more than one thread.
+    pub async fn work<T: Send + 'static>(
+        &self,
+        items: usize,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Status> {
+        if items < LARGE { Ok(work.await) } else { bulk::apart(&self.workers, work).await }
     }
 
     /// Who a peer is at this moment. Each message of a stream asks again.

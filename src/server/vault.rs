@@ -1,6 +1,7 @@
 //! strongroom.v1.Vault: values in, tokens out, and back.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::Stream;
@@ -30,7 +31,9 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
     async fn tokenize(&self, request: Request<v1::TokenizeRequest>) -> Result<Response<v1::TokenizeResponse>, Status> {
         let caller = self.0.caller(&request)?;
         let request = tokenize(request.into_inner()).map_err(status)?;
-        let tokens = self.0.vault.tokenize(&caller, &request).await.map_err(status)?;
+        let (vault, items) = (Arc::clone(&self.0.vault), request.items.len());
+        let work = async move { vault.tokenize(&caller, &request).await };
+        let tokens = self.0.work(items, work).await?.map_err(status)?;
         Ok(Response::new(v1::TokenizeResponse { tokens }))
     }
 
@@ -40,7 +43,9 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
     ) -> Result<Response<v1::DetokenizeResponse>, Status> {
         let caller = self.0.caller(&request)?;
         let request = detokenize(request.into_inner());
-        let answers = self.0.vault.detokenize(&caller, &request).await.map_err(status)?;
+        let (vault, items) = (Arc::clone(&self.0.vault), request.items.len());
+        let work = async move { vault.detokenize(&caller, &request).await };
+        let answers = self.0.work(items, work).await?.map_err(status)?;
         Ok(Response::new(detokenized(answers)))
     }
 
