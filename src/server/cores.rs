@@ -1,8 +1,9 @@
 //! One thread a processor, each with a runtime and connections of its own.
 //!
 //! A request stays on the thread of its connection but for its commit: to wake another thread costs more than most of
-//! what the vault does for a request; and the answers of one commit come to a thread together. Connections are accepted in one place and dealt out in turn, since the kernel's
-//! own way, a listening socket a thread (SO_REUSEPORT), spreads few connections badly.
+//! what the vault does for a request; and the answers of one commit come to a thread together. Only large requests are
+//! worked on elsewhere. Connections are accepted in one place and dealt out in turn, since the kernel's own way, a
+//! listening socket a thread (SO_REUSEPORT), spreads few connections badly.
 
 use std::io;
 use std::net::SocketAddr;
