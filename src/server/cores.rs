@@ -19,6 +19,9 @@ use tokio::task::JoinError;
 
 /// Accepted connections that a thread has not taken up yet.
 const WAITING: usize = 64;
+/// Reads of a thread's requests that wait for the disk at once. More, which a runtime would start in their hundreds when
+/// much is asked for that is not in memory, only keep the processors from whoever could answer.
+const READERS: usize = 8;
 /// How long to wait after the system had no socket to give.
 const EXHAUSTED: Duration = Duration::from_millis(200);
 
@@ -77,7 +80,7 @@ impl Cores {
 
 impl Core {
     fn start(name: &str) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(READERS).build()?;
         let handle = runtime.handle().clone();
         drop(handle.spawn(strongroom_vault::take_delivery()));
         let (stop, stopped) = oneshot::channel::<()>();

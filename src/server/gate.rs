@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::{Code, Status};
@@ -34,11 +35,20 @@ const CALL: Duration = Duration::from_secs(60);
 /// How long nothing of a call's answer, or of an export, may be taken. A caller of bulk streams may be at work itself.
 const TAKING: Duration = Duration::from_secs(60);
 
+/// How long a call that found no room waits for that answer. Meanwhile it counts among the calls that its connection may
+/// have, so that a crowd that sends more than can be done is slowed down by its own connections, and the processors are
+/// left to what can be done: to refuse a call costs a third of what answering it does.
+const HELD: Duration = Duration::from_millis(100);
+
+/// Refusals that wait so. What goes beyond is told at once.
+const HELD_AT_ONCE: usize = 1_024;
+
 /// Who comes in, and what may be at work at once.
 #[derive(Clone)]
 pub(crate) struct Gate {
     directory: DirectorySource,
     shares: Arc<Shares>,
+    held: Arc<Semaphore>,
 }
 
 /// What a path leads to; nothing for what is not guarded.
@@ -57,7 +67,20 @@ fn work(path: &str) -> Option<Work> {
 impl Gate {
     /// A gate that lets this much in at once.
     pub fn new(directory: DirectorySource, bounds: Bounds) -> Self {
-        Self { directory, shares: Arc::new(Shares::new(bounds)) }
+        let held = Arc::new(Semaphore::new(HELD_AT_ONCE));
+        Self { directory, shares: Arc::new(Shares::new(bounds)), held }
+    }
+
+    /// Tells a refusal: that there is no room after a while, any other at once.
+    fn refuse(&self, status: Status) -> impl Future<Output = Response<Body>> + Send + 'static {
+        let no_room = status.code() == Code::Unavailable;
+        let wait = no_room.then(|| Arc::clone(&self.held).try_acquire_owned().ok()).flatten();
+        async move {
+            if let Some(_waiting) = wait {
+                tokio::time::sleep(HELD).await;
+            }
+            status.into_http()
+        }
     }
 
     /// Lets a request in, or says why not.
@@ -107,7 +130,10 @@ where
         };
         let (place, peer) = match self.gate.admit(work, &request) {
             Ok(admitted) => admitted,
-            Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
+            Err(status) => {
+                let told = self.gate.refuse(status);
+                return Box::pin(async move { Ok(told.await) });
+            }
         };
         let (load, arrival, taking) = match work {
             Work::Call => (Some(place.load()), Some(intake::ARRIVAL), TAKING),
@@ -222,7 +248,20 @@ mod tests {
         assert_eq!(reason(&gate(0, 0), fine, request(HEALTH, "https://bank.example")).await, None);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn without_room_a_call_waits_a_moment_for_its_refusal_and_any_other_is_told_at_once() {
+        let gate = gate(0, 0);
+        let begun = tokio::time::Instant::now();
+        assert_eq!(reason(&gate, fine, request(TOKENIZE, APP)).await.as_deref(), Some("OVERLOADED"));
+        assert!((HELD..HELD * 2).contains(&begun.elapsed()));
+        let begun = tokio::time::Instant::now();
+        assert!(reason(&gate, fine, request(TOKENIZE, "https://bank.example")).await.is_some());
+        let _full = gate.held.clone().try_acquire_many_owned(HELD_AT_ONCE as u32).unwrap();
+        assert_eq!(reason(&gate, fine, request(TOKENIZE, APP)).await.as_deref(), Some("OVERLOADED"));
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn without_room_a_call_may_be_tried_again() {
         let mut full = gate(0, 0).layer(Answers(fine));
         for path in [TOKENIZE, STREAM] {

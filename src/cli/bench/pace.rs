@@ -72,9 +72,9 @@ pub struct Tick {
     pub intended: Instant,
 }
 
-/// The shortest sleep between ticks: waking up for each of 30,000 a second would take a good part of a processor from
-/// the server. By as much a request may start late, which counts as its latency.
-const NAP: Duration = Duration::from_micros(100);
+/// The shortest sleep between ticks: waking up for each of 30,000 a second, here and in every client, would take a good
+/// part of a processor from the server. By as much a request may start late, which counts as its latency.
+const NAP: Duration = Duration::from_millis(1);
 
 /// A schedule of so many requests a second.
 #[derive(Clone, Copy)]

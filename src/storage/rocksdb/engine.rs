@@ -85,6 +85,7 @@ impl Engine {
         // A cache of its own: what an engine answers comes from the files that it opened.
         let cache = Cache::new_lru_cache(options.block_cache);
         let db = DB::open_cf_descriptors(&database, dir, options.families(&cache)).map_err(folder::open_failed)?;
+        options::keep_what_is_flushed(&db)?;
         let (gone, is_gone) = oneshot::channel();
         let engine = Self { db, cache, memory: options::from_memory(), disk: options::from_disk(), _gone: gone };
         Ok((engine, is_gone))

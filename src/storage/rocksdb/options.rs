@@ -1,10 +1,10 @@
 //! How RocksDB is set up, and why.
 
 use rocksdb::{
-    BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamilyDescriptor, CompactOptions, DBCompactionStyle,
+    BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamilyDescriptor, CompactOptions, DB, DBCompactionStyle,
     DBCompressionType, DBRecoveryMode, LogLevel, Options, ReadOptions, ReadTier, WriteOptions,
 };
-use strongroom_storage::Family;
+use strongroom_storage::{Family, StoreError};
 
 /// What an operator may set. The defaults suit a machine with 2 GiB to spare.
 #[derive(Clone, Debug)]
@@ -104,6 +104,18 @@ impl RocksOptions {
         }
         options
     }
+}
+
+/// What a memtable held stays in memory when it is written to a file: otherwise all readers of what was stored lately
+/// would go to the disk at once. Only a database that is open takes this option.
+pub(crate) fn keep_what_is_flushed(db: &DB) -> Result<(), StoreError> {
+    let looked_up = Family::ALL.iter().filter(|family| Shape::of(**family).looked_up);
+    for family in looked_up.filter_map(|family| db.cf_handle(family.name())) {
+        let keep = ("block_based_table_factory", "{prepopulate_block_cache=kFlushOnly;}");
+        db.set_options_cf(family, &[keep])
+            .map_err(|error| StoreError::Io { doing: "set up its cache", what: error.into_string() })?;
+    }
+    Ok(())
 }
 
 /// What a family's entries are like.
