@@ -346,6 +346,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_was_flushed_is_still_answered_from_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = RocksOptions { block_cache: 8 << 20, write_buffers: 4 << 20, ..RocksOptions::default() };
+        let (engine, _is_gone) = Engine::open(dir.path(), &options, true).unwrap();
+        engine.write(vec![Mutation::Put(Family::Rows, b"key".to_vec(), b"row".to_vec())]).unwrap();
+        engine.drain().unwrap();
+        assert!(engine.files(Family::Rows).unwrap() > 0);
+        let row = engine.get(Reach::Memory, Family::Rows, b"key");
+        assert!(matches!(row, Ok(Some(row)) if *row == *b"row"));
+    }
+
+    #[test]
     fn every_write_syncs_the_log_before_it_returns() {
         let dir = tempfile::tempdir().unwrap();
         let options = RocksOptions { block_cache: 1 << 20, write_buffers: 4 << 20, ..RocksOptions::default() };
