@@ -200,6 +200,9 @@ impl AnswerRoom for Occupied {
     fn reserve(&self, bytes: usize) -> bool {
         let mut taken = self.taken();
         let more = bytes.saturating_sub(taken.ahead);
+        if more == 0 {
+            return true;
+        }
         let Ok(count) = u32::try_from(more) else { return false };
         let (Some(own), Some(one)) = (self.share.bytes(count), self.all.bytes(count)) else { return false };
         taken.permits.extend([own, one]);

@@ -152,9 +152,12 @@ impl Detokenize {
 /// Sees that there is memory for a value before it is opened: one value may be asked for often, so that a small request
 /// has a large answer. Only what is released counts, so that nothing is told of the rest.
 fn reserve_room<S: Store>(road: &Road<'_, S>, bytes: usize) -> Result<(), Error> {
-    // A larger answer is refused once it is known to be one.
-    let bytes = bytes.min(road.vault.limits.message);
-    match road.caller.room.as_ref().is_none_or(|room| bytes < SMALL || room.reserve(bytes)) {
+    if bytes < SMALL {
+        return Ok(());
+    }
+    // In steps, so that it is not asked for each value. A larger answer is refused once it is known to be one.
+    let bytes = bytes.next_multiple_of(SMALL).min(road.vault.limits.message);
+    match road.caller.room.as_ref().is_none_or(|room| room.reserve(bytes)) {
         true => Ok(()),
         false => Err(Error::Overloaded { retry_after: RETRY_AFTER }),
     }

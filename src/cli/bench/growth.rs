@@ -1,7 +1,7 @@
 //! Growth: what changes when there are a hundred times as many tokens, in a vault of its own.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -24,6 +24,9 @@ use crate::cli::output::CliError;
 pub const FEW: u64 = 100_000;
 /// Values that are stored before the clients give their tokens away: what they hold meanwhile is bounded.
 const STAGE: u64 = 1_000_000;
+/// How long compactions may take after filling, and for how long their vault is quiet when they have ended.
+const SETTLES: Duration = Duration::from_secs(300);
+const QUIET: Duration = Duration::from_secs(1);
 /// Values that are being written when the vault is killed.
 const LOST: u64 = 50_000;
 
@@ -96,7 +99,7 @@ impl Growth {
         Filling { target: &vault.target(), bars }.borrowers(few, &mut values).await?;
         let small = stage(&vault, &values, extent, bars).await?;
 
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let before = values.stored.borrowers.len() as u64;
         loop {
             let stored = values.stored.borrowers.len() as u64;
@@ -174,7 +177,7 @@ impl Growth {
             rows: rows.collect(),
             below: format!(
                 "One token a request, every token as often as any other, a vault in a process of its own with the cache of \
-                 the default configuration. Filled in batches of whole borrowers: {} values/s. A start, from the process' \
+                 the default configuration, once the compactions after filling have ended. Filled in batches of whole borrowers: {} values/s. A start, from the process' \
                  first moment until health answers SERVING, takes {} s after a clean stop, and {} s after kill -9 right \
                  after {} more values.",
                 figure(self.fill_speed, 0),
@@ -186,7 +189,24 @@ impl Growth {
     }
 }
 
+/// Waits until what was written no longer occupies the vault: the reads are measured, and not the compactions before them.
+pub async fn settled(vault: &Child) {
+    let began = Instant::now();
+    let mut before = vault.process().cpu();
+    while began.elapsed() < SETTLES {
+        tokio::time::sleep(QUIET).await;
+        let now = vault.process().cpu();
+        // A system that does not tell is not waited for.
+        let Some((now, then)) = now.zip(before) else { return };
+        if now.saturating_sub(then) < QUIET / 10 {
+            return;
+        }
+        before = Some(now);
+    }
+}
+
 async fn stage(vault: &Child, values: &Values, extent: Extent, bars: &Bars) -> Result<Stage, CliError> {
+    settled(vault).await;
     let shape = Shape::of(1);
     let mut reads = Vec::new();
     for run in 0..=extent.runs {

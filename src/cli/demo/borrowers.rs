@@ -60,7 +60,7 @@ pub fn csv(borrowers: &[Borrower]) -> String {
 fn borrower(number: usize, draw: &mut Draw) -> Borrower {
     let (surname, given) = (draw.one_of(&SURNAMES), draw.one_of(&GIVEN));
     Borrower {
-        customer: format!("c-{number:04}"),
+        customer: format!("cust-{number:04}"),
         name: format!("{surname}{given}"),
         id_card: id_card(number, draw),
         mobile: format!("13{}{:08}", draw.below(10), draw.below(100_000_000)),

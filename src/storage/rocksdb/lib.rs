@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod background;
+mod disk;
 mod engine;
 mod folder;
 mod options;

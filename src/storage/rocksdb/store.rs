@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use strongroom_storage::{Entry, Family, Mutation, Range, Store, StoreError};
@@ -9,6 +10,7 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use tokio::task;
 
 use crate::background::Background;
+use crate::disk::{self, Disk};
 use crate::engine::{Engine, Fault, Memory, Reach};
 use crate::folder;
 use crate::options::RocksOptions;
@@ -22,6 +24,7 @@ const IN_PLACE: usize = 256;
 pub struct RocksStore {
     dir: PathBuf,
     options: RocksOptions,
+    disk: Arc<Disk>,
     /// None while it is closed.
     opened: Arc<RwLock<Option<Opened>>>,
     /// The last engine, until all that still read from it are done. Held through a reopening, so that there is one.
@@ -59,6 +62,7 @@ impl RocksStore {
         Ok(Self {
             dir: dir.to_owned(),
             options,
+            disk: Arc::default(),
             opened: Arc::new(RwLock::new(Some(Opened { engine: Arc::new(engine), gone }))),
             closing: AsyncMutex::new(None),
             snapshots: Mutex::new(vec![]),
@@ -86,6 +90,16 @@ impl RocksStore {
         Background(Arc::downgrade(&self.opened))
     }
 
+    /// Reads keys that memory does not hold where that keeps nobody waiting.
+    async fn elsewhere<T: Send + 'static>(
+        &self,
+        keys: usize,
+        read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let disk = Arc::clone(&self.disk);
+        elsewhere("read", move || disk.watch(keys, read)).await
+    }
+
     fn engine(&self) -> Result<Arc<Engine>, StoreError> {
         let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
         opened.as_ref().map(Opened::engine).ok_or(StoreError::Closed)
@@ -97,8 +111,11 @@ impl Store for RocksStore {
 
     async fn get(&self, family: Family, key: Vec<u8>) -> Result<Option<Bytes>, StoreError> {
         let engine = self.engine()?;
+        if self.disk.is_quick(1) {
+            return Ok(self.disk.watch_any(1, || engine.get(Reach::Disk, family, &key))?);
+        }
         match engine.get(Reach::Memory, family, &key) {
-            Err(Fault::NotInMemory) => elsewhere("read", move || Ok(engine.get(Reach::Disk, family, &key)?)).await,
+            Err(Fault::NotInMemory) => self.elsewhere(1, move || Ok(engine.get(Reach::Disk, family, &key)?)).await,
             answer => Ok(answer?),
         }
     }
@@ -107,6 +124,20 @@ impl Store for RocksStore {
         let engine = self.engine()?;
         if keys.len() > IN_PLACE {
             return elsewhere("read", move || engine.multi_get(family, &keys)).await;
+        }
+        if self.disk.is_quick(keys.len()) {
+            let mut values = Vec::with_capacity(keys.len());
+            let began = Instant::now();
+            // It may have become slow just now.
+            while values.len() < keys.len() && began.elapsed() < disk::TOGETHER {
+                let key = &keys[values.len()];
+                values.push(self.disk.watch_any(1, || engine.get(Reach::Disk, family, key))?);
+            }
+            let rest = keys.split_off(values.len());
+            if !rest.is_empty() {
+                values.extend(self.elsewhere(rest.len(), move || engine.multi_get(family, &rest)).await?);
+            }
+            return Ok(values);
         }
         let mut values = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
@@ -123,7 +154,7 @@ impl Store for RocksStore {
             return Ok(values);
         }
         let wanted: Vec<Vec<u8>> = missing.iter().map(|place| std::mem::take(&mut keys[*place])).collect();
-        let found = elsewhere("read", move || engine.multi_get(family, &wanted)).await?;
+        let found = self.elsewhere(wanted.len(), move || engine.multi_get(family, &wanted)).await?;
         for (place, value) in missing.into_iter().zip(found) {
             values[place] = value;
         }
