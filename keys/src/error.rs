@@ -58,6 +58,34 @@ pub enum KeyError {
         /// Its state.
         state: KeyState,
     },
+    /// The newest version of a key protects what is new, so it can only be enabled or disabled.
+    #[error(
+        "version {version} of key {name} is the newest, which protects what is new: it cannot become {state} before a \
+         rotation makes another"
+    )]
+    Newest {
+        /// The key.
+        name: KeyName,
+        /// Its newest version.
+        version: KeyVersion,
+        /// What it was to become.
+        state: KeyState,
+    },
+    /// No way leads from one state to the other.
+    #[error(
+        "version {version} of key {name} is {is}, and from there it cannot become {state}; only the newest version can be \
+         enabled, and nothing comes back from compromised or destroyed"
+    )]
+    NoWay {
+        /// The key.
+        name: KeyName,
+        /// The version.
+        version: KeyVersion,
+        /// Its state.
+        is: KeyState,
+        /// What it was to become.
+        state: KeyState,
+    },
     /// A DEK was to be wrapped by the KEK of another tenant or keyring.
     #[error("a DEK was to be wrapped by the KEK of another tenant or keyring: use the KEK of its own")]
     WrongKek,

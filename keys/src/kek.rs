@@ -57,6 +57,19 @@ impl Kek {
         seal::seal_blob(&self.cipher, Format::Dek, &place.aad(self.version), dek.raw())
     }
 
+    /// Wraps anew, for the same place, a DEK that an older version wrapped; counts as one sealing.
+    ///
+    /// # Errors
+    /// As [`Kek::wrap`], and [`KeyError::CannotOpen`] as [`Kek::unwrap`].
+    pub fn rewrap(&self, older: &Self, place: &DekPlace, wrapped: &[u8]) -> Result<Vec<u8>, KeyError> {
+        if place.tenant != self.tenant || place.keyring != self.keyring {
+            return Err(KeyError::WrongKek);
+        }
+        let plaintext = seal::open_blob(&older.cipher, Format::Dek, &place.aad(older.version), wrapped)?;
+        let raw = secret::raw_key(&plaintext).ok_or(KeyError::CannotOpen)?;
+        seal::seal_blob(&self.cipher, Format::Dek, &place.aad(self.version), raw.as_slice())
+    }
+
     /// Unwraps a DEK that was wrapped for this place by this version.
     ///
     /// # Errors
@@ -156,6 +169,18 @@ mod tests {
         let again = kek(2).unwrap(&place(), &rewrapped).unwrap();
         assert_eq!(again.open(&at, &blob).unwrap().as_bytes(), b"value");
         assert!(kek(1).unwrap(&place(), &rewrapped).is_err());
+    }
+
+    #[test]
+    fn a_rewrapped_dek_is_the_same_under_the_newer_version_only() {
+        let (dek, wrapped) = kek(1).new_dek(&place()).unwrap();
+        let anew = kek(2).rewrap(&kek(1), &place(), &wrapped).unwrap();
+        assert_eq!(kek(2).unwrap(&place(), &anew).unwrap().raw(), dek.raw());
+        assert_eq!(kek(1).unwrap(&place(), &anew).unwrap_err(), KeyError::CannotOpen);
+        let elsewhere = DekPlace { version: DekVersion(5), ..place() };
+        assert_eq!(kek(2).rewrap(&kek(1), &elsewhere, &wrapped).unwrap_err(), KeyError::CannotOpen);
+        let other = DekPlace { keyring: KeyringNo(3), ..place() };
+        assert_eq!(kek(2).rewrap(&kek(1), &other, &wrapped).unwrap_err(), KeyError::WrongKek);
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub use index_key::IndexKey;
 pub use kek::{KEK_SEAL_LIMIT, Kek};
 pub use keystore::{KeyInfo, Keystore};
 pub use ledger_key::LedgerKey;
-pub use name::{IndexName, KeyName, KeyState, Operation};
+pub use name::{IndexName, KeyName, KeyState, Operation, UnknownState};
 pub use place::{DekOwner, DekPlace, Sealed, ValuePlace};
 pub use random::random;
 pub use root_key::{ArgonCost, RootKey};

@@ -1,8 +1,10 @@
 //! What keys are called, and what the state of a key allows.
 
 use std::fmt;
+use std::str::FromStr;
 
 use strongroom_ids::{FieldNo, KeyringNo, TenantId};
+use thiserror::Error;
 
 /// Which blind index a key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +85,29 @@ impl KeyName {
     }
 }
 
+impl KeyName {
+    /// A tenant's key by the name that it is displayed with: `kek/1`.
+    pub fn parse(tenant: TenantId, name: &str) -> Option<Self> {
+        let index = |index| Some(Self::Index(tenant, index));
+        match name {
+            "index/subject-id" => return index(IndexName::SubjectId),
+            "index/token" => return index(IndexName::Token),
+            "index/fingerprint" => return index(IndexName::Fingerprint),
+            "token" => return Some(Self::Token(tenant)),
+            "ledger" => return Some(Self::Ledger(tenant)),
+            _ => {}
+        }
+        // One key has one name: no sign, and no zero in front.
+        fn number<T: FromStr + fmt::Display>(text: &str) -> Option<T> {
+            text.parse().ok().filter(|number: &T| number.to_string() == text)
+        }
+        match name.strip_prefix("kek/") {
+            Some(keyring) => number(keyring).map(|keyring| Self::Kek(tenant, KeyringNo(keyring))),
+            None => index(IndexName::Field(FieldNo(number(name.strip_prefix("index/field/")?)?))),
+        }
+    }
+}
+
 impl fmt::Display for KeyName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -145,6 +170,25 @@ impl KeyState {
         }
     }
 
+    /// Whether a version of a key may go from this state to another.
+    ///
+    /// | from | to |
+    /// | --- | --- |
+    /// | enabled | decrypt-only, disabled, compromised, destroyed |
+    /// | decrypt-only | compromised, destroyed |
+    /// | disabled | enabled, decrypt-only, compromised, destroyed |
+    /// | compromised | destroyed |
+    /// | destroyed | |
+    pub fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Enabled => next != Self::Enabled,
+            Self::DecryptOnly => matches!(next, Self::Compromised | Self::Destroyed),
+            Self::Disabled => next != Self::Disabled,
+            Self::Compromised => next == Self::Destroyed,
+            Self::Destroyed => false,
+        }
+    }
+
     /// The state's name, as people see it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -170,6 +214,19 @@ impl KeyState {
         Self::ALL.into_iter().find(|state| state.encode() == number)
     }
 }
+
+impl FromStr for KeyState {
+    type Err = UnknownState;
+
+    fn from_str(name: &str) -> Result<Self, UnknownState> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name).ok_or(UnknownState)
+    }
+}
+
+/// A word that is no state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the states are enabled, decrypt-only, disabled, compromised, destroyed")]
+pub struct UnknownState;
 
 impl fmt::Display for KeyState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -231,6 +288,24 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_ways_between_states_are_those_of_the_manual() {
+        for from in KeyState::ALL {
+            let to: Vec<&str> =
+                KeyState::ALL.into_iter().filter(|to| from.may_become(*to)).map(KeyState::as_str).collect();
+            let row = format!("\n| {from} | {} |\n", to.join(", ")).replace("|  |", "| |");
+            assert!(include_str!("../FORMAT.md").contains(&row), "the manual has no row {row}");
+        }
+    }
+
+    #[test]
+    fn a_state_reads_back_from_its_name() {
+        for state in KeyState::ALL {
+            assert_eq!(state.as_str().parse(), Ok(state));
+        }
+        assert_eq!("Enabled".parse::<KeyState>(), Err(UnknownState));
+    }
+
+    #[test]
     fn states_have_the_numbers_one_to_five() {
         for number in 0..=255 {
             let state = KeyState::decode(number);
@@ -240,6 +315,17 @@ pub(crate) mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_name_reads_back_as_it_is_displayed(name in key_name()) {
+            prop_assert_eq!(KeyName::parse(name.tenant(), &name.to_string()), Some(name));
+        }
+
+        #[test]
+        fn no_other_text_is_a_name(text in "(kek/|index/field/|token)?[+0-9a-z/-]{0,12}") {
+            let name = KeyName::parse(TenantId([0; 16]), &text);
+            prop_assert!(name.is_none_or(|name| name.to_string() == text));
+        }
+
         #[test]
         fn a_name_survives_its_encoding(name in key_name()) {
             prop_assert_eq!(KeyName::decode(&name.encode()), Some(name));

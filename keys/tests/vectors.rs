@@ -183,7 +183,8 @@ fn the_keys_file_is_as_specified() {
             }
         };
         let length = [u8::try_from(wrapped.len()).unwrap()];
-        let entry = [&name, v.get("version"), v.get("state"), v.get("created"), &length, &wrapped].concat();
+        let dates = [v.get("created"), v.get("changed")].concat();
+        let entry = [&name, v.get("version"), v.get("state"), &dates, &length, &wrapped].concat();
         v.says("entry", &entry);
         entries.push(entry);
     }

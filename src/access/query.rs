@@ -91,6 +91,20 @@ actions! {
     GetPolicy = "get_policy" on vault,
     /// Asks what policy would decide.
     ExplainPolicy = "explain_policy" on vault,
+    /// Sees which keys there are.
+    ListKeys = "list_keys" on vault,
+    /// Makes the next version of a key.
+    RotateKey = "rotate_key" on vault,
+    /// Gives a version of a key another state.
+    SetKeyState = "set_key_state" on vault,
+    /// Destroys a version of a key.
+    DestroyKeyVersion = "destroy_key_version" on vault,
+    /// Wraps DEKs anew.
+    Rewrap = "rewrap" on vault,
+    /// Sees how far a job has come.
+    GetJob = "get_job" on vault,
+    /// Ends a job.
+    CancelJob = "cancel_job" on vault,
     /// Asks how the vault is.
     Status = "status" on vault,
 }

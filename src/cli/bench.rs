@@ -38,6 +38,7 @@ mod plot;
 mod population;
 mod process;
 mod report;
+mod rewrap;
 mod rig;
 mod served;
 mod sheet;
@@ -67,6 +68,7 @@ use machine::Machine;
 use overload::Overload;
 use peers::Peers;
 use report::Lines;
+use rewrap::Rewrap;
 use rig::Rig;
 use whole::Whole;
 
@@ -132,7 +134,8 @@ pub struct Args {
     #[arg(long)]
     quick: bool,
 
-    /// Measure everything: other batch sizes, streams, latency against load, overload, growth. Takes most of an hour.
+    /// Measure everything: other batch sizes, streams, latency against load, overload, growth, rewrap. Takes most of an
+    /// hour.
     #[arg(long, conflicts_with_all = ["quick", "parts"])]
     all: bool,
 
@@ -143,6 +146,10 @@ pub struct Args {
     /// Tokens to which the part `growth` fills its vault.
     #[arg(long, default_value_t = 10_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(100_000..=1_000_000_000))]
     growth: u64,
+
+    /// DEKs that the part `rewrap` wraps anew.
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
+    deks: u64,
 
     /// Measure other products in turn with the vault: a folder with the executables `openbao` and `postgres`.
     #[arg(long, value_name = "FOLDER")]
@@ -196,6 +203,8 @@ enum Part {
     Overload,
     /// A hundred times as many tokens; starts after a clean stop and after kill -9.
     Growth,
+    /// DEKs wrapped anew, alone and beside callers.
+    Rewrap,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -307,6 +316,7 @@ async fn parts(args: &Args) -> Result<Whole, CliError> {
         latency: None,
         overload: None,
         growth: None,
+        rewrap: None,
         peers,
         note: on_memory(&args.folder).then_some(
             "the folder is in memory (tmpfs): a sync there costs nothing, so these are no figures of a disk",
@@ -324,6 +334,9 @@ async fn parts(args: &Args) -> Result<Whole, CliError> {
     }
     if has(Part::Growth) {
         whole.growth = Some(Growth::measure(&args.folder, extent, &bars).await?);
+    }
+    if has(Part::Rewrap) {
+        whole.rewrap = Some(Rewrap::measure(&args.folder, args.deks, pacing, &bars).await?);
     }
     bars.finish();
     Ok(whole)
@@ -374,6 +387,7 @@ impl Args {
             (Part::Latency, Latency::steps(self.runs)),
             (Part::Overload, Overload::STEPS),
             (Part::Growth, Growth::steps(self.extent())),
+            (Part::Rewrap, Rewrap::steps(self.pacing())),
         ] {
             steps += if self.has(part) { more } else { 0 };
         }
@@ -402,7 +416,7 @@ impl Args {
         match self.all || !self.parts.is_empty() {
             true => text,
             false => format!(
-                "{text}\n\nLonger: --parts more,latency,overload,growth for the rest, --all for everything, --peers FOLDER for \
+                "{text}\n\nLonger: --parts more,latency,overload,growth,rewrap for the rest, --all for everything, --peers FOLDER for \
                  other products beside it, --mix for a load of your own."
             ),
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use strongroom_proto::v1::access_client::AccessClient;
 use strongroom_proto::v1::audit_client::AuditClient;
+use strongroom_proto::v1::keys_client::KeysClient;
 use strongroom_proto::v1::system_client::SystemClient;
 use strongroom_proto::v1::vault_client::VaultClient;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
@@ -36,7 +37,7 @@ pub struct Global {
     /// Ask as this principal: its certificate is DIR/pki/NAME.pem, its key DIR/pki/NAME.key.
     ///
     /// Without it each command takes the principal that is meant for it: `app` for values, `auditor` for audit,
-    /// `officer-1` for schema and policy, `operator` for status.
+    /// `officer-1` for schema and policy, `rotator` for keys, `operator` for status.
     #[arg(long = "as", global = true, value_name = "NAME", env = "STRONGROOM_AS")]
     pub principal: Option<String>,
 
@@ -147,6 +148,10 @@ impl Context {
     client!(
         /// Connects, for schema and policy.
         access, AccessClient
+    );
+    client!(
+        /// Connects, for keys.
+        keys, KeysClient
     );
     client!(
         /// Connects, for the ledger.

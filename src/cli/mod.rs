@@ -21,6 +21,7 @@ mod files;
 mod hardening;
 mod import;
 mod init;
+mod keys;
 mod layout;
 mod lookup;
 mod make;
@@ -52,7 +53,7 @@ use output::{CliError, Exit};
 #[derive(Debug, Parser)]
 #[command(name = "strongroom", version, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 refused or failed, 2 bad usage, 3 done in part.\nStart here: strongroom dev"
+    after_help = "Exit codes: 0 done, 1 refused or failed, 2 bad usage, 3 done in part or waiting.\nStart here: strongroom dev"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -77,6 +78,7 @@ enum Command {
     Export(export::Args),
     Schema(schema::Args),
     Policy(policy::Args),
+    Keys(keys::Args),
     Audit(audit::Args),
     Verify(verify::Args),
     Bench(Box<bench::Args>),
@@ -119,6 +121,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Export(args) => export::run(args, &global.context(export::PRINCIPAL)?).await,
         Command::Schema(args) => schema::run(args, &global.context(schema::PRINCIPAL)?).await,
         Command::Policy(args) => policy::run(args, &global.context(policy::PRINCIPAL)?).await,
+        Command::Keys(args) => keys::run(args, &global.context(keys::PRINCIPAL)?).await,
         Command::Audit(args) => audit::run(args, &global).await,
         Command::Verify(args) => verify::run(args, &global.dir, global.output).await,
         Command::Bench(args) => bench::run(*args, &global).await,

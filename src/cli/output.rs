@@ -21,7 +21,7 @@ pub enum Exit {
     Failed = 1,
     /// The command line makes no sense.
     Usage = 2,
-    /// A part was done; the rest was refused.
+    /// A part was done; the rest was refused, or waits for somebody.
     Partly = 3,
 }
 

@@ -174,10 +174,15 @@ pub async fn serve(
             vault.keep_house(async move { drop(stopping.changed().await) }).await;
         }
     });
+    let jobs = tokio::spawn({
+        let vault = Arc::clone(&vault);
+        let mut stopping = stopping.clone();
+        async move { strongroom_jobs::run(&vault, async move { drop(stopping.changed().await) }).await }
+    });
     let served = strongroom_server::serve(Arc::clone(&vault), options, stop).await;
     drop(stopped);
-    // A panic of the housekeeping has been reported by the runtime; the vault is closed all the same.
-    drop(house.await);
+    // A panic of the housekeeping or a job has been reported by the runtime; the vault is closed all the same.
+    drop((house.await, jobs.await));
     vault.close().await;
     served.map_err(|error| CliError::unfit(error.to_string()))
 }

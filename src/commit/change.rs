@@ -16,6 +16,13 @@ use crate::fact::Fact;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Position(pub(crate) u64);
 
+impl Position {
+    /// How many groups were applied before it.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// What must hold for a change to be stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Guard {

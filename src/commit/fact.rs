@@ -31,6 +31,7 @@ enum Kind {
     Principals,
     KeyStates,
     Freeze,
+    Job,
 }
 
 /// Sip hash under keys drawn once per process, so that nobody outside can choose keys that meet.
@@ -101,6 +102,11 @@ impl Fact {
         Self::new(Kind::KeyStates, tenant, 0)
     }
 
+    /// The newest job of a kind, by the kind's number.
+    pub fn job(tenant: TenantNo, kind: u8) -> Self {
+        Self::new(Kind::Job, tenant, u64::from(kind))
+    }
+
     /// Whether the vault is frozen.
     pub fn freeze() -> Self {
         Self::new(Kind::Freeze, TenantNo(0), 0)
@@ -133,6 +139,7 @@ mod tests {
             Fact::principals(),
             Fact::key_states(a),
             Fact::freeze(),
+            Fact::job(a, 1),
         ];
         let distinct: std::collections::HashSet<Fact> = facts.into_iter().collect();
         assert_eq!(distinct.len(), facts.len());

@@ -88,6 +88,9 @@ impl Retention {
     /// A year is 366 days, so that a span that the law asks for in years is never cut short.
     const DAYS_OF_A_YEAR: u32 = 366;
     const MOST_YEARS: u32 = 100;
+
+    /// One year.
+    pub(crate) const A_YEAR: Self = Self { days: Some(Self::DAYS_OF_A_YEAR) };
     const MICROS_OF_A_DAY: u64 = 86_400_000_000;
 
     /// The span in microseconds; absent: forever.

@@ -8,6 +8,9 @@
 //! description = "Offers by email"
 //! consent = true                    # only while the data subject allows it; default false
 //!
+//! [crypto_period]                   # how long a KEK protects what is new before it is due for rotation
+//! c2 = "1y"                         # by class; default 1y; or "180d", or "forever" for never
+//!
 //! [field.borrower.id_card]
 //! number = 2                        # permanent; never given to another field
 //! type = "cn_id_card"
@@ -36,7 +39,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::declaration::{Class, Declaration};
+use crate::declaration::{Class, Declaration, Retention};
 use crate::error::{Broken, SchemaError};
 use crate::mask::Mask;
 use crate::rules;
@@ -60,15 +63,21 @@ pub struct Purpose {
 pub struct SchemaFile {
     pub(crate) source: String,
     pub(crate) purposes: BTreeMap<String, PurposeDeclaration>,
+    pub(crate) crypto_periods: CryptoPeriods,
     /// By full name, with the line.
     pub(crate) fields: BTreeMap<String, (usize, Declaration)>,
 }
+
+/// How long the KEK of a class protects what is new (SP 800-57 part 1, section 5.3), where it isn't the usual time.
+pub(crate) type CryptoPeriods = BTreeMap<Class, Retention>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
     #[serde(default)]
     purpose: BTreeMap<String, Spanned<PurposeDeclaration>>,
+    #[serde(default)]
+    crypto_period: CryptoPeriods,
     #[serde(default)]
     field: BTreeMap<String, BTreeMap<String, Spanned<Declaration>>>,
 }
@@ -101,7 +110,7 @@ impl SchemaFile {
         })?;
         let purposes = purposes(source, written.purpose)?;
         let fields = fields(source, written.field, &purposes)?;
-        Ok(Self { source: source.to_owned(), purposes, fields })
+        Ok(Self { source: source.to_owned(), purposes, crypto_periods: written.crypto_period, fields })
     }
 }
 

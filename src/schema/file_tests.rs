@@ -96,6 +96,28 @@ fn what_is_not_of_the_form_is_refused_with_its_line() {
 }
 
 #[test]
+fn a_crypto_period_is_a_years_or_what_the_file_says_for_the_class() {
+    const YEAR: u64 = 366 * 86_400_000_000;
+    let period = |more: &str, keyring| {
+        let source = with("type = \"text\"\nclass = \"c2\"") + more;
+        let schema = crate::Schema::evolve(None, &SchemaFile::parse(&source).unwrap(), 1).unwrap();
+        let again = crate::Schema::from_stored(&schema.to_stored()).unwrap();
+        let keyring = strongroom_ids::KeyringNo(keyring);
+        assert_eq!(again.crypto_period(keyring), schema.crypto_period(keyring));
+        schema.crypto_period(keyring)
+    };
+    assert_eq!((period("", 1), period("", 0)), (Some(YEAR), Some(YEAR)));
+    let declared = "\n[crypto_period]\nc2 = \"2y\"\nc3 = \"30d\"";
+    assert_eq!((period(declared, 1), period(declared, 0)), (Some(2 * YEAR), Some(30 * 86_400_000_000)));
+    let never = "\n[crypto_period]\nc1 = \"forever\"\nc2 = \"forever\"\nc3 = \"forever\"";
+    assert_eq!((period(never, 1), period(never, 0)), (None, None));
+    for wrong in ["c4 = \"1y\"", "c2 = \"1 year\"", "c2 = 1"] {
+        let source = with("type = \"text\"\nclass = \"c2\"") + "\n[crypto_period]\n" + wrong;
+        assert!(matches!(SchemaFile::parse(&source), Err(SchemaError::Syntax { .. })), "{wrong}");
+    }
+}
+
+#[test]
 fn purposes_and_numbers_are_checked_across_the_file() {
     let rule = |source: &str| match SchemaFile::parse(source) {
         Err(SchemaError::Rule { rule, .. }) => rule,

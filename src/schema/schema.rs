@@ -8,7 +8,7 @@ use strongroom_ids::{FieldNo, KeyringNo};
 use crate::declaration::{Class, Declaration, Retention};
 use crate::error::{Broken, SchemaError};
 use crate::field::Field;
-use crate::file::{Purpose, PurposeDeclaration, SchemaFile};
+use crate::file::{CryptoPeriods, Purpose, PurposeDeclaration, SchemaFile};
 
 /// One version of a schema, immutable.
 #[derive(Clone, Debug)]
@@ -27,6 +27,7 @@ pub(crate) struct Parts {
     pub version: u32,
     pub source: String,
     pub purposes: BTreeMap<String, PurposeDeclaration>,
+    pub crypto_periods: CryptoPeriods,
     /// The keyring of each class and retention that any version had. Keyring 0 is the tenant's own.
     pub keyrings: Vec<(KeyringNo, Class, Retention)>,
     /// Full name, declaration, whether it is retired.
@@ -40,6 +41,7 @@ impl Schema {
             version: 0,
             source: String::new(),
             purposes: BTreeMap::new(),
+            crypto_periods: CryptoPeriods::new(),
             keyrings: Vec::new(),
             fields: Vec::new(),
         };
@@ -73,8 +75,9 @@ impl Schema {
         for (_, declared, _) in &fields {
             assign_keyring(&mut keyrings, declared).map_err(whole_file)?;
         }
-        let source = file.source.clone();
-        Self::from_parts(Parts { version, source, purposes: file.purposes.clone(), keyrings, fields })
+        let (source, purposes) = (file.source.clone(), file.purposes.clone());
+        let crypto_periods = file.crypto_periods.clone();
+        Self::from_parts(Parts { version, source, purposes, crypto_periods, keyrings, fields })
     }
 
     pub(crate) fn from_parts(parts: Parts) -> Result<Self, SchemaError> {
@@ -133,6 +136,22 @@ impl Schema {
     /// The keyrings of all fields, retired ones too, from 1 up. The tenant's own keyring 0 is not among them.
     pub fn keyrings(&self) -> impl Iterator<Item = KeyringNo> {
         self.parts.keyrings.iter().map(|(number, ..)| *number)
+    }
+
+    /// Class and retention of a keyring's values; none for keyring 0 and for what was never declared.
+    pub fn values_of(&self, keyring: KeyringNo) -> Option<(Class, Retention)> {
+        let mut keyrings = self.parts.keyrings.iter();
+        keyrings.find(|(number, ..)| *number == keyring).map(|(_, class, retention)| (*class, *retention))
+    }
+
+    /// How long the KEK of a keyring protects what is new before it is due for rotation, in microseconds; none: it
+    /// never is. The tenant's own keyring 0 has the shortest of all classes.
+    pub fn crypto_period(&self, keyring: KeyringNo) -> Option<u64> {
+        let of = |class| self.parts.crypto_periods.get(&class).copied().unwrap_or(Retention::A_YEAR).micros();
+        match self.values_of(keyring) {
+            Some((class, _)) => of(class),
+            None => [Class::C1, Class::C2, Class::C3].into_iter().filter_map(of).min(),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```json
 //! {"format":1,"version":2,"source":"...","purposes":{"NAME":{"description":"...","consent":false}},
-//!  "keyrings":[{"number":1,"class":"c2","retention":"10y"}],
+//!  "crypto_periods":{"c2":"1y"},"keyrings":[{"number":1,"class":"c2","retention":"10y"}],
 //!  "fields":[{"name":"borrower.id_card","retired":false,"declared":{"number":2,"type":"cn_id_card",...}}]}
 //! ```
 //!
@@ -17,7 +17,7 @@ use strongroom_ids::KeyringNo;
 
 use crate::declaration::{Class, Declaration, Retention};
 use crate::error::SchemaError;
-use crate::file::PurposeDeclaration;
+use crate::file::{CryptoPeriods, PurposeDeclaration};
 use crate::schema::{Parts, Schema};
 
 const FORMAT: u8 = 1;
@@ -29,6 +29,8 @@ struct Stored {
     version: u32,
     source: String,
     purposes: BTreeMap<String, PurposeDeclaration>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    crypto_periods: CryptoPeriods,
     keyrings: Vec<StoredKeyring>,
     fields: Vec<StoredField>,
 }
@@ -52,7 +54,7 @@ struct StoredField {
 impl Schema {
     /// The bytes to store.
     pub fn to_stored(&self) -> Vec<u8> {
-        let Parts { version, source, purposes, keyrings, fields } = self.parts.clone();
+        let Parts { version, source, purposes, crypto_periods, keyrings, fields } = self.parts.clone();
         let keyrings = keyrings.into_iter();
         let fields = fields.into_iter();
         let stored = Stored {
@@ -60,6 +62,7 @@ impl Schema {
             version,
             source,
             purposes,
+            crypto_periods,
             keyrings: keyrings
                 .map(|(number, class, retention)| StoredKeyring { number: number.0, class, retention })
                 .collect(),
@@ -82,6 +85,7 @@ impl Schema {
             version: stored.version,
             source: stored.source,
             purposes: stored.purposes,
+            crypto_periods: stored.crypto_periods,
             keyrings: keyrings.map(|ring| (KeyringNo(ring.number), ring.class, ring.retention)).collect(),
             fields: fields.map(|field| (field.name, field.declared, field.retired)).collect(),
         })

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::{Applied, ApplyPolicy, ApplySchema, Error, Explain};
+use strongroom_vault::{ApplyPolicy, ApplySchema, Error, Explain};
 use tonic::{Request, Response, Status};
 
-use crate::edge::Edge;
+use crate::edge::{self, Edge};
 use crate::errors::{problem, status};
 
 /// The service.
@@ -23,7 +23,8 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         let v1::ApplySchemaRequest { source, dry_run } = request.into_inner();
         let vault = Arc::clone(&self.0.vault);
         let applied =
-            to_its_end(async move { vault.apply_schema(&caller, &ApplySchema { source, dry_run }).await }).await?;
+            edge::to_its_end(async move { vault.apply_schema(&caller, &ApplySchema { source, dry_run }).await })
+                .await?;
         Ok(Response::new(v1::ApplySchemaResponse { version: applied.version, fields: applied.count }))
     }
 
@@ -44,7 +45,7 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         let v1::ApplyPolicyRequest { source, tests, dry_run } = request.into_inner();
         let vault = Arc::clone(&self.0.vault);
         let applied =
-            to_its_end(async move { vault.apply_policy(&caller, &ApplyPolicy { source, tests, dry_run }).await })
+            edge::to_its_end(async move { vault.apply_policy(&caller, &ApplyPolicy { source, tests, dry_run }).await })
                 .await?;
         Ok(Response::new(v1::ApplyPolicyResponse { version: applied.version, cases: applied.count }))
     }
@@ -82,10 +83,4 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         };
         Ok(Response::new(answer))
     }
-}
-
-/// Changes rules even if the caller hangs up or waits no longer: what is on disk must come into memory.
-async fn to_its_end(change: impl Future<Output = Result<Applied, Error>> + Send + 'static) -> Result<Applied, Status> {
-    let done = tokio::spawn(change).await.map_err(|_| status(Error::Internal("a change of rules did not end")))?;
-    done.map_err(status)
 }

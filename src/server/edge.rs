@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use strongroom_storage::Store;
-use strongroom_vault::{Caller, Vault};
+use strongroom_vault::{Caller, Error, Vault};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::{Request, Status};
 
 use crate::bulk;
+use crate::errors;
 use crate::gate;
 use crate::identity::{self, Peer};
 use crate::share::Load;
@@ -58,4 +59,12 @@ impl<S: Store> Edge<S> {
 /// The other end of the connection that brought a request.
 pub(crate) fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
     request.extensions().get::<Peer>().cloned().ok_or_else(gate::no_peer)
+}
+
+/// Changes rules or keys even if the caller hangs up or waits no longer: what is on disk must come into memory.
+pub(crate) async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::spawn(change).await.map_err(|_| errors::status(Error::Internal("a change did not end")))?;
+    done.map_err(errors::status)
 }

@@ -169,12 +169,18 @@ fn code(error: &Error) -> Code {
         Error::Invalid(_) | Error::ViewUnknown { .. } | Error::SubjectRequired | Error::SourceRefused(_) => {
             Code::InvalidArgument
         }
-        Error::NotFound | Error::NotFoundAt(_) => Code::NotFound,
+        Error::NotFound | Error::NotFoundAt(_) | Error::KeyVersionUnknown(_) | Error::JobUnknown(_) => Code::NotFound,
         Error::Denied { .. }
         | Error::ViewNotAllowed { .. }
         | Error::PurposeNotAllowed { .. }
         | Error::ConsentRequired { .. } => Code::PermissionDenied,
-        Error::IdempotencyKeyReused | Error::NoSchema | Error::KeyUnavailable(_) => Code::FailedPrecondition,
+        Error::IdempotencyKeyReused
+        | Error::NoSchema
+        | Error::KeyUnavailable(_)
+        | Error::KeyState(_)
+        | Error::KeyInUse { .. }
+        | Error::JobRunning(_)
+        | Error::JobEnded(_) => Code::FailedPrecondition,
         Error::AnswerTooLarge { .. } | Error::TokensExhausted | Error::KeyExhausted { .. } | Error::DiskFull => {
             Code::ResourceExhausted
         }
@@ -197,6 +203,8 @@ fn finer(violations: &[Violation]) -> &'static str {
         (Some("purpose"), _) => "PURPOSE_INVALID",
         (Some("view"), _) => "VIEW_INVALID",
         (Some("items"), _) => "ITEMS_INVALID",
+        (Some("name"), "key_unknown" | "not_rotated" | "not_destroyed" | "no_kek") => "KEY_INVALID",
+        (Some("state"), _) => "STATE_INVALID",
         (Some("idempotency_key"), _) => "IDEMPOTENCY_KEY_INVALID",
         _ => "INVALID",
     });

@@ -26,8 +26,8 @@ const PACKAGE: &str = "/strongroom.v1.";
 /// Methods that take and answer a stream.
 const STREAMS: [&str; 2] = ["/strongroom.v1.Vault/TokenizeStream", "/strongroom.v1.Vault/DetokenizeStream"];
 
-/// The method that answers with the ledger.
-const EXPORT: &str = "/strongroom.v1.Audit/Export";
+/// Methods that answer for long: with the ledger, and with how far a job has come.
+const LONG: [&str; 2] = ["/strongroom.v1.Audit/Export", "/strongroom.v1.Keys/WatchJob"];
 
 /// How long a call may take, from its headers to its answer, whatever the caller's own deadline.
 const CALL: Duration = Duration::from_secs(60);
@@ -57,7 +57,7 @@ fn work(path: &str) -> Option<Work> {
         None
     } else if STREAMS.contains(&path) {
         Some(Work::Stream)
-    } else if path == EXPORT {
+    } else if LONG.contains(&path) {
         Some(Work::Export)
     } else {
         Some(Work::Call)
@@ -276,7 +276,7 @@ mod tests {
     async fn calls_and_streams_have_rooms_of_their_own() {
         assert_eq!(reason(&gate(1, 0), fine, request(STREAM, APP)).await.as_deref(), Some("OVERLOADED"));
         assert_eq!(reason(&gate(0, 1), fine, request(STREAM, APP)).await, None);
-        assert_eq!(reason(&gate(0, 0), fine, request(EXPORT, APP)).await, None);
+        assert_eq!(reason(&gate(0, 0), fine, request(LONG[0], APP)).await, None);
     }
 
     #[tokio::test]

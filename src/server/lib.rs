@@ -7,7 +7,7 @@
 //! listener   a socket becomes a TLS 1.3 connection with a verified client certificate   (tls, identity, seats)
 //! gate       a call gets a principal and a place, or is refused                         (share, intake, errors)
 //! answer     an answer keeps its place until its caller has taken it                      (patience)
-//! services   a message becomes a call of the vault, its answer a message                (vault, audit, access, system)
+//! services   a message becomes a call of the vault, its answer a message                (vault, audit, access, keys, system)
 //! bulk       a message of a stream is a call of its own
 //! ```
 //!
@@ -30,6 +30,7 @@ mod health;
 mod identity;
 mod instants;
 mod intake;
+mod keys;
 mod listener;
 mod patience;
 mod seats;
@@ -186,6 +187,7 @@ fn services<S: Store>(edge: Edge<S>, version: &'static str) -> RoutesBuilder {
     add!(v1::vault_server::VaultServer<_>, vault::VaultService(edge.clone()));
     add!(v1::audit_server::AuditServer<_>, audit::AuditService(edge.clone()));
     add!(v1::access_server::AccessServer<_>, access::AccessService(edge.clone()));
+    add!(v1::keys_server::KeysServer<_>, keys::KeysService(edge.clone()));
     add!(v1::system_server::SystemServer<_>, system::SystemService { edge, version });
     routes
 }

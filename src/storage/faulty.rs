@@ -29,6 +29,8 @@ pub struct Faults(Arc<Mutex<State>>);
 struct State {
     reads: u32,
     writes: Vec<Fate>,
+    /// Writes that succeed before the next one fails.
+    spared: u32,
     reopens: u32,
     chance: Option<Chance>,
     /// A write has failed and the store was not opened since.
@@ -71,6 +73,13 @@ impl Faults {
         self.lock().writes.push(fate);
     }
 
+    /// The next `count` writes succeed, and the one after them fails.
+    pub fn fail_writes_after(&self, count: u32, fate: Fate) {
+        let mut state = self.lock();
+        state.spared = count;
+        state.writes.push(fate);
+    }
+
     /// The next `count` attempts to open the store again fail.
     pub fn fail_reopens(&self, count: u32) {
         self.lock().reopens = count;
@@ -87,6 +96,7 @@ impl Faults {
         let mut state = self.lock();
         state.reads = 0;
         state.writes.clear();
+        state.spared = 0;
         state.reopens = 0;
         state.chance = None;
     }
@@ -122,6 +132,10 @@ impl Faults {
         let mut state = self.lock();
         if state.broken {
             return Err(StoreError::Closed);
+        }
+        if state.spared > 0 {
+            state.spared -= 1;
+            return Ok(None);
         }
         let fate = if !state.writes.is_empty() {
             Some(state.writes.remove(0))

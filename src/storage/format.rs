@@ -9,8 +9,8 @@ use strongroom_ids::{
 
 use crate::keys::{self, Counter};
 use crate::rows::{
-    CounterRow, IdempotencyRow, IndexEntry, IndexKind, LaneHead, RowDek, SubjectRecord, SubjectState, TenantRow,
-    ValueRow, VaultRow, WrappedDek,
+    CounterRow, IdempotencyRow, IndexEntry, IndexKind, JobKind, JobRow, JobState, LaneHead, RowDek, SubjectRecord,
+    SubjectState, TenantRow, ValueRow, VaultRow, WrappedDek,
 };
 
 const DOCUMENT: &str = include_str!("FORMAT.md");
@@ -83,6 +83,8 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("key counter subject handles", keys::counter(tenant, Counter::SubjectHandles)),
         ("key counter seals", keys::counter(tenant, Counter::Seals(keyring, KeyVersion(5)))),
         ("key dek_mark", keys::dek_mark(tenant, subject, keyring)),
+        ("key key change", keys::key_change(tenant)),
+        ("key job", keys::job(tenant, JobKind::Rewrap)),
         ("entry row id", keys::encode_row_id(row)),
         ("entry handles", keys::encode_handles(&[subject, SubjectHandle(1 << 48 | 43)])),
         ("row value", value.encode()),
@@ -105,6 +107,24 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
             TenantRow { number: tenant, id: TenantId(counting(0x60)), name: "bank".to_owned(), created }.encode(),
         ),
         ("row counter", CounterRow { next: 70_000 }.encode()),
+        (
+            "row job",
+            JobRow {
+                number: 3,
+                state: JobState::Running,
+                keyring: Some(keyring),
+                principal: "rotator/nightly".to_owned(),
+                started: created,
+                updated: created + 1_000_000,
+                moved: created,
+                total: 1000,
+                done: 400,
+                skipped: 1,
+                stage: 0,
+                cursor: keys::subject(tenant, subject),
+            }
+            .encode(),
+        ),
         (
             "row lane",
             LaneHead {

@@ -8,7 +8,7 @@ use strongroom_ids::{FieldNo, KeyVersion, KeyringNo, RowId, SubjectHandle, Tenan
 
 use crate::StoreError;
 use crate::codec::{Reader, Writer};
-use crate::rows::IndexKind;
+use crate::rows::{IndexKind, JobKind};
 
 /// A counter whose numbers are reserved durably, in blocks, before any is used.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -31,6 +31,8 @@ mod meta {
     pub const POLICY: u8 = 6;
     pub const COUNTER: u8 = 7;
     pub const DEK_MARK: u8 = 8;
+    pub const KEY_CHANGE: u8 = 9;
+    pub const JOB: u8 = 10;
 }
 
 /// The first byte of an index entry's value.
@@ -101,6 +103,21 @@ pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
 /// `Rows`: a value's row.
 pub fn row(tenant: TenantNo, row: RowId) -> Vec<u8> {
     Key::new(tenant).u64(row.0).done()
+}
+
+/// `Rows`: all of a tenant's, from inclusive to exclusive.
+pub fn rows_range(tenant: TenantNo) -> (Vec<u8>, Vec<u8>) {
+    Key::new(tenant).range()
+}
+
+/// `RowDeks`: all of a tenant's, from inclusive to exclusive.
+pub fn row_deks_range(tenant: TenantNo) -> (Vec<u8>, Vec<u8>) {
+    Key::new(tenant).range()
+}
+
+/// `Subjects`: all of a tenant's, from inclusive to exclusive.
+pub fn subjects_range(tenant: TenantNo) -> (Vec<u8>, Vec<u8>) {
+    Key::new(tenant).range()
 }
 
 /// `RowDeks`: the wrapped DEK of a value without subject.
@@ -256,6 +273,16 @@ pub fn counter(tenant: TenantNo, counter: Counter) -> Vec<u8> {
 /// `Meta`: says that a subject's DEK is to be rolled, since a value under it is gone while it lives on for others.
 pub fn dek_mark(tenant: TenantNo, subject: SubjectHandle, keyring: KeyringNo) -> Vec<u8> {
     Key::new(tenant).kind(meta::DEK_MARK).u64(subject.0).u16(keyring.0).done()
+}
+
+/// `Meta`: the last change of a tenant's keys, and whether the keystore has it already.
+pub fn key_change(tenant: TenantNo) -> Vec<u8> {
+    Key::new(tenant).kind(meta::KEY_CHANGE).done()
+}
+
+/// `Meta`: the newest job of a kind.
+pub fn job(tenant: TenantNo, kind: JobKind) -> Vec<u8> {
+    Key::new(tenant).kind(meta::JOB).kind(kind.number()).done()
 }
 
 // What a scan brings back: the part of a key that the scan did not know.

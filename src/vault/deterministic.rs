@@ -236,6 +236,7 @@ impl<S: Store> Road<'_, S> {
         let at = Place {
             id: found.id,
             version: RowVersion(version),
+            token_key: row.token_key,
             check: row.check,
             salt: dice.roll()?,
             subject: row.subject,

@@ -92,7 +92,9 @@ pub enum Error {
     #[error("no free token of this shape was found: the field's token format has too few possibilities left")]
     TokensExhausted,
     /// A key has reached its bound and must be rotated first.
-    #[error("a key of keyring {keyring} has sealed as often as it may: rotate it")]
+    #[error(
+        "the key kek/{keyring} has sealed as often as it may: tell an officer, `strongroom keys rotate kek/{keyring}`"
+    )]
     KeyExhausted {
         /// The keyring.
         keyring: u16,
@@ -100,6 +102,33 @@ pub enum Error {
     /// A key that is needed is disabled, destroyed or missing.
     #[error("a key that this needs can't be used: {0}")]
     KeyUnavailable(String),
+    /// A key has no such version.
+    #[error("{0}")]
+    KeyVersionUnknown(String),
+    /// A version of a key cannot get the state that it shall get.
+    #[error("{0}")]
+    KeyState(String),
+    /// A version of a key is needed to read what is stored.
+    #[error("version {version} of key {name} is in use: {dependants} {what}")]
+    KeyInUse {
+        /// The key.
+        name: String,
+        /// The version.
+        version: u32,
+        /// How many things depend on it.
+        dependants: u64,
+        /// What they are.
+        what: &'static str,
+    },
+    /// There is no such job.
+    #[error("there is no job {0}: only the newest of a kind is kept; `strongroom keys rewrap --status` shows it")]
+    JobUnknown(String),
+    /// A job of the kind runs already.
+    #[error("{0} runs already: wait for it with `strongroom keys rewrap --watch`, or end it with `--cancel`")]
+    JobRunning(String),
+    /// The job has ended.
+    #[error("{0} has ended: there is nothing to cancel")]
+    JobEnded(String),
     /// Concurrent requests changed what this one read, again and again. Nothing was stored.
     #[error("other requests changed the same data again and again; nothing was stored: try again")]
     Conflict,
@@ -153,6 +182,12 @@ impl Error {
             Self::TokensExhausted => "TOKENS_EXHAUSTED",
             Self::KeyExhausted { .. } => "KEY_EXHAUSTED",
             Self::KeyUnavailable(_) => "KEY_UNAVAILABLE",
+            Self::KeyVersionUnknown(_) => "KEY_VERSION_UNKNOWN",
+            Self::KeyState(_) => "KEY_STATE",
+            Self::KeyInUse { .. } => "KEY_IN_USE",
+            Self::JobUnknown(_) => "JOB_UNKNOWN",
+            Self::JobRunning(_) => "JOB_RUNNING",
+            Self::JobEnded(_) => "JOB_ENDED",
             Self::Conflict => "CONFLICT",
             Self::Overloaded { .. } => "OVERLOADED",
             Self::Unknown => "OUTCOME_UNKNOWN",

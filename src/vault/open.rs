@@ -14,11 +14,13 @@ use strongroom_storage::keys as place;
 use strongroom_storage::rows::{LaneHead, TenantRow, VaultRow};
 use strongroom_storage::{Family, Mutation, Range, Store, StoreError};
 use thiserror::Error;
-use tokio::sync::RwLock;
+use tokio::sync::{Mutex, RwLock};
 
 use crate::error::Error;
+use crate::key_life;
 use crate::limits::Limits;
 use crate::refusals::Refusals;
+use crate::rewrap::Jobs;
 use crate::source::{self, Source, SourceKind};
 use crate::tenant::Tenant;
 use crate::values::row_hash;
@@ -64,6 +66,15 @@ pub enum OpenError {
         "the keystore does not hold the keys that the data needs ({0}): it is older than the data; put the newest copy back"
     )]
     KeystoreBehind(Error),
+    /// The keystore is a copy that was made before keys changed.
+    #[error(
+        "the keystore is older than the last change of keys of tenant `{tenant}`: keys that were destroyed since would come \
+         back; put the newest copy back"
+    )]
+    KeystoreOld {
+        /// Whose keys changed.
+        tenant: String,
+    },
     /// The store is behind its head file, or another.
     #[error(transparent)]
     Head(#[from] HeadError),
@@ -148,7 +159,7 @@ pub async fn create<S: Store>(new: NewVault<S>) -> Result<(), OpenError> {
         tenants.push((tenant_row(number, &tenant.name, now)?, tenant.officers));
     }
     let names: Vec<KeyName> = tenants.iter().flat_map(|(tenant, _)| first_keys(tenant.id)).collect();
-    new.keystore.ensure(&names)?;
+    new.keystore.ensure(&names, now)?;
 
     let vault = new.keystore.vault_id();
     let put = |key, row| Mutation::Put(Family::Meta, key, row);
@@ -325,6 +336,9 @@ impl<S: Store> Vault<S> {
                     Error::KeyUnavailable(_) => OpenError::KeystoreBehind(error),
                     other => OpenError::Vault(other),
                 })?;
+            if !key_life::keystore_is_new_enough(&store, &tenant, &keystore).await? {
+                return Err(OpenError::KeystoreOld { tenant: tenant.name });
+            }
             tenants.insert(number, tenant);
         }
         let store = Arc::new(store);
@@ -354,8 +368,11 @@ impl<S: Store> Vault<S> {
             damaged: AtomicBool::new(false),
             space,
             nearly_full: AtomicBool::new(false),
+            jobs: Jobs::default(),
+            counting: Mutex::new(()),
         };
         vault.look_at_space();
+        vault.finish_key_changes().await?;
         Ok(vault)
     }
 

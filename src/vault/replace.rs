@@ -205,6 +205,7 @@ fn write<S: Store>(
     let at = Place {
         id: found.id,
         version: RowVersion(version),
+        token_key: found.row.token_key,
         check: found.row.check,
         salt: dice.roll()?,
         subject: found.row.subject,

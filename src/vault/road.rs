@@ -104,6 +104,12 @@ impl<A> Prepared<A> {
         let (guards, changes, mutations) = (vec![], vec![], vec![]);
         Self { guards, changes, mutations, items: vec![], detail: vec![], forget: vec![], answer }
     }
+
+    /// The same with another answer.
+    pub fn map<B>(self, with: impl FnOnce(A) -> B) -> Prepared<B> {
+        let Self { guards, changes, mutations, items, detail, forget, answer } = self;
+        Prepared { guards, changes, mutations, items, detail, forget, answer: with(answer) }
+    }
 }
 
 /// A request that is refused as a whole, with what the ledger shall say of its items.
@@ -321,16 +327,21 @@ impl<S: Store> Road<'_, S> {
 
     /// Whether policy lets the caller act on the vault itself.
     pub fn decide_vault(&self) -> Result<(), Error> {
-        let query = Query {
-            principal: &self.caller.principal,
-            action: self.action,
-            resource: Resource::Vault,
-            context: Context::new(self.now),
-        };
-        match self.tenant.access.decide(&query).allowed {
+        match self.allows_vault(self.action) {
             true => Ok(()),
             false => Err(Error::Denied { action: self.action.as_str() }),
         }
+    }
+
+    /// The same for any action on the vault.
+    pub fn allows_vault(&self, action: Action) -> bool {
+        let query = Query {
+            principal: &self.caller.principal,
+            action,
+            resource: Resource::Vault,
+            context: Context::new(self.now),
+        };
+        self.tenant.access.decide(&query).allowed
     }
 
     /// The guards that every decision stands on: the rules, and the hour that policy was told.
@@ -453,7 +464,7 @@ impl<S: Store> Road<'_, S> {
             reason,
             policy: self.tenant.policy_version(),
             schema: self.schema.version(),
-            keys: &self.rules.key_versions,
+            keys: &self.rules.keys.versions,
             client: &self.caller.client,
             detail: &detail,
         };

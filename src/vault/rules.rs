@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::reading::lists;
 use crate::road::{Attempt, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
-use crate::tenant::{self, KeyVersions, Tenant};
+use crate::tenant::{KeysInUse, Tenant};
 use crate::values::row_hash;
 use crate::vault::Vault;
 
@@ -41,7 +41,7 @@ pub struct Applied {
 /// A new schema, on its way into memory.
 pub(crate) struct NewSchema {
     pub applied: Applied,
-    schema: Option<(Arc<Schema>, KeyVersions)>,
+    schema: Option<(Arc<Schema>, KeysInUse)>,
 }
 
 /// A schema that waits for its turn, read already.
@@ -82,7 +82,7 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
         let schema = self.next(road)?;
         if !self.request.dry_run {
             // Keys before the rows that need them: a key that nothing uses yet harms nobody, if the schema does not come.
-            road.vault.keystore.ensure(&keys_of(road.tenant, &schema))?;
+            road.vault.keystore.ensure(&keys_of(road.tenant, &schema), road.now)?;
         }
         Ok(())
     }
@@ -100,11 +100,11 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
         }
         // They are there, unless another schema has come meanwhile.
         let needed = keys_of(road.tenant, &schema);
-        road.vault.keystore.ensure(&needed)?;
-        let versions = tenant::key_versions(road.tenant.id, &schema, &road.vault.keystore)?;
+        road.vault.keystore.ensure(&needed, road.now)?;
+        let keys = KeysInUse::of(road.tenant.id, &schema, &road.vault.keystore)?;
         let body = String::from_utf8(schema.to_stored()).map_err(|_| Error::Internal("a schema that is not text"))?;
         let row = Source::new(version, body)?.encode(SourceKind::Schema, &road.tenant.fingerprints);
-        let mut prepared = Prepared::new(NewSchema { applied, schema: Some((schema, versions)) });
+        let mut prepared = Prepared::new(NewSchema { applied, schema: Some((schema, keys)) });
         prepared.guards.extend(road.rules_unchanged());
         prepared.changes.push(Fact::schema(road.tenant.number));
         prepared.detail.push(("version", version.to_string()));
@@ -116,8 +116,8 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
     }
 
     fn install(&self, _vault: &Vault<S>, tenant: &Tenant, answer: &NewSchema) {
-        if let Some((schema, versions)) = &answer.schema {
-            tenant.install_schema(Arc::clone(schema), versions.clone());
+        if let Some((schema, keys)) = &answer.schema {
+            tenant.install_schema(Arc::clone(schema), keys.clone());
         }
     }
 }

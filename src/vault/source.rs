@@ -1,4 +1,4 @@
-//! The rows of schema, policy and enrolled principals, which nobody without keys can write.
+//! The rows of schema, policy, enrolled principals and key changes, which nobody without keys can write.
 
 use strongroom_ids::TenantNo;
 use strongroom_keys::{self as keys, IndexKey};
@@ -20,6 +20,8 @@ pub(crate) enum SourceKind {
     Schema,
     Policy,
     Principals,
+    /// The last change of a tenant's keys.
+    Keys,
 }
 
 impl SourceKind {
@@ -28,11 +30,19 @@ impl SourceKind {
             Self::Schema => "schema",
             Self::Policy => "policy",
             Self::Principals => "principals",
+            Self::Keys => "keys",
+        }
+    }
+
+    fn place(self) -> &'static str {
+        match self {
+            Self::Schema | Self::Policy | Self::Principals => "the rules in force",
+            Self::Keys => "the last change of keys",
         }
     }
 }
 
-/// The row of a schema, of policies, or of the enrolled principals: format byte, salt (16), version (4, big-endian),
+/// The row of a schema, of policies, of the enrolled principals, or of the last change of keys: format byte, salt (16), version (4, big-endian),
 /// version of the tenant's fingerprint key (4), HMAC-SHA256 under that key (32), text.
 ///
 /// The MAC is what keeps whoever controls the files, and not the keys, from writing rules of their own.
@@ -66,7 +76,7 @@ impl Source {
         // Only the newest key is at hand; its rotation will write these rows anew.
         if version != key.version().0 || !bool::from(source.mac(kind, key).ct_eq(&mac)) {
             let what = format!("the {} is not one that this vault wrote", kind.name());
-            return Err(StoreError::Corrupt { place: "the rules in force", what });
+            return Err(StoreError::Corrupt { place: kind.place(), what });
         }
         Ok(source)
     }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use strongroom_access::{Access, Policies};
 use strongroom_commit::{AllocateError, Allocator, CommitterState, Numbers};
 use strongroom_ids::{KeyVersion, KeyringNo, TenantId, TenantNo};
-use strongroom_keys::{IndexKey, IndexName, KEK_SEAL_LIMIT, Keystore, TokenKey};
+use strongroom_keys::{IndexKey, IndexName, KEK_SEAL_LIMIT, KeyError, KeyName, Keystore, TokenKey};
 use strongroom_schema::Schema;
 use strongroom_storage::keys::{self as place, Counter};
 use strongroom_storage::rows::TenantRow;
@@ -30,7 +30,6 @@ pub(crate) struct Tenant {
     pub id: TenantId,
     pub name: String,
     pub access: Access,
-    pub token_key: Arc<TokenKey>,
     pub fingerprints: Arc<IndexKey>,
     rules: ArcSwap<Rules>,
     /// Whether the rules in memory may not be the ones on disk.
@@ -44,12 +43,31 @@ pub(crate) struct Tenant {
 pub(crate) struct Rules {
     pub schema: Arc<Schema>,
     pub policy: Source,
-    /// The key versions that a writing request uses now, as leaves name them.
-    pub key_versions: KeyVersions,
+    pub keys: KeysInUse,
 }
 
-/// Names of keys, and the version of each.
-pub(crate) type KeyVersions = Vec<(String, u32)>;
+/// The keys that a writing request uses now.
+#[derive(Clone)]
+pub(crate) struct KeysInUse {
+    /// The key of new tokens.
+    pub token: Arc<TokenKey>,
+    /// The token key's version and that of each keyring's KEK, as leaves name them.
+    pub versions: Vec<(String, u32)>,
+}
+
+impl KeysInUse {
+    /// The newest versions in a keystore. A KEK that is disabled is named all the same: its keyring takes nothing new.
+    pub fn of(tenant: TenantId, schema: &Schema, keystore: &Keystore) -> Result<Self, Error> {
+        let token = keystore.token_key(tenant)?;
+        let mut versions = vec![("token".to_owned(), token.version().0)];
+        for keyring in std::iter::once(KeyringNo(0)).chain(schema.keyrings()) {
+            let name = KeyName::Kek(tenant, keyring);
+            let newest = keystore.newest_version(name).ok_or(KeyError::Missing { name })?;
+            versions.push((name.to_string(), newest.0));
+        }
+        Ok(Self { token, versions })
+    }
+}
 
 impl Tenant {
     /// A tenant as the store holds it.
@@ -66,7 +84,6 @@ impl Tenant {
             id: row.id,
             name: row.name,
             access: Access::new(policies, rules.policy.version),
-            token_key: keystore.token_key(row.id)?,
             fingerprints: keystore.index_key(row.id, IndexName::Fingerprint)?,
             rules: ArcSwap::from_pointee(rules),
             stale: AtomicBool::new(false),
@@ -86,18 +103,25 @@ impl Tenant {
         self.access.version()
     }
 
-    /// Puts other rules in force. Only while no request runs.
-    pub fn install_schema(&self, schema: Arc<Schema>, key_versions: KeyVersions) {
+    /// Puts another schema in force. Only while no request runs.
+    pub fn install_schema(&self, schema: Arc<Schema>, keys: KeysInUse) {
         let policy = self.rules().policy.clone();
-        self.rules.store(Arc::new(Rules { schema, policy, key_versions }));
+        self.rules.store(Arc::new(Rules { schema, policy, keys }));
     }
 
     /// Puts another policy in force. Only while no request runs.
     pub fn install_policy(&self, policies: Arc<Policies>, policy: Source) {
         let rules = self.rules();
         self.access.install(policies, policy.version);
-        let schema = Arc::clone(&rules.schema);
-        self.rules.store(Arc::new(Rules { schema, policy, key_versions: rules.key_versions.clone() }));
+        let (schema, keys) = (Arc::clone(&rules.schema), rules.keys.clone());
+        self.rules.store(Arc::new(Rules { schema, policy, keys }));
+    }
+
+    /// Uses other keys for what is new. Only while no request runs.
+    pub fn install_keys(&self, keys: KeysInUse) {
+        let rules = self.rules();
+        let (schema, policy) = (Arc::clone(&rules.schema), rules.policy.clone());
+        self.rules.store(Arc::new(Rules { schema, policy, keys }));
     }
 
     /// Makes the next request read the rules again: nobody knows whether new ones are on disk.
@@ -162,15 +186,6 @@ impl Tenant {
     }
 }
 
-/// The key versions that a writing request uses: the token key's and the KEK's of each keyring.
-pub(crate) fn key_versions(tenant: TenantId, schema: &Schema, keystore: &Keystore) -> Result<KeyVersions, Error> {
-    let mut versions = vec![("token".to_owned(), keystore.token_key(tenant)?.version().0)];
-    for keyring in std::iter::once(KeyringNo(0)).chain(schema.keyrings()) {
-        versions.push((format!("kek/{keyring}"), keystore.kek(tenant, keyring)?.version().0));
-    }
-    Ok(versions)
-}
-
 async fn load_rules<S: Store>(
     number: TenantNo,
     id: TenantId,
@@ -189,10 +204,10 @@ async fn load_rules<S: Store>(
     for field in schema.fields().filter(|field| field.lookup || field.deterministic.is_some()) {
         keystore.index_key(id, IndexName::Field(field.number))?;
     }
-    let key_versions = key_versions(id, &schema, keystore)?;
+    let keys = KeysInUse::of(id, &schema, keystore)?;
     let bytes =
         store.get(Family::Meta, place::policy(number)).await?.ok_or(Error::DataLoss("a tenant without policy"))?;
     let policy = Source::decode(&bytes, SourceKind::Policy, &fingerprints)?;
     let policies = Policies::compile(&policy.body).map_err(|_| Error::DataLoss("a policy"))?;
-    Ok((Rules { schema: Arc::new(schema), policy, key_versions }, policies))
+    Ok((Rules { schema: Arc::new(schema), policy, keys }, policies))
 }

@@ -13,13 +13,14 @@ use tempfile::TempDir;
 
 use crate::{
     AnswerRoom, ApplyPolicy, ApplySchema, Caller, Clock, Delete, DeleteItem, Detokenize, Error, Export, FoundTokens,
-    Limits, Lookup, LookupItem, Match, MatchItem, NewTenant, NewValue, NewVault, NewVersion, Opening, ReadItem,
-    Replace, Space, Tokenize, Vault, create,
+    Limits, Lookup, LookupItem, Match, MatchItem, NewTenant, NewValue, NewVault, NewVersion, OpenError, Opening,
+    ReadItem, Replace, Space, Tokenize, Vault, create,
 };
 
 mod bounds;
 mod hang_up;
 mod holders;
+mod keys;
 mod refusals;
 mod rollback;
 
@@ -70,6 +71,10 @@ impl Bench {
     }
 
     async fn open(&self) -> Arc<Tested> {
+        Arc::new(self.try_open().await.unwrap())
+    }
+
+    async fn try_open(&self) -> Result<Tested, OpenError> {
         let dir = self.folder.path();
         let root = root_key::open(dir, &passphrase()).unwrap();
         let opening = Opening {
@@ -81,7 +86,7 @@ impl Bench {
             space: self.space(),
             clock: self.clock(),
         };
-        Arc::new(Vault::open(opening).await.unwrap())
+        Vault::open(opening).await
     }
 
     fn clock(&self) -> Clock {

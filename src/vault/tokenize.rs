@@ -375,6 +375,7 @@ impl Tokenize {
         let at = Place {
             id,
             version: RowVersion(1),
+            token_key: road.rules.keys.token.version(),
             check: dice.roll()?,
             salt: dice.roll()?,
             subject: if has_subject(item, field) { subject } else { SubjectHandle::NONE },

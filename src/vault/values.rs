@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ring::digest;
 use strongroom_commit::Fact;
-use strongroom_ids::{RowId, RowVersion, SubjectHandle};
+use strongroom_ids::{KeyVersion, RowId, RowVersion, SubjectHandle};
 use strongroom_keys::{DekOwner, IndexName, Sealed, ValuePlace};
 use strongroom_schema::token::{self, OpaqueAlphabet};
 use strongroom_schema::{Field, Scope, TokenFormat};
@@ -22,6 +22,8 @@ use crate::subjects::NamedDek;
 pub(crate) struct Place {
     pub id: RowId,
     pub version: RowVersion,
+    /// The version of the key that made the row's token: it stays what it is for as long as the token does.
+    pub token_key: KeyVersion,
     /// The 64 random bits of an opaque token.
     pub check: [u8; 8],
     pub salt: [u8; 16],
@@ -76,7 +78,7 @@ impl<S: Store> Road<'_, S> {
         let row = ValueRow {
             field: field.number,
             version: at.version,
-            token_key: self.tenant.token_key.version(),
+            token_key: at.token_key,
             check: at.check,
             keyring: named.keyring,
             dek_version: named.version,
@@ -207,7 +209,7 @@ impl<S: Store> Road<'_, S> {
 
     /// The opaque token of a row that is being made.
     pub fn new_opaque_token(&self, field: &Field, id: RowId, check: [u8; 8]) -> String {
-        let key = &self.tenant.token_key;
+        let key = &self.rules.keys.token;
         token::encode_opaque(key.version(), key.encrypt(id, check), alphabet(field))
     }
 

@@ -9,7 +9,7 @@ use strongroom_commit::{Committer, CommitterState};
 use strongroom_ids::{TenantNo, VaultId};
 use strongroom_keys::{DekCache, Keystore};
 use strongroom_storage::Store;
-use tokio::sync::RwLock;
+use tokio::sync::{Mutex, RwLock};
 
 use crate::audit::Notes;
 use crate::delete::Delete;
@@ -20,6 +20,7 @@ use crate::lookup::{FoundTokens, Lookup};
 use crate::matching::Match;
 use crate::refusals::Refusals;
 use crate::replace::Replace;
+use crate::rewrap::Jobs;
 use crate::road::Caller;
 use crate::rules::{
     Applied, ApplyPolicy, ApplySchema, Explain, Explanation, GetPolicy, GetSchema, InForce, PolicyInTurn, SchemaInTurn,
@@ -53,6 +54,9 @@ pub struct Vault<S: Store> {
     pub(crate) damaged: AtomicBool,
     pub(crate) space: Space,
     pub(crate) nearly_full: AtomicBool,
+    pub(crate) jobs: Jobs,
+    /// Held while it is counted what depends on a key.
+    pub(crate) counting: Mutex<()>,
 }
 
 impl<S: Store> Vault<S> {

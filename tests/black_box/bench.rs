@@ -144,9 +144,20 @@ fn a_vault_that_is_running_is_measured_with_its_callers_certificate() {
 }
 
 #[test]
-fn latency_overload_and_growth_are_measured_on_a_vault_in_a_process_of_its_own() {
+fn latency_overload_growth_and_rewrap_are_measured_on_a_vault_in_a_process_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
-    let words = ["--parts", "latency,overload,growth", "--growth", "100000", "--seconds", "0.2", "--runs", "1"];
+    let words = [
+        "--parts",
+        "latency,overload,growth,rewrap",
+        "--growth",
+        "100000",
+        "--deks",
+        "10000",
+        "--seconds",
+        "0.2",
+        "--runs",
+        "1",
+    ];
     let files = ["--plot", "latency.svg", "--report", "report.md"];
     let output = bench(folder.path(), &[&words[..], &SMALL, &files].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -158,6 +169,8 @@ fn latency_overload_and_growth_are_measured_on_a_vault_in_a_process_of_its_own()
     for start in ["start_seconds_after_clean_stop", "start_seconds_after_kill"] {
         assert!(report["growth"][start].as_f64().unwrap() > 0.0);
     }
+    assert!(report["rewrap"]["deks"].as_u64().unwrap() >= 10_000);
+    assert!(report["rewrap"]["p99_ms_with"].as_f64().unwrap() > 0.0);
     let read = |file: &str| std::fs::read_to_string(folder.path().join(file)).unwrap();
     assert!(read("latency.svg").starts_with("<svg"));
     let text = read("report.md");

@@ -12,6 +12,7 @@ mod harness;
 mod house;
 mod idempotency;
 mod identity;
+mod keys;
 mod ledger;
 mod limits;
 mod needles;

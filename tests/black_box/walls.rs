@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Each crate and the crates of this workspace that it may depend on.
-const WALLS: [(&str, &[&str]); 12] = [
+const WALLS: [(&str, &[&str]); 13] = [
     ("proto", &[]),
     ("src/ids", &[]),
     ("keys", &["ids"]),
@@ -15,8 +15,15 @@ const WALLS: [(&str, &[&str]); 12] = [
     ("src/storage/rocksdb", &["storage"]),
     ("src/commit", &["ids", "ledger", "storage"]),
     ("src/vault", &["ids", "keys", "schema", "access", "ledger", "storage", "commit"]),
+    ("src/jobs", &["ids", "storage", "vault"]),
     ("src/server", &["access", "storage", "vault", "proto"]),
-    (".", &["ids", "keys", "schema", "access", "ledger", "storage", "rocksdb", "commit", "vault", "server", "proto"]),
+    (
+        ".",
+        &[
+            "ids", "keys", "schema", "access", "ledger", "storage", "rocksdb", "commit", "vault", "jobs", "server",
+            "proto",
+        ],
+    ),
 ];
 
 #[test]

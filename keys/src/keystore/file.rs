@@ -20,8 +20,8 @@ const SUM: usize = 32;
 
 /// Bytes of a wrapped key.
 pub(super) const WRAPPED: usize = 32 + OVERHEAD;
-/// Bytes of an entry: name, version, state, created, length of the wrapped key, and that key.
-const ENTRY: usize = NAME + 4 + 1 + 8 + 1 + WRAPPED;
+/// Bytes of an entry: name, version, state, created, changed, length of the wrapped key, and that key.
+const ENTRY: usize = NAME + 4 + 1 + 8 + 8 + 1 + WRAPPED;
 
 /// More than a file with half a million keys. What is longer is refused before it is read.
 pub(super) const LIMIT: usize = 64 * 1024 * 1024;
@@ -34,6 +34,8 @@ pub(super) struct Record {
     pub state: KeyState,
     /// Microseconds since 1970.
     pub created: u64,
+    /// When it got its state; microseconds since 1970.
+    pub changed: u64,
     /// The wrapped key; `None` exactly when it is destroyed.
     pub wrapped: Option<[u8; WRAPPED]>,
 }
@@ -109,6 +111,7 @@ impl Record {
         bytes.extend_from_slice(&self.version.0.to_be_bytes());
         bytes.push(self.state.encode());
         bytes.extend_from_slice(&self.created.to_be_bytes());
+        bytes.extend_from_slice(&self.changed.to_be_bytes());
         let wrapped = self.wrapped.as_ref().map_or(&[][..], |wrapped| wrapped.as_slice());
         const { assert!(WRAPPED < 256) }
         bytes.push(wrapped.len() as u8);
@@ -121,6 +124,7 @@ impl Record {
         let [state] = *take(bytes)?;
         let state = KeyState::decode(state)?;
         let created = u64::from_be_bytes(*take(bytes)?);
+        let changed = u64::from_be_bytes(*take(bytes)?);
         let [length] = *take(bytes)?;
         let wrapped = match usize::from(length) {
             0 => None,
@@ -129,7 +133,7 @@ impl Record {
         };
         // Versions count from 1, and exactly a destroyed key is gone.
         let sound = version.0 > 0 && wrapped.is_none() == (state == KeyState::Destroyed);
-        sound.then_some(Self { name, version, state, created, wrapped })
+        sound.then_some(Self { name, version, state, created, changed, wrapped })
     }
 }
 
@@ -214,12 +218,10 @@ mod tests {
     fn record() -> impl Strategy<Value = Record> {
         let state = prop::sample::select(KeyState::ALL.to_vec());
         let blob = vec(any::<u8>(), WRAPPED).prop_map(|bytes| bytes.try_into().unwrap());
-        (key_name(), 1..u32::MAX, state, any::<u64>(), blob).prop_map(|(name, version, state, created, blob)| Record {
-            name,
-            version: KeyVersion(version),
-            state,
-            created,
-            wrapped: (state != KeyState::Destroyed).then_some(blob),
+        let dates = (any::<u64>(), any::<u64>());
+        (key_name(), 1..u32::MAX, state, dates, blob).prop_map(|(name, version, state, (created, changed), blob)| {
+            let wrapped = (state != KeyState::Destroyed).then_some(blob);
+            Record { name, version: KeyVersion(version), state, created, changed, wrapped }
         })
     }
 

@@ -4,6 +4,7 @@
 //! and atomically; each replacement has the next number. Reads take no lock: a replacement puts a new table in place.
 
 mod file;
+mod life;
 #[cfg(test)]
 mod tests;
 
@@ -11,7 +12,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
@@ -49,6 +49,8 @@ pub struct KeyInfo {
     pub state: KeyState,
     /// When it was made, in microseconds since 1970.
     pub created: u64,
+    /// When it got its state, in microseconds since 1970.
+    pub changed: u64,
 }
 
 /// The versions of each key. All names are the vault's own, so the hash may be a quick one.
@@ -132,34 +134,41 @@ impl Keystore {
     }
 
     /// Makes version 1, random, of those keys that have no version yet. The file is replaced once, durably, before a
-    /// new key can be used; if there is nothing to make it isn't touched. Returns what was made.
+    /// new key can be used; if there is nothing to make it isn't touched. `made` is when that is, in microseconds since
+    /// 1970. Returns what was made.
     ///
     /// # Errors
     /// [`KeyError::Changed`] if another process replaced the file since; [`KeyError::Exhausted`] if it is full;
     /// [`KeyError::Random`]; [`KeyError::Io`]. After an error no key was made that this keystore gives out. The file
     /// may still have been replaced, if syncing the directory failed: the next call finds out, and goes on from there.
-    pub fn ensure(&self, names: &[KeyName]) -> Result<Vec<KeyName>, KeyError> {
+    pub fn ensure(&self, names: &[KeyName], made: u64) -> Result<Vec<KeyName>, KeyError> {
         if names.iter().all(|name| self.table.load().keys.contains_key(name)) {
             return Ok(vec![]);
         }
+        let mut new = Vec::new();
+        self.change(|keys, own| {
+            for name in names {
+                if !keys.contains_key(name) {
+                    keys.insert(*name, vec![Entry::make(*name, KeyVersion(1), made, own)?]);
+                    new.push(*name);
+                }
+            }
+            Ok(!new.is_empty())
+        })?;
+        Ok(new)
+    }
+
+    /// Replaces the file by a changed one, unless `change` says that it changed nothing.
+    fn change(&self, change: impl FnOnce(&mut Keys, &FileKeys) -> Result<bool, KeyError>) -> Result<(), KeyError> {
         // A panic leaves what is behind the lock as it was.
         let mut unsettled = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.settle(&mut unsettled)?;
         let table = self.table.load_full();
         let mut keys = table.keys.clone();
-        let mut made = Vec::new();
-        let created = now();
-        for name in names {
-            if keys.contains_key(name) {
-                continue;
-            }
-            keys.insert(*name, vec![Entry::make(*name, KeyVersion(1), created, &self.own)?]);
-            made.push(*name);
-        }
-        if !made.is_empty() {
+        if change(&mut keys, &self.own)? {
             self.replace(&table, keys, &mut unsettled)?;
         }
-        Ok(made)
+        Ok(())
     }
 
     /// Writes the next file, then gives out its keys.
@@ -304,7 +313,15 @@ impl Entry {
         let raw = secret::new_raw_key()?;
         let wrapped = Some(own.wrap(&name, version, &raw)?);
         let key = Some(Key::new(&name, version, &raw)?);
-        Ok(Self { record: Record { name, version, state: KeyState::Enabled, created, wrapped }, key })
+        Ok(Self { record: Record { name, version, state: KeyState::Enabled, created, changed: created, wrapped }, key })
+    }
+
+    /// Gets another state. The key is kept in memory only while something may be done with it.
+    fn become_(&mut self, state: KeyState, time: u64, own: &FileKeys) -> Result<(), KeyError> {
+        let Record { name, version, created, wrapped, .. } = self.record.clone();
+        let wrapped = wrapped.filter(|_| state != KeyState::Destroyed);
+        *self = Self::open(Record { name, version, state, created, changed: time.max(created), wrapped }, own)?;
+        Ok(())
     }
 
     /// A key from the file, unwrapped if its state allows to use it.
@@ -323,8 +340,8 @@ impl Entry {
     }
 
     fn info(&self) -> KeyInfo {
-        let Record { name, version, state, created, .. } = self.record;
-        KeyInfo { name, version, state, created }
+        let Record { name, version, state, created, changed, .. } = self.record;
+        KeyInfo { name, version, state, created, changed }
     }
 
     fn not_allowed(&self) -> KeyError {
@@ -355,9 +372,4 @@ impl fmt::Debug for Keystore {
 /// The last 32 bytes of a file.
 fn checksum(bytes: &[u8]) -> &[u8] {
     bytes.last_chunk::<32>().map_or(&[], |sum| sum.as_slice())
-}
-
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

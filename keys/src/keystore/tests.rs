@@ -17,6 +17,8 @@ const VAULT: VaultId = VaultId([9; 16]);
 const TENANT: TenantId = TenantId([1; 16]);
 const OTHER: TenantId = TenantId([2; 16]);
 const KEYRING: KeyringNo = KeyringNo(1);
+/// When keys are made, in microseconds since 1970.
+const NOW: u64 = 1_795_000_000_000_000;
 
 fn root(temp: &TempDir, name: &str) -> RootKey {
     let passphrase = Passphrase::new("passphrase".to_owned()).unwrap();
@@ -44,7 +46,7 @@ fn filled() -> (TempDir, RootKey, Keystore) {
     let temp = tempfile::tempdir().unwrap();
     let root = root(&temp, "root");
     let store = Keystore::create(temp.path(), VAULT, &root).unwrap();
-    store.ensure(&all()).unwrap();
+    store.ensure(&all(), NOW).unwrap();
     (temp, root, store)
 }
 
@@ -104,11 +106,11 @@ fn a_second_keystore_is_refused() {
 fn ensuring_makes_what_is_missing_once_and_says_what() {
     let (temp, root, store) = filled();
     assert_eq!(store.number(), 2);
-    assert_eq!(store.ensure(&all()).unwrap(), []);
+    assert_eq!(store.ensure(&all(), NOW).unwrap(), []);
     assert_eq!(store.number(), 2);
     let kek = KeyName::Kek(OTHER, KEYRING);
     let token = KeyName::Token(OTHER);
-    assert_eq!(store.ensure(&[all()[0], kek, token, kek]).unwrap(), [kek, token]);
+    assert_eq!(store.ensure(&[all()[0], kek, token, kek], NOW).unwrap(), [kek, token]);
     assert_eq!(store.number(), 3);
     assert_eq!(Keystore::open(temp.path(), &root).unwrap().number(), 3);
     assert_eq!(store.keys(OTHER).len(), 2);
@@ -132,7 +134,7 @@ fn threads_that_ensure_the_same_key_get_the_same_one() {
         let threads: Vec<_> = (0..8)
             .map(|_| {
                 scope.spawn(|| {
-                    store.ensure(&[name]).unwrap();
+                    store.ensure(&[name], NOW).unwrap();
                     store.token_key(OTHER).unwrap().encrypt(strongroom_ids::RowId(1), [1; 8])
                 })
             })
@@ -182,7 +184,7 @@ fn without_an_enabled_version_nothing_is_wrapped() {
 #[test]
 fn a_destroyed_key_is_not_made_anew() {
     let (_temp, store) = in_states(&[KeyState::Destroyed]);
-    assert_eq!(store.ensure(&[KeyName::Kek(TENANT, KEYRING)]).unwrap(), []);
+    assert_eq!(store.ensure(&[KeyName::Kek(TENANT, KEYRING)], NOW).unwrap(), []);
     assert!(matches!(store.kek(TENANT, KEYRING), Err(KeyError::NotAllowed { .. })));
 }
 
@@ -191,7 +193,7 @@ fn states_and_dates_survive_a_replacement() {
     use KeyState::*;
     let (_temp, store) = in_states(&[Destroyed, Disabled, DecryptOnly]);
     let before = store.keys(TENANT);
-    store.ensure(&[KeyName::Ledger(OTHER)]).unwrap();
+    store.ensure(&[KeyName::Ledger(OTHER)], NOW).unwrap();
     assert_eq!(store.keys(TENANT), before);
     assert!(before.iter().all(|key| key.created == 5));
 }
@@ -207,8 +209,8 @@ fn another_root_key_is_told_from_damage() {
 fn a_file_replaced_by_somebody_else_is_not_overwritten() {
     let (temp, root, store) = filled();
     let other = Keystore::open(temp.path(), &root).unwrap();
-    other.ensure(&[KeyName::Token(OTHER)]).unwrap();
-    assert_eq!(store.ensure(&[KeyName::Ledger(OTHER)]).unwrap_err(), KeyError::Changed);
+    other.ensure(&[KeyName::Token(OTHER)], NOW).unwrap();
+    assert_eq!(store.ensure(&[KeyName::Ledger(OTHER)], NOW).unwrap_err(), KeyError::Changed);
     assert_eq!(store.ledger_key(OTHER).unwrap_err(), KeyError::Missing { name: KeyName::Ledger(OTHER) });
     assert!(Keystore::open(temp.path(), &root).unwrap().token_key(OTHER).is_ok());
 }
@@ -217,7 +219,7 @@ fn a_file_replaced_by_somebody_else_is_not_overwritten() {
 fn keys_that_could_not_be_kept_are_not_given_out() {
     let (temp, _root, store) = filled();
     fs::remove_file(temp.path().join("keys")).unwrap();
-    assert!(matches!(store.ensure(&[KeyName::Token(OTHER)]), Err(KeyError::NoFile { .. })));
+    assert!(matches!(store.ensure(&[KeyName::Token(OTHER)], NOW), Err(KeyError::NoFile { .. })));
     assert!(store.token_key(OTHER).is_err());
     assert_eq!(store.number(), 2);
 }
@@ -228,15 +230,15 @@ fn a_replacement_that_is_not_known_to_be_durable_is_settled_by_the_next() {
     let number = store.number();
     let wanted = [KeyName::Ledger(OTHER)];
     disk::faults::fail_syncs(1);
-    assert!(matches!(store.ensure(&wanted), Err(KeyError::Io { .. })));
+    assert!(matches!(store.ensure(&wanted, NOW), Err(KeyError::Io { .. })));
     assert!(store.ledger_key(OTHER).is_err(), "a crash may take it away");
     // Not yet: what is in place is still not durable.
     disk::faults::fail_syncs(1);
-    assert!(matches!(store.ensure(&wanted), Err(KeyError::Io { .. })));
+    assert!(matches!(store.ensure(&wanted, NOW), Err(KeyError::Io { .. })));
     assert!(store.ledger_key(OTHER).is_err());
-    assert_eq!(store.ensure(&wanted).unwrap(), []);
+    assert_eq!(store.ensure(&wanted, NOW).unwrap(), []);
     assert_eq!(store.number(), number + 1);
-    assert_eq!(store.ensure(&[KeyName::Token(OTHER)]).unwrap(), [KeyName::Token(OTHER)]);
+    assert_eq!(store.ensure(&[KeyName::Token(OTHER)], NOW).unwrap(), [KeyName::Token(OTHER)]);
     let again = Keystore::open(temp.path(), &root).unwrap();
     assert_eq!((again.number(), again.keys(OTHER)), (number + 2, store.keys(OTHER)));
 }
@@ -246,21 +248,21 @@ fn a_replacement_that_never_took_its_place_is_forgotten() {
     let (temp, root, store) = filled();
     let before = fs::read(temp.path().join("keys")).unwrap();
     disk::faults::fail_syncs(1);
-    assert!(store.ensure(&[KeyName::Ledger(OTHER)]).is_err());
+    assert!(store.ensure(&[KeyName::Ledger(OTHER)], NOW).is_err());
     // What a crash of the disk may leave, seen by a process that lives on.
     fs::write(temp.path().join("keys"), &before).unwrap();
-    assert_eq!(store.ensure(&[KeyName::Token(OTHER)]).unwrap(), [KeyName::Token(OTHER)]);
+    assert_eq!(store.ensure(&[KeyName::Token(OTHER)], NOW).unwrap(), [KeyName::Token(OTHER)]);
     assert!(store.ledger_key(OTHER).is_err());
     let again = Keystore::open(temp.path(), &root).unwrap();
     assert_eq!(again.keys(OTHER), store.keys(OTHER));
     // Another process's file is neither taken for its own nor overwritten.
     disk::faults::fail_syncs(1);
-    assert!(store.ensure(&[KeyName::Ledger(OTHER)]).is_err());
-    again.ensure(&[KeyName::Index(OTHER, IndexName::Token)]).unwrap_err();
+    assert!(store.ensure(&[KeyName::Ledger(OTHER)], NOW).is_err());
+    again.ensure(&[KeyName::Index(OTHER, IndexName::Token)], NOW).unwrap_err();
     fs::write(temp.path().join("keys"), &before).unwrap();
     let other = Keystore::open(temp.path(), &root).unwrap();
-    other.ensure(&[KeyName::Index(OTHER, IndexName::Token)]).unwrap();
-    assert_eq!(store.ensure(&[KeyName::Ledger(OTHER)]).unwrap_err(), KeyError::Changed);
+    other.ensure(&[KeyName::Index(OTHER, IndexName::Token)], NOW).unwrap();
+    assert_eq!(store.ensure(&[KeyName::Ledger(OTHER)], NOW).unwrap_err(), KeyError::Changed);
 }
 
 #[test]
@@ -330,4 +332,97 @@ proptest! {
             prop_assert!(opened.is_err() || bytes == good);
         }
     }
+}
+
+const KEK: KeyName = KeyName::Kek(TENANT, KEYRING);
+
+fn states(store: &Keystore) -> Vec<(u32, KeyState, u64)> {
+    let keys = store.keys(TENANT).into_iter().filter(|key| key.name == KEK);
+    keys.map(|key| (key.version.0, key.state, key.changed)).collect()
+}
+
+#[test]
+fn a_rotation_makes_one_version_however_often_it_is_tried() {
+    let (temp, root, store) = filled();
+    let (dek, wrapped) = store.kek(TENANT, KEYRING).unwrap().new_dek(&place(TENANT)).unwrap();
+    for _ in 0..2 {
+        store.rotate_to(KEK, KeyVersion(2), NOW + 1).unwrap();
+        assert_eq!(states(&store), [(1, KeyState::DecryptOnly, NOW + 1), (2, KeyState::Enabled, NOW + 1)]);
+    }
+    assert_eq!(store.newest_version(KEK), Some(KeyVersion(2)));
+    let again = Keystore::open(temp.path(), &root).unwrap();
+    let (older, newest) =
+        (again.kek_version(TENANT, KEYRING, KeyVersion(1)).unwrap(), again.kek(TENANT, KEYRING).unwrap());
+    let anew = newest.rewrap(&older, &place(TENANT), &wrapped).unwrap();
+    assert_eq!(store.kek(TENANT, KEYRING).unwrap().unwrap(&place(TENANT), &anew).unwrap().raw(), dek.raw());
+    let missing = KeyError::MissingVersion { name: KEK, version: KeyVersion(3) };
+    assert_eq!(store.rotate_to(KEK, KeyVersion(4), NOW + 2).unwrap_err(), missing);
+    let nobody = KeyName::Token(OTHER);
+    assert_eq!(store.rotate_to(nobody, KeyVersion(2), NOW).unwrap_err(), KeyError::Missing { name: nobody });
+    assert_eq!(store.newest_version(nobody), None);
+}
+
+#[test]
+fn a_disabled_newest_version_stays_disabled_when_the_next_is_made() {
+    let (_temp, _root, store) = filled();
+    store.set_state(KEK, KeyVersion(1), KeyState::Disabled, NOW + 1).unwrap();
+    assert!(matches!(store.kek(TENANT, KEYRING), Err(KeyError::NotAllowed { state: KeyState::Disabled, .. })));
+    store.rotate_to(KEK, KeyVersion(2), NOW + 2).unwrap();
+    assert_eq!(states(&store), [(1, KeyState::Disabled, NOW + 1), (2, KeyState::Enabled, NOW + 2)]);
+}
+
+#[test]
+fn versions_change_their_state_in_the_ways_that_there_are_and_in_no_other() {
+    for from in KeyState::ALL {
+        for to in KeyState::ALL {
+            // An older version, and the newest.
+            let (_temp, store) = in_states(&[from, KeyState::Enabled]);
+            let may = from == to || (from.may_become(to) && to != KeyState::Enabled);
+            assert_eq!(store.may_become(KEK, KeyVersion(1), to).is_ok(), may, "{from} to {to}");
+            assert_eq!(store.set_state(KEK, KeyVersion(1), to, NOW).is_ok(), may, "{from} to {to}");
+            let (_temp, store) = in_states(&[from]);
+            let stays = matches!(to, KeyState::Enabled | KeyState::Disabled);
+            let may = from == to || (from.may_become(to) && stays);
+            assert_eq!(store.set_state(KEK, KeyVersion(1), to, NOW).is_ok(), may, "newest, {from} to {to}");
+            assert!(may || store.keys(TENANT).iter().all(|key| key.state == from), "nothing has changed");
+        }
+    }
+    let (_temp, _root, store) = filled();
+    let missing = KeyError::MissingVersion { name: KEK, version: KeyVersion(9) };
+    assert_eq!(store.set_state(KEK, KeyVersion(9), KeyState::Disabled, NOW).unwrap_err(), missing);
+}
+
+#[test]
+fn a_change_that_was_decided_before_the_last_one_changes_nothing() {
+    let (_temp, _root, store) = filled();
+    store.set_state(KEK, KeyVersion(1), KeyState::Disabled, NOW + 5).unwrap();
+    store.set_state(KEK, KeyVersion(1), KeyState::Enabled, NOW + 7).unwrap();
+    let number = store.number();
+    for decided in [NOW + 5, NOW + 7] {
+        store.set_state(KEK, KeyVersion(1), KeyState::Disabled, decided).unwrap();
+    }
+    assert_eq!((states(&store), store.number()), (vec![(1, KeyState::Enabled, NOW + 7)], number));
+}
+
+#[test]
+fn no_file_of_the_keystore_holds_a_destroyed_key() {
+    let (temp, root, store) = filled();
+    let wrapped = |store: &Keystore| {
+        let table = store.table.load();
+        table.keys[&KEK][0].record.wrapped
+    };
+    let before = wrapped(&store).unwrap();
+    let holds = |bytes: &[u8]| bytes.windows(before.len()).any(|window| window == before);
+    assert!(holds(&fs::read(temp.path().join("keys")).unwrap()));
+    store.rotate_to(KEK, KeyVersion(2), NOW + 1).unwrap();
+    store.set_state(KEK, KeyVersion(1), KeyState::Destroyed, NOW + 2).unwrap();
+    assert!(wrapped(&store).is_none());
+    assert!(matches!(store.kek_version(TENANT, KEYRING, KeyVersion(1)), Err(KeyError::NotAllowed { .. })));
+    for entry in fs::read_dir(temp.path()).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+        assert!(!holds(&fs::read(entry.path()).unwrap()), "{:?}", entry.path());
+    }
+    let again = Keystore::open(temp.path(), &root).unwrap();
+    assert_eq!(states(&again)[0], (1, KeyState::Destroyed, NOW + 2));
+    store.ensure(&[KEK], NOW).unwrap();
+    assert_eq!(store.newest_version(KEK), Some(KeyVersion(2)));
 }

@@ -75,7 +75,7 @@ impl Direct {
         }
         names.sort_by_key(ToString::to_string);
         names.dedup();
-        keystore.ensure(&names).map_err(unfit)?;
+        keystore.ensure(&names, 1).map_err(unfit)?;
         let store = RocksStore::create(&folder.join("data"), options).map_err(unfit)?;
         let [rows, subjects, leaves] = [1, 1, 0].map(AtomicU64::new);
         Ok(Self { store, keystore, tenant, deks: DekCache::new(hot_deks), rows, subjects, leaves })

@@ -13,6 +13,7 @@ use super::measure::Sample;
 use super::overload::Overload;
 use super::peers::Peers;
 use super::report::{Lines, Measured};
+use super::rewrap::Rewrap;
 use super::sheet::{Sheet, wrapped};
 use super::stored::Footprint;
 
@@ -34,6 +35,8 @@ pub struct Whole {
     pub overload: Option<Overload>,
     /// Growth.
     pub growth: Option<Growth>,
+    /// Rewrap.
+    pub rewrap: Option<Rewrap>,
     /// The peers.
     pub peers: Peers,
     /// What to keep in mind, if anything.
@@ -62,6 +65,7 @@ impl Whole {
         let growth = self.growth.as_ref();
         let speeds = growth.map(Growth::speeds);
         let starts = growth.map(Growth::starts);
+        let p99 = self.rewrap.as_ref().map(Rewrap::p99);
         vec![
             echo("Tokenize of one value, against (a) echo", "tokenize_unary"),
             echo("Detokenize of one token, against (a) echo", "detokenize_unary"),
@@ -162,6 +166,19 @@ impl Whole {
                 AtMost(1.0),
                 self.overload.as_ref().map(Overload::recovery),
             ),
+            Goal::number(
+                "Rewrap of 1,000,000 DEKs",
+                "CPU s",
+                AtMost(10.0),
+                self.rewrap.as_ref().map(Rewrap::seconds_a_million),
+            ),
+            Goal::against(
+                "p99 of callers while a rewrap runs, against without",
+                "ms",
+                AtMost(1.3),
+                p99.map(|(with, _)| with),
+                p99.map(|(_, without)| without),
+            ),
         ]
     }
 
@@ -176,6 +193,7 @@ impl Whole {
             self.latency.as_ref().map(Latency::sheet),
             self.overload.as_ref().map(Overload::sheet),
             self.growth.as_ref().map(Growth::sheet),
+            self.rewrap.as_ref().map(Rewrap::sheet),
         ];
         parts.into_iter().flatten().collect()
     }
@@ -189,6 +207,7 @@ impl Whole {
             ("latency", self.latency.as_ref().map(Latency::document)),
             ("overload", self.overload.as_ref().map(Overload::document)),
             ("growth", self.growth.as_ref().map(Growth::document)),
+            ("rewrap", self.rewrap.as_ref().map(Rewrap::document)),
         ];
         let mut document = Map::new();
         document.insert("machine".to_owned(), self.machine.document());
@@ -283,6 +302,7 @@ mod tests {
             latency: None,
             overload: None,
             growth: None,
+            rewrap: None,
             peers: Peers::none(),
             note: None,
         }
@@ -291,14 +311,14 @@ mod tests {
     #[test]
     fn every_goal_stands_in_the_report_though_nothing_was_measured() {
         let whole = empty();
-        assert_eq!(whole.goals().len(), 20);
+        assert_eq!(whole.goals().len(), 22);
         assert!(whole.goals().iter().all(|goal| goal.verdict() == Verdict::NotMeasured));
         let report = whole.markdown("deploy/bench/run", None, "## What is left, by the profile\n\nNothing.\n");
-        assert_eq!(report.matches("| not measured |").count(), 20);
+        assert_eq!(report.matches("| not measured |").count(), 22);
         assert!(report.ends_with("## What is left, by the profile\n\nNothing.\n"));
         assert!(report.lines().filter(|line| !line.starts_with('|')).all(|line| line.len() <= 125), "{report}");
         assert_eq!(whole.document()["growth"], Value::Null);
-        assert!(whole.text().contains("20 more goals were not measured"));
+        assert!(whole.text().contains("22 more goals were not measured"));
     }
 
     #[test]

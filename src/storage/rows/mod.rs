@@ -5,11 +5,13 @@
 //! bytes are read only if writing what was read gives the same bytes again; all else is [`StoreError::Corrupt`],
 //! which names the kind of row and never its content.
 
+mod job;
 mod requests;
 mod subject;
 mod value;
 mod vault;
 
+pub use job::{JobKind, JobRow, JobState};
 pub use requests::IdempotencyRow;
 pub use subject::{RowDek, SubjectRecord, SubjectState, WrappedDek};
 pub use value::{IndexEntry, IndexKind, ValueRow};

@@ -5,7 +5,7 @@ use strongroom_ids::{KeyVersion, KeyringNo, SubjectHandle, TenantNo};
 use strongroom_keys::IndexName;
 use strongroom_schema::Schema;
 use strongroom_storage::keys::{self as place, Counter};
-use strongroom_storage::rows::{CounterRow, IdempotencyRow, TenantRow};
+use strongroom_storage::rows::{CounterRow, IdempotencyRow, JobKind, JobRow, TenantRow};
 use strongroom_storage::{Family, Store, StoreError};
 
 use super::finding::{Fault, Kind, Place};
@@ -136,6 +136,8 @@ impl<S: Store> Check<'_, S> {
             && (*key == *place::vault() || tenants.iter().any(|tenant| *key == *place::tenant(tenant.number)));
         vaults_own
             || *key == *place::lane(self.number, LANE)
+            || (*key == *place::key_change(self.number) && self.source(row, SourceKind::Keys).is_some())
+            || (*key == *place::job(self.number, JobKind::Rewrap) && JobRow::decode(row).is_ok())
             || (row.is_empty() && mark().is_some_and(|mark| *mark == *key))
     }
 

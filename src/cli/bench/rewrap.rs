@@ -1,0 +1,185 @@
+//! Rewrap: what it takes to bring all DEKs under the newest KEKs, alone and while callers are there.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use strongroom_proto::v1::keys_client::KeysClient;
+use strongroom_proto::v1::{
+    CancelJobRequest, GetJobRequest, Job, ListKeysRequest, RotateKeyRequest, StartRewrapRequest,
+};
+use tonic::transport::Channel;
+
+use super::bars::Bars;
+use super::child::Child;
+use super::growth;
+use super::latency::{self, Pacing};
+use super::measure::median;
+use super::rig::{Filling, Values};
+use super::served;
+use super::sheet::{Sheet, figure, rounded};
+use crate::cli::dev;
+use crate::cli::keys;
+use crate::cli::layout::Layout;
+use crate::cli::output::CliError;
+
+/// Values that share a DEK: a borrower's six are under three.
+const VALUES_A_DEK: u64 = 2;
+/// Values that are nobody's, for the callers to read.
+const SINGLES: u64 = 20_000;
+/// How often a job is asked how far it is.
+const ASKED_EVERY: Duration = Duration::from_millis(20);
+/// The part of saturation that callers ask for while a rewrap runs.
+const PART: f64 = 0.5;
+
+/// A rewrap, measured.
+pub struct Rewrap {
+    /// DEKs that it wrapped anew while nobody else was there.
+    deks: u64,
+    /// Seconds, and processor seconds of the vault.
+    alone: (f64, Option<f64>),
+    /// Requests a second that callers asked for then.
+    rate: f64,
+    /// p50 and p99 in milliseconds: without a rewrap, and with one.
+    without: Vec<(f64, f64)>,
+    with: Vec<(f64, f64)>,
+    /// DEKs a second that it wrapped anew in company.
+    beside: f64,
+}
+
+impl Rewrap {
+    /// Bars' steps that it takes.
+    pub fn steps(pacing: Pacing) -> u64 {
+        4 + 2 * u64::from(pacing.runs)
+    }
+
+    /// Makes a vault in a folder, and measures it.
+    pub async fn measure(folder: &Path, deks: u64, pacing: Pacing, bars: &Bars) -> Result<Self, CliError> {
+        let layout = Layout::new(folder.join("rewrapped"));
+        dev::make(&layout).await?;
+        let vault = Child::start(&layout).await?;
+        let target = vault.target();
+        let endpoint = target.context.connect.endpoint.clone();
+        served::apply_schema(&served::context(&endpoint, &layout, "officer-1")).await?;
+        let mut values = Values::default();
+        let filling = Filling { target: &target, bars };
+        filling.borrowers(deks * VALUES_A_DEK, &mut values).await?;
+        filling.singles(SINGLES, &mut values).await?;
+
+        let rotator = served::context(&endpoint, &layout, "rotator");
+        let mut keys = rotator.keys().await?;
+        rotate_all(&mut keys).await?;
+        growth::settled(&vault).await;
+        let bar = bars.begin("rewrap");
+        let (began, before) = (Instant::now(), vault.process().cpu());
+        let name = start(&mut keys).await?;
+        let job = keys::rewrap_to_its_end(name, &rotator).await?;
+        let cpu = vault.process().cpu().zip(before).map(|(after, before)| (after - before).as_secs_f64());
+        let alone = (began.elapsed().as_secs_f64(), cpu);
+        bars.end(&bar);
+
+        let rate = latency::most(&target, &values, pacing, bars).await? * PART;
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        let (mut moved, mut time) = (0, Duration::ZERO);
+        for _ in 0..pacing.runs.max(1) {
+            growth::settled(&vault).await;
+            let calm = latency::at(&target, &values, pacing, rate, false, bars).await?;
+            rotate_all(&mut keys).await?;
+            let name = start(&mut keys).await?;
+            let before = under_way(&mut keys, &name).await?;
+            let began = Instant::now();
+            let busy = latency::at(&target, &values, pacing, rate, false, bars).await?;
+            let job = ended(&mut keys, &name).await?;
+            time += began.elapsed();
+            moved += job.done - before;
+            let quantiles = |sample: &super::measure::Sample| (sample.latency(0.5) / 1e3, sample.latency(0.99) / 1e3);
+            without.push(quantiles(&calm.sample));
+            with.push(quantiles(&busy.sample));
+        }
+        vault.end().await?;
+        std::fs::remove_dir_all(layout.dir()).map_err(|error| CliError::file(layout.dir(), error))?;
+        let beside = moved as f64 / time.as_secs_f64();
+        Ok(Self { deks: job.done, alone, rate, without, with, beside })
+    }
+
+    /// Processor seconds for a million DEKs; of the clock, where the system does not tell.
+    pub fn seconds_a_million(&self) -> f64 {
+        self.alone.1.unwrap_or(self.alone.0) * 1e6 / self.deks as f64
+    }
+
+    /// p99 with a rewrap and without.
+    pub fn p99(&self) -> (f64, f64) {
+        let p99 = |runs: &[(f64, f64)]| median(runs.iter().map(|(_, p99)| *p99));
+        (p99(&self.with), p99(&self.without))
+    }
+
+    /// As a JSON document.
+    pub fn document(&self) -> Value {
+        let (with, without) = self.p99();
+        json!({
+            "deks": self.deks,
+            "seconds": rounded(self.alone.0),
+            "cpu_seconds": self.alone.1.map(rounded),
+            "cpu_seconds_a_million": rounded(self.seconds_a_million()),
+            "callers_requests_per_second": rounded(self.rate),
+            "p99_ms_without": rounded(without),
+            "p99_ms_with": rounded(with),
+            "deks_per_second_beside_callers": rounded(self.beside),
+        })
+    }
+
+    /// As a table.
+    pub fn sheet(&self) -> Sheet {
+        let row = |what: &str, runs: &[(f64, f64)]| {
+            let of = |pick: fn(&(f64, f64)) -> f64| figure(median(runs.iter().map(pick)), 2);
+            vec![what.to_owned(), of(|run| run.0), of(|run| run.1)]
+        };
+        let cpu = self.alone.1.map_or_else(String::new, |cpu| format!(" and {} s of processor time", figure(cpu, 1)));
+        Sheet {
+            title: "Rewrap",
+            header: vec!["callers", "p50 ms", "p99 ms"],
+            rows: vec![row("without a rewrap", &self.without), row("while one runs", &self.with)],
+            below: format!(
+                "Alone, {} DEKs were wrapped anew in {} s{cpu}, from the call until it was told as done. Callers: {} \
+                 requests/s, {:.0} % of saturation, as in \"Latency against load\"; medians of the runs, one without and one \
+                 with a rewrap in turn. It makes way for them: {} DEKs/s.",
+                figure(self.deks as f64, 0),
+                figure(self.alone.0, 1),
+                figure(self.rate, 0),
+                PART * 100.0,
+                figure(self.beside, 0),
+            ),
+        }
+    }
+}
+
+async fn rotate_all(keys: &mut KeysClient<Channel>) -> Result<(), CliError> {
+    let listed = keys.list_keys(ListKeysRequest {}).await?.into_inner().keys;
+    for key in listed.into_iter().filter(|key| key.name.starts_with("kek/") && key.state == "enabled") {
+        keys.rotate_key(RotateKeyRequest { name: key.name, from_version: key.version }).await?;
+    }
+    Ok(())
+}
+
+async fn start(keys: &mut KeysClient<Channel>) -> Result<String, CliError> {
+    Ok(keys.start_rewrap(StartRewrapRequest::default()).await?.into_inner().name)
+}
+
+/// Waits until a job has counted what there is to do and begun to do it, and says how far it is then.
+async fn under_way(keys: &mut KeysClient<Channel>, name: &str) -> Result<u64, CliError> {
+    loop {
+        let job = keys.get_job(GetJobRequest { name: name.to_owned() }).await?.into_inner();
+        if job.done > 0 || job.state != "running" {
+            return Ok(job.done);
+        }
+        tokio::time::sleep(ASKED_EVERY).await;
+    }
+}
+
+/// Ends a job, unless it has ended, and says how far it came.
+async fn ended(keys: &mut KeysClient<Channel>, name: &str) -> Result<Job, CliError> {
+    match keys.cancel_job(CancelJobRequest { name: name.to_owned() }).await {
+        Ok(job) => Ok(job.into_inner()),
+        Err(_) => Ok(keys.get_job(GetJobRequest { name: name.to_owned() }).await?.into_inner()),
+    }
+}

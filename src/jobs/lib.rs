@@ -1,0 +1,114 @@
+//! Background jobs: when their next step is taken.
+//!
+//! What a step is, the vault knows: each takes the road of any request, as the vault itself. Here is only the pace: a
+//! job goes on after a restart, makes way for callers, waits while the vault cannot write, and ends when it is told to.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod throttle;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use strongroom_ids::TenantNo;
+use strongroom_storage::Store;
+use strongroom_vault::{Count, Error, RewrapPage, Vault};
+
+use throttle::Throttle;
+
+/// How long a job waits when its vault cannot write just now, and when something is wrong that a person must put right.
+const SOON: Duration = Duration::from_secs(1);
+const LATER: Duration = Duration::from_secs(60);
+
+/// An entry is counted in this part of the time that it takes to wrap its DEKs anew.
+const EASY: usize = 8;
+
+/// Does what jobs there are, those that a restart cut off first, until `stop` completes.
+pub async fn run<S: Store>(vault: &Vault<S>, stop: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop => {}
+        () = rewraps(vault) => {}
+    }
+}
+
+async fn rewraps<S: Store>(vault: &Vault<S>) {
+    let mut at_work = FuturesUnordered::new();
+    let mut tenants = BTreeSet::new();
+    loop {
+        match vault.running_rewraps().await {
+            Ok(running) => {
+                for (tenant, number, counted) in running {
+                    if tenants.insert(tenant) {
+                        at_work.push(async move {
+                            rewrap(vault, tenant, number, counted).await;
+                            tenant
+                        });
+                    }
+                }
+            }
+            Err(error) => pause(&error).await,
+        }
+        tokio::select! {
+            Some(tenant) = at_work.next(), if !at_work.is_empty() => drop(tenants.remove(&tenant)),
+            // One that was started meanwhile has left its mark: this returns at once then.
+            () = vault.job_started() => {}
+        }
+    }
+}
+
+/// Takes a tenant's rewrap to its end, or to what a person must put right.
+async fn rewrap<S: Store>(vault: &Vault<S>, tenant: TenantNo, number: u32, counted: bool) {
+    let mut throttle = Throttle::default();
+    let mut total = None;
+    if !counted {
+        match count(vault, tenant, &mut throttle).await {
+            Ok(deks) => total = Some(deks),
+            Err(error) => return pause(&error).await,
+        }
+    }
+    loop {
+        let (before, began) = (vault.commits(), Instant::now());
+        let page = RewrapPage { number, entries: throttle.entries(), total };
+        match vault.rewrap_page(tenant, &page).await {
+            Ok(stepped) if !stepped.job.is_running() => {
+                let (done, skipped) = (stepped.job.done, stepped.job.skipped);
+                tracing::info!(tenant = tenant.0, job = stepped.job.name, done, skipped, "a rewrap has ended");
+                return;
+            }
+            Ok(_) => {
+                total = None;
+                // The step itself is one commit; others are somebody else's.
+                let company = vault.commits().saturating_sub(before) > 1;
+                tokio::time::sleep(throttle.step(began.elapsed(), company)).await;
+            }
+            // It was cancelled.
+            Err(Error::JobEnded(_)) => return,
+            Err(error) => return pause(&error).await,
+        }
+    }
+}
+
+/// How many DEKs a rewrap has to do with.
+async fn count<S: Store>(vault: &Vault<S>, tenant: TenantNo, throttle: &mut Throttle) -> Result<u64, Error> {
+    let mut count = Count::default();
+    loop {
+        let (before, began) = (vault.commits(), Instant::now());
+        if !vault.count_for_rewrap(tenant, &mut count, throttle.entries() * EASY).await? {
+            return Ok(count.deks);
+        }
+        // To count is no commit: all of them are somebody else's.
+        let company = vault.commits() > before;
+        tokio::time::sleep(throttle.step(began.elapsed(), company)).await;
+    }
+}
+
+/// Waits until an error may have passed.
+async fn pause(error: &Error) {
+    let passes = matches!(error, Error::Recovering | Error::Overloaded { .. } | Error::Unknown | Error::Conflict);
+    if !passes {
+        tracing::error!(%error, "a job can't go on; it is tried again in a minute");
+    }
+    tokio::time::sleep(if passes { SOON } else { LATER }).await;
+}

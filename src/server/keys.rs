@@ -1,0 +1,183 @@
+//! strongroom.v1.Keys: the life of keys, for rotation jobs and security officers.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, Stream};
+use strongroom_proto::v1;
+use strongroom_storage::Store;
+use strongroom_vault::{CancelJob, DestroyKeyVersion, GetJob, Job, ListedKey, RotateKey, SetKeyState, StartRewrap};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use crate::edge::{self, Edge};
+use crate::errors::status;
+use crate::identity::Peer;
+use crate::instants;
+use crate::stage::{self, Stage};
+
+/// How often a watcher is told at most.
+const WATCHED_EVERY: Duration = Duration::from_millis(200);
+
+/// How often a watcher who is told nothing asks anew.
+const ASKED_EVERY: Duration = Duration::from_secs(15);
+
+/// The service.
+pub(crate) struct KeysService<S: Store>(pub Edge<S>);
+
+#[tonic::async_trait]
+impl<S: Store> v1::keys_server::Keys for KeysService<S> {
+    type WatchJobStream = Pin<Box<dyn Stream<Item = Result<v1::Job, Status>> + Send>>;
+
+    async fn list_keys(&self, request: Request<v1::ListKeysRequest>) -> Result<Response<v1::ListKeysResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let keys = self.0.vault.list_keys(&caller).await.map_err(status)?;
+        Ok(Response::new(v1::ListKeysResponse { keys: keys.into_iter().map(listed).collect() }))
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<v1::RotateKeyRequest>,
+    ) -> Result<Response<v1::RotateKeyResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::RotateKeyRequest { name, from_version } = request.into_inner();
+        let vault = Arc::clone(&self.0.vault);
+        let change = async move { vault.rotate_key(&caller, &RotateKey { name, from_version }).await };
+        let rotated = edge::to_its_end(change).await?;
+        Ok(Response::new(v1::RotateKeyResponse { version: rotated.version, rotated: rotated.rotated }))
+    }
+
+    async fn set_key_state(
+        &self,
+        request: Request<v1::SetKeyStateRequest>,
+    ) -> Result<Response<v1::SetKeyStateResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::SetKeyStateRequest { name, version, state } = request.into_inner();
+        let vault = Arc::clone(&self.0.vault);
+        let change = async move { vault.set_key_state(&caller, &SetKeyState { name, version, state }).await };
+        edge::to_its_end(change).await?;
+        Ok(Response::new(v1::SetKeyStateResponse {}))
+    }
+
+    async fn destroy_key_version(
+        &self,
+        request: Request<v1::DestroyKeyVersionRequest>,
+    ) -> Result<Response<v1::DestroyKeyVersionResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::DestroyKeyVersionRequest { name, version, dry_run } = request.into_inner();
+        let vault = Arc::clone(&self.0.vault);
+        let request = DestroyKeyVersion { name, version, dry_run };
+        let change = async move { vault.destroy_key_version(&caller, &request).await };
+        // Who only counts stops when nobody waits any more.
+        let dependants = if dry_run { change.await.map_err(status)? } else { edge::to_its_end(change).await? };
+        Ok(Response::new(v1::DestroyKeyVersionResponse { dependants }))
+    }
+
+    async fn start_rewrap(&self, request: Request<v1::StartRewrapRequest>) -> Result<Response<v1::Job>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::StartRewrapRequest { name } = request.into_inner();
+        let vault = Arc::clone(&self.0.vault);
+        let start = async move { vault.start_rewrap(&caller, &StartRewrap { name }).await };
+        Ok(Response::new(told(edge::to_its_end(start).await?)))
+    }
+
+    async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::GetJobRequest { name } = request.into_inner();
+        let job = self.0.vault.get_job(&caller, &GetJob { name }).await.map_err(status)?;
+        Ok(Response::new(told(job)))
+    }
+
+    async fn watch_job(&self, request: Request<v1::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
+        let (peer, caller) = (edge::peer(&request)?, self.0.caller(&request)?);
+        let v1::WatchJobRequest { name } = request.into_inner();
+        let (job, after) = self.0.vault.watch_job(&caller, &GetJob { name }).await.map_err(status)?;
+        let watched =
+            Watched { edge: self.0.clone(), peer, name: job.name.clone(), after, first: Some(job), ended: false };
+        Ok(Response::new(Box::pin(stream::unfold(watched, Watched::tell))))
+    }
+
+    async fn cancel_job(&self, request: Request<v1::CancelJobRequest>) -> Result<Response<v1::Job>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::CancelJobRequest { name } = request.into_inner();
+        let vault = Arc::clone(&self.0.vault);
+        let cancel = async move { vault.cancel_job(&caller, &CancelJob { name }).await };
+        Ok(Response::new(told(edge::to_its_end(cancel).await?)))
+    }
+}
+
+/// A job that somebody watches.
+struct Watched<S: Store> {
+    edge: Edge<S>,
+    peer: Peer,
+    name: String,
+    after: watch::Receiver<Option<Job>>,
+    /// What is told first.
+    first: Option<Job>,
+    ended: bool,
+}
+
+impl<S: Store> Watched<S> {
+    /// Tells how far the job has come, and so on until it ends.
+    async fn tell(mut self) -> Option<(Result<v1::Job, Status>, Self)> {
+        let job = match self.first.take() {
+            Some(first) => first,
+            None if self.ended => return None,
+            None => self.next().await?,
+        };
+        self.ended = !job.is_running();
+        Some((Ok(told(job)), self))
+    }
+
+    /// How far the job has come after a while; nothing when the vault shuts down, or when the watcher may see no more.
+    async fn next(&mut self) -> Option<Job> {
+        let come_further = async {
+            tokio::time::sleep(WATCHED_EVERY).await;
+            // Whoever is told nothing asks anew, like any request: the job may have ended unseen, and so may the
+            // watcher's certificate, or its permission.
+            tokio::time::timeout(ASKED_EVERY, self.after.changed()).await
+        };
+        let told = tokio::select! {
+            told = come_further => told,
+            () = stage::reached(self.edge.stage.clone(), Stage::Closing) => return None,
+        };
+        let caller = self.edge.identify(&self.peer).ok()?;
+        match told {
+            Ok(changed) => {
+                changed.ok()?;
+                self.after.borrow_and_update().clone().filter(|job| job.name == self.name)
+            }
+            Err(_) => self.edge.vault.get_job(&caller, &GetJob { name: self.name.clone() }).await.ok(),
+        }
+    }
+}
+
+fn listed(key: ListedKey) -> v1::KeyVersion {
+    let (class, retention) = key.values.map_or_else(Default::default, |(class, kept)| (class.to_owned(), kept));
+    v1::KeyVersion {
+        name: key.name,
+        version: key.version,
+        state: key.state.to_owned(),
+        create_time: Some(instants::to_wire(key.created)),
+        state_time: Some(instants::to_wire(key.changed)),
+        next_rotation_time: key.next_rotation.map(instants::to_wire),
+        class,
+        retention,
+    }
+}
+
+fn told(job: Job) -> v1::Job {
+    v1::Job {
+        name: job.name,
+        state: job.state.to_owned(),
+        principal: job.principal,
+        start_time: Some(instants::to_wire(job.started)),
+        update_time: Some(instants::to_wire(job.updated)),
+        total: job.total,
+        done: job.done,
+        skipped: job.skipped,
+        key: job.key,
+        moved_time: (job.moved > 0).then(|| instants::to_wire(job.moved)),
+    }
+}

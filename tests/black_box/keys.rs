@@ -1,0 +1,264 @@
+//! The life of keys over the wire and on the command line: rotation under load, rewraps that are killed, destruction.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+use strongroom_proto::v1;
+use strongroom_proto::v1::keys_client::KeysClient;
+use tokio::sync::mpsc;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::harness::{TestVault, detokenize, item, read_one, refused, tokenize, value};
+
+async fn keys_as(vault: &TestVault, principal: &str) -> KeysClient<Channel> {
+    KeysClient::new(vault.channel(principal).await)
+}
+
+fn json(vault: &TestVault, words: &[&str]) -> Value {
+    serde_json::from_str(&vault.cli_ok(&[words, &["--output", "json"]].concat())).unwrap()
+}
+
+/// The names of the vault's KEKs that have a version.
+fn keks(vault: &TestVault) -> Vec<String> {
+    let listed = json(vault, &["keys", "list"]);
+    let names = listed["keys"].as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap().to_owned());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("kek/")).collect();
+    names.dedup();
+    names
+}
+
+/// Stores so many values of their own and of subjects; tokens and values.
+async fn fill(vault: &TestVault, count: usize) -> Vec<(String, String)> {
+    let mut client = vault.vault().await;
+    let mut stored = Vec::new();
+    for batch in 0..count.div_ceil(500) {
+        let values: Vec<String> = (0..500).map(|number| format!("address {batch}-{number}")).collect();
+        let items = values.iter().enumerate().map(|(number, value)| {
+            let subject = if number % 2 == 0 { String::new() } else { format!("s-{batch}-{}", number % 100) };
+            item("borrower.address", value, &subject)
+        });
+        let answer = client.tokenize(tokenize(items.collect())).await.unwrap().into_inner();
+        stored.extend(answer.tokens.into_iter().zip(values));
+    }
+    stored
+}
+
+async fn all_read(vault: &TestVault, stored: &[(String, String)]) {
+    let mut client = vault.vault().await;
+    for page in stored.chunks(500) {
+        let tokens: Vec<&str> = page.iter().map(|(token, _)| token.as_str()).collect();
+        let answer = client.detokenize(detokenize(&tokens, "loan_servicing", "plain")).await.unwrap().into_inner();
+        for (result, (_, expected)) in answer.results.into_iter().zip(page) {
+            assert_eq!(value(result).unwrap(), expected.as_bytes());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_night_of_maintenance_rotates_rewraps_and_says_who_must_destroy() {
+    let vault = TestVault::start();
+    let stored = fill(&vault, 1_000).await;
+    for kek in keks(&vault) {
+        assert_eq!(json(&vault, &["keys", "rotate", &kek])["version"], 2);
+        let again = json(&vault, &["keys", "rotate", &kek, "--from-version", "1"]);
+        assert_eq!((&again["version"], &again["rotated"]), (&2.into(), &false.into()));
+    }
+    // Nothing is old enough to be destroyed, so the night ends well.
+    let night = json(&vault, &["keys", "maintain"]);
+    assert_eq!(night["rewrapped"]["state"], "done");
+    assert!(night["rewrapped"]["done"].as_str().unwrap().parse::<u64>().unwrap() >= 550);
+    assert_eq!(night["waiting"], Value::Array(vec![]));
+    // With nothing kept, an officer must do the last step.
+    let night = vault.cli(&["keys", "maintain", "--keep", "0", "--output", "json"]);
+    assert_eq!(night.status.code(), Some(3));
+    let night: Value = serde_json::from_slice(&night.stdout).unwrap();
+    let waiting = night["waiting"].as_array().unwrap();
+    assert!(
+        waiting.iter().any(|what| what.as_str().unwrap().contains("strongroom keys destroy kek/1 1 --as")),
+        "{night}"
+    );
+    let officer = json(&vault, &["keys", "maintain", "--keep", "0", "--as", "officer-1"]);
+    assert_eq!(officer["destroyed"].as_array().unwrap().len(), keks(&vault).len());
+    // And again: nothing is left to do.
+    let again = json(&vault, &["keys", "maintain", "--keep", "0", "--as", "officer-1"]);
+    assert_eq!((&again["rotated"], &again["destroyed"]), (&Value::Array(vec![]), &Value::Array(vec![])));
+    all_read(&vault, &stored).await;
+    vault.verify_ledger();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_rotate_and_deks_move_while_everybody_works_and_nothing_fails() {
+    let mut vault = TestVault::start();
+    let stored = fill(&vault, 2_000).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (done, mut progress) = mpsc::unbounded_channel();
+    let mut workers = Vec::new();
+    for worker in 0..4 {
+        let (mut client, stop, done) = (vault.vault().await, Arc::clone(&stop), done.clone());
+        let known = stored.clone();
+        workers.push(tokio::spawn(async move {
+            let mut made = Vec::new();
+            for number in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let expected = format!("while {worker}-{number}");
+                let request = tokenize(vec![item("borrower.address", &expected, &format!("s-0-{}", number % 100))]);
+                made.push((client.tokenize(request).await.unwrap().into_inner().tokens.remove(0), expected));
+                let (token, expected) = &known[(worker * 131 + number * 7) % known.len()];
+                let read = client.detokenize(detokenize(&[token], "loan_servicing", "plain")).await.unwrap();
+                assert_eq!(value(read.into_inner().results.remove(0)).unwrap(), expected.as_bytes());
+                // Whoever counts has counted enough.
+                let _ = done.send(());
+            }
+            made
+        }));
+    }
+    for round in 2..5 {
+        for kek in keks(&vault) {
+            assert_eq!(json(&vault, &["keys", "rotate", &kek])["version"], round);
+        }
+        json(&vault, &["keys", "rotate", "token"]);
+        let job = json(&vault, &["keys", "rewrap"]);
+        assert_eq!((&job["state"], &job["skipped"]), (&"done".into(), &"0".into()));
+        for _ in 0..40 {
+            progress.recv().await.unwrap();
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut all = stored;
+    for worker in workers {
+        all.extend(worker.await.unwrap());
+    }
+    all_read(&vault, &all).await;
+    vault.stop();
+    vault.cli_ok(&["verify"]);
+}
+
+#[tokio::test]
+async fn a_rewrap_that_is_killed_goes_on_by_itself() {
+    let mut vault = TestVault::start();
+    let stored = fill(&vault, 3_000).await;
+    for kek in keks(&vault) {
+        json(&vault, &["keys", "rotate", &kek]);
+    }
+    let started = json(&vault, &["keys", "rewrap", "--detach"]);
+    assert_eq!(started["state"], "running");
+    let mut keys = keys_as(&vault, "rotator").await;
+    let mut steps = keys.watch_job(v1::WatchJobRequest { name: "rewrap".to_owned() }).await.unwrap().into_inner();
+    let mut before = 0;
+    while let Some(job) = steps.message().await.unwrap() {
+        before = job.done;
+        if before > 0 {
+            break;
+        }
+    }
+    vault.kill();
+    vault.up();
+    let mut keys = keys_as(&vault, "rotator").await;
+    let mut steps = keys.watch_job(v1::WatchJobRequest { name: "rewrap/1".to_owned() }).await.unwrap().into_inner();
+    let mut last = None;
+    while let Some(job) = steps.message().await.unwrap() {
+        // What was done before the kill is still done.
+        assert!(job.done >= before, "{} after {before}", job.done);
+        assert!(job.done + job.skipped <= job.total || job.total == 0, "{} of {}", job.done, job.total);
+        last = Some(job);
+    }
+    let last = last.unwrap();
+    assert_eq!((last.state.as_str(), last.skipped, last.done), ("done", 0, last.total));
+    assert!(last.done > 1_500);
+    for kek in keks(&vault) {
+        let dry = json(&vault, &["keys", "destroy", &kek, "1", "--dry-run", "--as", "officer-1"]);
+        assert_eq!(dry["dependants"], "0");
+    }
+    all_read(&vault, &stored).await;
+}
+
+#[tokio::test]
+async fn a_destroyed_version_is_in_no_file_and_stays_gone_after_a_kill() {
+    let mut vault = TestVault::start();
+    let stored = fill(&vault, 500).await;
+    let keystore = || std::fs::read(vault.dir().join("keystore/keys")).unwrap();
+    // A wrapped key is a blob of 62 bytes of format 3.
+    let blobs = |bytes: &[u8]| -> Vec<Vec<u8>> {
+        bytes.windows(63).filter(|at| at[..3] == [62, 3, 1]).map(|at| at[1..].to_vec()).collect()
+    };
+    let before = blobs(&keystore());
+    for kek in keks(&vault) {
+        json(&vault, &["keys", "rotate", &kek]);
+    }
+    json(&vault, &["keys", "rewrap"]);
+    for kek in keks(&vault) {
+        json(&vault, &["keys", "destroy", &kek, "1", "--as", "officer-1"]);
+    }
+    let after = blobs(&keystore());
+    let gone: Vec<&Vec<u8>> = before.iter().filter(|blob| !after.contains(blob)).collect();
+    assert_eq!(gone.len(), keks(&vault).len());
+    for entry in std::fs::read_dir(vault.dir().join("keystore")).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(gone.iter().all(|blob| !bytes.windows(blob.len()).any(|window| window == blob.as_slice())));
+    }
+    vault.kill();
+    vault.up();
+    let listed = json(&vault, &["keys", "list"]);
+    let destroyed = listed["keys"].as_array().unwrap().iter().filter(|key| key["state"] == "destroyed").count();
+    assert_eq!(destroyed, keks(&vault).len());
+    all_read(&vault, &stored).await;
+    let revived = refused(
+        keys_as(&vault, "officer-1")
+            .await
+            .set_key_state(v1::SetKeyStateRequest {
+                name: "kek/1".to_owned(),
+                version: 1,
+                state: "decrypt-only".to_owned(),
+            })
+            .await,
+    );
+    assert_eq!((revived.code, revived.reason.as_str()), (Code::FailedPrecondition, "KEY_STATE"));
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_with_its_reason() {
+    let vault = TestVault::start();
+    let stored = fill(&vault, 500).await;
+    let mut officer = keys_as(&vault, "officer-1").await;
+    let mut rotate = async |name: &str, from_version: u32| {
+        let told = refused(officer.rotate_key(v1::RotateKeyRequest { name: name.to_owned(), from_version }).await);
+        (told.code, told.reason)
+    };
+    assert_eq!(rotate("kek/77", 0).await, (Code::InvalidArgument, "KEY_INVALID".to_owned()));
+    assert_eq!(rotate("ledger", 0).await, (Code::InvalidArgument, "KEY_INVALID".to_owned()));
+    assert_eq!(rotate("kek/1", 9).await, (Code::NotFound, "KEY_VERSION_UNKNOWN".to_owned()));
+    json(&vault, &["keys", "rotate", "kek/1"]);
+    let mut destroy = async |version: u32| {
+        let request = v1::DestroyKeyVersionRequest { name: "kek/1".to_owned(), version, dry_run: false };
+        let told = refused(officer.destroy_key_version(request).await);
+        (told.code, told.reason)
+    };
+    let in_use = fill(&vault, 500).await;
+    let mut in_use_told = 0;
+    for kek in keks(&vault).iter().filter(|kek| *kek != "kek/1") {
+        json(&vault, &["keys", "rotate", kek]);
+        let refused = vault.cli(&["keys", "destroy", kek, "1", "--as", "officer-1", "--output", "json"]);
+        in_use_told += usize::from(String::from_utf8_lossy(&refused.stderr).contains("KEY_IN_USE"));
+    }
+    assert!(in_use_told > 0);
+    assert_eq!(destroy(2).await, (Code::FailedPrecondition, "KEY_STATE".to_owned()));
+    assert_eq!(destroy(5).await, (Code::NotFound, "KEY_VERSION_UNKNOWN".to_owned()));
+    for (principal, code) in [("app", Code::PermissionDenied), ("privacy", Code::PermissionDenied)] {
+        let mut nobody = keys_as(&vault, principal).await;
+        let told = refused(nobody.list_keys(v1::ListKeysRequest {}).await);
+        assert_eq!(told.code, code, "{principal}");
+    }
+    let mut rotator = keys_as(&vault, "rotator").await;
+    let unknown = refused(rotator.get_job(v1::GetJobRequest { name: "rewrap".to_owned() }).await);
+    assert_eq!((unknown.code, unknown.reason.as_str()), (Code::NotFound, "JOB_UNKNOWN"));
+    let name = "110105194912310\u{0}02X".to_owned();
+    let told = refused(rotator.get_job(v1::GetJobRequest { name: name.clone() }).await);
+    assert!(!told.message.contains(&name), "what was sent is not repeated: {}", told.message);
+    for (token, expected) in stored.iter().chain(&in_use).step_by(97) {
+        assert_eq!(&read_one(&vault, token, "loan_servicing", "plain").await.unwrap(), expected);
+    }
+}
