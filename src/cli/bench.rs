@@ -134,8 +134,8 @@ pub struct Args {
     #[arg(long)]
     quick: bool,
 
-    /// Measure everything: other batch sizes, streams, latency against load, overload, growth, rewrap. Takes most of an
-    /// hour.
+    /// Measure everything: other batch sizes, streams, latency against load, overload, growth, rewrap. Takes a quarter
+    /// of an hour.
     #[arg(long, conflicts_with_all = ["quick", "parts"])]
     all: bool,
 
@@ -264,7 +264,9 @@ async fn measure(args: &Args, global: &Global) -> Result<Exit, CliError> {
     if let Some(file) = &args.report {
         let profile = args.profile.as_ref().map(std::fs::read_to_string).transpose();
         let profile = profile.map_err(|error| CliError::file(args.profile.as_deref().unwrap_or(file), error))?;
-        write(file, &whole.markdown("deploy/bench/run", args.plot.as_deref(), &profile.unwrap_or_default()))?;
+        let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+        let command = format!("strongroom {command}");
+        write(file, &whole.markdown(&command, args.plot.as_deref(), &profile.unwrap_or_default()))?;
     }
     global.output.show(|| whole.document(), || args.hinted(whole.text()))?;
     args.tidy()?;

@@ -7,7 +7,7 @@ use strongroom_storage::Store;
 use strongroom_vault::{ApplyPolicy, ApplySchema, Error, Explain};
 use tonic::{Request, Response, Status};
 
-use crate::edge::{self, Edge};
+use crate::edge::Edge;
 use crate::errors::{problem, status};
 
 /// The service.
@@ -22,9 +22,10 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         let caller = self.0.caller(&request)?;
         let v1::ApplySchemaRequest { source, dry_run } = request.into_inner();
         let vault = Arc::clone(&self.0.vault);
-        let applied =
-            edge::to_its_end(async move { vault.apply_schema(&caller, &ApplySchema { source, dry_run }).await })
-                .await?;
+        let applied = self
+            .0
+            .to_its_end(async move { vault.apply_schema(&caller, &ApplySchema { source, dry_run }).await })
+            .await?;
         Ok(Response::new(v1::ApplySchemaResponse { version: applied.version, fields: applied.count }))
     }
 
@@ -44,9 +45,10 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         let caller = self.0.caller(&request)?;
         let v1::ApplyPolicyRequest { source, tests, dry_run } = request.into_inner();
         let vault = Arc::clone(&self.0.vault);
-        let applied =
-            edge::to_its_end(async move { vault.apply_policy(&caller, &ApplyPolicy { source, tests, dry_run }).await })
-                .await?;
+        let applied = self
+            .0
+            .to_its_end(async move { vault.apply_policy(&caller, &ApplyPolicy { source, tests, dry_run }).await })
+            .await?;
         Ok(Response::new(v1::ApplyPolicyResponse { version: applied.version, cases: applied.count }))
     }
 

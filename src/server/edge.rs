@@ -50,6 +50,16 @@ impl<S: Store> Edge<S> {
         if items < LARGE { Ok(work.await) } else { bulk::apart(&self.workers, work).await }
     }
 
+    /// Changes rules or keys even if the caller hangs up or waits no longer: what is on disk must come into memory. Apart,
+    /// since others wait for it: it must not wait for what a connection's thread has queued.
+    pub async fn to_its_end<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Status> {
+        let done = self.workers.spawn(change).await;
+        done.map_err(|_| errors::status(Error::Internal("a change did not end")))?.map_err(errors::status)
+    }
+
     /// Who a peer is at this moment. Each message of a stream asks again.
     pub fn identify(&self, peer: &Peer) -> Result<Caller, Status> {
         Ok(peer.caller(&self.vault.directory(), identity::now())?)
@@ -59,12 +69,4 @@ impl<S: Store> Edge<S> {
 /// The other end of the connection that brought a request.
 pub(crate) fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
     request.extensions().get::<Peer>().cloned().ok_or_else(gate::no_peer)
-}
-
-/// Changes rules or keys even if the caller hangs up or waits no longer: what is on disk must come into memory.
-pub(crate) async fn to_its_end<T: Send + 'static>(
-    change: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, Status> {
-    let done = tokio::spawn(change).await.map_err(|_| errors::status(Error::Internal("a change did not end")))?;
-    done.map_err(errors::status)
 }

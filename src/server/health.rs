@@ -6,8 +6,14 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 /// The names under which health is asked: the whole, and each service of this package.
-const NAMES: [&str; 5] =
-    ["", "strongroom.v1.Vault", "strongroom.v1.Audit", "strongroom.v1.Access", "strongroom.v1.System"];
+const NAMES: [&str; 6] = [
+    "",
+    "strongroom.v1.Vault",
+    "strongroom.v1.Audit",
+    "strongroom.v1.Access",
+    "strongroom.v1.Keys",
+    "strongroom.v1.System",
+];
 
 /// How often the vault is looked at.
 const EVERY: Duration = Duration::from_secs(1);

@@ -44,7 +44,7 @@ impl<S: Store> v1::keys_server::Keys for KeysService<S> {
         let v1::RotateKeyRequest { name, from_version } = request.into_inner();
         let vault = Arc::clone(&self.0.vault);
         let change = async move { vault.rotate_key(&caller, &RotateKey { name, from_version }).await };
-        let rotated = edge::to_its_end(change).await?;
+        let rotated = self.0.to_its_end(change).await?;
         Ok(Response::new(v1::RotateKeyResponse { version: rotated.version, rotated: rotated.rotated }))
     }
 
@@ -56,7 +56,7 @@ impl<S: Store> v1::keys_server::Keys for KeysService<S> {
         let v1::SetKeyStateRequest { name, version, state } = request.into_inner();
         let vault = Arc::clone(&self.0.vault);
         let change = async move { vault.set_key_state(&caller, &SetKeyState { name, version, state }).await };
-        edge::to_its_end(change).await?;
+        self.0.to_its_end(change).await?;
         Ok(Response::new(v1::SetKeyStateResponse {}))
     }
 
@@ -70,7 +70,7 @@ impl<S: Store> v1::keys_server::Keys for KeysService<S> {
         let request = DestroyKeyVersion { name, version, dry_run };
         let change = async move { vault.destroy_key_version(&caller, &request).await };
         // Who only counts stops when nobody waits any more.
-        let dependants = if dry_run { change.await.map_err(status)? } else { edge::to_its_end(change).await? };
+        let dependants = if dry_run { change.await.map_err(status)? } else { self.0.to_its_end(change).await? };
         Ok(Response::new(v1::DestroyKeyVersionResponse { dependants }))
     }
 
@@ -79,7 +79,7 @@ impl<S: Store> v1::keys_server::Keys for KeysService<S> {
         let v1::StartRewrapRequest { name } = request.into_inner();
         let vault = Arc::clone(&self.0.vault);
         let start = async move { vault.start_rewrap(&caller, &StartRewrap { name }).await };
-        Ok(Response::new(told(edge::to_its_end(start).await?)))
+        Ok(Response::new(told(self.0.to_its_end(start).await?)))
     }
 
     async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
@@ -103,7 +103,7 @@ impl<S: Store> v1::keys_server::Keys for KeysService<S> {
         let v1::CancelJobRequest { name } = request.into_inner();
         let vault = Arc::clone(&self.0.vault);
         let cancel = async move { vault.cancel_job(&caller, &CancelJob { name }).await };
-        Ok(Response::new(told(edge::to_its_end(cancel).await?)))
+        Ok(Response::new(told(self.0.to_its_end(cancel).await?)))
     }
 }
 

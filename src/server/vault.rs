@@ -55,7 +55,9 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
         let items =
             items.into_iter().map(|v1::MatchItem { token, value, subject }| MatchItem { token, value, subject });
         let request = Match { items: items.collect(), purpose };
-        let answers = self.0.vault.matches(&caller, &request).await.map_err(status)?;
+        let (vault, items) = (Arc::clone(&self.0.vault), request.items.len());
+        let work = async move { vault.matches(&caller, &request).await };
+        let answers = self.0.work(items, work).await?.map_err(status)?;
         let results = answers.into_iter().map(|answer| {
             let result = match answer {
                 Ok(matched) => v1::match_result::Result::Matched(matched),
@@ -71,7 +73,9 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
         let v1::LookupRequest { items, purpose } = request.into_inner();
         let items = items.into_iter().map(|v1::LookupItem { field, value }| LookupItem { field, value });
         let request = Lookup { items: items.collect(), purpose };
-        let answers = self.0.vault.lookup(&caller, &request).await.map_err(status)?;
+        let (vault, items) = (Arc::clone(&self.0.vault), request.items.len());
+        let work = async move { vault.lookup(&caller, &request).await };
+        let answers = self.0.work(items, work).await?.map_err(status)?;
         let results = answers.into_iter().map(|answer| match answer {
             Ok(found) => v1::LookupResult { tokens: found.tokens, more: found.more, problem: None },
             Err(error) => v1::LookupResult { problem: Some(problem(&error)), ..Default::default() },
@@ -82,7 +86,9 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
     async fn replace(&self, request: Request<v1::ReplaceRequest>) -> Result<Response<v1::ReplaceResponse>, Status> {
         let caller = self.0.caller(&request)?;
         let request = replace(request.into_inner()).map_err(status)?;
-        let versions = self.0.vault.replace(&caller, &request).await.map_err(status)?;
+        let (vault, items) = (Arc::clone(&self.0.vault), request.items.len());
+        let work = async move { vault.replace(&caller, &request).await };
+        let versions = self.0.work(items, work).await?.map_err(status)?;
         Ok(Response::new(v1::ReplaceResponse { versions }))
     }
 
@@ -91,7 +97,9 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
         let v1::DeleteRequest { items, idempotency_key } = request.into_inner();
         let items = items.into_iter().map(|v1::DeleteItem { token, subject }| DeleteItem { token, subject });
         let request = Delete { items: items.collect(), idempotency_key };
-        let answers = self.0.vault.delete(&caller, &request).await.map_err(status)?;
+        let (vault, items) = (Arc::clone(&self.0.vault), request.items.len());
+        let work = async move { vault.delete(&caller, &request).await };
+        let answers = self.0.work(items, work).await?.map_err(status)?;
         let results =
             answers.into_iter().map(|answer| v1::DeleteResult { problem: answer.err().as_ref().map(problem) });
         Ok(Response::new(v1::DeleteResponse { results: results.collect() }))

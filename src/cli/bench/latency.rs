@@ -181,8 +181,9 @@ impl Latency {
             below: format!(
                 "Half Tokenize, half Detokenize, one value each, reads by Zipf's law, against a vault in a process of its own. \
                  Saturation, {} requests/s, is a closed loop of {SATURATING} under way. The rest is an open loop: requests \
-                 start when the schedule says so, and their time counts from then. At 70 % p99 is {} times p50 (the median of \
-                 the runs).",
+                 start when the schedule says so, and their time counts from then. What was turned \
+                 away has no latency and is left out; what could not be sent counts as long as it waited. Each row is one run, \
+                 but 70 %, where p99 is {} times p50 (the medians of the runs).",
                 figure(self.most, 0),
                 figure(self.usual_ratio, 1),
             ),

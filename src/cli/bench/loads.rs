@@ -133,7 +133,7 @@ impl Size {
         let alike = |name, kind, items, connections| Load {
             connections,
             pace: Pace::Closed(connections),
-            ..self.load(name, kind, items, Beside::Alone)
+            ..self.load(name, kind, items, Beside::Echo)
         };
         vec![
             alike("tokenize_unary_16", Kind::Tokenize, 1, 16),

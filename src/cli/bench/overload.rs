@@ -108,11 +108,12 @@ impl Overload {
         let row = |name: &str, value: String| vec![name.to_owned(), value];
         Sheet {
             title: "Overload",
-            header: vec!["three times saturation", ""],
+            header: vec!["three times saturation due", ""],
             rows: vec![
                 row("requests/s at most, in a closed loop", figure(self.most, 0)),
                 row("requests/s that were due", figure(self.rate, 0)),
                 row("of those reached the vault", figure(self.sent, 0)),
+                row("which is, in units of the most", figure(self.sent / self.most, 2)),
                 row("answered/s", figure(self.goodput, 0)),
                 row("in units of the most", figure(self.goodput_ratio(), 2)),
                 row("share turned away with UNAVAILABLE", figure(self.shed, 3)),
@@ -126,7 +127,7 @@ impl Overload {
             ],
             below: format!(
                 "An open loop over {} s against a vault in a process of its own, clients on the same processors: what they \
-                 could not even send is not among what reached the vault. It is well again from the first {} ms on in which \
+                 could not even send is not among what reached the vault. Then, from the last answer on, it is well again from the first {} ms on in which \
                  99 of 100 requests, at {:.0} % of saturation, take no longer than twice the p99 before the overload (at \
                  least {} ms).",
                 figure(self.time.as_secs_f64(), 1),

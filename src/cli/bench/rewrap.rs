@@ -107,10 +107,11 @@ impl Rewrap {
         self.alone.1.unwrap_or(self.alone.0) * 1e6 / self.deks as f64
     }
 
-    /// p99 with a rewrap and without.
+    /// p99 with a rewrap, the median of the runs, and without, the best of them.
     pub fn p99(&self) -> (f64, f64) {
-        let p99 = |runs: &[(f64, f64)]| median(runs.iter().map(|(_, p99)| *p99));
-        (p99(&self.with), p99(&self.without))
+        let with = median(self.with.iter().map(|(_, p99)| *p99));
+        // One flush in the wrong place makes a yardstick that anything is better than: the best run is held against it.
+        (with, self.without.iter().map(|(_, p99)| *p99).fold(f64::INFINITY, f64::min))
     }
 
     /// As a JSON document.

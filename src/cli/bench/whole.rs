@@ -155,13 +155,13 @@ impl Whole {
                 self.latency.as_ref().map(|latency| latency.usual_ratio),
             ),
             Goal::number(
-                "Answered at 3 times saturation, in units of the most",
+                "Answered while 3 times saturation is due, in units of the most",
                 "",
                 AtLeast(0.8),
                 self.overload.as_ref().map(Overload::goodput_ratio),
             ),
             Goal::number(
-                "Well again after 3 times saturation",
+                "Well again after 3 times saturation, from its last answer on",
                 "s",
                 AtMost(1.0),
                 self.overload.as_ref().map(Overload::recovery),
@@ -173,7 +173,7 @@ impl Whole {
                 self.rewrap.as_ref().map(Rewrap::seconds_a_million),
             ),
             Goal::against(
-                "p99 of callers while a rewrap runs, against without",
+                "p99 of callers while a rewrap runs (median), against without (the best run)",
                 "ms",
                 AtMost(1.3),
                 p99.map(|(with, _)| with),
@@ -238,6 +238,23 @@ impl Whole {
         texts.join("\n\n")
     }
 
+    /// How it was measured, in words.
+    fn how(&self) -> String {
+        let of = |name: &str| self.setting.get(name).map_or_else(String::new, Value::to_string);
+        format!(
+            "Figures are medians of {} runs, of {} s where it is not said otherwise, after {} s of warm-up. Requests of one \
+             value: {} under way over {} connections. Batches: {} under way. {} values of borrowers are stored beforehand, and \
+             a fifth as many that are nobody's. The machine is noisy: a tenth more or less between runs is usual.",
+            of("runs"),
+            of("seconds"),
+            of("warm_up_seconds"),
+            of("unary_in_flight"),
+            of("connections"),
+            of("batches_in_flight"),
+            of("stored_values"),
+        )
+    }
+
     /// As BENCHMARKS.md. `command` is how it was made, `picture` where the plot is, `profile` what is kept by hand.
     pub fn markdown(&self, command: &str, picture: Option<&Path>, profile: &str) -> String {
         let note = self.note.map(|note| format!("\n**{note}**\n")).unwrap_or_default();
@@ -248,8 +265,9 @@ impl Whole {
             picture.map(|file| format!("\n![Latency against load]({})\n", file.display())).unwrap_or_default();
         format!(
             "# Benchmarks\n\nWhat this vault does on a given machine, and what it is held against, measured in turn in one run:\n\n    \
-             {command}\n\n{}\n{note}\n{goals}\n## Machine and versions\n\n{}\n## The workload\n\n{}\n\n{}\n{picture}\n{}\n",
+             {command}\n\n{}\n\n{}\n{note}\n{goals}\n## Machine and versions\n\n{}\n## The workload\n\n{}\n\n{}\n{picture}\n{}\n",
             wrapped(FORMS, 120),
+            wrapped(&self.how(), 120),
             self.machine.markdown(),
             wrapped(WORKLOAD, 120),
             sheets.join("\n"),
@@ -259,7 +277,7 @@ impl Whole {
 }
 
 const FORMS: &str = "\
-`deploy/bench/run` makes this file: it builds, installs the peers, and measures for an hour or so. `strongroom bench` alone \
+`deploy/bench/run` makes this file: it builds, installs the peers, and measures for a quarter of an hour. `strongroom bench` alone \
 takes about half a minute and shows the first tables; `strongroom bench --help` names the parts, and the load generator's \
 options for a vault that is running.";
 
@@ -267,7 +285,7 @@ options for a vault that is running.";
 const WORKLOAD: &str = "\
 **Values.** Every value has exactly 32 bytes. The lending schema is in force, and beside its own fields the six of a borrower \
 as texts of that length (`src/cli/bench/measured.toml`): two keyrings, two of the six with equality lookup, opaque tokens. A \
-new borrower costs 3 DEKs, 7 AES-256-GCM sealings and 17 entries beside the ledger's. One value a request: values without \
+new borrower costs 3 DEKs, 7 AES-256-GCM sealings and 16 entries beside the ledger's. One value a request: values without \
 subject, each with a DEK of its own. Batches: whole borrowers, and of the last one what still fits.\n\
 \n\
 **Reads** ask for plain values of a fixed set that was stored before: uniformly, or by Zipf's law with exponent 0.99. A batch \

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use strongroom_storage::{Entry, Family, Mutation, Range, Store, StoreError};
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot};
 use tokio::task;
 
 use crate::background::Background;
@@ -20,11 +20,16 @@ use crate::snapshot::{self, Question, RocksSnapshot};
 /// microseconds; a thread of asynchronous work is not kept for longer than about a millisecond.
 const IN_PLACE: usize = 256;
 
+/// Reads on other threads at once.
+const READERS: usize = 16;
+
 /// RocksDB in one folder. All calls but `write` need a Tokio runtime.
 pub struct RocksStore {
     dir: PathBuf,
     options: RocksOptions,
     disk: Arc<Disk>,
+    /// Turns of reads on other threads.
+    readers: Arc<Semaphore>,
     /// None while it is closed.
     opened: Arc<RwLock<Option<Opened>>>,
     /// The last engine, until all that still read from it are done. Held through a reopening, so that there is one.
@@ -63,6 +68,7 @@ impl RocksStore {
             dir: dir.to_owned(),
             options,
             disk: Arc::default(),
+            readers: Arc::new(Semaphore::new(READERS)),
             opened: Arc::new(RwLock::new(Some(Opened { engine: Arc::new(engine), gone }))),
             closing: AsyncMutex::new(None),
             snapshots: Mutex::new(vec![]),
@@ -97,7 +103,21 @@ impl RocksStore {
         read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let disk = Arc::clone(&self.disk);
-        elsewhere("read", move || disk.watch(keys, read)).await
+        self.reader(move || disk.watch(keys, read)).await
+    }
+
+    /// Reads on another thread when it is this one's turn. Who waits and goes away leaves nothing behind: what a runtime
+    /// has queued it does, whether or not anybody still wants it.
+    async fn reader<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let turn = Arc::clone(&self.readers).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        elsewhere("read", move || {
+            let _turn = turn;
+            read()
+        })
+        .await
     }
 
     fn engine(&self) -> Result<Arc<Engine>, StoreError> {
@@ -123,7 +143,7 @@ impl Store for RocksStore {
     async fn multi_get(&self, family: Family, mut keys: Vec<Vec<u8>>) -> Result<Vec<Option<Bytes>>, StoreError> {
         let engine = self.engine()?;
         if keys.len() > IN_PLACE {
-            return elsewhere("read", move || engine.multi_get(family, &keys)).await;
+            return self.reader(move || engine.multi_get(family, &keys)).await;
         }
         if self.disk.is_quick(keys.len()) {
             let mut values = Vec::with_capacity(keys.len());
@@ -169,7 +189,7 @@ impl Store for RocksStore {
                 page => return Ok(page?),
             }
         }
-        elsewhere("read", move || Ok(engine.scan(Reach::Disk, family, &range)?)).await
+        self.reader(move || Ok(engine.scan(Reach::Disk, family, &range)?)).await
     }
 
     async fn snapshot(&self) -> Result<RocksSnapshot, StoreError> {
