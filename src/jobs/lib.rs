@@ -72,9 +72,9 @@ async fn rewrap<S: Store>(vault: &Vault<S>, tenant: TenantNo, number: u32, count
         let (before, began) = (vault.commits(), Instant::now());
         let page = RewrapPage { number, entries: throttle.entries(), total };
         match vault.rewrap_page(tenant, &page).await {
-            Ok(stepped) if !stepped.job.is_running() => {
-                let (done, skipped) = (stepped.job.done, stepped.job.skipped);
-                tracing::info!(tenant = tenant.0, job = stepped.job.name, done, skipped, "a rewrap has ended");
+            Ok(job) if !job.is_running() => {
+                let (done, skipped) = (job.done, job.skipped);
+                tracing::info!(tenant = tenant.0, job = job.name, done, skipped, "a rewrap has ended");
                 return;
             }
             Ok(_) => {

@@ -105,21 +105,6 @@ pub fn row(tenant: TenantNo, row: RowId) -> Vec<u8> {
     Key::new(tenant).u64(row.0).done()
 }
 
-/// `Rows`: all of a tenant's, from inclusive to exclusive.
-pub fn rows_range(tenant: TenantNo) -> (Vec<u8>, Vec<u8>) {
-    Key::new(tenant).range()
-}
-
-/// `RowDeks`: all of a tenant's, from inclusive to exclusive.
-pub fn row_deks_range(tenant: TenantNo) -> (Vec<u8>, Vec<u8>) {
-    Key::new(tenant).range()
-}
-
-/// `Subjects`: all of a tenant's, from inclusive to exclusive.
-pub fn subjects_range(tenant: TenantNo) -> (Vec<u8>, Vec<u8>) {
-    Key::new(tenant).range()
-}
-
 /// `RowDeks`: the wrapped DEK of a value without subject.
 pub fn row_dek(tenant: TenantNo, row: RowId) -> Vec<u8> {
     Key::new(tenant).u64(row.0).done()

@@ -9,9 +9,10 @@ use strongroom_keys as keys;
 use strongroom_ledger::leaf::{self, LeafHeader};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::IdempotencyRow;
-use strongroom_storage::{Family, Mutation, Range, Store};
+use strongroom_storage::{Family, Mutation, Store};
 
 use crate::error::Error;
+use crate::pages::Pages;
 use crate::refusals::Counted;
 use crate::road;
 use crate::vault::Vault;
@@ -90,14 +91,11 @@ impl<S: Store> Vault<S> {
     /// Removes idempotency rows whose time is over, a page a commit.
     pub(crate) async fn forget_expired_keys(&self) -> Result<(), Error> {
         for tenant in self.tenants.keys() {
-            let (mut from, to) = place::idempotency_range(*tenant);
+            let (from, to) = place::idempotency_range(*tenant);
+            let mut pages = Pages::new(Family::Idempotency, from, to).of(PAGE);
             loop {
                 let position = self.committer.position();
-                let range = Range { from: from.clone(), to: to.clone(), limit: PAGE };
-                let page = self.store.scan(Family::Idempotency, range).await?;
-                let Some((last, _)) = page.last() else { break };
-                from = last.to_vec();
-                from.push(0);
+                let Some(page) = pages.next(&*self.store).await? else { break };
                 self.forget_page(*tenant, position, page).await?;
             }
         }

@@ -13,11 +13,11 @@ use strongroom_ids::{DekVersion, KeyVersion, KeyringNo, SubjectHandle, TenantNo}
 use strongroom_keys::{DekOwner, DekPlace, Kek, KeyError, KeyName};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{JobKind, JobRow, JobState, RowDek, SubjectRecord};
-use strongroom_storage::{Entry, Family, Mutation, Range, Store};
+use strongroom_storage::{Entry, Family, Mutation, Store};
 use tokio::sync::{Notify, watch};
 
-use crate::dependants::after;
 use crate::error::Error;
+use crate::pages::Pages;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::tenant::Tenant;
 use crate::vault::Vault;
@@ -250,16 +250,8 @@ pub struct RewrapPage {
 pub struct Count {
     /// DEKs to be wrapped anew.
     pub deks: u64,
-    stage: usize,
+    stage: u8,
     cursor: Vec<u8>,
-}
-
-/// What a page came to.
-pub struct Stepped {
-    /// The job after it.
-    pub job: Job,
-    /// DEKs that it wrapped anew.
-    pub deks: u64,
 }
 
 /// An entry with DEKs that an older version may wrap.
@@ -283,6 +275,15 @@ impl Holder {
         match self {
             Self::Subject(record) => DekOwner::Subject(record.handle),
             Self::Row(row, _) => DekOwner::Value(*row),
+        }
+    }
+
+    /// The keyrings of the DEKs that are to be wrapped anew.
+    fn due<S: Store>(&self, newest: &Newest<'_, S>) -> Vec<KeyringNo> {
+        let due = |keyring: KeyringNo, kek: KeyVersion| newest.is_due(keyring, kek).then_some(keyring);
+        match self {
+            Self::Subject(record) => record.deks.iter().filter_map(|dek| due(dek.keyring, dek.kek_version)).collect(),
+            Self::Row(_, dek) => due(dek.keyring, dek.kek_version).into_iter().collect(),
         }
     }
 
@@ -345,19 +346,19 @@ impl<'a, S: Store> Newest<'a, S> {
 }
 
 impl<S: Store> Attempt<S> for RewrapPage {
-    type Answer = (JobRow, u64);
+    type Answer = JobRow;
     const ACTION: Action = Action::Rewrap;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<(JobRow, u64)>, Refused> {
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<JobRow>, Refused> {
         let running = load(&*road.vault.store, road.tenant.number).await?;
         let running = running.filter(|row| row.state == JobState::Running && row.number == self.number);
         let mut row = running.ok_or_else(|| Error::JobEnded(name(self.number)))?;
         let mut newest = Newest::new(road.vault, road.tenant, row.keyring);
         let holders = self.next_due(road, &mut row, &newest).await?;
-        let (due, total) = (holders.iter().map(|(_, due)| *due as u64).sum::<u64>(), row.total);
+        let due = holders.iter().map(|(_, due)| due.len() as u64).sum::<u64>();
+        allow_seals(road, holders.iter().flat_map(|(_, due)| due)).await?;
         let mut written = Vec::with_capacity(holders.len());
         let mut deks = 0;
-        self.allow_seals(road, &holders, &newest).await?;
         for (mut holder, _) in holders {
             let wrapped = rewrap(road, &mut holder, &mut newest)?;
             if wrapped > 0 {
@@ -367,56 +368,50 @@ impl<S: Store> Attempt<S> for RewrapPage {
         }
         row.done += deks;
         row.skipped += due - deks;
-        row.total = self.total.unwrap_or(total);
+        row.total = self.total.unwrap_or(row.total);
         row.updated = road.now;
         row.moved = if deks > 0 { road.now } else { row.moved };
-        let prepared = prepare(road, row);
-        let mut prepared = prepared.map(|row| (row, deks));
+        let mut prepared = prepare(road, row);
         for holder in &written {
             holder.write(road.tenant.number, &mut prepared);
         }
         prepared.guards.push(Guard::Unchanged(Fact::key_states(road.tenant.number)));
         prepared.detail.push(("deks", deks.to_string()));
-        prepared.detail.push(("done", prepared.answer.0.done.to_string()));
-        prepared.detail.push(("job_state", Job::of(&prepared.answer.0).state.to_owned()));
+        prepared.detail.push(("done", prepared.answer.done.to_string()));
+        prepared.detail.push(("job_state", Job::of(&prepared.answer).state.to_owned()));
         Ok(prepared)
     }
 
-    fn install(&self, vault: &Vault<S>, tenant: &Tenant, (row, _): &(JobRow, u64)) {
-        vault.jobs.tell(tenant.number, row);
+    fn install(&self, vault: &Vault<S>, tenant: &Tenant, answer: &JobRow) {
+        vault.jobs.tell(tenant.number, answer);
     }
 }
 
 impl RewrapPage {
-    /// The holders of a page that have DEKs to be wrapped anew, and how many each. Moves the job on behind them, and to
-    /// its end if nothing is left.
+    /// The holders of a page that have DEKs to be wrapped anew, and the keyrings of those. Moves the job on behind them,
+    /// and to its end if nothing is left.
     async fn next_due<S: Store>(
         &self,
         road: &Road<'_, S>,
         row: &mut JobRow,
         newest: &Newest<'_, S>,
-    ) -> Result<Vec<(Holder, usize)>, Error> {
+    ) -> Result<Vec<(Holder, Vec<KeyringNo>)>, Error> {
         for _ in 0..EMPTY_PAGES {
-            let Some(family) = STAGES.get(usize::from(row.stage)).copied() else {
+            let place = (&mut row.stage, &mut row.cursor);
+            let Some((family, page)) = next_page(road.vault, road.tenant.number, place, self.entries).await? else {
                 row.state = JobState::Done;
                 return Ok(vec![]);
             };
-            let (from, to) = bounds(family, road.tenant.number, &row.cursor);
-            let page = road.vault.store.scan(family, Range { from, to, limit: self.entries }).await?;
-            match page.last() {
-                Some((last, _)) => row.cursor = after(last),
-                None => (row.stage, row.cursor) = (row.stage + 1, vec![]),
-            }
             let mut due = Vec::new();
             for entry in &page {
-                let Ok(mut holder) = Holder::decode(family, entry) else {
-                    // Nor for what can't be read.
+                let Ok(holder) = Holder::decode(family, entry) else {
+                    // The others shall not wait for what can't be read.
                     road.vault.damaged("a wrapped DEK");
                     continue;
                 };
-                let count = holder.deks().iter().filter(|(keyring, _, kek, _)| newest.is_due(*keyring, **kek)).count();
-                if count > 0 {
-                    due.push((holder, count));
+                let keyrings = holder.due(newest);
+                if !keyrings.is_empty() {
+                    due.push((holder, keyrings));
                 }
             }
             if !due.is_empty() {
@@ -425,33 +420,39 @@ impl RewrapPage {
         }
         Ok(vec![])
     }
+}
 
-    /// Counts what the newest KEKs are about to seal.
-    async fn allow_seals<S: Store>(
-        &self,
-        road: &Road<'_, S>,
-        holders: &[(Holder, usize)],
-        newest: &Newest<'_, S>,
-    ) -> Result<(), Error> {
-        let mut seals: HashMap<KeyringNo, usize> = HashMap::new();
-        for (holder, _) in holders {
-            let keyrings: Vec<(KeyringNo, KeyVersion)> = match holder {
-                Holder::Subject(record) => record.deks.iter().map(|dek| (dek.keyring, dek.kek_version)).collect(),
-                Holder::Row(_, dek) => vec![(dek.keyring, dek.kek_version)],
-            };
-            for (keyring, _) in keyrings.into_iter().filter(|(keyring, kek)| newest.is_due(*keyring, *kek)) {
-                *seals.entry(keyring).or_insert(0) += 1;
-            }
-        }
-        for (keyring, count) in seals {
-            match road.tenant.allow_seals(road.vault, keyring, count).await {
-                // A keyring whose newest KEK is disabled is left as it is.
-                Ok(()) | Err(Error::KeyUnavailable(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+/// The next entries of a job that is at a stage and a cursor, and moves it on behind them; none at its end.
+async fn next_page<S: Store>(
+    vault: &Vault<S>,
+    tenant: TenantNo,
+    (stage, cursor): (&mut u8, &mut Vec<u8>),
+    entries: usize,
+) -> Result<Option<(Family, Vec<Entry>)>, Error> {
+    let Some(family) = STAGES.get(usize::from(*stage)).copied() else { return Ok(None) };
+    let mut pages = Pages::of_tenant(family, tenant).of(entries).going_on(cursor);
+    let page = pages.next(&*vault.store).await?;
+    match &page {
+        Some(_) => *cursor = pages.cursor(),
+        None => (*stage, *cursor) = (*stage + 1, vec![]),
     }
+    Ok(Some((family, page.unwrap_or_default())))
+}
+
+/// Counts what the newest KEKs of these keyrings are about to seal, once for each mention.
+async fn allow_seals<S: Store>(road: &Road<'_, S>, keyrings: impl Iterator<Item = &KeyringNo>) -> Result<(), Error> {
+    let mut seals: HashMap<KeyringNo, usize> = HashMap::new();
+    for keyring in keyrings {
+        *seals.entry(*keyring).or_insert(0) += 1;
+    }
+    for (keyring, count) in seals {
+        match road.tenant.allow_seals(road.vault, keyring, count).await {
+            // A keyring whose newest KEK is disabled is left as it is.
+            Ok(()) | Err(Error::KeyUnavailable(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Wraps anew what can be, and says how many that are. A version that is disabled or destroyed opens nothing.
@@ -481,15 +482,6 @@ fn rewrap<S: Store>(road: &Road<'_, S>, holder: &mut Holder, newest: &mut Newest
         wrapped += 1;
     }
     Ok(wrapped)
-}
-
-/// Where a job goes on in a family.
-fn bounds(family: Family, tenant: TenantNo, cursor: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let (from, to) = match family {
-        Family::Subjects => place::subjects_range(tenant),
-        _ => place::row_deks_range(tenant),
-    };
-    (if cursor.is_empty() { from } else { cursor.to_vec() }, to)
 }
 
 impl<S: Store> Vault<S> {
@@ -537,29 +529,22 @@ impl<S: Store> Vault<S> {
 
     /// Counts, in the next so many entries, the DEKs that a tenant's rewrap has to wrap anew. `false`: all are counted.
     pub async fn count_for_rewrap(&self, number: TenantNo, so_far: &mut Count, entries: usize) -> Result<bool, Error> {
-        let Some(family) = STAGES.get(so_far.stage).copied() else { return Ok(false) };
         let only = load(&*self.store, number).await?.and_then(|row| row.keyring);
         let newest = Newest::new(self, self.tenant(number)?, only);
-        let (from, to) = bounds(family, number, &so_far.cursor);
-        let page = self.store.scan(family, Range { from, to, limit: entries }).await?;
-        match page.last() {
-            Some((last, _)) => so_far.cursor = after(last),
-            None => (so_far.stage, so_far.cursor) = (so_far.stage + 1, vec![]),
-        }
+        let place = (&mut so_far.stage, &mut so_far.cursor);
+        let Some((family, page)) = next_page(self, number, place, entries).await? else { return Ok(false) };
         for entry in &page {
-            let Ok(mut holder) = Holder::decode(family, entry) else { continue };
-            let due = holder.deks().into_iter().filter(|(keyring, _, kek, _)| newest.is_due(*keyring, **kek));
-            so_far.deks += due.count() as u64;
+            let Ok(holder) = Holder::decode(family, entry) else { continue };
+            so_far.deks += holder.due(&newest).len() as u64;
         }
         Ok(true)
     }
 
     /// Does the next page of a tenant's rewrap.
-    pub async fn rewrap_page(&self, tenant: TenantNo, page: &RewrapPage) -> Result<Stepped, Error> {
+    pub async fn rewrap_page(&self, tenant: TenantNo, page: &RewrapPage) -> Result<Job, Error> {
         let itself = Principal { tenant, name: "vault".into(), role: Role::Operator };
         let caller = Caller { principal: Arc::new(itself), client: "".into(), room: None };
-        let (row, deks) = self.travel(&caller, page).await?;
-        Ok(Stepped { job: Job::of(&row), deks })
+        Ok(Job::of(&self.travel(&caller, page).await?))
     }
 
     /// How many groups were committed since the start: whoever sees it move faster than by its own work has company.

@@ -104,12 +104,6 @@ impl<A> Prepared<A> {
         let (guards, changes, mutations) = (vec![], vec![], vec![]);
         Self { guards, changes, mutations, items: vec![], detail: vec![], forget: vec![], answer }
     }
-
-    /// The same with another answer.
-    pub fn map<B>(self, with: impl FnOnce(A) -> B) -> Prepared<B> {
-        let Self { guards, changes, mutations, items, detail, forget, answer } = self;
-        Prepared { guards, changes, mutations, items, detail, forget, answer: with(answer) }
-    }
 }
 
 /// A request that is refused as a whole, with what the ledger shall say of its items.

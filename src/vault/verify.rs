@@ -28,16 +28,13 @@ use strongroom_ledger::{LedgerError, checkpoint};
 use strongroom_schema::Schema;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{LaneHead, TenantRow, VaultRow};
-use strongroom_storage::{Entry, Family, Range, Store, StoreError};
+use strongroom_storage::{Family, Store, StoreError};
 use thiserror::Error;
 
 use crate::open::{FORMAT, LANE, OpenError, SYSTEM_NO, tenant_rows};
 use finding::Findings;
 pub use finding::{Fault, Finding, Kind, Place};
 use ledger::Signed;
-
-/// Entries read at once. A value has at most 64 KiB, so a page has at most some 20 MiB.
-const PAGE: usize = 256;
 
 /// What is verified, and against what.
 pub struct Verification<'a, S> {
@@ -341,43 +338,6 @@ impl<'a, S: Store> Check<'a, S> {
 
     fn report(&mut self, phase: Phase, done: u64, of: u64) {
         (self.progress)(Progress { tenant: &self.name, phase, done, of: of.max(done) });
-    }
-}
-
-/// A range of a family, a page at a time.
-struct Pages {
-    family: Family,
-    from: Vec<u8>,
-    to: Vec<u8>,
-    ended: bool,
-}
-
-impl Pages {
-    /// All entries between two keys, the second exclusive; empty for the end of the family.
-    fn new(family: Family, from: Vec<u8>, to: Vec<u8>) -> Self {
-        Self { family, from, to, ended: false }
-    }
-
-    /// All that a tenant has in a family.
-    fn of_tenant(family: Family, tenant: TenantNo) -> Self {
-        let from = tenant.0.to_be_bytes().to_vec();
-        let to = place::prefix_end(&from);
-        Self::new(family, from, to)
-    }
-
-    /// The next entries; none at the end.
-    async fn next<S: Store>(&mut self, store: &S) -> Result<Option<Vec<Entry>>, StoreError> {
-        if self.ended {
-            return Ok(None);
-        }
-        let range = Range { from: self.from.clone(), to: self.to.clone(), limit: PAGE };
-        let page = store.scan(self.family, range).await?;
-        self.ended = page.len() < PAGE;
-        if let Some((last, _)) = page.last() {
-            self.from = last.to_vec();
-            self.from.push(0);
-        }
-        Ok((!page.is_empty()).then_some(page))
     }
 }
 

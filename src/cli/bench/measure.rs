@@ -166,8 +166,8 @@ mod tests {
 
     #[test]
     fn the_clients_time_is_not_the_servers() {
-        let before = thread_cpu();
         let meter = Meter::start(Process::Own);
+        let before = thread_cpu();
         let mut sum = 0_u64;
         while thread_cpu() - before < Duration::from_millis(20) {
             sum = sum.wrapping_mul(31).wrapping_add(7);

@@ -34,9 +34,9 @@ async fn rewrap(vault: &Tested, entries: usize) -> Job {
     let mut total = Some(count.deks);
     let (_, number, _) = vault.running_rewraps().await.unwrap()[0];
     loop {
-        let stepped = vault.rewrap_page(TENANT, &RewrapPage { number, entries, total: total.take() }).await.unwrap();
-        if !stepped.job.is_running() {
-            return stepped.job;
+        let job = vault.rewrap_page(TENANT, &RewrapPage { number, entries, total: total.take() }).await.unwrap();
+        if !job.is_running() {
+            return job;
         }
     }
 }
@@ -200,14 +200,14 @@ async fn one_rewrap_runs_at_a_time_and_can_be_cancelled() {
     assert!(matches!(start(&vault).await, Err(Error::JobRunning(name)) if name == job.name));
     let page = RewrapPage { number: 1, entries: 2, total: Some(9) };
     let stepped = vault.rewrap_page(TENANT, &page).await.unwrap();
-    assert!(stepped.deks > 0 && stepped.job.is_running());
+    assert!(stepped.done > 0 && stepped.is_running());
     // It is still there after a restart, where it was.
     vault.close().await;
     let vault = bench.open().await;
     assert_eq!(vault.running_rewraps().await.unwrap(), [(TENANT, 1, true)]);
     let named = |name: &str| GetJob { name: name.to_owned() };
     let job = vault.get_job(&caller(Role::Auditor), &named("rewrap")).await.unwrap();
-    assert_eq!((job.done, job.total, job.state), (stepped.deks, 9, "running"));
+    assert_eq!((job.done, job.total, job.state), (stepped.done, 9, "running"));
     let cancel = CancelJob { name: "rewrap/1".to_owned() };
     assert_eq!(vault.cancel_job(&caller(Role::Rotator), &cancel).await.unwrap().state, "cancelled");
     assert!(matches!(vault.cancel_job(&caller(Role::Rotator), &cancel).await, Err(Error::JobEnded(_))));

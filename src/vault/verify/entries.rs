@@ -9,7 +9,8 @@ use strongroom_storage::{Family, Store, StoreError};
 
 use super::finding::{Fault, Kind, Place};
 use super::history::{Found, History, RecordedValue};
-use super::{Check, PAGE, Pages, Phase, number_at};
+use super::{Check, Phase, number_at};
+use crate::pages::{PAGE, Pages};
 use crate::values::entry_key;
 
 /// Where the kind of an `Index` entry stands in its key.

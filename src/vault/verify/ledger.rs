@@ -10,8 +10,9 @@ use strongroom_storage::{Family, Store, StoreError, keys as place};
 
 use super::finding::{Fault, Kind, Place};
 use super::history::{History, detail};
-use super::{Check, Pages, Phase};
+use super::{Check, Phase};
 use crate::open::{LANE, SYSTEM};
+use crate::pages::Pages;
 
 /// What was signed of a log.
 pub(super) struct Signed {

@@ -10,8 +10,9 @@ use strongroom_storage::{Family, Store, StoreError};
 
 use super::finding::{Fault, Kind, Place};
 use super::history::{History, RecordedRule};
-use super::{Check, Pages, number_at};
+use super::{Check, number_at};
 use crate::open::{LANE, SYSTEM_NO};
+use crate::pages::Pages;
 use crate::source::{Source, SourceKind};
 use crate::values::row_hash;
 

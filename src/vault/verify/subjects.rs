@@ -10,7 +10,8 @@ use strongroom_storage::{Family, Store, StoreError};
 
 use super::finding::{Fault, Kind, Place};
 use super::history::History;
-use super::{Check, Pages, Phase};
+use super::{Check, Phase};
+use crate::pages::Pages;
 use crate::subjects::record_hash;
 
 impl<S: Store> Check<'_, S> {

@@ -12,7 +12,8 @@ use strongroom_storage::{Family, Store, StoreError};
 
 use super::finding::{Fault, Kind, Place};
 use super::history::{Found, History};
-use super::{Check, Pages, Phase};
+use super::{Check, Phase};
+use crate::pages::Pages;
 use crate::values::{entry_key, row_hash};
 
 /// What a page of values needs besides its rows.
