@@ -266,7 +266,7 @@ async fn a_change_that_was_cut_off_is_finished_by_the_next_start() {
         bench.faults.fail_writes_after(1, Fate::Lost);
         assert!(rotate(&vault, "kek/1").await.is_err());
         recovered(&vault).await;
-        drop(vault);
+        vault.close().await;
         if !written {
             std::fs::write(&file, before).unwrap();
         }
@@ -281,7 +281,7 @@ async fn a_change_that_was_cut_off_is_finished_by_the_next_start() {
         bench.faults.fail_writes_after(2, Fate::Lost);
         assert!(destroy(&vault, "kek/1", 1, false).await.is_err());
         recovered(&vault).await;
-        drop(vault);
+        vault.close().await;
         if !written {
             std::fs::write(&file, before).unwrap();
         }
@@ -370,7 +370,6 @@ async fn an_older_copy_of_the_keystore_is_refused() {
     let older = std::fs::read(&file).unwrap();
     rotate(&vault, "kek/1").await.unwrap();
     vault.close().await;
-    drop(vault);
     let newer = std::fs::read(&file).unwrap();
     std::fs::write(&file, older).unwrap();
     let refused = bench.try_open().await.err().unwrap();
