@@ -71,6 +71,12 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// Somebody whom a certificate names and nobody has looked up. It belongs to no tenant but the vault itself, and no
+    /// decision may stand on it.
+    pub fn unlooked(role: Role, name: &str) -> Self {
+        Self { tenant: TenantNo(0), role, name: name.into() }
+    }
+
     /// A principal by its role and the name under it.
     pub fn new(tenant: TenantNo, role: Role, name: &str) -> Self {
         Self { tenant, name: format!("{role}/{name}").into(), role }

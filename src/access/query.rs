@@ -101,10 +101,18 @@ actions! {
     DestroyKeyVersion = "destroy_key_version" on vault,
     /// Wraps DEKs anew.
     Rewrap = "rewrap" on vault,
+    /// Makes a copy of the keystore.
+    BackupKeystore = "backup_keystore" on vault,
+    /// Sees which copies of the keystore there are.
+    ListKeystoreCopies = "list_keystore_copies" on vault,
+    /// Strikes a copy of the keystore off the list.
+    StrikeKeystoreCopy = "strike_keystore_copy" on vault,
     /// Sees how far a job has come.
     GetJob = "get_job" on vault,
     /// Ends a job.
     CancelJob = "cancel_job" on vault,
+    /// Wipes the vault's keys from memory.
+    Seal = "seal" on vault,
     /// Asks how the vault is.
     Status = "status" on vault,
 }

@@ -50,7 +50,7 @@ pub async fn run(args: Args) -> Result<Exit, CliError> {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(async move {
         // A dropped sender means that the story is over as well.
-        start::serve(opened, listener, &config, async { drop(stopped.await) }).await
+        start::serve(opened, &layout, listener, &config, async { drop(stopped.await) }).await
     });
     let story = Story { folder, address: format!("https://{address}") };
     let told = story.tell().await;

@@ -63,7 +63,7 @@ pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
         format!("serving on https://{address}\n\nA vault for development was {how} in {}.\n", dir.display()).as_bytes()
     )?;
     say(what_to_try(dir, &address.to_string()).as_bytes())?;
-    start::serve(opened, listener, &config, stop).await?;
+    start::serve(opened, &layout, listener, &config, stop).await?;
     Ok(Exit::Done)
 }
 
@@ -114,7 +114,7 @@ fn config(layout: &Layout) -> Result<Config, CliError> {
 /// Opens a vault for development, and puts the lending schema in force if there is none yet.
 pub async fn open(layout: &Layout) -> Result<(Opened, Config), CliError> {
     let config = config(layout)?;
-    let opened = start::open(layout, &config, &passphrase::from_file(&layout.dev_passphrase())?).await?;
+    let opened = start::open(layout, &config, passphrase::from_file(&layout.dev_passphrase())?).await?;
     let vault = &opened.vault;
     let refused = |error: strongroom_vault::Error| CliError::unfit(error.to_string());
     let tenant =

@@ -1,5 +1,6 @@
 //! `strongroom keys`: the life of keys, by hand and every night.
 
+mod copies;
 mod maintain;
 mod rewrap;
 
@@ -15,9 +16,6 @@ use super::client::Context;
 use super::output::{CliError, Exit, table};
 
 pub use rewrap::watch as rewrap_to_its_end;
-
-/// Who asks unless the caller says otherwise.
-pub const PRINCIPAL: &str = "rotator";
 
 /// List keys, rotate them, wrap DEKs anew, change states, destroy versions.
 #[derive(Clone, Debug, ClapArgs)]
@@ -76,8 +74,26 @@ Backups of the data that were made before the DEKs were wrapped anew can't be re
         #[arg(long)]
         dry_run: bool,
     },
+    /// Copy the keystore into a file, and put the copy on the list.
+    #[command(after_help = "Examples:
+  strongroom keys backup /mnt/safe/keys.1 --label 'safe 3, branch office'
+
+Without the root key a copy opens nothing. With it, it opens all that the keystore opens now: also what is destroyed later.")]
+    Backup(copies::BackupArgs),
+    /// Show the copies of the keystore on the list.
+    Copies(copies::CopiesArgs),
     /// Do all that is due: rotate, wrap anew, destroy. For a job that runs every night.
     Maintain(maintain::Args),
+}
+
+impl Args {
+    /// Who asks unless the caller says otherwise: the keystore's copies are the operators' business.
+    pub fn principal(&self) -> &'static str {
+        match self.command {
+            Command::Backup(_) | Command::Copies(_) => "operator",
+            _ => "rotator",
+        }
+    }
 }
 
 /// Runs the command.
@@ -88,6 +104,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         Command::Rewrap(args) => rewrap::run(args, context).await,
         Command::State { name, version, state } => set_state(name, version, state, context).await,
         Command::Destroy { name, version, dry_run } => destroy(name, version, dry_run, context).await,
+        Command::Backup(args) => copies::backup(args, context).await,
+        Command::Copies(args) => copies::copies(args, context).await,
         Command::Maintain(args) => maintain::run(args, context).await,
     }
 }
@@ -108,6 +126,8 @@ fn document(key: &KeyVersion) -> Value {
         "next_rotation_time": key.next_rotation_time.as_ref().map(|time| instant(Some(time))),
         "class": key.class,
         "retention": key.retention,
+        "copies": key.copies,
+        "death_time": key.death_time.as_ref().map(|time| instant(Some(time))),
     })
 }
 
@@ -126,9 +146,20 @@ fn text(keys: &[KeyVersion]) -> String {
             day(key.state_time.as_ref()),
             key.next_rotation_time.as_ref().map_or_else(String::new, |time| day(Some(time))),
             values,
+            life_after(key),
         ]
     });
-    table(&["KEY", "VERSION", "STATE", "MADE", "SINCE", "ROTATE BY", "VALUES"], rows)
+    table(&["KEY", "VERSION", "STATE", "MADE", "SINCE", "ROTATE BY", "VALUES", "LIVES ON IN"], rows)
+}
+
+/// Of a destroyed version: the copies that it lives on in, or that there are none.
+fn life_after(key: &KeyVersion) -> String {
+    match (key.state == "destroyed", key.copies.len()) {
+        (false, _) => String::new(),
+        (true, 0) => "no copy".to_owned(),
+        (true, 1..=3) => key.copies.join(" "),
+        (true, count) => format!("{count} copies"),
+    }
 }
 
 /// A time as RFC 3339; empty if there is none.

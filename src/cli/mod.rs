@@ -21,6 +21,7 @@ mod files;
 mod hardening;
 mod import;
 mod init;
+mod keeper;
 mod keys;
 mod layout;
 mod lookup;
@@ -34,12 +35,14 @@ mod policy;
 mod progress;
 mod records;
 mod schema;
+mod seal;
 mod serve;
 mod shell;
 mod start;
 mod status;
 mod tokenize;
 mod transfer;
+mod unseal;
 mod value;
 mod verify;
 
@@ -69,6 +72,8 @@ enum Command {
     Demo(demo::Args),
     Init(init::Args),
     Serve(serve::Args),
+    Seal(seal::Args),
+    Unseal(unseal::Args),
     Status(status::Args),
     Tokenize(tokenize::Args),
     Detokenize(detokenize::Args),
@@ -112,6 +117,8 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Demo(args) => demo::run(args).await,
         Command::Init(args) => init::run(args, &global.dir, global.output).await,
         Command::Serve(args) => serve::run(args, &global.dir).await,
+        Command::Seal(args) => seal::run(args, &global.context(seal::PRINCIPAL)?).await,
+        Command::Unseal(args) => unseal::run(args, &global.context(unseal::PRINCIPAL)?).await,
         Command::Status(args) => status::run(args, &global.context(status::PRINCIPAL)?).await,
         Command::Tokenize(args) => tokenize::run(args, &global.context(tokenize::PRINCIPAL)?).await,
         Command::Detokenize(args) => detokenize::run(args, &global.context(detokenize::PRINCIPAL)?).await,
@@ -121,7 +128,10 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Export(args) => export::run(args, &global.context(export::PRINCIPAL)?).await,
         Command::Schema(args) => schema::run(args, &global.context(schema::PRINCIPAL)?).await,
         Command::Policy(args) => policy::run(args, &global.context(policy::PRINCIPAL)?).await,
-        Command::Keys(args) => keys::run(args, &global.context(keys::PRINCIPAL)?).await,
+        Command::Keys(args) => {
+            let context = global.context(args.principal())?;
+            keys::run(args, &context).await
+        }
         Command::Audit(args) => audit::run(args, &global).await,
         Command::Verify(args) => verify::run(args, &global.dir, global.output).await,
         Command::Bench(args) => bench::run(*args, &global).await,

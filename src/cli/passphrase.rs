@@ -47,11 +47,17 @@ impl PassphraseArgs {
 
 /// Reads a passphrase from the first line of a file.
 pub fn from_file(path: &Path) -> Result<Passphrase, CliError> {
-    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| CliError::file(path, error))?);
-    fit(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
+    fit(first_line(path)?)
 }
 
-fn ask(question: &str) -> Result<Zeroizing<String>, CliError> {
+/// Reads a secret from the first line of a file.
+pub fn first_line(path: &Path) -> Result<Zeroizing<String>, CliError> {
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| CliError::file(path, error))?);
+    Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
+}
+
+/// Asks for a secret at the terminal.
+pub fn ask(question: &str) -> Result<Zeroizing<String>, CliError> {
     if !std::io::stdin().is_terminal() {
         return Err(CliError::Unfit {
             message: "there is no terminal to ask for the passphrase at".into(),

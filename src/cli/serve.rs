@@ -23,6 +23,10 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
 
+    /// Start sealed: ask for nothing, and answer only `status` and `unseal`.
+    #[arg(long, conflicts_with = "passphrase_file")]
+    sealed: bool,
+
     #[command(flatten)]
     passphrase: PassphraseArgs,
 }
@@ -33,13 +37,21 @@ pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
     let config = Config::read(&layout, args.config.as_deref())?;
     // All that can fail comes first: an open vault must be closed in good order.
     start::tls(&layout, &config)?;
-    let passphrase = args.passphrase.read()?;
+    let passphrase = if args.sealed { None } else { Some(args.passphrase.read()?) };
     let listener = start::bind(args.listen.as_deref().unwrap_or(&config.listen)).await?;
-    let opened = start::open(&layout, &config, &passphrase).await?;
-    drop(passphrase);
+    let opened = match passphrase {
+        Some(passphrase) => Some(start::open(&layout, &config, passphrase).await?),
+        None => None,
+    };
     let address = listener.local_addr().map_err(|error| CliError::unfit(error.to_string()))?;
     let stop = start::asked_to_end();
     say(format!("serving on https://{address}\n").as_bytes())?;
-    start::serve(opened, listener, &config, stop).await?;
+    match opened {
+        Some(opened) => start::serve(opened, &layout, listener, &config, stop).await?,
+        None => {
+            say(b"The vault is sealed: strongroom unseal opens it.\n")?;
+            start::serve_sealed(&layout, listener, &config, stop).await?;
+        }
+    }
     Ok(Exit::Done)
 }

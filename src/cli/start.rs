@@ -6,16 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
-use strongroom_keys::{Keystore, Passphrase, root_key};
+use strongroom_keys::{KeyError, Keystore, Passphrase, root_key};
 use strongroom_rocksdb::{Background, RocksOptions, RocksStore};
-use strongroom_server::{Options, TlsMaterial};
+use strongroom_server::{Door, Options, TlsMaterial};
 use strongroom_storage::StoreError;
 use strongroom_vault::{Clock, Opening, Space, Vault};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use super::config::Config;
+use super::keeper::FolderKeeper;
 use super::layout::Layout;
 use super::output::CliError;
 
@@ -97,34 +99,78 @@ pub struct Opened {
     tls: TlsMaterial,
 }
 
+/// Why a vault does not open.
+pub enum Closed {
+    /// Its keys can't be had.
+    Root(KeyError),
+    /// Anything else.
+    Unfit(CliError),
+}
+
+impl From<Closed> for CliError {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::Root(error) => Self::unfit(error.to_string()),
+            Closed::Unfit(error) => error,
+        }
+    }
+}
+
 /// Opens the vault in a folder.
-pub async fn open(layout: &Layout, config: &Config, passphrase: &Passphrase) -> Result<Opened, CliError> {
+pub async fn open(layout: &Layout, config: &Config, passphrase: Passphrase) -> Result<Opened, CliError> {
     let tls = tls(layout, config)?;
     let authorities = tls.client_authorities().map_err(|error| CliError::unfit(error.to_string()))?;
+    let opened = open_vault(layout, config, &authorities, &Arc::new(passphrase)).await;
+    let (vault, background) = opened.map_err(|closed| match closed {
+        Closed::Root(error) => unfit(layout, &error),
+        Closed::Unfit(error) => error,
+    })?;
+    Ok(Opened { vault, background, tls })
+}
+
+/// Opens the vault in a folder, if these authorities may vouch for its callers.
+pub async fn open_vault(
+    layout: &Layout,
+    config: &Config,
+    authorities: &[[u8; 32]],
+    passphrase: &Arc<Passphrase>,
+) -> Result<(Arc<RocksVault>, Background), Closed> {
     // The store first: its lock keeps a second process away from the keystore as well.
     let options = RocksOptions { block_cache: config.capacity.block_cache_mib << 20, ..RocksOptions::default() };
-    let store = RocksStore::open(&layout.data(), options).map_err(|error| closed(layout, &error))?;
+    let store = RocksStore::open(&layout.data(), options).map_err(|error| Closed::Unfit(closed(layout, &error)))?;
     let background = store.background();
-    let root = root_key::open(&layout.keystore(), passphrase).map_err(|error| unfit(layout, &error))?;
-    let keystore = Keystore::open(&layout.keystore(), &root).map_err(|error| unfit(layout, &error))?;
+    let keystore = unlock(layout.keystore(), Arc::clone(passphrase)).await?;
     let opening = Opening {
         store,
         keystore,
         head_file: layout.head(),
-        limits: config.limits()?,
+        limits: config.limits().map_err(Closed::Unfit)?,
         hot_deks: config.capacity.hot_deks,
         space: space(layout.data(), config.capacity.disk_reserve_mib),
         clock: clock(),
     };
-    let vault = Vault::open(opening).await.map_err(|error| unfit(layout, &error))?;
-    if let Err(error) = vault.check_trust_anchors(&authorities) {
+    let vault = Vault::open(opening).await.map_err(|error| Closed::Unfit(unfit(layout, &error)))?;
+    if let Err(error) = vault.check_trust_anchors(authorities) {
         vault.close().await;
-        return Err(CliError::Unfit {
+        return Err(Closed::Unfit(CliError::Unfit {
             message: format!("the vault in {} does not serve: {error}", layout.dir().display()),
             next: format!("[tls] client_ca of {} with the file that was given to init", layout.config().display()),
-        });
+        }));
     }
-    Ok(Opened { vault: Arc::new(vault), background, tls })
+    Ok((Arc::new(vault), background))
+}
+
+/// Opens the keystore on a thread of its own: what raw keys leave on a stack goes with it.
+pub async fn unlock(folder: PathBuf, passphrase: Arc<Passphrase>) -> Result<Keystore, Closed> {
+    let (done, opened) = oneshot::channel();
+    let open = move || {
+        let keystore = root_key::open(&folder, &passphrase).and_then(|root| Keystore::open(&folder, &root));
+        // Nobody waits any more if the process ends.
+        drop(done.send(keystore));
+    };
+    let failed = |error: &dyn std::fmt::Display| Closed::Unfit(CliError::unfit(format!("no thread: {error}")));
+    std::thread::Builder::new().name("unseal".to_owned()).spawn(open).map_err(|error| failed(&error))?;
+    opened.await.map_err(|error| failed(&error))?.map_err(Closed::Root)
 }
 
 /// Reads the certificates of a vault, and sees that they can be used.
@@ -156,6 +202,37 @@ pub async fn bind(address: &str) -> Result<TcpListener, CliError> {
 /// Serves an open vault until `stop` comes, then closes it.
 pub async fn serve(
     Opened { vault, tls, .. }: Opened,
+    layout: &Layout,
+    listener: TcpListener,
+    config: &Config,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), CliError> {
+    let keeper = keeper(layout, config, &tls)?;
+    keeper.begin(&vault);
+    serve_door(Door::open(vault, keeper), tls, listener, config, stop).await
+}
+
+/// Serves a vault that stays sealed until somebody unseals it, until `stop` comes.
+pub async fn serve_sealed(
+    layout: &Layout,
+    listener: TcpListener,
+    config: &Config,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), CliError> {
+    let tls = tls(layout, config)?;
+    let keeper = keeper(layout, config, &tls)?;
+    let door = Door::sealed(keeper, "it was started sealed and waits for what opens it");
+    serve_door(door, tls, listener, config, stop).await
+}
+
+fn keeper(layout: &Layout, config: &Config, tls: &TlsMaterial) -> Result<Arc<FolderKeeper>, CliError> {
+    let authorities = tls.client_authorities().map_err(|error| CliError::unfit(error.to_string()))?;
+    Ok(Arc::new(FolderKeeper::new(layout.clone(), config.clone(), authorities)))
+}
+
+async fn serve_door(
+    door: Door<RocksStore>,
+    tls: TlsMaterial,
     listener: TcpListener,
     config: &Config,
     stop: impl Future<Output = ()> + Send + 'static,
@@ -165,25 +242,9 @@ pub async fn serve(
         max_requests_in_flight: config.capacity.requests,
         ..Options::new(listener, tls, env!("CARGO_PKG_VERSION"))
     };
-    let (stopped, stopping) = tokio::sync::watch::channel(());
-    let house = tokio::spawn({
-        let vault = Arc::clone(&vault);
-        let mut stopping = stopping.clone();
-        async move {
-            // An error means that the sender is gone, which is the end as well.
-            vault.keep_house(async move { drop(stopping.changed().await) }).await;
-        }
-    });
-    let jobs = tokio::spawn({
-        let vault = Arc::clone(&vault);
-        let mut stopping = stopping.clone();
-        async move { strongroom_jobs::run(&vault, async move { drop(stopping.changed().await) }).await }
-    });
-    let served = strongroom_server::serve(Arc::clone(&vault), options, stop).await;
-    drop(stopped);
-    // A panic of the housekeeping or a job has been reported by the runtime; the vault is closed all the same.
-    drop((house.await, jobs.await));
-    vault.close().await;
+    let door = Arc::new(door);
+    let served = strongroom_server::serve(Arc::clone(&door), options, stop).await;
+    door.shut().await;
     served.map_err(|error| CliError::unfit(error.to_string()))
 }
 

@@ -8,6 +8,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::client::Context;
 use super::output::{CliError, Exit, facts, table};
+use super::unseal;
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "operator";
@@ -51,10 +52,25 @@ fn document(status: &StatusResponse, started: &str) -> serde_json::Value {
         "ledger_size": status.ledger_size.to_string(),
         "keystore_number": status.keystore_number.to_string(),
         "keys": keys.collect::<Vec<_>>(),
+        "seal": status.seal.as_ref().map(unseal::document),
     })
 }
 
 fn text(status: &StatusResponse, started: &str) -> String {
+    let seal = status.seal.clone().unwrap_or_default();
+    if seal.sealed {
+        let shares = format!("{} of {} are given", seal.shares_given, seal.shares_needed);
+        let shares = if seal.shares_needed == 0 { String::new() } else { shares };
+        let known = [
+            ("state", "sealed: strongroom unseal opens it".to_owned()),
+            ("why", seal.reason),
+            ("root key", seal.provider),
+            ("shares", shares),
+            ("version", status.version.clone()),
+            ("you are", format!("{} ({}), as your certificate says", status.principal, status.role)),
+        ];
+        return facts(known.into_iter().filter(|(_, value)| !value.is_empty()));
+    }
     let version = |number: u32| if number == 0 { "none yet".to_owned() } else { format!("version {number}") };
     let mut text = facts([
         ("state", status.state.clone()),
@@ -67,6 +83,10 @@ fn text(status: &StatusResponse, started: &str) -> String {
         ("policy", version(status.policy_version)),
         ("ledger", format!("{} leaves", status.ledger_size)),
         ("keystore", format!("number {}", status.keystore_number)),
+        (
+            "root key",
+            if seal.reason.is_empty() { seal.provider } else { format!("{}: {}", seal.provider, seal.reason) },
+        ),
     ]);
     if !status.keys.is_empty() {
         let rows = status.keys.iter().map(|key| vec![key.name.clone(), key.version.to_string(), key.state.clone()]);

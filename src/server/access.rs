@@ -1,7 +1,5 @@
 //! strongroom.v1.Access: schema and policy, for security officers.
 
-use std::sync::Arc;
-
 use strongroom_proto::v1;
 use strongroom_storage::Store;
 use strongroom_vault::{ApplyPolicy, ApplySchema, Error, Explain};
@@ -21,7 +19,7 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
     ) -> Result<Response<v1::ApplySchemaResponse>, Status> {
         let caller = self.0.caller(&request)?;
         let v1::ApplySchemaRequest { source, dry_run } = request.into_inner();
-        let vault = Arc::clone(&self.0.vault);
+        let vault = self.0.vault()?;
         let applied = self
             .0
             .to_its_end(async move { vault.apply_schema(&caller, &ApplySchema { source, dry_run }).await })
@@ -34,7 +32,7 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         request: Request<v1::GetSchemaRequest>,
     ) -> Result<Response<v1::GetSchemaResponse>, Status> {
         let caller = self.0.caller(&request)?;
-        let in_force = self.0.vault.get_schema(&caller).await.map_err(status)?;
+        let in_force = self.0.vault()?.get_schema(&caller).await.map_err(status)?;
         Ok(Response::new(v1::GetSchemaResponse { version: in_force.version, source: in_force.source }))
     }
 
@@ -44,7 +42,7 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
     ) -> Result<Response<v1::ApplyPolicyResponse>, Status> {
         let caller = self.0.caller(&request)?;
         let v1::ApplyPolicyRequest { source, tests, dry_run } = request.into_inner();
-        let vault = Arc::clone(&self.0.vault);
+        let vault = self.0.vault()?;
         let applied = self
             .0
             .to_its_end(async move { vault.apply_policy(&caller, &ApplyPolicy { source, tests, dry_run }).await })
@@ -57,7 +55,7 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         request: Request<v1::GetPolicyRequest>,
     ) -> Result<Response<v1::GetPolicyResponse>, Status> {
         let caller = self.0.caller(&request)?;
-        let in_force = self.0.vault.get_policy(&caller).await.map_err(status)?;
+        let in_force = self.0.vault()?.get_policy(&caller).await.map_err(status)?;
         Ok(Response::new(v1::GetPolicyResponse { version: in_force.version, source: in_force.source }))
     }
 
@@ -68,7 +66,7 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         let caller = self.0.caller(&request)?;
         let v1::ExplainPolicyRequest { role, name, action, field, view, purpose } = request.into_inner();
         let question = Explain { role, name, action, field, view, purpose };
-        let answer = match self.0.vault.explain_policy(&caller, &question).await {
+        let answer = match self.0.vault()?.explain_policy(&caller, &question).await {
             Ok(explained) => v1::ExplainPolicyResponse {
                 allowed: explained.allowed,
                 policies: explained.policies,

@@ -22,7 +22,7 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
         let caller = self.0.caller(&request)?;
         let peer = edge::peer(&request)?;
         let v1::ExportRequest { first, end, log } = request.into_inner();
-        let pages = self.0.vault.export(&caller, &Export { first, end, log }).await.map_err(status)?;
+        let pages = self.0.vault()?.export(&caller, &Export { first, end, log }).await.map_err(status)?;
         let edge = self.0.clone();
         let answers = stream::try_unfold(pages, move |mut pages| {
             // A long export does not outlive the certificate that it began with.
@@ -42,7 +42,7 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
         request: Request<v1::GetCheckpointRequest>,
     ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
         let caller = self.0.caller(&request)?;
-        let checkpoint = self.0.vault.checkpoint(&caller, &request.into_inner().log).await.map_err(status)?;
+        let checkpoint = self.0.vault()?.checkpoint(&caller, &request.into_inner().log).await.map_err(status)?;
         Ok(Response::new(v1::GetCheckpointResponse { checkpoint: checkpoint.note, keys: checkpoint.keys }))
     }
 }

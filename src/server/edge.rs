@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tonic::{Request, Status};
 
 use crate::bulk;
+use crate::door::Door;
 use crate::errors;
 use crate::gate;
 use crate::identity::{self, Peer};
@@ -20,7 +21,7 @@ const LARGE: usize = 64;
 
 /// The vault, as the services see it.
 pub(crate) struct Edge<S: Store> {
-    pub vault: Arc<Vault<S>>,
+    pub door: Arc<Door<S>>,
     pub stage: watch::Receiver<Stage>,
     /// The runtime that long work is done on, apart from the threads of connections.
     pub workers: Handle,
@@ -29,11 +30,16 @@ pub(crate) struct Edge<S: Store> {
 // Derived, it would ask a store to be Clone.
 impl<S: Store> Clone for Edge<S> {
     fn clone(&self) -> Self {
-        Self { vault: Arc::clone(&self.vault), stage: self.stage.clone(), workers: self.workers.clone() }
+        Self { door: Arc::clone(&self.door), stage: self.stage.clone(), workers: self.workers.clone() }
     }
 }
 
 impl<S: Store> Edge<S> {
+    /// The vault, unless it is sealed.
+    pub fn vault(&self) -> Result<Arc<Vault<S>>, Status> {
+        self.door.vault()
+    }
+
     /// Who sent a request: asked again now that its message is here, since a certificate may have ended meanwhile.
     pub fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let room = request.extensions().get::<Load>().map(Load::room);
@@ -62,7 +68,7 @@ impl<S: Store> Edge<S> {
 
     /// Who a peer is at this moment. Each message of a stream asks again.
     pub fn identify(&self, peer: &Peer) -> Result<Caller, Status> {
-        Ok(peer.caller(&self.vault.directory(), identity::now())?)
+        Ok(peer.caller(&self.vault()?.directory(), identity::now())?)
     }
 }
 

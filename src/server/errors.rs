@@ -79,7 +79,7 @@ impl From<&Error> for Refusal {
         };
         let retry = match error {
             Error::Overloaded { retry_after } => Some(*retry_after),
-            Error::Unknown | Error::Recovering => Some(SOON),
+            Error::Unknown | Error::Recovering | Error::Sealed => Some(SOON),
             _ => None,
         };
         Self { code: code(error), reason, message: error.to_string(), violations, retry }.bounded()
@@ -185,7 +185,7 @@ fn code(error: &Error) -> Code {
             Code::ResourceExhausted
         }
         Error::Conflict => Code::Aborted,
-        Error::Overloaded { .. } | Error::Unknown | Error::Recovering => Code::Unavailable,
+        Error::Overloaded { .. } | Error::Unknown | Error::Recovering | Error::Sealed => Code::Unavailable,
         Error::DataLoss(_) => Code::DataLoss,
         Error::Internal(_) => Code::Internal,
     }
@@ -204,6 +204,8 @@ fn finer(violations: &[Violation]) -> &'static str {
         (Some("view"), _) => "VIEW_INVALID",
         (Some("items"), _) => "ITEMS_INVALID",
         (Some("name"), "key_unknown" | "not_rotated" | "not_destroyed" | "no_kek") => "KEY_INVALID",
+        (Some("name"), "copy_unknown") => "COPY_UNKNOWN",
+        (Some("label"), _) => "LABEL_INVALID",
         (Some("state"), _) => "STATE_INVALID",
         (Some("idempotency_key"), _) => "IDEMPOTENCY_KEY_INVALID",
         _ => "INVALID",
@@ -258,6 +260,7 @@ mod tests {
             Error::Overloaded { retry_after: Duration::from_millis(250) },
             Error::Unknown,
             Error::Recovering,
+            Error::Sealed,
             Error::DataLoss("rows"),
             Error::Internal("nothing"),
         ]

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use ring::digest;
-use strongroom_access::{Directory, IdentityError, Principal, identify};
+use strongroom_access::{Directory, IdentityError, Principal, SpiffeId, identify};
 use strongroom_vault::Caller;
 use tonic::{Code, Status};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -13,8 +13,9 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use crate::errors;
 use crate::patience::Answers;
 
-/// Where the vault's directory of tenants and officers is found. It may change while a connection lasts.
-pub(crate) type DirectorySource = Arc<dyn Fn() -> Arc<Directory> + Send + Sync>;
+/// Where the vault's directory of tenants and officers is found: nowhere while it is sealed. It may change while a
+/// connection lasts.
+pub(crate) type DirectorySource = Arc<dyn Fn() -> Option<Arc<Directory>> + Send + Sync>;
 
 /// Why a verified certificate gives nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +140,18 @@ impl Peer {
             _ => self.find(claims, directory),
         };
         Ok(Caller { principal: principal?, client: Arc::clone(&self.0.address), room: None })
+    }
+
+    /// Whom the certificate names, at `now` in seconds since 1970, while the vault is sealed and can look nobody up. Good
+    /// for nothing but to tell callers apart: it belongs to no tenant but the vault itself.
+    pub fn named(&self, now: i64) -> Result<Principal, Nobody> {
+        let claims = self.0.claims.as_ref().ok_or(Nobody::CertificateNotAccepted)?;
+        if now > claims.not_after {
+            return Err(Nobody::CertificateExpired);
+        }
+        let [uri] = &claims.uris[..] else { return Err(Nobody::CertificateNotAccepted) };
+        let id = SpiffeId::parse(uri).map_err(|error| Nobody::from(&error))?;
+        Ok(Principal::unlooked(id.role, uri))
     }
 
     /// What the certificate calls its holder, whoever that is to the vault: its names, or nothing where it can't be read.

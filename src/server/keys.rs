@@ -1,13 +1,15 @@
 //! strongroom.v1.Keys: the life of keys, for rotation jobs and security officers.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::{CancelJob, DestroyKeyVersion, GetJob, Job, ListedKey, RotateKey, SetKeyState, StartRewrap};
+use strongroom_vault::{
+    BackupKeystore, CancelJob, DestroyKeyVersion, GetJob, Job, KeyCopy, ListedKey, NewKeyCopy, RotateKey, SetKeyState,
+    StartRewrap, StrikeKeystoreCopy,
+};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
@@ -32,7 +34,7 @@ impl<S: Store> v1::keys_server::Keys for KeysService<S> {
 
     async fn list_keys(&self, request: Request<v1::ListKeysRequest>) -> Result<Response<v1::ListKeysResponse>, Status> {
         let caller = self.0.caller(&request)?;
-        let keys = self.0.vault.list_keys(&caller).await.map_err(status)?;
+        let keys = self.0.vault()?.list_keys(&caller).await.map_err(status)?;
         Ok(Response::new(v1::ListKeysResponse { keys: keys.into_iter().map(listed).collect() }))
     }
 
@@ -42,7 +44,7 @@ impl<S: Store> v1::keys_server::Keys for KeysService<S> {
     ) -> Result<Response<v1::RotateKeyResponse>, Status> {
         let caller = self.0.caller(&request)?;
         let v1::RotateKeyRequest { name, from_version } = request.into_inner();
-        let vault = Arc::clone(&self.0.vault);
+        let vault = self.0.vault()?;
         let change = async move { vault.rotate_key(&caller, &RotateKey { name, from_version }).await };
         let rotated = self.0.to_its_end(change).await?;
         Ok(Response::new(v1::RotateKeyResponse { version: rotated.version, rotated: rotated.rotated }))
@@ -54,7 +56,7 @@ impl<S: Store> v1::keys_server::Keys for KeysService<S> {
     ) -> Result<Response<v1::SetKeyStateResponse>, Status> {
         let caller = self.0.caller(&request)?;
         let v1::SetKeyStateRequest { name, version, state } = request.into_inner();
-        let vault = Arc::clone(&self.0.vault);
+        let vault = self.0.vault()?;
         let change = async move { vault.set_key_state(&caller, &SetKeyState { name, version, state }).await };
         self.0.to_its_end(change).await?;
         Ok(Response::new(v1::SetKeyStateResponse {}))
@@ -66,7 +68,7 @@ impl<S: Store> v1::keys_server::Keys for KeysService<S> {
     ) -> Result<Response<v1::DestroyKeyVersionResponse>, Status> {
         let caller = self.0.caller(&request)?;
         let v1::DestroyKeyVersionRequest { name, version, dry_run } = request.into_inner();
-        let vault = Arc::clone(&self.0.vault);
+        let vault = self.0.vault()?;
         let request = DestroyKeyVersion { name, version, dry_run };
         let change = async move { vault.destroy_key_version(&caller, &request).await };
         // Who only counts stops when nobody waits any more.
@@ -74,10 +76,42 @@ impl<S: Store> v1::keys_server::Keys for KeysService<S> {
         Ok(Response::new(v1::DestroyKeyVersionResponse { dependants }))
     }
 
+    async fn backup_keystore(
+        &self,
+        request: Request<v1::BackupKeystoreRequest>,
+    ) -> Result<Response<v1::BackupKeystoreResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::BackupKeystoreRequest { label } = request.into_inner();
+        let vault = self.0.vault()?;
+        let backup = async move { vault.backup_keystore(&caller, &BackupKeystore { label }).await };
+        let NewKeyCopy { listed, bytes } = self.0.to_its_end(backup).await?;
+        Ok(Response::new(v1::BackupKeystoreResponse { copy: Some(copy(listed)), content: bytes.into() }))
+    }
+
+    async fn list_keystore_copies(
+        &self,
+        request: Request<v1::ListKeystoreCopiesRequest>,
+    ) -> Result<Response<v1::ListKeystoreCopiesResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let copies = self.0.vault()?.list_keystore_copies(&caller).await.map_err(status)?;
+        Ok(Response::new(v1::ListKeystoreCopiesResponse { copies: copies.into_iter().map(copy).collect() }))
+    }
+
+    async fn strike_keystore_copy(
+        &self,
+        request: Request<v1::StrikeKeystoreCopyRequest>,
+    ) -> Result<Response<v1::KeystoreCopy>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::StrikeKeystoreCopyRequest { name } = request.into_inner();
+        let vault = self.0.vault()?;
+        let strike = async move { vault.strike_keystore_copy(&caller, &StrikeKeystoreCopy { name }).await };
+        Ok(Response::new(copy(self.0.to_its_end(strike).await?)))
+    }
+
     async fn start_rewrap(&self, request: Request<v1::StartRewrapRequest>) -> Result<Response<v1::Job>, Status> {
         let caller = self.0.caller(&request)?;
         let v1::StartRewrapRequest { name } = request.into_inner();
-        let vault = Arc::clone(&self.0.vault);
+        let vault = self.0.vault()?;
         let start = async move { vault.start_rewrap(&caller, &StartRewrap { name }).await };
         Ok(Response::new(told(self.0.to_its_end(start).await?)))
     }
@@ -85,14 +119,14 @@ impl<S: Store> v1::keys_server::Keys for KeysService<S> {
     async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
         let caller = self.0.caller(&request)?;
         let v1::GetJobRequest { name } = request.into_inner();
-        let job = self.0.vault.get_job(&caller, &GetJob { name }).await.map_err(status)?;
+        let job = self.0.vault()?.get_job(&caller, &GetJob { name }).await.map_err(status)?;
         Ok(Response::new(told(job)))
     }
 
     async fn watch_job(&self, request: Request<v1::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
         let (peer, caller) = (edge::peer(&request)?, self.0.caller(&request)?);
         let v1::WatchJobRequest { name } = request.into_inner();
-        let (job, after) = self.0.vault.watch_job(&caller, &GetJob { name }).await.map_err(status)?;
+        let (job, after) = self.0.vault()?.watch_job(&caller, &GetJob { name }).await.map_err(status)?;
         let watched =
             Watched { edge: self.0.clone(), peer, name: job.name.clone(), after, first: Some(job), ended: false };
         Ok(Response::new(Box::pin(stream::unfold(watched, Watched::tell))))
@@ -101,7 +135,7 @@ impl<S: Store> v1::keys_server::Keys for KeysService<S> {
     async fn cancel_job(&self, request: Request<v1::CancelJobRequest>) -> Result<Response<v1::Job>, Status> {
         let caller = self.0.caller(&request)?;
         let v1::CancelJobRequest { name } = request.into_inner();
-        let vault = Arc::clone(&self.0.vault);
+        let vault = self.0.vault()?;
         let cancel = async move { vault.cancel_job(&caller, &CancelJob { name }).await };
         Ok(Response::new(told(self.0.to_its_end(cancel).await?)))
     }
@@ -148,7 +182,7 @@ impl<S: Store> Watched<S> {
                 changed.ok()?;
                 self.after.borrow_and_update().clone().filter(|job| job.name == self.name)
             }
-            Err(_) => self.edge.vault.get_job(&caller, &GetJob { name: self.name.clone() }).await.ok(),
+            Err(_) => self.edge.vault().ok()?.get_job(&caller, &GetJob { name: self.name.clone() }).await.ok(),
         }
     }
 }
@@ -164,6 +198,20 @@ fn listed(key: ListedKey) -> v1::KeyVersion {
         next_rotation_time: key.next_rotation.map(instants::to_wire),
         class,
         retention,
+        copies: key.copies,
+        death_time: key.dead.map(instants::to_wire),
+    }
+}
+
+fn copy(copy: KeyCopy) -> v1::KeystoreCopy {
+    v1::KeystoreCopy {
+        name: copy.name(),
+        create_time: Some(instants::to_wire(copy.time)),
+        strike_time: copy.struck.map(instants::to_wire),
+        label: copy.label,
+        principal: copy.principal,
+        keystore_number: copy.keystore,
+        sha256: copy.sha256,
     }
 }
 

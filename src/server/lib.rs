@@ -5,6 +5,7 @@
 //! ```text
 //! cores      a thread a processor, and connections dealt out to them
 //! listener   a socket becomes a TLS 1.3 connection with a verified client certificate   (tls, identity, seats)
+//! door       the vault while it is open: sealed and unsealed while the process goes on
 //! gate       a call gets a principal and a place, or is refused                         (share, intake, errors)
 //! answer     an answer keeps its place until its caller has taken it                      (patience)
 //! services   a message becomes a call of the vault, its answer a message                (vault, audit, access, keys, system)
@@ -23,6 +24,7 @@ mod answer;
 mod audit;
 mod bulk;
 mod cores;
+mod door;
 mod edge;
 mod errors;
 mod gate;
@@ -49,7 +51,6 @@ use std::time::Duration;
 
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::Vault;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -60,6 +61,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 pub use cores::{Cores, Dealer, Sockets};
+pub use door::{Brought, Door, Keeper, NotUnsealed, Unsealing};
 pub use errors::DOMAIN;
 pub use tls::{TlsError, TlsMaterial, authorities};
 
@@ -150,25 +152,26 @@ pub enum ServeError {
     Failed(#[from] tokio::task::JoinError),
 }
 
-/// Serves a vault until `shutdown` comes, and then as long as calls that have begun take, at most half a minute.
+/// Serves what is behind a door until `shutdown` comes, and then as long as calls that have begun take, at most half a
+/// minute.
 pub async fn serve<S: Store>(
-    vault: Arc<Vault<S>>,
+    door: Arc<Door<S>>,
     options: Options,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let (reporter, health) = reporter();
     let (stages, stage) = watch::channel(Stage::Open);
     let directory: DirectorySource = {
-        let vault = Arc::clone(&vault);
-        Arc::new(move || vault.directory())
+        let door = Arc::clone(&door);
+        Arc::new(move || door.directory())
     };
-    let services = services(Edge { vault: Arc::clone(&vault), stage, workers: Handle::current() }, options.version);
+    let services = services(Edge { door: Arc::clone(&door), stage, workers: Handle::current() }, options.version);
     // Before anybody can ask: a service that health does not know yet would be told as NOT_FOUND.
-    health::tell(vault.health(), &reporter).await;
+    health::tell(door.health(), &reporter).await;
     let serving = serve_routes(with_open_services(services, health)?, directory, options, &stages, &reporter, shutdown);
     tokio::select! {
         ended = serving => ended,
-        () = health::follow(|| vault.health(), reporter.clone()) => Err(ServeError::Stopped),
+        () = health::follow(|| door.health(), reporter.clone()) => Err(ServeError::Stopped),
     }
 }
 

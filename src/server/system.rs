@@ -1,11 +1,17 @@
-//! strongroom.v1.System: the state of the vault, for operators.
+//! strongroom.v1.System: the state of the vault, its seal, for operators.
 
+use strongroom_access::{Principal, Role};
 use strongroom_proto::v1;
+use strongroom_proto::v1::unseal_request::Credential;
 use strongroom_storage::Store;
+use strongroom_vault::Error;
 use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
 
-use crate::edge::Edge;
+use crate::door::{Brought, Seal};
+use crate::edge::{self, Edge};
 use crate::errors::status;
+use crate::identity;
 use crate::instants;
 
 /// The service.
@@ -15,11 +21,33 @@ pub(crate) struct SystemService<S: Store> {
     pub version: &'static str,
 }
 
+impl<S: Store> SystemService<S> {
+    /// What a sealed vault tells of itself.
+    fn sealed(&self, principal: &Principal) -> v1::StatusResponse {
+        v1::StatusResponse {
+            version: self.version.to_owned(),
+            principal: principal.name.to_string(),
+            role: principal.role.as_str().to_owned(),
+            state: self.edge.door.health().to_owned(),
+            seal: Some(self.seal_now()),
+            ..Default::default()
+        }
+    }
+
+    fn seal_now(&self) -> v1::SealStatus {
+        let (provider, Seal { sealed, reason, given, needed }) = self.edge.door.status();
+        v1::SealStatus { provider, sealed, reason, shares_given: given, shares_needed: needed }
+    }
+}
+
 #[tonic::async_trait]
 impl<S: Store> v1::system_server::System for SystemService<S> {
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let Ok(vault) = self.edge.vault() else {
+            return Ok(Response::new(self.sealed(&edge::peer(&request)?.named(identity::now())?)));
+        };
         let caller = self.edge.caller(&request)?;
-        let now = self.edge.vault.status(&caller).await.map_err(status)?;
+        let now = vault.status(&caller).await.map_err(status)?;
         let keys =
             now.keys.into_iter().map(|(name, version, state)| v1::KeyStatus { name, version, state: state.to_owned() });
         Ok(Response::new(v1::StatusResponse {
@@ -35,6 +63,42 @@ impl<S: Store> v1::system_server::System for SystemService<S> {
             ledger_size: now.ledger_size,
             keystore_number: now.keystore_number,
             keys: keys.collect(),
+            seal: Some(self.seal_now()),
         }))
+    }
+
+    async fn seal(&self, request: Request<v1::SealRequest>) -> Result<Response<v1::SealResponse>, Status> {
+        let caller = self.edge.caller(&request)?;
+        let (vault, door) = (self.edge.vault()?, self.edge.door.clone());
+        let seal = async move {
+            vault.seal(&caller).await?;
+            // Whoever holds it holds its keys.
+            drop(vault);
+            match door.seal(&format!("{} sealed it", caller.principal.name)).await {
+                true => Ok(()),
+                false => Err(Error::Internal("a request still holds keys; end the process to be rid of them")),
+            }
+        };
+        self.edge.to_its_end(seal).await?;
+        Ok(Response::new(v1::SealResponse {}))
+    }
+
+    async fn unseal(&self, request: Request<v1::UnsealRequest>) -> Result<Response<v1::UnsealResponse>, Status> {
+        let principal = edge::peer(&request)?.named(identity::now())?;
+        if !matches!(principal.role, Role::Operator | Role::Officer) {
+            return Err(status(Error::Denied { action: "unseal" }));
+        }
+        let v1::UnsealRequest { credential, reset } = request.into_inner();
+        let brought = match credential {
+            None => Brought::Nothing,
+            Some(Credential::Passphrase(bytes)) => Brought::Passphrase(Zeroizing::new(bytes.into())),
+            Some(Credential::Share(bytes)) => Brought::Share(Zeroizing::new(bytes.into())),
+        };
+        let door = self.edge.door.clone();
+        let by = principal.name;
+        // To its end: what was half opened would have to be closed again.
+        let unsealed = self.edge.workers.spawn(async move { door.unseal(brought, reset, &by).await });
+        unsealed.await.map_err(|_| status(Error::Internal("an unsealing did not end")))??;
+        Ok(Response::new(v1::UnsealResponse { seal: Some(self.seal_now()) }))
     }
 }

@@ -44,7 +44,7 @@ impl Server {
             let (stages, _) = watch::channel(Stage::Open);
             let stopped = async { drop(stopped.await) };
             let serving =
-                serve_routes(routes, Arc::new(move || Arc::clone(&known)), options, &stages, &reporter, stopped);
+                serve_routes(routes, Arc::new(move || Some(Arc::clone(&known))), options, &stages, &reporter, stopped);
             tokio::select! {
                 ended = serving => ended,
                 () = health::follow(|| health, reporter.clone()) => Ok(()),

@@ -1,7 +1,6 @@
 //! strongroom.v1.Vault: values in, tokens out, and back.
 
 use std::pin::Pin;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::Stream;
@@ -31,7 +30,7 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
     async fn tokenize(&self, request: Request<v1::TokenizeRequest>) -> Result<Response<v1::TokenizeResponse>, Status> {
         let caller = self.0.caller(&request)?;
         let request = tokenize(request.into_inner()).map_err(status)?;
-        let (vault, items) = (Arc::clone(&self.0.vault), request.items.len());
+        let (vault, items) = (self.0.vault()?, request.items.len());
         let work = async move { vault.tokenize(&caller, &request).await };
         let tokens = self.0.work(items, work).await?.map_err(status)?;
         Ok(Response::new(v1::TokenizeResponse { tokens }))
@@ -43,7 +42,7 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
     ) -> Result<Response<v1::DetokenizeResponse>, Status> {
         let caller = self.0.caller(&request)?;
         let request = detokenize(request.into_inner());
-        let (vault, items) = (Arc::clone(&self.0.vault), request.items.len());
+        let (vault, items) = (self.0.vault()?, request.items.len());
         let work = async move { vault.detokenize(&caller, &request).await };
         let answers = self.0.work(items, work).await?.map_err(status)?;
         Ok(Response::new(detokenized(answers)))
@@ -55,7 +54,7 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
         let items =
             items.into_iter().map(|v1::MatchItem { token, value, subject }| MatchItem { token, value, subject });
         let request = Match { items: items.collect(), purpose };
-        let (vault, items) = (Arc::clone(&self.0.vault), request.items.len());
+        let (vault, items) = (self.0.vault()?, request.items.len());
         let work = async move { vault.matches(&caller, &request).await };
         let answers = self.0.work(items, work).await?.map_err(status)?;
         let results = answers.into_iter().map(|answer| {
@@ -73,7 +72,7 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
         let v1::LookupRequest { items, purpose } = request.into_inner();
         let items = items.into_iter().map(|v1::LookupItem { field, value }| LookupItem { field, value });
         let request = Lookup { items: items.collect(), purpose };
-        let (vault, items) = (Arc::clone(&self.0.vault), request.items.len());
+        let (vault, items) = (self.0.vault()?, request.items.len());
         let work = async move { vault.lookup(&caller, &request).await };
         let answers = self.0.work(items, work).await?.map_err(status)?;
         let results = answers.into_iter().map(|answer| match answer {
@@ -86,7 +85,7 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
     async fn replace(&self, request: Request<v1::ReplaceRequest>) -> Result<Response<v1::ReplaceResponse>, Status> {
         let caller = self.0.caller(&request)?;
         let request = replace(request.into_inner()).map_err(status)?;
-        let (vault, items) = (Arc::clone(&self.0.vault), request.items.len());
+        let (vault, items) = (self.0.vault()?, request.items.len());
         let work = async move { vault.replace(&caller, &request).await };
         let versions = self.0.work(items, work).await?.map_err(status)?;
         Ok(Response::new(v1::ReplaceResponse { versions }))
@@ -97,7 +96,7 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
         let v1::DeleteRequest { items, idempotency_key } = request.into_inner();
         let items = items.into_iter().map(|v1::DeleteItem { token, subject }| DeleteItem { token, subject });
         let request = Delete { items: items.collect(), idempotency_key };
-        let (vault, items) = (Arc::clone(&self.0.vault), request.items.len());
+        let (vault, items) = (self.0.vault()?, request.items.len());
         let work = async move { vault.delete(&caller, &request).await };
         let answers = self.0.work(items, work).await?.map_err(status)?;
         let results =
@@ -117,7 +116,7 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
             async move {
                 let caller = edge.identify(&peer)?;
                 let answer = match tokenize(message) {
-                    Ok(request) => edge.vault.tokenize(&caller, &request).await,
+                    Ok(request) => edge.vault()?.tokenize(&caller, &request).await,
                     Err(error) => Err(error),
                 };
                 let result = match answer {
@@ -141,7 +140,7 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
             let (edge, peer) = (edge.clone(), peer.clone());
             async move {
                 let caller = edge.identify(&peer)?;
-                let result = match edge.vault.detokenize(&caller, &detokenize(message)).await {
+                let result = match edge.vault()?.detokenize(&caller, &detokenize(message)).await {
                     Ok(answers) => Outcome::Response(detokenized(answers)),
                     Err(error) => Outcome::Problem(problem(&error)),
                 };

@@ -33,6 +33,7 @@ mod meta {
     pub const DEK_MARK: u8 = 8;
     pub const KEY_CHANGE: u8 = 9;
     pub const JOB: u8 = 10;
+    pub const KEYSTORE_COPIES: u8 = 11;
 }
 
 /// The first byte of an index entry's value.
@@ -263,6 +264,11 @@ pub fn dek_mark(tenant: TenantNo, subject: SubjectHandle, keyring: KeyringNo) ->
 /// `Meta`: the last change of a tenant's keys, and whether the keystore has it already.
 pub fn key_change(tenant: TenantNo) -> Vec<u8> {
     Key::new(tenant).kind(meta::KEY_CHANGE).done()
+}
+
+/// `Meta`: the list of copies of the keystore. It belongs to the vault itself.
+pub fn keystore_copies() -> Vec<u8> {
+    Key::new(TenantNo(0)).kind(meta::KEYSTORE_COPIES).done()
 }
 
 /// `Meta`: the newest job of a kind.

@@ -1,7 +1,7 @@
 //! The ledger, as auditors get it: leaves in order, and the signed head.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use strongroom_access::Action;
@@ -102,7 +102,8 @@ impl<S: Store> Road<'_, S> {
 
 /// An export under way: pages of leaves. Leaves never change, so no snapshot is held.
 pub struct ExportPages<S: Store> {
-    store: Arc<S>,
+    /// A caller who takes its time keeps no vault open that is to be sealed.
+    store: Weak<S>,
     tenant: TenantNo,
     next: u64,
     end: u64,
@@ -117,7 +118,8 @@ impl<S: Store> ExportPages<S> {
             return Ok(None);
         }
         let (from, to) = place::leaves_range(self.tenant, self.next, self.end);
-        let page = self.store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
+        let store = self.store.upgrade().ok_or(Error::Sealed)?;
+        let page = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
         for (key, _) in &page {
             if place::decode_leaf(key)? != self.next {
                 return Err(Error::DataLoss("the ledger: a leaf is missing"));
@@ -135,7 +137,7 @@ impl<S: Store> Vault<S> {
     /// Begins an export of the leaves that are there now.
     pub async fn export(&self, caller: &Caller, request: &Export) -> Result<ExportPages<S>, Error> {
         let (first, end) = self.travel(caller, request).await?;
-        let store = Arc::clone(&self.store);
+        let store = Arc::downgrade(&self.store);
         Ok(ExportPages { store, tenant: caller.principal.tenant, next: first, end, total: end - first })
     }
 

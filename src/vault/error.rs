@@ -150,6 +150,9 @@ pub enum Error {
     /// The store is being reopened after a failed write.
     #[error("the store is recovering from a failed write: try again after a moment")]
     Recovering,
+    /// The vault was sealed while it was at work.
+    #[error("the vault is sealed: an operator opens it with `strongroom unseal`")]
+    Sealed,
     /// Bytes on disk are not what was written.
     #[error("stored data is damaged ({0}): restore this vault from its newest backup")]
     DataLoss(&'static str),
@@ -193,6 +196,7 @@ impl Error {
             Self::Unknown => "OUTCOME_UNKNOWN",
             Self::DiskFull => "DISK_FULL",
             Self::Recovering => "RECOVERING",
+            Self::Sealed => "SEALED",
             Self::DataLoss(_) => "DATA_LOSS",
             Self::Internal(_) => "INTERNAL",
         }

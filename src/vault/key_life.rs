@@ -18,6 +18,7 @@ use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Mutation, Store};
 
 use crate::error::Error;
+use crate::key_copies::{Afterlife, Copies};
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
 use crate::tenant::{KeysInUse, Tenant};
@@ -42,6 +43,10 @@ pub struct ListedKey {
     pub changed: u64,
     /// When it should be rotated, in microseconds since 1970: of the newest version of a KEK that has a crypto-period.
     pub next_rotation: Option<u64>,
+    /// Listed copies of the keystore that hold this version: what it opens can be opened with them.
+    pub copies: Vec<String>,
+    /// Since when a destroyed version is dead in every copy, in microseconds since 1970.
+    pub dead: Option<u64>,
     /// Class and retention of the values in a KEK's keyring.
     pub values: Option<(&'static str, String)>,
 }
@@ -56,6 +61,7 @@ impl<S: Store> Attempt<S> for ListKeys {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Vec<ListedKey>>, Refused> {
         road.decide_vault()?;
         let keystore = &road.vault.keystore;
+        let copied = Copies::load(road.vault).await?;
         let listed = keystore.keys(road.tenant.id).into_iter().map(|key| {
             let keyring = match key.name {
                 KeyName::Kek(_, keyring) => Some(keyring),
@@ -64,7 +70,10 @@ impl<S: Store> Attempt<S> for ListKeys {
             let newest = keystore.newest_version(key.name) == Some(key.version);
             let period = keyring.filter(|_| newest).and_then(|keyring| road.schema.crypto_period(keyring));
             let values = keyring.and_then(|keyring| road.schema.values_of(keyring));
+            let Afterlife { copies, dead } = copied.afterlife(&key);
             ListedKey {
+                copies,
+                dead,
                 name: key.name.to_string(),
                 version: key.version.0,
                 state: key.state.as_str(),

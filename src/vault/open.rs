@@ -14,7 +14,7 @@ use strongroom_storage::keys as place;
 use strongroom_storage::rows::{LaneHead, TenantRow, VaultRow};
 use strongroom_storage::{Family, Mutation, Range, Store, StoreError};
 use thiserror::Error;
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::{Mutex, RwLock, watch};
 
 use crate::error::Error;
 use crate::key_life;
@@ -370,9 +370,14 @@ impl<S: Store> Vault<S> {
             nearly_full: AtomicBool::new(false),
             jobs: Jobs::default(),
             counting: Mutex::new(()),
+            alive: watch::Sender::new(()),
         };
         vault.look_at_space();
-        vault.finish_key_changes().await?;
+        if let Err(error) = vault.finish_key_changes().await {
+            // Whoever tries again in this process must not meet this one's committer.
+            vault.close().await;
+            return Err(error.into());
+        }
         Ok(vault)
     }
 

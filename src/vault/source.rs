@@ -22,6 +22,8 @@ pub(crate) enum SourceKind {
     Principals,
     /// The last change of a tenant's keys.
     Keys,
+    /// The list of copies of the keystore.
+    Copies,
 }
 
 impl SourceKind {
@@ -31,6 +33,7 @@ impl SourceKind {
             Self::Policy => "policy",
             Self::Principals => "principals",
             Self::Keys => "keys",
+            Self::Copies => "copies",
         }
     }
 
@@ -38,6 +41,7 @@ impl SourceKind {
         match self {
             Self::Schema | Self::Policy | Self::Principals => "the rules in force",
             Self::Keys => "the last change of keys",
+            Self::Copies => "the list of copies of the keystore",
         }
     }
 }

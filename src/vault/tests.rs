@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod bounds;
+mod copies;
 mod hang_up;
 mod holders;
 mod keys;

@@ -9,7 +9,7 @@ use strongroom_commit::{Committer, CommitterState};
 use strongroom_ids::{TenantNo, VaultId};
 use strongroom_keys::{DekCache, Keystore};
 use strongroom_storage::Store;
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::{Mutex, RwLock, watch};
 
 use crate::audit::Notes;
 use crate::delete::Delete;
@@ -57,6 +57,8 @@ pub struct Vault<S: Store> {
     pub(crate) jobs: Jobs,
     /// Held while it is counted what depends on a key.
     pub(crate) counting: Mutex<()>,
+    /// Last, so that it goes after all else: whoever waits for the vault's end waits for this.
+    pub(crate) alive: watch::Sender<()>,
 }
 
 impl<S: Store> Vault<S> {

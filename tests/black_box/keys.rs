@@ -262,3 +262,34 @@ async fn what_makes_no_sense_is_refused_with_its_reason() {
         assert_eq!(&read_one(&vault, token, "loan_servicing", "plain").await.unwrap(), expected);
     }
 }
+
+#[tokio::test]
+async fn a_copy_of_the_keystore_is_listed_and_put_back_opens_the_vault() {
+    let mut vault = TestVault::start();
+    let stored = fill(&vault, 500).await;
+    let out = vault.scratch().join("keys.copy");
+    let path = out.to_str().unwrap();
+    let made = json(&vault, &["keys", "backup", path, "--label", "safe 3"]);
+    assert_eq!((&made["name"], &made["label"]), (&"copy/1".into(), &"safe 3".into()));
+    let again = vault.cli(&["keys", "backup", path]);
+    assert_eq!(again.status.code(), Some(1), "a file is never overwritten");
+    assert_eq!(json(&vault, &["keys", "copies"])["copies"].as_array().unwrap().len(), 1);
+    let text = vault.cli_ok(&["keys", "copies"]);
+    assert!(text.contains("copy/1") && text.contains("safe 3"), "{text}");
+    json(&vault, &["keys", "rotate", "kek/0"]);
+    json(&vault, &["keys", "rewrap"]);
+    json(&vault, &["keys", "destroy", "kek/0", "1", "--as", "officer-1"]);
+    assert!(vault.cli_ok(&["keys", "list"]).contains("copy/1"));
+    json(&vault, &["keys", "copies", "strike", "copy/1"]);
+    let listed = json(&vault, &["keys", "list"]);
+    let old = listed["keys"].as_array().unwrap().iter().find(|key| key["state"] == "destroyed").unwrap();
+    assert!(old["death_time"].as_str().is_some() && old["copies"] == Value::Array(vec![]), "{old}");
+
+    let newest = vault.scratch().join("keys.newest");
+    json(&vault, &["keys", "backup", newest.to_str().unwrap()]);
+    assert!(vault.stop().success());
+    vault.cli_ok(&["verify", "--passphrase-file", vault.dir().join("dev-passphrase").to_str().unwrap()]);
+    std::fs::copy(&newest, vault.dir().join("keystore/keys")).unwrap();
+    vault.up();
+    all_read(&vault, &stored).await;
+}

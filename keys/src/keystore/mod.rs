@@ -3,6 +3,7 @@
 //! Apart, because a backup of the data must not bring back a KEK that was destroyed. The file is replaced as a whole
 //! and atomically; each replacement has the next number. Reads take no lock: a replacement puts a new table in place.
 
+mod copy;
 mod file;
 mod life;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::name::{IndexName, KeyName, KeyState, Operation};
 use crate::root_key::RootKey;
 use crate::secret::{self, RawKey};
 use crate::token_key::TokenKey;
+pub use copy::KeystoreCopy;
 use file::{FILE, FileKeys, LIMIT, Record};
 
 /// The keys of a vault, unwrapped in memory. Share it between threads.

@@ -41,9 +41,9 @@ impl Served {
     /// Serves the vault in a folder.
     pub async fn vault(layout: &Layout) -> Result<Self, CliError> {
         let (opened, config) = dev::open(layout).await?;
-        let store = opened.background.clone();
+        let (store, layout) = (opened.background.clone(), layout.clone());
         let served = Self::on_a_port(|listener, stopped| async move {
-            start::serve(opened, listener, &config, async { drop(stopped.await) }).await
+            start::serve(opened, &layout, listener, &config, async { drop(stopped.await) }).await
         })
         .await?;
         Ok(Self { store: Some(store), ..served })

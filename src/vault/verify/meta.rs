@@ -134,7 +134,9 @@ impl<S: Store> Check<'_, S> {
             Some(place::dek_mark(self.number, subject, KeyringNo(keyring)))
         };
         let vaults_own = self.number == SYSTEM_NO
-            && (*key == *place::vault() || tenants.iter().any(|tenant| *key == *place::tenant(tenant.number)));
+            && (*key == *place::vault()
+                || (*key == *place::keystore_copies() && self.source(row, SourceKind::Copies).is_some())
+                || tenants.iter().any(|tenant| *key == *place::tenant(tenant.number)));
         vaults_own
             || *key == *place::lane(self.number, LANE)
             || (*key == *place::key_change(self.number) && self.source(row, SourceKind::Keys).is_some())

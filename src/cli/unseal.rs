@@ -1,0 +1,86 @@
+//! `strongroom unseal`: brings a sealed vault what its root key needs.
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+use strongroom_proto::v1::unseal_request::Credential;
+use strongroom_proto::v1::{SealStatus, StatusRequest, UnsealRequest};
+use zeroize::Zeroizing;
+
+use super::client::Context;
+use super::output::{CliError, Exit};
+use super::passphrase;
+
+/// Who asks unless the caller says otherwise.
+pub const PRINCIPAL: &str = "operator";
+
+/// Open a sealed vault with what its root key needs: a passphrase, a share, or nothing where its provider needs nothing.
+///
+/// Shares may come one by one, from different people: the vault keeps them until there are enough. Nothing secret is
+/// taken from the command line, where everybody could read it.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  strongroom unseal
+  strongroom unseal --file /run/secrets/passphrase
+  strongroom unseal --as officer-1 --file share-1.txt
+  strongroom unseal --reset
+
+Exit code 3 while the vault waits for more shares.")]
+pub struct Args {
+    /// A file that holds the passphrase, or the share, in its first line; without it, a question at the terminal.
+    #[arg(long, value_name = "FILE")]
+    file: Option<std::path::PathBuf>,
+
+    /// Forget the shares that were given so far, and bring nothing.
+    #[arg(long, conflicts_with = "file")]
+    reset: bool,
+}
+
+/// Runs the command.
+pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    let mut system = context.system().await?;
+    let status = system.status(StatusRequest {}).await?.into_inner();
+    let seal = status.seal.unwrap_or_default();
+    if !seal.sealed {
+        return Err(CliError::unfit("the vault is open: there is nothing to unseal"));
+    }
+    let credential = if args.reset { None } else { credential(&seal.provider, args.file.as_deref())? };
+    let request = UnsealRequest { credential, reset: args.reset };
+    let seal = system.unseal(request).await?.into_inner().seal.unwrap_or_default();
+    context.output.show(|| document(&seal), || text(&seal))?;
+    Ok(if seal.sealed && !args.reset { Exit::Partly } else { Exit::Done })
+}
+
+/// What a provider needs, from a file or from the terminal.
+fn credential(provider: &str, file: Option<&std::path::Path>) -> Result<Option<Credential>, CliError> {
+    let secret = |question| -> Result<bytes::Bytes, CliError> {
+        let text: Zeroizing<String> = match file {
+            Some(path) => passphrase::first_line(path)?,
+            None => passphrase::ask(question)?,
+        };
+        Ok(text.as_bytes().to_vec().into())
+    };
+    Ok(match provider {
+        "file" => Some(Credential::Passphrase(secret("Passphrase of the root key: ")?)),
+        "shamir" => Some(Credential::Share(secret("Share of the root key: ")?)),
+        _ => None,
+    })
+}
+
+/// How a vault's seal is, for machines.
+pub fn document(seal: &SealStatus) -> serde_json::Value {
+    json!({
+        "provider": seal.provider,
+        "sealed": seal.sealed,
+        "reason": seal.reason,
+        "shares_given": seal.shares_given,
+        "shares_needed": seal.shares_needed,
+    })
+}
+
+fn text(seal: &SealStatus) -> String {
+    match (seal.sealed, seal.shares_needed) {
+        (false, _) => "unsealed".to_owned(),
+        (true, 0) => "sealed".to_owned(),
+        (true, needed) => format!("sealed: {} of {needed} shares are given", seal.shares_given),
+    }
+}

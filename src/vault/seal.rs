@@ -1,0 +1,84 @@
+//! Sealing: that it is wanted is decided and recorded like any request; whoever holds the vault then closes it.
+
+use std::future::Future;
+
+use strongroom_access::Action;
+use strongroom_commit::Change;
+use strongroom_keys as keys;
+use strongroom_ledger::leaf::{self, LeafHeader};
+use strongroom_storage::Store;
+
+use crate::error::Error;
+use crate::open::SYSTEM_NO;
+use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::vault::Vault;
+
+/// Asks whether the vault may be sealed.
+struct Seal;
+
+impl<S: Store> Attempt<S> for Seal {
+    type Answer = ();
+    const ACTION: Action = Action::Seal;
+    /// It protects, and needs no space.
+    const ON_FULL_DISK: bool = true;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<()>, Refused> {
+        road.decide_vault()?;
+        let mut prepared = Prepared::new(());
+        prepared.guards.extend(road.rules_unchanged());
+        Ok(prepared)
+    }
+}
+
+impl<S: Store> Vault<S> {
+    /// Decides and records that the vault is sealed. To do it is to close the vault and let go of it: [`Vault::gone`].
+    pub async fn seal(&self, caller: &Caller) -> Result<(), Error> {
+        self.travel(caller, &Seal).await
+    }
+
+    /// Records in the vault's own log that it was sealed without being asked, and why.
+    pub async fn record_sealed(&self, why: &str) -> Result<(), Error> {
+        self.record("seal", &[("by", "the root key's provider"), ("why", why)]).await
+    }
+
+    /// Records in the vault's own log that it was unsealed: what keeps its root key, and who brought what that needed.
+    /// Nobody is a name that the vault vouches for: while it was sealed it knew nobody.
+    pub async fn record_unsealed(&self, provider: &str, by: &[String]) -> Result<(), Error> {
+        self.record("unseal", &[("provider", provider), ("by", &by.join(" "))]).await
+    }
+
+    async fn record(&self, action: &str, detail: &[(&str, &str)]) -> Result<(), Error> {
+        let tenant = self.tenant(SYSTEM_NO)?;
+        let request = keys::random::<16>()?;
+        let header = LeafHeader {
+            request: &request,
+            principal: "vault",
+            actor: None,
+            action,
+            purpose: None,
+            decision: "allow",
+            reason: None,
+            policy: tenant.policy_version(),
+            schema: tenant.rules().schema.version(),
+            keys: &[],
+            client: "",
+            detail,
+        };
+        let leaves = leaf::prepare(&header, std::iter::empty());
+        let change = Change {
+            position: self.committer.position(),
+            guards: vec![],
+            changes: vec![],
+            mutations: vec![],
+            leaves: leaves.into_iter().map(|leaf| (SYSTEM_NO, leaf)).collect(),
+        };
+        self.committer.commit(change).await?;
+        Ok(())
+    }
+
+    /// Completes when nobody holds the vault any more: its keys are wiped then, and its store is closed.
+    pub fn gone(&self) -> impl Future<Output = ()> + Send + 'static + use<S> {
+        let mut alive = self.alive.subscribe();
+        async move { while alive.changed().await.is_ok() {} }
+    }
+}
