@@ -20,6 +20,7 @@ mod direct;
 mod disk;
 mod drive;
 mod echo;
+mod fits;
 mod generator;
 mod goals;
 mod growth;
@@ -94,73 +95,81 @@ pub struct Args {
     #[arg(long, default_value = "./strongroom-bench", value_name = "FOLDER")]
     folder: PathBuf,
 
-    /// How often everything is measured; medians are shown.
+    /// How often everything is measured; medians are shown, with the least and the most.
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
     runs: u16,
 
-    /// Requests of one value each, a run.
-    #[arg(long, default_value_t = 24_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
-    requests: u32,
+    /// Requests of one value each, a run of a load; 24,000 without it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+    requests: Option<u32>,
 
-    /// Batches of 1,000 values, a run.
-    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    batches: u32,
+    /// Batches of 1,000 values, a run of a load, and up to ten times as many smaller ones; 100 without it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    batches: Option<u32>,
 
-    /// How long a run of a load goes on, instead of a number of requests.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    /// How long a run goes on, 0.1 s at least.
+    ///
+    /// Loads go on for so long instead of for --requests and --batches. The parts `latency`, `overload`, `growth` and
+    /// `rewrap`, and --plot, keep each of their rates for so long: 3 s without it. So does --rate: 10 s without it. Other
+    /// products are measured for 10 s a load at least.
+    #[arg(long, value_name = "SECONDS", value_parser = lasting, conflicts_with_all = ["requests", "batches"])]
     seconds: Option<f64>,
 
-    /// How long a load runs before it is measured.
-    #[arg(long, default_value = "0.3", value_name = "SECONDS", value_parser = seconds)]
-    warm_up: f64,
+    /// How long a load runs before it is measured; 0.3 s without it.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    warm_up: Option<f64>,
 
     /// Connections that the requests share.
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     connections: u16,
 
-    /// Requests of one value under way at once.
-    #[arg(long, visible_alias = "concurrency", default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    in_flight: u16,
+    /// Requests of one value under way at once; 64 without it.
+    #[arg(long, visible_alias = "concurrency", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    in_flight: Option<u16>,
 
-    /// Batches under way at once.
-    #[arg(long, visible_alias = "batch-concurrency", default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
-    batches_in_flight: u16,
+    /// Batches of 1,000 values under way at once, and four times as many smaller ones; 4 without it. Of a load of your own,
+    /// batches of whatever size.
+    #[arg(long, visible_alias = "batch-concurrency", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    batches_in_flight: Option<u16>,
 
-    /// Values that are stored beforehand, and read.
-    #[arg(long, default_value_t = 50_000, value_name = "N", value_parser = clap::value_parser!(u32).range(2_000..=50_000_000))]
-    stored: u32,
+    /// Values that are stored beforehand; 50,000 without it.
+    ///
+    /// They are borrowers', for batches to read. For requests of one value to read, a fifth as many that are nobody's are
+    /// stored beside them, 1,000 at least. A load of your own has so many of the kind that it reads.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2_000..=50_000_000))]
+    stored: Option<u32>,
 
-    /// See only that it works: one short run, whose figures mean little.
-    #[arg(long)]
+    /// See only that it works: one short run of whatever is measured, with little stored, whose figures mean little.
+    #[arg(long, conflicts_with_all = SIZES)]
     quick: bool,
 
-    /// Measure everything: other batch sizes, streams, latency against load, overload, growth, rewrap. Takes a quarter
-    /// of an hour.
-    #[arg(long, conflicts_with_all = ["quick", "parts"])]
+    /// Measure everything: other batch sizes, streams, latency against load, overload, growth, rewrap. Takes about
+    /// twenty minutes with --peers.
+    #[arg(long, conflicts_with_all = ["parts", generator::GROUP])]
     all: bool,
 
     /// Measure some parts only.
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,...", conflicts_with = "quick")]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,...", conflicts_with = generator::GROUP)]
     parts: Vec<Part>,
 
-    /// Tokens to which the part `growth` fills its vault.
-    #[arg(long, default_value_t = 10_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(100_000..=1_000_000_000))]
-    growth: u64,
+    /// Tokens to which the part `growth` fills its vault; 10,000,000 without it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(100_000..=1_000_000_000), conflicts_with = generator::GROUP)]
+    growth: Option<u64>,
 
-    /// DEKs that the part `rewrap` wraps anew.
-    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
-    deks: u64,
+    /// DEKs that the part `rewrap` wraps anew; 1,000,000 without it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(10_000..=100_000_000), conflicts_with = generator::GROUP)]
+    deks: Option<u64>,
 
     /// Measure other products in turn with the vault: a folder with the executables `openbao` and `postgres`.
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", conflicts_with = generator::GROUP)]
     peers: Option<PathBuf>,
 
     /// Where the peers keep their state; it should be on the same disk as --folder. It is removed at the end.
-    #[arg(long, default_value = "/var/tmp/strongroom-bench-peers", value_name = "FOLDER")]
+    #[arg(long, default_value = "/var/tmp/strongroom-bench-peers", value_name = "FOLDER", requires = "peers")]
     peers_state: PathBuf,
 
     /// Write the report, Markdown, to a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = generator::GROUP)]
     report: Option<PathBuf>,
 
     /// What the report ends with: a file of Markdown that is kept by hand.
@@ -179,16 +188,50 @@ pub struct Args {
     keep: bool,
 
     /// Measure nothing: write a CSV file of so many made-up borrowers, with six personal columns each.
-    #[arg(long, num_args = 2, value_names = ["ROWS", "FILE"], conflicts_with_all = ["quick", "keep", "all", "parts"])]
+    #[arg(long, num_args = 2, value_names = ["ROWS", "FILE"], conflicts_with_all = MEASURING, conflicts_with = "print_schema")]
     make_csv: Option<Vec<String>>,
 
     /// Measure nothing: print the measured fields, to be added to the schema of a vault that is measured by --endpoint.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = MEASURING)]
     print_schema: bool,
 }
 
+/// What says how much is measured; --quick says it by itself.
+const SIZES: [&str; 8] = ["runs", "requests", "batches", "seconds", "warm_up", "stored", "growth", "deks"];
+
+/// What says anything about a measurement.
+const MEASURING: [&str; 22] = [
+    "folder",
+    "runs",
+    "requests",
+    "batches",
+    "seconds",
+    "warm_up",
+    "connections",
+    "in_flight",
+    "batches_in_flight",
+    "stored",
+    "quick",
+    "all",
+    "parts",
+    "growth",
+    "deks",
+    "peers",
+    "peers_state",
+    "report",
+    "profile",
+    "plot",
+    "keep",
+    generator::GROUP,
+];
+
 /// How long a load of a peer goes on at least: their processor time is told in ticks, and their connections' start is in it.
 const PEER_SECONDS: f64 = 10.0;
+/// How long each rate of a part is kept.
+const PART_SECONDS: f64 = 3.0;
+/// How long a quick measurement takes for either.
+const QUICK_SECONDS: f64 = 0.3;
+const QUICK_PEER_SECONDS: f64 = 1.0;
 
 /// What can be measured by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -214,6 +257,14 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// How long something is measured: nothing comes of less than this.
+fn lasting(text: &str) -> Result<f64, String> {
+    match seconds(text) {
+        Ok(seconds) if seconds >= 0.1 => Ok(seconds),
+        _ => Err("write seconds, from 0.1 to 86,400".to_owned()),
+    }
+}
+
 /// Measures.
 pub async fn run(mut args: Args, global: &Global) -> Result<Exit, CliError> {
     if let Some(words) = &args.make_csv {
@@ -223,8 +274,11 @@ pub async fn run(mut args: Args, global: &Global) -> Result<Exit, CliError> {
         say(population::SCHEMA.as_bytes())?;
         return Ok(Exit::Done);
     }
+    fits::check(&args)?;
     if args.quick {
-        (args.runs, args.requests, args.batches, args.stored, args.warm_up) = (1, 1_000, 6, 2_000, 0.0);
+        (args.runs, args.requests, args.batches) = (1, Some(1_000), Some(6));
+        (args.stored, args.warm_up) = (Some(2_000), Some(0.0));
+        (args.growth, args.deks) = (Some(growth::FEW), Some(10_000));
     }
     let interrupted = start::asked_to_end();
     let work = async {
@@ -289,15 +343,15 @@ async fn parts(args: &Args) -> Result<Whole, CliError> {
         loads.extend(size.as_peers());
     }
     let bars = Bars::new(args.steps(&loads, &peers));
-    let rig = Rig::prepare(&args.folder, args.stored.into(), bars.clone()).await?;
+    let rig = Rig::prepare(&args.folder, args.stored(), bars.clone()).await?;
     let mut lines = Lines::default();
     for _ in 0..args.runs {
         for load in &loads {
-            rig.measure(load, &size, Duration::from_secs_f64(args.warm_up), &mut lines).await?;
+            rig.measure(load, &size, args.warm_up(), &mut lines).await?;
         }
         for number in 0..peers.len() {
             let bar = bars.begin(peers.name(number as usize));
-            peers.measure(number as usize, PEER_SECONDS.max(args.seconds.unwrap_or(0.0))).await?;
+            peers.measure(number as usize, args.peer_seconds()).await?;
             bars.end(&bar);
         }
     }
@@ -320,9 +374,7 @@ async fn parts(args: &Args) -> Result<Whole, CliError> {
         growth: None,
         rewrap: None,
         peers,
-        note: on_memory(&args.folder).then_some(
-            "the folder is in memory (tmpfs): a sync there costs nothing, so these are no figures of a disk",
-        ),
+        notes: args.notes(),
     };
     if has(Part::Latency) {
         let vault = Child::start(&layout).await?;
@@ -338,7 +390,7 @@ async fn parts(args: &Args) -> Result<Whole, CliError> {
         whole.growth = Some(Growth::measure(&args.folder, extent, &bars).await?);
     }
     if has(Part::Rewrap) {
-        whole.rewrap = Some(Rewrap::measure(&args.folder, args.deks, pacing, &bars).await?);
+        whole.rewrap = Some(Rewrap::measure(&args.folder, args.deks(), pacing, &bars).await?);
     }
     bars.finish();
     Ok(whole)
@@ -353,17 +405,47 @@ impl Args {
 
     fn size(&self) -> Size {
         Size {
-            requests: self.requests.into(),
-            batches: self.batches.into(),
+            requests: self.requests.unwrap_or(24_000).into(),
+            batches: self.batches.unwrap_or(100).into(),
             seconds: self.seconds,
             connections: self.connections.into(),
-            in_flight: self.in_flight.into(),
-            batches_in_flight: self.batches_in_flight.into(),
+            in_flight: self.in_flight.unwrap_or(64).into(),
+            batches_in_flight: self.batches_in_flight.unwrap_or(4).into(),
         }
     }
 
+    fn stored(&self) -> u64 {
+        self.stored.unwrap_or(50_000).into()
+    }
+
+    fn deks(&self) -> u64 {
+        self.deks.unwrap_or(1_000_000)
+    }
+
+    fn warm_up(&self) -> Duration {
+        Duration::from_secs_f64(self.warm_up.unwrap_or(0.3))
+    }
+
     fn time(&self) -> Duration {
-        Duration::from_secs_f64(self.seconds.unwrap_or(3.0))
+        Duration::from_secs_f64(self.seconds.unwrap_or(if self.quick { QUICK_SECONDS } else { PART_SECONDS }))
+    }
+
+    fn peer_seconds(&self) -> f64 {
+        if self.quick { QUICK_PEER_SECONDS } else { PEER_SECONDS.max(self.seconds.unwrap_or(0.0)) }
+    }
+
+    /// What to keep in mind of the figures.
+    fn notes(&self) -> Vec<&'static str> {
+        let in_memory =
+            "the folder is in memory (tmpfs): a sync there costs nothing, so these are no figures of a disk";
+        let quick = "one short run, to see that it works (--quick): its figures mean little";
+        let notes = [on_memory(&self.folder).then_some(in_memory), self.quick.then_some(quick)];
+        notes.into_iter().flatten().collect()
+    }
+
+    /// Whether loads are measured: the vault's own, or those that other products get.
+    fn has_loads(&self) -> bool {
+        self.has(Part::Loads) || self.has(Part::More) || self.peers.is_some()
     }
 
     fn pacing(&self) -> Pacing {
@@ -372,9 +454,9 @@ impl Args {
 
     fn extent(&self) -> Extent {
         Extent {
-            tokens: self.growth,
+            tokens: self.growth.unwrap_or(10_000_000),
             connections: self.connections.into(),
-            in_flight: self.in_flight.into(),
+            in_flight: self.size().in_flight,
             time: self.time(),
             runs: self.runs,
         }
@@ -387,7 +469,7 @@ impl Args {
         let mut steps = Rig::STEPS + u64::from(self.runs) * a_run;
         for (part, more) in [
             (Part::Latency, Latency::steps(self.runs)),
-            (Part::Overload, Overload::STEPS),
+            (Part::Overload, Overload::steps(self.runs)),
             (Part::Growth, Growth::steps(self.extent())),
             (Part::Rewrap, Rewrap::steps(self.pacing())),
         ] {
@@ -397,19 +479,22 @@ impl Args {
     }
 
     fn setting(&self) -> serde_json::Value {
+        let size = self.size();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "processors": std::thread::available_parallelism().map_or(0, usize::from),
             "runs": self.runs,
             "seconds": self.seconds,
-            "warm_up_seconds": self.warm_up,
-            "connections": self.connections,
-            "unary_requests": self.requests,
-            "unary_in_flight": self.in_flight,
-            "batches": self.batches,
+            "part_seconds": self.time().as_secs_f64(),
+            "warm_up_seconds": self.warm_up().as_secs_f64(),
+            "connections": size.connections,
+            "unary_requests": size.seconds.is_none().then_some(size.requests),
+            "unary_in_flight": size.in_flight,
+            "batches": size.seconds.is_none().then_some(size.batches),
             "batch_items": loads::BATCH,
-            "batches_in_flight": self.batches_in_flight,
-            "stored_values": self.stored,
+            "batches_in_flight": size.batches_in_flight,
+            "stored_values": self.stored(),
+            "stored_single_values": rig::singles(self.stored()),
         })
     }
 

@@ -146,26 +146,16 @@ fn a_vault_that_is_running_is_measured_with_its_callers_certificate() {
 #[test]
 fn latency_overload_growth_and_rewrap_are_measured_on_a_vault_in_a_process_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
-    let words = [
-        "--parts",
-        "latency,overload,growth,rewrap",
-        "--growth",
-        "100000",
-        "--deks",
-        "10000",
-        "--seconds",
-        "0.2",
-        "--runs",
-        "1",
-    ];
+    let words = ["--quick", "--parts", "latency,overload,growth,rewrap", "--output", "json"];
     let files = ["--plot", "latency.svg", "--report", "report.md"];
-    let output = bench(folder.path(), &[&words[..], &SMALL, &files].concat());
+    let output = bench(folder.path(), &[&words[..], &files].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["latency"]["steps"].as_array().unwrap().len(), 8);
     // All that were turned away heard when to try again.
     assert_eq!(report["overload"]["shed_with_retry_delay_share"], 1.0);
     assert!(report["overload"]["peak_memory"].as_u64().unwrap() > 1 << 20);
+    assert_eq!(report["overload"]["recovery_seconds"].as_array().unwrap().len(), 1);
     for start in ["start_seconds_after_clean_stop", "start_seconds_after_kill"] {
         assert!(report["growth"][start].as_f64().unwrap() > 0.0);
     }
@@ -175,7 +165,25 @@ fn latency_overload_growth_and_rewrap_are_measured_on_a_vault_in_a_process_of_it
     assert!(read("latency.svg").starts_with("<svg"));
     let text = read("report.md");
     assert!(text.contains("## Goals") && text.contains("](latency.svg)") && text.contains("| not measured |"));
+    // Figures of a short run are not taken for others, and a binary names what it was built from.
+    assert!(text.contains("(--quick): its figures mean little"));
+    assert!(text.contains(env!("STRONGROOM_COMMIT").trim_end_matches("-dirty")));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn an_option_that_would_be_ignored_is_refused_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    for (words, right) in [
+        (&["--growth", "200000"][..], "add --parts growth, or --all"),
+        (&["--mix", "tokenize", "--report", "report.md"], "cannot be used with"),
+    ] {
+        let output = bench(folder.path(), words);
+        assert_eq!(output.status.code(), Some(2));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(right), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]

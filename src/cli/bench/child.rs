@@ -101,7 +101,7 @@ impl Child {
         }
     }
 
-    /// Kills it at once, as a loss of power would.
+    /// Kills it at once, as kill -9 does: what it has not written is lost, what the system has taken from it is not.
     pub fn kill(mut self) {
         self.strike();
     }

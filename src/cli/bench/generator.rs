@@ -25,40 +25,51 @@ use crate::cli::dev;
 use crate::cli::layout::Layout;
 use crate::cli::output::{CliError, Exit};
 
+/// The group of the options here: whichever of them is given, a load of one's own is meant.
+pub const GROUP: &str = "own_load";
+
 /// A load of one's own.
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "A load of your own")]
+#[group(id = GROUP)]
 pub struct Args {
-    /// What requests do, each so often: tokenize=1,detokenize=8,match=1. Measures this load only.
+    /// What requests do, each so often: tokenize=1,detokenize=8,match=1. Without it, half tokenize and half detokenize.
+    /// This option, as each of those below, measures such a load only.
     #[arg(long, value_name = "KIND=N,...", value_parser = mix)]
     mix: Option<Mix>,
 
-    /// Values of a request. One: values without subject; more: whole borrowers.
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    batch: u16,
+    /// Values of a request; one without it. One: values without subject; more: whole borrowers.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    batch: Option<u16>,
 
     /// So many requests a second, whatever becomes of them, and their time from when they should have started. Without it
     /// the next request starts when one is answered.
-    #[arg(long, value_name = "REQUESTS/S", value_parser = rate, conflicts_with = "streams")]
+    #[arg(long, value_name = "REQUESTS/S", value_parser = rate, conflicts_with_all = AT_ONCE, conflicts_with_all = COUNTS, conflicts_with = "streams")]
     rate: Option<f64>,
 
-    /// Send over bulk streams, one a connection, messages ahead of their answers.
-    #[arg(long)]
+    /// Send over bulk streams, one a connection, four messages ahead of their answers. Needs a --mix of tokenize alone, or
+    /// of detokenize alone.
+    #[arg(long, conflicts_with_all = AT_ONCE, requires = "mix")]
     streams: bool,
 
-    /// How reads are spread over what is stored.
-    #[arg(long, value_enum, default_value = "uniform", value_name = "SPREAD")]
-    reads: Spread,
+    /// How reads are spread over what is stored; uniform without it.
+    #[arg(long, value_enum, value_name = "SPREAD")]
+    reads: Option<Spread>,
 
     /// Measure the vault that answers at this address, with the certificates of --dir and --as, or --ca, --cert and --key.
     /// It needs the fields of --print-schema; values are stored in it.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["folder", "keep"])]
     endpoint: Option<String>,
 
     /// Let --endpoint name another machine.
-    #[arg(long)]
+    #[arg(long, requires = "endpoint")]
     allow_remote: bool,
 }
+
+/// What says how many requests are under way; an open loop and streams say that by themselves.
+const AT_ONCE: [&str; 2] = ["in_flight", "batches_in_flight"];
+/// What says how many requests there are; an open loop goes on for a time.
+const COUNTS: [&str; 2] = ["requests", "batches"];
 
 /// Kinds of requests, each as often as it stands here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +118,30 @@ fn rate(text: &str) -> Result<f64, String> {
 impl Args {
     /// Whether a load of one's own is meant.
     pub fn is_asked_for(&self) -> bool {
-        self.mix.is_some() || self.endpoint.is_some() || self.rate.is_some() || self.streams || self.batch != 1
+        let shaped = self.mix.is_some() || self.batch.is_some() || self.reads.is_some();
+        shaped || self.endpoint.is_some() || self.rate.is_some() || self.streams
+    }
+
+    /// Whether its requests carry more than one value.
+    pub fn is_of_batches(&self) -> bool {
+        self.shape().items > 1
+    }
+
+    /// Whether any of its requests reads what is stored.
+    pub fn reads(&self) -> bool {
+        self.kinds().iter().any(|kind| *kind != Kind::Tokenize)
+    }
+
+    /// Whether it says how reads are spread.
+    pub fn says_how_it_reads(&self) -> bool {
+        self.reads.is_some()
+    }
+
+    /// Whether streams are meant that there are not: those have requests of one kind, in or out.
+    pub fn streams_in_vain(&self) -> bool {
+        let kinds = self.kinds();
+        let one = |wanted| kinds.iter().all(|kind| *kind == wanted);
+        self.streams && !one(Kind::Tokenize) && !one(Kind::Detokenize)
     }
 
     fn kinds(&self) -> Vec<Kind> {
@@ -115,7 +149,7 @@ impl Args {
     }
 
     fn shape(&self) -> Shape {
-        Shape::of(self.batch.into())
+        Shape::of(self.batch.unwrap_or(1).into())
     }
 }
 
@@ -167,24 +201,25 @@ impl Subject {
 pub async fn run(args: &super::Args, global: &Global) -> Result<Exit, CliError> {
     let own = &args.generator;
     let subject = Subject::find(args, global).await?;
-    let (kinds, shape, runs) = (own.kinds(), own.shape(), u64::from(args.runs));
+    let (kinds, shape, runs, size) = (own.kinds(), own.shape(), u64::from(args.runs), args.size());
     let drawn = if args.plot.is_some() { Latency::steps(args.runs) } else { 0 };
     let bars = Bars::new(runs + drawn + 1);
-    let values = fill(args, &subject.target, &kinds, shape, &bars).await?;
+    let values = fill(args, &subject.target, &bars).await?;
     let pace = match (own.rate, own.streams) {
         (Some(rate), _) => Pace::Open(rate),
         (None, true) => Pace::Streams,
-        (None, false) if shape.items == 1 => Pace::Closed(args.in_flight.into()),
-        (None, false) => Pace::Closed(args.batches_in_flight.into()),
+        (None, false) if shape.items == 1 => Pace::Closed(size.in_flight),
+        (None, false) => Pace::Closed(size.batches_in_flight),
     };
+    let open = if args.quick { super::QUICK_SECONDS } else { OPEN_SECONDS };
     let until = match (args.seconds, own.rate) {
-        (None, None) => args.size().until(shape.items),
-        (seconds, _) => Until::Lasted(Duration::from_secs_f64(seconds.unwrap_or(10.0))),
+        (None, None) => size.until(shape.items),
+        (seconds, _) => Until::Lasted(Duration::from_secs_f64(seconds.unwrap_or(open))),
     };
-    let plan = Plan { connections: args.connections.into(), pace, until, keeps: false };
-    let source = || values.requests(kinds.clone(), shape, own.reads);
-    if args.warm_up > 0.0 {
-        let warm_up = Plan { until: Until::Lasted(Duration::from_secs_f64(args.warm_up)), ..plan };
+    let plan = Plan { connections: size.connections, pace, until, keeps: false };
+    let source = || values.requests(kinds.clone(), shape, own.reads.unwrap_or(Spread::Uniform));
+    if !args.warm_up().is_zero() {
+        let warm_up = Plan { until: Until::Lasted(args.warm_up()), ..plan };
         subject.target.load(warm_up, source(), indicatif::ProgressBar::hidden()).await?;
     }
     let mut outcomes = Vec::new();
@@ -219,24 +254,26 @@ pub async fn run(args: &super::Args, global: &Global) -> Result<Exit, CliError> 
     Ok(Exit::Done)
 }
 
+/// How long an open loop goes on.
+const OPEN_SECONDS: f64 = 10.0;
+
 /// Stores what is read, if anything is.
-async fn fill(
-    args: &super::Args,
-    target: &Target,
-    kinds: &[Kind],
-    shape: Shape,
-    bars: &Bars,
-) -> Result<Values, CliError> {
+async fn fill(args: &super::Args, target: &Target, bars: &Bars) -> Result<Values, CliError> {
     let mut values = Values::default();
     // A vault that is running may hold what an earlier run stored: values are looked up by nobody, subjects are found again.
     let filling = Filling { target, bars };
-    let reads = args.plot.is_some() || kinds.iter().any(|kind| *kind != Kind::Tokenize);
-    let filled = match (reads, shape.items) {
-        (false, _) => Ok(()),
-        (true, 1) => filling.singles((args.stored / 5).max(1_000).into(), &mut values).await,
-        (true, _) => filling.borrowers(args.stored.into(), &mut values).await.map(drop),
+    let (reads, of_batches) = (args.generator.reads(), args.generator.is_of_batches());
+    let filled = async {
+        // Latency against load is measured with requests of one value.
+        if args.plot.is_some() || reads && !of_batches {
+            filling.singles(args.stored(), &mut values).await?;
+        }
+        if reads && of_batches {
+            filling.borrowers(args.stored(), &mut values).await?;
+        }
+        Ok(())
     };
-    filled.map_err(|error| match &error {
+    filled.await.map_err(|error: CliError| match &error {
         CliError::Refused(refusal) if refusal.violations.iter().any(|broken| broken.rule == "field_unknown") => error
             .advise(
                 "(strongroom schema show; strongroom bench --print-schema) > schema.toml, \
@@ -279,7 +316,11 @@ fn sheet(outcomes: &[Outcome]) -> Sheet {
         rows.push(row("median".to_owned(), &|figure| median(outcomes.iter().map(figure))));
     }
     let header = ["run"].into_iter().chain(FIGURES.iter().map(|(_, title, _)| *title)).collect();
-    Sheet { title: "Load", header, rows, below: String::new() }
+    let below = "The percentiles are those of the requests that were answered and, of a load with --rate, of those that could \
+                 not be sent before it ended, with the time that they waited. What was turned away for want of room has no \
+                 latency and is in none of them; it is counted in its column."
+        .to_owned();
+    Sheet { title: "Load", header, rows, below }
 }
 
 #[cfg(test)]

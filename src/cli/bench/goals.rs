@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::sheet::{Sheet, rounded, short};
+use super::latency::percent;
+use super::measure::Middle;
+use super::sheet::{SPREAD, Sheet, ends, rounded, short, spread};
 
 /// How a figure is held against its yardstick.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -40,21 +42,34 @@ pub enum Against {
     /// A number of the goal's own unit, which the bound names.
     Number,
     /// The figure of a yardstick, if there is one.
-    Yardstick(Option<f64>),
+    Yardstick(Option<Middle>),
+}
+
+/// The same two held against each other by another measure, on which the goal is not.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Other {
+    /// What it counts.
+    pub unit: &'static str,
+    /// The vault's figure in units of the yardstick's, if both were measured.
+    pub ratio: Option<f64>,
 }
 
 /// One goal.
 pub struct Goal {
     /// What shall be reached.
     pub what: &'static str,
-    /// What the figures count.
+    /// What the figures count: what the goal is on.
     pub unit: &'static str,
     /// The vault's figure.
-    pub figure: Option<f64>,
+    pub figure: Option<Middle>,
     /// What it is held against.
     pub against: Against,
     /// How the two are held against each other.
     pub bound: Bound,
+    /// What is to be known beside it, if anything.
+    pub other: Option<Other>,
+    /// The share of the requests that the figure leaves out, since they were turned away.
+    pub shed: Option<f64>,
 }
 
 impl Goal {
@@ -63,31 +78,27 @@ impl Goal {
         what: &'static str,
         unit: &'static str,
         bound: Bound,
-        figure: Option<f64>,
-        yardstick: Option<f64>,
+        figure: Option<Middle>,
+        yardstick: Option<Middle>,
     ) -> Self {
-        Self { what, unit, figure, against: Against::Yardstick(yardstick), bound }
+        Self { what, unit, figure, against: Against::Yardstick(yardstick), bound, other: None, shed: None }
     }
 
     /// A goal that names a number.
-    pub fn number(what: &'static str, unit: &'static str, bound: Bound, figure: Option<f64>) -> Self {
-        Self { what, unit, figure, against: Against::Number, bound }
+    pub fn number(what: &'static str, unit: &'static str, bound: Bound, figure: Option<Middle>) -> Self {
+        Self { what, unit, figure, against: Against::Number, bound, other: None, shed: None }
     }
 
-    /// The figure in units of the yardstick's; the figure itself if the goal names a number.
+    /// The figure in units of the yardstick's; the figure itself if the goal names a number. Both are medians.
     pub fn ratio(&self) -> Option<f64> {
-        let figure = self.figure.filter(|figure| figure.is_finite())?;
         match self.against {
-            Against::Number => Some(figure),
-            Against::Yardstick(yardstick) => {
-                let yardstick = yardstick.filter(|yardstick| yardstick.is_finite() && *yardstick != 0.0)?;
-                Some(figure / yardstick)
-            }
+            Against::Number => Some(self.figure?.told()?.median),
+            Against::Yardstick(yardstick) => ratio(self.figure, yardstick),
         }
     }
 
     /// The yardstick's figure.
-    fn yardstick(&self) -> Option<f64> {
+    fn yardstick(&self) -> Option<Middle> {
         match self.against {
             Against::Number => None,
             Against::Yardstick(yardstick) => yardstick,
@@ -121,25 +132,41 @@ impl Goal {
             "goal": self.what,
             "unit": self.unit,
             kind: bound,
-            "figure": self.figure.map(rounded),
-            "yardstick": self.yardstick().map(rounded),
+            "figure": self.figure.map(|figure| rounded(figure.median)),
+            "figure_ends": self.figure.map(ends),
+            "yardstick": self.yardstick().map(|yardstick| rounded(yardstick.median)),
+            "yardstick_ends": self.yardstick().map(ends),
             "ratio": self.ratio().map(rounded),
+            "other_unit": self.other.map(|other| other.unit),
+            "other_ratio": self.other.and_then(|other| other.ratio).map(rounded),
+            "shed_share": self.shed.map(rounded),
             "verdict": self.verdict().word(),
         })
     }
 
     fn row(&self) -> Vec<String> {
-        let shown = |figure: Option<f64>| figure.map(short).unwrap_or_default();
+        let shown = |figure: Option<Middle>| figure.map_or_else(String::new, |figure| spread(figure, short));
+        let ratio = self.ratio().filter(|_| self.against != Against::Number);
+        let other = self.other.and_then(|other| Some(format!("{} in {}", short(other.ratio?), other.unit)));
+        let shed = self.shed.filter(|shed| *shed > 0.0);
+        let shed = shed.map(|shed| format!("; {} of the requests were turned away and are not in it", percent(shed)));
         vec![
-            self.what.to_owned(),
+            format!("{}{}", self.what, shed.unwrap_or_default()),
             self.unit.to_owned(),
             self.bound_text(),
             shown(self.figure),
             shown(self.yardstick()),
-            shown(self.ratio().filter(|_| self.against != Against::Number)),
+            ratio.map(short).unwrap_or_default(),
+            other.unwrap_or_default(),
             self.verdict().word().to_owned(),
         ]
     }
+}
+
+/// One median in units of another.
+pub fn ratio(figure: Option<Middle>, yardstick: Option<Middle>) -> Option<f64> {
+    let yardstick = yardstick?.told().filter(|yardstick| yardstick.median != 0.0)?;
+    Some(figure?.told()?.median / yardstick.median)
 }
 
 /// As a JSON document.
@@ -151,9 +178,13 @@ pub fn document(goals: &[Goal]) -> Value {
 pub fn sheet(goals: &[Goal]) -> Sheet {
     Sheet {
         title: "Goals",
-        header: vec!["goal", "unit", "wanted", "vault", "yardstick", "ratio", "verdict"],
+        header: vec!["goal", "it is on", "wanted", "vault", "yardstick", "ratio", "other ratio", "verdict"],
         rows: goals.iter().map(Goal::row).collect(),
-        below: String::new(),
+        below: format!(
+            "{SPREAD} Ratio is the vault's median in units of the yardstick's, and the verdict is on it. For other products \
+             it is shown by both measures: for a second of the server's processor time, and for a second of the clock; the \
+             goal is on the one that its second column names, and the other ratio says what the other measure gives."
+        ),
     }
 }
 
@@ -162,7 +193,7 @@ mod tests {
     use super::*;
 
     fn goal(bound: Bound, figure: Option<f64>, yardstick: Option<f64>) -> Goal {
-        Goal::against("g", "u", bound, figure, yardstick)
+        Goal::against("g", "u", bound, figure.map(Middle::from), yardstick.map(Middle::from))
     }
 
     #[test]
@@ -180,16 +211,29 @@ mod tests {
         ] {
             assert_eq!(goal(bound, figure, yardstick).verdict(), verdict, "{bound:?} {figure:?} {yardstick:?}");
         }
-        assert_eq!(Goal::number("g", "s", AtMost(3.0), Some(2.9)).verdict(), Verdict::Met);
+        assert_eq!(Goal::number("g", "s", AtMost(3.0), Some(2.9.into())).verdict(), Verdict::Met);
         assert_eq!(Goal::number("g", "s", AtMost(3.0), None).verdict(), Verdict::NotMeasured);
     }
 
     #[test]
     fn what_was_not_measured_says_so_and_shows_no_ratio() {
         let missing = goal(Bound::AtLeast(5.0), Some(7.0), None);
-        assert_eq!(missing.row()[3..], ["7.00", "", "", "not measured"]);
+        assert_eq!(missing.row()[3..], ["7.00", "", "", "", "not measured"]);
         assert_eq!(missing.document()["ratio"], Value::Null);
-        let number = Goal::number("g", "bytes", Bound::AtMost(220.0), Some(200.4));
-        assert_eq!(number.row()[2..], ["at most 220", "200", "", "", "met"]);
+        let number = Goal::number("g", "bytes", Bound::AtMost(220.0), Some(200.4.into()));
+        assert_eq!(number.row()[2..], ["at most 220", "200", "", "", "", "met"]);
+    }
+
+    #[test]
+    fn a_goal_shows_its_spread_the_other_measure_and_what_it_leaves_out() {
+        let figure = Some(Middle::of([2.0, 3.0, 7.0]));
+        let mut goal = Goal::against("g", "values/s", Bound::AtLeast(1.0), figure, Some(1.5.into()));
+        goal.other = Some(Other { unit: "values/CPU s", ratio: ratio(Some(4.0.into()), Some(1.0.into())) });
+        goal.shed = Some(0.02);
+        assert_eq!(goal.row()[3..], ["3.00 (2.00 to 7.00)", "1.50", "2.00", "4.00 in values/CPU s", "met"]);
+        assert!(goal.row()[0].contains("2.00 % of the requests were turned away"));
+        assert_eq!((&goal.document()["other_ratio"], &goal.document()["ratio"]), (&json!(4.0), &json!(2.0)));
+        goal.shed = Some(0.0);
+        assert_eq!(goal.row()[0], "g");
     }
 }

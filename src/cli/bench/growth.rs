@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use super::bars::Bars;
 use super::child::Child;
 use super::load::{Pace, Plan};
-use super::measure::{Sample, median};
+use super::measure::{Middle, Sample};
 use super::pace::Until;
 use super::picks::Spread;
 use super::population::Shape;
 use super::rig::{Filling, Values};
 use super::served;
-use super::sheet::{Sheet, figure, rounded, short};
+use super::sheet::{SPREAD, Sheet, ends, figure, rounded, short, spread};
 use super::workload::Kind;
 use crate::cli::dev;
 use crate::cli::layout::Layout;
@@ -56,16 +56,16 @@ pub struct Stage {
 }
 
 impl Stage {
-    fn speed(&self) -> f64 {
-        median(self.reads.iter().map(Sample::requests_per_second))
+    fn speed(&self) -> Middle {
+        Middle::of(self.reads.iter().map(Sample::requests_per_second))
     }
 
-    fn cpu(&self) -> f64 {
-        median(self.reads.iter().map(Sample::server_cpu_per_request))
+    fn cpu(&self) -> Middle {
+        Middle::of(self.reads.iter().map(Sample::server_cpu_per_request))
     }
 
-    fn p99(&self) -> f64 {
-        median(self.reads.iter().map(|sample| sample.latency(0.99) / 1_000.0))
+    fn p99(&self) -> Middle {
+        Middle::of(self.reads.iter().map(|sample| sample.latency(0.99) / 1_000.0))
     }
 }
 
@@ -127,7 +127,7 @@ impl Growth {
     }
 
     /// The speed of Detokenize with many tokens, and with few, in requests a second.
-    pub fn speeds(&self) -> (f64, f64) {
+    pub fn speeds(&self) -> (Middle, Middle) {
         (self.stages[1].speed(), self.stages[0].speed())
     }
 
@@ -141,9 +141,10 @@ impl Growth {
         let stages = self.stages.iter().map(|stage| {
             json!({
                 "tokens": stage.tokens,
-                "detokenize_requests_per_second": rounded(stage.speed()),
-                "server_cpu_us_per_request": rounded(stage.cpu()),
-                "p99_ms": rounded(stage.p99()),
+                "detokenize_requests_per_second": rounded(stage.speed().median),
+                "detokenize_requests_per_second_ends": ends(stage.speed()),
+                "server_cpu_us_per_request": rounded(stage.cpu().median),
+                "p99_ms": rounded(stage.p99().median),
                 "memory": stage.memory.0,
                 "peak_memory": stage.memory.1,
             })
@@ -164,9 +165,9 @@ impl Growth {
         let rows = self.stages.iter().map(|stage| {
             vec![
                 figure(stage.tokens as f64, 0),
-                figure(stage.speed(), 0),
-                short(stage.cpu()),
-                figure(stage.p99(), 2),
+                spread(stage.speed(), |number| figure(number, 0)),
+                spread(stage.cpu(), short),
+                spread(stage.p99(), |number| figure(number, 2)),
                 mebibytes(stage.memory.0),
                 mebibytes(stage.memory.1),
             ]
@@ -176,10 +177,10 @@ impl Growth {
             header: vec!["tokens", "Detokenize/s", "CPU us/request", "p99 ms", "memory MiB", "peak MiB"],
             rows: rows.collect(),
             below: format!(
-                "One token a request, every token as often as any other, a vault in a process of its own with the cache of \
-                 the default configuration, once the compactions after filling have ended. Filled in batches of whole borrowers: {} values/s. A start, from the process' \
-                 first moment until health answers SERVING, takes {} s after a clean stop, and {} s after kill -9 right \
-                 after {} more values.",
+                "{SPREAD} One token a request, every token as often as any other, a vault in a process of its own with the \
+                 cache of the default configuration, once the compactions after filling have ended. Filled in batches of \
+                 whole borrowers: {} values/s. A start, from the process' first moment until health answers SERVING, took \
+                 {} s after a clean stop, and {} s after kill -9 right after {} more values; each was measured once.",
                 figure(self.fill_speed, 0),
                 figure(self.starts.0, 2),
                 figure(self.starts.1, 2),

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use super::bars::Bars;
 use super::load::{Outcome, Pace, Plan, Target};
-use super::measure::median;
+use super::measure::Middle;
 use super::pace::Until;
 use super::picks::Spread;
 use super::plot::{self, Point};
 use super::population::Shape;
 use super::rig::Values;
-use super::sheet::{Sheet, figure, rounded};
+use super::sheet::{SPREAD, Sheet, ends, figure, rounded, spread};
 use super::workload::{Kind, Source};
 use crate::cli::output::CliError;
 
@@ -30,7 +30,7 @@ pub struct Pacing {
     pub connections: usize,
     /// How long each rate is kept.
     pub time: Duration,
-    /// How often the usual part is measured.
+    /// How often saturation and the usual part are measured.
     pub runs: u16,
 }
 
@@ -40,25 +40,43 @@ pub struct Step {
     pub part: f64,
     /// Requests a second that should start.
     pub rate: f64,
-    /// What the clients saw; at the usual part, the run with the middle p99.
-    pub outcome: Outcome,
+    /// What the clients saw: one run, at the usual part several.
+    pub runs: Vec<Outcome>,
 }
 
 impl Step {
+    fn middle(&self, figure: impl Fn(&Outcome) -> f64) -> Middle {
+        Middle::of(self.runs.iter().map(figure))
+    }
+
     /// Milliseconds at a quantile, from when requests should have started.
-    pub fn millis(&self, quantile: f64) -> f64 {
-        self.outcome.sample.latency(quantile) / 1_000.0
+    fn millis(&self, quantile: f64) -> Middle {
+        self.middle(|outcome| outcome.sample.latency(quantile) / 1_000.0)
+    }
+
+    fn answered(&self) -> Middle {
+        self.middle(|outcome| outcome.sample.requests_per_second())
+    }
+
+    fn shed(&self) -> Middle {
+        self.middle(|outcome| outcome.noted.shed_share())
+    }
+
+    fn unsent(&self) -> Middle {
+        self.middle(|outcome| outcome.noted.unsent_share())
     }
 }
 
 /// Latencies against load.
 pub struct Latency {
     /// Requests a second at most, in a closed loop.
-    pub most: f64,
+    most: Middle,
     /// The rates, from low to high.
-    pub steps: Vec<Step>,
-    /// p99 over p50 at the usual part, the median of the runs.
-    pub usual_ratio: f64,
+    steps: Vec<Step>,
+    /// p99 over p50 at the usual part.
+    usual_ratio: Middle,
+    /// The share of the requests that was turned away there.
+    usual_shed: Middle,
 }
 
 /// Half Tokenize, half Detokenize, one value each.
@@ -66,18 +84,31 @@ pub fn source(values: &Values) -> Source {
     values.requests(vec![Kind::Tokenize, Kind::Detokenize], Shape::of(1), Spread::Zipfian)
 }
 
-/// The most that the target takes in a closed loop, in requests a second.
-pub async fn most(target: &Target, values: &Values, pacing: Pacing, bars: &Bars) -> Result<f64, CliError> {
+/// Bars' steps that [`most`] takes.
+pub fn steps_of_most(runs: u16) -> u64 {
+    1 + u64::from(runs)
+}
+
+/// The most that the target takes in a closed loop, in requests a second. A vault that has just started is slow for a
+/// moment, and parts of too little would be too easy: the first run warms it up and does not count.
+pub async fn most(target: &Target, values: &Values, pacing: Pacing, bars: &Bars) -> Result<Middle, CliError> {
     let plan = Plan {
         connections: pacing.connections,
         pace: Pace::Closed(SATURATING),
         until: Until::Lasted(pacing.time),
         keeps: false,
     };
-    let bar = bars.begin("saturation");
-    let outcome = target.load(plan, source(values), bar.clone()).await?.whole();
-    bars.end(&bar);
-    Ok(outcome?.sample.requests_per_second())
+    let mut runs = Vec::new();
+    for run in 0..=pacing.runs {
+        let bar = bars.begin("saturation");
+        let outcome = target.load(plan, source(values), bar.clone()).await?.whole();
+        bars.end(&bar);
+        let sample = outcome?.sample;
+        if run > 0 {
+            runs.push(sample.requests_per_second());
+        }
+    }
+    Ok(Middle::of(runs))
 }
 
 /// One rate, in an open loop. A part of it may be turned away.
@@ -100,34 +131,40 @@ pub async fn at(
 impl Latency {
     /// Bars' steps that it takes.
     pub fn steps(runs: u16) -> u64 {
-        PARTS.len() as u64 + u64::from(runs)
+        steps_of_most(runs) + (PARTS.len() - 1) as u64 + u64::from(runs)
     }
 
     /// Measures.
     pub async fn measure(target: &Target, values: &Values, pacing: Pacing, bars: &Bars) -> Result<Self, CliError> {
         let most = most(target, values, pacing, bars).await?;
-        let (mut steps, mut ratios) = (Vec::new(), Vec::new());
+        let mut steps = Vec::new();
+        let (mut usual_ratio, mut usual_shed) = (Middle::of([]), Middle::of([]));
         for part in PARTS {
-            let runs = if part == USUAL { pacing.runs.max(1) } else { 1 };
-            let mut outcomes = Vec::new();
-            for _ in 0..runs {
-                outcomes.push(at(target, values, pacing, most * part, false, bars).await?);
+            let rate = most.median * part;
+            let mut step = Step { part, rate, runs: Vec::new() };
+            let times = if part == USUAL { pacing.runs } else { 1 };
+            for _ in 0..times {
+                step.runs.push(at(target, values, pacing, rate, false, bars).await?);
             }
-            outcomes.sort_by(|a, b| a.sample.latency(0.99).total_cmp(&b.sample.latency(0.99)));
             if part == USUAL {
-                ratios = outcomes.iter().map(|one| one.sample.latency(0.99) / one.sample.latency(0.5)).collect();
+                usual_ratio = step.middle(|one| one.sample.latency(0.99) / one.sample.latency(0.5));
+                usual_shed = step.shed();
             }
-            let middle = outcomes.len() / 2;
-            steps.push(Step { part, rate: most * part, outcome: outcomes.swap_remove(middle) });
+            steps.push(step);
         }
-        Ok(Self { most, steps, usual_ratio: median(ratios) })
+        Ok(Self { most, steps, usual_ratio, usual_shed })
+    }
+
+    /// p99 over p50 at the usual part, of what was answered, and the share that was not, for it was turned away.
+    pub fn usual(&self) -> (Middle, Middle) {
+        (self.usual_ratio, self.usual_shed)
     }
 
     /// As a picture.
     pub fn plot(&self) -> String {
         let points = self.steps.iter().map(|step| Point {
             load: step.rate,
-            quantiles: [step.millis(0.5), step.millis(0.99), step.millis(0.999)],
+            quantiles: [0.5, 0.99, 0.999].map(|quantile| step.millis(quantile).median),
         });
         plot::svg("requests a second (half Tokenize, half Detokenize, one value each)", &points.collect::<Vec<_>>())
     }
@@ -138,32 +175,40 @@ impl Latency {
             json!({
                 "part_of_saturation": step.part,
                 "rate": rounded(step.rate),
-                "answered_per_second": rounded(step.outcome.sample.requests_per_second()),
-                "shed": step.outcome.noted.shed,
-                "unsent": step.outcome.noted.unsent,
-                "p50_ms": rounded(step.millis(0.5)),
-                "p99_ms": rounded(step.millis(0.99)),
-                "p999_ms": rounded(step.millis(0.999)),
+                "runs": step.runs.len(),
+                "answered_per_second": rounded(step.answered().median),
+                "shed_share": rounded(step.shed().median),
+                "unsent_share": rounded(step.unsent().median),
+                "p50_ms": rounded(step.millis(0.5).median),
+                "p99_ms": rounded(step.millis(0.99).median),
+                "p99_ms_ends": ends(step.millis(0.99)),
+                "p999_ms": rounded(step.millis(0.999).median),
             })
         });
         json!({
-            "saturation_requests_per_second": rounded(self.most),
-            "p99_to_p50_at_70_percent": rounded(self.usual_ratio),
+            "saturation_requests_per_second": rounded(self.most.median),
+            "saturation_requests_per_second_ends": ends(self.most),
+            "p99_to_p50_at_70_percent": rounded(self.usual_ratio.median),
+            "p99_to_p50_at_70_percent_ends": ends(self.usual_ratio),
+            "shed_share_at_70_percent": rounded(self.usual_shed.median),
             "steps": steps.collect::<Vec<_>>(),
         })
     }
 
     /// As a table.
     pub fn sheet(&self) -> Sheet {
+        let whole = |middle| spread(middle, |number| figure(number, 0));
+        let millis = |middle| spread(middle, |number| figure(number, 2));
         let rows = self.steps.iter().map(|step| {
             vec![
                 format!("{:.0} %", step.part * 100.0),
                 figure(step.rate, 0),
-                figure(step.outcome.sample.requests_per_second(), 0),
-                figure(step.millis(0.5), 2),
-                figure(step.millis(0.99), 2),
-                figure(step.millis(0.999), 2),
-                figure((step.outcome.noted.shed + step.outcome.noted.unsent) as f64, 0),
+                whole(step.answered()),
+                millis(step.millis(0.5)),
+                millis(step.millis(0.99)),
+                millis(step.millis(0.999)),
+                spread(step.shed(), percent),
+                spread(step.unsent(), percent),
             ]
         });
         Sheet {
@@ -175,18 +220,26 @@ impl Latency {
                 "p50 ms",
                 "p99 ms",
                 "p99.9 ms",
-                "turned away, not sent",
+                "turned away",
+                "not sent",
             ],
             rows: rows.collect(),
             below: format!(
                 "Half Tokenize, half Detokenize, one value each, reads by Zipf's law, against a vault in a process of its own. \
                  Saturation, {} requests/s, is a closed loop of {SATURATING} under way. The rest is an open loop: requests \
-                 start when the schedule says so, and their time counts from then. What was turned \
-                 away has no latency and is left out; what could not be sent counts as long as it waited. Each row is one run, \
-                 but 70 %, where p99 is {} times p50 (the medians of the runs).",
-                figure(self.most, 0),
-                figure(self.usual_ratio, 1),
+                 start when the schedule says so, and their time counts from then. The last columns are shares of the \
+                 requests that were due. What was turned away has no latency, so the percentiles are those of the others; \
+                 what could not be sent before the schedule ended is among these, with the time that it waited. Each row is \
+                 one run, but {:.0} %, where p99 is {} times p50. {SPREAD}",
+                whole(self.most),
+                USUAL * 100.0,
+                spread(self.usual_ratio, |number| figure(number, 1)),
             ),
         }
     }
+}
+
+/// A share in per cent; nothing of it is just 0.
+pub fn percent(share: f64) -> String {
+    if share == 0.0 { "0".to_owned() } else { format!("{} %", figure(share * 100.0, 2)) }
 }

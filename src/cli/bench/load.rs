@@ -75,6 +75,8 @@ pub struct Outcome {
     pub sample: Sample,
     /// What the clients noted; its tokens and its trace in the order of the requests.
     pub noted: Noted,
+    /// When nothing more was due: in an open loop when the last request should have started, else with the last answer.
+    pub over: Instant,
 }
 
 impl Outcome {
@@ -138,16 +140,16 @@ impl Target {
         let meter = Meter::start(self.process);
         numbers.began();
         drop(starts);
-        let pacer = match plan.pace {
-            Pace::Open(rate) => {
-                let schedule = Schedule::new(rate, plan.until);
-                Some(thread::spawn(move || {
-                    schedule.run(&sinks, &over);
-                    measure::thread_cpu()
-                }))
-            }
+        let schedule = match plan.pace {
+            Pace::Open(rate) => Some(Schedule::new(rate, plan.until)),
             _ => None,
         };
+        let pacer = schedule.map(|schedule| {
+            thread::spawn(move || {
+                schedule.run(&sinks, &over);
+                measure::thread_cpu()
+            })
+        });
         let (mut noted, mut cpu) = (Noted::default(), Duration::ZERO);
         for _ in 0..connections {
             let (of_one, its_cpu) = self.wait(&are_done, &numbers, bar)?;
@@ -155,6 +157,7 @@ impl Target {
             cpu += its_cpu;
         }
         let wall = meter.elapsed();
+        let over = schedule.map_or_else(Instant::now, |schedule| schedule.end());
         if let Some(pacer) = pacer {
             cpu += pacer.join().map_err(|_| ended_early())?;
         }
@@ -164,7 +167,7 @@ impl Target {
         noted.tokens.sort_unstable_by_key(|(number, _)| *number);
         noted.trace.sort_unstable();
         let sample = meter.stop(wall, (noted.requests, noted.items), noted.latencies.clone(), cpu);
-        Ok(Outcome { sample, noted })
+        Ok(Outcome { sample, noted, over })
     }
 
     /// Waits for a client, and moves the bar meanwhile.

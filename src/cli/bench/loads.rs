@@ -136,12 +136,12 @@ impl Size {
             ..self.load(name, kind, items, Beside::Echo)
         };
         vec![
-            alike("tokenize_unary_16", Kind::Tokenize, 1, 16),
-            alike("detokenize_unary_16", Kind::Detokenize, 1, 16),
-            alike("tokenize_batch_100_16", Kind::Tokenize, 100, 16),
-            alike("detokenize_batch_100_16", Kind::Detokenize, 100, 16),
-            alike("tokenize_unary_64", Kind::Tokenize, 1, 64),
-            alike("tokenize_batch_16", Kind::Tokenize, BATCH, 16),
+            alike("tokenize_unary_over_16", Kind::Tokenize, 1, 16),
+            alike("detokenize_unary_over_16", Kind::Detokenize, 1, 16),
+            alike("tokenize_batch_100_over_16", Kind::Tokenize, 100, 16),
+            alike("detokenize_batch_100_over_16", Kind::Detokenize, 100, 16),
+            alike("tokenize_unary_over_64", Kind::Tokenize, 1, 64),
+            alike("tokenize_batch_over_16", Kind::Tokenize, BATCH, 16),
         ]
     }
 }

@@ -1,7 +1,6 @@
 //! Where it was measured, and with which versions.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -32,11 +31,11 @@ impl Machine {
                 ("file system", file_system(folder).unwrap_or_else(unknown)),
                 ("load before", load_average(&proc("loadavg"))),
                 ("date", today()),
-                ("strongroom", strongroom()),
+                ("strongroom", strongroom(env!("STRONGROOM_COMMIT"))),
                 ("RocksDB", locked("librocksdb-sys").and_then(rocksdb).unwrap_or_else(unknown)),
                 ("tonic", locked("tonic").unwrap_or_else(unknown)),
                 ("rustls", locked("rustls").unwrap_or_else(unknown)),
-                ("rustc", output("rustc", &["--version"]).unwrap_or_else(unknown)),
+                ("rustc", env!("STRONGROOM_COMPILER").to_owned()),
             ],
         }
     }
@@ -82,22 +81,14 @@ fn rocksdb(binding: String) -> Option<String> {
     binding.split_once('+').map(|(_, version)| version.to_owned())
 }
 
-fn strongroom() -> String {
+/// What this binary was built from, as `build.rs` saw it then: the checkout may be another one by now.
+fn strongroom(commit: &str) -> String {
     let version = env!("CARGO_PKG_VERSION");
-    // A build from a checkout says which commit it may be of; a binary elsewhere knows only its version.
-    let checkout = concat!(env!("CARGO_MANIFEST_DIR"), "/.git");
-    let commit = Path::new(checkout)
-        .exists()
-        .then(|| output("git", &["-C", env!("CARGO_MANIFEST_DIR"), "rev-parse", "--short", "HEAD"]));
-    match commit.flatten() {
-        Some(commit) => format!("{version} ({commit}), `cargo build`: the project's one profile"),
-        None => version.to_owned(),
+    let built = concat!("built with opt-level ", env!("STRONGROOM_OPTIMISED"));
+    match commit.strip_suffix("-dirty") {
+        Some(commit) => format!("{version}, commit {commit} and changes that were not committed, {built}"),
+        None => format!("{version}, commit {commit}, {built}"),
     }
-}
-
-fn output(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success())?;
-    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// The type of the file system of a folder: that of the deepest mount above it.
@@ -136,6 +127,15 @@ mod tests {
         assert_eq!(load_average("0.10 0.20 0.30 1/100 9"), "0.10 over a minute, 0.20 over five");
         assert_eq!(locked("no such crate"), None);
         assert!(rocksdb(locked("librocksdb-sys").unwrap()).is_some());
+    }
+
+    #[test]
+    fn a_binary_says_which_commit_it_was_built_from_and_whether_that_is_all() {
+        assert!(strongroom("0123456789ab-dirty").contains("commit 0123456789ab and changes that were not committed"));
+        assert!(strongroom("0123456789ab").contains(", commit 0123456789ab, built with opt-level "));
+        let commit = env!("STRONGROOM_COMMIT").trim_end_matches("-dirty");
+        assert!(commit == "unknown" || commit.len() >= 12 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        assert!(env!("STRONGROOM_COMPILER").starts_with("rustc "));
     }
 
     #[test]

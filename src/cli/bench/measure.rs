@@ -141,15 +141,44 @@ pub fn thread_cpu() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-/// The middle one of some figures; of an even number, the mean of the two in the middle.
-pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
-    let mut sorted: Vec<f64> = figures.into_iter().collect();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    match (sorted.get(middle), sorted.len().is_multiple_of(2)) {
-        (Some(upper), true) => sorted.get(middle.wrapping_sub(1)).map_or(*upper, |lower| (lower + upper) / 2.0),
-        (Some(one), false) => *one,
-        (None, _) => f64::NAN,
+/// One figure of several runs: the one in the middle, and how far apart the runs were.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Middle {
+    /// The median; of an even number of runs, the mean of the two in the middle. NaN if there was none.
+    pub median: f64,
+    /// The least of the runs.
+    pub least: f64,
+    /// The most of the runs.
+    pub most: f64,
+    /// How many there were.
+    pub runs: usize,
+}
+
+impl Middle {
+    /// Of some runs.
+    pub fn of(figures: impl IntoIterator<Item = f64>) -> Self {
+        let mut sorted: Vec<f64> = figures.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        let median = match (sorted.get(middle), sorted.len().is_multiple_of(2)) {
+            (Some(upper), true) => sorted.get(middle.wrapping_sub(1)).map_or(*upper, |lower| (lower + upper) / 2.0),
+            (Some(one), false) => *one,
+            (None, _) => f64::NAN,
+        };
+        let end = |one: Option<&f64>| one.copied().unwrap_or(f64::NAN);
+        Self { median, least: end(sorted.first()), most: end(sorted.last()), runs: sorted.len() }
+    }
+
+    /// The same if it is a number.
+    pub fn told(self) -> Option<Self> {
+        self.median.is_finite().then_some(self)
+    }
+}
+
+impl From<f64> for Middle {
+    /// What was measured once.
+    fn from(figure: f64) -> Self {
+        Self::of([figure])
     }
 }
 
@@ -159,9 +188,10 @@ mod tests {
 
     #[test]
     fn the_median_does_not_follow_an_outlier() {
-        assert_eq!(median([3.0, 1000.0, 1.0]), 3.0);
-        assert_eq!(median([4.0, 2.0]), 3.0);
-        assert!(median([]).is_nan());
+        let three = Middle::of([3.0, 1000.0, 1.0]);
+        assert_eq!(three, Middle { median: 3.0, least: 1.0, most: 1000.0, runs: 3 });
+        assert_eq!((Middle::of([4.0, 2.0]).median, Middle::from(7.0).median), (3.0, 7.0));
+        assert_eq!(Middle::of([]).told(), None);
     }
 
     #[test]

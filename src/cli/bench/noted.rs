@@ -68,6 +68,21 @@ impl Noted {
         }
     }
 
+    /// The requests that were due.
+    fn due(&self) -> f64 {
+        (self.requests + self.shed + self.unsent) as f64
+    }
+
+    /// The share of what was due that was turned away.
+    pub fn shed_share(&self) -> f64 {
+        self.shed as f64 / self.due()
+    }
+
+    /// The share of what was due that could not be sent.
+    pub fn unsent_share(&self) -> f64 {
+        self.unsent as f64 / self.due()
+    }
+
     /// Notes a request that was not sent.
     pub fn unsent(&mut self, intended: Instant) {
         self.unsent += 1;

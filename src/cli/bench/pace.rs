@@ -102,6 +102,11 @@ impl Schedule {
         self.began + Duration::from_secs_f64(number as f64 / self.rate)
     }
 
+    /// When the last one should start.
+    pub fn end(&self) -> Instant {
+        self.intended(self.count.saturating_sub(1))
+    }
+
     /// Hands out ticks in turn, each when it is due or a moment later, from a thread of its own: an asynchronous runtime's
     /// timer counts whole milliseconds only. Then says that it is over.
     pub fn run(&self, sinks: &[UnboundedSender<Tick>], over: &AtomicBool) {
@@ -229,5 +234,6 @@ mod tests {
         let schedule = Schedule::new(4.0, Until::Lasted(Duration::from_secs(2)));
         assert_eq!(schedule.count, 8);
         assert_eq!(schedule.intended(6) - schedule.began, Duration::from_millis(1_500));
+        assert_eq!(schedule.end() - schedule.began, Duration::from_millis(1_750));
     }
 }

@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::measure::median;
-use super::sheet::{Sheet, figure, rounded, short};
+use super::measure::Middle;
+use super::sheet::{SPREAD, Sheet, ends, figure, rounded, short, spread};
 use crate::cli::anew::make_anew;
 use crate::cli::output::CliError;
 
@@ -142,11 +142,9 @@ impl Peers {
         self.running.get(number).map_or("", |peer| peer.name)
     }
 
-    /// The median of a figure of a load over the runs; nothing if it was not measured.
-    pub fn figure(&self, load: &str, figure: impl Fn(&PeerLoad) -> f64) -> Option<f64> {
-        let all = self.told.iter().flat_map(|told| &told.loads).filter(|one| one.load == load);
-        let figures: Vec<f64> = all.map(figure).collect();
-        (!figures.is_empty()).then(|| median(figures)).filter(|figure| figure.is_finite())
+    /// A figure of a load over the runs; nothing if it was not measured.
+    pub fn figure(&self, load: &str, figure: impl Fn(&PeerLoad) -> f64) -> Option<Middle> {
+        Middle::of(self.told.iter().flat_map(|told| &told.loads).filter(|one| one.load == load).map(figure)).told()
     }
 
     /// Each peer's version.
@@ -177,7 +175,8 @@ impl Peers {
     /// As a JSON document.
     pub fn document(&self) -> Value {
         let loads = self.loads().into_iter().map(|(peer, load)| {
-            let of = |figure: fn(&PeerLoad) -> f64| self.figure(&load.load, figure).map(rounded);
+            let all = |figure: fn(&PeerLoad) -> f64| self.figure(&load.load, figure);
+            let of = |figure: fn(&PeerLoad) -> f64| all(figure).map(|middle| rounded(middle.median));
             json!({
                 "peer": peer,
                 "load": load.load,
@@ -190,6 +189,8 @@ impl Peers {
                 "items_per_server_cpu_second": of(|load| load.items_per_server_cpu_second),
                 "p50_ms": of(|load| load.p50_ms),
                 "p99_ms": of(|load| load.p99_ms),
+                "items_per_second_ends": all(|load| load.items_per_second).map(ends),
+                "items_per_server_cpu_second_ends": all(|load| load.items_per_server_cpu_second).map(ends),
             })
         });
         loads.collect()
@@ -198,17 +199,20 @@ impl Peers {
     /// As a table.
     pub fn sheet(&self) -> Sheet {
         let rows = self.loads().into_iter().map(|(peer, load)| {
-            let of = |figure: fn(&PeerLoad) -> f64| self.figure(&load.load, figure).unwrap_or(f64::NAN);
+            let of = |of: fn(&PeerLoad) -> f64, written: fn(f64) -> String| {
+                self.figure(&load.load, of).map_or_else(String::new, |middle| spread(middle, written))
+            };
+            let (whole, millis) = (|number: f64| figure(number, 0), |number: f64| figure(number, 2));
             vec![
                 format!("{peer}: {}", load.load.replace('_', " ")),
                 load.connections.to_string(),
                 load.items_per_request.to_string(),
-                figure(of(|load| load.items_per_second), 0),
-                figure(of(|load| load.requests_per_second), 0),
-                figure(of(|load| load.p50_ms), 2),
-                figure(of(|load| load.p99_ms), 2),
-                short(of(|load| load.server_cpu_us_per_request)),
-                figure(of(|load| load.items_per_server_cpu_second), 0),
+                of(|load| load.items_per_second, whole),
+                of(|load| load.requests_per_second, whole),
+                of(|load| load.p50_ms, millis),
+                of(|load| load.p99_ms, millis),
+                of(|load| load.server_cpu_us_per_request, short),
+                of(|load| load.items_per_server_cpu_second, whole),
             ]
         });
         Sheet {
@@ -225,8 +229,10 @@ impl Peers {
                 "values/CPU second",
             ],
             rows: rows.collect(),
-            below: "Measured in turn with the vault, run for run; medians. CPU is that of all their processes."
-                .to_owned(),
+            below: format!(
+                "Measured in turn with the vault, run for run. {SPREAD} CPU is that of all their processes while the load \
+                 runs: what they leave to be written back later is not in it, which is to their advantage."
+            ),
         }
     }
 }
@@ -300,7 +306,7 @@ esac
         let mut peers = Peers::start(folder.path(), &folder.path().join("state")).await.unwrap();
         assert_eq!((peers.len(), peers.name(0)), (1, "OpenBao"));
         peers.measure(0, 1.0).await.unwrap();
-        assert_eq!(peers.figure("kv_put", |load| load.requests_per_second), Some(1200.5));
+        assert_eq!(peers.figure("kv_put", |load| load.requests_per_second), Some(1200.5.into()));
         assert_eq!(peers.figure("transit_encrypt", |load| load.requests_per_second), None);
         assert_eq!(peers.versions(), [("OpenBao", "1.2".to_owned())]);
         drop(peers);

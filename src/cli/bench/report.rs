@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::measure::{Sample, median};
-use super::sheet::{Sheet, figure, rounded, short};
+use super::measure::{Middle, Sample};
+use super::sheet::{SPREAD, Sheet, figure, rounded, short, spread};
 
 /// Who was measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,9 +67,13 @@ pub struct Line {
 }
 
 impl Line {
-    /// The median of a figure over the runs.
-    pub fn median(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
-        median(self.samples.iter().map(figure))
+    /// A figure over the runs.
+    pub fn middle(&self, figure: impl Fn(&Sample) -> f64) -> Middle {
+        Middle::of(self.samples.iter().map(figure))
+    }
+
+    fn median(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
+        self.middle(figure).median
     }
 
     fn document(&self, vault: Option<&Self>) -> Value {
@@ -106,7 +110,8 @@ impl Line {
             other => other.title().to_owned(),
         };
         let over_the_wire = matches!(self.measured, Measured::Vault | Measured::Echo);
-        let millis = |quantile| figure(self.median(|sample| sample.latency(quantile)) / 1_000.0, 2);
+        let shown = |of: Figure, digits: usize| spread(self.middle(of), |number| figure(number, digits));
+        let about = |of: Figure| spread(self.middle(of), short);
         let (speed, cpu) = match vault.filter(|_| self.measured != Measured::Vault) {
             Some(vault) => {
                 let (speed, cpu) = self.ratios(vault);
@@ -116,14 +121,14 @@ impl Line {
         };
         vec![
             name,
-            figure(self.median(Sample::items_per_second), 0),
-            figure(self.median(Sample::requests_per_second), 0),
-            millis(0.5),
-            millis(0.99),
-            short(self.median(Sample::server_cpu_per_request)),
-            short(self.median(Sample::server_cpu_per_item)),
-            if over_the_wire { short(self.median(Sample::client_cpu_per_request)) } else { String::new() },
-            short(self.median(Sample::written_per_item)),
+            shown(Sample::items_per_second, 0),
+            shown(Sample::requests_per_second, 0),
+            shown(|sample| sample.latency(0.5) / 1_000.0, 2),
+            shown(|sample| sample.latency(0.99) / 1_000.0, 2),
+            about(Sample::server_cpu_per_request),
+            about(Sample::server_cpu_per_item),
+            if over_the_wire { about(Sample::client_cpu_per_request) } else { String::new() },
+            about(Sample::written_per_item),
             speed,
             cpu,
         ]
@@ -143,10 +148,10 @@ impl Lines {
         }
     }
 
-    /// The median of a figure of a load on a server; nothing if that was not measured.
-    pub fn figure(&self, load: &str, measured: Measured, figure: impl Fn(&Sample) -> f64) -> Option<f64> {
+    /// A figure of a load on a server over the runs; nothing if that was not measured.
+    pub fn figure(&self, load: &str, measured: Measured, figure: impl Fn(&Sample) -> f64) -> Option<Middle> {
         let line = self.0.iter().find(|line| line.load == load && line.measured == measured)?;
-        Some(line.median(figure)).filter(|figure| figure.is_finite())
+        line.middle(figure).told()
     }
 
     /// Whether nothing was measured.
@@ -182,12 +187,13 @@ impl Lines {
             title: "Loads",
             header,
             rows: self.0.iter().map(|line| line.row(self.vault(line.load))).collect(),
-            below: "Medians over the runs. CPU is processor time of the whole process, all threads, without the clients' own \
-                    threads, until memtables were written and compactions had ended. Written are bytes that the process sent \
-                    to its disk until then (write_bytes in /proc): log, files, compactions. The last two columns: the \
-                    vault's values/s and CPU a value, in units of that line. Latencies of (b) are those of a whole group of \
-                    requests."
-                .to_owned(),
+            below: format!(
+                "{SPREAD} CPU is processor time of the whole process, all threads, without the clients' own threads, until \
+                 memtables were written and compactions had ended. Written are bytes that the process sent to its disk until \
+                 then (write_bytes in /proc): log, files, compactions. The last two columns: the vault's median values/s and \
+                 CPU a value, in units of that line's. Latencies of (b) are those of a whole group of requests. A load of \
+                 which a request was turned away ends the measurement, so none is missing from these figures."
+            ),
         }
     }
 }

@@ -13,11 +13,12 @@ use tonic::transport::Channel;
 use super::bars::Bars;
 use super::child::Child;
 use super::growth;
-use super::latency::{self, Pacing};
-use super::measure::median;
+use super::latency::{self, Pacing, percent};
+use super::load::Outcome;
+use super::measure::Middle;
 use super::rig::{Filling, Values};
 use super::served;
-use super::sheet::{Sheet, figure, rounded};
+use super::sheet::{SPREAD, Sheet, ends, figure, rounded, spread};
 use crate::cli::dev;
 use crate::cli::keys;
 use crate::cli::layout::Layout;
@@ -40,17 +41,36 @@ pub struct Rewrap {
     alone: (f64, Option<f64>),
     /// Requests a second that callers asked for then.
     rate: f64,
-    /// p50 and p99 in milliseconds: without a rewrap, and with one.
-    without: Vec<(f64, f64)>,
-    with: Vec<(f64, f64)>,
+    /// What callers saw: without a rewrap, and with one.
+    without: Vec<Seen>,
+    with: Vec<Seen>,
     /// DEKs a second that it wrapped anew in company.
     beside: f64,
+}
+
+/// What callers saw in one run: milliseconds, and the shares of what was due that was turned away, and not sent.
+struct Seen {
+    p50: f64,
+    p99: f64,
+    shed: f64,
+    unsent: f64,
+}
+
+impl Seen {
+    fn of(outcome: &Outcome) -> Self {
+        Self {
+            p50: outcome.sample.latency(0.5) / 1_000.0,
+            p99: outcome.sample.latency(0.99) / 1_000.0,
+            shed: outcome.noted.shed_share(),
+            unsent: outcome.noted.unsent_share(),
+        }
+    }
 }
 
 impl Rewrap {
     /// Bars' steps that it takes.
     pub fn steps(pacing: Pacing) -> u64 {
-        4 + 2 * u64::from(pacing.runs)
+        3 + latency::steps_of_most(pacing.runs) + 2 * u64::from(pacing.runs)
     }
 
     /// Makes a vault in a folder, and measures it.
@@ -78,10 +98,10 @@ impl Rewrap {
         let alone = (began.elapsed().as_secs_f64(), cpu);
         bars.end(&bar);
 
-        let rate = latency::most(&target, &values, pacing, bars).await? * PART;
+        let rate = latency::most(&target, &values, pacing, bars).await?.median * PART;
         let (mut without, mut with) = (Vec::new(), Vec::new());
         let (mut moved, mut time) = (0, Duration::ZERO);
-        for _ in 0..pacing.runs.max(1) {
+        for _ in 0..pacing.runs {
             growth::settled(&vault).await;
             let calm = latency::at(&target, &values, pacing, rate, false, bars).await?;
             rotate_all(&mut keys).await?;
@@ -92,9 +112,8 @@ impl Rewrap {
             let job = ended(&mut keys, &name).await?;
             time += began.elapsed();
             moved += job.done - before;
-            let quantiles = |sample: &super::measure::Sample| (sample.latency(0.5) / 1e3, sample.latency(0.99) / 1e3);
-            without.push(quantiles(&calm.sample));
-            with.push(quantiles(&busy.sample));
+            without.push(Seen::of(&calm));
+            with.push(Seen::of(&busy));
         }
         vault.end().await?;
         std::fs::remove_dir_all(layout.dir()).map_err(|error| CliError::file(layout.dir(), error))?;
@@ -102,16 +121,16 @@ impl Rewrap {
         Ok(Self { deks: job.done, alone, rate, without, with, beside })
     }
 
-    /// Processor seconds for a million DEKs; of the clock, where the system does not tell.
-    pub fn seconds_a_million(&self) -> f64 {
-        self.alone.1.unwrap_or(self.alone.0) * 1e6 / self.deks as f64
+    /// Processor seconds for a million DEKs, if the system tells.
+    pub fn seconds_a_million(&self) -> Option<f64> {
+        Some(self.alone.1? * 1e6 / self.deks as f64)
     }
 
-    /// p99 with a rewrap, the median of the runs, and without, the best of them.
-    pub fn p99(&self) -> (f64, f64) {
-        let with = median(self.with.iter().map(|(_, p99)| *p99));
+    /// p99 with a rewrap, over the runs, and without, the best of them.
+    pub fn p99(&self) -> (Middle, f64) {
+        let p99 = |runs: &[Seen]| Middle::of(runs.iter().map(|seen| seen.p99));
         // One flush in the wrong place makes a yardstick that anything is better than: the best run is held against it.
-        (with, self.without.iter().map(|(_, p99)| *p99).fold(f64::INFINITY, f64::min))
+        (p99(&self.with), p99(&self.without).least)
     }
 
     /// As a JSON document.
@@ -121,29 +140,39 @@ impl Rewrap {
             "deks": self.deks,
             "seconds": rounded(self.alone.0),
             "cpu_seconds": self.alone.1.map(rounded),
-            "cpu_seconds_a_million": rounded(self.seconds_a_million()),
+            "cpu_seconds_a_million": self.seconds_a_million().map(rounded),
             "callers_requests_per_second": rounded(self.rate),
             "p99_ms_without": rounded(without),
-            "p99_ms_with": rounded(with),
+            "p99_ms_with": rounded(with.median),
+            "p99_ms_with_ends": ends(with),
+            "shed_share_with": rounded(Middle::of(self.with.iter().map(|seen| seen.shed)).median),
             "deks_per_second_beside_callers": rounded(self.beside),
         })
     }
 
     /// As a table.
     pub fn sheet(&self) -> Sheet {
-        let row = |what: &str, runs: &[(f64, f64)]| {
-            let of = |pick: fn(&(f64, f64)) -> f64| figure(median(runs.iter().map(pick)), 2);
-            vec![what.to_owned(), of(|run| run.0), of(|run| run.1)]
+        let row = |what: &str, runs: &[Seen]| {
+            let middle = |pick: fn(&Seen) -> f64| Middle::of(runs.iter().map(pick));
+            let millis = |pick| spread(middle(pick), |number| figure(number, 2));
+            let share = |pick| spread(middle(pick), percent);
+            vec![
+                what.to_owned(),
+                millis(|seen| seen.p50),
+                millis(|seen| seen.p99),
+                share(|seen| seen.shed),
+                share(|seen| seen.unsent),
+            ]
         };
         let cpu = self.alone.1.map_or_else(String::new, |cpu| format!(" and {} s of processor time", figure(cpu, 1)));
         Sheet {
             title: "Rewrap",
-            header: vec!["callers", "p50 ms", "p99 ms"],
+            header: vec!["callers", "p50 ms", "p99 ms", "turned away", "not sent"],
             rows: vec![row("without a rewrap", &self.without), row("while one runs", &self.with)],
             below: format!(
                 "Alone, {} DEKs were wrapped anew in {} s{cpu}, from the call until it was told as done. Callers: {} \
-                 requests/s, {:.0} % of saturation, as in \"Latency against load\"; medians of the runs, one without and one \
-                 with a rewrap in turn. It makes way for them: {} DEKs/s.",
+                 requests/s, {:.0} % of saturation, as in \"Latency against load\", one run without and one with a rewrap in turn. \
+                 It makes way for them: {} DEKs/s. {SPREAD}",
                 figure(self.deks as f64, 0),
                 figure(self.alone.0, 1),
                 figure(self.rate, 0),

@@ -140,7 +140,7 @@ impl Rig {
         dev::make(&layout).await?;
         let config = Config::read(&layout, None)?;
         let options = || RocksOptions { block_cache: config.capacity.block_cache_mib << 20, ..RocksOptions::default() };
-        let singles = (values / 5).max(1_000);
+        let singles = singles(values);
         let mut known = Values::default();
 
         let vault = Served::vault(&layout).await?;
@@ -274,6 +274,11 @@ impl Rig {
         self.echo.end().await?;
         Ok((self.footprint, self.ledger, (self.layout, self.values)))
     }
+}
+
+/// How many single values are stored beside so many of borrowers.
+pub fn singles(values: u64) -> u64 {
+    (values / 5).max(1_000)
 }
 
 fn store(vault: &Served) -> Result<&Background, CliError> {

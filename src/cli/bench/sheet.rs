@@ -1,5 +1,6 @@
 //! One table of the report, for a terminal and for BENCHMARKS.md.
 
+use super::measure::Middle;
 use crate::cli::output::table;
 
 /// A table with a title above and a word below.
@@ -67,6 +68,23 @@ pub fn short(number: f64) -> String {
     figure(number, digits)
 }
 
+/// The middle of several runs, written as its figures are, and in parentheses the least and the most of them.
+pub fn spread(middle: Middle, written: impl Fn(f64) -> String) -> String {
+    let Some(told) = middle.told() else { return String::new() };
+    match told.runs {
+        1 => written(told.median),
+        _ => format!("{} ({} to {})", written(told.median), written(told.least), written(told.most)),
+    }
+}
+
+/// The same in a JSON document: the least and the most.
+pub fn ends(middle: Middle) -> serde_json::Value {
+    serde_json::json!([rounded(middle.least), rounded(middle.most)])
+}
+
+/// What a table with [`spread`]s says of them.
+pub const SPREAD: &str = "Medians over the runs, and in parentheses the least and the most of them.";
+
 /// A number in a JSON document, to three digits behind the point; null if it is none.
 pub fn rounded(number: f64) -> serde_json::Value {
     serde_json::json!((number * 1_000.0).round() / 1_000.0)
@@ -105,6 +123,13 @@ mod tests {
         assert_eq!((short(0.128), short(12.34), short(1_234.5)), ("0.13".into(), "12.3".into(), "1,234".into()));
         assert_eq!(rounded(f64::NAN), serde_json::Value::Null);
         assert_eq!(wrapped("one two three\n\nfour", 7), "one two\nthree\n\nfour");
+    }
+
+    #[test]
+    fn a_median_of_several_runs_stands_beside_their_spread() {
+        assert_eq!(spread(Middle::of([1_200.0, 900.0, 1_100.0]), short), "1,100 (900 to 1,200)");
+        assert_eq!((spread(3.5.into(), short), spread(f64::NAN.into(), short)), ("3.50".into(), "".into()));
+        assert_eq!(ends(Middle::of([2.0, 1.0])), serde_json::json!([1.0, 2.0]));
     }
 
     #[test]

@@ -4,17 +4,17 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::goals::{self, Bound, Goal};
+use super::goals::{self, Bound, Goal, Other};
 use super::growth::Growth;
 use super::latency::Latency;
 use super::ledger::Ledger;
 use super::machine::Machine;
-use super::measure::Sample;
+use super::measure::{Middle, Sample};
 use super::overload::Overload;
-use super::peers::Peers;
+use super::peers::{PeerLoad, Peers};
 use super::report::{Lines, Measured};
 use super::rewrap::Rewrap;
-use super::sheet::{Sheet, wrapped};
+use super::sheet::{Sheet, figure, wrapped};
 use super::stored::Footprint;
 
 /// What was measured; what was not is missing.
@@ -40,7 +40,7 @@ pub struct Whole {
     /// The peers.
     pub peers: Peers,
     /// What to keep in mind, if anything.
-    pub note: Option<&'static str>,
+    pub notes: Vec<&'static str>,
 }
 
 impl Whole {
@@ -49,7 +49,6 @@ impl Whole {
         use Bound::{AtLeast, AtMost};
         let of = |load: &str, measured, figure: fn(&Sample) -> f64| self.lines.figure(load, measured, figure);
         let vault = |load: &str, figure| of(load, Measured::Vault, figure);
-        let peer = |load: &str, figure: fn(&super::peers::PeerLoad) -> f64| self.peers.figure(load, figure);
         let echo = |what, load: &str| {
             let cpu: fn(&Sample) -> f64 = Sample::server_cpu_per_request;
             Goal::against(what, "CPU us/request", AtMost(2.0), vault(load, cpu), of(load, Measured::Echo, cpu))
@@ -58,62 +57,70 @@ impl Whole {
             let items: fn(&Sample) -> f64 = Sample::items_per_server_cpu_second;
             Goal::against(what, "values/CPU s", AtLeast(0.5), vault(load, items), of(load, Measured::Direct, items))
         };
-        let rows = |what, times, load: &str, its: &str| {
-            let figure = vault(load, Sample::items_per_second);
-            Goal::against(what, "values/s", AtLeast(times), figure, peer(its, |load| load.items_per_second))
+        // For a second of the server's processor time, and for one of the clock: the goal is on one of them.
+        let peer = |what, on: On, times, load: &str, its: &str| {
+            let by = |on: On| (vault(load, on.of_vault()), self.peers.figure(its, on.of_peer()));
+            let ((figure, yardstick), (other, others)) = (by(on), by(on.other()));
+            let other = Other { unit: on.other().unit(), ratio: goals::ratio(other, others) };
+            Goal { other: Some(other), ..Goal::against(what, on.unit(), AtLeast(times), figure, yardstick) }
         };
         let growth = self.growth.as_ref();
         let speeds = growth.map(Growth::speeds);
         let starts = growth.map(Growth::starts);
+        let usual = self.latency.as_ref().map(Latency::usual);
         let p99 = self.rewrap.as_ref().map(Rewrap::p99);
         vec![
             echo("Tokenize of one value, against (a) echo", "tokenize_unary"),
             echo("Detokenize of one token, against (a) echo", "detokenize_unary"),
             bare("Tokenize of 1,000 values, against (b) the bare work", "tokenize_batch"),
             bare("Detokenize of 1,000 tokens, against (b) the bare work", "detokenize_batch"),
-            Goal::against(
+            peer(
                 "Tokenize of one value, against OpenBao's transit encrypt, 16 connections",
-                "requests/CPU s",
-                AtLeast(10.0),
-                vault("tokenize_unary_16", Sample::requests_per_server_cpu_second),
-                peer("transit_encrypt", |load| load.requests_per_server_cpu_second),
+                On::Processor,
+                10.0,
+                "tokenize_unary_over_16",
+                "transit_encrypt",
             ),
-            Goal::against(
+            peer(
                 "Tokenize of 100 values, against OpenBao's transit encrypt of 100, 16 connections",
-                "values/CPU s",
-                AtLeast(5.0),
-                vault("tokenize_batch_100_16", Sample::items_per_server_cpu_second),
-                peer("transit_encrypt_batch", |load| load.items_per_server_cpu_second),
-            ),
-            Goal::against(
-                "Tokenize of one value, against OpenBao's kv put, 64 connections",
-                "requests/s",
-                AtLeast(15.0),
-                vault("tokenize_unary_64", Sample::requests_per_second),
-                peer("kv_put", |load| load.requests_per_second),
-            ),
-            rows(
-                "Tokenize of one value, against PostgreSQL's insert with pgp_sym_encrypt, 16 clients",
+                On::Processor,
                 5.0,
-                "tokenize_unary_16",
+                "tokenize_batch_100_over_16",
+                "transit_encrypt_batch",
+            ),
+            peer(
+                "Tokenize of one value, against OpenBao's kv put, 64 connections",
+                On::Clock,
+                15.0,
+                "tokenize_unary_over_64",
+                "kv_put",
+            ),
+            peer(
+                "Tokenize of one value, against PostgreSQL's insert with pgp_sym_encrypt, 16 clients",
+                On::Clock,
+                5.0,
+                "tokenize_unary_over_16",
                 "insert_pgp_sym_encrypt",
             ),
-            rows(
+            peer(
                 "Tokenize of 1,000 values, against the same of 1,000 rows",
+                On::Clock,
                 15.0,
-                "tokenize_batch_16",
+                "tokenize_batch_over_16",
                 "insert_pgp_sym_encrypt_batch",
             ),
-            rows(
+            peer(
                 "Tokenize of one value, against PostgreSQL's insert with raw encrypt(), 16 clients",
+                On::Clock,
                 2.0,
-                "tokenize_unary_16",
+                "tokenize_unary_over_16",
                 "insert_raw_encrypt",
             ),
-            rows(
+            peer(
                 "Tokenize of 1,000 values, against the same of 1,000 rows with raw encrypt()",
+                On::Clock,
                 1.0,
-                "tokenize_batch_16",
+                "tokenize_batch_over_16",
                 "insert_raw_encrypt_batch",
             ),
             Goal::against(
@@ -127,33 +134,41 @@ impl Whole {
                 "Start after a clean stop, with many tokens",
                 "s",
                 AtMost(3.0),
-                starts.map(|(clean, _)| clean),
+                starts.map(|(clean, _)| clean.into()),
             ),
-            Goal::number("Start after kill -9, with many tokens", "s", AtMost(3.0), starts.map(|(_, killed)| killed)),
+            Goal::number(
+                "Start after kill -9, with many tokens",
+                "s",
+                AtMost(3.0),
+                starts.map(|(_, killed)| killed.into()),
+            ),
             Goal::number(
                 "Stored for a value of 32 bytes, with its share of indexes and subject",
                 "bytes",
                 AtMost(220.0),
-                self.footprint.as_ref().map(Footprint::stored),
+                self.footprint.as_ref().map(|footprint| footprint.stored().into()),
             ),
             Goal::number(
                 "Ledger for a request of one value, compressed",
                 "bytes",
                 AtMost(250.0),
-                self.ledger.as_ref().map(Ledger::unary),
+                self.ledger.as_ref().map(|ledger| ledger.unary().into()),
             ),
             Goal::number(
                 "Ledger for a further value of a request, compressed",
                 "bytes",
                 AtMost(64.0),
-                self.ledger.as_ref().map(Ledger::further),
+                self.ledger.as_ref().map(|ledger| ledger.further().into()),
             ),
-            Goal::number(
-                "p99 at 70 % of saturation, in units of p50",
-                "",
-                AtMost(5.0),
-                self.latency.as_ref().map(|latency| latency.usual_ratio),
-            ),
+            Goal {
+                shed: usual.map(|(_, shed)| shed.median),
+                ..Goal::number(
+                    "p99 at 70 % of saturation, in units of p50",
+                    "",
+                    AtMost(5.0),
+                    usual.map(|(ratio, _)| ratio),
+                )
+            },
             Goal::number(
                 "Answered while 3 times saturation is due, in units of the most",
                 "",
@@ -161,7 +176,7 @@ impl Whole {
                 self.overload.as_ref().map(Overload::goodput_ratio),
             ),
             Goal::number(
-                "Well again after 3 times saturation, from its last answer on",
+                "Well again after 3 times saturation, from its last request on",
                 "s",
                 AtMost(1.0),
                 self.overload.as_ref().map(Overload::recovery),
@@ -170,14 +185,14 @@ impl Whole {
                 "Rewrap of 1,000,000 DEKs",
                 "CPU s",
                 AtMost(10.0),
-                self.rewrap.as_ref().map(Rewrap::seconds_a_million),
+                self.rewrap.as_ref().and_then(Rewrap::seconds_a_million).map(Middle::from),
             ),
             Goal::against(
                 "p99 of callers while a rewrap runs (median), against without (the best run)",
                 "ms",
                 AtMost(1.3),
                 p99.map(|(with, _)| with),
-                p99.map(|(_, without)| without),
+                p99.map(|(_, without)| without.into()),
             ),
         ]
     }
@@ -217,7 +232,7 @@ impl Whole {
             document.insert(name.to_owned(), part.unwrap_or(Value::Null));
         }
         document.insert("goals".to_owned(), goals::document(&self.goals()));
-        document.insert("note".to_owned(), json!(self.note));
+        document.insert("note".to_owned(), json!(self.notes));
         Value::Object(document)
     }
 
@@ -228,36 +243,46 @@ impl Whole {
         measured.retain(|goal| goal.verdict() != goals::Verdict::NotMeasured);
         let mut goals = goals::sheet(&measured);
         if measured.len() < all {
-            goals.below = format!(
-                "{} more goals were not measured: `strongroom bench --all`, with --peers for those against other products.",
+            goals.below.push_str(&format!(
+                " {} more goals were not measured: `strongroom bench --all`, with --peers for those against other products.",
                 all - measured.len()
-            );
+            ));
         }
         let mut texts: Vec<String> = self.sheets().iter().chain([&goals]).map(Sheet::text).collect();
-        texts.extend(self.note.map(|note| format!("NOTE: {note}")));
+        texts.extend(self.notes.iter().map(|note| format!("NOTE: {note}")));
         texts.join("\n\n")
     }
 
     /// How it was measured, in words.
     fn how(&self) -> String {
-        let of = |name: &str| self.setting.get(name).map_or_else(String::new, Value::to_string);
+        let number = |name: &str| self.setting.get(name).and_then(Value::as_f64);
+        let of = |name: &str| figure(number(name).unwrap_or(f64::NAN), 0);
+        let lasted = match number("seconds") {
+            Some(seconds) => format!("goes on for {seconds} s"),
+            None => format!("has {} requests of one value, or {} batches", of("unary_requests"), of("batches")),
+        };
+        let runs = match of("runs").as_str() {
+            "1" => "Each load was measured once".to_owned(),
+            runs => format!("Each load was measured {runs} times, and medians are shown with the least and the most"),
+        };
         format!(
-            "Figures are medians of {} runs, of {} s where it is not said otherwise, after {} s of warm-up. Requests of one \
-             value: {} under way over {} connections. Batches: {} under way. {} values of borrowers are stored beforehand, and \
-             a fifth as many that are nobody's. The machine is noisy: a tenth more or less between runs is usual.",
-            of("runs"),
-            of("seconds"),
-            of("warm_up_seconds"),
+            "{runs}. A run of a load {lasted}, after {} s of warm-up. Requests of one value: {} under way over {} connections. \
+             Batches of 1,000: {} under way; of 10 and 100: up to four times as many; on a stream: four messages a connection. \
+             A load `over 16` has 16 connections with one request under way on each, as the peers' clients have. Latency against load, overload, growth and rewrap have runs of {} s. {} values of borrowers are stored \
+             beforehand, for batches to read, and {} that are nobody's, for requests of one value.",
+            number("warm_up_seconds").unwrap_or_default(),
             of("unary_in_flight"),
             of("connections"),
             of("batches_in_flight"),
+            number("part_seconds").unwrap_or_default(),
             of("stored_values"),
+            of("stored_single_values"),
         )
     }
 
     /// As BENCHMARKS.md. `command` is how it was made, `picture` where the plot is, `profile` what is kept by hand.
     pub fn markdown(&self, command: &str, picture: Option<&Path>, profile: &str) -> String {
-        let note = self.note.map(|note| format!("\n**{note}**\n")).unwrap_or_default();
+        let note: String = self.notes.iter().map(|note| format!("\n**{note}**\n")).collect();
         let sheets: Vec<String> = self.sheets().iter().map(Sheet::markdown).collect();
         let goals = goals::sheet(&self.goals()).markdown();
         let picture = picture.filter(|_| self.latency.is_some());
@@ -277,7 +302,7 @@ impl Whole {
 }
 
 const FORMS: &str = "\
-`deploy/bench/run` makes this file: it builds, installs the peers, and measures for a quarter of an hour. `strongroom bench` alone \
+`deploy/bench/run` makes this file: it builds, installs the peers, and measures for about twenty minutes. `strongroom bench` alone \
 takes about half a minute and shows the first tables; `strongroom bench --help` names the parts, and the load generator's \
 options for a vault that is running.";
 
@@ -292,18 +317,61 @@ subject, each with a DEK of its own. Batches: whole borrowers, and of the last o
 reads whole borrowers, each once. Half of the values that Match compares are the stored ones.\n\
 \n\
 **Road.** gRPC over mutual TLS 1.3 on the loopback. Every write is synced before it is answered, and every request, reads too, \
-has its entry in the ledger. Clients, vault and yardsticks share the machine's processors; each load is measured on vault, \
-echo and bare work in turn, run for run.\n\
+has its entry in the ledger. Clients, vault and yardsticks share the machine's processors; a load is measured in turn, run for \
+run, on the vault and on the yardsticks whose lines stand below its own.\n\
 \n\
 **Yardsticks.** (a) *echo*: tonic and rustls as they come, with the same messages, certificates, HTTP/2 windows and runtime; it \
-decodes a request and answers as many bytes. (b) *seals + entries*: the same DEKs, sealings, blind-index MACs and store entries, \
+decodes a request and answers with as many values of the same length. (b) *seals + entries*: the same DEKs, sealings, blind-index MACs and store entries, \
 with a ledger-sized entry for each request, written durably in one process: no connection, validation, policy, guards or \
 committer. Reads: the rows, subjects and keys fetched, decoded, opened, and a ledger-sized entry written; and again *without \
 ledger*, nothing written. Peers, on the loopback without TLS: OpenBao with raft storage and its audit file, which it does not \
 sync; PostgreSQL with pgcrypto, without audit.\n\
 \n\
 **Processor time** is that of a server's whole process without the threads that play its clients, until memtables are written \
-to files and compactions have ended, for vault and bare work alike; it is the figure to compare.";
+to files and compactions have ended, for vault and bare work alike; it is the figure to compare. A vault in a process of its \
+own, in the later tables, and the peers are measured while the load runs, in ticks of 10 ms.\n\
+\n\
+**Turned away** is what the vault refused for want of room, with UNAVAILABLE. It has no latency, so it is in no percentile: \
+where a load may be turned away, its share has a column of its own, and elsewhere one such request ends the measurement.";
+
+/// By which measure a goal compares the vault with another product.
+#[derive(Clone, Copy)]
+enum On {
+    /// For a second of the server's processor time.
+    Processor,
+    /// For a second of the clock.
+    Clock,
+}
+
+impl On {
+    fn other(self) -> Self {
+        match self {
+            Self::Processor => Self::Clock,
+            Self::Clock => Self::Processor,
+        }
+    }
+
+    fn unit(self) -> &'static str {
+        match self {
+            Self::Processor => "values/CPU s",
+            Self::Clock => "values/s",
+        }
+    }
+
+    fn of_vault(self) -> fn(&Sample) -> f64 {
+        match self {
+            Self::Processor => Sample::items_per_server_cpu_second,
+            Self::Clock => Sample::items_per_second,
+        }
+    }
+
+    fn of_peer(self) -> fn(&PeerLoad) -> f64 {
+        match self {
+            Self::Processor => |load| load.items_per_server_cpu_second,
+            Self::Clock => |load| load.items_per_second,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -322,7 +390,7 @@ mod tests {
             growth: None,
             rewrap: None,
             peers: Peers::none(),
-            note: None,
+            notes: vec![],
         }
     }
 
