@@ -10,7 +10,7 @@ use tonic::transport::Uri;
 use super::bars::Bars;
 use super::latency::Latency;
 use super::load::{Outcome, Pace, Plan, Target};
-use super::measure::median;
+use super::measure::Middle;
 use super::pace::Until;
 use super::picks::Spread;
 use super::population::Shape;
@@ -313,7 +313,7 @@ fn sheet(outcomes: &[Outcome]) -> Sheet {
     let mut rows: Vec<Vec<String>> =
         (1..).zip(outcomes).map(|(run, outcome)| row(format!("run {run}"), &|figure| figure(outcome))).collect();
     if outcomes.len() > 1 {
-        rows.push(row("median".to_owned(), &|figure| median(outcomes.iter().map(figure))));
+        rows.push(row("median".to_owned(), &|figure| Middle::of(outcomes.iter().map(figure)).median));
     }
     let header = ["run"].into_iter().chain(FIGURES.iter().map(|(_, title, _)| *title)).collect();
     let below = "The percentiles are those of the requests that were answered and, of a load with --rate, of those that could \

@@ -63,11 +63,6 @@ impl Sample {
         1e6 / self.server_cpu_per_item()
     }
 
-    /// Requests a second of processor time of the server; NaN if it can't be told.
-    pub fn requests_per_server_cpu_second(&self) -> f64 {
-        1e6 / self.server_cpu_per_request()
-    }
-
     /// Bytes written to disk for a value; NaN if it can't be told.
     pub fn written_per_item(&self) -> f64 {
         self.written.map_or(f64::NAN, |bytes| bytes as f64 / self.items as f64)
