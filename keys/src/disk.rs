@@ -51,16 +51,20 @@ impl LockedDir<'_> {
             }
             _ => {}
         }
+        #[cfg(test)]
+        faults::at(faults::Step::Write).map_err(failed("writing the file", &new))?;
         let written = write_synced(&new, bytes);
         if written.is_err() {
             // Best effort: what is left over is removed by the next replacement.
             let _ = fs::remove_file(&new);
         }
         written?;
+        #[cfg(test)]
+        faults::at(faults::Step::Rename).map_err(failed("putting the new file in place", &path))?;
         fs::rename(&new, &path).map_err(failed("putting the new file in place", &path))?;
         // Without this the rename itself may be lost in a crash.
         #[cfg(test)]
-        faults::sync().map_err(failed("syncing the directory", self.path))?;
+        faults::at(faults::Step::Sync).map_err(failed("syncing the directory", self.path))?;
         self.dir.sync_all().map_err(failed("syncing the directory", self.path))
     }
 }
@@ -92,26 +96,37 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyErro
     move |error| KeyError::Io { doing, what: format!("{}: {error}", path.display()) }
 }
 
-/// Syncs of directories that fail, for tests: no file system does so when asked.
+/// Replacements that fail at a step, for tests: no file system does so when asked.
 #[cfg(test)]
 pub(crate) mod faults {
     use std::cell::Cell;
     use std::io;
 
-    thread_local!(static LEFT: Cell<u32> = const { Cell::new(0) });
-
-    /// Makes the next syncs of this thread fail.
-    pub fn fail_syncs(count: u32) {
-        LEFT.set(count);
+    /// What a replacement does, in this order.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Step {
+        /// Writes the new file beside the old one.
+        Write,
+        /// Puts it in place.
+        Rename,
+        /// Makes that durable.
+        Sync,
     }
 
-    pub(super) fn sync() -> io::Result<()> {
-        match LEFT.get() {
-            0 => Ok(()),
-            left => {
-                LEFT.set(left - 1);
+    thread_local!(static FAILING: Cell<Option<(Step, u32)>> = const { Cell::new(None) });
+
+    /// Makes a step fail for so many of the next times on this thread.
+    pub fn fail(step: Step, times: u32) {
+        FAILING.set(Some((step, times)));
+    }
+
+    pub(super) fn at(step: Step) -> io::Result<()> {
+        match FAILING.get() {
+            Some((failing, left)) if failing == step && left > 0 => {
+                FAILING.set(Some((step, left - 1)));
                 Err(io::Error::other("a fault was injected"))
             }
+            _ => Ok(()),
         }
     }
 }

@@ -16,18 +16,24 @@ pub enum KeyError {
     /// What was to be sealed is longer than AES-GCM allows.
     #[error("a value is too long to seal: AES-GCM takes at most 2^36 - 32 bytes at once")]
     TooLong,
-    /// The passphrase does not open the root key.
-    #[error("the passphrase does not open the root key: try again, and mind keyboard layout and trailing spaces")]
-    WrongPassphrase,
     /// An empty passphrase was given.
     #[error("the passphrase is empty: give one that is hard to guess")]
     EmptyPassphrase,
-    /// The keystore belongs to another root key, or somebody changed it on purpose.
+    /// The keystore is not what was written under the key in its envelope.
     #[error(
-        "the keystore's authentication fails under this root key: use the root key that it was made with; \
-         if this is the one, the file was changed on purpose and must be restored from a copy"
+        "the keystore's authentication fails under the key that its own envelope holds: it was put together from two, or \
+         changed on purpose; restore it from a copy"
     )]
-    WrongRootKey,
+    NotAuthentic,
+    /// The keystore is sealed by a kind of provider that this build does not know.
+    #[error(
+        "the keystore is sealed by a root key provider of kind {0}, which this build does not know: use the release that \
+         wrote it, or a newer one"
+    )]
+    UnknownProvider(u8),
+    /// A root key was not split, or not combined.
+    #[error("{0}; nothing was sealed or opened with them")]
+    Sharing(&'static str),
     /// The cost of the passphrase's key derivation is out of bounds.
     #[error("the Argon2id cost is out of bounds: {0}")]
     CostOutOfBounds(&'static str),

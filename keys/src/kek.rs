@@ -1,6 +1,7 @@
 //! Key encryption keys: they wrap DEKs.
 
 use std::fmt;
+use std::sync::Arc;
 
 use strongroom_ids::{KeyVersion, KeyringNo, TenantId};
 use zeroize::ZeroizeOnDrop;
@@ -10,6 +11,7 @@ use crate::error::KeyError;
 use crate::place::DekPlace;
 use crate::seal::{self, Cipher, Format};
 use crate::secret::{self, RawKey};
+use crate::stack;
 
 /// How often one version of a KEK may wrap a DEK.
 ///
@@ -39,10 +41,12 @@ impl Kek {
     ///
     /// # Errors
     /// As [`Kek::wrap`].
-    pub fn new_dek(&self, place: &DekPlace) -> Result<(Dek, Vec<u8>), KeyError> {
-        let dek = Dek::new(secret::new_raw_key()?);
-        let wrapped = self.wrap(place, &dek)?;
-        Ok((dek, wrapped))
+    pub fn new_dek(&self, place: &DekPlace) -> Result<(Arc<Dek>, Vec<u8>), KeyError> {
+        stack::wiped(|| {
+            let dek = Arc::new(Dek::new(secret::new_raw_key()?));
+            let wrapped = self.wrap(place, &dek)?;
+            Ok((dek, wrapped))
+        })
     }
 
     /// Wraps a DEK for its place, in 62 bytes; counts as one sealing.
@@ -65,18 +69,22 @@ impl Kek {
         if place.tenant != self.tenant || place.keyring != self.keyring {
             return Err(KeyError::WrongKek);
         }
-        let plaintext = seal::open_blob(&older.cipher, Format::Dek, &place.aad(older.version), wrapped)?;
-        let raw = secret::raw_key(&plaintext).ok_or(KeyError::CannotOpen)?;
-        seal::seal_blob(&self.cipher, Format::Dek, &place.aad(self.version), raw.as_slice())
+        stack::wiped(|| {
+            let plaintext = seal::open_blob(&older.cipher, Format::Dek, &place.aad(older.version), wrapped)?;
+            let raw = secret::raw_key(&plaintext).ok_or(KeyError::CannotOpen)?;
+            seal::seal_blob(&self.cipher, Format::Dek, &place.aad(self.version), raw.as_slice())
+        })
     }
 
     /// Unwraps a DEK that was wrapped for this place by this version.
     ///
     /// # Errors
     /// [`KeyError::CannotOpen`] if the blob was changed, or was wrapped for another place or by another KEK.
-    pub fn unwrap(&self, place: &DekPlace, wrapped: &[u8]) -> Result<Dek, KeyError> {
-        let plaintext = seal::open_blob(&self.cipher, Format::Dek, &place.aad(self.version), wrapped)?;
-        secret::raw_key(&plaintext).map(Dek::new).ok_or(KeyError::CannotOpen)
+    pub fn unwrap(&self, place: &DekPlace, wrapped: &[u8]) -> Result<Arc<Dek>, KeyError> {
+        stack::wiped(|| {
+            let plaintext = seal::open_blob(&self.cipher, Format::Dek, &place.aad(self.version), wrapped)?;
+            secret::raw_key(&plaintext).map(|raw| Arc::new(Dek::new(raw))).ok_or(KeyError::CannotOpen)
+        })
     }
 }
 

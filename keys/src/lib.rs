@@ -1,13 +1,12 @@
 //! Key management: the only code that sees a raw key.
 //!
 //! ```text
-//! passphrase -> root key -> KEK (tenant, keyring) -> DEK (subject or value, keyring) -> sealed field value
-//!  root_key       keystore                    kek                         dek
+//! root key -> keystore key -> KEK (tenant, keyring) -> DEK (subject or value, keyring) -> sealed field value
+//!   root        keystore             kek                         dek
 //! ```
 //!
 //! In come places (which tenant, row, subject, key version a blob belongs to) and blobs; out go blobs and
-//! [`Plaintext`]. The crate never fetches a blob: the caller brings it. Its only files are the keystore's and the root
-//! key's own. What must hold:
+//! [`Plaintext`]. The crate never fetches a blob: the caller brings it. Its only file is the keystore's. What must hold:
 //!
 //! - A blob opens in the place that it was sealed for, and in no other: all that names the place is authenticated.
 //! - No raw key leaves the crate, and no type that holds one shows it in `Debug`.
@@ -15,8 +14,9 @@
 //!
 //! `FORMAT.md` specifies every byte, with a vector for each blob.
 //!
-//! Keys are wiped when dropped, with two exceptions that `ring` imposes: the key schedules inside its HMAC, HKDF and
-//! Ed25519 types are not. Those live on the heap or for one call; an allocator that wipes what it frees covers the heap.
+//! Keys are wiped when dropped, with exceptions that others impose: the key schedules inside `ring`'s HMAC, HKDF and
+//! Ed25519 types are not, nor the polynomials by which `vsss-rs` splits a root key. Those live on the heap or for one
+//! call; an allocator that wipes what it frees covers the heap.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -32,9 +32,10 @@ mod ledger_key;
 mod name;
 mod place;
 mod random;
-pub mod root_key;
+pub mod root;
 mod seal;
 mod secret;
+mod stack;
 mod token_key;
 
 pub use cache::DekCache;
@@ -47,6 +48,6 @@ pub use ledger_key::LedgerKey;
 pub use name::{IndexName, KeyName, KeyState, Operation, UnknownState};
 pub use place::{DekOwner, DekPlace, Sealed, ValuePlace};
 pub use random::random;
-pub use root_key::{ArgonCost, RootKey};
+pub use root::{ArgonCost, Envelope, KeystoreKey, PassphraseRoot, RootError, RootKind, RootProvider};
 pub use secret::{Passphrase, Plaintext};
 pub use token_key::TokenKey;

@@ -27,8 +27,10 @@ pub(crate) enum Format {
     Value = 1,
     /// A DEK, wrapped by a KEK.
     Dek = 2,
-    /// A key of the keystore, wrapped under the root key.
+    /// A key of the keystore, wrapped under the keystore key.
     Key = 3,
+    /// A keystore key, wrapped under a root key that is at hand.
+    Root = 4,
 }
 
 const NONCE: usize = 12;
@@ -133,7 +135,9 @@ mod tests {
         wiped::<crate::Dek>();
         wiped::<crate::Kek>();
         wiped::<crate::TokenKey>();
-        wiped::<crate::RootKey>();
+        wiped::<crate::KeystoreKey>();
+        wiped::<crate::root::shamir::ShamirRoot>();
+        wiped::<crate::root::shamir::Share>();
     }
 
     #[test]
@@ -203,7 +207,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_open(bytes in vec(any::<u8>(), 0..200)) {
-            for format in [Format::Value, Format::Dek, Format::Key] {
+            for format in [Format::Value, Format::Dek, Format::Key, Format::Root] {
                 prop_assert!(open_blob(&cipher(&[3; 32]), format, b"", &bytes).is_err());
             }
         }

@@ -46,7 +46,7 @@ impl fmt::Debug for Plaintext {
     }
 }
 
-/// A passphrase that opens a root key. Never empty; wiped on drop. Used byte by byte as given: not trimmed, not
+/// A passphrase that is a root key. Never empty; wiped on drop. Used byte by byte as given: not trimmed, not
 /// normalised.
 pub struct Passphrase(Zeroizing<String>);
 

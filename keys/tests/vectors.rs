@@ -1,19 +1,22 @@
 //! The vectors of `FORMAT.md`: each blob is rebuilt from its named inputs without the crate, and the crate opens it.
 //!
 //! The crate seals with `aes-gcm`; here `ring` does. Key stretching and token blocks come from `argon2` and `aes`
-//! directly. The keys come out of the vectors' own `root-key` and `keys` files, as they would in a vault.
+//! directly, and shares are computed here. The keys come out of the vectors' own `keys` files, as they would in a vault.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::HashMap;
 use std::fs;
+use std::sync::Arc;
 
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
-use data_encoding::HEXLOWER;
+use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use ring::{aead, digest, hkdf, hmac};
 use strongroom_ids::{DekVersion, FieldNo, KeyVersion, KeyringNo, RowId, RowVersion, SubjectHandle, TenantId, VaultId};
+use strongroom_keys::root::shamir::{ShamirCollector, ShareSet};
 use strongroom_keys::{
-    Dek, DekOwner, DekPlace, IndexName, KeyState, Keystore, Passphrase, Sealed, ValuePlace, root_key,
+    ArgonCost, Dek, DekOwner, DekPlace, Envelope, IndexName, KeyState, Keystore, Passphrase, PassphraseRoot, RootKind,
+    RootProvider, Sealed, ValuePlace,
 };
 
 /// One vector: its fields by name.
@@ -120,18 +123,42 @@ fn hmac_sha256(key: &[u8], bytes: &[u8]) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), bytes).as_ref().to_vec()
 }
 
+/// The passphrase's provider, as the crate has it.
+fn passphrase() -> PassphraseRoot {
+    let text = String::from_utf8(vector("passphrase envelope").get("passphrase").to_vec()).unwrap();
+    PassphraseRoot::new(Passphrase::new(text).unwrap(), ArgonCost::DEFAULT)
+}
+
+/// Opens a vector's file by the crate.
+fn open(name: &str, root: &dyn RootProvider) -> Keystore {
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("keys"), vector(name).get("file")).unwrap();
+    Keystore::open(temp.path(), root).unwrap()
+}
+
 /// The vectors' keystore, opened by the crate.
 fn keystore() -> Keystore {
-    let temp = tempfile::tempdir().unwrap();
-    let root = vector("root-key file");
-    fs::write(temp.path().join("root-key"), root.get("file")).unwrap();
-    fs::write(temp.path().join("keys"), vector("keys file").get("file")).unwrap();
-    let passphrase = Passphrase::new(String::from_utf8(root.get("passphrase").to_vec()).unwrap()).unwrap();
-    Keystore::open(temp.path(), &root_key::open(temp.path(), &passphrase).unwrap()).unwrap()
+    open("keys file", &passphrase())
+}
+
+/// The part of a file that its envelope is.
+fn envelope(v: &Vector, kind: u8) -> Vec<u8> {
+    let long = |part: &[u8]| [&u16::try_from(part.len()).unwrap().to_be_bytes()[..], part].concat();
+    [vec![kind], long(v.get("parameters")), long(v.get("wrapped"))].concat()
+}
+
+/// A whole file, with its two sums.
+fn file(v: &Vector, envelope: &[u8], entries: &[Vec<u8>]) -> Vec<u8> {
+    let count = u32::try_from(entries.len()).unwrap().to_be_bytes();
+    let head = [b"SR-KEYS\n", &[1, 1][..], v.get("vault"), v.get("number")].concat();
+    let mut file = [&head, envelope, &count, &entries.concat()].concat();
+    file.extend(hmac_sha256(vector("derived keys").get("file_key"), &file));
+    file.extend(sha256(&file));
+    file
 }
 
 /// The DEK of a vector, unwrapped by the crate.
-fn dek(name: &str) -> Dek {
+fn dek(name: &str) -> Arc<Dek> {
     let vector = vector(name);
     let place = vector.dek_place();
     let version = KeyVersion(vector.u32("kek_version"));
@@ -139,18 +166,79 @@ fn dek(name: &str) -> Dek {
 }
 
 #[test]
-fn the_root_key_file_is_as_specified() {
-    let v = vector("root-key file");
+fn the_passphrase_envelope_is_as_specified_and_opens() {
+    let v = vector("passphrase envelope");
     let params = argon2::Params::new(v.u32("memory"), v.u32("passes"), v.u32("lanes"), Some(32)).unwrap();
     let mut key = [0; 32];
     argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
         .hash_password_into(v.get("passphrase"), v.get("salt"), &mut key)
         .unwrap();
     v.says("passphrase_key", &key);
-    let head = [b"SR-ROOT\n", &[1, 1][..], v.get("memory"), v.get("passes"), v.get("lanes"), v.get("salt")].concat();
-    let sealed = gcm(&key, v.array("nonce"), &head, v.get("root_key"));
-    let body = [&head, v.get("nonce"), &sealed].concat();
-    v.says("file", &[&body[..], &sha256(&body)].concat());
+    let parameters = [v.get("memory"), v.get("passes"), v.get("lanes"), v.get("salt")].concat();
+    v.says("parameters", &parameters);
+    let aad = parts(&[&[4], &[1], &[1], v.get("vault"), &parameters]);
+    v.says("aad", &aad);
+    v.says("wrapped", &blob(4, &key, v.array("nonce"), &aad, v.get("keystore_key")));
+    let envelope = Envelope { kind: RootKind::Passphrase, parameters, wrapped: v.get("wrapped").to_vec() };
+    let opened = passphrase().unwrap(VaultId(v.array("vault")), &envelope).unwrap();
+    v.says("keystore_key", opened.expose());
+}
+
+/// The product in GF(2^8) with the polynomial of AES.
+fn product(mut a: u8, b: u8) -> u8 {
+    let mut product = 0;
+    for bit in 0..8 {
+        if b & (1 << bit) != 0 {
+            product ^= a;
+        }
+        a = (a << 1) ^ if a & 0x80 != 0 { 0x1b } else { 0 };
+    }
+    product
+}
+
+#[test]
+fn shares_are_as_specified_and_open_their_envelope() {
+    let (v, sealed) = (vector("shares"), vector("shares envelope"));
+    let (threshold, count) = (v.byte("threshold"), v.byte("count"));
+    let mut fingerprints = vec![];
+    for number in 1..=count {
+        let value = |place: usize| {
+            let [constant, first, second] =
+                ["root_key", "coefficients_1", "coefficients_2"].map(|field| v.get(field)[place]);
+            constant ^ product(first, number) ^ product(second, product(number, number))
+        };
+        let share: Vec<u8> = (0..32).map(value).collect();
+        v.says(&format!("share_{number}"), &share);
+        let named = parts(&[b"strongroom share 1", &[number], &[threshold], &share]);
+        let fingerprint = &hmac_sha256(v.get("set"), &named)[..8];
+        v.says(&format!("fingerprint_{number}"), fingerprint);
+        fingerprints.extend_from_slice(fingerprint);
+        let body = [v.get("set"), &[number, threshold], &share].concat();
+        let letters = BASE32_NOPAD.encode(&[&body, &sha256(&body)[..3]].concat()).to_lowercase();
+        v.says(&format!("text_{number}"), format!("srs1-{letters}").as_bytes());
+    }
+    let parameters = [&[threshold, count][..], v.get("set"), &fingerprints].concat();
+    sealed.says("parameters", &parameters);
+    let aad = parts(&[&[4], &[1], &[2], sealed.get("vault"), &parameters]);
+    sealed.says("aad", &aad);
+    sealed.says("root_key", v.get("root_key"));
+    sealed.says("wrapped", &blob(4, v.get("root_key"), sealed.array("nonce"), &aad, sealed.get("keystore_key")));
+
+    let envelope = Envelope { kind: RootKind::Shamir, parameters, wrapped: sealed.get("wrapped").to_vec() };
+    let set = ShareSet::of(&envelope).unwrap();
+    assert_eq!((set.threshold(), set.count(), set.id()), (threshold, count, HEXLOWER.encode(v.get("set"))));
+    for chosen in [[1, 2, 3], [5, 1, 4]] {
+        let mut collector = ShamirCollector::new(&envelope).unwrap();
+        for number in chosen {
+            collector.add(std::str::from_utf8(v.get(&format!("text_{number}"))).unwrap()).unwrap();
+        }
+        let root = collector.root().unwrap();
+        let opened = root.unwrap(VaultId(sealed.array("vault")), &envelope).unwrap();
+        sealed.says("keystore_key", opened.expose());
+        assert_eq!(open("keys file sealed by shares", &*root).number(), 1);
+    }
+    let v = vector("keys file sealed by shares");
+    v.says("file", &file(&v, &self::envelope(&sealed, 2), &[]));
 }
 
 #[test]
@@ -159,12 +247,15 @@ fn the_keys_of_the_keystore_are_derived_as_specified() {
     for (field, info) in [("wrap_key", "strongroom keystore wrap 1"), ("file_key", "strongroom keystore file 1")] {
         let mut key = [0; 32];
         hkdf::Salt::new(hkdf::HKDF_SHA256, v.get("vault"))
-            .extract(v.get("root_key"))
+            .extract(v.get("keystore_key"))
             .expand(&[info.as_bytes()], hkdf::HKDF_SHA256)
             .unwrap()
             .fill(&mut key)
             .unwrap();
         v.says(field, &key);
+    }
+    for sealed in ["passphrase envelope", "shares envelope"] {
+        vector(sealed).says("keystore_key", v.get("keystore_key"));
     }
 }
 
@@ -189,11 +280,7 @@ fn the_keys_file_is_as_specified() {
         entries.push(entry);
     }
     let v = vector("keys file");
-    let count = u32::try_from(entries.len()).unwrap().to_be_bytes();
-    let mut file = [b"SR-KEYS\n", &[1, 1][..], v.get("vault"), v.get("number"), &count, &entries.concat()].concat();
-    file.extend(hmac_sha256(derived.get("file_key"), &file));
-    file.extend(sha256(&file));
-    v.says("file", &file);
+    v.says("file", &file(&v, &envelope(&vector("passphrase envelope"), 1), &entries));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use strongroom_access::{Principal, Role};
-use strongroom_keys::ArgonCost;
+use strongroom_keys::{ArgonCost, PassphraseRoot};
 use strongroom_vault::{ApplySchema, Caller, NewTenant};
 use zeroize::Zeroizing;
 
@@ -86,7 +86,7 @@ pub async fn make(layout: &Layout) -> Result<(), CliError> {
         let random = strongroom_keys::random::<24>().map_err(|error| CliError::unfit(error.to_string()))?;
         let text = Zeroizing::new(data_encoding::BASE64URL_NOPAD.encode(&*Zeroizing::new(random)));
         write_private(&layout.dev_passphrase(), text.as_bytes())?;
-        let passphrase = passphrase::from_file(&layout.dev_passphrase())?;
+        let root = root(layout)?;
         let tenants = vec![NewTenant { name: TENANT.to_owned(), officers }];
         let new = Contents {
             trust_domain: TRUST_DOMAIN.to_owned(),
@@ -94,10 +94,15 @@ pub async fn make(layout: &Layout) -> Result<(), CliError> {
             tenants,
             listen: "127.0.0.1:7443".to_owned(),
         };
-        create(layout, &passphrase, ArgonCost::DEFAULT, new).await
+        create(layout, &root, new).await
     })
     .await
     .map(drop)
+}
+
+/// The root key of a vault for development: the passphrase beside it.
+fn root(layout: &Layout) -> Result<PassphraseRoot, CliError> {
+    Ok(PassphraseRoot::new(passphrase::from_file(&layout.dev_passphrase())?, ArgonCost::DEFAULT))
 }
 
 /// The configuration of a vault for development.
@@ -114,7 +119,7 @@ fn config(layout: &Layout) -> Result<Config, CliError> {
 /// Opens a vault for development, and puts the lending schema in force if there is none yet.
 pub async fn open(layout: &Layout) -> Result<(Opened, Config), CliError> {
     let config = config(layout)?;
-    let opened = start::open(layout, &config, passphrase::from_file(&layout.dev_passphrase())?).await?;
+    let opened = start::open(layout, &config, Arc::new(root(layout)?)).await?;
     let vault = &opened.vault;
     let refused = |error: strongroom_vault::Error| CliError::unfit(error.to_string());
     let tenant =

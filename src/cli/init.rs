@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use strongroom_keys::ArgonCost;
 use strongroom_vault::{NewTenant, OpenError, is_tenant_name};
 use x509_parser::extensions::GeneralName;
 
@@ -12,6 +11,7 @@ use super::make::{self, Contents};
 use super::output::{CliError, Exit, Output, facts};
 use super::passphrase::PassphraseArgs;
 use super::pki::sha256;
+use super::root::{MadeRoot, NewRoot, SharesArgs, WrittenShares};
 
 /// Make a vault in a new folder, or in one that is empty.
 ///
@@ -49,8 +49,15 @@ pub struct Args {
     #[arg(long, default_value = "127.0.0.1:7443", value_name = "ADDRESS")]
     listen: String,
 
+    /// What keeps the root key: `file`, a passphrase, or `shamir`, shares of which some are needed.
+    #[arg(long, value_enum, default_value_t = NewRoot::File, value_name = "KIND")]
+    root: NewRoot,
+
     #[command(flatten)]
     passphrase: PassphraseArgs,
+
+    #[command(flatten)]
+    shares: SharesArgs,
 }
 
 #[derive(Clone, Debug)]
@@ -99,23 +106,33 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
             dir.display()
         )));
     }
-    let passphrase = args.passphrase.choose()?;
+    let MadeRoot { provider, shares } = args.root.make(|| args.passphrase.choose(), &args.shares)?;
     let vault = make::in_place(&layout, async |layout| {
         let new = Contents { trust_domain: args.trust_domain, trust_anchors, tenants, listen: args.listen };
-        make::create(layout, &passphrase, ArgonCost::DEFAULT, new).await
+        make::create(layout, &*provider, new).await
     })
     .await?;
+    drop(provider);
+    let shares = shares.map_or_else(Vec::new, WrittenShares::keep);
     let config = layout.config();
     output.show(
-        || serde_json::json!({ "vault_id": vault.to_string(), "dir": dir, "config": config }),
+        || serde_json::json!({ "vault_id": vault.to_string(), "dir": dir, "config": config, "shares": shares }),
         || {
             format!(
                 "{}\nNext: put the vault's certificate, its key and the authority of its callers where\n{} says, \
                  then: strongroom serve --dir {}\n\
-                 Keep the passphrase, and copies of {} apart from copies of {}.",
-                facts([("vault", vault.to_string()), ("folder", dir.display().to_string())]),
+                 {}, and keep copies of {} apart from copies of {}.",
+                facts(
+                    [("vault", vault.to_string()), ("folder", dir.display().to_string())]
+                        .into_iter()
+                        .chain(shares.iter().map(|path| ("share", path.display().to_string())))
+                ),
                 config.display(),
                 dir.display(),
+                match shares.is_empty() {
+                    true => "Keep the passphrase",
+                    false => "Hand each share to a person of its own, leave none here",
+                },
                 layout.keystore().display(),
                 layout.data().display(),
             )

@@ -3,16 +3,18 @@
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use strongroom_keys::{KeyError, Passphrase};
+use strongroom_keys::root::shamir::{ShamirCollector, ShareSet};
+use strongroom_keys::{
+    ArgonCost, Envelope, KeyError, Keystore, Passphrase, PassphraseRoot, RootError, RootKind, RootProvider,
+};
 use strongroom_rocksdb::RocksStore;
-use strongroom_server::{Brought, Keeper, NotUnsealed, Unsealing};
+use strongroom_server::{Brought, Keeper, NotUnsealed};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use super::config::Config;
 use super::layout::Layout;
-use super::output::CliError;
 use super::start::{self, Closed, RocksVault};
 
 /// The keeper of one folder's vault.
@@ -21,7 +23,17 @@ pub struct FolderKeeper {
     config: Config,
     /// SHA-256 of the authorities that connections are accepted from: they were read once, with the server's certificate.
     authorities: Vec<[u8; 32]>,
+    collected: Mutex<Option<Collected>>,
     household: Mutex<Option<Household>>,
+}
+
+/// Shares that were brought.
+struct Collected {
+    /// What they open: another one, if the root key was moved meanwhile.
+    envelope: Envelope,
+    shares: ShamirCollector,
+    /// By whom, in turn.
+    by: Vec<String>,
 }
 
 /// What an open vault does by itself.
@@ -31,10 +43,14 @@ struct Household {
     tasks: [JoinHandle<()>; 2],
 }
 
+/// A root key that was brought, and by whom.
+type BroughtRoot = (Arc<dyn RootProvider>, Vec<String>);
+
 impl FolderKeeper {
     /// The keeper of the vault in a folder, which is served to clients of these authorities.
     pub fn new(layout: Layout, config: Config, authorities: Vec<[u8; 32]>) -> Self {
-        Self { layout, config, authorities, household: Mutex::new(None) }
+        let (collected, household) = (Mutex::default(), Mutex::default());
+        Self { layout, config, authorities, collected, household }
     }
 
     /// Has an open vault keep its house and do its jobs.
@@ -48,11 +64,48 @@ impl FolderKeeper {
         let jobs = tokio::spawn(apart(Arc::clone(vault), stopped(stopping), async |vault, stop| {
             strongroom_jobs::run(&vault, stop).await;
         }));
-        *self.household() = Some(Household { stop, tasks: [house, jobs] });
+        *lock(&self.household) = Some(Household { stop, tasks: [house, jobs] });
     }
 
-    fn household(&self) -> MutexGuard<'_, Option<Household>> {
-        self.household.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What the keystore is wrapped under. Read anew each time: the root key of a sealed vault may be moved.
+    fn envelope(&self) -> Result<Envelope, KeyError> {
+        Ok(Keystore::envelope_of(&self.layout.keystore())?.1)
+    }
+
+    /// The root key that was brought; `None` while more shares are needed.
+    fn root(&self, envelope: &Envelope, brought: Brought, by: &str) -> Result<Option<BroughtRoot>, NotUnsealed> {
+        match (envelope.kind, brought) {
+            (RootKind::Passphrase, Brought::Passphrase(bytes)) => {
+                let root = PassphraseRoot::new(passphrase(&bytes)?, ArgonCost::DEFAULT);
+                Ok(Some((Arc::new(root), vec![by.to_owned()])))
+            }
+            (RootKind::Shamir, Brought::Share(bytes)) => self.collect(envelope, Some(&bytes), by),
+            (RootKind::Shamir, Brought::Nothing) => self.collect(envelope, None, by),
+            (RootKind::Passphrase, _) => Err(NotUnsealed::Credential("this vault needs its passphrase".to_owned())),
+            (RootKind::Shamir, _) => Err(NotUnsealed::Credential("this vault needs shares of its root key".to_owned())),
+            (kind, _) => Err(NotUnsealed::Unfit(format!("this build does not reach {kind}"))),
+        }
+    }
+
+    /// Adds a share to those that were brought before.
+    fn collect(&self, envelope: &Envelope, share: Option<&[u8]>, by: &str) -> Result<Option<BroughtRoot>, NotUnsealed> {
+        let mut collected = lock(&self.collected);
+        if collected.as_ref().is_none_or(|collected| collected.envelope != *envelope) {
+            let shares = ShamirCollector::new(envelope).map_err(not_had)?;
+            *collected = Some(Collected { envelope: envelope.clone(), shares, by: vec![] });
+        }
+        let Some(all) = collected.as_mut() else { return Ok(None) };
+        if let Some(share) = share {
+            let share = std::str::from_utf8(share);
+            let share = share.map_err(|_| NotUnsealed::Credential("a share is text".to_owned()))?;
+            all.shares.add(share.trim()).map_err(not_had)?;
+            all.by.push(by.to_owned());
+        }
+        if !all.shares.progress().is_enough() {
+            return Ok(None);
+        }
+        // They are kept until the vault is open: what else may keep it from opening is not their holders' business.
+        Ok(Some((all.shares.root().map_err(not_had)?, all.by.clone())))
     }
 }
 
@@ -66,37 +119,38 @@ async fn apart<Stop: Future<Output = ()>>(
 
 #[tonic::async_trait]
 impl Keeper<RocksStore> for FolderKeeper {
-    fn provider(&self) -> String {
-        "file".to_owned()
+    fn provider(&self) -> &'static str {
+        self.envelope().map_or("unknown", |envelope| envelope.kind.as_str())
     }
 
-    async fn unseal(&self, brought: Brought, by: &str) -> Result<Unsealing<RocksStore>, NotUnsealed> {
-        let passphrase = match brought {
-            Brought::Passphrase(bytes) => passphrase(&bytes)?,
-            Brought::Share(_) => {
-                return Err(NotUnsealed::Credential("this vault needs a passphrase, not shares".to_owned()));
-            }
-            Brought::Nothing => {
-                return Err(NotUnsealed::Credential("this vault needs its passphrase: bring it".to_owned()));
-            }
-        };
-        let passphrase = Arc::new(passphrase);
+    fn shares(&self) -> (u32, u32) {
+        let given = lock(&self.collected).as_ref().map_or(0, |collected| collected.shares.progress().have);
+        let needed = self.envelope().ok().and_then(|envelope| ShareSet::of(&envelope).ok());
+        (given.into(), needed.map_or(0, |set| set.threshold().into()))
+    }
+
+    async fn unseal(&self, brought: Brought, by: &str) -> Result<Option<Arc<RocksVault>>, NotUnsealed> {
+        let envelope = self.envelope().map_err(|error| unfit(&error))?;
+        let Some((root, by)) = self.root(&envelope, brought, by)? else { return Ok(None) };
         // First of all: who guesses must not have the store opened each time.
-        drop(start::unlock(self.layout.keystore(), Arc::clone(&passphrase)).await.map_err(not_unsealed)?);
-        let opened = start::open_vault(&self.layout, &self.config, &self.authorities, &passphrase).await;
+        drop(start::unlock(self.layout.keystore(), Arc::clone(&root)).await.map_err(not_unsealed)?);
+        let opened = start::open_vault(&self.layout, &self.config, &self.authorities, &root).await;
         let (vault, _) = opened.map_err(not_unsealed)?;
-        if let Err(error) = vault.record_unsealed(&self.provider(), &[by.to_owned()]).await {
+        if let Err(error) = vault.record_unsealed(envelope.kind.as_str(), &by).await {
             vault.close().await;
             return Err(NotUnsealed::Unfit(format!("that it is unsealed could not be recorded: {error}")));
         }
+        self.forget();
         self.begin(&vault);
-        Ok(Unsealing::Open(vault))
+        Ok(Some(vault))
     }
 
-    fn forget(&self) {}
+    fn forget(&self) {
+        *lock(&self.collected) = None;
+    }
 
     async fn close(&self, vault: Arc<RocksVault>) {
-        let household = self.household().take();
+        let household = lock(&self.household).take();
         if let Some(Household { stop, tasks }) = household {
             drop(stop);
             for task in tasks {
@@ -110,16 +164,31 @@ impl Keeper<RocksStore> for FolderKeeper {
 
 fn not_unsealed(closed: Closed) -> NotUnsealed {
     match closed {
-        Closed::Root(error @ KeyError::WrongPassphrase) => NotUnsealed::Credential(error.to_string()),
-        // Paths are for who reads the log.
-        closed => {
-            tracing::error!(error = %CliError::from(closed), "the vault can't be unsealed");
-            NotUnsealed::Unfit("the vault does not open; its log says why".to_owned())
-        }
+        Closed::Root(error) => not_had(error),
+        Closed::Unfit(error) => unfit(&error),
     }
+}
+
+/// Why a root key was not had.
+fn not_had(error: RootError) -> NotUnsealed {
+    match error {
+        RootError::Credential { why, .. } => NotUnsealed::Credential(why),
+        error => unfit(&error),
+    }
+}
+
+/// Paths are for who reads the log.
+fn unfit(error: &dyn std::error::Error) -> NotUnsealed {
+    tracing::error!(%error, "the vault can't be unsealed");
+    NotUnsealed::Unfit("the vault does not open; its log says why".to_owned())
 }
 
 fn passphrase(bytes: &Zeroizing<Vec<u8>>) -> Result<Passphrase, NotUnsealed> {
     let text = std::str::from_utf8(bytes).map_err(|_| NotUnsealed::Credential("a passphrase is UTF-8".to_owned()))?;
     Passphrase::new(text.to_owned()).map_err(|error| NotUnsealed::Credential(error.to_string()))
+}
+
+/// A panic elsewhere leaves what is behind these locks whole.
+fn lock<T>(behind: &Mutex<T>) -> MutexGuard<'_, T> {
+    behind.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -78,7 +78,8 @@ Backups of the data that were made before the DEKs were wrapped anew can't be re
     #[command(after_help = "Examples:
   strongroom keys backup /mnt/safe/keys.1 --label 'safe 3, branch office'
 
-Without the root key a copy opens nothing. With it, it opens all that the keystore opens now: also what is destroyed later.")]
+Without the root key a copy opens nothing. With it, it opens all that the keystore opens now: also what is destroyed later.
+To put it back, stop the vault and make it the file keystore/keys.")]
     Backup(copies::BackupArgs),
     /// Show the copies of the keystore on the list.
     Copies(copies::CopiesArgs),

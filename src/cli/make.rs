@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use strongroom_ids::VaultId;
-use strongroom_keys::{ArgonCost, Keystore, Passphrase, root_key};
+use strongroom_keys::{Keystore, RootProvider};
 use strongroom_rocksdb::{RocksOptions, RocksStore};
 use strongroom_vault::{NewTenant, NewVault};
 
@@ -36,7 +36,11 @@ pub async fn in_place<T>(
     let made = async {
         let made = make(&unfinished).await?;
         std::fs::rename(unfinished.dir(), layout.dir()).map_err(|error| CliError::file(layout.dir(), error))?;
-        sync_folder(layout.dir())?;
+        if let Err(error) = sync_folder(layout.dir()) {
+            // What was made for it, its shares among them, is about to be taken back.
+            drop(std::fs::remove_dir_all(layout.dir()));
+            return Err(error);
+        }
         Ok(made)
     }
     .await;
@@ -76,16 +80,10 @@ pub struct Contents {
 }
 
 /// Makes the keystore, the store, and last the configuration, by which a vault is known to be whole.
-pub async fn create(
-    layout: &Layout,
-    passphrase: &Passphrase,
-    cost: ArgonCost,
-    contents: Contents,
-) -> Result<VaultId, CliError> {
+pub async fn create(layout: &Layout, root: &dyn RootProvider, contents: Contents) -> Result<VaultId, CliError> {
     let unfit = |error: &dyn std::error::Error| CliError::unfit(format!("the vault can't be made: {error}"));
     let vault = VaultId(strongroom_keys::random().map_err(|error| unfit(&error))?);
-    let root = root_key::seal_new(&layout.keystore(), passphrase, cost).map_err(|error| unfit(&error))?;
-    let keystore = Keystore::create(&layout.keystore(), vault, &root).map_err(|error| unfit(&error))?;
+    let keystore = Keystore::create(&layout.keystore(), vault, root).map_err(|error| unfit(&error))?;
     let store = RocksStore::create(&layout.data(), RocksOptions::default()).map_err(|error| unfit(&error))?;
     let Contents { trust_domain, trust_anchors, tenants, listen } = contents;
     let head_file = layout.head();

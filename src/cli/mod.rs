@@ -1,8 +1,9 @@
 //! The command line: a file a command, and small ones that several share.
 //!
-//! `client.rs` finds the vault and connects, `output.rs` prints and ends the process; `make.rs` makes a vault's folder and
-//! `start.rs` opens and serves it; `value.rs` and `expiry.rs` read what a command is given. A file goes through the vault
-//! by `mapping.rs`, `records.rs`, `cells.rs`, `columns.rs`, `batches.rs`, `progress.rs` and `transfer.rs`.
+//! `client.rs` finds the vault and connects, `output.rs` prints and ends the process; `make.rs` makes a vault's folder,
+//! `start.rs` opens and serves it, `root.rs` finds what keeps its root key, and `keeper.rs` closes and opens it while it is
+//! served; `value.rs` and `expiry.rs` read what a command is given. A file goes through the vault by `mapping.rs`,
+//! `records.rs`, `cells.rs`, `columns.rs`, `batches.rs`, `progress.rs` and `transfer.rs`.
 
 mod anew;
 mod audit;
@@ -34,6 +35,7 @@ mod pki;
 mod policy;
 mod progress;
 mod records;
+mod root;
 mod schema;
 mod seal;
 mod serve;
@@ -84,6 +86,7 @@ enum Command {
     Schema(schema::Args),
     Policy(policy::Args),
     Keys(keys::Args),
+    Root(root::Args),
     Audit(audit::Args),
     Verify(verify::Args),
     Bench(Box<bench::Args>),
@@ -132,6 +135,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
             let context = global.context(args.principal())?;
             keys::run(args, &context).await
         }
+        Command::Root(args) => root::run(args, &layout::Layout::new(&global.dir), global.output).await,
         Command::Audit(args) => audit::run(args, &global).await,
         Command::Verify(args) => verify::run(args, &global.dir, global.output).await,
         Command::Bench(args) => bench::run(*args, &global).await,

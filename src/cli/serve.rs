@@ -7,12 +7,13 @@ use clap::Parser;
 use super::config::Config;
 use super::layout::Layout;
 use super::output::{CliError, Exit, say};
-use super::passphrase::PassphraseArgs;
+use super::root::CredentialArgs;
 use super::start;
 
 /// Open a vault and answer until SIGINT or SIGTERM.
 ///
-/// The passphrase comes from a file, from the systemd credential `passphrase`, or from the terminal.
+/// The passphrase of the root key comes from a file, from the systemd credential `passphrase`, or from the terminal; its
+/// shares come from files or from the terminal, where it has shares.
 #[derive(Debug, Parser)]
 pub struct Args {
     /// The configuration [default: DIR/strongroom.toml].
@@ -24,11 +25,11 @@ pub struct Args {
     listen: Option<String>,
 
     /// Start sealed: ask for nothing, and answer only `status` and `unseal`.
-    #[arg(long, conflicts_with = "passphrase_file")]
+    #[arg(long, conflicts_with = "share_files")]
     sealed: bool,
 
     #[command(flatten)]
-    passphrase: PassphraseArgs,
+    credential: CredentialArgs,
 }
 
 /// Serves.
@@ -37,10 +38,10 @@ pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
     let config = Config::read(&layout, args.config.as_deref())?;
     // All that can fail comes first: an open vault must be closed in good order.
     start::tls(&layout, &config)?;
-    let passphrase = if args.sealed { None } else { Some(args.passphrase.read()?) };
+    let root = if args.sealed { None } else { Some(args.credential.provider(&layout)?) };
     let listener = start::bind(args.listen.as_deref().unwrap_or(&config.listen)).await?;
-    let opened = match passphrase {
-        Some(passphrase) => Some(start::open(&layout, &config, passphrase).await?),
+    let opened = match root {
+        Some(root) => Some(start::open(&layout, &config, root).await?),
         None => None,
     };
     let address = listener.local_addr().map_err(|error| CliError::unfit(error.to_string()))?;

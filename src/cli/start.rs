@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
-use strongroom_keys::{KeyError, Keystore, Passphrase, root_key};
+use strongroom_keys::{Keystore, RootError, RootProvider};
 use strongroom_rocksdb::{Background, RocksOptions, RocksStore};
 use strongroom_server::{Door, Options, TlsMaterial};
 use strongroom_storage::StoreError;
@@ -82,7 +82,7 @@ impl Anchor {
 
 /// Whether the disk under a folder has less free than the reserve. What can't be asked counts as full: a write would
 /// tell no better.
-fn space(folder: PathBuf, reserve_mib: u64) -> Space {
+pub fn space(folder: PathBuf, reserve_mib: u64) -> Space {
     Arc::new(move || match rustix::fs::statvfs(&folder) {
         Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize) < reserve_mib.saturating_mul(1 << 20),
         Err(_) => true,
@@ -102,7 +102,7 @@ pub struct Opened {
 /// Why a vault does not open.
 pub enum Closed {
     /// Its keys can't be had.
-    Root(KeyError),
+    Root(RootError),
     /// Anything else.
     Unfit(CliError),
 }
@@ -117,10 +117,10 @@ impl From<Closed> for CliError {
 }
 
 /// Opens the vault in a folder.
-pub async fn open(layout: &Layout, config: &Config, passphrase: Passphrase) -> Result<Opened, CliError> {
+pub async fn open(layout: &Layout, config: &Config, root: Arc<dyn RootProvider>) -> Result<Opened, CliError> {
     let tls = tls(layout, config)?;
     let authorities = tls.client_authorities().map_err(|error| CliError::unfit(error.to_string()))?;
-    let opened = open_vault(layout, config, &authorities, &Arc::new(passphrase)).await;
+    let opened = open_vault(layout, config, &authorities, &root).await;
     let (vault, background) = opened.map_err(|closed| match closed {
         Closed::Root(error) => unfit(layout, &error),
         Closed::Unfit(error) => error,
@@ -133,13 +133,13 @@ pub async fn open_vault(
     layout: &Layout,
     config: &Config,
     authorities: &[[u8; 32]],
-    passphrase: &Arc<Passphrase>,
+    root: &Arc<dyn RootProvider>,
 ) -> Result<(Arc<RocksVault>, Background), Closed> {
     // The store first: its lock keeps a second process away from the keystore as well.
     let options = RocksOptions { block_cache: config.capacity.block_cache_mib << 20, ..RocksOptions::default() };
     let store = RocksStore::open(&layout.data(), options).map_err(|error| Closed::Unfit(closed(layout, &error)))?;
     let background = store.background();
-    let keystore = unlock(layout.keystore(), Arc::clone(passphrase)).await?;
+    let keystore = unlock(layout.keystore(), Arc::clone(root)).await?;
     let opening = Opening {
         store,
         keystore,
@@ -161,12 +161,11 @@ pub async fn open_vault(
 }
 
 /// Opens the keystore on a thread of its own: what raw keys leave on a stack goes with it.
-pub async fn unlock(folder: PathBuf, passphrase: Arc<Passphrase>) -> Result<Keystore, Closed> {
+pub async fn unlock(folder: PathBuf, root: Arc<dyn RootProvider>) -> Result<Keystore, Closed> {
     let (done, opened) = oneshot::channel();
     let open = move || {
-        let keystore = root_key::open(&folder, &passphrase).and_then(|root| Keystore::open(&folder, &root));
         // Nobody waits any more if the process ends.
-        drop(done.send(keystore));
+        drop(done.send(Keystore::open(&folder, &*root)));
     };
     let failed = |error: &dyn std::fmt::Display| Closed::Unfit(CliError::unfit(format!("no thread: {error}")));
     std::thread::Builder::new().name("unseal".to_owned()).spawn(open).map_err(|error| failed(&error))?;

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::client::Context;
 use super::output::{CliError, Exit};
 use super::passphrase;
+use super::root;
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "operator";
@@ -26,7 +27,7 @@ pub const PRINCIPAL: &str = "operator";
 
 Exit code 3 while the vault waits for more shares.")]
 pub struct Args {
-    /// A file that holds the passphrase, or the share, in its first line; without it, a question at the terminal.
+    /// A file that holds the passphrase in its first line, or a share as it was handed out; without it, a question at the terminal.
     #[arg(long, value_name = "FILE")]
     file: Option<std::path::PathBuf>,
 
@@ -43,7 +44,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     if !seal.sealed {
         return Err(CliError::unfit("the vault is open: there is nothing to unseal"));
     }
-    let credential = if args.reset { None } else { credential(&seal.provider, args.file.as_deref())? };
+    let credential = if args.reset { None } else { credential(&seal, args.file.as_deref())? };
     let request = UnsealRequest { credential, reset: args.reset };
     let seal = system.unseal(request).await?.into_inner().seal.unwrap_or_default();
     context.output.show(|| document(&seal), || text(&seal))?;
@@ -51,17 +52,18 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
 }
 
 /// What a provider needs, from a file or from the terminal.
-fn credential(provider: &str, file: Option<&std::path::Path>) -> Result<Option<Credential>, CliError> {
-    let secret = |question| -> Result<bytes::Bytes, CliError> {
-        let text: Zeroizing<String> = match file {
-            Some(path) => passphrase::first_line(path)?,
-            None => passphrase::ask(question)?,
-        };
-        Ok(text.as_bytes().to_vec().into())
-    };
-    Ok(match provider {
-        "file" => Some(Credential::Passphrase(secret("Passphrase of the root key: ")?)),
-        "shamir" => Some(Credential::Share(secret("Share of the root key: ")?)),
+fn credential(seal: &SealStatus, file: Option<&std::path::Path>) -> Result<Option<Credential>, CliError> {
+    const OTHERWISE: &str = "--file FILE";
+    let secret = |text: Zeroizing<String>| text.as_bytes().to_vec().into();
+    Ok(match (seal.provider.as_str(), file) {
+        // Enough were given, and something else was in the way.
+        ("shamir", None) if seal.shares_given >= seal.shares_needed => None,
+        ("file", Some(path)) => Some(Credential::Passphrase(secret(passphrase::first_line(path)?))),
+        ("file", None) => {
+            Some(Credential::Passphrase(secret(passphrase::ask("Passphrase of the root key: ", OTHERWISE)?)))
+        }
+        ("shamir", Some(path)) => Some(Credential::Share(secret(root::read_share(path)?))),
+        ("shamir", None) => Some(Credential::Share(secret(passphrase::ask("Share of the root key: ", OTHERWISE)?))),
         _ => None,
     })
 }

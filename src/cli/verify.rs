@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use strongroom_keys::{Keystore, Passphrase, root_key};
+use strongroom_keys::Keystore;
 use strongroom_rocksdb::{RocksOptions, RocksStore};
 use strongroom_storage::StoreError;
 use strongroom_vault::{Counts, Finding, Progress, Report, Verification, VerifyError};
@@ -15,7 +15,7 @@ use strongroom_vault::{Counts, Finding, Progress, Report, Verification, VerifyEr
 use super::config::Config;
 use super::layout::Layout;
 use super::output::{CliError, Exit, Output, facts, table};
-use super::passphrase::{self, PassphraseArgs};
+use super::root::CredentialArgs;
 
 /// Prove the whole vault against its ledger, while it is stopped: names what was changed, rolled back, added or removed
 /// behind its back.
@@ -42,7 +42,7 @@ pub struct Args {
     config: Option<PathBuf>,
 
     #[command(flatten)]
-    passphrase: PassphraseArgs,
+    credential: CredentialArgs,
 }
 
 /// Verifies.
@@ -54,7 +54,9 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
     // The store first: its lock says whether a vault runs over it, before anybody is asked for a passphrase.
     let options = RocksOptions { block_cache: config.capacity.block_cache_mib << 20, ..RocksOptions::default() };
     let store = RocksStore::open(&layout.data(), options).map_err(|error| closed(&layout, error))?;
-    let keystore = keystore(&layout, &read_passphrase(&args.passphrase, &layout)?)?;
+    let root = args.credential.provider(&layout)?;
+    let keystore = Keystore::open(&layout.keystore(), &*root).map_err(|error| unfit(&layout, &error))?;
+    drop(root);
     let head_file = layout.head();
     let verification =
         Verification { store: &store, keystore: &keystore, head_file: &head_file, checkpoints: &checkpoints };
@@ -67,19 +69,6 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
     })?;
     output.show(|| document(&report), || text(&report))?;
     Ok(if report.findings.is_empty() { Exit::Done } else { Exit::Failed })
-}
-
-fn read_passphrase(args: &PassphraseArgs, layout: &Layout) -> Result<Passphrase, CliError> {
-    let beside = layout.dev_passphrase();
-    match args.passphrase_file.is_none() && beside.exists() {
-        true => passphrase::from_file(&beside),
-        false => args.read(),
-    }
-}
-
-fn keystore(layout: &Layout, passphrase: &Passphrase) -> Result<Keystore, CliError> {
-    let root = root_key::open(&layout.keystore(), passphrase);
-    root.and_then(|root| Keystore::open(&layout.keystore(), &root)).map_err(|error| unfit(layout, &error))
 }
 
 fn closed(layout: &Layout, error: StoreError) -> CliError {

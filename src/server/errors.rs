@@ -206,6 +206,7 @@ fn finer(violations: &[Violation]) -> &'static str {
         (Some("name"), "key_unknown" | "not_rotated" | "not_destroyed" | "no_kek") => "KEY_INVALID",
         (Some("name"), "copy_unknown") => "COPY_UNKNOWN",
         (Some("label"), _) => "LABEL_INVALID",
+        (Some("copies"), _) => "LIST_FULL",
         (Some("state"), _) => "STATE_INVALID",
         (Some("idempotency_key"), _) => "IDEMPOTENCY_KEY_INVALID",
         _ => "INVALID",

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use ring::digest;
-use strongroom_access::{Directory, IdentityError, Principal, SpiffeId, identify};
+use strongroom_access::{Directory, IdentityError, Principal, Role, SpiffeId, identify};
 use strongroom_vault::Caller;
 use tonic::{Code, Status};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -151,6 +151,10 @@ impl Peer {
         }
         let [uri] = &claims.uris[..] else { return Err(Nobody::CertificateNotAccepted) };
         let id = SpiffeId::parse(uri).map_err(|error| Nobody::from(&error))?;
+        // A tenant has no operators, and the vault itself has nobody else.
+        if id.tenant.is_some() == (id.role == Role::Operator) {
+            return Err(Nobody::CertificateNotAccepted);
+        }
         Ok(Principal::unlooked(id.role, uri))
     }
 

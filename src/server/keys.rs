@@ -158,14 +158,21 @@ impl<S: Store> Watched<S> {
         let job = match self.first.take() {
             Some(first) => first,
             None if self.ended => return None,
-            None => self.next().await?,
+            None => match self.next().await? {
+                Ok(job) => job,
+                Err(status) => {
+                    self.ended = true;
+                    return Some((Err(status), self));
+                }
+            },
         };
         self.ended = !job.is_running();
         Some((Ok(told(job)), self))
     }
 
-    /// How far the job has come after a while; nothing when the vault shuts down, or when the watcher may see no more.
-    async fn next(&mut self) -> Option<Job> {
+    /// How far the job has come after a while; nothing when the vault shuts down or another job has begun, and a status
+    /// when the watcher may see no more.
+    async fn next(&mut self) -> Option<Result<Job, Status>> {
         let come_further = async {
             tokio::time::sleep(WATCHED_EVERY).await;
             // Whoever is told nothing asks anew, like any request: the job may have ended unseen, and so may the
@@ -176,13 +183,20 @@ impl<S: Store> Watched<S> {
             told = come_further => told,
             () = stage::reached(self.edge.stage.clone(), Stage::Closing) => return None,
         };
-        let caller = self.edge.identify(&self.peer).ok()?;
+        let (caller, vault) = match self.edge.identify(&self.peer).and_then(|caller| Ok((caller, self.edge.vault()?))) {
+            Ok(known) => known,
+            Err(status) => return Some(Err(status)),
+        };
         match told {
-            Ok(changed) => {
-                changed.ok()?;
-                self.after.borrow_and_update().clone().filter(|job| job.name == self.name)
+            Ok(Ok(())) => {
+                let job = self.after.borrow_and_update().clone();
+                job.filter(|job| job.name == self.name).map(Ok)
             }
-            Err(_) => self.edge.vault().ok()?.get_job(&caller, &GetJob { name: self.name.clone() }).await.ok(),
+            // Nobody tells any more, or nobody has for a while.
+            Ok(Err(_)) | Err(_) => {
+                let asked = GetJob { name: self.name.clone() };
+                Some(vault.get_job(&caller, &asked).await.map_err(status))
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use strongroom_vault::Error;
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use crate::door::{Brought, Seal};
+use crate::door::Brought;
 use crate::edge::{self, Edge};
 use crate::errors::status;
 use crate::identity;
@@ -29,14 +29,9 @@ impl<S: Store> SystemService<S> {
             principal: principal.name.to_string(),
             role: principal.role.as_str().to_owned(),
             state: self.edge.door.health().to_owned(),
-            seal: Some(self.seal_now()),
+            seal: Some(self.edge.door.status()),
             ..Default::default()
         }
-    }
-
-    fn seal_now(&self) -> v1::SealStatus {
-        let (provider, Seal { sealed, reason, given, needed }) = self.edge.door.status();
-        v1::SealStatus { provider, sealed, reason, shares_given: given, shares_needed: needed }
     }
 }
 
@@ -63,7 +58,7 @@ impl<S: Store> v1::system_server::System for SystemService<S> {
             ledger_size: now.ledger_size,
             keystore_number: now.keystore_number,
             keys: keys.collect(),
-            seal: Some(self.seal_now()),
+            seal: Some(self.edge.door.status()),
         }))
     }
 
@@ -99,6 +94,6 @@ impl<S: Store> v1::system_server::System for SystemService<S> {
         // To its end: what was half opened would have to be closed again.
         let unsealed = self.edge.workers.spawn(async move { door.unseal(brought, reset, &by).await });
         unsealed.await.map_err(|_| status(Error::Internal("an unsealing did not end")))??;
-        Ok(Response::new(v1::UnsealResponse { seal: Some(self.seal_now()) }))
+        Ok(Response::new(v1::UnsealResponse { seal: Some(self.edge.door.status()) }))
     }
 }

@@ -1,5 +1,6 @@
 //! What depends on a version of a key: counted before it may be destroyed.
 
+use strongroom_commit::CommitterState;
 use strongroom_ids::{KeyVersion, TenantNo};
 use strongroom_keys::KeyName;
 use strongroom_storage::rows::{RowDek, SubjectRecord, ValueRow};
@@ -49,6 +50,10 @@ impl<S: Store> Vault<S> {
         while let Some(page) = pages.next(&*self.store).await? {
             for (_, row) in &page {
                 count += dependants(row)?;
+            }
+            // Nobody waits for it any more.
+            if self.committer.state() == CommitterState::Stopped {
+                return Err(Error::Sealed);
             }
             tokio::task::yield_now().await;
         }

@@ -150,7 +150,7 @@ pub enum Error {
     /// The store is being reopened after a failed write.
     #[error("the store is recovering from a failed write: try again after a moment")]
     Recovering,
-    /// The vault was sealed while it was at work.
+    /// The vault is sealed.
     #[error("the vault is sealed: an operator opens it with `strongroom unseal`")]
     Sealed,
     /// Bytes on disk are not what was written.

@@ -18,8 +18,12 @@ use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
 use crate::vault::Vault;
 
-/// Copies that the list has room for, those that were struck off too: one a night for a quarter of a century.
-const MOST: usize = 10_000;
+/// Copies that may be on the list, and that are remembered with those that were struck off: the oldest of these are
+/// forgotten then.
+const MOST: usize = 1_000;
+const REMEMBERED: usize = 5_000;
+/// Bytes of a copy: more than an answer holds is not listed.
+const BYTES: usize = 16 << 20;
 /// Characters of a label.
 const LABEL: usize = 128;
 
@@ -131,8 +135,14 @@ impl<S: Store> Attempt<S> for BackupKeystore {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewKeyCopy>, Refused> {
         self.may_have_it_alone(road)?;
         let mut copies = Copies::load(road.vault).await?;
-        if copies.0.len() >= MOST {
-            return Err(Error::Internal("the list of copies of the keystore is full").into());
+        if copies.0.iter().filter(|copy| copy.struck.is_none()).count() >= MOST {
+            let description =
+                format!("{MOST} copies are on the list: strike those off that are gone, then make another");
+            return Err(Error::invalid("copies", "list_full", description).into());
+        }
+        // A change that is decided and not made yet would be later than this copy, and bear an earlier date.
+        if road.vault.has_open_key_change().await? {
+            return Err(Error::Conflict.into());
         }
         let keystore = Arc::clone(&road.vault.keystore);
         let copied = tokio::task::spawn_blocking(move || keystore.copy()).await;
@@ -140,6 +150,9 @@ impl<S: Store> Attempt<S> for BackupKeystore {
             tracing::error!(%error, "the keystore can't be copied");
             Error::KeyUnavailable("the keystore can't be copied; the vault's log says why".to_owned())
         })?;
+        if copy.bytes.len() > BYTES {
+            return Err(Error::AnswerTooLarge { size: copy.bytes.len(), limit: BYTES }.into());
+        }
         let listed = KeyCopy {
             number: copies.0.last().map_or(1, |last| last.number.saturating_add(1)),
             label: self.label.clone(),
@@ -150,6 +163,11 @@ impl<S: Store> Attempt<S> for BackupKeystore {
             struck: None,
         };
         copies.0.push(listed.clone());
+        while copies.0.len() > REMEMBERED
+            && let Some(oldest) = copies.0.iter().position(|copy| copy.struck.is_some())
+        {
+            copies.0.remove(oldest);
+        }
         let detail =
             [("copy", listed.name()), ("keystore", listed.keystore.to_string()), ("sha256", listed.sha256.clone())];
         let mut prepared = Prepared::new(NewKeyCopy { listed, bytes: copy.bytes });
@@ -213,7 +231,14 @@ impl<S: Store> Attempt<S> for StrikeKeystoreCopy {
 impl<S: Store> Vault<S> {
     /// Makes a copy of the keystore, to be kept elsewhere, and lists it.
     pub async fn backup_keystore(&self, caller: &Caller, request: &BackupKeystore) -> Result<NewKeyCopy, Error> {
-        self.travel(caller, request).await
+        match self.travel(caller, request).await {
+            // Who may ask for a copy may also wait for a change of keys that was left open.
+            Err(Error::Conflict) => {
+                self.finish_key_changes().await?;
+                self.travel(caller, request).await
+            }
+            made => made,
+        }
     }
 
     /// All copies of the keystore that were made, oldest first.

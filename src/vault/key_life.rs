@@ -3,14 +3,17 @@
 //! Keys stand in the keystore and what happened to them in the ledger, and no one write reaches both. So a change is
 //! committed as an intent, then made in the keystore, then committed as done. Whoever comes next finishes what was left
 //! open: the next change, or the next start. An intent bears its time, and a version that changed later is left as it
-//! is: one that somebody puts back changes nothing.
+//! is: one that somebody puts back changes nothing. A move to another root key takes the same way, but whoever comes next
+//! can't make it: it only finds out whether it was made.
+
+mod root;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use strongroom_access::Action;
-use strongroom_commit::{Change, Fact};
+use strongroom_commit::{Change, Fact, Position};
 use strongroom_ids::{KeyVersion, TenantId, TenantNo};
 use strongroom_keys::{KeyError, KeyName, KeyState, Keystore, Operation};
 use strongroom_ledger::leaf::{self, LeafHeader};
@@ -23,6 +26,8 @@ use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
 use crate::tenant::{KeysInUse, Tenant};
 use crate::vault::Vault;
+
+pub use root::RootMoveError;
 
 /// When to ask again what depends on a version, while somebody else does.
 const COUNT_AGAIN: Duration = Duration::from_secs(5);
@@ -373,17 +378,23 @@ impl<S: Store> Road<'_, S> {
 }
 
 impl Intent {
-    fn detail(&self, stage: &str) -> [(&'static str, String); 4] {
-        [
-            ("key", self.key.clone()),
-            ("version", self.version.to_string()),
-            ("state", self.state.clone()),
-            ("stage", stage.to_owned()),
-        ]
+    fn detail(&self, stage: &str) -> Vec<(&'static str, String)> {
+        let mut detail = match self.moves_root() {
+            true => vec![("from", self.key.clone()), ("to", self.state.clone())],
+            false => {
+                vec![("key", self.key.clone()), ("version", self.version.to_string()), ("state", self.state.clone())]
+            }
+        };
+        detail.push(("stage", stage.to_owned()));
+        detail
     }
 
-    /// Makes the change, if it is not made yet, and sees that it is.
-    fn make(&self, tenant: TenantId, keystore: &Keystore) -> Result<(), Error> {
+    /// Makes the change, if it is not made yet, and sees that it is. `before` is the keystore's number when it was
+    /// decided.
+    fn make(&self, tenant: TenantId, keystore: &Keystore, before: u64) -> Result<(), Error> {
+        if self.moves_root() {
+            return self.root_was_moved(keystore, before);
+        }
         let (Some(name), Ok(state)) = (KeyName::parse(tenant, &self.key), self.state.parse::<KeyState>()) else {
             return Err(Error::DataLoss("the last change of keys"));
         };
@@ -460,9 +471,22 @@ impl<S: Store> Vault<S> {
         Ok(())
     }
 
+    /// Whether a change of any tenant's keys is decided and may not be made yet.
+    pub(crate) async fn has_open_key_change(&self) -> Result<bool, Error> {
+        for tenant in self.tenants.values() {
+            if Record::load(&*self.store, tenant).await?.is_some_and(|record| record.open.is_some()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     async fn finish_key_change(&self, number: TenantNo) -> Result<(), Error> {
         let tenant = self.tenant(number)?;
-        let open = async || Ok::<_, Error>(Record::load(&*self.store, tenant).await?.and_then(|record| record.open));
+        let open = async || {
+            let record = Record::load(&*self.store, tenant).await?;
+            Ok::<_, Error>(record.and_then(|Record { keystore, open }| Some((keystore, open?))))
+        };
         // Looked for before anybody is kept waiting for it.
         if open().await?.is_none() {
             return Ok(());
@@ -470,10 +494,10 @@ impl<S: Store> Vault<S> {
         // Nobody uses a key while it changes.
         let _turn = self.turn.write().await;
         let position = self.committer.position();
-        let Some(intent) = open().await? else { return Ok(()) };
+        let Some((before, intent)) = open().await? else { return Ok(()) };
         let made = {
             let (intent, keystore, id) = (intent.clone(), Arc::clone(&self.keystore), tenant.id);
-            let made = tokio::task::spawn_blocking(move || intent.make(id, &keystore)).await;
+            let made = tokio::task::spawn_blocking(move || intent.make(id, &keystore, before)).await;
             made.unwrap_or(Err(Error::Internal("a change of keys did not end")))
         };
         let made = made.map_err(|error| match error {
@@ -492,30 +516,44 @@ impl<S: Store> Vault<S> {
             // What the KEK has unwrapped may no longer be used either.
             self.deks.clear();
         }
-        let record = Record { keystore: self.keystore.number(), open: None };
-        let leaves = self.change_leaf(tenant, &intent, made.as_ref().err())?;
+        self.commit_stage(tenant, position, &intent, "done", made.as_ref().err()).await?;
+        made
+    }
+
+    /// Commits how far a change has come: `intent`, or `done`, which may be that it failed.
+    async fn commit_stage(
+        &self,
+        tenant: &Tenant,
+        position: Position,
+        intent: &Intent,
+        stage: &str,
+        failed: Option<&Error>,
+    ) -> Result<(), Error> {
+        let open = (stage == "intent").then(|| intent.clone());
+        let record = Record { keystore: self.keystore.number(), open };
         let change = Change {
             position,
             guards: vec![],
-            changes: vec![Fact::key_states(number)],
+            changes: vec![Fact::key_states(tenant.number)],
             mutations: vec![record.put(tenant)?],
-            leaves,
+            leaves: self.change_leaf(tenant, intent, stage, failed)?,
         };
         self.committer.commit(change).await?;
-        made
+        Ok(())
     }
 
     fn change_leaf(
         &self,
         tenant: &Tenant,
         intent: &Intent,
+        stage: &str,
         failed: Option<&Error>,
     ) -> Result<Vec<(TenantNo, leaf::PreparedLeaf)>, Error> {
         let request = data_encoding::HEXLOWER.decode(intent.request.as_bytes()).ok();
         let request: [u8; 16] =
             request.and_then(|id| id.try_into().ok()).ok_or(Error::DataLoss("the last change of keys"))?;
         let rules = tenant.rules();
-        let mut detail = intent.detail("done").to_vec();
+        let mut detail = intent.detail(stage);
         detail.push(("keystore", self.keystore.number().to_string()));
         let detail: Vec<(&str, &str)> = detail.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let header = LeafHeader {

@@ -51,7 +51,7 @@ pub use delete::{Delete, DeleteItem};
 pub use detokenize::{Detokenize, ReadItem, Released};
 pub use error::{Error, Violation};
 pub use key_copies::{BackupKeystore, KeyCopy, NewKeyCopy, StrikeKeystoreCopy};
-pub use key_life::{DestroyKeyVersion, ListedKey, RotateKey, Rotated, SetKeyState};
+pub use key_life::{DestroyKeyVersion, ListedKey, RootMoveError, RotateKey, Rotated, SetKeyState};
 pub use limits::Limits;
 pub use lookup::{FoundTokens, Lookup, LookupItem};
 pub use matching::{Match, MatchItem};

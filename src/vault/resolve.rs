@@ -222,7 +222,7 @@ impl<S: Store> Road<'_, S> {
             return Ok(dek);
         }
         let kek = self.vault.keystore.kek_version(self.tenant.id, keyring, kek_version)?;
-        let dek = Arc::new(kek.unwrap(&at, wrapped)?);
+        let dek = kek.unwrap(&at, wrapped)?;
         self.vault.deks.insert(at, Arc::clone(&dek));
         self.unwrapped.note(at);
         Ok(dek)

@@ -36,11 +36,6 @@ impl<S: Store> Vault<S> {
         self.travel(caller, &Seal).await
     }
 
-    /// Records in the vault's own log that it was sealed without being asked, and why.
-    pub async fn record_sealed(&self, why: &str) -> Result<(), Error> {
-        self.record("seal", &[("by", "the root key's provider"), ("why", why)]).await
-    }
-
     /// Records in the vault's own log that it was unsealed: what keeps its root key, and who brought what that needed.
     /// Nobody is a name that the vault vouches for: while it was sealed it knew nobody.
     pub async fn record_unsealed(&self, provider: &str, by: &[String]) -> Result<(), Error> {

@@ -164,7 +164,6 @@ impl<S: Store> Road<'_, S> {
         let at = DekPlace { tenant: self.tenant.id, keyring, owner, version };
         let (dek, blob) = kek.new_dek(&at)?;
         // The cache takes only what is stored: of several that are made for one place at once, one will be.
-        let dek = Arc::new(dek);
         let wrapped = WrappedDek { keyring, version, kek_version: kek.version(), blob };
         Ok((NamedDek { dek, owner, keyring, version }, wrapped))
     }

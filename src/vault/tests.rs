@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use strongroom_access::{DEFAULT_POLICIES, Principal, Role};
 use strongroom_ids::{TenantNo, VaultId};
-use strongroom_keys::{ArgonCost, Keystore, Passphrase, root_key};
+use strongroom_keys::{ArgonCost, Keystore, Passphrase, PassphraseRoot, RootProvider};
 use strongroom_storage::faulty::{Fate, Faults, FaultyStore};
 use strongroom_storage::memory::MemoryStore;
 use tempfile::TempDir;
@@ -24,6 +24,7 @@ mod holders;
 mod keys;
 mod refusals;
 mod rollback;
+mod root_key;
 
 type Tested = Vault<FaultyStore<MemoryStore>>;
 
@@ -52,8 +53,7 @@ impl Bench {
             full: Arc::default(),
         };
         let dir = bench.folder.path();
-        let root = root_key::seal_new(dir, &passphrase(), ArgonCost::LEAST).unwrap();
-        let keystore = Keystore::create(dir, VaultId([7; 16]), &root).unwrap();
+        let keystore = Keystore::create(dir, VaultId([7; 16]), &root()).unwrap();
         create(NewVault {
             store: FaultyStore::new(bench.disk.clone(), bench.faults.clone()),
             keystore,
@@ -76,11 +76,14 @@ impl Bench {
     }
 
     async fn try_open(&self) -> Result<Tested, OpenError> {
+        self.try_open_with(&root()).await
+    }
+
+    async fn try_open_with(&self, root: &dyn RootProvider) -> Result<Tested, OpenError> {
         let dir = self.folder.path();
-        let root = root_key::open(dir, &passphrase()).unwrap();
         let opening = Opening {
             store: FaultyStore::new(self.disk.clone(), self.faults.clone()),
-            keystore: Keystore::open(dir, &root).unwrap(),
+            keystore: Keystore::open(dir, root).unwrap(),
             head_file: dir.join("head"),
             limits: Limits::MOST,
             hot_deks: 100,
@@ -105,8 +108,9 @@ impl Bench {
     }
 }
 
-fn passphrase() -> Passphrase {
-    Passphrase::new("correct horse battery staple".to_owned()).unwrap()
+/// The root key of the vaults in these tests.
+fn root() -> PassphraseRoot {
+    PassphraseRoot::new(Passphrase::new("correct horse battery staple".to_owned()).unwrap(), ArgonCost::LEAST)
 }
 
 fn caller(role: Role) -> Caller {
@@ -452,10 +456,9 @@ async fn a_disk_that_is_nearly_full_takes_only_what_frees_space() {
 /// Opens the vault again and says why it does not.
 async fn refused(bench: &Bench) -> String {
     let dir = bench.folder.path();
-    let root = root_key::open(dir, &passphrase()).unwrap();
     let opening = Opening {
         store: FaultyStore::new(bench.disk.clone(), bench.faults.clone()),
-        keystore: Keystore::open(dir, &root).unwrap(),
+        keystore: Keystore::open(dir, &root()).unwrap(),
         head_file: dir.join("head"),
         limits: Limits::MOST,
         hot_deks: 100,

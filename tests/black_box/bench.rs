@@ -155,7 +155,7 @@ fn latency_overload_growth_and_rewrap_are_measured_on_a_vault_in_a_process_of_it
     // All that were turned away heard when to try again.
     assert_eq!(report["overload"]["shed_with_retry_delay_share"], 1.0);
     assert!(report["overload"]["peak_memory"].as_u64().unwrap() > 1 << 20);
-    assert_eq!(report["overload"]["recovery_seconds"].as_array().unwrap().len(), 1);
+    assert_eq!(report["overload"]["recovery_seconds_runs"].as_array().unwrap().len(), 1);
     for start in ["start_seconds_after_clean_stop", "start_seconds_after_kill"] {
         assert!(report["growth"][start].as_f64().unwrap() > 0.0);
     }

@@ -169,6 +169,11 @@ pub struct House {
 impl House {
     /// Makes a vault with `init`, and gives it its certificate. It does not run yet.
     pub fn new(tenants: &[&str]) -> Self {
+        Self::made_with(tenants, |_| {})
+    }
+
+    /// The same, with whatever else the test wants of `init`.
+    pub fn made_with(tenants: &[&str], more: impl FnOnce(&mut Command)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new("the house");
         let passphrase = folder.path().join("passphrase");
@@ -185,6 +190,7 @@ impl House {
             init.args(["--tenant", tenant, "--officer", &format!("{tenant}/alice={}", file.display())]);
             house.officers.push(((*tenant).to_owned(), alice));
         }
+        more(&mut init);
         let made = init.output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let pki = house.dir().join("pki");
@@ -218,6 +224,11 @@ impl House {
     /// Starts the server.
     pub fn up(&mut self) {
         self.running = Some(start(&mut self.serve()).unwrap());
+    }
+
+    /// Starts the server by a command of the test's own.
+    pub fn up_by(&mut self, command: &mut Command) {
+        self.running = Some(start(command).unwrap());
     }
 
     /// Kills the server.

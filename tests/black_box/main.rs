@@ -20,6 +20,7 @@ mod needles;
 mod python;
 mod races;
 mod raw;
+mod root_key;
 mod round_trip;
 mod rules;
 mod seal;

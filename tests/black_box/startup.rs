@@ -118,9 +118,8 @@ async fn a_missing_part_is_named() {
         fs::create_dir(dir.join("data")).unwrap();
     };
     whole.broken("empty data", emptied, &["data", "holds no store", "mounted"]);
-    whole.broken("no keystore", remove_dir("keystore"), &["no file `root-key`", "keystore", "strongroom init"]);
+    whole.broken("no keystore", remove_dir("keystore"), &["no file `keys`", "keystore", "strongroom init"]);
     whole.broken("no keys", remove("keystore/keys"), &["no file `keys`", "keystore"]);
-    whole.broken("no root key", remove("keystore/root-key"), &["no file `root-key`"]);
     whole.broken("no head file", remove("head"), &["head file", "missing", "newest copy of the file"]);
     whole.broken("no configuration", remove("strongroom.toml"), &["strongroom.toml", "strongroom init"]);
     whole.broken("no passphrase", remove("dev-passphrase"), &["not one for development", "strongroom serve"]);
@@ -151,7 +150,6 @@ async fn a_changed_byte_is_noticed() {
     for part in [0.0, 0.3, 0.6, 1.0] {
         let change = |name: &'static str| move |dir: &Path| flip(&dir.join(name), part);
         whole.broken(&format!("keys {part}"), change("keystore/keys"), &["`keys`", "damaged", "copy of the keystore"]);
-        whole.broken(&format!("root {part}"), change("keystore/root-key"), &["`root-key`", "damaged", "copy"]);
         whole.broken(&format!("head {part}"), change("head"), &["head file", "put the right one back"]);
         let manifest = |dir: &Path| {
             let newest = files(&dir.join("data"), |name| name.starts_with("MANIFEST-")).pop().unwrap();
@@ -167,7 +165,6 @@ async fn a_changed_byte_is_noticed() {
         }
     };
     whole.broken("keys cut", cut("keystore/keys"), &["`keys`", "damaged"]);
-    whole.broken("root key cut", cut("keystore/root-key"), &["`root-key`", "damaged"]);
     whole.broken("head cut", cut("head"), &["head file"]);
     whole.still_whole().await;
 }
@@ -220,7 +217,6 @@ async fn parts_of_two_vaults_do_not_go_together() {
         put_file("dev-passphrase")(dir);
     };
     whole.broken("keystore of another vault, and its passphrase", both, &["belongs to vault", "put the two together"]);
-    whole.broken("keys of another vault", put_file("keystore/keys"), &["root key that it was made with"]);
     whole.broken("head of another vault", put_file("head"), &["head file", "put the right one back"]);
     let data_and_head = |dir: &Path| {
         put_dir("data")(dir);

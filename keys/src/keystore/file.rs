@@ -1,4 +1,4 @@
-//! The bytes of the file `keys`: a header, the wrapped keys in order, and two sums over it all.
+//! The bytes of the file `keys`: a header, the envelope, the wrapped keys in order, and two sums over it all.
 
 use ring::{digest, hmac};
 use strongroom_ids::{KeyVersion, VaultId};
@@ -6,7 +6,7 @@ use strongroom_ids::{KeyVersion, VaultId};
 use crate::error::KeyError;
 use crate::name::{KeyName, KeyState, NAME};
 use crate::place::Parts;
-use crate::root_key::RootKey;
+use crate::root::{Envelope, KeystoreKey, RootKind};
 use crate::seal::{self, Cipher, Format, OVERHEAD, SUITE};
 use crate::secret::{self, RawKey};
 
@@ -14,8 +14,8 @@ use crate::secret::{self, RawKey};
 pub(super) const FILE: &str = "keys";
 const MAGIC: &[u8; 8] = b"SR-KEYS\n";
 const FORMAT: u8 = 1;
-/// Magic, format, suite, vault id, number, count of entries.
-const HEAD: usize = 8 + 1 + 1 + 16 + 8 + 4;
+/// Magic, format, suite, vault id, number; kind and two lengths of the envelope; count of entries.
+const HEAD: usize = 8 + 1 + 1 + 16 + 8 + 1 + 2 + 2 + 4;
 const SUM: usize = 32;
 
 /// Bytes of a wrapped key.
@@ -40,7 +40,7 @@ pub(super) struct Record {
     pub wrapped: Option<[u8; WRAPPED]>,
 }
 
-/// The keys by which a keystore keeps itself: derived from the root key.
+/// The keys by which a keystore keeps itself: derived from its keystore key.
 pub(super) struct FileKeys {
     vault: VaultId,
     wrap: Cipher,
@@ -48,10 +48,16 @@ pub(super) struct FileKeys {
 }
 
 impl FileKeys {
-    pub fn derive(root: &RootKey, vault: VaultId) -> Result<Self, KeyError> {
-        let wrap = root.derive(vault, b"strongroom keystore wrap 1")?;
-        let sum = root.derive(vault, b"strongroom keystore file 1")?;
+    pub fn derive(key: &KeystoreKey, vault: VaultId) -> Result<Self, KeyError> {
+        let wrap = key.derive(vault, b"strongroom keystore wrap 1")?;
+        let sum = key.derive(vault, b"strongroom keystore file 1")?;
         Ok(Self { vault, wrap: seal::cipher(&wrap), sum: hmac::Key::new(hmac::HMAC_SHA256, sum.as_slice()) })
+    }
+
+    /// Whether these come of the same keystore key and vault. In constant time.
+    pub fn are_of_the_same_key_as(&self, other: &Self) -> bool {
+        let sum = hmac::sign(&self.sum, b"the same");
+        hmac::verify(&other.sum, b"the same", sum.as_ref()).is_ok()
     }
 
     /// Wraps a key for its name and version.
@@ -78,17 +84,31 @@ impl FileKeys {
     }
 
     /// The whole file. Puts the records into their order.
-    pub fn encode(&self, number: u64, records: &mut [Record]) -> Result<Vec<u8>, KeyError> {
+    pub fn encode(&self, number: u64, envelope: &Envelope, records: &mut [Record]) -> Result<Vec<u8>, KeyError> {
         records.sort_by_key(Record::order);
         let full =
             KeyError::Exhausted("the keystore holds as many keys as fit; destroy versions that nothing depends on");
+        let Envelope { kind, parameters, wrapped } = envelope;
+        if parameters.len() > Envelope::PARAMETERS || wrapped.len() > Envelope::WRAPPED {
+            return Err(KeyError::Exhausted(
+                "an envelope has at most 1,024 bytes of parameters and 8,192 of a wrapped key",
+            ));
+        }
         let length = records.len().saturating_mul(ENTRY).saturating_add(HEAD + 2 * SUM);
+        let length = length.saturating_add(parameters.len() + wrapped.len());
         let count = u32::try_from(records.len()).ok().filter(|_| length <= LIMIT).ok_or(full)?;
         let mut bytes = Vec::with_capacity(length);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&[FORMAT, SUITE]);
         bytes.extend_from_slice(&self.vault.0);
         bytes.extend_from_slice(&number.to_be_bytes());
+        bytes.push(kind.number());
+        for part in [parameters, wrapped] {
+            const { assert!(Envelope::PARAMETERS <= u16::MAX as usize) }
+            const { assert!(Envelope::WRAPPED <= u16::MAX as usize) }
+            bytes.extend_from_slice(&(part.len() as u16).to_be_bytes());
+            bytes.extend_from_slice(part);
+        }
         bytes.extend_from_slice(&count.to_be_bytes());
         for record in records {
             record.encode(&mut bytes);
@@ -141,14 +161,15 @@ impl Record {
 #[derive(Debug)]
 pub(super) struct Unproved<'a> {
     pub vault: VaultId,
-    number: u64,
+    pub number: u64,
+    pub envelope: Envelope,
     count: u32,
     records: &'a [u8],
     summed: &'a [u8],
     sum: &'a [u8; SUM],
 }
 
-/// Reads the header and the checksum, which tells damage from a wrong root key.
+/// Reads the header, the envelope and the checksum, which tells damage from a wrong root key.
 pub(super) fn parse(bytes: &[u8]) -> Result<Unproved<'_>, KeyError> {
     if !bytes.starts_with(MAGIC) {
         return Err(damaged("it does not begin as a keystore does"));
@@ -163,24 +184,41 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Unproved<'_>, KeyError> {
     if format != FORMAT || suite != SUITE {
         return Err(KeyError::Unsupported { file: FILE, format, suite });
     }
-    parse_body(body).ok_or_else(too_short)
+    parse_body(body)
 }
 
-fn parse_body(body: &[u8]) -> Option<Unproved<'_>> {
-    let (summed, sum) = body.split_last_chunk()?;
-    let (_, mut rest) = summed.split_at_checked(MAGIC.len() + 2)?;
-    let vault = VaultId(*take(&mut rest)?);
-    let number = u64::from_be_bytes(*take(&mut rest)?);
-    let count = u32::from_be_bytes(*take(&mut rest)?);
-    Some(Unproved { vault, number, count, records: rest, summed, sum })
+fn parse_body(body: &[u8]) -> Result<Unproved<'_>, KeyError> {
+    let too_short = || damaged("it is too short");
+    let (summed, sum) = body.split_last_chunk().ok_or_else(too_short)?;
+    let (_, mut rest) = summed.split_at_checked(MAGIC.len() + 2).ok_or_else(too_short)?;
+    let vault = VaultId(*take(&mut rest).ok_or_else(too_short)?);
+    let number = u64::from_be_bytes(*take(&mut rest).ok_or_else(too_short)?);
+    let &[kind] = take(&mut rest).ok_or_else(too_short)?;
+    let kind = RootKind::from_number(kind).ok_or(KeyError::UnknownProvider(kind))?;
+    let parameters = take_part(&mut rest, Envelope::PARAMETERS)?.to_vec();
+    let wrapped = take_part(&mut rest, Envelope::WRAPPED)?.to_vec();
+    let count = u32::from_be_bytes(*take(&mut rest).ok_or_else(too_short)?);
+    let envelope = Envelope { kind, parameters, wrapped };
+    Ok(Unproved { vault, number, envelope, count, records: rest, summed, sum })
+}
+
+/// A part of the envelope, after its length. One that is longer than it can be is not read.
+fn take_part<'a>(bytes: &mut &'a [u8], most: usize) -> Result<&'a [u8], KeyError> {
+    let too_short = || damaged("it is too short");
+    let length = usize::from(u16::from_be_bytes(*take(bytes).ok_or_else(too_short)?));
+    if length > most {
+        return Err(damaged("its envelope is longer than it can be"));
+    }
+    let (part, rest) = bytes.split_at_checked(length).ok_or_else(too_short)?;
+    *bytes = rest;
+    Ok(part)
 }
 
 impl Unproved<'_> {
-    /// Proves that the file was written under the root key, and reads its records. Returns the file's number and them.
-    pub fn prove(&self, keys: &FileKeys) -> Result<(u64, Vec<Record>), KeyError> {
-        hmac::verify(&keys.sum, self.summed, self.sum).map_err(|_| KeyError::WrongRootKey)?;
-        let records = parse_records(self.records, self.count).ok_or(damaged("its entries are not well formed"))?;
-        Ok((self.number, records))
+    /// Proves that the file was written under its keystore key, and reads its records.
+    pub fn prove(&self, keys: &FileKeys) -> Result<Vec<Record>, KeyError> {
+        hmac::verify(&keys.sum, self.summed, self.sum).map_err(|_| KeyError::NotAuthentic)?;
+        parse_records(self.records, self.count).ok_or(damaged("its entries are not well formed"))
     }
 }
 
@@ -203,7 +241,8 @@ fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
     Some(taken)
 }
 
-fn damaged(what: &'static str) -> KeyError {
+/// The file `keys` is not what was written.
+pub(crate) fn damaged(what: &'static str) -> KeyError {
     KeyError::Damaged { file: FILE, what }
 }
 
@@ -223,6 +262,36 @@ mod tests {
             let wrapped = (state != KeyState::Destroyed).then_some(blob);
             Record { name, version: KeyVersion(version), state, created, changed, wrapped }
         })
+    }
+
+    #[test]
+    fn an_envelope_beyond_its_bounds_is_neither_written_nor_read() {
+        let keys = FileKeys::derive(&KeystoreKey::random().unwrap(), VaultId([1; 16])).unwrap();
+        let envelope = |parameters: usize, wrapped: usize| Envelope {
+            kind: RootKind::AwsKms,
+            parameters: vec![1; parameters],
+            wrapped: vec![2; wrapped],
+        };
+        let most = keys.encode(1, &envelope(Envelope::PARAMETERS, Envelope::WRAPPED), &mut []).unwrap();
+        assert!(parse(&most).unwrap().prove(&keys).is_ok());
+        for longer in [envelope(Envelope::PARAMETERS + 1, 0), envelope(0, Envelope::WRAPPED + 1)] {
+            assert!(matches!(keys.encode(1, &longer, &mut []), Err(KeyError::Exhausted(_))));
+        }
+        // The two lengths, as somebody may write them.
+        for (at, length) in [(35, Envelope::PARAMETERS + 1), (35 + 2 + Envelope::PARAMETERS, Envelope::WRAPPED + 1)] {
+            let mut changed = most.clone();
+            changed[at..at + 2].copy_from_slice(&(length as u16).to_be_bytes());
+            let body = changed.len() - SUM;
+            let sum = digest::digest(&digest::SHA256, &changed[..body]);
+            changed[body..].copy_from_slice(sum.as_ref());
+            assert_eq!(parse(&changed).unwrap_err(), damaged("its envelope is longer than it can be"));
+        }
+        let mut unknown = most.clone();
+        unknown[34] = 99;
+        let body = unknown.len() - SUM;
+        let sum = digest::digest(&digest::SHA256, &unknown[..body]);
+        unknown[body..].copy_from_slice(sum.as_ref());
+        assert_eq!(parse(&unknown).unwrap_err(), KeyError::UnknownProvider(99));
     }
 
     fn encoded(records: &[Record]) -> Vec<u8> {
@@ -265,6 +334,20 @@ mod tests {
             if let Some(parsed) = parse_records(&bytes, records.len() as u32) {
                 prop_assert_eq!(encoded(&parsed), bytes);
             }
+        }
+
+        #[test]
+        fn an_envelope_survives_its_encoding_within_its_bounds(
+            kind in prop::sample::select(RootKind::ALL.to_vec()), number: u64,
+            parameters in vec(any::<u8>(), 0..=Envelope::PARAMETERS), wrapped in vec(any::<u8>(), 0..300),
+        ) {
+            let keys = FileKeys::derive(&KeystoreKey::random().unwrap(), VaultId([1; 16])).unwrap();
+            let envelope = Envelope { kind, parameters, wrapped };
+            let bytes = keys.encode(number, &envelope, &mut []).unwrap();
+            prop_assert_eq!(bytes.capacity(), bytes.len());
+            let parsed = parse(&bytes).unwrap();
+            prop_assert_eq!((&parsed.envelope, parsed.number), (&envelope, number));
+            prop_assert_eq!(parsed.prove(&keys), Ok(vec![]));
         }
 
         #[test]

@@ -2,10 +2,12 @@
 //!
 //! Apart, because a backup of the data must not bring back a KEK that was destroyed. The file is replaced as a whole
 //! and atomically; each replacement has the next number. Reads take no lock: a replacement puts a new table in place.
+//! The file also holds the key that all others in it are wrapped under, sealed by a provider of the root key.
 
 mod copy;
 mod file;
 mod life;
+mod root;
 #[cfg(test)]
 mod tests;
 
@@ -24,17 +26,18 @@ use crate::index_key::IndexKey;
 use crate::kek::Kek;
 use crate::ledger_key::LedgerKey;
 use crate::name::{IndexName, KeyName, KeyState, Operation};
-use crate::root_key::RootKey;
+use crate::root::{Envelope, KeystoreKey, RootError, RootProvider};
 use crate::secret::{self, RawKey};
+use crate::stack;
 use crate::token_key::TokenKey;
 pub use copy::KeystoreCopy;
-use file::{FILE, FileKeys, LIMIT, Record};
+pub(crate) use file::damaged;
+use file::{FILE, FileKeys, LIMIT, Record, Unproved};
 
 /// The keys of a vault, unwrapped in memory. Share it between threads.
 pub struct Keystore {
     dir: PathBuf,
     vault: VaultId,
-    own: FileKeys,
     /// Held while the file is replaced. What a replacement wrote that failed before it was durable.
     writing: Mutex<Option<Unsettled>>,
     table: ArcSwap<Table>,
@@ -63,7 +66,14 @@ struct Table {
     number: u64,
     /// The file's checksum, by which another's replacement is noticed.
     checksum: Vec<u8>,
+    sealing: Arc<Sealing>,
     keys: Keys,
+}
+
+/// What a keystore is sealed by. Another root key brings another one of these.
+struct Sealing {
+    own: FileKeys,
+    envelope: Envelope,
 }
 
 /// A file that may have taken its place, or not: nobody knows what a crash would leave. Its keys are not given out.
@@ -89,40 +99,52 @@ enum Key {
 }
 
 impl Keystore {
-    /// Creates an empty keystore in the file `keys`. The directory is made if it is missing.
+    /// Creates an empty keystore in the file `keys`, under a new keystore key that the root provider wraps. The directory
+    /// is made if it is missing. Takes as long as the provider does: call it where waiting is allowed.
     ///
     /// # Errors
-    /// [`KeyError::Exists`] if there is one; [`KeyError::Io`].
-    pub fn create(dir: &Path, vault: VaultId, root: &RootKey) -> Result<Self, KeyError> {
-        let own = FileKeys::derive(root, vault)?;
-        let bytes = own.encode(1, &mut [])?;
-        disk::make_dir(dir)?;
-        disk::lock(dir)?.create(FILE, &bytes)?;
-        Self::from_bytes(dir, root, &bytes)
+    /// A [`RootError`] of the provider, or in it [`KeyError::Exists`] if there is a keystore; [`KeyError::Io`].
+    pub fn create(dir: &Path, vault: VaultId, root: &dyn RootProvider) -> Result<Self, RootError> {
+        stack::wiped_deep(|| {
+            let key = KeystoreKey::random()?;
+            let envelope = root.wrap(vault, &key)?;
+            let bytes = FileKeys::derive(&key, vault)?.encode(1, &envelope, &mut [])?;
+            disk::make_dir(dir)?;
+            disk::lock(dir)?.create(FILE, &bytes)?;
+            Ok(Self::unwrapped(dir, file::parse(&bytes)?, &key, &bytes)?)
+        })
     }
 
-    /// Opens the file `keys` and unwraps what is in it.
+    /// Opens the file `keys` and unwraps what is in it. Takes as long as the provider does: call it where waiting is
+    /// allowed.
     ///
     /// # Errors
-    /// [`KeyError::NoFile`]; [`KeyError::WrongRootKey`]; [`KeyError::Damaged`] if the file's checksum does not match;
-    /// [`KeyError::Unsupported`]; [`KeyError::Io`].
-    pub fn open(dir: &Path, root: &RootKey) -> Result<Self, KeyError> {
+    /// A [`RootError`] of the provider, or in it [`KeyError::NoFile`]; [`KeyError::Damaged`] if the file's checksum does
+    /// not match; [`KeyError::NotAuthentic`]; [`KeyError::Unsupported`]; [`KeyError::UnknownProvider`]; [`KeyError::Io`].
+    pub fn open(dir: &Path, root: &dyn RootProvider) -> Result<Self, RootError> {
         let bytes = disk::read(dir, FILE, LIMIT as u64)?;
         Self::from_bytes(dir, root, &bytes)
     }
 
-    fn from_bytes(dir: &Path, root: &RootKey, bytes: &[u8]) -> Result<Self, KeyError> {
+    fn from_bytes(dir: &Path, root: &dyn RootProvider, bytes: &[u8]) -> Result<Self, RootError> {
         let unproved = file::parse(bytes)?;
-        let own = FileKeys::derive(root, unproved.vault)?;
-        let (number, records) = unproved.prove(&own)?;
+        stack::wiped_deep(|| {
+            let key = root.unwrap(unproved.vault, &unproved.envelope)?;
+            Ok(Self::unwrapped(dir, unproved, &key, bytes)?)
+        })
+    }
+
+    fn unwrapped(dir: &Path, unproved: Unproved<'_>, key: &KeystoreKey, bytes: &[u8]) -> Result<Self, KeyError> {
+        let own = FileKeys::derive(key, unproved.vault)?;
         let mut keys = Keys::default();
-        for record in records {
+        for record in unproved.prove(&own)? {
             let entry = Entry::open(record, &own)?;
             keys.entry(entry.record.name).or_default().push(entry);
         }
-        let table = Table { number, checksum: checksum(bytes).to_vec(), keys };
-        let vault = unproved.vault;
-        Ok(Self { dir: dir.to_owned(), vault, own, writing: Mutex::new(None), table: ArcSwap::from_pointee(table) })
+        let Unproved { vault, number, envelope, .. } = unproved;
+        let sealing = Arc::new(Sealing { own, envelope });
+        let table = Table { number, checksum: checksum(bytes).to_vec(), sealing, keys };
+        Ok(Self { dir: dir.to_owned(), vault, writing: Mutex::new(None), table: ArcSwap::from_pointee(table) })
     }
 
     /// Which vault the keys belong to.
@@ -167,25 +189,31 @@ impl Keystore {
         self.settle(&mut unsettled)?;
         let table = self.table.load_full();
         let mut keys = table.keys.clone();
-        if change(&mut keys, &self.own)? {
-            self.replace(&table, keys, &mut unsettled)?;
+        if change(&mut keys, &table.sealing.own)? {
+            self.replace(&table, Arc::clone(&table.sealing), keys, &mut unsettled)?;
         }
         Ok(())
     }
 
     /// Writes the next file, then gives out its keys.
-    fn replace(&self, current: &Table, keys: Keys, unsettled: &mut Option<Unsettled>) -> Result<(), KeyError> {
+    fn replace(
+        &self,
+        current: &Table,
+        sealing: Arc<Sealing>,
+        keys: Keys,
+        unsettled: &mut Option<Unsettled>,
+    ) -> Result<(), KeyError> {
         let number = current.number.checked_add(1).ok_or(KeyError::Exhausted(
             "the keystore cannot be replaced more often; restore it from a copy into a new one",
         ))?;
         let mut records: Vec<Record> = keys.values().flatten().map(|entry| entry.record.clone()).collect();
-        let bytes = self.own.encode(number, &mut records)?;
+        let bytes = sealing.own.encode(number, &sealing.envelope, &mut records)?;
         let dir = disk::lock(&self.dir)?;
         let on_disk = disk::read(&self.dir, FILE, LIMIT as u64)?;
         if checksum(&on_disk) != current.checksum {
             return Err(KeyError::Changed);
         }
-        let table = Table { number, checksum: checksum(&bytes).to_vec(), keys };
+        let table = Table { number, checksum: checksum(&bytes).to_vec(), sealing, keys };
         if let Err(error) = dir.replace(FILE, &bytes) {
             *unsettled = Some(Unsettled { bytes, table });
             return Err(error);
@@ -312,9 +340,10 @@ impl Keystore {
 impl Entry {
     /// A new random key, wrapped.
     fn make(name: KeyName, version: KeyVersion, created: u64, own: &FileKeys) -> Result<Self, KeyError> {
-        let raw = secret::new_raw_key()?;
-        let wrapped = Some(own.wrap(&name, version, &raw)?);
-        let key = Some(Key::new(&name, version, &raw)?);
+        let (wrapped, key) = stack::wiped(|| {
+            let raw = secret::new_raw_key()?;
+            Ok::<_, KeyError>((Some(own.wrap(&name, version, &raw)?), Some(Key::new(&name, version, &raw)?)))
+        })?;
         Ok(Self { record: Record { name, version, state: KeyState::Enabled, created, changed: created, wrapped }, key })
     }
 
@@ -330,12 +359,12 @@ impl Entry {
     fn open(record: Record, own: &FileKeys) -> Result<Self, KeyError> {
         let usable = record.state.allows(Operation::Process);
         let key = match record.wrapped.as_ref().filter(|_| usable) {
-            Some(wrapped) => {
+            Some(wrapped) => Some(stack::wiped(|| {
                 let raw = own.unwrap(&record.name, record.version, wrapped);
                 // The file as a whole was proved, so only its writer can have gone wrong.
-                let raw = raw.map_err(|_| KeyError::Damaged { file: FILE, what: "a wrapped key does not open" })?;
-                Some(Key::new(&record.name, record.version, &raw)?)
-            }
+                let raw = raw.map_err(|_| damaged("a wrapped key does not open"))?;
+                Key::new(&record.name, record.version, &raw)
+            })?),
             None => None,
         };
         Ok(Self { record, key })
@@ -358,8 +387,7 @@ impl Key {
             KeyName::Index(..) => Self::Index(Arc::new(IndexKey::new(version, raw))),
             KeyName::Token(_) => Self::Token(Arc::new(TokenKey::new(version, raw))),
             KeyName::Ledger(_) => {
-                let damaged = KeyError::Damaged { file: FILE, what: "a ledger key is no Ed25519 seed" };
-                Self::Ledger(Arc::new(LedgerKey::new(version, raw).ok_or(damaged)?))
+                Self::Ledger(Arc::new(LedgerKey::new(version, raw).ok_or(damaged("a ledger key is no Ed25519 seed"))?))
             }
         })
     }

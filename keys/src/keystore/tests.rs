@@ -1,5 +1,7 @@
 //! The keystore as its users see it: made, opened, extended, damaged.
 
+mod root;
+
 use std::fs;
 use std::sync::LazyLock;
 
@@ -9,9 +11,9 @@ use strongroom_ids::{DekVersion, FieldNo, SubjectHandle};
 use tempfile::TempDir;
 
 use super::*;
+use crate::disk::faults::Step;
 use crate::place::{DekOwner, DekPlace};
-use crate::root_key::{self, ArgonCost};
-use crate::secret::Passphrase;
+use crate::root::shamir::{self, ShamirRoot};
 
 const VAULT: VaultId = VaultId([9; 16]);
 const TENANT: TenantId = TenantId([1; 16]);
@@ -20,9 +22,9 @@ const KEYRING: KeyringNo = KeyringNo(1);
 /// When keys are made, in microseconds since 1970.
 const NOW: u64 = 1_795_000_000_000_000;
 
-fn root(temp: &TempDir, name: &str) -> RootKey {
-    let passphrase = Passphrase::new("passphrase".to_owned()).unwrap();
-    root_key::seal_new(&temp.path().join(name), &passphrase, ArgonCost::LEAST).unwrap()
+/// A root key of its own.
+fn root() -> ShamirRoot {
+    shamir::split(3, 2).unwrap().0
 }
 
 fn all() -> Vec<KeyName> {
@@ -42,9 +44,9 @@ fn place(tenant: TenantId) -> DekPlace {
 }
 
 /// A keystore in a directory, with all keys of one tenant.
-fn filled() -> (TempDir, RootKey, Keystore) {
+fn filled() -> (TempDir, ShamirRoot, Keystore) {
     let temp = tempfile::tempdir().unwrap();
-    let root = root(&temp, "root");
+    let root = root();
     let store = Keystore::create(temp.path(), VAULT, &root).unwrap();
     store.ensure(&all(), NOW).unwrap();
     (temp, root, store)
@@ -53,8 +55,8 @@ fn filled() -> (TempDir, RootKey, Keystore) {
 /// A keystore whose KEK has a version in each of the given states.
 fn in_states(states: &[KeyState]) -> (TempDir, Keystore) {
     let temp = tempfile::tempdir().unwrap();
-    let root = root(&temp, "root");
-    let own = FileKeys::derive(&root, VAULT).unwrap();
+    let (root, key) = (root(), KeystoreKey::random().unwrap());
+    let (own, envelope) = (FileKeys::derive(&key, VAULT).unwrap(), root.wrap(VAULT, &key).unwrap());
     let mut records: Vec<Record> = vec![];
     for (state, version) in states.iter().zip(1..) {
         let mut record = Entry::make(KeyName::Kek(TENANT, KEYRING), KeyVersion(version), 5, &own).unwrap().record;
@@ -62,7 +64,7 @@ fn in_states(states: &[KeyState]) -> (TempDir, Keystore) {
         record.wrapped = record.wrapped.filter(|_| *state != KeyState::Destroyed);
         records.push(record);
     }
-    fs::write(temp.path().join("keys"), own.encode(1, &mut records).unwrap()).unwrap();
+    fs::write(temp.path().join("keys"), own.encode(1, &envelope, &mut records).unwrap()).unwrap();
     let store = Keystore::open(temp.path(), &root).unwrap();
     (temp, store)
 }
@@ -99,7 +101,8 @@ fn no_two_index_keys_are_the_same() {
 #[test]
 fn a_second_keystore_is_refused() {
     let (temp, root, _store) = filled();
-    assert_eq!(Keystore::create(temp.path(), VAULT, &root).unwrap_err(), KeyError::Exists { file: "keys" });
+    let exists = KeyError::Exists { file: "keys" };
+    assert_eq!(Keystore::create(temp.path(), VAULT, &root).unwrap_err(), exists.into());
 }
 
 #[test]
@@ -199,13 +202,6 @@ fn states_and_dates_survive_a_replacement() {
 }
 
 #[test]
-fn another_root_key_is_told_from_damage() {
-    let (temp, _root, _store) = filled();
-    let other = root(&temp, "other");
-    assert_eq!(Keystore::open(temp.path(), &other).unwrap_err(), KeyError::WrongRootKey);
-}
-
-#[test]
 fn a_file_replaced_by_somebody_else_is_not_overwritten() {
     let (temp, root, store) = filled();
     let other = Keystore::open(temp.path(), &root).unwrap();
@@ -229,11 +225,11 @@ fn a_replacement_that_is_not_known_to_be_durable_is_settled_by_the_next() {
     let (temp, root, store) = filled();
     let number = store.number();
     let wanted = [KeyName::Ledger(OTHER)];
-    disk::faults::fail_syncs(1);
+    disk::faults::fail(Step::Sync, 1);
     assert!(matches!(store.ensure(&wanted, NOW), Err(KeyError::Io { .. })));
     assert!(store.ledger_key(OTHER).is_err(), "a crash may take it away");
     // Not yet: what is in place is still not durable.
-    disk::faults::fail_syncs(1);
+    disk::faults::fail(Step::Sync, 1);
     assert!(matches!(store.ensure(&wanted, NOW), Err(KeyError::Io { .. })));
     assert!(store.ledger_key(OTHER).is_err());
     assert_eq!(store.ensure(&wanted, NOW).unwrap(), []);
@@ -247,7 +243,7 @@ fn a_replacement_that_is_not_known_to_be_durable_is_settled_by_the_next() {
 fn a_replacement_that_never_took_its_place_is_forgotten() {
     let (temp, root, store) = filled();
     let before = fs::read(temp.path().join("keys")).unwrap();
-    disk::faults::fail_syncs(1);
+    disk::faults::fail(Step::Sync, 1);
     assert!(store.ensure(&[KeyName::Ledger(OTHER)], NOW).is_err());
     // What a crash of the disk may leave, seen by a process that lives on.
     fs::write(temp.path().join("keys"), &before).unwrap();
@@ -256,7 +252,7 @@ fn a_replacement_that_never_took_its_place_is_forgotten() {
     let again = Keystore::open(temp.path(), &root).unwrap();
     assert_eq!(again.keys(OTHER), store.keys(OTHER));
     // Another process's file is neither taken for its own nor overwritten.
-    disk::faults::fail_syncs(1);
+    disk::faults::fail(Step::Sync, 1);
     assert!(store.ensure(&[KeyName::Ledger(OTHER)], NOW).is_err());
     again.ensure(&[KeyName::Index(OTHER, IndexName::Token)], NOW).unwrap_err();
     fs::write(temp.path().join("keys"), &before).unwrap();
@@ -267,8 +263,8 @@ fn a_replacement_that_never_took_its_place_is_forgotten() {
 
 #[test]
 fn an_entry_under_another_name_or_version_does_not_open() {
-    let (_temp, root, _store) = filled();
-    let own = FileKeys::derive(&root, VAULT).unwrap();
+    let key = KeystoreKey::random().unwrap();
+    let own = FileKeys::derive(&key, VAULT).unwrap();
     let name = KeyName::Kek(TENANT, KEYRING);
     let raw = secret::new_raw_key().unwrap();
     let wrapped = own.wrap(&name, KeyVersion(1), &raw).unwrap();
@@ -276,7 +272,7 @@ fn an_entry_under_another_name_or_version_does_not_open() {
     assert!(own.unwrap(&name, KeyVersion(2), &wrapped).is_err());
     assert!(own.unwrap(&KeyName::Kek(TENANT, KeyringNo(2)), KeyVersion(1), &wrapped).is_err());
     assert!(own.unwrap(&KeyName::Kek(OTHER, KEYRING), KeyVersion(1), &wrapped).is_err());
-    let elsewhere = FileKeys::derive(&root, VaultId([8; 16])).unwrap();
+    let elsewhere = FileKeys::derive(&key, VaultId([8; 16])).unwrap();
     assert!(elsewhere.unwrap(&name, KeyVersion(1), &wrapped).is_err());
 }
 
@@ -288,7 +284,7 @@ fn an_unknown_format_is_named_rather_than_called_damage() {
     bytes[8] = 2;
     fs::write(&path, summed(bytes)).unwrap();
     let unsupported = KeyError::Unsupported { file: "keys", format: 2, suite: 1 };
-    assert_eq!(Keystore::open(temp.path(), &root).unwrap_err(), unsupported);
+    assert_eq!(Keystore::open(temp.path(), &root).unwrap_err(), unsupported.into());
 }
 
 /// Gives a file a checksum that matches again.
@@ -305,19 +301,31 @@ fn a_changed_byte_anywhere_keeps_the_keystore_shut() {
     let good = fs::read(temp.path().join("keys")).unwrap();
     let open = |bytes: &[u8]| Keystore::from_bytes(temp.path(), &root, bytes).map(|_| ());
     assert_eq!(open(&good), Ok(()));
+    let (_, envelope) = Keystore::envelope_of(temp.path()).unwrap();
+    let sealed = 34 + 1 + 2 + envelope.parameters.len() + 2 + envelope.wrapped.len();
     for at in 0..good.len() {
         let mut bytes = good.clone();
         bytes[at] ^= 1 << (at % 8);
-        assert!(matches!(open(&bytes), Err(KeyError::Damaged { file: "keys", .. })), "byte {at}");
-        // With a checksum made to match, the authentication still fails.
+        let damaged = matches!(open(&bytes), Err(RootError::Key(KeyError::Damaged { file: "keys", .. })));
+        assert!(damaged, "byte {at}");
+        // With a checksum made to match, the envelope does not open, or the authentication fails.
         if (10..good.len() - 32).contains(&at) {
-            assert_eq!(open(&summed(bytes)), Err(KeyError::WrongRootKey), "byte {at}");
+            match open(&summed(bytes)) {
+                Ok(()) => panic!("byte {at}"),
+                Err(error) => {
+                    assert_eq!(
+                        error == KeyError::NotAuthentic.into(),
+                        at >= sealed || (26..34).contains(&at),
+                        "byte {at}"
+                    );
+                }
+            }
         }
     }
 }
 
 /// A file with all keys of one tenant, and the root key that opens it.
-static FILE_AND_ROOT: LazyLock<(Vec<u8>, RootKey)> = LazyLock::new(|| {
+static FILE_AND_ROOT: LazyLock<(Vec<u8>, ShamirRoot)> = LazyLock::new(|| {
     let (temp, root, _store) = filled();
     (fs::read(temp.path().join("keys")).unwrap(), root)
 });

@@ -12,8 +12,8 @@ use strongroom_ids::{
     DekVersion, FieldNo, KeyVersion, KeyringNo, RowId, RowVersion, SubjectHandle, TenantId, TenantNo, VaultId,
 };
 use strongroom_keys::{
-    self as keys, ArgonCost, Dek, DekCache, DekOwner, DekPlace, IndexName, KeyName, Keystore, Passphrase, Sealed,
-    ValuePlace, root_key,
+    self as keys, ArgonCost, Dek, DekCache, DekOwner, DekPlace, IndexName, KeyName, Keystore, Passphrase,
+    PassphraseRoot, Sealed, ValuePlace,
 };
 use strongroom_rocksdb::{Background, RocksOptions, RocksStore};
 use strongroom_storage::keys as place;
@@ -49,7 +49,7 @@ pub struct Direct {
 /// A subject that is being written.
 struct Subject {
     record: SubjectRecord,
-    deks: Vec<(KeyringNo, Dek)>,
+    deks: Vec<(KeyringNo, Arc<Dek>)>,
 }
 
 /// One request's entries, and the random bytes that it draws from.
@@ -62,7 +62,7 @@ impl Direct {
     /// Makes one in an empty folder.
     pub fn create(folder: &Path, options: RocksOptions, hot_deks: usize) -> Result<Self, CliError> {
         let passphrase = Passphrase::new("a yardstick protects nothing".to_owned()).map_err(unfit)?;
-        let root = root_key::seal_new(&folder.join("keystore"), &passphrase, ArgonCost::LEAST).map_err(unfit)?;
+        let root = PassphraseRoot::new(passphrase, ArgonCost::LEAST);
         let vault = VaultId(keys::random().map_err(unfit)?);
         let keystore = Keystore::create(&folder.join("keystore"), vault, &root).map_err(unfit)?;
         let tenant = TenantId(keys::random().map_err(unfit)?);
@@ -184,7 +184,7 @@ impl Direct {
         Ok(&subject.deks[found].1)
     }
 
-    fn new_dek(&self, owner: DekOwner, keyring: KeyringNo) -> Result<(Dek, WrappedDek), CliError> {
+    fn new_dek(&self, owner: DekOwner, keyring: KeyringNo) -> Result<(Arc<Dek>, WrappedDek), CliError> {
         let kek = self.keystore.kek(self.tenant, keyring).map_err(unfit)?;
         let (dek, blob) = kek.new_dek(&self.dek_place(owner, keyring)).map_err(unfit)?;
         Ok((dek, WrappedDek { keyring, version: DekVersion(1), kek_version: kek.version(), blob }))
@@ -310,7 +310,7 @@ impl Direct {
             return Ok(dek);
         }
         let kek = self.keystore.kek_version(self.tenant, keyring, kek_version).map_err(unfit)?;
-        let dek = Arc::new(kek.unwrap(&at, wrapped).map_err(unfit)?);
+        let dek = kek.unwrap(&at, wrapped).map_err(unfit)?;
         self.deks.insert(at, Arc::clone(&dek));
         Ok(dek)
     }

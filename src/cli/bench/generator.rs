@@ -271,9 +271,9 @@ async fn fill(args: &super::Args, target: &Target, bars: &Bars) -> Result<Values
         if reads && of_batches {
             filling.borrowers(args.stored(), &mut values).await?;
         }
-        Ok(())
+        Ok::<_, CliError>(())
     };
-    filled.await.map_err(|error: CliError| match &error {
+    filled.await.map_err(|error| match &error {
         CliError::Refused(refusal) if refusal.violations.iter().any(|broken| broken.rule == "field_unknown") => error
             .advise(
                 "(strongroom schema show; strongroom bench --print-schema) > schema.toml, \

@@ -177,6 +177,8 @@ impl Latency {
                 "rate": rounded(step.rate),
                 "runs": step.runs.len(),
                 "answered_per_second": rounded(step.answered().median),
+                "shed": step.runs.iter().map(|one| one.noted.shed).sum::<u64>(),
+                "unsent": step.runs.iter().map(|one| one.noted.unsent).sum::<u64>(),
                 "shed_share": rounded(step.shed().median),
                 "unsent_share": rounded(step.unsent().median),
                 "p50_ms": rounded(step.millis(0.5).median),

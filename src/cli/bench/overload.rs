@@ -125,7 +125,8 @@ impl Overload {
             "shed_with_retry_delay_share": rounded(self.middle(|run| run.told_when).median),
             "peak_memory_before": self.memory.0,
             "peak_memory": self.memory.1,
-            "recovery_seconds": self.runs.iter().map(|run| run.recovery.map(rounded)).collect::<Vec<_>>(),
+            "recovery_seconds": rounded(self.recovery().median),
+            "recovery_seconds_runs": self.runs.iter().map(|run| run.recovery.map(rounded)).collect::<Vec<_>>(),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::goals::{self, Bound, Goal, Other};
 use super::growth::Growth;
@@ -232,7 +232,7 @@ impl Whole {
             document.insert(name.to_owned(), part.unwrap_or(Value::Null));
         }
         document.insert("goals".to_owned(), goals::document(&self.goals()));
-        document.insert("note".to_owned(), json!(self.notes));
+        document.insert("note".to_owned(), (!self.notes.is_empty()).then(|| self.notes.join("; ")).into());
         Value::Object(document)
     }
 
@@ -375,6 +375,8 @@ impl On {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::cli::bench::goals::Verdict;
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use strongroom_access::{Principal, Role};
 use strongroom_ids::{TenantNo, VaultId};
-use strongroom_keys::{ArgonCost, Keystore, Passphrase, root_key};
+use strongroom_keys::{ArgonCost, Keystore, Passphrase, PassphraseRoot};
 use strongroom_storage::memory::MemoryStore;
 use strongroom_vault::{
     ApplySchema, Caller, Detokenize, Limits, Match, MatchItem, NewTenant, NewValue, NewVault, Opening, ReadItem,
@@ -76,7 +76,7 @@ async fn run(load: &str, count: usize) -> Result<(), Failure> {
 
 async fn open(folder: &std::path::Path) -> Result<Memory, Failure> {
     let passphrase = Passphrase::new("a yardstick protects nothing".to_owned())?;
-    let root = root_key::seal_new(folder, &passphrase, ArgonCost::LEAST)?;
+    let root = PassphraseRoot::new(passphrase, ArgonCost::LEAST);
     let store = MemoryStore::default();
     let clock: strongroom_vault::Clock = Arc::new(|| 1_795_000_000_000_000);
     create(NewVault {

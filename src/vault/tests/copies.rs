@@ -90,3 +90,29 @@ async fn copies_are_the_operators_business_and_bad_requests_list_nothing() {
     }
     assert!(vault.list_keystore_copies(&operator()).await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_copy_that_is_made_while_a_change_is_open_waits_for_it_and_tells_the_truth() {
+    let (bench, vault) = Bench::new().await;
+    vault.rotate_key(&caller(Role::Rotator), &RotateKey { name: "kek/1".to_owned(), from_version: 0 }).await.unwrap();
+    // The keystore can't be written: the version is to be destroyed, and that stays open.
+    let in_the_way = bench.folder.path().join("keys.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let destroy = DestroyKeyVersion { name: "kek/1".to_owned(), version: 1, dry_run: false };
+    assert!(vault.destroy_key_version(&caller(Role::Officer), &destroy).await.is_err());
+    assert!(vault.has_open_key_change().await.unwrap());
+    bench.pass(60);
+    assert!(backup(&vault, "meanwhile").await.is_err());
+    std::fs::remove_dir(&in_the_way).unwrap();
+    bench.pass(60);
+    let copy = backup(&vault, "afterwards").await.unwrap();
+    let old = listed(&vault, "kek/1", 1).await;
+    assert_eq!((old.state, old.copies.len(), old.dead.is_some()), ("destroyed", 0, true));
+    // What is called dead is not in the copy.
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::write(elsewhere.path().join("keys"), &copy.bytes).unwrap();
+    let opened = Keystore::open(elsewhere.path(), &root()).unwrap();
+    let tenant = vault.tenant(TenantNo(1)).unwrap().id;
+    let states: Vec<_> = opened.keys(tenant).into_iter().filter(|key| key.name.to_string() == "kek/1").collect();
+    assert_eq!(states.iter().map(|key| key.state.as_str()).collect::<Vec<_>>(), ["destroyed", "enabled"]);
+}

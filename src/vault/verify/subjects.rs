@@ -1,6 +1,7 @@
 //! Subjects' records: recorded but for their wrapped DEKs, which prove themselves.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use strongroom_ids::{DekVersion, FieldNo, KeyVersion, KeyringNo, RowId, RowVersion, SubjectHandle};
 use strongroom_keys::{Dek, DekOwner, DekPlace, IndexName, KeyError, Sealed, ValuePlace};
@@ -88,7 +89,7 @@ impl<S: Store> Check<'_, S> {
     }
 
     /// The sealed id must open, and give the index entry that the record names.
-    fn id(&mut self, record: &SubjectRecord, deks: &[(DekVersion, Dek)]) {
+    fn id(&mut self, record: &SubjectRecord, deks: &[(DekVersion, Arc<Dek>)]) {
         let owner = DekOwner::Subject(record.handle);
         let opened = deks.iter().find_map(|(dek_version, dek)| {
             let at = ValuePlace {
@@ -147,7 +148,7 @@ impl<S: Store> Check<'_, S> {
     }
 
     /// Unwraps a DEK.
-    pub fn unwrap(&self, at: &DekPlace, kek: KeyVersion, blob: &[u8]) -> Result<Dek, KeyError> {
+    pub fn unwrap(&self, at: &DekPlace, kek: KeyVersion, blob: &[u8]) -> Result<Arc<Dek>, KeyError> {
         self.keystore.kek_version(at.tenant, at.keyring, kek)?.unwrap(at, blob)
     }
 

@@ -1,6 +1,7 @@
 //! Values: each row is recorded, its DEK proves itself, and its index entries follow from what it holds.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use strongroom_ids::{DekVersion, KeyringNo, RowId, SubjectHandle};
@@ -22,7 +23,7 @@ struct Beside {
     /// Wrapped DEKs that stand beside their values.
     own: HashMap<RowId, RowDek>,
     /// DEKs of subjects that were unwrapped already; none for one that does not unwrap.
-    deks: HashMap<(SubjectHandle, KeyringNo, DekVersion), Option<Dek>>,
+    deks: HashMap<(SubjectHandle, KeyringNo, DekVersion), Option<Arc<Dek>>>,
 }
 
 /// An index entry that must be there, and what it must hold.
@@ -207,7 +208,7 @@ impl<S: Store> Check<'_, S> {
             self.counts.deks += 1;
             *self.wrapped.entry((wrapped.keyring, wrapped.kek_version)).or_insert(0) += 1;
             // It is needed once; the slot of nobody is the next value's again.
-            return beside.deks.entry(slot).insert_entry(Some(dek)).into_mut().as_ref();
+            return beside.deks.entry(slot).insert_entry(Some(dek)).into_mut().as_deref();
         }
         if !beside.deks.contains_key(&slot) {
             let wrapped = beside.records.get(&row.subject)?.deks.iter();
@@ -221,7 +222,7 @@ impl<S: Store> Check<'_, S> {
             let dek = self.unwrap(&at, wrapped.kek_version, &wrapped.blob).ok();
             beside.deks.insert(slot, dek);
         }
-        beside.deks.get(&slot)?.as_ref()
+        beside.deks.get(&slot)?.as_deref()
     }
 
     /// The entries that a row names must be those that its value and token give.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use strongroom_access::{DEFAULT_POLICIES, Principal, Role};
 use strongroom_ids::{RowId, TenantNo, VaultId};
-use strongroom_keys::{ArgonCost, IndexName, Keystore, Passphrase, RootKey, root_key};
+use strongroom_keys::{ArgonCost, IndexName, Keystore, Passphrase, PassphraseRoot, RootProvider};
 use strongroom_ledger::leaf::{self, ParsedItem, ParsedLeaf};
 use strongroom_schema::Schema;
 use strongroom_storage::memory::MemoryStore;
@@ -26,7 +26,7 @@ const HOUR: u64 = 3_600_000_000;
 /// A vault that is closed.
 pub struct Rig {
     folder: tempfile::TempDir,
-    root: RootKey,
+    root: PassphraseRoot,
     /// Its store.
     pub store: MemoryStore,
     /// Its store in the middle of the load, closed as well.
@@ -67,7 +67,12 @@ fn item(field: &str, value: &str, subject: &str) -> NewValue {
 }
 
 impl Running {
-    async fn open(store: &MemoryStore, folder: &std::path::Path, root: &RootKey, clock: &Arc<AtomicU64>) -> Self {
+    async fn open(
+        store: &MemoryStore,
+        folder: &std::path::Path,
+        root: &dyn RootProvider,
+        clock: &Arc<AtomicU64>,
+    ) -> Self {
         let time = Arc::clone(clock);
         let opening = Opening {
             store: store.clone(),
@@ -111,7 +116,7 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         let passphrase = Passphrase::new("of a test".to_owned()).unwrap();
         let keys = folder.path().join("keystore");
-        let root = root_key::seal_new(&keys, &passphrase, ArgonCost::LEAST).unwrap();
+        let root = PassphraseRoot::new(passphrase, ArgonCost::LEAST);
         let vault = VaultId(strongroom_keys::random().unwrap());
         let store = MemoryStore::default();
         let clock = Arc::new(AtomicU64::new(START));

@@ -1,0 +1,109 @@
+//! What a keystore is sealed by: who keeps the root key, whether it still opens, and the way to another one.
+
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+use strongroom_ids::VaultId;
+
+use super::{Entry, FILE, FileKeys, Keystore, LIMIT, Sealing, Table, Unsettled, damaged, file};
+use crate::disk;
+use crate::error::KeyError;
+use crate::root::{Envelope, KeystoreKey, RootError, RootKind, RootProvider};
+use crate::stack;
+
+impl Keystore {
+    /// Whose keystore lies in a directory, and what it is sealed by: read without any key, so not proved yet.
+    ///
+    /// # Errors
+    /// [`KeyError::NoFile`]; [`KeyError::Damaged`]; [`KeyError::Unsupported`]; [`KeyError::UnknownProvider`];
+    /// [`KeyError::Io`].
+    pub fn envelope_of(dir: &Path) -> Result<(VaultId, Envelope), KeyError> {
+        let bytes = disk::read(dir, FILE, LIMIT as u64)?;
+        let unproved = file::parse(&bytes)?;
+        Ok((unproved.vault, unproved.envelope))
+    }
+
+    /// How often the keystore in a directory was written, as its file says: read without any key, so not proved yet.
+    ///
+    /// # Errors
+    /// As [`Keystore::envelope_of`].
+    pub fn number_of(dir: &Path) -> Result<u64, KeyError> {
+        Ok(file::parse(&disk::read(dir, FILE, LIMIT as u64)?)?.number)
+    }
+
+    /// What kind of provider keeps its root key.
+    pub fn root(&self) -> RootKind {
+        self.table.load().sealing.envelope.kind
+    }
+
+    /// Asks a provider to unwrap the keystore key once more, and compares it with the one in use. For providers that may
+    /// change their mind, now and then. Takes as long as the provider does: call it where waiting is allowed.
+    ///
+    /// # Errors
+    /// A [`RootError`] of the provider; [`RootError::OtherKey`] if what it unwraps is not the key in use.
+    pub fn probe(&self, root: &dyn RootProvider) -> Result<(), RootError> {
+        let sealing = Arc::clone(&self.table.load().sealing);
+        stack::wiped_deep(|| {
+            let key = root.unwrap(self.vault, &sealing.envelope)?;
+            sealing.is_by(&key, self.vault, root.kind())
+        })
+    }
+
+    /// Moves to another root key, of the same provider or of another: makes a new keystore key, wraps every key anew under
+    /// it, and replaces the file once, durably. After that no file of the directory opens under the old root key; copies
+    /// made before still do. After a crash the keystore opens under the one or under the other. Takes as long as the
+    /// provider does: call it where waiting is allowed.
+    ///
+    /// # Errors
+    /// A [`RootError`] of the provider, or in it what [`Keystore::ensure`] says. After an error the old root key is in use;
+    /// but if [`Keystore::is_settled`] says no the file may have been replaced: the next change, or opening, finds out.
+    pub fn move_root(&self, to: &dyn RootProvider) -> Result<(), RootError> {
+        // A panic leaves what is behind the lock as it was.
+        let mut unsettled = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.settle(&mut unsettled)?;
+        let table = self.table.load_full();
+        stack::wiped_deep(|| self.move_from(&table, to, &mut unsettled))
+    }
+
+    fn move_from(
+        &self,
+        table: &Table,
+        to: &dyn RootProvider,
+        unsettled: &mut Option<Unsettled>,
+    ) -> Result<(), RootError> {
+        let key = KeystoreKey::random()?;
+        let sealing = Sealing { own: FileKeys::derive(&key, self.vault)?, envelope: to.wrap(self.vault, &key)? };
+        // The way back is about to be cut off: what was wrapped must open.
+        sealing.is_by(&to.unwrap(self.vault, &sealing.envelope)?, self.vault, to.kind())?;
+        let mut keys = table.keys.clone();
+        for entry in keys.values_mut().flatten() {
+            entry.wrap_anew(&table.sealing.own, &sealing.own)?;
+        }
+        Ok(self.replace(table, Arc::new(sealing), keys, unsettled)?)
+    }
+}
+
+impl Sealing {
+    /// Whether a keystore key is the one that seals.
+    fn is_by(&self, key: &KeystoreKey, vault: VaultId, provider: RootKind) -> Result<(), RootError> {
+        match FileKeys::derive(key, vault)?.are_of_the_same_key_as(&self.own) {
+            true => Ok(()),
+            false => {
+                let why = "what it unwraps is not the key in use".to_owned();
+                Err(RootError::OtherKey { provider, why })
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// Wraps the same key under another keystore key. A key that may not be used for now is wrapped along.
+    fn wrap_anew(&mut self, old: &FileKeys, new: &FileKeys) -> Result<(), KeyError> {
+        let (name, version) = (self.record.name, self.record.version);
+        if let Some(wrapped) = &mut self.record.wrapped {
+            let raw = old.unwrap(&name, version, wrapped).map_err(|_| damaged("a wrapped key does not open"))?;
+            *wrapped = new.wrap(&name, version, &raw)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,249 @@
+//! The root key, and who keeps it.
+//!
+//! A root key never leaves its provider. It wraps the *keystore key*: 256 random bits from which a keystore derives the
+//! keys that it keeps itself by. What comes of the wrapping is an [`Envelope`]; it stands in the keystore's own file, so
+//! that both are always replaced together.
+//!
+//! Two providers are here, since nothing stands behind them: a passphrase, and shares. Those that talk to something else
+//! are crates of their own. All of them keep what [`suite`] says.
+
+mod passphrase;
+pub mod shamir;
+#[doc(hidden)]
+pub mod suite;
+mod wrap;
+
+use std::fmt;
+
+use ring::hkdf;
+use strongroom_ids::VaultId;
+use thiserror::Error;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+use crate::error::KeyError;
+use crate::secret::{self, RawKey};
+
+pub use passphrase::{ArgonCost, PassphraseRoot};
+
+/// Wraps and unwraps keystore keys under a root key that it keeps.
+///
+/// Its calls may take long (a passphrase is stretched, a network is waited for): make them where waiting is allowed.
+pub trait RootProvider: Send + Sync {
+    /// What kind of provider it is.
+    fn kind(&self) -> RootKind;
+
+    /// Wraps a keystore key for one vault.
+    ///
+    /// # Errors
+    /// A [`RootError`] that says why not.
+    fn wrap(&self, vault: VaultId, key: &KeystoreKey) -> Result<Envelope, RootError>;
+
+    /// Unwraps the keystore key of one vault. An envelope that was made for another vault, by another root key or by
+    /// another kind of provider does not open.
+    ///
+    /// # Errors
+    /// A [`RootError`] that says why not.
+    fn unwrap(&self, vault: VaultId, envelope: &Envelope) -> Result<KeystoreKey, RootError>;
+}
+
+/// The kinds of providers. Their numbers stand in files and are never used for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RootKind {
+    /// A passphrase, stretched by Argon2id.
+    Passphrase = 1,
+    /// Shares of which some are needed (Shamir).
+    Shamir = 2,
+    /// A hardware security module, by PKCS#11.
+    Pkcs11 = 3,
+    /// AWS KMS.
+    AwsKms = 4,
+    /// The transit engine of OpenBao or HashiCorp Vault.
+    OpenBao = 5,
+}
+
+impl RootKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Passphrase, Self::Shamir, Self::Pkcs11, Self::AwsKms, Self::OpenBao];
+
+    /// The number that stands in files.
+    pub(crate) fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The kind with a number, if this build knows it.
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.number() == number)
+    }
+
+    /// The name that configuration and command line use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passphrase => "file",
+            Self::Shamir => "shamir",
+            Self::Pkcs11 => "pkcs11",
+            Self::AwsKms => "aws-kms",
+            Self::OpenBao => "openbao",
+        }
+    }
+}
+
+impl fmt::Display for RootKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A wrapped keystore key, and what its provider needs to know to unwrap it. Holds no secret in clear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// Whose it is.
+    pub kind: RootKind,
+    /// What the provider wants to find again, in its own form, in the clear: a salt, a key's name. At most
+    /// [`Envelope::PARAMETERS`] bytes.
+    pub parameters: Vec<u8>,
+    /// The wrapped key, in the provider's own form. At most [`Envelope::WRAPPED`] bytes.
+    pub wrapped: Vec<u8>,
+}
+
+impl Envelope {
+    /// Bytes of parameters at most.
+    pub const PARAMETERS: usize = 1_024;
+    /// Bytes of a wrapped key at most.
+    pub const WRAPPED: usize = 8_192;
+}
+
+/// The key from which a keystore's own keys are derived: 256 random bits. Wiped on drop.
+pub struct KeystoreKey(RawKey);
+
+impl KeystoreKey {
+    /// A new random one.
+    ///
+    /// # Errors
+    /// [`KeyError::Random`].
+    pub fn random() -> Result<Self, KeyError> {
+        secret::new_raw_key().map(Self)
+    }
+
+    /// For providers only: takes over what was unwrapped, which is wiped. `None` if it has not 32 bytes.
+    pub fn from_unwrapped(bytes: Zeroizing<Vec<u8>>) -> Option<Self> {
+        let mut key = Zeroizing::new([0; 32]);
+        (bytes.len() == key.len()).then(|| key.copy_from_slice(&bytes))?;
+        Some(Self(key))
+    }
+
+    /// For providers only: what is to be wrapped.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Derives one of a keystore's own keys, by HKDF-SHA256 (RFC 5869) with the vault's id as the salt.
+    pub(crate) fn derive(&self, vault: VaultId, info: &[u8]) -> Result<RawKey, KeyError> {
+        let mut key = Zeroizing::new([0; 32]);
+        hkdf::Salt::new(hkdf::HKDF_SHA256, &vault.0)
+            .extract(self.0.as_slice())
+            .expand(&[info], hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(key.as_mut_slice()))
+            // 32 bytes are far below the 8,160 that HKDF gives.
+            .map_err(|_| KeyError::Exhausted("HKDF gives at most 8,160 bytes"))?;
+        Ok(key)
+    }
+}
+
+impl ZeroizeOnDrop for KeystoreKey {}
+
+impl fmt::Debug for KeystoreKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeystoreKey(..)")
+    }
+}
+
+/// Why a provider did not wrap or unwrap. No message holds a passphrase, a PIN, a share, a credential or a key.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RootError {
+    /// What the caller brought is wrong: passphrase, PIN, share, access token. Nothing was changed.
+    #[error("{provider} does not accept the credential: {why}")]
+    Credential {
+        /// Whose word it is.
+        provider: RootKind,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+    /// The provider answers that this key may not be used: it is disabled, revoked, or forbidden to the vault.
+    #[error("{provider} denies the root key: {why}")]
+    Denied {
+        /// Whose word it is.
+        provider: RootKind,
+        /// What it said.
+        why: String,
+    },
+    /// The provider does not answer: network, time limit, a token that is not in its reader, a fault of its own. It may
+    /// again later.
+    #[error("{provider} can't be reached: {why}")]
+    Unreachable {
+        /// Which provider.
+        provider: RootKind,
+        /// What happened.
+        why: String,
+    },
+    /// The provider works, but its key is not the one that this was wrapped by.
+    #[error("{provider} has another root key than the one that this vault's keystore was sealed with: {why}")]
+    OtherKey {
+        /// Which provider.
+        provider: RootKind,
+        /// How it shows.
+        why: String,
+    },
+    /// The configuration of the provider can't work.
+    #[error("the settings of {provider} can't work: {why}")]
+    Settings {
+        /// Which provider.
+        provider: RootKind,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+    /// The envelope is of another provider.
+    #[error("the keystore is sealed by {is}, not by {wanted}: give what {is} needs")]
+    OtherProvider {
+        /// The kind that sealed it.
+        is: RootKind,
+        /// The kind that was asked.
+        wanted: RootKind,
+    },
+    /// Something below failed: memory, random numbers, a file.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> KeystoreKey {
+        KeystoreKey(Zeroizing::new([byte; 32]))
+    }
+
+    #[test]
+    fn another_vault_or_purpose_derives_another_key() {
+        let derive = |vault, info: &[u8]| key(1).derive(VaultId([vault; 16]), info).unwrap();
+        assert_eq!(derive(1, b"a"), derive(1, b"a"));
+        assert_ne!(derive(1, b"a"), derive(2, b"a"));
+        assert_ne!(derive(1, b"a"), derive(1, b"b"));
+    }
+
+    #[test]
+    fn only_32_bytes_are_a_keystore_key_and_it_shows_none_of_them() {
+        for length in [0, 31, 33, 64] {
+            assert!(KeystoreKey::from_unwrapped(Zeroizing::new(vec![7; length])).is_none());
+        }
+        let key = KeystoreKey::from_unwrapped(Zeroizing::new(vec![7; 32])).unwrap();
+        assert_eq!((key.expose(), format!("{key:?}")), (&[7; 32], "KeystoreKey(..)".to_owned()));
+    }
+
+    #[test]
+    fn kinds_are_known_by_their_numbers_and_no_others_are() {
+        let known: Vec<_> = (0..=u8::MAX).filter_map(RootKind::from_number).collect();
+        assert_eq!(known, RootKind::ALL);
+        assert_eq!(RootKind::ALL.map(RootKind::number), [1, 2, 3, 4, 5]);
+    }
+}

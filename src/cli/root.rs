@@ -1,0 +1,122 @@
+//! `strongroom root`: who keeps the root key, and the way to another one. Here it is also said how each kind of root key
+//! provider is reached: the one of a vault that is there, and that of a new one.
+
+mod relocate;
+mod shares;
+mod show;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use strongroom_keys::{ArgonCost, Envelope, Keystore, Passphrase, PassphraseRoot, RootKind, RootProvider};
+
+use super::layout::Layout;
+use super::output::{CliError, Exit, Output};
+use super::passphrase::{self, PassphraseArgs};
+use super::start::unfit;
+pub use shares::{SharesArgs, WrittenShares, read as read_share};
+
+/// Show who keeps the root key, or move to another root key.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Show(show::Args),
+    Move(Box<relocate::Args>),
+}
+
+/// Runs the command.
+pub async fn run(args: Args, layout: &Layout, output: Output) -> Result<Exit, CliError> {
+    match args.command {
+        Command::Show(args) => show::run(args, layout, output),
+        Command::Move(args) => relocate::run(*args, layout, output).await,
+    }
+}
+
+/// What opens a vault: whatever its kind of root key wants of the people who start it.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct CredentialArgs {
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
+
+    /// A file that holds a share of the root key; give it once for each share.
+    ///
+    /// Shares that are missing are asked for at the terminal, one after the other.
+    #[arg(long = "share-file", value_name = "FILE")]
+    share_files: Vec<PathBuf>,
+}
+
+impl CredentialArgs {
+    /// The root key provider of a vault, as its keystore says which.
+    pub fn provider(&self, layout: &Layout) -> Result<Arc<dyn RootProvider>, CliError> {
+        let (_, envelope) = Keystore::envelope_of(&layout.keystore()).map_err(|error| unfit(layout, &error))?;
+        provider(&envelope, self, layout)
+    }
+}
+
+/// The provider that unwraps an envelope. Providers that are reached over a network or a bus belong here.
+fn provider(
+    envelope: &Envelope,
+    credential: &CredentialArgs,
+    layout: &Layout,
+) -> Result<Arc<dyn RootProvider>, CliError> {
+    match envelope.kind {
+        RootKind::Passphrase => {
+            let beside = layout.dev_passphrase();
+            let passphrase = match credential.passphrase.passphrase_file.is_none() && beside.exists() {
+                true => passphrase::from_file(&beside)?,
+                false => credential.passphrase.read()?,
+            };
+            Ok(Arc::new(PassphraseRoot::new(passphrase, ArgonCost::DEFAULT)))
+        }
+        RootKind::Shamir => Ok(shares::collect(envelope, &credential.share_files)?),
+        kind @ (RootKind::Pkcs11 | RootKind::AwsKms | RootKind::OpenBao) => Err(CliError::Unfit {
+            message: format!("the root key of the vault in {} is in {kind}", layout.dir().display()),
+            next: format!("a build of strongroom that reaches {kind}"),
+        }),
+    }
+}
+
+/// The kinds of root key that a vault can be made with, or moved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NewRoot {
+    /// A passphrase.
+    File,
+    /// Shares, of which some are needed.
+    Shamir,
+}
+
+/// A new root key, and what was written down for people who are to keep a part of it.
+pub struct MadeRoot {
+    /// Wraps under it.
+    pub provider: Box<dyn RootProvider>,
+    /// The files with its shares. Taken back when this is dropped, unless they are kept.
+    pub shares: Option<WrittenShares>,
+}
+
+impl NewRoot {
+    /// Makes the root key. Shares are written before anything is sealed under them: no vault may exist whose shares
+    /// nobody has.
+    pub fn make(
+        self,
+        choose: impl FnOnce() -> Result<Passphrase, CliError>,
+        shares: &SharesArgs,
+    ) -> Result<MadeRoot, CliError> {
+        match self {
+            Self::File => {
+                shares.must_be_absent()?;
+                let provider = Box::new(PassphraseRoot::new(choose()?, ArgonCost::DEFAULT));
+                Ok(MadeRoot { provider, shares: None })
+            }
+            Self::Shamir => {
+                let (root, written) = shares.write()?;
+                Ok(MadeRoot { provider: Box::new(root), shares: Some(written) })
+            }
+        }
+    }
+}
