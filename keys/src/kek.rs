@@ -71,7 +71,7 @@ impl Kek {
         }
         stack::wiped(|| {
             let plaintext = seal::open_blob(&older.cipher, Format::Dek, &place.aad(older.version), wrapped)?;
-            let raw = secret::raw_key(&plaintext).ok_or(KeyError::CannotOpen)?;
+            let raw = secret::raw_key(plaintext.as_bytes()).ok_or(KeyError::CannotOpen)?;
             seal::seal_blob(&self.cipher, Format::Dek, &place.aad(self.version), raw.as_slice())
         })
     }
@@ -83,7 +83,7 @@ impl Kek {
     pub fn unwrap(&self, place: &DekPlace, wrapped: &[u8]) -> Result<Arc<Dek>, KeyError> {
         stack::wiped(|| {
             let plaintext = seal::open_blob(&self.cipher, Format::Dek, &place.aad(self.version), wrapped)?;
-            secret::raw_key(&plaintext).map(|raw| Arc::new(Dek::new(raw))).ok_or(KeyError::CannotOpen)
+            secret::raw_key(plaintext.as_bytes()).map(|raw| Arc::new(Dek::new(raw))).ok_or(KeyError::CannotOpen)
         })
     }
 }

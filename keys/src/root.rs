@@ -127,9 +127,7 @@ impl KeystoreKey {
 
     /// For providers only: takes over what was unwrapped, which is wiped. `None` if it has not 32 bytes.
     pub fn from_unwrapped(bytes: Zeroizing<Vec<u8>>) -> Option<Self> {
-        let mut key = Zeroizing::new([0; 32]);
-        (bytes.len() == key.len()).then(|| key.copy_from_slice(&bytes))?;
-        Some(Self(key))
+        secret::raw_key(&bytes).map(Self)
     }
 
     /// For providers only: what is to be wrapped.

@@ -78,13 +78,13 @@ impl fmt::Debug for Passphrase {
 /// A raw 256-bit key on its way into a typed one.
 pub(crate) type RawKey = Zeroizing<[u8; 32]>;
 
-/// Copies a raw key out of a plaintext. `None` if the plaintext is not a key's length.
-pub(crate) fn raw_key(plaintext: &Plaintext) -> Option<RawKey> {
+/// Copies a raw key out of where it was. `None` if that is not a key's length.
+pub(crate) fn raw_key(bytes: &[u8]) -> Option<RawKey> {
     let mut key = Zeroizing::new([0; 32]);
-    if plaintext.len() != key.len() {
+    if bytes.len() != key.len() {
         return None;
     }
-    key.copy_from_slice(plaintext.as_bytes());
+    key.copy_from_slice(bytes);
     Some(key)
 }
 
@@ -112,9 +112,9 @@ mod tests {
 
     #[test]
     fn only_32_bytes_are_a_raw_key() {
-        assert!(raw_key(&Plaintext::new(vec![1; 32])).is_some());
-        assert!(raw_key(&Plaintext::new(vec![1; 31])).is_none());
-        assert!(raw_key(&Plaintext::new(vec![1; 33])).is_none());
-        assert!(raw_key(&Plaintext::new(vec![])).is_none());
+        assert!(raw_key(&[1; 32]).is_some());
+        assert!(raw_key(&[1; 31]).is_none());
+        assert!(raw_key(&[1; 33]).is_none());
+        assert!(raw_key(&[]).is_none());
     }
 }

@@ -1,6 +1,5 @@
 //! Opens and closes the vault of a folder while the process goes on: what the server's door needs to seal and unseal.
 
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use strongroom_keys::root::shamir::{ShamirCollector, ShareSet};
@@ -8,7 +7,7 @@ use strongroom_keys::{
     ArgonCost, Envelope, KeyError, Keystore, Passphrase, PassphraseRoot, RootError, RootKind, RootProvider,
 };
 use strongroom_rocksdb::RocksStore;
-use strongroom_server::{Brought, Keeper, NotUnsealed};
+use strongroom_server::{Brought, Keeper, NotUnsealed, Wants};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
@@ -58,18 +57,20 @@ impl FolderKeeper {
         let (stop, stopping) = watch::channel(());
         // An error means that the sender is gone, which is the end as well.
         let stopped = |mut stopping: watch::Receiver<()>| async move { drop(stopping.changed().await) };
-        let house = tokio::spawn(apart(Arc::clone(vault), stopped(stopping.clone()), async |vault, stop| {
-            vault.keep_house(stop).await;
-        }));
-        let jobs = tokio::spawn(apart(Arc::clone(vault), stopped(stopping), async |vault, stop| {
-            strongroom_jobs::run(&vault, stop).await;
-        }));
+        let house = tokio::spawn({
+            let (vault, stop) = (Arc::clone(vault), stopped(stopping.clone()));
+            async move { vault.keep_house(stop).await }
+        });
+        let jobs = tokio::spawn({
+            let vault = Arc::clone(vault);
+            async move { strongroom_jobs::run(&vault, stopped(stopping)).await }
+        });
         *lock(&self.household) = Some(Household { stop, tasks: [house, jobs] });
     }
 
     /// What the keystore is wrapped under. Read anew each time: the root key of a sealed vault may be moved.
     fn envelope(&self) -> Result<Envelope, KeyError> {
-        Ok(Keystore::envelope_of(&self.layout.keystore())?.1)
+        Ok(Keystore::header_of(&self.layout.keystore())?.envelope)
     }
 
     /// The root key that was brought; `None` while more shares are needed.
@@ -109,24 +110,15 @@ impl FolderKeeper {
     }
 }
 
-async fn apart<Stop: Future<Output = ()>>(
-    vault: Arc<RocksVault>,
-    stop: Stop,
-    work: impl AsyncFnOnce(Arc<RocksVault>, Stop),
-) {
-    work(vault, stop).await;
-}
-
 #[tonic::async_trait]
 impl Keeper<RocksStore> for FolderKeeper {
-    fn provider(&self) -> &'static str {
-        self.envelope().map_or("unknown", |envelope| envelope.kind.as_str())
-    }
-
-    fn shares(&self) -> (u32, u32) {
+    fn wants(&self) -> Wants {
         let given = lock(&self.collected).as_ref().map_or(0, |collected| collected.shares.progress().have);
-        let needed = self.envelope().ok().and_then(|envelope| ShareSet::of(&envelope).ok());
-        (given.into(), needed.map_or(0, |set| set.threshold().into()))
+        let Ok(envelope) = self.envelope() else {
+            return Wants { provider: "unknown", shares_given: given.into(), shares_needed: 0 };
+        };
+        let needed = ShareSet::of(&envelope).map_or(0, |set| set.threshold());
+        Wants { provider: envelope.kind.as_str(), shares_given: given.into(), shares_needed: needed.into() }
     }
 
     async fn unseal(&self, brought: Brought, by: &str) -> Result<Option<Arc<RocksVault>>, NotUnsealed> {

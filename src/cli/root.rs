@@ -54,8 +54,8 @@ pub struct CredentialArgs {
 impl CredentialArgs {
     /// The root key provider of a vault, as its keystore says which.
     pub fn provider(&self, layout: &Layout) -> Result<Arc<dyn RootProvider>, CliError> {
-        let (_, envelope) = Keystore::envelope_of(&layout.keystore()).map_err(|error| unfit(layout, &error))?;
-        provider(&envelope, self, layout)
+        let header = Keystore::header_of(&layout.keystore()).map_err(|error| unfit(layout, &error))?;
+        provider(&header.envelope, self, layout)
     }
 }
 

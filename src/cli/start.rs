@@ -82,7 +82,7 @@ impl Anchor {
 
 /// Whether the disk under a folder has less free than the reserve. What can't be asked counts as full: a write would
 /// tell no better.
-pub fn space(folder: PathBuf, reserve_mib: u64) -> Space {
+fn space(folder: PathBuf, reserve_mib: u64) -> Space {
     Arc::new(move || match rustix::fs::statvfs(&folder) {
         Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize) < reserve_mib.saturating_mul(1 << 20),
         Err(_) => true,
@@ -97,6 +97,8 @@ pub struct Opened {
     pub background: Background,
     /// Read once: its authorities are the ones that the vault was asked about.
     tls: TlsMaterial,
+    /// SHA-256 of each of these.
+    authorities: Vec<[u8; 32]>,
 }
 
 /// Why a vault does not open.
@@ -107,25 +109,16 @@ pub enum Closed {
     Unfit(CliError),
 }
 
-impl From<Closed> for CliError {
-    fn from(closed: Closed) -> Self {
-        match closed {
-            Closed::Root(error) => Self::unfit(error.to_string()),
-            Closed::Unfit(error) => error,
-        }
-    }
-}
-
 /// Opens the vault in a folder.
 pub async fn open(layout: &Layout, config: &Config, root: Arc<dyn RootProvider>) -> Result<Opened, CliError> {
     let tls = tls(layout, config)?;
-    let authorities = tls.client_authorities().map_err(|error| CliError::unfit(error.to_string()))?;
+    let authorities = authorities(&tls)?;
     let opened = open_vault(layout, config, &authorities, &root).await;
     let (vault, background) = opened.map_err(|closed| match closed {
         Closed::Root(error) => unfit(layout, &error),
         Closed::Unfit(error) => error,
     })?;
-    Ok(Opened { vault, background, tls })
+    Ok(Opened { vault, background, tls, authorities })
 }
 
 /// Opens the vault in a folder, if these authorities may vouch for its callers.
@@ -140,15 +133,7 @@ pub async fn open_vault(
     let store = RocksStore::open(&layout.data(), options).map_err(|error| Closed::Unfit(closed(layout, &error)))?;
     let background = store.background();
     let keystore = unlock(layout.keystore(), Arc::clone(root)).await?;
-    let opening = Opening {
-        store,
-        keystore,
-        head_file: layout.head(),
-        limits: config.limits().map_err(Closed::Unfit)?,
-        hot_deks: config.capacity.hot_deks,
-        space: space(layout.data(), config.capacity.disk_reserve_mib),
-        clock: clock(),
-    };
+    let opening = opening(layout, config, store, keystore).map_err(Closed::Unfit)?;
     let vault = Vault::open(opening).await.map_err(|error| Closed::Unfit(unfit(layout, &error)))?;
     if let Err(error) = vault.check_trust_anchors(authorities) {
         vault.close().await;
@@ -158,6 +143,24 @@ pub async fn open_vault(
         }));
     }
     Ok((Arc::new(vault), background))
+}
+
+/// What the vault in a folder is opened from.
+pub fn opening(
+    layout: &Layout,
+    config: &Config,
+    store: RocksStore,
+    keystore: Keystore,
+) -> Result<Opening<RocksStore>, CliError> {
+    Ok(Opening {
+        store,
+        keystore,
+        head_file: layout.head(),
+        limits: config.limits()?,
+        hot_deks: config.capacity.hot_deks,
+        space: space(layout.data(), config.capacity.disk_reserve_mib),
+        clock: clock(),
+    })
 }
 
 /// Opens the keystore on a thread of its own: what raw keys leave on a stack goes with it.
@@ -200,13 +203,13 @@ pub async fn bind(address: &str) -> Result<TcpListener, CliError> {
 
 /// Serves an open vault until `stop` comes, then closes it.
 pub async fn serve(
-    Opened { vault, tls, .. }: Opened,
+    Opened { vault, tls, authorities, .. }: Opened,
     layout: &Layout,
     listener: TcpListener,
     config: &Config,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), CliError> {
-    let keeper = keeper(layout, config, &tls)?;
+    let keeper = Arc::new(FolderKeeper::new(layout.clone(), config.clone(), authorities));
     keeper.begin(&vault);
     serve_door(Door::open(vault, keeper), tls, listener, config, stop).await
 }
@@ -219,14 +222,13 @@ pub async fn serve_sealed(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), CliError> {
     let tls = tls(layout, config)?;
-    let keeper = keeper(layout, config, &tls)?;
-    let door = Door::sealed(keeper, "it was started sealed and waits for what opens it");
+    let keeper = FolderKeeper::new(layout.clone(), config.clone(), authorities(&tls)?);
+    let door = Door::sealed(Arc::new(keeper), "it was started sealed and waits for what opens it");
     serve_door(door, tls, listener, config, stop).await
 }
 
-fn keeper(layout: &Layout, config: &Config, tls: &TlsMaterial) -> Result<Arc<FolderKeeper>, CliError> {
-    let authorities = tls.client_authorities().map_err(|error| CliError::unfit(error.to_string()))?;
-    Ok(Arc::new(FolderKeeper::new(layout.clone(), config.clone(), authorities)))
+fn authorities(tls: &TlsMaterial) -> Result<Vec<[u8; 32]>, CliError> {
+    tls.client_authorities().map_err(|error| CliError::unfit(error.to_string()))
 }
 
 async fn serve_door(

@@ -46,14 +46,21 @@ pub enum NotUnsealed {
     Unfit(String),
 }
 
+/// What it takes to open a vault.
+pub struct Wants {
+    /// Who keeps the root key: `file`, `shamir`.
+    pub provider: &'static str,
+    /// Shares that were brought; zero where there are none.
+    pub shares_given: u32,
+    /// Shares that are needed; zero where there are none.
+    pub shares_needed: u32,
+}
+
 /// Opens and closes one vault: whoever knows where it is and what keeps its root key.
 #[tonic::async_trait]
 pub trait Keeper<S: Store>: Send + Sync + 'static {
-    /// Who keeps the root key: `file`, `shamir`.
-    fn provider(&self) -> &'static str;
-
-    /// Shares that were brought and are needed; zeros where there are none.
-    fn shares(&self) -> (u32, u32);
+    /// What it takes to open the vault, and how far that has come.
+    fn wants(&self) -> Wants;
 
     /// Opens the vault. `None` if more must be brought: what was is kept. `by` is who brings it.
     async fn unseal(&self, brought: Brought, by: &str) -> Result<Option<Arc<Vault<S>>>, NotUnsealed>;
@@ -121,8 +128,8 @@ impl<S: Store> Door<S> {
         if sealed && self.held.load(Ordering::Relaxed) {
             reason.push_str("; a request still holds keys");
         }
-        let (shares_given, shares_needed) = self.keeper.shares();
-        v1::SealStatus { provider: self.keeper.provider().to_owned(), sealed, reason, shares_given, shares_needed }
+        let Wants { provider, shares_given, shares_needed } = self.keeper.wants();
+        v1::SealStatus { provider: provider.to_owned(), sealed, reason, shares_given, shares_needed }
     }
 
     /// Opens the vault with what was brought, or keeps it until there is enough.
@@ -150,7 +157,7 @@ impl<S: Store> Door<S> {
                 Ok(())
             }
             Ok(None) => {
-                let (given, needed) = self.keeper.shares();
+                let Wants { shares_given: given, shares_needed: needed, .. } = self.keeper.wants();
                 tracing::warn!(by, given, needed, "a share was given");
                 Ok(())
             }

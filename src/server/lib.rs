@@ -61,7 +61,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 pub use cores::{Cores, Dealer, Sockets};
-pub use door::{Brought, Door, Keeper, NotUnsealed};
+pub use door::{Brought, Door, Keeper, NotUnsealed, Wants};
 pub use errors::DOMAIN;
 pub use tls::{TlsError, TlsMaterial, authorities};
 

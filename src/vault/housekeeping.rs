@@ -6,7 +6,7 @@ use std::time::Duration;
 use strongroom_commit::{Change, Fact, Guard};
 use strongroom_ids::TenantNo;
 use strongroom_keys as keys;
-use strongroom_ledger::leaf::{self, LeafHeader};
+use strongroom_ledger::leaf::LeafHeader;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::IdempotencyRow;
 use strongroom_storage::{Family, Mutation, Store};
@@ -76,16 +76,7 @@ impl<S: Store> Vault<S> {
             client: "",
             detail: &[("counted", &count)],
         };
-        let leaves = leaf::prepare(&header, std::iter::empty());
-        let change = Change {
-            position: self.committer.position(),
-            guards: vec![],
-            changes: vec![],
-            mutations: vec![],
-            leaves: leaves.into_iter().map(|leaf| (what.tenant, leaf)).collect(),
-        };
-        self.committer.commit(change).await?;
-        Ok(())
+        self.append(what.tenant, &header).await
     }
 
     /// Removes idempotency rows whose time is over, a page a commit.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use strongroom_access::Action;
 use strongroom_keys::{KeyInfo, KeyState};
 use strongroom_storage::keys as place;
-use strongroom_storage::{Family, Mutation, Store};
+use strongroom_storage::{Mutation, Store};
 
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
@@ -77,18 +77,13 @@ pub(crate) struct Afterlife {
 
 impl Copies {
     pub async fn load<S: Store>(vault: &Vault<S>) -> Result<Self, Error> {
-        let fingerprints = Arc::clone(&vault.tenant(SYSTEM_NO)?.fingerprints);
-        let Some(row) = vault.store.get(Family::Meta, place::keystore_copies()).await? else {
-            return Ok(Self::default());
-        };
-        let source = Source::decode(&row, SourceKind::Copies, &fingerprints)?;
-        serde_json::from_str(&source.body).map_err(|_| Error::DataLoss("the list of copies of the keystore"))
+        let key = &vault.tenant(SYSTEM_NO)?.fingerprints;
+        let listed = Source::load(&*vault.store, place::keystore_copies(), SourceKind::Copies, key).await?;
+        Ok(listed.unwrap_or_default())
     }
 
     fn put<S: Store>(&self, vault: &Vault<S>) -> Result<Mutation, Error> {
-        let body = serde_json::to_string(self).map_err(|_| Error::Internal("a list of copies that is not text"))?;
-        let row = Source::new(1, body)?.encode(SourceKind::Copies, &vault.tenant(SYSTEM_NO)?.fingerprints);
-        Ok(Mutation::Put(Family::Meta, place::keystore_copies(), row))
+        Source::put(self, place::keystore_copies(), SourceKind::Copies, &vault.tenant(SYSTEM_NO)?.fingerprints)
     }
 
     /// How a version of a key lives on in copies, and when it died.

@@ -18,7 +18,7 @@ use strongroom_ids::{KeyVersion, TenantId, TenantNo};
 use strongroom_keys::{KeyError, KeyName, KeyState, Keystore, Operation};
 use strongroom_ledger::leaf::{self, LeafHeader};
 use strongroom_storage::keys as place;
-use strongroom_storage::{Family, Mutation, Store};
+use strongroom_storage::{Mutation, Store};
 
 use crate::error::Error;
 use crate::key_copies::{Afterlife, Copies};
@@ -322,15 +322,16 @@ struct Intent {
 
 impl Record {
     async fn load<S: Store>(store: &S, tenant: &Tenant) -> Result<Option<Self>, Error> {
-        let Some(row) = store.get(Family::Meta, place::key_change(tenant.number)).await? else { return Ok(None) };
-        let source = Source::decode(&row, SourceKind::Keys, &tenant.fingerprints)?;
-        serde_json::from_str(&source.body).map(Some).map_err(|_| Error::DataLoss("the last change of keys"))
+        Source::load(store, place::key_change(tenant.number), SourceKind::Keys, &tenant.fingerprints).await
     }
 
     fn put(&self, tenant: &Tenant) -> Result<Mutation, Error> {
-        let body = serde_json::to_string(self).map_err(|_| Error::Internal("a change of keys that is not text"))?;
-        let row = Source::new(1, body)?.encode(SourceKind::Keys, &tenant.fingerprints);
-        Ok(Mutation::Put(Family::Meta, place::key_change(tenant.number), row))
+        Source::put(self, place::key_change(tenant.number), SourceKind::Keys, &tenant.fingerprints)
+    }
+
+    /// Whether a change of a tenant's keys is decided and may not be made yet.
+    async fn is_open<S: Store>(store: &S, tenant: &Tenant) -> Result<bool, Error> {
+        Ok(Self::load(store, tenant).await?.is_some_and(|record| record.open.is_some()))
     }
 }
 
@@ -351,8 +352,7 @@ impl<S: Store> Road<'_, S> {
         state: KeyState,
         answer: A,
     ) -> Result<Prepared<A>, Refused> {
-        let before = Record::load(&*self.vault.store, self.tenant).await?;
-        if before.as_ref().is_some_and(|record| record.open.is_some()) {
+        if Record::is_open(&*self.vault.store, self.tenant).await? {
             // Another one came in between: it is finished before this one is tried again.
             return Err(Error::Conflict.into());
         }
@@ -474,7 +474,7 @@ impl<S: Store> Vault<S> {
     /// Whether a change of any tenant's keys is decided and may not be made yet.
     pub(crate) async fn has_open_key_change(&self) -> Result<bool, Error> {
         for tenant in self.tenants.values() {
-            if Record::load(&*self.store, tenant).await?.is_some_and(|record| record.open.is_some()) {
+            if Record::is_open(&*self.store, tenant).await? {
                 return Ok(true);
             }
         }

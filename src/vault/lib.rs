@@ -25,6 +25,7 @@ mod limits;
 mod lookup;
 mod matching;
 mod open;
+mod own_leaf;
 mod pages;
 mod random;
 mod reading;

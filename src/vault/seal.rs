@@ -3,9 +3,8 @@
 use std::future::Future;
 
 use strongroom_access::Action;
-use strongroom_commit::Change;
 use strongroom_keys as keys;
-use strongroom_ledger::leaf::{self, LeafHeader};
+use strongroom_ledger::leaf::LeafHeader;
 use strongroom_storage::Store;
 
 use crate::error::Error;
@@ -39,17 +38,13 @@ impl<S: Store> Vault<S> {
     /// Records in the vault's own log that it was unsealed: what keeps its root key, and who brought what that needed.
     /// Nobody is a name that the vault vouches for: while it was sealed it knew nobody.
     pub async fn record_unsealed(&self, provider: &str, by: &[String]) -> Result<(), Error> {
-        self.record("unseal", &[("provider", provider), ("by", &by.join(" "))]).await
-    }
-
-    async fn record(&self, action: &str, detail: &[(&str, &str)]) -> Result<(), Error> {
         let tenant = self.tenant(SYSTEM_NO)?;
         let request = keys::random::<16>()?;
         let header = LeafHeader {
             request: &request,
             principal: "vault",
             actor: None,
-            action,
+            action: "unseal",
             purpose: None,
             decision: "allow",
             reason: None,
@@ -57,18 +52,9 @@ impl<S: Store> Vault<S> {
             schema: tenant.rules().schema.version(),
             keys: &[],
             client: "",
-            detail,
+            detail: &[("provider", provider), ("by", &by.join(" "))],
         };
-        let leaves = leaf::prepare(&header, std::iter::empty());
-        let change = Change {
-            position: self.committer.position(),
-            guards: vec![],
-            changes: vec![],
-            mutations: vec![],
-            leaves: leaves.into_iter().map(|leaf| (SYSTEM_NO, leaf)).collect(),
-        };
-        self.committer.commit(change).await?;
-        Ok(())
+        self.append(SYSTEM_NO, &header).await
     }
 
     /// Completes when nobody holds the vault any more: its keys are wiped then, and its store is closed.

@@ -1,11 +1,13 @@
 //! The rows of schema, policy, enrolled principals and key changes, which nobody without keys can write.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use strongroom_ids::TenantNo;
 use strongroom_keys::{self as keys, IndexKey};
 use strongroom_ledger::Rules;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{LaneHead, TenantRow};
-use strongroom_storage::{Family, Store, StoreError};
+use strongroom_storage::{Family, Mutation, Store, StoreError};
 use subtle::ConstantTimeEq;
 
 use crate::error::Error;
@@ -83,6 +85,24 @@ impl Source {
             return Err(StoreError::Corrupt { place: kind.place(), what });
         }
         Ok(source)
+    }
+
+    /// What a row holds as JSON; `None` if there is no such row.
+    pub async fn load<S: Store, T: DeserializeOwned>(
+        store: &S,
+        at: Vec<u8>,
+        kind: SourceKind,
+        key: &IndexKey,
+    ) -> Result<Option<T>, Error> {
+        let Some(row) = store.get(Family::Meta, at).await? else { return Ok(None) };
+        let source = Self::decode(&row, kind, key)?;
+        serde_json::from_str(&source.body).map(Some).map_err(|_| Error::DataLoss(kind.place()))
+    }
+
+    /// Writes a row that [`Source::load`] reads.
+    pub fn put<T: Serialize>(held: &T, at: Vec<u8>, kind: SourceKind, key: &IndexKey) -> Result<Mutation, Error> {
+        let body = serde_json::to_string(held).map_err(|_| Error::Internal("a row that is not text"))?;
+        Ok(Mutation::Put(Family::Meta, at, Self::new(1, body)?.encode(kind, key)))
     }
 
     /// Reads a row's version, whoever wrote it.

@@ -2,19 +2,17 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use strongroom_access::{DEFAULT_POLICIES, Principal, Role};
 use strongroom_ids::{TenantNo, VaultId};
-use strongroom_keys::{ArgonCost, Keystore, Passphrase, PassphraseRoot, RootProvider};
-use strongroom_storage::faulty::{Fate, Faults, FaultyStore};
+use strongroom_keys::{Keystore, RootProvider};
+use strongroom_storage::faulty::{Fate, FaultyStore};
 use strongroom_storage::memory::MemoryStore;
-use tempfile::TempDir;
 
 use crate::{
-    AnswerRoom, ApplyPolicy, ApplySchema, Caller, Clock, Delete, DeleteItem, Detokenize, Error, Export, FoundTokens,
-    Limits, Lookup, LookupItem, Match, MatchItem, NewTenant, NewValue, NewVault, NewVersion, OpenError, Opening,
-    ReadItem, Replace, Space, Tokenize, Vault, create,
+    AnswerRoom, ApplyPolicy, ApplySchema, Caller, Delete, DeleteItem, Detokenize, Error, FoundTokens, Limits, Lookup,
+    LookupItem, Match, MatchItem, NewValue, NewVersion, OpenError, Opening, ReadItem, Replace,
 };
 
 mod bounds;
@@ -23,149 +21,13 @@ mod hang_up;
 mod holders;
 mod keys;
 mod refusals;
+mod rig;
 mod rollback;
 mod root_key;
 
-type Tested = Vault<FaultyStore<MemoryStore>>;
+use rig::*;
 
-const LENDING: &str = include_str!("../../deploy/schemas/lending.toml");
 const ID_CARD: &str = "11010519491231002X";
-
-/// A vault in memory, and what its tests turn.
-struct Bench {
-    disk: MemoryStore,
-    folder: TempDir,
-    faults: Faults,
-    now: Arc<AtomicU64>,
-    /// How far the clock goes each time that somebody looks at it.
-    step: Arc<AtomicU64>,
-    full: Arc<AtomicBool>,
-}
-
-impl Bench {
-    async fn new() -> (Self, Arc<Tested>) {
-        let bench = Self {
-            disk: MemoryStore::default(),
-            folder: tempfile::tempdir().unwrap(),
-            faults: Faults::default(),
-            now: Arc::new(AtomicU64::new(1_700_000_000_000_000)),
-            step: Arc::new(AtomicU64::new(1)),
-            full: Arc::default(),
-        };
-        let dir = bench.folder.path();
-        let keystore = Keystore::create(dir, VaultId([7; 16]), &root()).unwrap();
-        create(NewVault {
-            store: FaultyStore::new(bench.disk.clone(), bench.faults.clone()),
-            keystore,
-            head_file: dir.join("head"),
-            trust_domain: "test.example".to_owned(),
-            trust_anchors: vec![[2; 32]],
-            tenants: vec![NewTenant { name: "demo".to_owned(), officers: vec![("alice".to_owned(), [1; 32])] }],
-            clock: bench.clock(),
-        })
-        .await
-        .unwrap();
-        let vault = bench.open().await;
-        let schema = ApplySchema { source: LENDING.to_owned(), dry_run: false };
-        vault.apply_schema(&caller(Role::Officer), &schema).await.unwrap();
-        (bench, vault)
-    }
-
-    async fn open(&self) -> Arc<Tested> {
-        Arc::new(self.try_open().await.unwrap())
-    }
-
-    async fn try_open(&self) -> Result<Tested, OpenError> {
-        self.try_open_with(&root()).await
-    }
-
-    async fn try_open_with(&self, root: &dyn RootProvider) -> Result<Tested, OpenError> {
-        let dir = self.folder.path();
-        let opening = Opening {
-            store: FaultyStore::new(self.disk.clone(), self.faults.clone()),
-            keystore: Keystore::open(dir, root).unwrap(),
-            head_file: dir.join("head"),
-            limits: Limits::MOST,
-            hot_deks: 100,
-            space: self.space(),
-            clock: self.clock(),
-        };
-        Vault::open(opening).await
-    }
-
-    fn clock(&self) -> Clock {
-        let (now, step) = (Arc::clone(&self.now), Arc::clone(&self.step));
-        Arc::new(move || now.fetch_add(step.load(Ordering::Relaxed), Ordering::Relaxed))
-    }
-
-    fn space(&self) -> Space {
-        let full = Arc::clone(&self.full);
-        Arc::new(move || full.load(Ordering::Relaxed))
-    }
-
-    fn pass(&self, seconds: u64) {
-        self.now.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
-    }
-}
-
-/// The root key of the vaults in these tests.
-fn root() -> PassphraseRoot {
-    PassphraseRoot::new(Passphrase::new("correct horse battery staple".to_owned()).unwrap(), ArgonCost::LEAST)
-}
-
-fn caller(role: Role) -> Caller {
-    let name = if role == Role::Officer { "alice" } else { "tester" };
-    Caller { principal: Arc::new(Principal::new(TenantNo(1), role, name)), client: "test".into(), room: None }
-}
-
-fn new_value(field: &str, value: &str, subject: &str) -> NewValue {
-    NewValue {
-        field: field.to_owned(),
-        value: value.to_owned().into(),
-        subject: subject.to_owned(),
-        expires: None,
-        token: String::new(),
-    }
-}
-
-fn tokenize(items: Vec<NewValue>, key: &str) -> Tokenize {
-    Tokenize { items, idempotency_key: key.to_owned() }
-}
-
-fn read(token: &str, view: &str) -> Detokenize {
-    Detokenize {
-        items: vec![ReadItem { token: token.to_owned(), view: String::new(), subject: String::new() }],
-        purpose: "kyc_review".to_owned(),
-        view: view.to_owned(),
-    }
-}
-
-async fn store_one(vault: &Tested, field: &str, value: &str, subject: &str) -> String {
-    vault.tokenize(&caller(Role::App), &tokenize(vec![new_value(field, value, subject)], "")).await.unwrap().remove(0)
-}
-
-async fn read_one(vault: &Tested, token: &str, view: &str) -> Result<Vec<u8>, Error> {
-    let mut results = vault.detokenize(&caller(Role::App), &read(token, view)).await?;
-    results.remove(0).map(|released| released.value.as_bytes().to_vec())
-}
-
-/// Every leaf of the tenant's log.
-async fn leaves(vault: &Tested) -> Vec<serde_json::Value> {
-    let request = Export { first: 0, end: 0, log: String::new() };
-    let mut pages = vault.export(&caller(Role::Auditor), &request).await.unwrap();
-    let mut leaves = Vec::new();
-    while let Some(page) = pages.next().await.unwrap() {
-        leaves.extend(page.iter().map(|line| serde_json::from_slice(line).unwrap()));
-    }
-    leaves
-}
-
-/// Waits until the committer serves again: reads tell.
-async fn recovered(vault: &Tested) {
-    while vault.health() != "serving" {
-        tokio::task::yield_now().await;
-    }
-}
 
 #[tokio::test]
 async fn a_read_whose_leaf_cannot_be_written_releases_nothing() {

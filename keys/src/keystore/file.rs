@@ -69,7 +69,7 @@ impl FileKeys {
     /// Unwraps a key.
     pub fn unwrap(&self, name: &KeyName, version: KeyVersion, wrapped: &[u8]) -> Result<RawKey, KeyError> {
         let plaintext = seal::open_blob(&self.wrap, Format::Key, &self.aad(name, version), wrapped)?;
-        secret::raw_key(&plaintext).ok_or(KeyError::CannotOpen)
+        secret::raw_key(plaintext.as_bytes()).ok_or(KeyError::CannotOpen)
     }
 
     /// Five lengths and their parts.

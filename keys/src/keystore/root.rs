@@ -11,24 +11,26 @@ use crate::error::KeyError;
 use crate::root::{Envelope, KeystoreKey, RootError, RootKind, RootProvider};
 use crate::stack;
 
+/// What a keystore says of itself to whoever has no key.
+pub struct KeystoreHeader {
+    /// Which vault it belongs to.
+    pub vault: VaultId,
+    /// How often it was written.
+    pub number: u64,
+    /// What it is sealed by.
+    pub envelope: Envelope,
+}
+
 impl Keystore {
-    /// Whose keystore lies in a directory, and what it is sealed by: read without any key, so not proved yet.
+    /// What the keystore in a directory says of itself: read without any key, so not proved yet.
     ///
     /// # Errors
     /// [`KeyError::NoFile`]; [`KeyError::Damaged`]; [`KeyError::Unsupported`]; [`KeyError::UnknownProvider`];
     /// [`KeyError::Io`].
-    pub fn envelope_of(dir: &Path) -> Result<(VaultId, Envelope), KeyError> {
+    pub fn header_of(dir: &Path) -> Result<KeystoreHeader, KeyError> {
         let bytes = disk::read(dir, FILE, LIMIT as u64)?;
-        let unproved = file::parse(&bytes)?;
-        Ok((unproved.vault, unproved.envelope))
-    }
-
-    /// How often the keystore in a directory was written, as its file says: read without any key, so not proved yet.
-    ///
-    /// # Errors
-    /// As [`Keystore::envelope_of`].
-    pub fn number_of(dir: &Path) -> Result<u64, KeyError> {
-        Ok(file::parse(&disk::read(dir, FILE, LIMIT as u64)?)?.number)
+        let file::Unproved { vault, number, envelope, .. } = file::parse(&bytes)?;
+        Ok(KeystoreHeader { vault, number, envelope })
     }
 
     /// What kind of provider keeps its root key.

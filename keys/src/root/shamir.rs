@@ -134,12 +134,7 @@ fn combine(shares: &[Share]) -> Result<RawKey, KeyError> {
     let points = Zeroizing::new(shares.iter().map(Share::point).collect::<Vec<_>>());
     let root = Gf256::combine_bytes(points.as_slice()).map(Zeroizing::new);
     let root = root.map_err(|_| KeyError::Sharing("these shares can't be combined"))?;
-    let mut key = Zeroizing::new([0; 32]);
-    if root.len() != key.len() {
-        return Err(KeyError::Sharing("these shares can't be combined"));
-    }
-    key.copy_from_slice(&root);
-    Ok(key)
+    secret::raw_key(&root).ok_or(KeyError::Sharing("these shares can't be combined"))
 }
 
 impl ShamirRoot {

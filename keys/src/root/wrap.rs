@@ -28,7 +28,7 @@ pub(super) fn wrap(
 pub(super) fn unwrap(root: &RawKey, vault: VaultId, envelope: &Envelope) -> Result<KeystoreKey, KeyError> {
     let aad = aad(vault, envelope.kind, &envelope.parameters)?;
     let plaintext = seal::open_blob(&seal::cipher(root), Format::Root, &aad, &envelope.wrapped)?;
-    secret::raw_key(&plaintext).map(KeystoreKey).ok_or(KeyError::CannotOpen)
+    secret::raw_key(plaintext.as_bytes()).map(KeystoreKey).ok_or(KeyError::CannotOpen)
 }
 
 /// Refuses an envelope of another kind of provider.

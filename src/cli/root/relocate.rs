@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 use strongroom_keys::{Keystore, Passphrase, RootProvider};
 use strongroom_rocksdb::{RocksOptions, RocksStore};
-use strongroom_vault::{Opening, RootMoveError, Vault};
+use strongroom_vault::{RootMoveError, Vault};
 
 use super::{CredentialArgs, MadeRoot, NewRoot, SharesArgs, WrittenShares};
 use crate::cli::config::Config;
@@ -66,15 +66,7 @@ pub async fn run(args: Args, layout: &Layout, output: Output) -> Result<Exit, Cl
     let from = keystore.root();
     let MadeRoot { provider, shares } = args.to.make(|| args.new_passphrase(), &args.shares)?;
     let to = provider.kind();
-    let opening = Opening {
-        store,
-        keystore,
-        head_file: layout.head(),
-        limits: config.limits()?,
-        hot_deks: config.capacity.hot_deks,
-        space: start::space(layout.data(), config.capacity.disk_reserve_mib),
-        clock: start::clock(),
-    };
+    let opening = start::opening(layout, &config, store, keystore)?;
     let vault = Vault::open(opening).await.map_err(|error| unfit(layout, &error))?;
     let provider: Arc<dyn RootProvider> = Arc::from(provider);
     // From here on they may be the only way in, whatever else goes wrong.
@@ -90,7 +82,7 @@ pub async fn run(args: Args, layout: &Layout, output: Output) -> Result<Exit, Cl
         next: "strongroom root show, for what keeps the root key now; the next start records what became of it".into(),
     })?;
     forget_dev_passphrase(layout)?;
-    let number = Keystore::number_of(&layout.keystore()).map_err(|error| unfit(layout, &error))?;
+    let number = Keystore::header_of(&layout.keystore()).map_err(|error| unfit(layout, &error))?.number;
     output.show(
         || json!({ "from": from.as_str(), "to": to.as_str(), "keystore_number": number.to_string(), "shares": kept }),
         || {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use strongroom_keys::root::shamir::ShareSet;
-use strongroom_keys::{ArgonCost, Envelope, Keystore, RootError, RootKind};
+use strongroom_keys::{ArgonCost, Envelope, Keystore, KeystoreHeader, RootError, RootKind};
 
 use crate::cli::layout::Layout;
 use crate::cli::output::{CliError, Exit, Output, facts};
@@ -14,9 +14,8 @@ pub struct Args {}
 
 /// Shows it.
 pub fn run(_args: Args, layout: &Layout, output: Output) -> Result<Exit, CliError> {
-    let keystore = layout.keystore();
-    let (vault, envelope) = Keystore::envelope_of(&keystore).map_err(|error| unfit(layout, &error))?;
-    let number = Keystore::number_of(&keystore).map_err(|error| unfit(layout, &error))?;
+    let header = Keystore::header_of(&layout.keystore()).map_err(|error| unfit(layout, &error))?;
+    let KeystoreHeader { vault, number, envelope } = header;
     let how = how(&envelope).map_err(|error| unfit(layout, &error))?;
     output.show(
         || {

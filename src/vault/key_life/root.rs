@@ -40,7 +40,7 @@ impl<S: Store> Vault<S> {
         let tenant = self.tenant(SYSTEM_NO)?;
         let _turn = self.turn.write().await;
         let position = self.committer.position();
-        if Record::load(&*self.store, tenant).await?.is_some_and(|record| record.open.is_some()) {
+        if Record::is_open(&*self.store, tenant).await? {
             // A start finishes what it finds; this one has come into being since.
             return Err(Error::Conflict.into());
         }

@@ -75,12 +75,12 @@ fn another_root_key_is_told_from_damage() {
 #[test]
 fn a_file_says_whose_it_is_and_what_it_is_sealed_by_without_any_key() {
     let (temp, root, store) = filled();
-    let (vault, envelope) = Keystore::envelope_of(temp.path()).unwrap();
+    let KeystoreHeader { vault, number, envelope } = Keystore::header_of(temp.path()).unwrap();
     assert_eq!((vault, envelope.kind, store.root()), (VAULT, RootKind::Shamir, RootKind::Shamir));
     assert_eq!(root.unwrap(VAULT, &envelope).unwrap().expose().len(), 32);
-    assert_eq!(Keystore::number_of(temp.path()).unwrap(), store.number());
+    assert_eq!(number, store.number());
     let nowhere = temp.path().join("nowhere");
-    assert!(matches!(Keystore::envelope_of(&nowhere), Err(KeyError::NoFile { file: "keys", .. })));
+    assert!(matches!(Keystore::header_of(&nowhere), Err(KeyError::NoFile { file: "keys", .. })));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use data_encoding::BASE32_NOPAD;
 use ring::{digest, hmac};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-use crate::secret::RawKey;
+use crate::secret::{self, RawKey};
 
 /// Bytes of a set's name.
 pub(super) const SET: usize = 8;
@@ -37,9 +37,7 @@ impl Share {
     /// A share as the crate that splits has it: its number, and its bytes.
     pub(super) fn from_point(set: [u8; SET], threshold: u8, point: &[u8]) -> Option<Self> {
         let (&number, bytes) = point.split_first()?;
-        let mut y = Zeroizing::new([0; 32]);
-        (bytes.len() == y.len()).then(|| y.copy_from_slice(bytes))?;
-        Some(Self { set, number, threshold, y })
+        Some(Self { set, number, threshold, y: secret::raw_key(bytes)? })
     }
 
     pub(super) fn point(&self) -> Vec<u8> {

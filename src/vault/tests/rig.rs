@@ -1,0 +1,155 @@
+//! The vault that these tests turn: over a store in memory, with a clock and a disk of their own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use strongroom_access::{Principal, Role};
+use strongroom_ids::{TenantNo, VaultId};
+use strongroom_keys::{ArgonCost, Keystore, Passphrase, PassphraseRoot, RootProvider};
+use strongroom_storage::faulty::{Faults, FaultyStore};
+use strongroom_storage::memory::MemoryStore;
+use tempfile::TempDir;
+
+use crate::{
+    ApplySchema, Caller, Clock, Detokenize, Error, Export, Limits, NewTenant, NewValue, NewVault, OpenError, Opening,
+    ReadItem, Space, Tokenize, Vault, create,
+};
+
+pub type Tested = Vault<FaultyStore<MemoryStore>>;
+
+pub const LENDING: &str = include_str!("../../../deploy/schemas/lending.toml");
+/// A vault in memory, and what its tests turn.
+pub struct Bench {
+    pub disk: MemoryStore,
+    pub folder: TempDir,
+    pub faults: Faults,
+    pub now: Arc<AtomicU64>,
+    /// How far the clock goes each time that somebody looks at it.
+    pub step: Arc<AtomicU64>,
+    pub full: Arc<AtomicBool>,
+}
+
+impl Bench {
+    pub async fn new() -> (Self, Arc<Tested>) {
+        let bench = Self {
+            disk: MemoryStore::default(),
+            folder: tempfile::tempdir().unwrap(),
+            faults: Faults::default(),
+            now: Arc::new(AtomicU64::new(1_700_000_000_000_000)),
+            step: Arc::new(AtomicU64::new(1)),
+            full: Arc::default(),
+        };
+        let dir = bench.folder.path();
+        let keystore = Keystore::create(dir, VaultId([7; 16]), &root()).unwrap();
+        create(NewVault {
+            store: FaultyStore::new(bench.disk.clone(), bench.faults.clone()),
+            keystore,
+            head_file: dir.join("head"),
+            trust_domain: "test.example".to_owned(),
+            trust_anchors: vec![[2; 32]],
+            tenants: vec![NewTenant { name: "demo".to_owned(), officers: vec![("alice".to_owned(), [1; 32])] }],
+            clock: bench.clock(),
+        })
+        .await
+        .unwrap();
+        let vault = bench.open().await;
+        let schema = ApplySchema { source: LENDING.to_owned(), dry_run: false };
+        vault.apply_schema(&caller(Role::Officer), &schema).await.unwrap();
+        (bench, vault)
+    }
+
+    pub async fn open(&self) -> Arc<Tested> {
+        Arc::new(self.try_open().await.unwrap())
+    }
+
+    pub async fn try_open(&self) -> Result<Tested, OpenError> {
+        self.try_open_with(&root()).await
+    }
+
+    pub async fn try_open_with(&self, root: &dyn RootProvider) -> Result<Tested, OpenError> {
+        let dir = self.folder.path();
+        let opening = Opening {
+            store: FaultyStore::new(self.disk.clone(), self.faults.clone()),
+            keystore: Keystore::open(dir, root).unwrap(),
+            head_file: dir.join("head"),
+            limits: Limits::MOST,
+            hot_deks: 100,
+            space: self.space(),
+            clock: self.clock(),
+        };
+        Vault::open(opening).await
+    }
+
+    pub fn clock(&self) -> Clock {
+        let (now, step) = (Arc::clone(&self.now), Arc::clone(&self.step));
+        Arc::new(move || now.fetch_add(step.load(Ordering::Relaxed), Ordering::Relaxed))
+    }
+
+    pub fn space(&self) -> Space {
+        let full = Arc::clone(&self.full);
+        Arc::new(move || full.load(Ordering::Relaxed))
+    }
+
+    pub fn pass(&self, seconds: u64) {
+        self.now.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
+    }
+}
+
+/// The root key of the vaults in these tests.
+pub fn root() -> PassphraseRoot {
+    PassphraseRoot::new(Passphrase::new("correct horse battery staple".to_owned()).unwrap(), ArgonCost::LEAST)
+}
+
+pub fn caller(role: Role) -> Caller {
+    let name = if role == Role::Officer { "alice" } else { "tester" };
+    Caller { principal: Arc::new(Principal::new(TenantNo(1), role, name)), client: "test".into(), room: None }
+}
+
+pub fn new_value(field: &str, value: &str, subject: &str) -> NewValue {
+    NewValue {
+        field: field.to_owned(),
+        value: value.to_owned().into(),
+        subject: subject.to_owned(),
+        expires: None,
+        token: String::new(),
+    }
+}
+
+pub fn tokenize(items: Vec<NewValue>, key: &str) -> Tokenize {
+    Tokenize { items, idempotency_key: key.to_owned() }
+}
+
+pub fn read(token: &str, view: &str) -> Detokenize {
+    Detokenize {
+        items: vec![ReadItem { token: token.to_owned(), view: String::new(), subject: String::new() }],
+        purpose: "kyc_review".to_owned(),
+        view: view.to_owned(),
+    }
+}
+
+pub async fn store_one(vault: &Tested, field: &str, value: &str, subject: &str) -> String {
+    vault.tokenize(&caller(Role::App), &tokenize(vec![new_value(field, value, subject)], "")).await.unwrap().remove(0)
+}
+
+pub async fn read_one(vault: &Tested, token: &str, view: &str) -> Result<Vec<u8>, Error> {
+    let mut results = vault.detokenize(&caller(Role::App), &read(token, view)).await?;
+    results.remove(0).map(|released| released.value.as_bytes().to_vec())
+}
+
+/// Every leaf of the tenant's log.
+pub async fn leaves(vault: &Tested) -> Vec<serde_json::Value> {
+    let request = Export { first: 0, end: 0, log: String::new() };
+    let mut pages = vault.export(&caller(Role::Auditor), &request).await.unwrap();
+    let mut leaves = Vec::new();
+    while let Some(page) = pages.next().await.unwrap() {
+        leaves.extend(page.iter().map(|line| serde_json::from_slice(line).unwrap()));
+    }
+    leaves
+}
+
+/// Waits until the committer serves again: reads tell.
+pub async fn recovered(vault: &Tested) {
+    while vault.health() != "serving" {
+        tokio::task::yield_now().await;
+    }
+}
