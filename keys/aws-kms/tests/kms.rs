@@ -115,6 +115,48 @@ fn requests_are_signed_with_the_secret_that_the_file_holds_now() {
     is(&root.wrap(VAULT, &key).unwrap_err(), "credential");
 }
 
+/// Runs a test of this file again, in a process with these variables and none of AWS's beside them.
+fn alone_with(name: &str, variables: &[(&str, &str)]) {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args([name, "--exact", "--test-threads=1"]);
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("AWS_") {
+            command.env_remove(variable);
+        }
+    }
+    command.env("HOME", home.path()).env("AWS_EC2_METADATA_DISABLED", "true").env(ALONE, "yes");
+    let output = command.envs(variables.iter().copied()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+const ALONE: &str = "STRONGROOM_TEST_ALONE";
+
+fn without_access_key(moto: &Moto) -> AwsKmsRoot {
+    let settings = moto.settings(&moto.key());
+    AwsKmsRoot::new(Settings { access_key_id: None, secret_access_key_file: None, ..settings }).unwrap()
+}
+
+#[test]
+fn without_an_access_key_the_credentials_are_where_awss_programs_find_theirs() {
+    if std::env::var_os(ALONE).is_none() {
+        let variables = [("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+        return alone_with("without_an_access_key_the_credentials_are_where_awss_programs_find_theirs", &variables);
+    }
+    let root = without_access_key(Moto::shared());
+    let (key, envelope) = wrapped(&root);
+    assert!(opens(&root, &envelope, &key));
+}
+
+#[test]
+fn no_credentials_anywhere_are_a_wrong_credential() {
+    if std::env::var_os(ALONE).is_none() {
+        return alone_with("no_credentials_anywhere_are_a_wrong_credential", &[]);
+    }
+    is(&not_wrapped(&without_access_key(Moto::shared())), "credential");
+}
+
 /// A provider whose KMS answers so, an envelope that it may be asked about, and the secret's file.
 fn answered(stranger: &Stranger) -> (AwsKmsRoot, Envelope, tempfile::NamedTempFile) {
     let secret = tempfile::NamedTempFile::new().unwrap();
