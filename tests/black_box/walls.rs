@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Each crate and the crates of this workspace that it may depend on.
-const WALLS: [(&str, &[&str]); 13] = [
+const WALLS: [(&str, &[&str]); 16] = [
     ("proto", &[]),
     ("src/ids", &[]),
     ("keys", &["ids"]),
+    ("keys/pkcs11", &["ids", "keys"]),
+    ("keys/aws-kms", &["ids", "keys"]),
+    ("keys/openbao", &["ids", "keys"]),
     ("src/schema", &["ids"]),
     ("src/access", &["ids"]),
     ("src/ledger", &["ids"]),
@@ -20,7 +23,20 @@ const WALLS: [(&str, &[&str]); 13] = [
     (
         ".",
         &[
-            "ids", "keys", "schema", "access", "ledger", "storage", "rocksdb", "commit", "vault", "jobs", "server",
+            "ids",
+            "keys",
+            "root-pkcs11",
+            "root-aws-kms",
+            "root-openbao",
+            "schema",
+            "access",
+            "ledger",
+            "storage",
+            "rocksdb",
+            "commit",
+            "vault",
+            "jobs",
+            "server",
             "proto",
         ],
     ),
