@@ -76,6 +76,11 @@ impl RootKind {
         Self::ALL.into_iter().find(|kind| kind.number() == number)
     }
 
+    /// Whether it stands outside of the vault's process, and answers without anything that people bring.
+    pub fn is_outside(self) -> bool {
+        matches!(self, Self::Pkcs11 | Self::AwsKms | Self::OpenBao)
+    }
+
     /// The name that configuration and command line use.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -167,7 +172,8 @@ pub enum RootError {
         /// What is wrong, and what would be right.
         why: String,
     },
-    /// The provider answers that this key may not be used: it is disabled, revoked, or forbidden to the vault.
+    /// The provider answers that this key may not be used: it is disabled, revoked, or forbidden to the vault. A vault
+    /// that hears this gives up the keys that it holds.
     #[error("{provider} denies the root key: {why}")]
     Denied {
         /// Whose word it is.

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use strongroom_root_aws_kms as aws_kms;
+use strongroom_root_openbao as openbao;
+use strongroom_root_pkcs11 as pkcs11;
 use strongroom_vault::Limits;
 
 use super::layout::Layout;
@@ -23,6 +26,47 @@ pub struct Config {
     /// Memory and connections.
     #[serde(default)]
     pub capacity: Capacity,
+    /// Who keeps the root key, where that is somebody outside.
+    #[serde(default)]
+    pub root: Root,
+}
+
+/// Where a root key outside of the process is, and how it is watched. The keystore says which of them is in use.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Root {
+    /// How often an open vault asks whether it may still have its root key, in seconds.
+    pub check_seconds: u64,
+    /// How long an open vault goes on when nobody answers, in seconds.
+    pub unreachable_seconds: u64,
+    /// A token, by PKCS#11.
+    pub pkcs11: Option<pkcs11::Settings>,
+    /// AWS KMS.
+    #[serde(rename = "aws-kms")]
+    pub aws_kms: Option<aws_kms::Settings>,
+    /// OpenBao or HashiCorp Vault.
+    pub openbao: Option<openbao::Settings>,
+}
+
+impl Default for Root {
+    fn default() -> Self {
+        Self { check_seconds: 60, unreachable_seconds: 24 * 3_600, pkcs11: None, aws_kms: None, openbao: None }
+    }
+}
+
+impl Root {
+    /// Reads the table `[root]` of a file that holds nothing else, and the file's text.
+    pub fn read(path: &Path) -> Result<(Self, String), CliError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct File {
+            root: Root,
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| CliError::file(path, error))?;
+        let file: File =
+            toml::from_str(&text).map_err(|error| CliError::unfit(format!("{}: {error}", path.display())))?;
+        Ok((file.root, text))
+    }
 }
 
 /// The certificates that the vault shows and accepts.
@@ -81,7 +125,12 @@ impl Config {
             },
             _ => CliError::file(&path, error),
         })?;
-        toml::from_str(&text).map_err(|error| CliError::unfit(format!("{}: {error}", path.display())))
+        let config: Self =
+            toml::from_str(&text).map_err(|error| CliError::unfit(format!("{}: {error}", path.display())))?;
+        if config.root.check_seconds == 0 {
+            return Err(CliError::unfit("[root] check_seconds = 0: give 1 or more; the default is 60"));
+        }
+        Ok(config)
     }
 
     /// The limits in force.
@@ -93,15 +142,15 @@ impl Config {
         Ok(limits)
     }
 
-    /// The text of a new vault's configuration.
-    pub fn text(listen: &str) -> String {
+    /// The text of a new vault's configuration, with its table `[root]` if it has one.
+    pub fn text(listen: &str, root: &str) -> String {
         format!(
             "# Where the vault answers.\nlisten = \"{listen}\"\n\n\
              # Paths are relative to this folder. The certificates are read once, at start.\n\
              [tls]\ncertificate = \"pki/server.pem\"\nkey = \"pki/server.key\"\nclient_ca = \"pki/ca.pem\"\n\n\
              # Limits of requests may be lowered here: value, token, subject, idempotency_key, items, message, found.\n\
              # [limits]\n# items = 1000\n\n\
-             # [capacity]\n# block_cache_mib = 256\n# hot_deks = 100000\n# connections = 1000\n# requests = 1024\n# disk_reserve_mib = 512\n"
+             # [capacity]\n# block_cache_mib = 256\n# hot_deks = 100000\n# connections = 1000\n# requests = 1024\n# disk_reserve_mib = 512\n\n{root}"
         )
     }
 }

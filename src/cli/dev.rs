@@ -93,6 +93,7 @@ pub async fn make(layout: &Layout) -> Result<(), CliError> {
             trust_anchors: vec![authority.sha256()],
             tenants,
             listen: "127.0.0.1:7443".to_owned(),
+            root_config: String::new(),
         };
         create(layout, &root, new).await
     })

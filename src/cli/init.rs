@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use strongroom_keys::RootKind;
 use strongroom_vault::{NewTenant, OpenError, is_tenant_name};
 use x509_parser::extensions::GeneralName;
 
@@ -11,7 +12,7 @@ use super::make::{self, Contents};
 use super::output::{CliError, Exit, Output, facts};
 use super::passphrase::PassphraseArgs;
 use super::pki::sha256;
-use super::root::{MadeRoot, NewRoot, SharesArgs, WrittenShares};
+use super::root::{MadeRoot, NewRoot, NewRootArgs, WrittenShares};
 
 /// Make a vault in a new folder, or in one that is empty.
 ///
@@ -49,7 +50,7 @@ pub struct Args {
     #[arg(long, default_value = "127.0.0.1:7443", value_name = "ADDRESS")]
     listen: String,
 
-    /// What keeps the root key: `file`, a passphrase, or `shamir`, shares of which some are needed.
+    /// What keeps the root key.
     #[arg(long, value_enum, default_value_t = NewRoot::File, value_name = "KIND")]
     root: NewRoot,
 
@@ -57,7 +58,7 @@ pub struct Args {
     passphrase: PassphraseArgs,
 
     #[command(flatten)]
-    shares: SharesArgs,
+    new_root: NewRootArgs,
 }
 
 #[derive(Clone, Debug)]
@@ -106,12 +107,15 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
             dir.display()
         )));
     }
-    let MadeRoot { provider, shares } = args.root.make(|| args.passphrase.choose(), &args.shares)?;
+    let MadeRoot { provider, config: root_config, shares } =
+        args.root.make(|| args.passphrase.choose(), &args.new_root, None)?;
     let vault = make::in_place(&layout, async |layout| {
-        let new = Contents { trust_domain: args.trust_domain, trust_anchors, tenants, listen: args.listen };
+        let Args { trust_domain, listen, .. } = args;
+        let new = Contents { trust_domain, trust_anchors, tenants, listen, root_config };
         make::create(layout, &*provider, new).await
     })
     .await?;
+    let kind = provider.kind();
     drop(provider);
     let shares = shares.map_or_else(Vec::new, WrittenShares::keep);
     let config = layout.config();
@@ -129,9 +133,10 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
                 ),
                 config.display(),
                 dir.display(),
-                match shares.is_empty() {
-                    true => "Keep the passphrase",
-                    false => "Hand each share to a person of its own, leave none here",
+                match kind {
+                    RootKind::Passphrase => "Keep the passphrase",
+                    RootKind::Shamir => "Hand each share to a person of its own, leave none here",
+                    _ => "See that nobody deletes the root key",
                 },
                 layout.keystore().display(),
                 layout.data().display(),

@@ -1,20 +1,25 @@
 //! Opens and closes the vault of a folder while the process goes on: what the server's door needs to seal and unseal.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use strongroom_keys::root::shamir::{ShamirCollector, ShareSet};
 use strongroom_keys::{
     ArgonCost, Envelope, KeyError, Keystore, Passphrase, PassphraseRoot, RootError, RootKind, RootProvider,
 };
 use strongroom_rocksdb::RocksStore;
-use strongroom_server::{Brought, Keeper, NotUnsealed, Wants};
+use strongroom_server::{Brought, Heard, Keeper, NotUnsealed, Wants};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use super::config::Config;
 use super::layout::Layout;
+use super::root;
 use super::start::{self, Closed, RocksVault};
+
+/// How long recording that the vault seals itself may take: its keys wait for that.
+const RECORD: Duration = Duration::from_secs(2);
 
 /// The keeper of one folder's vault.
 pub struct FolderKeeper {
@@ -22,6 +27,8 @@ pub struct FolderKeeper {
     config: Config,
     /// SHA-256 of the authorities that connections are accepted from: they were read once, with the server's certificate.
     authorities: Vec<[u8; 32]>,
+    /// What keeps the root key, if it is outside of the process. The same for all calls: it knows what failed before.
+    outside: Mutex<Option<Arc<dyn RootProvider>>>,
     collected: Mutex<Option<Collected>>,
     household: Mutex<Option<Household>>,
 }
@@ -47,9 +54,14 @@ type BroughtRoot = (Arc<dyn RootProvider>, Vec<String>);
 
 impl FolderKeeper {
     /// The keeper of the vault in a folder, which is served to clients of these authorities.
-    pub fn new(layout: Layout, config: Config, authorities: Vec<[u8; 32]>) -> Self {
+    pub fn new(
+        layout: Layout,
+        config: Config,
+        authorities: Vec<[u8; 32]>,
+        outside: Option<Arc<dyn RootProvider>>,
+    ) -> Self {
         let (collected, household) = (Mutex::default(), Mutex::default());
-        Self { layout, config, authorities, collected, household }
+        Self { layout, config, authorities, outside: Mutex::new(outside), collected, household }
     }
 
     /// Has an open vault keep its house and do its jobs.
@@ -84,8 +96,22 @@ impl FolderKeeper {
             (RootKind::Shamir, Brought::Nothing) => self.collect(envelope, None, by),
             (RootKind::Passphrase, _) => Err(NotUnsealed::Credential("this vault needs its passphrase".to_owned())),
             (RootKind::Shamir, _) => Err(NotUnsealed::Credential("this vault needs shares of its root key".to_owned())),
-            (kind, _) => Err(NotUnsealed::Unfit(format!("this build does not reach {kind}"))),
+            (kind, Brought::Nothing) => Ok(Some((self.outside(kind).map_err(not_had)?, vec![by.to_owned()]))),
+            (kind, _) => {
+                Err(NotUnsealed::Credential(format!("this vault asks {kind} for its root key: bring nothing")))
+            }
         }
+    }
+
+    /// The provider outside that keeps the root key.
+    fn outside(&self, kind: RootKind) -> Result<Arc<dyn RootProvider>, RootError> {
+        let mut outside = lock(&self.outside);
+        if let Some(root) = outside.as_ref().filter(|root| root.kind() == kind) {
+            return Ok(Arc::clone(root));
+        }
+        let root = root::outside(kind, &self.config.root)?;
+        *outside = Some(Arc::clone(&root));
+        Ok(root)
     }
 
     /// Adds a share to those that were brought before.
@@ -137,6 +163,35 @@ impl Keeper<RocksStore> for FolderKeeper {
         Ok(Some(vault))
     }
 
+    async fn ask(&self, vault: &Arc<RocksVault>) -> Heard {
+        let kind = vault.root_kind();
+        if !kind.is_outside() {
+            return Heard::Holds;
+        }
+        let root = match self.outside(kind) {
+            Ok(root) => root,
+            Err(error) => return Heard::Nothing(error.to_string()),
+        };
+        let vault = Arc::clone(vault);
+        match tokio::task::spawn_blocking(move || vault.probe_root(&*root)).await {
+            Ok(Ok(())) => Heard::Holds,
+            // Another key than the one in use is as good as none.
+            Ok(Err(error @ (RootError::Denied { .. } | RootError::OtherKey { .. }))) => {
+                Heard::Denied(error.to_string())
+            }
+            Ok(Err(error)) => Heard::Nothing(error.to_string()),
+            Err(_) => Heard::Nothing(format!("asking {kind} did not end")),
+        }
+    }
+
+    async fn record_sealed(&self, vault: &Arc<RocksVault>, why: &'static str) {
+        let provider = vault.root_kind().as_str();
+        let recorded = tokio::time::timeout(RECORD, vault.record_sealed(provider, why)).await;
+        if !matches!(recorded, Ok(Ok(()))) {
+            tracing::error!(why, "that the vault sealed itself could not be recorded in its log");
+        }
+    }
+
     fn forget(&self) {
         *lock(&self.collected) = None;
     }
@@ -165,6 +220,9 @@ fn not_unsealed(closed: Closed) -> NotUnsealed {
 fn not_had(error: RootError) -> NotUnsealed {
     match error {
         RootError::Credential { why, .. } => NotUnsealed::Credential(why),
+        RootError::Denied { .. } => NotUnsealed::Denied(error.to_string()),
+        RootError::OtherKey { provider, .. } if provider.is_outside() => NotUnsealed::Denied(error.to_string()),
+        RootError::Unreachable { .. } => NotUnsealed::Unreachable(error.to_string()),
         error => unfit(&error),
     }
 }

@@ -77,6 +77,8 @@ pub struct Contents {
     pub tenants: Vec<NewTenant>,
     /// Where it will answer.
     pub listen: String,
+    /// The table `[root]` of its configuration, if it needs one.
+    pub root_config: String,
 }
 
 /// Makes the keystore, the store, and last the configuration, by which a vault is known to be whole.
@@ -85,11 +87,11 @@ pub async fn create(layout: &Layout, root: &dyn RootProvider, contents: Contents
     let vault = VaultId(strongroom_keys::random().map_err(|error| unfit(&error))?);
     let keystore = Keystore::create(&layout.keystore(), vault, root).map_err(|error| unfit(&error))?;
     let store = RocksStore::create(&layout.data(), RocksOptions::default()).map_err(|error| unfit(&error))?;
-    let Contents { trust_domain, trust_anchors, tenants, listen } = contents;
+    let Contents { trust_domain, trust_anchors, tenants, listen, root_config } = contents;
     let head_file = layout.head();
     let clock = start::clock();
     let new = NewVault { store, keystore, head_file, trust_domain, trust_anchors, tenants, clock };
     strongroom_vault::create(new).await.map_err(|error| unfit(&error))?;
-    replace(&layout.config(), Config::text(&listen).as_bytes())?;
+    replace(&layout.config(), Config::text(&listen, &root_config).as_bytes())?;
     Ok(vault)
 }

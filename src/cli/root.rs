@@ -1,6 +1,7 @@
 //! `strongroom root`: who keeps the root key, and the way to another one. Here it is also said how each kind of root key
 //! provider is reached: the one of a vault that is there, and that of a new one.
 
+mod outside;
 mod relocate;
 mod shares;
 mod show;
@@ -11,10 +12,12 @@ use std::sync::Arc;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use strongroom_keys::{ArgonCost, Envelope, Keystore, Passphrase, PassphraseRoot, RootKind, RootProvider};
 
+use super::config::{Config, Root};
 use super::layout::Layout;
 use super::output::{CliError, Exit, Output};
 use super::passphrase::{self, PassphraseArgs};
 use super::start::unfit;
+pub use outside::{OutsideArgs, provider as outside};
 pub use shares::{SharesArgs, WrittenShares, read as read_share};
 
 /// Show who keeps the root key, or move to another root key.
@@ -53,17 +56,18 @@ pub struct CredentialArgs {
 
 impl CredentialArgs {
     /// The root key provider of a vault, as its keystore says which.
-    pub fn provider(&self, layout: &Layout) -> Result<Arc<dyn RootProvider>, CliError> {
+    pub fn provider(&self, layout: &Layout, config: &Config) -> Result<Arc<dyn RootProvider>, CliError> {
         let header = Keystore::header_of(&layout.keystore()).map_err(|error| unfit(layout, &error))?;
-        provider(&header.envelope, self, layout)
+        provider(&header.envelope, self, layout, config)
     }
 }
 
-/// The provider that unwraps an envelope. Providers that are reached over a network or a bus belong here.
+/// The provider that unwraps an envelope.
 fn provider(
     envelope: &Envelope,
     credential: &CredentialArgs,
     layout: &Layout,
+    config: &Config,
 ) -> Result<Arc<dyn RootProvider>, CliError> {
     match envelope.kind {
         RootKind::Passphrase => {
@@ -75,10 +79,9 @@ fn provider(
             Ok(Arc::new(PassphraseRoot::new(passphrase, ArgonCost::DEFAULT)))
         }
         RootKind::Shamir => Ok(shares::collect(envelope, &credential.share_files)?),
-        kind @ (RootKind::Pkcs11 | RootKind::AwsKms | RootKind::OpenBao) => Err(CliError::Unfit {
-            message: format!("the root key of the vault in {} is in {kind}", layout.dir().display()),
-            next: format!("a build of strongroom that reaches {kind}"),
-        }),
+        kind @ (RootKind::Pkcs11 | RootKind::AwsKms | RootKind::OpenBao) => {
+            outside(kind, &config.root).map_err(|error| unfit(layout, &error))
+        }
     }
 }
 
@@ -89,34 +92,64 @@ pub enum NewRoot {
     File,
     /// Shares, of which some are needed.
     Shamir,
+    /// A key in a hardware security module.
+    Pkcs11,
+    /// A key in AWS KMS.
+    AwsKms,
+    /// A transit key in OpenBao or HashiCorp Vault.
+    #[value(name = "openbao")]
+    OpenBao,
+}
+
+/// What a new root key is made of, as the command line says it.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct NewRootArgs {
+    #[command(flatten)]
+    shares: SharesArgs,
+
+    #[command(flatten)]
+    outside: OutsideArgs,
 }
 
 /// A new root key, and what was written down for people who are to keep a part of it.
 pub struct MadeRoot {
     /// Wraps under it.
-    pub provider: Box<dyn RootProvider>,
+    pub provider: Arc<dyn RootProvider>,
+    /// The text of the table `[root]` that it was read from, if it had a file of its own.
+    pub config: String,
     /// The files with its shares. Taken back when this is dropped, unless they are kept.
     pub shares: Option<WrittenShares>,
 }
 
 impl NewRoot {
     /// Makes the root key. Shares are written before anything is sealed under them: no vault may exist whose shares
-    /// nobody has.
+    /// nobody has. `known` are the settings of a vault that is there.
     pub fn make(
         self,
         choose: impl FnOnce() -> Result<Passphrase, CliError>,
-        shares: &SharesArgs,
+        args: &NewRootArgs,
+        known: Option<&Root>,
     ) -> Result<MadeRoot, CliError> {
-        match self {
+        let NewRootArgs { shares, outside } = args;
+        if self != Self::Shamir {
+            shares.must_be_absent()?;
+        }
+        let kind = match self {
             Self::File => {
-                shares.must_be_absent()?;
-                let provider = Box::new(PassphraseRoot::new(choose()?, ArgonCost::DEFAULT));
-                Ok(MadeRoot { provider, shares: None })
+                outside.must_be_absent()?;
+                let provider = Arc::new(PassphraseRoot::new(choose()?, ArgonCost::DEFAULT));
+                return Ok(MadeRoot { provider, config: String::new(), shares: None });
             }
             Self::Shamir => {
+                outside.must_be_absent()?;
                 let (root, written) = shares.write()?;
-                Ok(MadeRoot { provider: Box::new(root), shares: Some(written) })
+                return Ok(MadeRoot { provider: Arc::new(root), config: String::new(), shares: Some(written) });
             }
-        }
+            Self::Pkcs11 => RootKind::Pkcs11,
+            Self::AwsKms => RootKind::AwsKms,
+            Self::OpenBao => RootKind::OpenBao,
+        };
+        let (provider, config) = outside.make(kind, known)?;
+        Ok(MadeRoot { provider, config, shares: None })
     }
 }

@@ -8,12 +8,13 @@ use super::config::Config;
 use super::layout::Layout;
 use super::output::{CliError, Exit, say};
 use super::root::CredentialArgs;
-use super::start;
+use super::start::{self, Begun};
 
 /// Open a vault and answer until SIGINT or SIGTERM.
 ///
 /// The passphrase of the root key comes from a file, from the systemd credential `passphrase`, or from the terminal; its
-/// shares come from files or from the terminal, where it has shares.
+/// shares come from files or from the terminal, where it has shares; and where somebody outside keeps it (pkcs11, aws-kms,
+/// openbao), it is asked for there, again and again while it can't be had.
 #[derive(Debug, Parser)]
 pub struct Args {
     /// The configuration [default: DIR/strongroom.toml].
@@ -38,17 +39,21 @@ pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
     let config = Config::read(&layout, args.config.as_deref())?;
     // All that can fail comes first: an open vault must be closed in good order.
     start::tls(&layout, &config)?;
-    let root = if args.sealed { None } else { Some(args.credential.provider(&layout)?) };
+    let root = if args.sealed { None } else { Some(args.credential.provider(&layout, &config)?) };
     let listener = start::bind(args.listen.as_deref().unwrap_or(&config.listen)).await?;
-    let opened = match root {
-        Some(root) => Some(start::open(&layout, &config, root).await?),
+    let begun = match root {
+        Some(root) => Some(start::begin(&layout, &config, root).await?),
         None => None,
     };
     let address = listener.local_addr().map_err(|error| CliError::unfit(error.to_string()))?;
     let stop = start::asked_to_end();
     say(format!("serving on https://{address}\n").as_bytes())?;
-    match opened {
-        Some(opened) => start::serve(opened, &layout, listener, &config, stop).await?,
+    match begun {
+        Some(Begun::Open(opened)) => start::serve(opened, &layout, listener, &config, stop).await?,
+        Some(Begun::Waiting { root, why }) => {
+            say(format!("The vault is sealed: {why}. It opens by itself once that is over.\n").as_bytes())?;
+            start::serve_waiting(root, &why, &layout, listener, &config, stop).await?;
+        }
         None => {
             say(b"The vault is sealed: strongroom unseal opens it.\n")?;
             start::serve_sealed(&layout, listener, &config, stop).await?;

@@ -3,12 +3,12 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 use strongroom_keys::{Keystore, RootError, RootProvider};
 use strongroom_rocksdb::{Background, RocksOptions, RocksStore};
-use strongroom_server::{Door, Options, TlsMaterial};
+use strongroom_server::{Door, Options, RootWatch, TlsMaterial};
 use strongroom_storage::StoreError;
 use strongroom_vault::{Clock, Opening, Space, Vault};
 use tokio::net::TcpListener;
@@ -99,6 +99,21 @@ pub struct Opened {
     tls: TlsMaterial,
     /// SHA-256 of each of these.
     authorities: Vec<[u8; 32]>,
+    /// The provider of its root key, if that is outside of the process and is to be asked again.
+    outside: Option<Arc<dyn RootProvider>>,
+}
+
+/// How a vault that is served begins.
+pub enum Begun {
+    /// Open.
+    Open(Opened),
+    /// Its root key can't be had now; it opens by itself once it can.
+    Waiting {
+        /// What keeps the root key.
+        root: Arc<dyn RootProvider>,
+        /// Why it can't.
+        why: RootError,
+    },
 }
 
 /// Why a vault does not open.
@@ -109,16 +124,41 @@ pub enum Closed {
     Unfit(CliError),
 }
 
+impl Closed {
+    /// In words for whoever starts it.
+    pub fn into_error(self, layout: &Layout) -> CliError {
+        match self {
+            Self::Root(error) => unfit(layout, &error),
+            Self::Unfit(error) => error,
+        }
+    }
+}
+
 /// Opens the vault in a folder.
 pub async fn open(layout: &Layout, config: &Config, root: Arc<dyn RootProvider>) -> Result<Opened, CliError> {
-    let tls = tls(layout, config)?;
-    let authorities = authorities(&tls)?;
-    let opened = open_vault(layout, config, &authorities, &root).await;
-    let (vault, background) = opened.map_err(|closed| match closed {
-        Closed::Root(error) => unfit(layout, &error),
-        Closed::Unfit(error) => error,
-    })?;
-    Ok(Opened { vault, background, tls, authorities })
+    try_open(layout, config, &root).await.map_err(|closed| closed.into_error(layout))
+}
+
+/// Opens the vault in a folder, or says that its root key can't be had now though it may be later, by itself.
+pub async fn begin(layout: &Layout, config: &Config, root: Arc<dyn RootProvider>) -> Result<Begun, CliError> {
+    match try_open(layout, config, &root).await {
+        Ok(opened) => Ok(Begun::Open(opened)),
+        Err(Closed::Root(why @ (RootError::Denied { .. } | RootError::Unreachable { .. })))
+            if root.kind().is_outside() =>
+        {
+            Ok(Begun::Waiting { root, why })
+        }
+        Err(closed) => Err(closed.into_error(layout)),
+    }
+}
+
+async fn try_open(layout: &Layout, config: &Config, root: &Arc<dyn RootProvider>) -> Result<Opened, Closed> {
+    let tls = tls(layout, config).map_err(Closed::Unfit)?;
+    let authorities = authorities(&tls).map_err(Closed::Unfit)?;
+    let (vault, background) = open_vault(layout, config, &authorities, root).await?;
+    // What people brought must not outlive the opening.
+    let outside = root.kind().is_outside().then(|| Arc::clone(root));
+    Ok(Opened { vault, background, tls, authorities, outside })
 }
 
 /// Opens the vault in a folder, if these authorities may vouch for its callers.
@@ -203,13 +243,13 @@ pub async fn bind(address: &str) -> Result<TcpListener, CliError> {
 
 /// Serves an open vault until `stop` comes, then closes it.
 pub async fn serve(
-    Opened { vault, tls, authorities, .. }: Opened,
+    Opened { vault, tls, authorities, outside, .. }: Opened,
     layout: &Layout,
     listener: TcpListener,
     config: &Config,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), CliError> {
-    let keeper = Arc::new(FolderKeeper::new(layout.clone(), config.clone(), authorities));
+    let keeper = Arc::new(FolderKeeper::new(layout.clone(), config.clone(), authorities, outside));
     keeper.begin(&vault);
     serve_door(Door::open(vault, keeper), tls, listener, config, stop).await
 }
@@ -222,9 +262,23 @@ pub async fn serve_sealed(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), CliError> {
     let tls = tls(layout, config)?;
-    let keeper = FolderKeeper::new(layout.clone(), config.clone(), authorities(&tls)?);
+    let keeper = FolderKeeper::new(layout.clone(), config.clone(), authorities(&tls)?, None);
     let door = Door::sealed(Arc::new(keeper), "it was started sealed and waits for what opens it");
     serve_door(door, tls, listener, config, stop).await
+}
+
+/// Serves a vault that opens by itself once it can have its root key, until `stop` comes.
+pub async fn serve_waiting(
+    root: Arc<dyn RootProvider>,
+    why: &RootError,
+    layout: &Layout,
+    listener: TcpListener,
+    config: &Config,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), CliError> {
+    let tls = tls(layout, config)?;
+    let keeper = FolderKeeper::new(layout.clone(), config.clone(), authorities(&tls)?, Some(root));
+    serve_door(Door::waiting(Arc::new(keeper), why.to_string()), tls, listener, config, stop).await
 }
 
 fn authorities(tls: &TlsMaterial) -> Result<Vec<[u8; 32]>, CliError> {
@@ -244,7 +298,16 @@ async fn serve_door(
         ..Options::new(listener, tls, env!("CARGO_PKG_VERSION"))
     };
     let door = Arc::new(door);
+    let watch = RootWatch {
+        every: Duration::from_secs(config.root.check_seconds),
+        patience: Duration::from_secs(config.root.unreachable_seconds),
+    };
+    let (ended, end) = oneshot::channel::<()>();
+    let watching = tokio::spawn(strongroom_server::watch_root(Arc::clone(&door), watch, async { drop(end.await) }));
     let served = strongroom_server::serve(Arc::clone(&door), options, stop).await;
+    drop(ended);
+    // A panic of the watch has been reported by the runtime.
+    drop(watching.await);
     door.shut().await;
     served.map_err(|error| CliError::unfit(error.to_string()))
 }

@@ -54,7 +54,7 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
     // The store first: its lock says whether a vault runs over it, before anybody is asked for a passphrase.
     let options = RocksOptions { block_cache: config.capacity.block_cache_mib << 20, ..RocksOptions::default() };
     let store = RocksStore::open(&layout.data(), options).map_err(|error| closed(&layout, error))?;
-    let root = args.credential.provider(&layout)?;
+    let root = args.credential.provider(&layout, &config)?;
     let keystore = Keystore::open(&layout.keystore(), &*root).map_err(|error| unfit(&layout, &error))?;
     drop(root);
     let head_file = layout.head();

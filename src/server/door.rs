@@ -27,6 +27,9 @@ const TURN: Duration = Duration::from_secs(20);
 /// How long who brought something wrong, and whoever comes next, waits: nobody shall try many.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
 
+/// Who opens a vault that waited for its root key, as its log names them.
+const BY_ITSELF: &str = "vault";
+
 /// What somebody brought to unseal a vault. It is wiped on drop.
 pub enum Brought {
     /// Nothing: what was brought before may be enough.
@@ -42,18 +45,33 @@ pub enum Brought {
 pub enum NotUnsealed {
     /// What was brought is wrong, or it is not what the vault needs.
     Credential(String),
+    /// Who keeps the root key does not let the vault have it.
+    Denied(String),
+    /// Who keeps the root key can't be reached.
+    Unreachable(String),
     /// The vault does not open for another reason; the process's log says more.
     Unfit(String),
 }
 
 /// What it takes to open a vault.
 pub struct Wants {
-    /// Who keeps the root key: `file`, `shamir`.
+    /// Who keeps the root key: `file`, `shamir`, `pkcs11`, `aws-kms`, `openbao`.
     pub provider: &'static str,
     /// Shares that were brought; zero where there are none.
     pub shares_given: u32,
     /// Shares that are needed; zero where there are none.
     pub shares_needed: u32,
+}
+
+/// What was heard from who keeps the root key of an open vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It holds, or there is nobody to ask.
+    Holds,
+    /// Nothing that could be believed: no answer, or not to these credentials.
+    Nothing(String),
+    /// The vault may not have it any more.
+    Denied(String),
 }
 
 /// Opens and closes one vault: whoever knows where it is and what keeps its root key.
@@ -64,6 +82,12 @@ pub trait Keeper<S: Store>: Send + Sync + 'static {
 
     /// Opens the vault. `None` if more must be brought: what was is kept. `by` is who brings it.
     async fn unseal(&self, brought: Brought, by: &str) -> Result<Option<Arc<Vault<S>>>, NotUnsealed>;
+
+    /// Asks whether an open vault may still have its root key.
+    async fn ask(&self, vault: &Arc<Vault<S>>) -> Heard;
+
+    /// Records in an open vault's log that it seals itself, and why: in a word of ours, since what was heard is not.
+    async fn record_sealed(&self, vault: &Arc<Vault<S>>, why: &'static str);
 
     /// Forgets what was brought and was not enough.
     fn forget(&self);
@@ -76,8 +100,10 @@ pub trait Keeper<S: Store>: Send + Sync + 'static {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seal {
     pub sealed: bool,
-    /// Why, in a sentence.
+    /// Why, in a sentence; of an open vault, what is wrong with its root key.
     pub reason: String,
+    /// Whether it sealed itself, or could not be opened: it is unsealed without anybody's order then.
+    pub by_itself: bool,
 }
 
 /// The one way to a vault that may be sealed.
@@ -99,7 +125,12 @@ impl<S: Store> Door<S> {
 
     /// The door of a sealed vault, and why it is sealed.
     pub fn sealed(keeper: Arc<dyn Keeper<S>>, reason: impl Into<String>) -> Self {
-        Self::new(None, keeper, Seal { sealed: true, reason: reason.into() })
+        Self::new(None, keeper, Seal { sealed: true, reason: reason.into(), by_itself: false })
+    }
+
+    /// The door of a vault that could not have its root key, and why. It opens by itself once it can.
+    pub fn waiting(keeper: Arc<dyn Keeper<S>>, reason: impl Into<String>) -> Self {
+        Self::new(None, keeper, Seal { sealed: true, reason: reason.into(), by_itself: true })
     }
 
     fn new(vault: Option<Arc<Vault<S>>>, keeper: Arc<dyn Keeper<S>>, seal: Seal) -> Self {
@@ -122,9 +153,19 @@ impl<S: Store> Door<S> {
         self.vault.load().as_ref().map_or("sealed", |vault| vault.health())
     }
 
+    /// Whether the vault waits for its root key, to open by itself.
+    pub(crate) fn waits(&self) -> bool {
+        self.lock().by_itself
+    }
+
+    /// Whether the vault has its root key, and nothing is known that says otherwise.
+    pub(crate) fn root_key_holds(&self) -> bool {
+        *self.lock() == Seal::default()
+    }
+
     /// How the vault is kept sealed, and whether it is.
     pub(crate) fn status(&self) -> v1::SealStatus {
-        let Seal { sealed, mut reason } = self.lock().clone();
+        let Seal { sealed, mut reason, .. } = self.lock().clone();
         if sealed && self.held.load(Ordering::Relaxed) {
             reason.push_str("; a request still holds keys");
         }
@@ -151,9 +192,7 @@ impl<S: Store> Door<S> {
         }
         match self.keeper.unseal(brought, by).await {
             Ok(Some(vault)) => {
-                self.vault.store(Some(vault));
-                *self.lock() = Seal::default();
-                tracing::warn!(by, "the vault is unsealed");
+                self.opened(vault, by);
                 Ok(())
             }
             Ok(None) => {
@@ -170,14 +209,71 @@ impl<S: Store> Door<S> {
         }
     }
 
-    /// Closes the vault, and waits until nobody holds it any more. Returns whether that has come to pass: if not, a
-    /// request that does not end still holds keys.
+    /// Opens a vault that waits for its root key, if it can have it now. What else is sealed stays so: somebody sealed it.
+    pub(crate) async fn unseal_by_itself(&self) -> Result<(), NotUnsealed> {
+        let shut = self.turning.lock().await;
+        if *shut || !self.lock().by_itself {
+            return Ok(());
+        }
+        match self.keeper.unseal(Brought::Nothing, BY_ITSELF).await {
+            Ok(Some(vault)) => {
+                self.opened(vault, BY_ITSELF);
+                Ok(())
+            }
+            // Its root key was moved to one that people must bring.
+            Ok(None) => Ok(()),
+            Err(refused) => {
+                self.lock().reason = refused.to_string();
+                Err(refused)
+            }
+        }
+    }
+
+    fn opened(&self, vault: Arc<Vault<S>>, by: &str) {
+        self.vault.store(Some(vault));
+        *self.lock() = Seal::default();
+        tracing::warn!(by, "the vault is unsealed");
+    }
+
+    /// Asks whether the open vault may still have its root key. `None` if it is sealed.
+    pub(crate) async fn ask(&self) -> Option<Heard> {
+        let vault = self.vault.load_full()?;
+        Some(self.keeper.ask(&vault).await)
+    }
+
+    /// Says in the status of an open vault what is wrong with its root key; nothing, if nothing is.
+    pub(crate) fn note(&self, note: &str) {
+        let mut seal = self.lock();
+        if !seal.sealed && seal.reason != note {
+            note.clone_into(&mut seal.reason);
+        }
+    }
+
+    /// Closes the vault on somebody's order, and waits until nobody holds it any more. Returns whether that has come to
+    /// pass: if not, a request that does not end still holds keys.
     pub(crate) async fn seal(&self, reason: &str) -> bool {
+        self.close(reason, None).await
+    }
+
+    /// Closes the vault because it may not have its root key any more, or nobody says that it may. It opens by itself once
+    /// it may.
+    pub(crate) async fn seal_by_itself(&self, why: &'static str, reason: &str) {
+        self.close(reason, Some(why)).await;
+    }
+
+    async fn close(&self, reason: &str, by_itself: Option<&'static str>) -> bool {
         let _turning = self.turning.lock().await;
         // Nobody who comes from here on finds it.
-        let Some(vault) = self.vault.swap(None) else { return !self.held.load(Ordering::Relaxed) };
-        *self.lock() = Seal { sealed: true, reason: reason.to_owned() };
+        let Some(vault) = self.vault.swap(None) else {
+            // An order outlasts what the vault would do by itself.
+            self.lock().by_itself &= by_itself.is_some();
+            return !self.held.load(Ordering::Relaxed);
+        };
+        *self.lock() = Seal { sealed: true, reason: reason.to_owned(), by_itself: by_itself.is_some() };
         tracing::warn!(reason, "the vault is sealed");
+        if let Some(why) = by_itself {
+            self.keeper.record_sealed(&vault, why).await;
+        }
         let gone = vault.gone();
         self.held.store(true, Ordering::Relaxed);
         let held = Arc::clone(&self.held);
@@ -210,7 +306,7 @@ impl<S: Store> Door<S> {
 impl std::fmt::Display for NotUnsealed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Credential(why) | Self::Unfit(why) => f.write_str(why),
+            Self::Credential(why) | Self::Denied(why) | Self::Unreachable(why) | Self::Unfit(why) => f.write_str(why),
         }
     }
 }
@@ -225,6 +321,8 @@ fn not_unsealed(refused: &NotUnsealed) -> Status {
     let why = refused.to_string();
     match refused {
         NotUnsealed::Credential(_) => Refusal::new(Code::InvalidArgument, "CREDENTIAL_INVALID", why),
+        NotUnsealed::Denied(_) => Refusal::new(Code::FailedPrecondition, "ROOT_KEY_DENIED", why),
+        NotUnsealed::Unreachable(_) => Refusal::unavailable("ROOT_KEY_UNREACHABLE", why),
         NotUnsealed::Unfit(_) => Refusal::new(Code::FailedPrecondition, "VAULT_UNFIT", why),
     }
     .into()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-/// The names under which health is asked: the whole, and each service of this package.
+/// The names under which the health of the vault is asked: the whole, and each service of this package.
 const NAMES: [&str; 6] = [
     "",
     "strongroom.v1.Vault",
@@ -15,6 +15,18 @@ const NAMES: [&str; 6] = [
     "strongroom.v1.System",
 ];
 
+/// The name under which the root key's health is asked: SERVING while the vault has it and nothing says that it may not.
+const ROOT_KEY: &str = "strongroom.root_key";
+
+/// How a vault is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Health {
+    /// See [`Vault::health`](strongroom_vault::Vault::health), and `sealed`.
+    pub vault: &'static str,
+    /// Whether it has its root key, and nothing says that it may not.
+    pub root_key_holds: bool,
+}
+
 /// How often the vault is looked at.
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -22,18 +34,18 @@ const EVERY: Duration = Duration::from_secs(1);
 const STOPPED: &str = "stopped";
 
 /// Tells what `health` says, from now on; returns when the vault has stopped by itself.
-pub(crate) async fn follow(health: impl Fn() -> &'static str, reporter: HealthReporter) {
+pub(crate) async fn follow(health: impl Fn() -> Health, reporter: HealthReporter) {
     let mut told = None;
     loop {
         let now = health();
         if told != Some(now) {
             tell(now, &reporter).await;
             if let Some(before) = told {
-                tracing::warn!(before, now, "health changed");
+                tracing::warn!(?before, ?now, "health changed");
             }
             told = Some(now);
         }
-        if now == STOPPED {
+        if now.vault == STOPPED {
             return;
         }
         tokio::time::sleep(EVERY).await;
@@ -43,17 +55,18 @@ pub(crate) async fn follow(health: impl Fn() -> &'static str, reporter: HealthRe
 /// Says that nothing is served any more, so that balancers send their callers elsewhere, and ends the streams of those
 /// who watch: they would keep their connections open.
 pub(crate) async fn closing(reporter: &HealthReporter) {
-    tell("closing", reporter).await;
+    tell(Health { vault: "closing", root_key_holds: false }, reporter).await;
     let mut reporter = reporter.clone();
-    for name in NAMES {
+    for name in NAMES.into_iter().chain([ROOT_KEY]) {
         reporter.clear_service_status(name).await;
     }
 }
 
 /// Tells what the vault's health is.
-pub(crate) async fn tell(health: &str, reporter: &HealthReporter) {
-    let status = if health == "serving" { ServingStatus::Serving } else { ServingStatus::NotServing };
+pub(crate) async fn tell(health: Health, reporter: &HealthReporter) {
+    let told = |serves: bool| if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
     for name in NAMES {
-        reporter.set_service_status(name, status).await;
+        reporter.set_service_status(name, told(health.vault == "serving")).await;
     }
+    reporter.set_service_status(ROOT_KEY, told(health.root_key_holds)).await;
 }

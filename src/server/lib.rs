@@ -6,6 +6,7 @@
 //! cores      a thread a processor, and connections dealt out to them
 //! listener   a socket becomes a TLS 1.3 connection with a verified client certificate   (tls, identity, seats)
 //! door       the vault while it is open: sealed and unsealed while the process goes on
+//! root_watch whether an open vault may still have its root key
 //! gate       a call gets a principal and a place, or is refused                         (share, intake, errors)
 //! answer     an answer keeps its place until its caller has taken it                      (patience)
 //! services   a message becomes a call of the vault, its answer a message                (vault, audit, access, keys, system)
@@ -35,6 +36,7 @@ mod intake;
 mod keys;
 mod listener;
 mod patience;
+mod root_watch;
 mod seats;
 mod share;
 mod stage;
@@ -61,12 +63,14 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 pub use cores::{Cores, Dealer, Sockets};
-pub use door::{Brought, Door, Keeper, NotUnsealed, Wants};
+pub use door::{Brought, Door, Heard, Keeper, NotUnsealed, Wants};
 pub use errors::DOMAIN;
+pub use root_watch::{RootWatch, watch_root};
 pub use tls::{TlsError, TlsMaterial, authorities};
 
 use edge::Edge;
 use gate::Gate;
+use health::Health;
 use identity::DirectorySource;
 use listener::Listener;
 use seats::Seats;
@@ -167,11 +171,12 @@ pub async fn serve<S: Store>(
     };
     let services = services(Edge { door: Arc::clone(&door), stage, workers: Handle::current() }, options.version);
     // Before anybody can ask: a service that health does not know yet would be told as NOT_FOUND.
-    health::tell(door.health(), &reporter).await;
+    let health_now = || Health { vault: door.health(), root_key_holds: door.root_key_holds() };
+    health::tell(health_now(), &reporter).await;
     let serving = serve_routes(with_open_services(services, health)?, directory, options, &stages, &reporter, shutdown);
     tokio::select! {
         ended = serving => ended,
-        () = health::follow(|| door.health(), reporter.clone()) => Err(ServeError::Stopped),
+        () = health::follow(health_now, reporter.clone()) => Err(ServeError::Stopped),
     }
 }
 

@@ -47,7 +47,7 @@ impl Server {
                 serve_routes(routes, Arc::new(move || Some(Arc::clone(&known))), options, &stages, &reporter, stopped);
             tokio::select! {
                 ended = serving => ended,
-                () = health::follow(|| health, reporter.clone()) => Ok(()),
+                () = health::follow(|| health::Health { vault: health, root_key_holds: true }, reporter.clone()) => Ok(()),
             }
         });
         Self { authority, address, stop, ended }

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use strongroom_access::Action;
-use strongroom_keys as keys;
+use strongroom_keys::{self as keys, RootError, RootKind, RootProvider};
 use strongroom_ledger::leaf::LeafHeader;
 use strongroom_storage::Store;
 
@@ -38,13 +38,42 @@ impl<S: Store> Vault<S> {
     /// Records in the vault's own log that it was unsealed: what keeps its root key, and who brought what that needed.
     /// Nobody is a name that the vault vouches for: while it was sealed it knew nobody.
     pub async fn record_unsealed(&self, provider: &str, by: &[String]) -> Result<(), Error> {
+        self.record("unseal", &[("provider", provider), ("by", &by.join(" "))]).await
+    }
+
+    /// Records in the vault's own log that it seals itself: what keeps its root key, and why it may not have it any more.
+    pub async fn record_sealed(&self, provider: &str, why: &str) -> Result<(), Error> {
+        self.record("seal", &[("provider", provider), ("why", why)]).await
+    }
+
+    /// Who keeps the root key.
+    pub fn root_kind(&self) -> RootKind {
+        self.keystore.root()
+    }
+
+    /// Asks the provider of the root key whether this vault may still have it. Takes as long as the provider does: call
+    /// it where waiting is allowed.
+    ///
+    /// # Errors
+    /// As [`Keystore::probe`](strongroom_keys::Keystore::probe).
+    pub fn probe_root(&self, root: &dyn RootProvider) -> Result<(), RootError> {
+        self.keystore.probe(root)
+    }
+
+    /// Completes when nobody holds the vault any more: its keys are wiped then, and its store is closed.
+    pub fn gone(&self) -> impl Future<Output = ()> + Send + 'static + use<S> {
+        let mut alive = self.alive.subscribe();
+        async move { while alive.changed().await.is_ok() {} }
+    }
+
+    async fn record(&self, action: &str, detail: &[(&str, &str)]) -> Result<(), Error> {
         let tenant = self.tenant(SYSTEM_NO)?;
         let request = keys::random::<16>()?;
         let header = LeafHeader {
             request: &request,
             principal: "vault",
             actor: None,
-            action: "unseal",
+            action,
             purpose: None,
             decision: "allow",
             reason: None,
@@ -52,14 +81,8 @@ impl<S: Store> Vault<S> {
             schema: tenant.rules().schema.version(),
             keys: &[],
             client: "",
-            detail: &[("provider", provider), ("by", &by.join(" "))],
+            detail,
         };
         self.append(SYSTEM_NO, &header).await
-    }
-
-    /// Completes when nobody holds the vault any more: its keys are wiped then, and its store is closed.
-    pub fn gone(&self) -> impl Future<Output = ()> + Send + 'static + use<S> {
-        let mut alive = self.alive.subscribe();
-        async move { while alive.changed().await.is_ok() {} }
     }
 }

@@ -212,13 +212,18 @@ impl House {
     /// The same with the lending schema in force for every tenant.
     pub async fn lending(tenants: &[&str]) -> Self {
         let house = Self::open(tenants);
-        for (tenant, alice) in &house.officers {
+        house.apply_lending().await;
+        house
+    }
+
+    /// Puts the lending schema in force for every tenant.
+    pub async fn apply_lending(&self) {
+        for (tenant, alice) in &self.officers {
             let request = v1::ApplySchemaRequest { source: LENDING.to_owned(), dry_run: false };
-            let channel = house.connect(alice).await;
+            let channel = self.connect(alice).await;
             let applied = AccessClient::new(channel).apply_schema(request).await.unwrap().into_inner();
             assert_eq!(applied.version, 1, "{tenant}");
         }
-        house
     }
 
     /// Starts the server.
@@ -228,7 +233,12 @@ impl House {
 
     /// Starts the server by a command of the test's own.
     pub fn up_by(&mut self, command: &mut Command) {
-        self.running = Some(start(command).unwrap());
+        self.runs(start(command).unwrap());
+    }
+
+    /// Takes over a server that the test started.
+    pub fn runs(&mut self, running: Running) {
+        self.running = Some(running);
     }
 
     /// Kills the server.

@@ -17,6 +17,7 @@ mod ledger;
 mod limits;
 mod memory;
 mod needles;
+mod outside;
 mod python;
 mod races;
 mod raw;

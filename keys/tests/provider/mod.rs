@@ -4,9 +4,7 @@
 
 use strongroom_ids::VaultId;
 use strongroom_keys::root::suite;
-use strongroom_keys::{
-    ArgonCost, Envelope, KeystoreKey, Passphrase, PassphraseRoot, RootError, RootProvider,
-};
+use strongroom_keys::{ArgonCost, Envelope, KeystoreKey, Passphrase, PassphraseRoot, RootError, RootProvider};
 
 /// The vault of the tests.
 pub const VAULT: VaultId = VaultId([7; 16]);

@@ -1,21 +1,20 @@
 //! `strongroom root move`: seals the keystore under another root key, while the vault is stopped.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde_json::json;
-use strongroom_keys::{Keystore, Passphrase, RootProvider};
+use strongroom_keys::{Keystore, Passphrase};
 use strongroom_rocksdb::{RocksOptions, RocksStore};
 use strongroom_vault::{RootMoveError, Vault};
 
-use super::{CredentialArgs, MadeRoot, NewRoot, SharesArgs, WrittenShares};
+use super::{CredentialArgs, MadeRoot, NewRoot, NewRootArgs, WrittenShares};
 use crate::cli::config::Config;
 use crate::cli::layout::Layout;
 use crate::cli::output::{CliError, Exit, Output, facts};
 use crate::cli::passphrase;
 use crate::cli::start::{self, unfit};
 
-/// Move the vault to another root key while it is stopped: to a passphrase or to shares, from whatever it has now.
+/// Move the vault to another root key while it is stopped: to one of any kind, from whatever it has now.
 ///
 /// Makes a new keystore key and wraps every key anew under it; no value is touched. The ledger `system` says what was
 /// intended and what became of it. A crash leaves the old root key in use or the new one, never a mixture: `strongroom root
@@ -25,6 +24,8 @@ use crate::cli::start::{self, unfit};
   strongroom root move --to shamir --shares 5 --threshold 3 --shares-to /media/shares
   strongroom root move --to file --share-file 1.txt --share-file 2.txt --share-file 3.txt
   strongroom root move --to file        another passphrase in place of the old one
+  strongroom root move --to openbao     as [root.openbao] of strongroom.toml says
+  strongroom root move --to pkcs11 --create-key --root-config new-token.toml
 
 Copies of keystore/ that were made before still open with the old root key: delete
 them, or keep them as safe as it. A vault of `strongroom dev` is one for production
@@ -42,7 +43,7 @@ pub struct Args {
     new_passphrase_file: Option<PathBuf>,
 
     #[command(flatten)]
-    shares: SharesArgs,
+    new_root: NewRootArgs,
 
     /// The configuration [default: DIR/strongroom.toml].
     #[arg(long, value_name = "FILE", env = "STRONGROOM_CONFIG")]
@@ -60,15 +61,15 @@ pub async fn run(args: Args, layout: &Layout, output: Output) -> Result<Exit, Cl
         },
         error => unfit(layout, &error),
     })?;
-    let old = args.old.provider(layout)?;
-    let keystore = Keystore::open(&layout.keystore(), &*old).map_err(|error| unfit(layout, &error))?;
-    drop(old);
+    let old = args.old.provider(layout, &config)?;
+    let opened = start::unlock(layout.keystore(), old).await;
+    let keystore = opened.map_err(|closed| closed.into_error(layout))?;
     let from = keystore.root();
-    let MadeRoot { provider, shares } = args.to.make(|| args.new_passphrase(), &args.shares)?;
+    let MadeRoot { provider, config: own_config, shares } =
+        args.to.make(|| args.new_passphrase(), &args.new_root, Some(&config.root))?;
     let to = provider.kind();
     let opening = start::opening(layout, &config, store, keystore)?;
     let vault = Vault::open(opening).await.map_err(|error| unfit(layout, &error))?;
-    let provider: Arc<dyn RootProvider> = Arc::from(provider);
     // From here on they may be the only way in, whatever else goes wrong.
     let kept = shares.map(WrittenShares::keep);
     let moved = vault.move_root(provider).await;
@@ -90,8 +91,12 @@ pub async fn run(args: Args, layout: &Layout, output: Output) -> Result<Exit, Cl
             said.push(("keystore", format!("number {number}")));
             said.extend(kept.iter().flatten().map(|path| ("share", path.display().to_string())));
             format!(
-                "{}\nCopies of {} from before still open with the old root key: delete them. Start the vault, then make a new one: strongroom keys backup.",
+                "{}\n{}Copies of {} from before still open with the old root key: delete them. Start the vault, then make a new one: strongroom keys backup.",
                 facts(said),
+                match own_config.is_empty() {
+                    true => String::new(),
+                    false => format!("Put the table of --root-config into {}. ", layout.config().display()),
+                },
                 layout.keystore().display()
             )
         },

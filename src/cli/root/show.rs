@@ -1,5 +1,6 @@
 //! `strongroom root show`: what the keystore is sealed by.
 
+use data_encoding::HEXLOWER;
 use serde_json::json;
 use strongroom_keys::root::shamir::ShareSet;
 use strongroom_keys::{ArgonCost, Envelope, Keystore, KeystoreHeader, RootError, RootKind};
@@ -51,8 +52,10 @@ fn how(envelope: &Envelope) -> Result<Vec<(&'static str, String)>, RootError> {
             let shares = format!("any {} of {}", set.threshold(), set.count());
             vec![("shares", shares), ("share set", set.id())]
         }
-        RootKind::Pkcs11 | RootKind::AwsKms | RootKind::OpenBao => {
-            vec![("parameters", String::from_utf8_lossy(&envelope.parameters).into_owned())]
+        // After a byte for their format; a file may hold anything.
+        RootKind::Pkcs11 => vec![("key id", HEXLOWER.encode(envelope.parameters.get(1..).unwrap_or_default()))],
+        RootKind::AwsKms | RootKind::OpenBao => {
+            vec![("key", envelope.parameters.get(1..).unwrap_or_default().escape_ascii().to_string())]
         }
     })
 }
