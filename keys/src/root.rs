@@ -219,6 +219,19 @@ pub enum RootError {
     Key(#[from] KeyError),
 }
 
+impl RootError {
+    /// Whether it says that the vault may not have its root key: the provider refuses, or has another.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Denied { .. } | Self::OtherKey { .. })
+    }
+
+    /// Whether it may be over later without anybody changing the vault or its settings: the provider is reached again,
+    /// allows it again, or finds another credential where this one was.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Denied { .. } | Self::Unreachable { .. } | Self::Credential { .. })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -55,17 +55,25 @@ impl Default for Root {
 }
 
 impl Root {
-    /// Reads the table `[root]` of a file that holds nothing else, and the file's text.
-    pub fn read(path: &Path) -> Result<(Self, String), CliError> {
+    /// Reads the table `[root]` of a file that holds nothing else.
+    pub fn read(path: &Path) -> Result<Self, CliError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct File {
             root: Root,
         }
         let text = std::fs::read_to_string(path).map_err(|error| CliError::file(path, error))?;
-        let file: File =
-            toml::from_str(&text).map_err(|error| CliError::unfit(format!("{}: {error}", path.display())))?;
-        Ok((file.root, text))
+        let unfit = |why: &dyn std::fmt::Display| CliError::unfit(format!("{}: {why}", path.display()));
+        let File { root } = toml::from_str(&text).map_err(|error| unfit(&error))?;
+        root.check().map_err(|why| unfit(&why))?;
+        Ok(root)
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        match self.check_seconds {
+            0 => Err("[root] check_seconds = 0: give 1 or more; 60 is usual"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -125,11 +133,12 @@ impl Config {
             },
             _ => CliError::file(&path, error),
         })?;
-        let config: Self =
-            toml::from_str(&text).map_err(|error| CliError::unfit(format!("{}: {error}", path.display())))?;
-        if config.root.check_seconds == 0 {
-            return Err(CliError::unfit("[root] check_seconds = 0: give 1 or more; the default is 60"));
-        }
+        Self::parse(&text).map_err(|why| CliError::unfit(format!("{}: {why}", path.display())))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        config.root.check()?;
         Ok(config)
     }
 
@@ -142,15 +151,21 @@ impl Config {
         Ok(limits)
     }
 
-    /// The text of a new vault's configuration, with its table `[root]` if it has one.
-    pub fn text(listen: &str, root: &str) -> String {
-        format!(
+    /// The text of a new vault's configuration, with that of its table `[root]` if it has one.
+    pub fn text(listen: &str, root: &str) -> Result<String, CliError> {
+        let text = format!(
             "# Where the vault answers.\nlisten = \"{listen}\"\n\n\
              # Paths are relative to this folder. The certificates are read once, at start.\n\
              [tls]\ncertificate = \"pki/server.pem\"\nkey = \"pki/server.key\"\nclient_ca = \"pki/ca.pem\"\n\n\
              # Limits of requests may be lowered here: value, token, subject, idempotency_key, items, message, found.\n\
              # [limits]\n# items = 1000\n\n\
              # [capacity]\n# block_cache_mib = 256\n# hot_deks = 100000\n# connections = 1000\n# requests = 1024\n# disk_reserve_mib = 512\n\n{root}"
-        )
+        );
+        // What stands alone may not stand here: in TOML a name belongs to the table before it.
+        Self::parse(&text).map_err(|why| {
+            CliError::unfit(format!("this makes no configuration: {why}"))
+                .advise("a file of tables: [root.openbao], ...")
+        })?;
+        Ok(text)
     }
 }

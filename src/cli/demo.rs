@@ -10,7 +10,8 @@ use console::style;
 use super::layout::Layout;
 use super::output::{CliError, Exit, say};
 use super::shell::quoted;
-use super::{Cli, dev, start};
+use super::start::{self, Begun};
+use super::{Cli, dev};
 
 use super::anew::make_anew;
 
@@ -50,7 +51,7 @@ pub async fn run(args: Args) -> Result<Exit, CliError> {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(async move {
         // A dropped sender means that the story is over as well.
-        start::serve(opened, &layout, listener, &config, async { drop(stopped.await) }).await
+        start::serve(Begun::Open(opened), &layout, listener, &config, async { drop(stopped.await) }).await
     });
     let story = Story { folder, address: format!("https://{address}") };
     let told = story.tell().await;

@@ -16,7 +16,7 @@ use super::output::{CliError, Exit, say};
 use super::passphrase;
 use super::pki::{Authority, write_private};
 use super::shell::quoted;
-use super::start::{self, Opened};
+use super::start::{self, Begun, Opened};
 
 const TRUST_DOMAIN: &str = "strongroom.local";
 const TENANT: &str = "demo";
@@ -63,7 +63,7 @@ pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
         format!("serving on https://{address}\n\nA vault for development was {how} in {}.\n", dir.display()).as_bytes()
     )?;
     say(what_to_try(dir, &address.to_string()).as_bytes())?;
-    start::serve(opened, &layout, listener, &config, stop).await?;
+    start::serve(Begun::Open(opened), &layout, listener, &config, stop).await?;
     Ok(Exit::Done)
 }
 

@@ -24,6 +24,8 @@ use super::root::{MadeRoot, NewRoot, NewRootArgs, WrittenShares};
   strongroom init --dir /var/lib/strongroom --trust-domain bank.example \\
       --client-ca ca.pem --tenant lending --officer lending/alice=alice.pem \\
       --officer lending/bob=bob.pem
+  strongroom init ... --root shamir --shares 5 --threshold 3 --shares-to DIR
+  strongroom init ... --root openbao --root-config openbao.toml
 
 Certificates name their principal by one URI:
   spiffe://TRUST-DOMAIN/tenant/TENANT/ROLE/NAME
@@ -50,7 +52,8 @@ pub struct Args {
     #[arg(long, default_value = "127.0.0.1:7443", value_name = "ADDRESS")]
     listen: String,
 
-    /// What keeps the root key.
+    /// What keeps the root key: a passphrase (`file`), shares of which some are needed (`shamir`), or a key outside of the
+    /// process, which --root-config describes.
     #[arg(long, value_enum, default_value_t = NewRoot::File, value_name = "KIND")]
     root: NewRoot,
 
@@ -107,8 +110,11 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
             dir.display()
         )));
     }
-    let MadeRoot { provider, config: root_config, shares } =
-        args.root.make(|| args.passphrase.choose(), &args.new_root, None)?;
+    let root_config = match args.new_root.outside.own_config() {
+        Some(path) => std::fs::read_to_string(path).map_err(|error| CliError::file(path, error))?,
+        None => String::new(),
+    };
+    let MadeRoot { provider, shares } = args.root.make(|| args.passphrase.choose(), &args.new_root, None)?;
     let vault = make::in_place(&layout, async |layout| {
         let Args { trust_domain, listen, .. } = args;
         let new = Contents { trust_domain, trust_anchors, tenants, listen, root_config };

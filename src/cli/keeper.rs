@@ -175,10 +175,7 @@ impl Keeper<RocksStore> for FolderKeeper {
         let vault = Arc::clone(vault);
         match tokio::task::spawn_blocking(move || vault.probe_root(&*root)).await {
             Ok(Ok(())) => Heard::Holds,
-            // Another key than the one in use is as good as none.
-            Ok(Err(error @ (RootError::Denied { .. } | RootError::OtherKey { .. }))) => {
-                Heard::Denied(error.to_string())
-            }
+            Ok(Err(error)) if error.is_refusal() => Heard::Denied(error.to_string()),
             Ok(Err(error)) => Heard::Nothing(error.to_string()),
             Err(_) => Heard::Nothing(format!("asking {kind} did not end")),
         }
@@ -220,9 +217,9 @@ fn not_unsealed(closed: Closed) -> NotUnsealed {
 fn not_had(error: RootError) -> NotUnsealed {
     match error {
         RootError::Credential { why, .. } => NotUnsealed::Credential(why),
-        RootError::Denied { .. } => NotUnsealed::Denied(error.to_string()),
-        RootError::OtherKey { provider, .. } if provider.is_outside() => NotUnsealed::Denied(error.to_string()),
         RootError::Unreachable { .. } => NotUnsealed::Unreachable(error.to_string()),
+        RootError::OtherKey { provider, .. } if !provider.is_outside() => unfit(&error),
+        error if error.is_refusal() => NotUnsealed::Denied(error.to_string()),
         error => unfit(&error),
     }
 }

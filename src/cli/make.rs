@@ -84,14 +84,15 @@ pub struct Contents {
 /// Makes the keystore, the store, and last the configuration, by which a vault is known to be whole.
 pub async fn create(layout: &Layout, root: &dyn RootProvider, contents: Contents) -> Result<VaultId, CliError> {
     let unfit = |error: &dyn std::error::Error| CliError::unfit(format!("the vault can't be made: {error}"));
+    let Contents { trust_domain, trust_anchors, tenants, listen, root_config } = contents;
+    let config = Config::text(&listen, &root_config)?;
     let vault = VaultId(strongroom_keys::random().map_err(|error| unfit(&error))?);
     let keystore = Keystore::create(&layout.keystore(), vault, root).map_err(|error| unfit(&error))?;
     let store = RocksStore::create(&layout.data(), RocksOptions::default()).map_err(|error| unfit(&error))?;
-    let Contents { trust_domain, trust_anchors, tenants, listen, root_config } = contents;
     let head_file = layout.head();
     let clock = start::clock();
     let new = NewVault { store, keystore, head_file, trust_domain, trust_anchors, tenants, clock };
     strongroom_vault::create(new).await.map_err(|error| unfit(&error))?;
-    replace(&layout.config(), Config::text(&listen, &root_config).as_bytes())?;
+    replace(&layout.config(), config.as_bytes())?;
     Ok(vault)
 }

@@ -108,27 +108,26 @@ pub struct NewRootArgs {
     shares: SharesArgs,
 
     #[command(flatten)]
-    outside: OutsideArgs,
+    pub outside: OutsideArgs,
 }
 
 /// A new root key, and what was written down for people who are to keep a part of it.
 pub struct MadeRoot {
     /// Wraps under it.
     pub provider: Arc<dyn RootProvider>,
-    /// The text of the table `[root]` that it was read from, if it had a file of its own.
-    pub config: String,
     /// The files with its shares. Taken back when this is dropped, unless they are kept.
     pub shares: Option<WrittenShares>,
 }
 
 impl NewRoot {
     /// Makes the root key. Shares are written before anything is sealed under them: no vault may exist whose shares
-    /// nobody has. `known` are the settings of a vault that is there.
+    /// nobody has. `there` is what the configuration of a vault that is
+    /// there says.
     pub fn make(
         self,
         choose: impl FnOnce() -> Result<Passphrase, CliError>,
         args: &NewRootArgs,
-        known: Option<&Root>,
+        there: Option<&Root>,
     ) -> Result<MadeRoot, CliError> {
         let NewRootArgs { shares, outside } = args;
         if self != Self::Shamir {
@@ -138,18 +137,17 @@ impl NewRoot {
             Self::File => {
                 outside.must_be_absent()?;
                 let provider = Arc::new(PassphraseRoot::new(choose()?, ArgonCost::DEFAULT));
-                return Ok(MadeRoot { provider, config: String::new(), shares: None });
+                return Ok(MadeRoot { provider, shares: None });
             }
             Self::Shamir => {
                 outside.must_be_absent()?;
                 let (root, written) = shares.write()?;
-                return Ok(MadeRoot { provider: Arc::new(root), config: String::new(), shares: Some(written) });
+                return Ok(MadeRoot { provider: Arc::new(root), shares: Some(written) });
             }
             Self::Pkcs11 => RootKind::Pkcs11,
             Self::AwsKms => RootKind::AwsKms,
             Self::OpenBao => RootKind::OpenBao,
         };
-        let (provider, config) = outside.make(kind, known)?;
-        Ok(MadeRoot { provider, config, shares: None })
+        Ok(MadeRoot { provider: outside.provider(kind, there)?, shares: None })
     }
 }

@@ -12,7 +12,8 @@ pub const PRINCIPAL: &str = "operator";
 
 /// Wipe every key from the vault's memory: from then on it answers nothing but `status` and `unseal`.
 ///
-/// What has begun is finished first. The command returns when no key is left.
+/// What has begun is finished first. The command returns when no key is left. A vault that sealed itself, and would open by
+/// itself, stays sealed.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Examples:
   strongroom seal

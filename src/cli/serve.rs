@@ -42,22 +42,19 @@ pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
     let root = if args.sealed { None } else { Some(args.credential.provider(&layout, &config)?) };
     let listener = start::bind(args.listen.as_deref().unwrap_or(&config.listen)).await?;
     let begun = match root {
-        Some(root) => Some(start::begin(&layout, &config, root).await?),
-        None => None,
+        Some(root) => start::begin(&layout, &config, root).await?,
+        None => Begun::Sealed,
     };
     let address = listener.local_addr().map_err(|error| CliError::unfit(error.to_string()))?;
     let stop = start::asked_to_end();
     say(format!("serving on https://{address}\n").as_bytes())?;
-    match begun {
-        Some(Begun::Open(opened)) => start::serve(opened, &layout, listener, &config, stop).await?,
-        Some(Begun::Waiting { root, why }) => {
+    match &begun {
+        Begun::Open(_) => {}
+        Begun::Sealed => say(b"The vault is sealed: strongroom unseal opens it.\n")?,
+        Begun::Waiting { why, .. } => {
             say(format!("The vault is sealed: {why}. It opens by itself once that is over.\n").as_bytes())?;
-            start::serve_waiting(root, &why, &layout, listener, &config, stop).await?;
-        }
-        None => {
-            say(b"The vault is sealed: strongroom unseal opens it.\n")?;
-            start::serve_sealed(&layout, listener, &config, stop).await?;
         }
     }
+    start::serve(begun, &layout, listener, &config, stop).await?;
     Ok(Exit::Done)
 }

@@ -97,8 +97,6 @@ pub struct Opened {
     pub background: Background,
     /// Read once: its authorities are the ones that the vault was asked about.
     tls: TlsMaterial,
-    /// SHA-256 of each of these.
-    authorities: Vec<[u8; 32]>,
     /// The provider of its root key, if that is outside of the process and is to be asked again.
     outside: Option<Arc<dyn RootProvider>>,
 }
@@ -107,7 +105,9 @@ pub struct Opened {
 pub enum Begun {
     /// Open.
     Open(Opened),
-    /// Its root key can't be had now; it opens by itself once it can.
+    /// Sealed, until somebody unseals it.
+    Sealed,
+    /// Its root key, which is outside of the process, can't be had now; it opens by itself once it can.
     Waiting {
         /// What keeps the root key.
         root: Arc<dyn RootProvider>,
@@ -143,11 +143,7 @@ pub async fn open(layout: &Layout, config: &Config, root: Arc<dyn RootProvider>)
 pub async fn begin(layout: &Layout, config: &Config, root: Arc<dyn RootProvider>) -> Result<Begun, CliError> {
     match try_open(layout, config, &root).await {
         Ok(opened) => Ok(Begun::Open(opened)),
-        Err(Closed::Root(why @ (RootError::Denied { .. } | RootError::Unreachable { .. })))
-            if root.kind().is_outside() =>
-        {
-            Ok(Begun::Waiting { root, why })
-        }
+        Err(Closed::Root(why)) if root.kind().is_outside() && why.may_pass() => Ok(Begun::Waiting { root, why }),
         Err(closed) => Err(closed.into_error(layout)),
     }
 }
@@ -158,7 +154,7 @@ async fn try_open(layout: &Layout, config: &Config, root: &Arc<dyn RootProvider>
     let (vault, background) = open_vault(layout, config, &authorities, root).await?;
     // What people brought must not outlive the opening.
     let outside = root.kind().is_outside().then(|| Arc::clone(root));
-    Ok(Opened { vault, background, tls, authorities, outside })
+    Ok(Opened { vault, background, tls, outside })
 }
 
 /// Opens the vault in a folder, if these authorities may vouch for its callers.
@@ -241,44 +237,34 @@ pub async fn bind(address: &str) -> Result<TcpListener, CliError> {
     })
 }
 
-/// Serves an open vault until `stop` comes, then closes it.
+/// Serves a vault until `stop` comes, then closes it.
 pub async fn serve(
-    Opened { vault, tls, authorities, outside, .. }: Opened,
+    begun: Begun,
     layout: &Layout,
     listener: TcpListener,
     config: &Config,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), CliError> {
-    let keeper = Arc::new(FolderKeeper::new(layout.clone(), config.clone(), authorities, outside));
-    keeper.begin(&vault);
-    serve_door(Door::open(vault, keeper), tls, listener, config, stop).await
-}
-
-/// Serves a vault that stays sealed until somebody unseals it, until `stop` comes.
-pub async fn serve_sealed(
-    layout: &Layout,
-    listener: TcpListener,
-    config: &Config,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), CliError> {
-    let tls = tls(layout, config)?;
-    let keeper = FolderKeeper::new(layout.clone(), config.clone(), authorities(&tls)?, None);
-    let door = Door::sealed(Arc::new(keeper), "it was started sealed and waits for what opens it");
+    let keeper = |tls: &TlsMaterial, outside| {
+        let keeper = FolderKeeper::new(layout.clone(), config.clone(), authorities(tls)?, outside);
+        Ok::<_, CliError>(Arc::new(keeper))
+    };
+    let (door, tls) = match begun {
+        Begun::Open(Opened { vault, tls, outside, .. }) => {
+            let keeper = keeper(&tls, outside)?;
+            keeper.begin(&vault);
+            (Door::open(vault, keeper), tls)
+        }
+        Begun::Sealed => {
+            let tls = tls(layout, config)?;
+            (Door::sealed(keeper(&tls, None)?, "it was started sealed and waits for what opens it"), tls)
+        }
+        Begun::Waiting { root, why } => {
+            let tls = tls(layout, config)?;
+            (Door::waiting(keeper(&tls, Some(root))?, why.to_string()), tls)
+        }
+    };
     serve_door(door, tls, listener, config, stop).await
-}
-
-/// Serves a vault that opens by itself once it can have its root key, until `stop` comes.
-pub async fn serve_waiting(
-    root: Arc<dyn RootProvider>,
-    why: &RootError,
-    layout: &Layout,
-    listener: TcpListener,
-    config: &Config,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), CliError> {
-    let tls = tls(layout, config)?;
-    let keeper = FolderKeeper::new(layout.clone(), config.clone(), authorities(&tls)?, Some(root));
-    serve_door(Door::waiting(Arc::new(keeper), why.to_string()), tls, listener, config, stop).await
 }
 
 fn authorities(tls: &TlsMaterial) -> Result<Vec<[u8; 32]>, CliError> {

@@ -61,8 +61,12 @@ fn text(status: &StatusResponse, started: &str) -> String {
     if seal.sealed {
         let shares = format!("{} of {} are given", seal.shares_given, seal.shares_needed);
         let shares = if seal.shares_needed == 0 { String::new() } else { shares };
+        let how = match seal.opens_by_itself {
+            true => "it opens by itself once it may have its root key",
+            false => "strongroom unseal opens it",
+        };
         let known = [
-            ("state", "sealed: strongroom unseal opens it".to_owned()),
+            ("state", format!("sealed: {how}")),
             ("why", seal.reason),
             ("root key", seal.provider),
             ("shares", shares),

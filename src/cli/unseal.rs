@@ -27,7 +27,8 @@ pub const PRINCIPAL: &str = "operator";
 
 Exit code 3 while the vault waits for more shares.")]
 pub struct Args {
-    /// A file that holds the passphrase in its first line, or a share as it was handed out; without it, a question at the terminal.
+    /// A file that holds the passphrase in its first line, or a share as it was handed out; without it, a question at the
+    /// terminal. Not for a root key that somebody outside keeps.
     #[arg(long, value_name = "FILE")]
     file: Option<std::path::PathBuf>,
 
@@ -64,7 +65,13 @@ fn credential(seal: &SealStatus, file: Option<&std::path::Path>) -> Result<Optio
         }
         ("shamir", Some(path)) => Some(Credential::Share(secret(root::read_share(path)?))),
         ("shamir", None) => Some(Credential::Share(secret(passphrase::ask("Share of the root key: ", OTHERWISE)?))),
-        _ => None,
+        (_, Some(_)) => {
+            return Err(CliError::Usage(format!(
+                "{} keeps the root key of this vault: leave out --file",
+                seal.provider
+            )));
+        }
+        (_, None) => None,
     })
 }
 
@@ -76,6 +83,7 @@ pub fn document(seal: &SealStatus) -> serde_json::Value {
         "reason": seal.reason,
         "shares_given": seal.shares_given,
         "shares_needed": seal.shares_needed,
+        "opens_by_itself": seal.opens_by_itself,
     })
 }
 

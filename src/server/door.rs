@@ -27,6 +27,9 @@ const TURN: Duration = Duration::from_secs(20);
 /// How long who brought something wrong, and whoever comes next, waits: nobody shall try many.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
 
+/// The seal of an open vault that has its root key.
+const OPEN: Seal = Seal::Open(String::new());
+
 /// Who opens a vault that waited for its root key, as its log names them.
 const BY_ITSELF: &str = "vault";
 
@@ -96,14 +99,15 @@ pub trait Keeper<S: Store>: Send + Sync + 'static {
     async fn close(&self, vault: Arc<Vault<S>>);
 }
 
-/// How a vault's seal is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Seal {
-    pub sealed: bool,
-    /// Why, in a sentence; of an open vault, what is wrong with its root key.
-    pub reason: String,
-    /// Whether it sealed itself, or could not be opened: it is unsealed without anybody's order then.
-    pub by_itself: bool,
+/// How a vault's seal is. Why, always in a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seal {
+    /// It is open. What is wrong with its root key; empty if nothing is.
+    Open(String),
+    /// Somebody sealed it, or started it so.
+    Sealed(String),
+    /// It sealed itself, or could not have its root key when it was started: it opens by itself once it may.
+    Waiting(String),
 }
 
 /// The one way to a vault that may be sealed.
@@ -120,17 +124,17 @@ pub struct Door<S: Store> {
 impl<S: Store> Door<S> {
     /// The door of an open vault.
     pub fn open(vault: Arc<Vault<S>>, keeper: Arc<dyn Keeper<S>>) -> Self {
-        Self::new(Some(vault), keeper, Seal::default())
+        Self::new(Some(vault), keeper, OPEN)
     }
 
     /// The door of a sealed vault, and why it is sealed.
     pub fn sealed(keeper: Arc<dyn Keeper<S>>, reason: impl Into<String>) -> Self {
-        Self::new(None, keeper, Seal { sealed: true, reason: reason.into(), by_itself: false })
+        Self::new(None, keeper, Seal::Sealed(reason.into()))
     }
 
     /// The door of a vault that could not have its root key, and why. It opens by itself once it can.
     pub fn waiting(keeper: Arc<dyn Keeper<S>>, reason: impl Into<String>) -> Self {
-        Self::new(None, keeper, Seal { sealed: true, reason: reason.into(), by_itself: true })
+        Self::new(None, keeper, Seal::Waiting(reason.into()))
     }
 
     fn new(vault: Option<Arc<Vault<S>>>, keeper: Arc<dyn Keeper<S>>, seal: Seal) -> Self {
@@ -155,22 +159,27 @@ impl<S: Store> Door<S> {
 
     /// Whether the vault waits for its root key, to open by itself.
     pub(crate) fn waits(&self) -> bool {
-        self.lock().by_itself
+        matches!(*self.lock(), Seal::Waiting(_))
     }
 
     /// Whether the vault has its root key, and nothing is known that says otherwise.
     pub(crate) fn root_key_holds(&self) -> bool {
-        *self.lock() == Seal::default()
+        *self.lock() == OPEN
     }
 
     /// How the vault is kept sealed, and whether it is.
     pub(crate) fn status(&self) -> v1::SealStatus {
-        let Seal { sealed, mut reason, .. } = self.lock().clone();
+        let (sealed, opens_by_itself, mut reason) = match self.lock().clone() {
+            Seal::Open(note) => (false, false, note),
+            Seal::Sealed(reason) => (true, false, reason),
+            Seal::Waiting(reason) => (true, true, reason),
+        };
         if sealed && self.held.load(Ordering::Relaxed) {
             reason.push_str("; a request still holds keys");
         }
         let Wants { provider, shares_given, shares_needed } = self.keeper.wants();
-        v1::SealStatus { provider: provider.to_owned(), sealed, reason, shares_given, shares_needed }
+        let provider = provider.to_owned();
+        v1::SealStatus { provider, sealed, reason, shares_given, shares_needed, opens_by_itself }
     }
 
     /// Opens the vault with what was brought, or keeps it until there is enough.
@@ -209,10 +218,10 @@ impl<S: Store> Door<S> {
         }
     }
 
-    /// Opens a vault that waits for its root key, if it can have it now. What else is sealed stays so: somebody sealed it.
+    /// Opens a vault that waits for its root key, if it can have it now. What else is sealed stays so.
     pub(crate) async fn unseal_by_itself(&self) -> Result<(), NotUnsealed> {
         let shut = self.turning.lock().await;
-        if *shut || !self.lock().by_itself {
+        if *shut || !self.waits() {
             return Ok(());
         }
         match self.keeper.unseal(Brought::Nothing, BY_ITSELF).await {
@@ -220,10 +229,10 @@ impl<S: Store> Door<S> {
                 self.opened(vault, BY_ITSELF);
                 Ok(())
             }
-            // Its root key was moved to one that people must bring.
+            // Its root key was moved to shares, which people must bring.
             Ok(None) => Ok(()),
             Err(refused) => {
-                self.lock().reason = refused.to_string();
+                *self.lock() = Seal::Waiting(refused.to_string());
                 Err(refused)
             }
         }
@@ -231,7 +240,7 @@ impl<S: Store> Door<S> {
 
     fn opened(&self, vault: Arc<Vault<S>>, by: &str) {
         self.vault.store(Some(vault));
-        *self.lock() = Seal::default();
+        *self.lock() = OPEN;
         tracing::warn!(by, "the vault is unsealed");
     }
 
@@ -242,35 +251,51 @@ impl<S: Store> Door<S> {
     }
 
     /// Says in the status of an open vault what is wrong with its root key; nothing, if nothing is.
-    pub(crate) fn note(&self, note: &str) {
-        let mut seal = self.lock();
-        if !seal.sealed && seal.reason != note {
-            note.clone_into(&mut seal.reason);
+    pub(crate) fn note(&self, note: String) {
+        if let Seal::Open(told) = &mut *self.lock() {
+            *told = note;
         }
+    }
+
+    /// Keeps a vault sealed that waits to open by itself. `false` if it does not wait.
+    pub(crate) async fn stay_sealed(&self, reason: &str) -> bool {
+        let _turning = self.turning.lock().await;
+        self.stay(reason)
+    }
+
+    fn stay(&self, reason: &str) -> bool {
+        let mut seal = self.lock();
+        let waits = matches!(*seal, Seal::Waiting(_));
+        if waits {
+            tracing::warn!(reason, "the vault stays sealed");
+            *seal = Seal::Sealed(reason.to_owned());
+        }
+        waits
     }
 
     /// Closes the vault on somebody's order, and waits until nobody holds it any more. Returns whether that has come to
     /// pass: if not, a request that does not end still holds keys.
     pub(crate) async fn seal(&self, reason: &str) -> bool {
-        self.close(reason, None).await
+        self.close(Seal::Sealed(reason.to_owned()), None).await
     }
 
-    /// Closes the vault because it may not have its root key any more, or nobody says that it may. It opens by itself once
-    /// it may.
+    /// Closes the vault because it may not have its root key any more, or nobody says that it may; which of these in a word,
+    /// and in a sentence.
     pub(crate) async fn seal_by_itself(&self, why: &'static str, reason: &str) {
-        self.close(reason, Some(why)).await;
+        self.close(Seal::Waiting(reason.to_owned()), Some(why)).await;
     }
 
-    async fn close(&self, reason: &str, by_itself: Option<&'static str>) -> bool {
+    async fn close(&self, seal: Seal, by_itself: Option<&'static str>) -> bool {
         let _turning = self.turning.lock().await;
         // Nobody who comes from here on finds it.
         let Some(vault) = self.vault.swap(None) else {
-            // An order outlasts what the vault would do by itself.
-            self.lock().by_itself &= by_itself.is_some();
+            if let Seal::Sealed(reason) = &seal {
+                self.stay(reason);
+            }
             return !self.held.load(Ordering::Relaxed);
         };
-        *self.lock() = Seal { sealed: true, reason: reason.to_owned(), by_itself: by_itself.is_some() };
-        tracing::warn!(reason, "the vault is sealed");
+        tracing::warn!(?seal, "the vault is sealed");
+        *self.lock() = seal;
         if let Some(why) = by_itself {
             self.keeper.record_sealed(&vault, why).await;
         }

@@ -47,16 +47,27 @@ impl Watched {
         Self { watch, held: now, failures: 0 }
     }
 
+    /// Says how it came out to open the vault, which is sealed.
+    fn tried(&mut self, opened: bool, now: Instant) {
+        match opened {
+            true => *self = Self::new(self.watch, now),
+            false => self.failures = self.failures.saturating_add(1),
+        }
+    }
+
     fn hears(&mut self, heard: Heard, now: Instant) -> Verdict {
         match heard {
             Heard::Holds => {
                 *self = Self::new(self.watch, now);
                 Verdict::GoOn(String::new())
             }
-            Heard::Denied(why) => Verdict::GiveUp("denied", why),
+            Heard::Denied(why) => {
+                self.failures = self.failures.saturating_add(1);
+                Verdict::GiveUp("denied", why)
+            }
             Heard::Nothing(why) => {
                 let silent = now.duration_since(self.held);
-                self.failed();
+                self.failures = self.failures.saturating_add(1);
                 match self.watch.patience.checked_sub(silent).filter(|left| !left.is_zero()) {
                     Some(left) => Verdict::GoOn(format!(
                         "{why}; not confirmed for {} s, and in {} s more the vault seals itself",
@@ -67,10 +78,6 @@ impl Watched {
                 }
             }
         }
-    }
-
-    fn failed(&mut self) {
-        self.failures = self.failures.saturating_add(1);
     }
 
     /// How long until it is asked again: never so long that the patience would end unnoticed.
@@ -87,7 +94,7 @@ pub async fn watch_root<S: Store>(door: Arc<Door<S>>, watch: RootWatch, stop: im
     let mut stop = std::pin::pin!(stop);
     let mut watched = Watched::new(watch, Instant::now());
     if door.waits() {
-        watched.failed();
+        watched.tried(false, Instant::now());
     }
     loop {
         tokio::select! {
@@ -96,19 +103,16 @@ pub async fn watch_root<S: Store>(door: Arc<Door<S>>, watch: RootWatch, stop: im
         }
         match door.ask().await {
             Some(heard) => match watched.hears(heard, Instant::now()) {
-                Verdict::GoOn(note) => door.note(&note),
-                Verdict::GiveUp(why, reason) => {
-                    door.seal_by_itself(why, &reason).await;
-                    watched.failed();
-                }
+                Verdict::GoOn(note) => door.note(note),
+                Verdict::GiveUp(why, reason) => door.seal_by_itself(why, &reason).await,
             },
-            None => match door.unseal_by_itself().await {
-                Ok(()) => watched = Watched::new(watch, Instant::now()),
-                Err(why) => {
-                    watched.failed();
+            None => {
+                let opened = door.unseal_by_itself().await;
+                watched.tried(opened.is_ok(), Instant::now());
+                if let Err(why) = opened {
                     tracing::warn!(%why, "the vault still can't have its root key");
                 }
-            },
+            }
         }
     }
 }
@@ -154,7 +158,7 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(watched.pause(at(begun, 590)).as_secs(), 10, "the end of the patience is not overslept");
         for _ in 0..100 {
-            watched.failed();
+            watched.tried(false, begun);
         }
         assert_eq!(watched.pause(at(begun, 900)), WATCH.every);
         watched.hears(Heard::Holds, begun);

@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 use strongroom_proto::v1;
 use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::system_client::SystemClient;
+use strongroom_proto::v1::unseal_request::Credential;
 use tonic::transport::Channel;
 
 use self::bao::{KEY, Server};
 use self::relay::Relay;
-use crate::harness::{BINARY, detokenize, item, tokenize, value};
-use crate::house::{House, TRUST_DOMAIN, start, start_and_read};
+use crate::harness::{self, BINARY, detokenize, item, tokenize, value};
+use crate::house::{House, PASSPHRASE, TRUST_DOMAIN, start_and_read};
 use crate::needles::{Needles, stored_files};
 use crate::raw;
 
@@ -91,13 +92,17 @@ async fn until(
     }
 }
 
-/// What health says of the root key: 1 is SERVING, 2 is NOT_SERVING.
-async fn root_key_health(house: &House) -> Vec<u8> {
+/// Asks until health says so of the root key: 1 is SERVING, 2 is NOT_SERVING.
+async fn root_key_is(house: &House, serving: u8) {
     let channel = house.channel("lending", "app", "core").await;
     // HealthCheckRequest { service: "strongroom.root_key" }
     let name = b"strongroom.root_key";
     let request = [&[0x0a, u8::try_from(name.len()).unwrap()], name.as_slice()].concat();
-    raw::call(&channel, "/grpc.health.v1.Health/Check", &request).await.unwrap()
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while raw::call(&channel, "/grpc.health.v1.Health/Check", &request).await.unwrap() != [0x08, serving] {
+        assert!(Instant::now() < deadline, "health does not say so");
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn stores(house: &House) -> String {
@@ -124,7 +129,7 @@ async fn a_provider_that_is_away_is_waited_for_and_one_that_denies_ends_it_at_on
     let seal = until(&mut operator, "it says that it is away", |_, seal| !seal.reason.is_empty()).await;
     assert!(!seal.sealed && seal.reason.contains("openbao can't be reached"), "{}", seal.reason);
     assert_eq!(reads(&vault.house, &token).await.unwrap(), ID_CARD);
-    assert_eq!(root_key_health(&vault.house).await, [0x08, 2]);
+    root_key_is(&vault.house, 2).await;
     vault.relay.mend();
     until(&mut operator, "it is back", |state, seal| state == "serving" && seal.reason.is_empty()).await;
 
@@ -134,19 +139,27 @@ async fn a_provider_that_is_away_is_waited_for_and_one_that_denies_ends_it_at_on
     assert!(seal.sealed && seal.reason.contains("openbao denies the root key"), "{}", seal.reason);
     let refused = reads(&vault.house, &token).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unavailable);
-    let refused = operator.unseal(v1::UnsealRequest { credential: None, reset: false }).await.err().unwrap();
-    assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused:?}");
+    let told = harness::refused(operator.unseal(v1::UnsealRequest { credential: None, reset: false }).await);
+    assert_eq!(told.reason, "ROOT_KEY_DENIED", "{told:?}");
+    let passphrase = Some(Credential::Passphrase(PASSPHRASE.into()));
+    let told = harness::refused(operator.unseal(v1::UnsealRequest { credential: passphrase, reset: false }).await);
+    assert_eq!(told.reason, "CREDENTIAL_INVALID", "{told:?}");
     vault.server.set_policy(BOTH);
     until(&mut operator, "it opens by itself", |state, _| state == "serving").await;
     assert_eq!(reads(&vault.house, &token).await.unwrap(), ID_CARD);
-    assert_eq!(root_key_health(&vault.house).await, [0x08, 1]);
+    root_key_is(&vault.house, 1).await;
 
-    // Whom somebody sealed stays sealed until somebody unseals it.
+    // What somebody sealed stays sealed until somebody unseals it, also if it had sealed itself before.
+    vault.server.set_policy(NOBODY);
+    until(&mut operator, "it seals itself", |state, seal| state == "sealed" && seal.opens_by_itself).await;
+    let mut app = SystemClient::new(vault.house.channel("lending", "app", "core").await);
+    assert_eq!(harness::refused(app.seal(v1::SealRequest {}).await).code, tonic::Code::PermissionDenied);
     operator.seal(v1::SealRequest {}).await.unwrap();
+    vault.server.set_policy(BOTH);
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(3) {
         let status = operator.status(v1::StatusRequest {}).await.unwrap().into_inner();
-        assert_eq!(status.state, "sealed");
+        assert!(status.state == "sealed" && !status.seal.unwrap().opens_by_itself);
         tokio::task::yield_now().await;
     }
     let unsealed = operator.unseal(v1::UnsealRequest { credential: None, reset: false }).await.unwrap().into_inner();
@@ -157,12 +170,71 @@ async fn a_provider_that_is_away_is_waited_for_and_one_that_denies_ends_it_at_on
         let leaves = told.iter().filter(|leaf| leaf["action"] == action);
         leaves.map(|leaf| leaf["detail"][key].as_str().unwrap_or_default().to_owned()).collect()
     };
-    assert_eq!(of("seal", "why"), ["denied", ""]);
+    assert_eq!(of("seal", "why"), ["denied", "denied"]);
     let by = of("unseal", "by");
     assert!(by[0] == "vault" && by[1].ends_with("/system/operator/sre"), "{by:?}");
     let mut needles = Needles::new();
-    needles.text(fs::read_to_string(vault.server.settings().token_file.unwrap()).unwrap().trim());
+    needles.text(fs::read_to_string(vault.server.token_file()).unwrap().trim());
     needles.absent_from(&stored_files(&vault.house.dir()), "at the end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_credential_is_waited_out_and_another_key_ends_it_at_once() {
+    let mut vault = InBao::new("check_seconds = 1");
+    vault.house.up();
+    let mut operator = vault.operator().await;
+    let file = vault.server.token_file();
+    let right = fs::read_to_string(&file).unwrap();
+    fs::write(&file, "s.neverknownneverknownnever").unwrap();
+    let seal = until(&mut operator, "it says so", |_, seal| !seal.reason.is_empty()).await;
+    assert!(!seal.sealed && seal.reason.contains("does not accept the credential"), "{}", seal.reason);
+    fs::write(&file, right).unwrap();
+    until(&mut operator, "all is well", |_, seal| seal.reason.is_empty()).await;
+
+    vault.relay.cut();
+    vault.server.make_key_anew();
+    vault.relay.mend();
+    let seal = until(&mut operator, "it seals itself", |state, _| state == "sealed").await;
+    assert!(seal.opens_by_itself && seal.reason.contains("another root key"), "{}", seal.reason);
+}
+
+#[test]
+fn what_cannot_be_a_root_key_outside_is_refused_before_anything_is_made() {
+    let house = House::new(&["lending"]);
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("root.toml");
+    let settings = "address = \"http://127.0.0.1:1\"\nkey = \"k\"\ntoken_file = \"/nowhere\"";
+    let officer = format!("lending/alice={}", house.dir().with_file_name("lending-alice.pem").display());
+    let init = |words: &[&str], text: &str| -> (Option<i32>, String) {
+        fs::write(&file, text).unwrap();
+        let mut command = over(&scratch.path().join("vault"), &["init", "--trust-domain", TRUST_DOMAIN]);
+        command.arg("--client-ca").arg(house.dir().with_file_name("authorities.pem"));
+        command.args(["--tenant", "lending", "--officer", &officer]).args(words);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let own = ["--root-config", file.to_str().unwrap()];
+    for (words, text, code, says) in [
+        (&["--root", "openbao"][..], "", 2, "--root-config FILE"),
+        (&["--root", "openbao", own[0], own[1]], "[root]", 1, "no table [root.openbao]"),
+        (&["--root", "openbao", own[0], own[1]], "[root.openbao]\nadress = \"x\"", 1, "adress"),
+        (&["--root", "openbao", own[0], own[1]], "[tls]", 1, "tls"),
+        (
+            &["--root", "openbao", own[0], own[1]],
+            &format!("[root]\ncheck_seconds = 0\n[root.openbao]\n{settings}"),
+            1,
+            "check_seconds",
+        ),
+        (&["--root", "openbao", "--create-key", own[0], own[1]], &format!("[root.openbao]\n{settings}"), 2, "pkcs11"),
+        // It can't be reached, and nothing is left of the vault.
+        (&["--root", "openbao", own[0], own[1]], &format!("[root.openbao]\n{settings}"), 1, "openbao"),
+        (&["--root", "file", own[0], own[1]], "", 2, "--root-config"),
+        (&["--root", "shamir", "--create-key"], "", 2, "--create-key"),
+    ] {
+        let (ended, said) = init(words, text);
+        assert!(ended == Some(code) && said.contains(says), "{words:?} {text}: {ended:?} {said}");
+        assert!(!scratch.path().join("vault").exists(), "{words:?} {text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,6 +291,7 @@ fn refused(command: &mut Command, says: &str) {
 /// SoftHSM with a token of the test's own.
 struct Token {
     folder: tempfile::TempDir,
+    label: String,
 }
 
 const PIN: &str = "73581264";
@@ -230,11 +303,12 @@ impl Token {
         fs::create_dir(&tokens).unwrap();
         let config = format!("directories.tokendir = {}\nobjectstore.backend = file\n", tokens.display());
         fs::write(folder.path().join("softhsm2.conf"), config).unwrap();
-        let token = Self { folder };
+        let label = folder.path().file_name().unwrap().to_string_lossy().into_owned();
+        let token = Self { folder, label };
         token.write_pin(PIN);
         let mut init = Command::new("softhsm2-util");
         init.arg("--module").arg(Self::module());
-        init.args(["--init-token", "--free", "--label", "vault", "--pin", PIN, "--so-pin", "40982217"]);
+        init.args(["--init-token", "--free", "--label", &token.label, "--pin", PIN, "--so-pin", "40982217"]);
         done(token.seen_by(&mut init));
         token
     }
@@ -250,7 +324,11 @@ impl Token {
     /// The table of a configuration.
     fn settings(&self) -> String {
         let pin = self.folder.path().join("pin");
-        format!("[root.pkcs11]\nmodule = {:?}\ntoken = \"vault\"\nkey = \"root\"\npin_file = {pin:?}\n", Self::module())
+        format!(
+            "[root]\ncheck_seconds = 1\n[root.pkcs11]\nmodule = {:?}\ntoken = {:?}\nkey = \"root\"\npin_file = {pin:?}\n",
+            Self::module(),
+            self.label
+        )
     }
 
     /// Lets a command see the token.
@@ -266,8 +344,8 @@ async fn a_vault_moves_into_a_token_and_opens_with_it_alone() {
     house.kill();
     let hsm = Token::new();
     let passphrase = house.dir().with_file_name("passphrase");
-    let mut to_hsm = over(&house.dir(), &["root", "move", "--to", "pkcs11", "--create-key", "--passphrase-file"]);
-    refused(hsm.seen_by(to_hsm.arg(&passphrase)), "has no table [root.pkcs11]");
+    let mut to_hsm = over(&house.dir(), &["root", "move", "--to", "pkcs11", "--create-key"]);
+    refused(hsm.seen_by(to_hsm.arg("--passphrase-file").arg(&passphrase)), "no table [root.pkcs11]");
     let config = house.dir().join("strongroom.toml");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, format!("{text}\n{}", hsm.settings())).unwrap();
@@ -277,18 +355,40 @@ async fn a_vault_moves_into_a_token_and_opens_with_it_alone() {
 
     fs::rename(&passphrase, passphrase.with_extension("gone")).unwrap();
     refused(&mut over(&house.dir(), &["verify"]), "pkcs11");
-    hsm.write_pin("00000000");
-    refused(hsm.seen_by(&mut over(&house.dir(), &["serve", "--listen", "127.0.0.1:0"])), "PIN");
-    hsm.write_pin(PIN);
     done(hsm.seen_by(&mut over(&house.dir(), &["verify"])));
-    let running = start(hsm.seen_by(&mut over(&house.dir(), &["serve", "--listen", "127.0.0.1:0"]))).unwrap();
+    // A wrong PIN is tried once, and the right one when it is there.
+    hsm.write_pin("00000000");
+    let mut serve = over(&house.dir(), &["serve", "--listen", "127.0.0.1:0"]);
+    let (running, said) = start_and_read(hsm.seen_by(&mut serve), "The vault is sealed");
+    assert!(said.contains("pkcs11 does not accept the credential"), "{said}");
     house.runs(running);
+    let sre = house.authority.client(&[&format!("spiffe://{TRUST_DOMAIN}/system/operator/sre")]);
+    let mut operator = SystemClient::new(house.connect(&sre).await);
+    until(&mut operator, "it is not tried again", |_, seal| seal.reason.contains("has refused the PIN")).await;
+    hsm.write_pin(PIN);
+    until(&mut operator, "it opens by itself", |state, _| state == "serving").await;
     assert_eq!(reads(&house, &token).await.unwrap(), ID_CARD);
     house.kill();
 
+    // To another token, of which a file of its own tells.
+    let other = Token::new();
+    let settings = other.folder.path().join("root.toml");
+    fs::write(&settings, other.settings()).unwrap();
+    let both = hsm.folder.path().join("softhsm2.conf");
+    let tokens = other.folder.path().join("tokens");
+    for token in fs::read_dir(&tokens).unwrap().map(|entry| entry.unwrap()) {
+        fs::rename(token.path(), hsm.folder.path().join("tokens").join(token.file_name())).unwrap();
+    }
+    let mut to_other = over(&house.dir(), &["root", "move", "--to", "pkcs11", "--create-key", "--root-config"]);
+    let said = done(to_other.arg(&settings).env("SOFTHSM2_CONF", &both));
+    assert!(said.contains("Before the vault starts again"), "{said}");
+    refused(hsm.seen_by(&mut over(&house.dir(), &["verify"])), "CKA_ID");
+    fs::write(&config, format!("{text}\n{}", other.settings())).unwrap();
+    done(hsm.seen_by(&mut over(&house.dir(), &["verify"])));
+
     // And back, to a passphrase of its own.
-    let mut back = over(&house.dir(), &["root", "move", "--to", "file", "--new-passphrase-file"]);
-    done(hsm.seen_by(back.arg(passphrase.with_extension("gone"))));
+    let mut back = over(&house.dir(), &["root", "move", "--to", "file"]);
+    done(hsm.seen_by(back.arg("--new-passphrase-file").arg(passphrase.with_extension("gone"))));
     fs::rename(passphrase.with_extension("gone"), &passphrase).unwrap();
     house.up();
     assert_eq!(reads(&house, &token).await.unwrap(), ID_CARD);

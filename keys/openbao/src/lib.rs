@@ -55,7 +55,7 @@
 //! | the token is not valid, and worked before: it was revoked, or nobody renewed it | denied |
 //! | the token is not valid, and never worked | wrong credential |
 //! | it does not open with this key | another key |
-//! | sealed, overloaded, 5xx, a redirect, no answer within 10 seconds | unreachable |
+//! | sealed, overloaded, 5xx, a redirect, no answer to a request within 10 seconds | unreachable |
 //!
 //! A token that worked and does no longer is what revoking looks like from here, and running out looks the same: the
 //! vault gives up its keys in both. So let an agent renew it.
@@ -65,7 +65,8 @@
 //! - Token and secret id are read from their file for each call and wiped after it. A login's own token is revoked after
 //!   its call.
 //! - No redirect is followed, so a token goes to `address` alone; no proxy is taken from the environment.
-//! - A call ends within 10 seconds, and no answer is read beyond 64 KiB.
+//! - A request ends within 10 seconds, and no answer is read beyond 64 KiB. With a token there are two requests at most,
+//!   with a role three.
 
 #![forbid(unsafe_code)]
 

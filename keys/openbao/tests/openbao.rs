@@ -59,7 +59,7 @@ fn what_does_not_open_with_the_key_is_anothers() {
 fn a_token_that_never_worked_is_a_wrong_credential_and_a_revoked_one_is_a_denial() {
     let server = Server::start();
     let settings = server.settings();
-    let file = settings.token_file.clone().unwrap();
+    let file = server.token_file();
     let root = OpenBaoRoot::new(&settings).unwrap();
     let (key, envelope) = wrapped(&root);
     let token = std::fs::read_to_string(&file).unwrap();

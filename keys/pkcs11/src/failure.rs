@@ -49,10 +49,11 @@ pub(crate) fn classify(error: Error) -> RootError {
         RvError::KeyFunctionNotPermitted
         | RvError::ActionProhibited
         | RvError::FunctionRejected
-        | RvError::UserNotLoggedIn
-        | RvError::TokenWriteProtected
-        | RvError::SessionReadOnly => {
+        | RvError::UserNotLoggedIn => {
             denied(format!("{said}: allow the token's user to encrypt and decrypt with the key"))
+        }
+        RvError::TokenWriteProtected | RvError::SessionReadOnly => {
+            settings(format!("{said}: no key can be made in this token; make it with its vendor's tools"))
         }
         RvError::MechanismInvalid
         | RvError::MechanismParamInvalid

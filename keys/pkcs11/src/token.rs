@@ -85,7 +85,8 @@ impl Token {
                  its token",
                 self.label
             ))),
-            [] => Err(failure::other_key(format!(
+            // Nothing was sealed by it yet.
+            [] => Err(failure::settings(format!(
                 "token {:?} has no AES key {label:?}: make it, or correct the label",
                 self.label
             ))),

@@ -95,7 +95,7 @@ each_alone! {
 
     fn a_missing_or_replaced_key_is_another_key(hsm: &SoftHsm) {
         let root = Pkcs11Root::new(hsm.settings()).unwrap();
-        is(&not_wrapped(&root), "other key");
+        is(&not_wrapped(&root), "settings");
         root.create_key().unwrap();
         is(&root.create_key().unwrap_err(), "settings");
         let (_, envelope) = wrapped(&root);
@@ -140,7 +140,7 @@ each_alone! {
         let error = root.create_key().unwrap_err();
         is(&error, "settings");
         assert!(error.to_string().contains("CKM_AES_GCM"), "{error}");
-        is(&not_wrapped(&root), "other key");
+        is(&not_wrapped(&root), "settings");
         hsm.make_key(&[Attribute::Sensitive(true), Attribute::Extractable(false)]);
         let error = not_wrapped(&root);
         is(&error, "settings");

@@ -19,9 +19,10 @@ use super::load::Target;
 use super::population::SCHEMA;
 use super::process::Process;
 use crate::cli::client::{Connect, Context};
+use crate::cli::dev;
 use crate::cli::layout::Layout;
 use crate::cli::output::{CliError, Output};
-use crate::cli::{dev, start};
+use crate::cli::start::{self, Begun};
 
 /// As the vault has them.
 const CALL_WINDOW: u32 = 1 << 20;
@@ -43,7 +44,7 @@ impl Served {
         let (opened, config) = dev::open(layout).await?;
         let (store, layout) = (opened.background.clone(), layout.clone());
         let served = Self::on_a_port(|listener, stopped| async move {
-            start::serve(opened, &layout, listener, &config, async { drop(stopped.await) }).await
+            start::serve(Begun::Open(opened), &layout, listener, &config, async { drop(stopped.await) }).await
         })
         .await?;
         Ok(Self { store: Some(store), ..served })

@@ -1,6 +1,6 @@
 //! Root keys that somebody outside of the process keeps, with the settings that the configuration has for them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use strongroom_keys::{RootError, RootKind, RootProvider};
@@ -11,14 +11,17 @@ use strongroom_root_pkcs11::Pkcs11Root;
 use crate::cli::config::Root;
 use crate::cli::output::CliError;
 
-/// How a new root key outside of the process is found, or made.
+/// How a new root key outside of the process is found.
 #[derive(Clone, Debug, clap::Args)]
 pub struct OutsideArgs {
-    /// A file with the table `[root.KIND]` of a root key in pkcs11, aws-kms or openbao.
+    /// A file with the table [root.KIND] of a root key in pkcs11, aws-kms or openbao, and with nothing else.
+    ///
+    /// A new vault gets it into its strongroom.toml. `root move` needs it only where that has a table of the same kind already,
+    /// for the key that is moved away from.
     #[arg(long, value_name = "FILE")]
     root_config: Option<PathBuf>,
 
-    /// Make the key in the token first: AES-256, sensitive, not extractable. For pkcs11.
+    /// Make the key in the token first: AES-256, sensitive, not extractable. For pkcs11, once.
     #[arg(long)]
     create_key: bool,
 }
@@ -29,30 +32,41 @@ impl OutsideArgs {
         match (&self.root_config, self.create_key) {
             (None, false) => Ok(()),
             _ => Err(CliError::Usage(
-                "--root-config and --create-key belong to a root key outside of the process".into(),
+                "--root-config and --create-key belong to a root key in pkcs11, aws-kms or openbao".into(),
             )),
         }
     }
 
-    /// The provider of a new root key, by its own file or else by a vault's configuration; and that file's text.
-    pub fn make(&self, kind: RootKind, known: Option<&Root>) -> Result<(Arc<dyn RootProvider>, String), CliError> {
-        let (own, text) = match &self.root_config {
-            Some(path) => Root::read(path).map(|(root, text)| (Some(root), text))?,
-            None => (None, String::new()),
-        };
-        let root = own.as_ref().or(known).ok_or_else(|| {
+    /// The file of its own that a new root key is described in.
+    pub fn own_config(&self) -> Option<&Path> {
+        self.root_config.as_deref()
+    }
+
+    /// The provider of a new root key, as its own file says, or else the configuration of a vault that is there.
+    pub fn provider(&self, kind: RootKind, there: Option<&Root>) -> Result<Arc<dyn RootProvider>, CliError> {
+        let own = self.root_config.as_deref().map(Root::read).transpose()?;
+        let root = own.as_ref().or(there).ok_or_else(|| {
             CliError::Usage(format!("a root key in {kind} needs --root-config FILE, with the table [root.{kind}]"))
         })?;
-        let unfit = |error: RootError| CliError::unfit(error.to_string());
+        let unfit = |error: RootError| match &self.root_config {
+            Some(path) => CliError::unfit(format!("{}: {error}", path.display())),
+            None => CliError::unfit(error.to_string()),
+        };
         if self.create_key {
-            let (RootKind::Pkcs11, Some(settings)) = (kind, &root.pkcs11) else {
-                return Err(CliError::Usage(
-                    "--create-key belongs to pkcs11: elsewhere make the key beforehand".into(),
-                ));
-            };
-            Pkcs11Root::new(settings.clone()).and_then(|root| root.create_key()).map_err(unfit)?;
+            self.make_key(kind, root)?.map_err(unfit)?;
         }
-        Ok((provider(kind, root).map_err(unfit)?, text))
+        provider(kind, root).map_err(unfit)
+    }
+
+    fn make_key(&self, kind: RootKind, root: &Root) -> Result<Result<(), RootError>, CliError> {
+        match (kind, &root.pkcs11) {
+            (RootKind::Pkcs11, Some(settings)) => {
+                Ok(Pkcs11Root::new(settings.clone()).and_then(|token| token.create_key()))
+            }
+            // That the table is missing is said when the provider is made.
+            (RootKind::Pkcs11, None) => Ok(Ok(())),
+            _ => Err(CliError::Usage("--create-key belongs to pkcs11: elsewhere make the key beforehand".into())),
+        }
     }
 }
 
@@ -63,7 +77,7 @@ impl OutsideArgs {
 pub fn provider(kind: RootKind, root: &Root) -> Result<Arc<dyn RootProvider>, RootError> {
     let missing = || RootError::Settings {
         provider: kind,
-        why: format!("the configuration has no table [root.{kind}]: write it, as deploy/README.md says"),
+        why: format!("there is no table [root.{kind}], which says where it is"),
     };
     Ok(match kind {
         RootKind::Pkcs11 => Arc::new(Pkcs11Root::new(root.pkcs11.clone().ok_or_else(missing)?)?),

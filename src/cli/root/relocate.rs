@@ -65,8 +65,7 @@ pub async fn run(args: Args, layout: &Layout, output: Output) -> Result<Exit, Cl
     let opened = start::unlock(layout.keystore(), old).await;
     let keystore = opened.map_err(|closed| closed.into_error(layout))?;
     let from = keystore.root();
-    let MadeRoot { provider, config: own_config, shares } =
-        args.to.make(|| args.new_passphrase(), &args.new_root, Some(&config.root))?;
+    let MadeRoot { provider, shares } = args.to.make(|| args.new_passphrase(), &args.new_root, Some(&config.root))?;
     let to = provider.kind();
     let opening = start::opening(layout, &config, store, keystore)?;
     let vault = Vault::open(opening).await.map_err(|error| unfit(layout, &error))?;
@@ -84,8 +83,10 @@ pub async fn run(args: Args, layout: &Layout, output: Output) -> Result<Exit, Cl
     })?;
     forget_dev_passphrase(layout)?;
     let number = Keystore::header_of(&layout.keystore()).map_err(|error| unfit(layout, &error))?.number;
+    let own_config = args.new_root.outside.own_config().map(|path| path.display().to_string());
+    let config_file = args.config.unwrap_or_else(|| layout.config()).display().to_string();
     output.show(
-        || json!({ "from": from.as_str(), "to": to.as_str(), "keystore_number": number.to_string(), "shares": kept }),
+        || json!({ "from": from.as_str(), "to": to.as_str(), "keystore_number": number.to_string(), "shares": kept, "put_into_config": own_config }),
         || {
             let mut said = vec![("from", from.to_string()), ("to", to.to_string())];
             said.push(("keystore", format!("number {number}")));
@@ -93,9 +94,9 @@ pub async fn run(args: Args, layout: &Layout, output: Output) -> Result<Exit, Cl
             format!(
                 "{}\n{}Copies of {} from before still open with the old root key: delete them. Start the vault, then make a new one: strongroom keys backup.",
                 facts(said),
-                match own_config.is_empty() {
-                    true => String::new(),
-                    false => format!("Put the table of --root-config into {}. ", layout.config().display()),
+                match &own_config {
+                    None => String::new(),
+                    Some(own) => format!("Before the vault starts again, put what {own} says into {config_file}. "),
                 },
                 layout.keystore().display()
             )

@@ -105,6 +105,20 @@ impl Server {
         Settings { token_file: Some(self.write("token", &token)), ..self.bare_settings() }
     }
 
+    /// The file with the token of the last settings.
+    pub fn token_file(&self) -> PathBuf {
+        self.folder.path().join("token")
+    }
+
+    /// Deletes the transit key and makes another one of its name. For the tests of the vault.
+    #[allow(dead_code)]
+    pub fn make_key_anew(&self) {
+        let path = format!("transit/keys/{KEY}");
+        self.api("POST", &format!("{path}/config"), &json!({"deletion_allowed": true}));
+        self.api("DELETE", &path, &Value::Null);
+        self.api("POST", &path, &json!({"type": "aes256-gcm96"}));
+    }
+
     pub fn bare_settings(&self) -> Settings {
         Settings {
             address: self.address.clone(),
