@@ -43,7 +43,7 @@ pub use dek::Dek;
 pub use error::KeyError;
 pub use index_key::IndexKey;
 pub use kek::{KEK_SEAL_LIMIT, Kek};
-pub use keystore::{KeyInfo, Keystore, KeystoreCopy, KeystoreHeader};
+pub use keystore::{KeyInfo, Keystore, KeystoreCopy, KeystoreHeader, RootProbe};
 pub use ledger_key::LedgerKey;
 pub use name::{IndexName, KeyName, KeyState, Operation, UnknownState};
 pub use place::{DekOwner, DekPlace, Sealed, ValuePlace};

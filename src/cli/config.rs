@@ -70,8 +70,11 @@ impl Root {
     }
 
     fn check(&self) -> Result<(), &'static str> {
-        match self.check_seconds {
-            0 => Err("[root] check_seconds = 0: give 1 or more; 60 is usual"),
+        match (self.check_seconds, self.unreachable_seconds) {
+            (0, _) => Err("[root] check_seconds = 0: give 1 or more; 60 is usual"),
+            (check, unreachable) if unreachable < check => Err(
+                "[root] unreachable_seconds is less than check_seconds: the first answer that is lost would seal the vault",
+            ),
             _ => Ok(()),
         }
     }

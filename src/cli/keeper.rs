@@ -8,7 +8,8 @@ use strongroom_keys::{
     ArgonCost, Envelope, KeyError, Keystore, Passphrase, PassphraseRoot, RootError, RootKind, RootProvider,
 };
 use strongroom_rocksdb::RocksStore;
-use strongroom_server::{Brought, Heard, Keeper, NotUnsealed, Wants};
+use strongroom_server::{Admits, Brought, Heard, Keeper, NotUnsealed, Wants};
+use strongroom_vault::RootProbe;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
@@ -147,13 +148,23 @@ impl Keeper<RocksStore> for FolderKeeper {
         Wants { provider: envelope.kind.as_str(), shares_given: given.into(), shares_needed: needed.into() }
     }
 
-    async fn unseal(&self, brought: Brought, by: &str) -> Result<Option<Arc<RocksVault>>, NotUnsealed> {
+    async fn unseal(
+        &self,
+        brought: Brought,
+        by: &str,
+        admits: &Admits,
+    ) -> Result<Option<Arc<RocksVault>>, NotUnsealed> {
         let envelope = self.envelope().map_err(|error| unfit(&error))?;
         let Some((root, by)) = self.root(&envelope, brought, by)? else { return Ok(None) };
         // First of all: who guesses must not have the store opened each time.
         drop(start::unlock(self.layout.keystore(), Arc::clone(&root)).await.map_err(not_unsealed)?);
         let opened = start::open_vault(&self.layout, &self.config, &self.authorities, &root).await;
         let (vault, _) = opened.map_err(not_unsealed)?;
+        // Now it knows who is who.
+        if !admits(&vault.directory()) {
+            vault.close().await;
+            return Err(NotUnsealed::Stranger);
+        }
         if let Err(error) = vault.record_unsealed(envelope.kind.as_str(), &by).await {
             vault.close().await;
             return Err(NotUnsealed::Unfit(format!("that it is unsealed could not be recorded: {error}")));
@@ -163,8 +174,8 @@ impl Keeper<RocksStore> for FolderKeeper {
         Ok(Some(vault))
     }
 
-    async fn ask(&self, vault: &Arc<RocksVault>) -> Heard {
-        let kind = vault.root_kind();
+    async fn ask(&self, probe: RootProbe) -> Heard {
+        let kind = probe.kind();
         if !kind.is_outside() {
             return Heard::Holds;
         }
@@ -172,8 +183,7 @@ impl Keeper<RocksStore> for FolderKeeper {
             Ok(root) => root,
             Err(error) => return Heard::Nothing(error.to_string()),
         };
-        let vault = Arc::clone(vault);
-        match tokio::task::spawn_blocking(move || vault.probe_root(&*root)).await {
+        match tokio::task::spawn_blocking(move || probe.ask(&*root)).await {
             Ok(Ok(())) => Heard::Holds,
             Ok(Err(error)) if error.is_refusal() => Heard::Denied(error.to_string()),
             Ok(Err(error)) => Heard::Nothing(error.to_string()),

@@ -101,6 +101,9 @@ pub struct Opened {
     outside: Option<Arc<dyn RootProvider>>,
 }
 
+/// How long a provider outside of the process may take.
+const ANSWER: Duration = Duration::from_secs(60);
+
 /// How a vault that is served begins.
 pub enum Begun {
     /// Open.
@@ -201,6 +204,7 @@ pub fn opening(
 
 /// Opens the keystore on a thread of its own: what raw keys leave on a stack goes with it.
 pub async fn unlock(folder: PathBuf, root: Arc<dyn RootProvider>) -> Result<Keystore, Closed> {
+    let (provider, outside) = (root.kind(), root.kind().is_outside());
     let (done, opened) = oneshot::channel();
     let open = move || {
         // Nobody waits any more if the process ends.
@@ -208,7 +212,15 @@ pub async fn unlock(folder: PathBuf, root: Arc<dyn RootProvider>) -> Result<Keys
     };
     let failed = |error: &dyn std::fmt::Display| Closed::Unfit(CliError::unfit(format!("no thread: {error}")));
     std::thread::Builder::new().name("unseal".to_owned()).spawn(open).map_err(|error| failed(&error))?;
-    opened.await.map_err(|error| failed(&error))?.map_err(Closed::Root)
+    let opened = match outside {
+        false => opened.await,
+        // Nobody waits longer for a file system or a network; the thread drops what it still gets.
+        true => tokio::time::timeout(ANSWER, opened).await.map_err(|_| {
+            let why = format!("there was no answer in {} seconds", ANSWER.as_secs());
+            Closed::Root(RootError::Unreachable { provider, why })
+        })?,
+    };
+    opened.map_err(|error| failed(&error))?.map_err(Closed::Root)
 }
 
 /// Reads the certificates of a vault, and sees that they can be used.
@@ -290,12 +302,19 @@ async fn serve_door(
     };
     let (ended, end) = oneshot::channel::<()>();
     let watching = tokio::spawn(strongroom_server::watch_root(Arc::clone(&door), watch, async { drop(end.await) }));
-    let served = strongroom_server::serve(Arc::clone(&door), options, stop).await;
-    drop(ended);
-    // A panic of the watch has been reported by the runtime.
-    drop(watching.await);
+    let mut watching = std::pin::pin!(watching);
+    let served = tokio::select! {
+        served = strongroom_server::serve(Arc::clone(&door), options, stop) => {
+            drop(ended);
+            // A panic has been reported by the runtime.
+            drop(watching.await);
+            served.map_err(|error| CliError::unfit(error.to_string()))
+        }
+        // Nobody would hear any more that the root key was taken away.
+        _ = &mut watching => Err(CliError::unfit("the watch over the root key has ended; the log says why")),
+    };
     door.shut().await;
-    served.map_err(|error| CliError::unfit(error.to_string()))
+    served
 }
 
 /// Completes when the process is asked to end.

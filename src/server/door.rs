@@ -3,7 +3,7 @@
 //! To seal a vault is to close it as a whole: all keys go with it. Calls then find the door closed and are told so, until
 //! somebody brings what opens it, and the vault is opened anew from what is on disk, as at any start.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use arc_swap::ArcSwapOption;
 use strongroom_access::Directory;
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::{Error, Vault};
+use strongroom_vault::{Error, RootProbe, Vault};
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
@@ -48,6 +48,8 @@ pub enum Brought {
 pub enum NotUnsealed {
     /// What was brought is wrong, or it is not what the vault needs.
     Credential(String),
+    /// The vault that was opened does not know who opened it, or not as somebody who may; it was closed again.
+    Stranger,
     /// Who keeps the root key does not let the vault have it.
     Denied(String),
     /// Who keeps the root key can't be reached.
@@ -77,17 +79,21 @@ pub enum Heard {
     Denied(String),
 }
 
+/// Whether somebody may open the vault with this directory.
+pub type Admits = dyn Fn(&Arc<Directory>) -> bool + Send + Sync;
+
 /// Opens and closes one vault: whoever knows where it is and what keeps its root key.
 #[tonic::async_trait]
 pub trait Keeper<S: Store>: Send + Sync + 'static {
     /// What it takes to open the vault, and how far that has come.
     fn wants(&self) -> Wants;
 
-    /// Opens the vault. `None` if more must be brought: what was is kept. `by` is who brings it.
-    async fn unseal(&self, brought: Brought, by: &str) -> Result<Option<Arc<Vault<S>>>, NotUnsealed>;
+    /// Opens the vault. `None` if more must be brought: what was is kept. `by` is who brings it, and `admits` says of the
+    /// directory of the vault whether that may be.
+    async fn unseal(&self, brought: Brought, by: &str, admits: &Admits) -> Result<Option<Arc<Vault<S>>>, NotUnsealed>;
 
     /// Asks whether an open vault may still have its root key.
-    async fn ask(&self, vault: &Arc<Vault<S>>) -> Heard;
+    async fn ask(&self, probe: RootProbe) -> Heard;
 
     /// Records in an open vault's log that it seals itself, and why: in a word of ours, since what was heard is not.
     async fn record_sealed(&self, vault: &Arc<Vault<S>>, why: &'static str);
@@ -117,6 +123,8 @@ pub struct Door<S: Store> {
     seal: Mutex<Seal>,
     /// Whether a request that does not end still holds the keys of a vault that was sealed.
     held: Arc<AtomicBool>,
+    /// How often it was opened: what was heard of a vault is not held against the next.
+    openings: AtomicU64,
     /// Held while the door is opened or closed. Whether it is shut for good.
     turning: tokio::sync::Mutex<bool>,
 }
@@ -139,7 +147,8 @@ impl<S: Store> Door<S> {
 
     fn new(vault: Option<Arc<Vault<S>>>, keeper: Arc<dyn Keeper<S>>, seal: Seal) -> Self {
         let (vault, seal) = (ArcSwapOption::new(vault), Mutex::new(seal));
-        Self { vault, keeper, seal, held: Arc::default(), turning: tokio::sync::Mutex::new(false) }
+        let (openings, turning) = (AtomicU64::new(0), tokio::sync::Mutex::new(false));
+        Self { vault, keeper, seal, held: Arc::default(), openings, turning }
     }
 
     /// The vault, if it is open. Who holds it keeps its keys in memory: not for longer than a call takes.
@@ -183,7 +192,7 @@ impl<S: Store> Door<S> {
     }
 
     /// Opens the vault with what was brought, or keeps it until there is enough.
-    pub(crate) async fn unseal(&self, brought: Brought, reset: bool, by: &str) -> Result<(), Status> {
+    pub(crate) async fn unseal(&self, brought: Brought, reset: bool, by: &str, admits: &Admits) -> Result<(), Status> {
         let shut = tokio::time::timeout(TURN, self.turning.lock()).await.map_err(|_| busy())?;
         if *shut {
             return Err(busy());
@@ -199,7 +208,7 @@ impl<S: Store> Door<S> {
                 return Ok(());
             }
         }
-        match self.keeper.unseal(brought, by).await {
+        match self.keeper.unseal(brought, by, admits).await {
             Ok(Some(vault)) => {
                 self.opened(vault, by);
                 Ok(())
@@ -224,7 +233,7 @@ impl<S: Store> Door<S> {
         if *shut || !self.waits() {
             return Ok(());
         }
-        match self.keeper.unseal(Brought::Nothing, BY_ITSELF).await {
+        match self.keeper.unseal(Brought::Nothing, BY_ITSELF, &|_| true).await {
             Ok(Some(vault)) => {
                 self.opened(vault, BY_ITSELF);
                 Ok(())
@@ -239,15 +248,21 @@ impl<S: Store> Door<S> {
     }
 
     fn opened(&self, vault: Arc<Vault<S>>, by: &str) {
+        self.openings.fetch_add(1, Ordering::Relaxed);
         self.vault.store(Some(vault));
         *self.lock() = OPEN;
         tracing::warn!(by, "the vault is unsealed");
     }
 
-    /// Asks whether the open vault may still have its root key. `None` if it is sealed.
+    /// How often it was opened.
+    pub(crate) fn openings(&self) -> u64 {
+        self.openings.load(Ordering::Relaxed)
+    }
+
+    /// Asks whether the open vault may still have its root key. `None` if it is sealed. Keeps no vault from being closed.
     pub(crate) async fn ask(&self) -> Option<Heard> {
-        let vault = self.vault.load_full()?;
-        Some(self.keeper.ask(&vault).await)
+        let probe = self.vault.load().as_ref().map(|vault| vault.root_probe())?;
+        Some(self.keeper.ask(probe).await)
     }
 
     /// Says in the status of an open vault what is wrong with its root key; nothing, if nothing is.
@@ -276,17 +291,24 @@ impl<S: Store> Door<S> {
     /// Closes the vault on somebody's order, and waits until nobody holds it any more. Returns whether that has come to
     /// pass: if not, a request that does not end still holds keys.
     pub(crate) async fn seal(&self, reason: &str) -> bool {
-        self.close(Seal::Sealed(reason.to_owned()), None).await
+        self.close(self.turning.lock().await, Seal::Sealed(reason.to_owned()), None).await
     }
 
-    /// Closes the vault because it may not have its root key any more, or nobody says that it may; which of these in a word,
-    /// and in a sentence.
-    pub(crate) async fn seal_by_itself(&self, why: &'static str, reason: &str) {
-        self.close(Seal::Waiting(reason.to_owned()), Some(why)).await;
+    /// Closes the vault of an opening because it may not have its root key any more, or nobody says that it may; which of
+    /// these in a word, and in a sentence.
+    pub(crate) async fn seal_by_itself(&self, opening: u64, why: &'static str, reason: &str) {
+        let turning = self.turning.lock().await;
+        if self.openings() == opening {
+            self.close(turning, Seal::Waiting(reason.to_owned()), Some(why)).await;
+        }
     }
 
-    async fn close(&self, seal: Seal, by_itself: Option<&'static str>) -> bool {
-        let _turning = self.turning.lock().await;
+    async fn close(
+        &self,
+        _turning: tokio::sync::MutexGuard<'_, bool>,
+        seal: Seal,
+        by_itself: Option<&'static str>,
+    ) -> bool {
         // Nobody who comes from here on finds it.
         let Some(vault) = self.vault.swap(None) else {
             if let Seal::Sealed(reason) = &seal {
@@ -331,6 +353,7 @@ impl<S: Store> Door<S> {
 impl std::fmt::Display for NotUnsealed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Stranger => f.write_str("the vault does not know who opened it, so it was closed again"),
             Self::Credential(why) | Self::Denied(why) | Self::Unreachable(why) | Self::Unfit(why) => f.write_str(why),
         }
     }
@@ -345,6 +368,7 @@ fn busy() -> Status {
 fn not_unsealed(refused: &NotUnsealed) -> Status {
     let why = refused.to_string();
     match refused {
+        NotUnsealed::Stranger => return crate::errors::status(Error::Denied { action: "unseal" }),
         NotUnsealed::Credential(_) => Refusal::new(Code::InvalidArgument, "CREDENTIAL_INVALID", why),
         NotUnsealed::Denied(_) => Refusal::new(Code::FailedPrecondition, "ROOT_KEY_DENIED", why),
         NotUnsealed::Unreachable(_) => Refusal::unavailable("ROOT_KEY_UNREACHABLE", why),

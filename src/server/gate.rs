@@ -30,7 +30,8 @@ const STREAMS: [&str; 2] = ["/strongroom.v1.Vault/TokenizeStream", "/strongroom.
 const LONG: [&str; 2] = ["/strongroom.v1.Audit/Export", "/strongroom.v1.Keys/WatchJob"];
 
 /// Methods that a sealed vault answers.
-const SEALED: [&str; 2] = ["/strongroom.v1.System/Status", "/strongroom.v1.System/Unseal"];
+const SEALED: [&str; 3] =
+    ["/strongroom.v1.System/Status", "/strongroom.v1.System/Seal", "/strongroom.v1.System/Unseal"];
 
 /// How long a call may take, from its headers to its answer, whatever the caller's own deadline.
 const CALL: Duration = Duration::from_secs(60);

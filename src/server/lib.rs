@@ -63,7 +63,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 pub use cores::{Cores, Dealer, Sockets};
-pub use door::{Brought, Door, Heard, Keeper, NotUnsealed, Wants};
+pub use door::{Admits, Brought, Door, Heard, Keeper, NotUnsealed, Wants};
 pub use errors::DOMAIN;
 pub use root_watch::{RootWatch, watch_root};
 pub use tls::{TlsError, TlsMaterial, authorities};

@@ -16,6 +16,9 @@ use crate::door::{Door, Heard};
 /// How long after a first failure it is tried again; twice that after the second, and so on.
 const FIRST: Duration = Duration::from_secs(1);
 
+/// How long an answer may take. Providers bound their calls, but not what a file system makes them wait for.
+const ANSWER: Duration = Duration::from_secs(60);
+
 /// How often, and how long without an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct RootWatch {
@@ -80,7 +83,7 @@ impl Watched {
         }
     }
 
-    /// How long until it is asked again: never so long that the patience would end unnoticed.
+    /// How long until it is asked again: while nobody answers never so long that the patience would end unnoticed.
     fn pause(&self, now: Instant) -> Duration {
         let Some(doublings) = self.failures.checked_sub(1) else { return self.watch.every };
         let pause = FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(self.watch.every);
@@ -89,23 +92,32 @@ impl Watched {
     }
 }
 
-/// Watches until `stop` comes; what has begun is finished.
+/// Watches until `stop` comes. It does not wait for an answer then, but what has begun to be opened or closed is.
 pub async fn watch_root<S: Store>(door: Arc<Door<S>>, watch: RootWatch, stop: impl Future<Output = ()>) {
     let mut stop = std::pin::pin!(stop);
     let mut watched = Watched::new(watch, Instant::now());
+    let mut opening = door.openings();
     if door.waits() {
         watched.tried(false, Instant::now());
     }
     loop {
-        tokio::select! {
-            () = tokio::time::sleep(watched.pause(Instant::now())) => {}
+        let heard = async {
+            tokio::time::sleep(watched.pause(Instant::now())).await;
+            let late = Heard::Nothing(format!("there was no answer in {} s", ANSWER.as_secs()));
+            tokio::time::timeout(ANSWER, door.ask()).await.unwrap_or(Some(late))
+        };
+        let heard = tokio::select! {
+            heard = heard => heard,
             () = &mut stop => return,
+        };
+        if opening != door.openings() {
+            // Somebody opened it meanwhile: it had its root key then.
+            (opening, watched) = (door.openings(), Watched::new(watch, Instant::now()));
+            continue;
         }
-        match door.ask().await {
-            Some(heard) => match watched.hears(heard, Instant::now()) {
-                Verdict::GoOn(note) => door.note(note),
-                Verdict::GiveUp(why, reason) => door.seal_by_itself(why, &reason).await,
-            },
+        match heard.map(|heard| watched.hears(heard, Instant::now())) {
+            Some(Verdict::GoOn(note)) => door.note(note),
+            Some(Verdict::GiveUp(why, reason)) => door.seal_by_itself(opening, why, &reason).await,
             None => {
                 let opened = door.unseal_by_itself().await;
                 watched.tried(opened.is_ok(), Instant::now());

@@ -1,6 +1,8 @@
 //! strongroom.v1.System: the state of the vault, its seal, for operators.
 
-use strongroom_access::{Principal, Role};
+use std::sync::Arc;
+
+use strongroom_access::{Directory, Principal, Role};
 use strongroom_proto::v1;
 use strongroom_proto::v1::unseal_request::Credential;
 use strongroom_storage::Store;
@@ -22,6 +24,15 @@ pub(crate) struct SystemService<S: Store> {
 }
 
 impl<S: Store> SystemService<S> {
+    /// How the seal is. Why is for those who can do something: it names machines and keys.
+    fn seal_for(&self, role: Role) -> v1::SealStatus {
+        let seal = self.edge.door.status();
+        match role {
+            Role::Operator | Role::Officer => seal,
+            _ => v1::SealStatus { reason: String::new(), ..seal },
+        }
+    }
+
     /// What a sealed vault tells of itself.
     fn sealed(&self, principal: &Principal) -> v1::StatusResponse {
         v1::StatusResponse {
@@ -29,7 +40,7 @@ impl<S: Store> SystemService<S> {
             principal: principal.name.to_string(),
             role: principal.role.as_str().to_owned(),
             state: self.edge.door.health().to_owned(),
-            seal: Some(self.edge.door.status()),
+            seal: Some(self.seal_for(principal.role)),
             ..Default::default()
         }
     }
@@ -58,7 +69,7 @@ impl<S: Store> v1::system_server::System for SystemService<S> {
             ledger_size: now.ledger_size,
             keystore_number: now.keystore_number,
             keys: keys.collect(),
-            seal: Some(self.edge.door.status()),
+            seal: Some(self.seal_for(caller.principal.role)),
         }))
     }
 
@@ -87,6 +98,7 @@ impl<S: Store> v1::system_server::System for SystemService<S> {
 
     async fn unseal(&self, request: Request<v1::UnsealRequest>) -> Result<Response<v1::UnsealResponse>, Status> {
         let principal = officer_or_operator(&request, "unseal")?;
+        let peer = edge::peer(&request)?;
         let v1::UnsealRequest { credential, reset } = request.into_inner();
         let brought = match credential {
             None => Brought::Nothing,
@@ -95,8 +107,12 @@ impl<S: Store> v1::system_server::System for SystemService<S> {
         };
         let door = self.edge.door.clone();
         let by = principal.name;
+        let admits = move |directory: &Arc<Directory>| match peer.caller(directory, identity::now()) {
+            Ok(caller) => matches!(caller.principal.role, Role::Operator | Role::Officer),
+            Err(_) => false,
+        };
         // To its end: what was half opened would have to be closed again.
-        let unsealed = self.edge.workers.spawn(async move { door.unseal(brought, reset, &by).await });
+        let unsealed = self.edge.workers.spawn(async move { door.unseal(brought, reset, &by, &admits).await });
         unsealed.await.map_err(|_| status(Error::Internal("an unsealing did not end")))??;
         Ok(Response::new(v1::UnsealResponse { seal: Some(self.edge.door.status()) }))
     }

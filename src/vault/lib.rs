@@ -63,6 +63,7 @@ pub use road::{AnswerRoom, Caller};
 pub use rules::{Applied, ApplyPolicy, ApplySchema, Explain, Explanation, InForce};
 pub use status::Status;
 pub use strongroom_commit::take_delivery;
+pub use strongroom_keys::RootProbe;
 pub use tokenize::{NewValue, Tokenize};
 pub use vault::{Clock, Space, Vault};
 pub use verify::{Counts, Fault, Finding, Kind, Phase, Place, Progress, Report, Verification, VerifyError, verify};

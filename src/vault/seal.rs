@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use strongroom_access::Action;
-use strongroom_keys::{self as keys, RootError, RootKind, RootProvider};
+use strongroom_keys::{self as keys, RootKind, RootProbe};
 use strongroom_ledger::leaf::LeafHeader;
 use strongroom_storage::Store;
 
@@ -51,13 +51,9 @@ impl<S: Store> Vault<S> {
         self.keystore.root()
     }
 
-    /// Asks the provider of the root key whether this vault may still have it. Takes as long as the provider does: call
-    /// it where waiting is allowed.
-    ///
-    /// # Errors
-    /// As [`Keystore::probe`](strongroom_keys::Keystore::probe).
-    pub fn probe_root(&self, root: &dyn RootProvider) -> Result<(), RootError> {
-        self.keystore.probe(root)
+    /// What the provider of the root key is asked with whether this vault may still have it.
+    pub fn root_probe(&self) -> RootProbe {
+        self.keystore.probe()
     }
 
     /// Completes when nobody holds the vault any more: its keys are wiped then, and its store is closed.

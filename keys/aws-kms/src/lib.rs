@@ -141,8 +141,11 @@ impl RootProvider for AwsKmsRoot {
             let request = client.decrypt().key_id(arn).ciphertext_blob(Blob::new(envelope.wrapped.as_slice()));
             request.encryption_context(CONTEXT, vault.to_string()).send().await.map_err(failure::while_unwrapping)
         })?;
-        let plaintext = Zeroizing::new(opened.plaintext.map(Blob::into_inner).unwrap_or_default());
-        if opened.key_id.as_deref() != Some(arn) {
+        let (Some(answering), Some(plaintext)) = (opened.key_id, opened.plaintext) else {
+            return Err(failure::unreachable("it answers without a key's ARN or a plaintext: check endpoint"));
+        };
+        let plaintext = Zeroizing::new(plaintext.into_inner());
+        if answering != arn {
             return Err(failure::other_key(format!("{arn} was asked for, and another key answers: check endpoint")));
         }
         KeystoreKey::from_unwrapped(plaintext)

@@ -79,7 +79,7 @@ fn check_endpoint(endpoint: &str) -> Result<(), RootError> {
     let host = |rest: &str| rest.split(['/', '?', '#']).next().unwrap_or_default().to_owned();
     let is_fine = match endpoint.split_once("://") {
         Some(("https", rest)) => !host(rest).is_empty() && !host(rest).contains('@'),
-        Some(("http", rest)) => is_loopback(&host(rest)),
+        Some(("http", rest)) => !host(rest).contains('@') && is_loopback(&host(rest)),
         _ => false,
     };
     if is_fine {
@@ -146,6 +146,8 @@ mod tests {
             "http://kms.example",
             "http://127.0.0.1.bank.example",
             "http://127.0.0.1@bank.example",
+            "http://127.0.0.1:80@bank.example",
+            "https://kms.example@bank.example",
             "kms",
             "",
             "https://",

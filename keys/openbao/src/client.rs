@@ -104,7 +104,16 @@ impl Client {
         let mut response = response.map_err(|error| self.unreachable(&error))?;
         let body = response.body_mut().with_config().limit(ANSWER).read_to_vec();
         let body = Zeroizing::new(body.map_err(|error| self.unreachable(&error))?);
-        Ok(Answer { status: response.status().as_u16(), body })
+        let answer = Answer { status: response.status().as_u16(), body };
+        // What stands between answers with the same statuses, and must not be taken for a refusal.
+        match answer.status {
+            200..=299 => Ok(answer),
+            _ if serde_json::from_slice::<Errors>(&answer.body).is_ok() => Ok(answer),
+            status => Err(failure::unreachable(format!(
+                "{} answers {status} with what is no answer of OpenBao's: check address, and what stands before it",
+                self.address
+            ))),
+        }
     }
 
     fn unreachable(&self, error: &ureq::Error) -> RootError {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use ring::digest::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use strongroom_keys::RootError;
@@ -24,8 +25,8 @@ enum Way {
 #[derive(Debug)]
 pub(crate) struct Login {
     way: Way,
-    /// The token or secret id that the server accepted last.
-    accepted: Mutex<Option<Secret>>,
+    /// The digest of the token or secret id that the server accepted last.
+    accepted: Mutex<Option<Digest>>,
 }
 
 #[derive(Deserialize)]
@@ -66,7 +67,7 @@ impl Login {
                     return Err(self.refused(&token, &said));
                 }
                 if matches!(answer.status, 200 | 403) {
-                    self.accept(token);
+                    self.accept(&token);
                 }
                 done(&said, path, answer)
             }
@@ -96,7 +97,7 @@ impl Login {
             200 => {
                 let token = Secret::new(answer.body::<LoggedIn>()?.auth.client_token)
                     .ok_or_else(|| failure::unreachable("it answers a login with what is no token: check address"))?;
-                self.accept(secret_id);
+                self.accept(&secret_id);
                 Ok(token)
             }
             400 | 401 | 403 => Err(self.refused(&secret_id, &said)),
@@ -105,16 +106,16 @@ impl Login {
         }
     }
 
-    fn accept(&self, secret: Secret) {
+    fn accept(&self, secret: &Secret) {
         // What it holds is whole at any moment.
-        *self.accepted.lock().unwrap_or_else(PoisonError::into_inner) = Some(secret);
+        *self.accepted.lock().unwrap_or_else(PoisonError::into_inner) = Some(secret.digest());
     }
 
     /// What worked before and is refused now was revoked, or ran out, which looks the same from here. The provider has
     /// said no, so the vault must not go on with the keys that it holds.
     fn refused(&self, secret: &Secret, said: &str) -> RootError {
         let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        if accepted.as_ref() == Some(secret) {
+        if accepted.as_ref().map(Digest::as_ref) == Some(secret.digest().as_ref()) {
             return failure::denied(format!(
                 "{said}: what it accepted before was revoked or has run out; put a new one into the file"
             ));

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use ring::digest::{Digest, SHA256, digest};
 use strongroom_keys::RootError;
 use zeroize::Zeroizing;
 
@@ -36,6 +37,11 @@ impl Secret {
         let text = Zeroizing::new(text);
         let fits = (1..=LONGEST).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
         fits.then_some(Self(text))
+    }
+
+    /// By what it is known again, which says nothing of it: tokens have more random bits than could be tried.
+    pub(crate) fn digest(&self) -> Digest {
+        digest(&SHA256, self.0.as_bytes())
     }
 
     pub(crate) fn expose(&self) -> &str {

@@ -62,8 +62,7 @@ pub(crate) fn classify(error: Error) -> RootError {
         | RvError::KeyTypeInconsistent => {
             settings(format!("{said}: CKM_AES_GCM with AAD and an AES-256 key is needed; use a token that has it"))
         }
-        // It was there a moment ago.
-        RvError::KeyHandleInvalid | RvError::ObjectHandleInvalid => other_key(format!("{said}: the key is gone")),
+        // Among them handles that are no more: what became of the key, the next call finds.
         _ => unreachable(said),
     }
 }
@@ -92,6 +91,6 @@ mod tests {
         assert_eq!(kind(RvError::SessionHandleInvalid, Function::Login), "unreachable");
         assert_eq!(kind(RvError::GeneralError, Function::Login), "unreachable");
         assert_eq!(kind(RvError::MechanismInvalid, Function::EncryptInit), "settings");
-        assert_eq!(kind(RvError::KeyHandleInvalid, Function::EncryptInit), "other key");
+        assert_eq!(kind(RvError::KeyHandleInvalid, Function::EncryptInit), "unreachable");
     }
 }

@@ -21,7 +21,7 @@
 //! # What the token needs
 //!
 //! - The mechanism `CKM_AES_GCM` with additional authenticated data and a 128-bit tag.
-//! - One secret key with that label: `CKK_AES`, `CKA_VALUE_LEN` 32, `CKA_SENSITIVE`, not `CKA_EXTRACTABLE`,
+//! - One secret key with that label: `CKK_AES`, `CKA_VALUE_LEN` 32, `CKA_PRIVATE`, `CKA_SENSITIVE`, not `CKA_EXTRACTABLE`,
 //!   `CKA_ENCRYPT`, `CKA_DECRYPT`. [`Pkcs11Root::create_key`] makes it, with a random `CKA_ID`.
 //! - A user PIN, whose user may use that key and needs to do nothing else.
 //!
@@ -152,11 +152,12 @@ impl RootProvider for Pkcs11Root {
     }
 
     fn wrap(&self, vault: VaultId, key: &KeystoreKey) -> Result<Envelope, RootError> {
-        let plaintext = Zeroizing::new(*key.expose());
+        // What crosses to the module's thread, whose stack nobody wipes, is behind a pointer.
+        let plaintext = Zeroizing::new(key.expose().to_vec());
         self.with_token(Access::Use, move |token, settings| {
             let key = token.find_key(&settings.key, None)?;
             let parameters = [&[FORMAT], key.id.as_slice()].concat();
-            let wrapped = token.seal(&key, &aad(vault, &parameters), plaintext.as_slice())?;
+            let wrapped = token.seal(&key, &aad(vault, &parameters), &plaintext)?;
             Ok(Envelope { kind: KIND, parameters, wrapped })
         })
     }
@@ -170,12 +171,12 @@ impl RootProvider for Pkcs11Root {
             _ => return Err(failure::other_key("its parameters are not of format 1: use the release that sealed it")),
         };
         let (aad, wrapped) = (aad(vault, &envelope.parameters), envelope.wrapped.clone());
-        self.with_token(Access::Use, move |token, settings| {
+        let plaintext = self.with_token(Access::Use, move |token, settings| {
             let key = token.find_key(&settings.key, Some(&id))?;
-            let plaintext = token.open_sealed(&key, &aad, &wrapped)?;
-            KeystoreKey::from_unwrapped(plaintext)
-                .ok_or_else(|| failure::other_key("what it decrypts to is no key: put the keystore's newest copy back"))
-        })
+            token.open_sealed(&key, &aad, &wrapped)
+        })?;
+        KeystoreKey::from_unwrapped(plaintext)
+            .ok_or_else(|| failure::other_key("what it decrypts to is no key: put the keystore's newest copy back"))
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -24,7 +24,7 @@ const WAITING: usize = 16;
 type Job = Box<dyn FnOnce(&mut Module) + Send>;
 
 /// The modules of this process by their path. They stay loaded: to unload one would cut off whoever else uses it.
-static MODULES: Mutex<BTreeMap<PathBuf, SyncSender<Job>>> = Mutex::new(BTreeMap::new());
+static MODULES: Mutex<BTreeMap<PathBuf, (SyncSender<Job>, JoinHandle<()>)>> = Mutex::new(BTreeMap::new());
 
 /// Runs work against a module, on the module's thread.
 ///
@@ -41,29 +41,31 @@ pub(crate) fn call<T: Send + 'static>(
     });
     thread_of(path)?.try_send(job).map_err(|error| match error {
         TrySendError::Full(_) => failure::unreachable("the module still works at earlier calls and does not end them"),
-        TrySendError::Disconnected(_) => failure::unreachable("the module's thread has ended: restart"),
+        TrySendError::Disconnected(_) => failure::unreachable("the module's thread has just ended"),
     })?;
     answered.recv_timeout(LIMIT).map_err(|error| match error {
         RecvTimeoutError::Timeout => {
             failure::unreachable(format!("the module did not answer within {} seconds", LIMIT.as_secs()))
         }
-        RecvTimeoutError::Disconnected => failure::unreachable("the module's thread has ended: restart"),
+        RecvTimeoutError::Disconnected => failure::unreachable("the module's thread ended in the middle of the call"),
     })?
 }
 
 fn thread_of(path: &Path) -> Result<SyncSender<Job>, RootError> {
     // The map is whole at any moment.
     let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(jobs) = modules.get(path) {
+    if let Some((jobs, thread)) = modules.get(path)
+        && !thread.is_finished()
+    {
         return Ok(jobs.clone());
     }
     let (jobs, received) = mpsc::sync_channel::<Job>(WAITING);
     let mut module = Module { path: path.to_owned(), library: None, is_initialised: false };
-    thread::Builder::new()
+    let thread = thread::Builder::new()
         .name("pkcs11".to_owned())
         .spawn(move || received.into_iter().for_each(|job| job(&mut module)))
         .map_err(|error| failure::unreachable(format!("no thread can be started: {error}")))?;
-    modules.insert(path.to_owned(), jobs.clone());
+    modules.insert(path.to_owned(), (jobs.clone(), thread));
     Ok(jobs)
 }
 

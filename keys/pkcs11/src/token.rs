@@ -62,7 +62,7 @@ impl Token {
         .map_err(classify)?;
         let pin = pins.next()?;
         let login = session.login(UserType::User, Some(&pin.for_login()));
-        if let Err(Error::Pkcs11(RvError::PinIncorrect, _)) = login {
+        if let Err(Error::Pkcs11(RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange, _)) = login {
             pins.refuse(pin);
         }
         login.map_err(classify)?;
@@ -100,11 +100,18 @@ impl Token {
 
     /// Refuses a key that could leave the token, or is shorter than the keys that it wraps.
     fn usable(&self, label: &str, handle: ObjectHandle) -> Result<Key, RootError> {
-        let asked = [AttributeType::Sensitive, AttributeType::Extractable, AttributeType::ValueLen, AttributeType::Id];
+        let asked = [
+            AttributeType::Private,
+            AttributeType::Sensitive,
+            AttributeType::Extractable,
+            AttributeType::ValueLen,
+            AttributeType::Id,
+        ];
         let attributes = self.session.get_attributes(handle, &asked).map_err(classify)?;
-        let (mut sensitive, mut extractable, mut length, mut id) = (false, true, 0, Vec::new());
+        let (mut private, mut sensitive, mut extractable, mut length, mut id) = (false, false, true, 0, Vec::new());
         for attribute in attributes {
             match attribute {
+                Attribute::Private(is) => private = is,
                 Attribute::Sensitive(is) => sensitive = is,
                 Attribute::Extractable(is) => extractable = is,
                 Attribute::ValueLen(bytes) => length = *bytes,
@@ -112,10 +119,10 @@ impl Token {
                 _ => {}
             }
         }
-        if !sensitive || extractable || length != KEY {
+        if !private || !sensitive || extractable || length != KEY {
             return Err(failure::settings(format!(
-                "the key {label:?} is not AES-256, sensitive and not extractable, so it could be read or guessed: make \
-                 another in the token"
+                "the key {label:?} is not AES-256, private, sensitive and not extractable, so it could be used without a \
+                 PIN, read or guessed: make another in the token"
             )));
         }
         Ok(Key { handle, id })
@@ -137,17 +144,31 @@ impl Token {
         let Some((&nonce, sealed)) = sealed.split_first_chunk::<NONCE>() else {
             return Err(failure::other_key("it is shorter than a nonce: put the keystore's newest copy back"));
         };
-        let mut nonce = nonce;
+        let (nonce_is, mut nonce) = (nonce, nonce);
         let mechanism = gcm(&mut nonce, aad)?;
         match self.session.decrypt(&mechanism, key.handle, sealed) {
             Ok(plaintext) => Ok(Zeroizing::new(plaintext)),
             // Tokens have many words for a tag that does not match, "general error" among them. Whether it is the token
             // that fails shows in something that must open.
-            Err(Error::Pkcs11(_, Function::Decrypt)) if self.works(key) => Err(failure::other_key(
+            Err(Error::Pkcs11(_, Function::Decrypt)) if self.works(key) => self.open_again(key, aad, nonce_is, sealed),
+            Err(error) => Err(classify(error)),
+        }
+    }
+
+    /// Once more, with a token that works: what failed may have been the token for a moment.
+    fn open_again(
+        &self,
+        key: &Key,
+        aad: &[u8],
+        mut nonce: [u8; NONCE],
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, RootError> {
+        match self.session.decrypt(&gcm(&mut nonce, aad)?, key.handle, sealed) {
+            Ok(plaintext) => Ok(Zeroizing::new(plaintext)),
+            Err(_) => Err(failure::other_key(
                 "the token works, and this does not open with its key: it was sealed by another key, for another \
                  vault, or was changed",
             )),
-            Err(error) => Err(classify(error)),
         }
     }
 

@@ -17,6 +17,8 @@ const FORMAT: u8 = 1;
 /// Magic, format, suite, vault id, number; kind and two lengths of the envelope; count of entries.
 const HEAD: usize = 8 + 1 + 1 + 16 + 8 + 1 + 2 + 2 + 4;
 const SUM: usize = 32;
+/// What no file is: a file has its magic in front.
+const MARK: &[u8] = b"the same";
 
 /// Bytes of a wrapped key.
 pub(super) const WRAPPED: usize = 32 + OVERHEAD;
@@ -54,10 +56,14 @@ impl FileKeys {
         Ok(Self { vault, wrap: seal::cipher(&wrap), sum: hmac::Key::new(hmac::HMAC_SHA256, sum.as_slice()) })
     }
 
-    /// Whether these come of the same keystore key and vault. In constant time.
-    pub fn are_of_the_same_key_as(&self, other: &Self) -> bool {
-        let sum = hmac::sign(&self.sum, b"the same");
-        hmac::verify(&other.sum, b"the same", sum.as_ref()).is_ok()
+    /// By what these keys are known again; says nothing of them.
+    pub fn mark(&self) -> hmac::Tag {
+        hmac::sign(&self.sum, MARK)
+    }
+
+    /// Whether these are the keys with a mark. In constant time.
+    pub fn has(&self, mark: &hmac::Tag) -> bool {
+        hmac::verify(&self.sum, MARK, mark.as_ref()).is_ok()
     }
 
     /// Wraps a key for its name and version.

@@ -33,7 +33,7 @@ use crate::token_key::TokenKey;
 pub use copy::KeystoreCopy;
 pub(crate) use file::damaged;
 use file::{FILE, FileKeys, LIMIT, Record, Unproved};
-pub use root::KeystoreHeader;
+pub use root::{KeystoreHeader, RootProbe};
 
 /// The keys of a vault, unwrapped in memory. Share it between threads.
 pub struct Keystore {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
+use ring::hmac;
 use strongroom_ids::VaultId;
 
 use super::{Entry, FILE, FileKeys, Keystore, LIMIT, Sealing, Table, Unsettled, damaged, file};
@@ -19,6 +20,43 @@ pub struct KeystoreHeader {
     pub number: u64,
     /// What it is sealed by.
     pub envelope: Envelope,
+}
+
+/// Asks a provider to unwrap a keystore key once more, and compares it with the one in use. For providers that may change
+/// their mind, now and then. Holds no key, so that nobody keeps keys in memory who waits for an answer.
+pub struct RootProbe {
+    vault: VaultId,
+    envelope: Envelope,
+    mark: hmac::Tag,
+}
+
+impl RootProbe {
+    /// The kind of provider that is to be asked.
+    pub fn kind(&self) -> RootKind {
+        self.envelope.kind
+    }
+
+    /// Asks. Takes as long as the provider does: call it where waiting is allowed.
+    ///
+    /// # Errors
+    /// A [`RootError`] of the provider; [`RootError::OtherKey`] if what it unwraps is not the key in use.
+    pub fn ask(&self, root: &dyn RootProvider) -> Result<(), RootError> {
+        stack::wiped_deep(|| {
+            let key = root.unwrap(self.vault, &self.envelope)?;
+            is_by(&key, self.vault, &self.mark, root.kind())
+        })
+    }
+}
+
+/// Whether a keystore key is the one with this mark.
+fn is_by(key: &KeystoreKey, vault: VaultId, mark: &hmac::Tag, provider: RootKind) -> Result<(), RootError> {
+    match FileKeys::derive(key, vault)?.has(mark) {
+        true => Ok(()),
+        false => {
+            let why = "what it unwraps is not the key in use".to_owned();
+            Err(RootError::OtherKey { provider, why })
+        }
+    }
 }
 
 impl Keystore {
@@ -38,17 +76,10 @@ impl Keystore {
         self.table.load().sealing.envelope.kind
     }
 
-    /// Asks a provider to unwrap the keystore key once more, and compares it with the one in use. For providers that may
-    /// change their mind, now and then. Takes as long as the provider does: call it where waiting is allowed.
-    ///
-    /// # Errors
-    /// A [`RootError`] of the provider; [`RootError::OtherKey`] if what it unwraps is not the key in use.
-    pub fn probe(&self, root: &dyn RootProvider) -> Result<(), RootError> {
-        let sealing = Arc::clone(&self.table.load().sealing);
-        stack::wiped_deep(|| {
-            let key = root.unwrap(self.vault, &sealing.envelope)?;
-            sealing.is_by(&key, self.vault, root.kind())
-        })
+    /// What a provider is asked with whether the root key still holds.
+    pub fn probe(&self) -> RootProbe {
+        let Sealing { own, envelope } = &*self.table.load().sealing;
+        RootProbe { vault: self.vault, envelope: envelope.clone(), mark: own.mark() }
     }
 
     /// Moves to another root key, of the same provider or of another: makes a new keystore key, wraps every key anew under
@@ -76,25 +107,12 @@ impl Keystore {
         let key = KeystoreKey::random()?;
         let sealing = Sealing { own: FileKeys::derive(&key, self.vault)?, envelope: to.wrap(self.vault, &key)? };
         // The way back is about to be cut off: what was wrapped must open.
-        sealing.is_by(&to.unwrap(self.vault, &sealing.envelope)?, self.vault, to.kind())?;
+        is_by(&to.unwrap(self.vault, &sealing.envelope)?, self.vault, &sealing.own.mark(), to.kind())?;
         let mut keys = table.keys.clone();
         for entry in keys.values_mut().flatten() {
             entry.wrap_anew(&table.sealing.own, &sealing.own)?;
         }
         Ok(self.replace(table, Arc::new(sealing), keys, unsettled)?)
-    }
-}
-
-impl Sealing {
-    /// Whether a keystore key is the one that seals.
-    fn is_by(&self, key: &KeystoreKey, vault: VaultId, provider: RootKind) -> Result<(), RootError> {
-        match FileKeys::derive(key, vault)?.are_of_the_same_key_as(&self.own) {
-            true => Ok(()),
-            false => {
-                let why = "what it unwraps is not the key in use".to_owned();
-                Err(RootError::OtherKey { provider, why })
-            }
-        }
     }
 }
 

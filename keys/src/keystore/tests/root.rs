@@ -91,7 +91,7 @@ fn a_provider_that_fails_makes_and_opens_nothing_and_its_words_arrive() {
     assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
     let (temp, root, store) = filled();
     let before = fs::read(temp.path().join("keys")).unwrap();
-    for result in [store.move_root(&Failing(denied.clone())), store.probe(&Failing(denied.clone()))] {
+    for result in [store.move_root(&Failing(denied.clone())), store.probe().ask(&Failing(denied.clone()))] {
         assert_eq!(result.unwrap_err(), denied);
     }
     assert_eq!(fs::read(temp.path().join("keys")).unwrap(), before);
@@ -101,14 +101,14 @@ fn a_provider_that_fails_makes_and_opens_nothing_and_its_words_arrive() {
 #[test]
 fn a_probe_passes_under_the_root_key_in_use_and_under_no_other() {
     let (_temp, first, store) = filled();
-    assert_eq!(store.probe(&first), Ok(()));
+    assert_eq!(store.probe().ask(&first), Ok(()));
     let is_other = |error: &RootError| matches!(error, RootError::OtherKey { provider: RootKind::Shamir, .. });
-    assert!(is_other(&store.probe(&root()).unwrap_err()));
-    assert!(is_other(&store.probe(&Forgetful(root())).unwrap_err()), "it unwraps, but to another key");
+    assert!(is_other(&store.probe().ask(&root()).unwrap_err()));
+    assert!(is_other(&store.probe().ask(&Forgetful(root())).unwrap_err()), "it unwraps, but to another key");
     let second = root();
     store.move_root(&second).unwrap();
-    assert_eq!(store.probe(&second), Ok(()));
-    assert!(is_other(&store.probe(&first).unwrap_err()));
+    assert_eq!(store.probe().ask(&second), Ok(()));
+    assert!(is_other(&store.probe().ask(&first).unwrap_err()));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_move_to_a_provider_that_does_not_unwrap_what_it_wraps_is_not_made() {
     let (temp, first, store) = filled();
     assert!(matches!(store.move_root(&Forgetful(root())), Err(RootError::OtherKey { .. })));
     assert!(opens(&temp, &first));
-    assert_eq!(store.probe(&first), Ok(()));
+    assert_eq!(store.probe().ask(&first), Ok(()));
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_move_that_fails_at_any_step_leaves_the_old_root_key_or_the_new_one_and_neve
         // And as the one that lives on does: the next change finds out first.
         assert!(!store.is_settled(), "{step:?}");
         store.ensure(&[KeyName::Token(OTHER)], NOW).unwrap();
-        assert!(store.is_settled() && store.probe(if moved { &second } else { &first }).is_ok(), "{step:?}");
+        assert!(store.is_settled() && store.probe().ask(if moved { &second } else { &first }).is_ok(), "{step:?}");
         let found = Keystore::open(temp.path(), if moved { &second } else { &first }).unwrap();
         assert_eq!((given_out(&found, &wrapped), found.token_key(OTHER).is_ok()), (before, true), "{step:?}");
         // A move after it goes through.
