@@ -68,7 +68,8 @@ impl<S: Store> Road<'_, S> {
         Ok(named)
     }
 
-    async fn handles<'i>(
+    /// The handles behind subject ids that the vault knows. Guards that they stay the same.
+    pub async fn handles<'i>(
         &self,
         ids: impl Iterator<Item = &'i str>,
         guards: &mut Vec<Guard>,

@@ -221,11 +221,23 @@ impl<S: Store> Road<'_, S> {
         if let Some(dek) = self.vault.deks.get(&at) {
             return Ok(dek);
         }
-        let kek = self.vault.keystore.kek_version(self.tenant.id, keyring, kek_version)?;
-        let dek = kek.unwrap(&at, wrapped)?;
+        let dek = self.unwrap_anew(&at, kek_version, wrapped)?;
         self.vault.deks.insert(at, Arc::clone(&dek));
         self.unwrapped.note(at);
         Ok(dek)
+    }
+
+    /// Unwraps a DEK that nobody may need again soon: it does not push others out of the cache.
+    pub fn unwrap_once(&self, at: &DekPlace, kek_version: KeyVersion, wrapped: &[u8]) -> Result<Arc<Dek>, Error> {
+        match self.vault.deks.get(at) {
+            Some(dek) => Ok(dek),
+            None => self.unwrap_anew(at, kek_version, wrapped),
+        }
+    }
+
+    fn unwrap_anew(&self, at: &DekPlace, kek_version: KeyVersion, wrapped: &[u8]) -> Result<Arc<Dek>, Error> {
+        let kek = self.vault.keystore.kek_version(at.tenant, at.keyring, kek_version)?;
+        Ok(kek.unwrap(at, wrapped)?)
     }
 
     /// First level, before rows: opaque tokens name their row, shaped ones are found through the blind index.

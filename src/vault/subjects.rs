@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use strongroom_commit::{Fact, Guard};
-use strongroom_ids::{DekVersion, KeyringNo, RowVersion, SubjectHandle};
+use strongroom_ids::{DekVersion, FieldNo, KeyringNo, RowId, RowVersion, SubjectHandle, TenantId};
 use strongroom_keys::{self as keys, Dek, DekOwner, DekPlace, IndexName, Sealed, ValuePlace};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{IndexEntry, IndexKind, SubjectRecord, SubjectState, WrappedDek};
@@ -110,22 +110,8 @@ impl<S: Store> Road<'_, S> {
             deks: vec![],
         };
         let named = self.subject_dek(&mut subject, KeyringNo(0))?;
-        subject.record.sealed_id = named.dek.seal(&self.id_place(handle, &named), id.as_bytes())?;
+        subject.record.sealed_id = named.dek.seal(&id_place(self.tenant.id, handle, named.version), id.as_bytes())?;
         Ok(subject)
-    }
-
-    fn id_place(&self, handle: SubjectHandle, named: &NamedDek) -> ValuePlace {
-        ValuePlace {
-            tenant: self.tenant.id,
-            field: strongroom_ids::FieldNo(0),
-            row: strongroom_ids::RowId(0),
-            subject: handle,
-            owner: named.owner,
-            keyring: named.keyring,
-            dek_version: named.version,
-            row_version: RowVersion(1),
-            what: Sealed::SubjectId,
-        }
     }
 
     /// The subject's newest DEK of a keyring, made if there is none.
@@ -134,8 +120,7 @@ impl<S: Store> Road<'_, S> {
             return Ok(named.clone());
         }
         let owner = DekOwner::Subject(subject.record.handle);
-        let newest = subject.record.deks.iter().filter(|dek| dek.keyring == keyring).max_by_key(|dek| dek.version);
-        let named = match newest {
+        let named = match subject.record.newest_dek(keyring) {
             Some(wrapped) => NamedDek {
                 dek: self.unwrap_dek(owner, keyring, wrapped.version, wrapped.kek_version, &wrapped.blob)?,
                 owner,
@@ -222,6 +207,21 @@ impl Subjects {
                 prepared.mutations.push(Mutation::Put(Family::Subjects, key, subject.record.encode()));
             }
         }
+    }
+}
+
+/// Where a subject's id is sealed, under a version of its DEK of the tenant's own keyring.
+pub(crate) fn id_place(tenant: TenantId, subject: SubjectHandle, dek_version: DekVersion) -> ValuePlace {
+    ValuePlace {
+        tenant,
+        field: FieldNo(0),
+        row: RowId(0),
+        subject,
+        owner: DekOwner::Subject(subject),
+        keyring: KeyringNo(0),
+        dek_version,
+        row_version: RowVersion(1),
+        what: Sealed::SubjectId,
     }
 }
 

@@ -23,6 +23,7 @@ mod keys;
 mod refusals;
 mod rig;
 mod rollback;
+mod rolls;
 mod root_key;
 
 use rig::*;

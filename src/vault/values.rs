@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ring::digest;
-use strongroom_commit::Fact;
-use strongroom_ids::{KeyVersion, RowId, RowVersion, SubjectHandle};
+use strongroom_commit::{Fact, Guard};
+use strongroom_ids::{KeyVersion, RowId, RowVersion, SubjectHandle, TenantId};
 use strongroom_keys::{DekOwner, IndexName, Sealed, ValuePlace};
 use strongroom_schema::token::{self, OpaqueAlphabet};
 use strongroom_schema::{Field, Scope, TokenFormat};
@@ -167,10 +167,13 @@ impl<S: Store> Road<'_, S> {
         }
     }
 
-    /// Marks a subject's DEK to be rolled: a value under it is gone or replaced, while the DEK lives on for others.
+    /// Marks a subject's DEK to be rolled: a value under it is gone or replaced, while the DEK lives on for others. Guards
+    /// the row, since a roll that moves the value meanwhile seals it under another version.
     pub fn mark_dek<A>(&self, found: &Found, prepared: &mut Prepared<A>) {
-        if found.row.subject.is_some() {
-            let key = place::dek_mark(self.tenant.number, found.row.subject, found.row.keyring);
+        let row = &found.row;
+        if row.subject.is_some() {
+            prepared.guards.push(Guard::Unchanged(Fact::row(self.tenant.number, found.id)));
+            let key = place::dek_mark(self.tenant.number, row.subject, row.keyring, row.dek_version);
             prepared.mutations.push(Mutation::Put(Family::Meta, key, vec![]));
         }
     }
@@ -182,18 +185,7 @@ impl<S: Store> Road<'_, S> {
             Sealed::Token => row.sealed_token.as_deref().unwrap_or_default(),
             _ => &row.sealed,
         };
-        let owner = if row.subject.is_some() { DekOwner::Subject(row.subject) } else { DekOwner::Value(found.id) };
-        let at = ValuePlace {
-            tenant: self.tenant.id,
-            field: row.field,
-            row: found.id,
-            subject: row.subject,
-            owner,
-            keyring: row.keyring,
-            dek_version: row.dek_version,
-            row_version: row.version,
-            what,
-        };
+        let at = value_place(self.tenant.id, found.id, row, what);
         Ok(self.dek(found)?.open(&at, sealed)?)
     }
 
@@ -236,6 +228,22 @@ impl<S: Store> Road<'_, S> {
     pub fn shaped_token_key(&self, token: &[u8]) -> Result<Vec<u8>, Error> {
         let entry = self.token_entry(token)?;
         Ok(place::token(self.tenant.number, entry.version, &entry.mac))
+    }
+}
+
+/// Where what a row holds is sealed.
+pub(crate) fn value_place(tenant: TenantId, id: RowId, row: &ValueRow, what: Sealed) -> ValuePlace {
+    let owner = if row.subject.is_some() { DekOwner::Subject(row.subject) } else { DekOwner::Value(id) };
+    ValuePlace {
+        tenant,
+        field: row.field,
+        row: id,
+        subject: row.subject,
+        owner,
+        keyring: row.keyring,
+        dek_version: row.dek_version,
+        row_version: row.version,
+        what,
     }
 }
 

@@ -8,22 +8,23 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Args as ClapArgs;
 use serde_json::json;
 use strongroom_proto::v1::{
-    DestroyKeyVersionRequest, Job, KeyVersion, ListKeysRequest, RotateKeyRequest, StartRewrapRequest,
+    DestroyKeyVersionRequest, Job, KeyVersion, ListKeysRequest, RotateKeyRequest, StartRewrapRequest, StartRollRequest,
 };
 use tonic::Code;
 
-use super::rewrap;
+use super::{job, roll};
 use crate::cli::client::Context;
 use crate::cli::output::{CliError, Exit, Refusal, facts};
 
 /// Seconds of a day.
 const DAY: i64 = 86_400;
 
-/// Do all that is due: rotate, wrap anew, destroy. For a job that runs every night.
+/// Do all that is due: rotate, roll, wrap anew, destroy. For a job that runs every night.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(
-    after_help = "Rotates each KEK whose crypto-period is over, wraps the DEKs of older versions anew, and destroys
-versions that no DEK has needed for --keep days. To run it again changes nothing.
+    after_help = "Rotates each KEK whose crypto-period is over, rolls the DEKs under which a value was deleted or replaced,
+wraps the DEKs of older versions anew, and destroys versions that no DEK has needed for --keep days. To run it
+again changes nothing.
 
 Backups of the data that were made before a version's last DEK was wrapped anew can't be read once it is
 destroyed: keep versions for as long as such backups shall be restorable.
@@ -44,10 +45,24 @@ pub struct Args {
 #[derive(Default)]
 struct Done {
     rotated: Vec<String>,
+    rolled: Option<Job>,
     rewrapped: Option<Job>,
     destroyed: Vec<String>,
     /// What waits, and for what.
     waiting: Vec<String>,
+}
+
+impl Done {
+    /// Notes what a job has left.
+    fn wait_for(&mut self, job: &Job, kind: &str) {
+        if job.state != "done" {
+            self.waiting.push(format!("{} is {}: strongroom keys {kind} --watch", job.name, job.state));
+        }
+        if job.skipped > 0 {
+            let (name, skipped) = (&job.name, job.skipped);
+            self.waiting.push(format!("{name}: {skipped} DEKs need a version that is disabled or destroyed"));
+        }
+    }
 }
 
 /// Runs the command.
@@ -55,16 +70,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
     let mut done = Done::default();
     rotate_due(now, context, &mut done).await?;
+    roll_marked(context, &mut done).await?;
     let keys = list(context).await?;
     let older: Vec<&KeyVersion> = keys.iter().filter(|key| is_older(key, &keys)).collect();
     if !older.is_empty() {
         let job = rewrap_all(context).await?;
-        if job.state != "done" {
-            done.waiting.push(format!("{} is {}: strongroom keys rewrap --watch", job.name, job.state));
-        }
-        if job.skipped > 0 {
-            done.waiting.push(format!("{} DEKs need a version that is disabled or destroyed", job.skipped));
-        }
+        done.wait_for(&job, "rewrap");
         let moved = job.moved_time.as_ref().map_or(i64::MIN, |time| time.seconds);
         let kept = i64::from(args.keep) * DAY;
         // A job that found nothing to do tells that no version has had a DEK since the last one that did.
@@ -106,14 +117,38 @@ async fn rotate_due(now: i64, context: &Context, done: &mut Done) -> Result<(), 
     Ok(())
 }
 
+/// Rolls what is marked. One that runs already may have passed by what was marked since: it is watched to its end first.
+async fn roll_marked(context: &Context, done: &mut Done) -> Result<(), CliError> {
+    let job = loop {
+        match context.keys().await?.start_roll(StartRollRequest::default()).await {
+            Ok(job) => break roll::to_its_end(job.into_inner(), context).await?,
+            Err(refused) if Refusal::from(&refused).reason == "JOB_RUNNING" => {
+                let other = job::watch("roll".to_owned(), context).await?;
+                if other.state == "running" {
+                    break other;
+                }
+            }
+            // Policies that were applied before there were rolls do not know the action.
+            Err(refused) if refused.code() == Code::PermissionDenied => {
+                done.waiting.push("an officer: policy that permits the action roll".to_owned());
+                return Ok(());
+            }
+            Err(refused) => return Err(refused.into()),
+        }
+    };
+    done.wait_for(&job, "roll");
+    done.rolled = Some(job);
+    Ok(())
+}
+
 /// Wraps anew what there is. One that runs already may have begun before tonight's rotation, or be about one KEK: it is
 /// watched to its end first.
 async fn rewrap_all(context: &Context) -> Result<Job, CliError> {
     loop {
         match context.keys().await?.start_rewrap(StartRewrapRequest::default()).await {
-            Ok(job) => return rewrap::watch(job.into_inner().name, context).await,
+            Ok(job) => return job::watch(job.into_inner().name, context).await,
             Err(refused) if Refusal::from(&refused).reason == "JOB_RUNNING" => {
-                let other = rewrap::watch("rewrap".to_owned(), context).await?;
+                let other = job::watch("rewrap".to_owned(), context).await?;
                 if other.state == "running" {
                     return Ok(other);
                 }
@@ -142,7 +177,8 @@ async fn destroy(key: &KeyVersion, context: &Context, done: &mut Done) -> Result
 fn document(done: &Done) -> serde_json::Value {
     json!({
         "rotated": done.rotated,
-        "rewrapped": done.rewrapped.as_ref().map(rewrap::document),
+        "rolled": done.rolled.as_ref().map(job::document),
+        "rewrapped": done.rewrapped.as_ref().map(job::document),
         "destroyed": done.destroyed,
         "waiting": done.waiting,
     })
@@ -150,9 +186,13 @@ fn document(done: &Done) -> serde_json::Value {
 
 fn text(done: &Done) -> String {
     let list = |what: &[String]| if what.is_empty() { "nothing".to_owned() } else { what.join(", ") };
-    let rewrapped = done.rewrapped.as_ref().map_or("nothing".to_owned(), |job| format!("{} DEKs", job.done));
-    let mut pairs =
-        vec![("rotated", list(&done.rotated)), ("wrapped anew", rewrapped), ("destroyed", list(&done.destroyed))];
+    let deks = |job: &Option<Job>| job.as_ref().map_or("nothing".to_owned(), |job| format!("{} DEKs", job.done));
+    let mut pairs = vec![
+        ("rotated", list(&done.rotated)),
+        ("rolled", deks(&done.rolled)),
+        ("wrapped anew", deks(&done.rewrapped)),
+        ("destroyed", list(&done.destroyed)),
+    ];
     pairs.extend(done.waiting.iter().map(|what| ("waiting", what.clone())));
     facts(pairs)
 }
