@@ -92,7 +92,7 @@ async fn take<S: Store>(vault: &Vault<S>, tenant: TenantNo, mut job: Job) {
     }
 }
 
-/// How many DEKs a job has to do with.
+/// How many DEKs, or index entries, a job has to do with.
 async fn count<S: Store>(
     vault: &Vault<S>,
     tenant: TenantNo,
@@ -103,7 +103,7 @@ async fn count<S: Store>(
     loop {
         let (before, began) = (vault.commits(), Instant::now());
         if !vault.count_for_job(tenant, kind, &mut count, throttle.entries() * EASY).await? {
-            return Ok(count.deks);
+            return Ok(count.due);
         }
         // To count is no commit: all of them are somebody else's.
         let company = vault.commits() > before;

@@ -124,6 +124,13 @@ impl<S: Store> v1::keys_server::Keys for KeysService<S> {
         Ok(Response::new(told(self.0.to_its_end(start).await?)))
     }
 
+    async fn start_reindex(&self, request: Request<v1::StartReindexRequest>) -> Result<Response<v1::Job>, Status> {
+        let caller = self.0.caller(&request)?;
+        let vault = self.0.vault()?;
+        let start = async move { vault.start_reindex(&caller).await };
+        Ok(Response::new(told(self.0.to_its_end(start).await?)))
+    }
+
     async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
         let caller = self.0.caller(&request)?;
         let v1::GetJobRequest { name } = request.into_inner();

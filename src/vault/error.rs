@@ -122,8 +122,8 @@ pub enum Error {
     },
     /// There is no such job.
     #[error(
-        "there is no job {0}: only the newest of a kind is kept; `strongroom keys rewrap --status` and `strongroom keys roll \
-         --status` show them"
+        "there is no job {0}: only the newest of a kind is kept; `strongroom keys rewrap --status`, `strongroom keys roll \
+         --status` and `strongroom keys reindex --status` show them"
     )]
     JobUnknown(String),
     /// A job of the kind runs already.

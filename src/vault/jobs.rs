@@ -2,7 +2,7 @@
 //!
 //! A tenant has one job of a kind at a time. It goes through the store a page a commit; how far it has come is written in
 //! the same commit, so that it goes on after a crash where it was, and its figures are exact. Each page takes the road
-//! like any request, as the vault itself, and nothing is released to it. What a page is, `rewrap.rs` and `roll.rs` say.
+//! like any request, as the vault itself, and nothing is released to it. What a page is, `rewrap.rs`, `roll.rs` and `reindex.rs` say.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,10 +13,12 @@ use strongroom_ids::{KeyringNo, TenantNo};
 use strongroom_keys::KeyName;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{JobKind, JobRow, JobState};
-use strongroom_storage::{Family, Mutation, Store};
+use strongroom_storage::{Entry, Family, Mutation, Store};
 use tokio::sync::{Notify, watch};
 
 use crate::error::Error;
+use crate::pages::Pages;
+use crate::reindex::{self, ReindexPage, StartReindex};
 use crate::rewrap::{self, RewrapPage, StartRewrap};
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::roll::{self, RollPage, StartRoll};
@@ -33,7 +35,7 @@ pub struct Job {
     pub kind: JobKind,
     /// Which one of its kind it is, from 1.
     pub number: u32,
-    /// `rewrap/7`, `roll/7`.
+    /// `rewrap/7`, `roll/7`, `reindex/7`.
     pub name: String,
     /// `running`, `done` or `cancelled`.
     pub state: &'static str,
@@ -45,11 +47,12 @@ pub struct Job {
     pub updated: u64,
     /// When a job of its kind last found something to do; 0: never.
     pub moved: u64,
-    /// DEKs that there were to do when they were counted, or are known to be by now; 0 until they are counted.
+    /// DEKs, or index entries, that there were to do when they were counted, or are known to be by now; 0 until they are
+    /// counted.
     pub total: u64,
-    /// DEKs that are done.
+    /// How many of them are done.
     pub done: u64,
-    /// DEKs that it had to leave as they are.
+    /// How many it had to leave as they are.
     pub skipped: u64,
     /// The KEK that it was asked for; empty for all.
     pub key: String,
@@ -82,7 +85,7 @@ impl Job {
             skipped: row.skipped,
             key: row.keyring.map_or_else(String::new, |keyring| format!("kek/{keyring}")),
             to_count: match kind {
-                JobKind::Rewrap => rewrap::is_to_be_counted(row),
+                JobKind::Rewrap | JobKind::Reindex => row.stage == 0 && row.cursor.is_empty(),
                 JobKind::Roll => roll::is_to_be_counted(row),
             },
         }
@@ -171,6 +174,25 @@ pub(crate) fn keyring<S: Store>(road: &Road<'_, S>, name: &str) -> Result<Option
         (KeyName::Kek(_, keyring), _) => Ok(Some(keyring)),
         _ => Err(Error::invalid("name", "no_kek", "only KEKs wrap DEKs: kek/1")),
     }
+}
+
+/// The next entries of a job that goes through families and is at a stage and a cursor, and moves it on behind them; none
+/// at its end.
+pub(crate) async fn next_page<S: Store>(
+    vault: &Vault<S>,
+    tenant: TenantNo,
+    stages: &[Family],
+    (stage, cursor): (&mut u8, &mut Vec<u8>),
+    entries: usize,
+) -> Result<Option<(Family, Vec<Entry>)>, Error> {
+    let Some(family) = stages.get(usize::from(*stage)).copied() else { return Ok(None) };
+    let mut pages = Pages::of_tenant(family, tenant).of(entries).going_on(cursor);
+    let page = pages.next(&*vault.store).await?;
+    match &page {
+        Some(_) => *cursor = pages.cursor(),
+        None => (*stage, *cursor) = (*stage + 1, vec![]),
+    }
+    Ok(Some((family, page.unwrap_or_default())))
 }
 
 /// What commits that a job has come to this point.
@@ -284,8 +306,8 @@ pub struct JobPage {
 /// How much of what there is to do was counted.
 #[derive(Default)]
 pub struct Count {
-    /// DEKs that there are to do.
-    pub deks: u64,
+    /// DEKs, or index entries, that there are to do.
+    pub due: u64,
     pub(crate) stage: u8,
     pub(crate) cursor: Vec<u8>,
 }
@@ -299,6 +321,11 @@ impl<S: Store> Vault<S> {
     /// Starts a DEK roll.
     pub async fn start_roll(&self, caller: &Caller, request: &StartRoll) -> Result<Job, Error> {
         Ok(Job::of(JobKind::Roll, &self.travel(caller, request).await?))
+    }
+
+    /// Starts a reindex.
+    pub async fn start_reindex(&self, caller: &Caller) -> Result<Job, Error> {
+        Ok(Job::of(JobKind::Reindex, &self.travel(caller, &StartReindex).await?))
     }
 
     /// How far a job has come.
@@ -345,7 +372,7 @@ impl<S: Store> Vault<S> {
         self.jobs.started.notified().await;
     }
 
-    /// Counts, in the next so many entries, the DEKs that a tenant's job has to do. `false`: all are counted.
+    /// Counts, in the next so many entries, what a tenant's job has to do. `false`: all is counted.
     pub async fn count_for_job(
         &self,
         tenant: TenantNo,
@@ -356,6 +383,7 @@ impl<S: Store> Vault<S> {
         match kind {
             JobKind::Rewrap => rewrap::count(self, tenant, so_far, entries).await,
             JobKind::Roll => roll::count(self, tenant, so_far, entries).await,
+            JobKind::Reindex => reindex::count(self, self.tenant(tenant)?, so_far, entries).await,
         }
     }
 
@@ -366,6 +394,7 @@ impl<S: Store> Vault<S> {
         let row = match page.kind {
             JobKind::Rewrap => self.travel(&caller, &RewrapPage(page)).await?,
             JobKind::Roll => self.travel(&caller, &RollPage(page)).await?,
+            JobKind::Reindex => self.travel(&caller, &ReindexPage(page)).await?,
         };
         Ok(Job::of(page.kind, &row))
     }

@@ -15,7 +15,6 @@ use strongroom_storage::{Entry, Family, Mutation, Store};
 
 use crate::error::Error;
 use crate::jobs::{self, Count, EMPTY_PAGES, Job, JobPage};
-use crate::pages::Pages;
 use crate::road::{Attempt, Prepared, Refused, Road};
 use crate::tenant::Tenant;
 use crate::vault::Vault;
@@ -25,11 +24,6 @@ const KIND: JobKind = JobKind::Rewrap;
 
 /// The families that it goes through.
 const STAGES: [Family; 2] = [Family::Subjects, Family::RowDeks];
-
-/// Whether nothing was looked at yet.
-pub(crate) fn is_to_be_counted(row: &JobRow) -> bool {
-    row.stage == 0 && row.cursor.is_empty()
-}
 
 /// Starts a rewrap.
 pub struct StartRewrap {
@@ -200,7 +194,9 @@ impl RewrapPage {
     ) -> Result<Vec<(Holder, Vec<KeyringNo>)>, Error> {
         for _ in 0..EMPTY_PAGES {
             let place = (&mut row.stage, &mut row.cursor);
-            let Some((family, page)) = next_page(road.vault, road.tenant.number, place, self.0.entries).await? else {
+            let Some((family, page)) =
+                jobs::next_page(road.vault, road.tenant.number, &STAGES, place, self.0.entries).await?
+            else {
                 row.state = JobState::Done;
                 return Ok(vec![]);
             };
@@ -222,23 +218,6 @@ impl RewrapPage {
         }
         Ok(vec![])
     }
-}
-
-/// The next entries of a job that is at a stage and a cursor, and moves it on behind them; none at its end.
-async fn next_page<S: Store>(
-    vault: &Vault<S>,
-    tenant: TenantNo,
-    (stage, cursor): (&mut u8, &mut Vec<u8>),
-    entries: usize,
-) -> Result<Option<(Family, Vec<Entry>)>, Error> {
-    let Some(family) = STAGES.get(usize::from(*stage)).copied() else { return Ok(None) };
-    let mut pages = Pages::of_tenant(family, tenant).of(entries).going_on(cursor);
-    let page = pages.next(&*vault.store).await?;
-    match &page {
-        Some(_) => *cursor = pages.cursor(),
-        None => (*stage, *cursor) = (*stage + 1, vec![]),
-    }
-    Ok(Some((family, page.unwrap_or_default())))
 }
 
 /// Wraps anew what can be, and says how many that are. A version that is disabled or destroyed opens nothing.
@@ -280,10 +259,10 @@ pub(crate) async fn count<S: Store>(
     let only = jobs::load(&*vault.store, tenant, KIND).await?.and_then(|row| row.keyring);
     let newest = Newest::new(vault, vault.tenant(tenant)?, only);
     let place = (&mut so_far.stage, &mut so_far.cursor);
-    let Some((family, page)) = next_page(vault, tenant, place, entries).await? else { return Ok(false) };
+    let Some((family, page)) = jobs::next_page(vault, tenant, &STAGES, place, entries).await? else { return Ok(false) };
     for entry in &page {
         let Ok(holder) = Holder::decode(family, entry) else { continue };
-        so_far.deks += holder.due(&newest).len() as u64;
+        so_far.due += holder.due(&newest).len() as u64;
     }
     Ok(true)
 }

@@ -154,6 +154,8 @@ pub(crate) struct Road<'a, S: Store> {
     pub request: [u8; 16],
     /// Microseconds since 1970, read once for the attempt.
     pub now: u64,
+    /// Whether nobody else is on the road.
+    pub alone: bool,
     /// DEKs that this attempt put into the cache.
     pub unwrapped: Unwrapped<'a>,
 }
@@ -206,12 +208,12 @@ impl<S: Store> Vault<S> {
             }
         }
         for round in 0..=SHARED_TURNS {
-            let _turn = if round < SHARED_TURNS && !A::ALONE {
-                Turn::Shared { _guard: self.turn.read().await }
-            } else {
-                Turn::Alone { _guard: self.turn.write().await }
+            let alone = round == SHARED_TURNS || A::ALONE;
+            let _turn = match alone {
+                false => Turn::Shared { _guard: self.turn.read().await },
+                true => Turn::Alone { _guard: self.turn.write().await },
             };
-            let road = self.road(tenant, caller, request, id).await?;
+            let road = Road { alone, ..self.road(tenant, caller, request, id).await? };
             match request.attempt(&road).await {
                 Ok(prepared) => match road.commit(prepared).await {
                     Ok(answer) => {
@@ -270,6 +272,7 @@ impl<S: Store> Vault<S> {
             rules,
             request: id,
             now: self.now(),
+            alone: false,
             unwrapped: Unwrapped { deks: &self.deks, places: Mutex::default() },
         })
     }

@@ -364,7 +364,7 @@ pub(crate) async fn count<S: Store>(
     for mark in page.iter().filter_map(|(key, _)| place::decode_dek_mark(key).ok()) {
         let dek = (mark.subject, mark.keyring);
         if last.replace(dek) != Some(dek) {
-            so_far.deks += 1;
+            so_far.due += 1;
         }
     }
     // Behind all marks of the last one, so that it is counted once.

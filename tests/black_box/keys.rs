@@ -65,6 +65,7 @@ async fn a_night_of_maintenance_rotates_rewraps_and_says_who_must_destroy() {
         let again = json(&vault, &["keys", "rotate", &kek, "--from-version", "1"]);
         assert_eq!((&again["version"], &again["rotated"]), (&2.into(), &false.into()));
     }
+    assert_eq!(json(&vault, &["keys", "rotate", "index/subject-id"])["version"], 2);
     let deleted = stored.remove(1);
     let items = vec![v1::DeleteItem { token: deleted.0, subject: String::new() }];
     let request = v1::DeleteRequest { items, idempotency_key: String::new() };
@@ -74,6 +75,7 @@ async fn a_night_of_maintenance_rotates_rewraps_and_says_who_must_destroy() {
     assert_eq!((&night["rolled"]["state"], &night["rolled"]["done"]), (&"done".into(), &"1".into()));
     assert_eq!(night["rewrapped"]["state"], "done");
     assert!(night["rewrapped"]["done"].as_str().unwrap().parse::<u64>().unwrap() >= 550);
+    assert_eq!((&night["reindexed"]["state"], &night["reindexed"]["done"]), (&"done".into(), &"100".into()));
     assert_eq!(night["waiting"], Value::Array(vec![]));
     // With nothing kept, an officer must do the last step.
     let night = vault.cli(&["keys", "maintain", "--keep", "0", "--output", "json"]);
@@ -85,7 +87,7 @@ async fn a_night_of_maintenance_rotates_rewraps_and_says_who_must_destroy() {
         "{night}"
     );
     let officer = json(&vault, &["keys", "maintain", "--keep", "0", "--as", "officer-1"]);
-    assert_eq!(officer["destroyed"].as_array().unwrap().len(), keks(&vault).len());
+    assert_eq!(officer["destroyed"].as_array().unwrap().len(), keks(&vault).len() + 1);
     // And again: nothing is left to do.
     let again = json(&vault, &["keys", "maintain", "--keep", "0", "--as", "officer-1"]);
     assert_eq!((&again["rotated"], &again["destroyed"]), (&Value::Array(vec![]), &Value::Array(vec![])));
@@ -232,6 +234,67 @@ async fn a_roll_that_is_killed_goes_on_by_itself_and_the_ledger_tells_the_story(
     assert_eq!(items.iter().filter(|item| item["outcome"] == "dek_rolled").count(), 1);
     assert!(rolls[0]["principal"].as_str().unwrap().starts_with("rotator/"));
     assert_eq!(pages().next_back().unwrap()["detail"]["job_state"], "done");
+    vault.verify_ledger();
+    vault.stop();
+    vault.cli_ok(&["verify"]);
+}
+
+#[tokio::test]
+async fn a_reindex_that_is_killed_goes_on_by_itself_and_nothing_gets_a_second_token() {
+    let mut vault = TestVault::start();
+    let mut client = vault.vault().await;
+    let items = |batch: usize| -> Vec<v1::TokenizeItem> {
+        let one = |number: usize| {
+            let (account, company) = (format!("account-{batch}-{number:06}"), format!("co-{batch}-{}", number % 100));
+            item("company.settlement_account", &account, &company)
+        };
+        (0..1_000).map(one).collect()
+    };
+    let mut tokens = Vec::new();
+    for batch in 0..6 {
+        tokens.push(client.tokenize(tokenize(items(batch))).await.unwrap().into_inner().tokens);
+    }
+    for index in ["index/field/14", "index/subject-id"] {
+        assert_eq!(json(&vault, &["keys", "rotate", index])["version"], 2);
+    }
+    let started = json(&vault, &["keys", "reindex", "--detach"]);
+    assert_eq!((&started["name"], &started["state"]), (&"reindex/1".into(), &"running".into()));
+    let mut keys = keys_as(&vault, "rotator").await;
+    let mut steps = keys.watch_job(v1::WatchJobRequest { name: "reindex".to_owned() }).await.unwrap().into_inner();
+    while let Some(job) = steps.message().await.unwrap() {
+        // Subjects have moved, and some of their values.
+        if job.done > 700 {
+            break;
+        }
+    }
+    vault.kill();
+    vault.up();
+    let mut client = vault.vault().await;
+    for (batch, tokens) in tokens.iter().enumerate() {
+        assert_eq!(client.tokenize(tokenize(items(batch))).await.unwrap().into_inner().tokens, *tokens);
+    }
+    let mut keys = keys_as(&vault, "rotator").await;
+    let mut steps = keys.watch_job(v1::WatchJobRequest { name: "reindex/1".to_owned() }).await.unwrap().into_inner();
+    let mut last = None;
+    while let Some(job) = steps.message().await.unwrap() {
+        last = Some(job);
+    }
+    let last = last.unwrap();
+    assert_eq!((last.state.as_str(), last.done, last.total, last.skipped), ("done", 6_600, 6_600, 0));
+    for index in ["index/field/14", "index/subject-id"] {
+        vault.cli_ok(&["keys", "destroy", index, "1", "--as", "officer-1"]);
+    }
+    for (batch, tokens) in tokens.iter().enumerate() {
+        assert_eq!(client.tokenize(tokenize(items(batch))).await.unwrap().into_inner().tokens, *tokens);
+    }
+    // Exact to the entry, the kill notwithstanding.
+    let leaves = vault.leaves().await;
+    let pages = leaves.iter().filter(|leaf| leaf["detail"]["job"] == "reindex/1" && leaf["principal"] == "vault");
+    let items: Vec<&Value> = pages.filter_map(|leaf| leaf["items"].as_array()).flatten().collect();
+    assert_eq!(items.iter().filter(|item| item["outcome"] == "resealed").count(), 6_000);
+    assert_eq!(items.iter().filter(|item| item["outcome"] == "subject_resealed").count(), 600);
+    let told = refused(keys_as(&vault, "app").await.start_reindex(v1::StartReindexRequest {}).await);
+    assert_eq!(told.code, Code::PermissionDenied);
     vault.verify_ledger();
     vault.stop();
     vault.cli_ok(&["verify"]);

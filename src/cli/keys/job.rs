@@ -59,7 +59,7 @@ pub async fn watch(name: String, context: &Context) -> Result<Job, CliError> {
     let mut keys = context.keys().await?;
     let mut steps = keys.watch_job(WatchJobRequest { name: name.clone() }).await?.into_inner();
     let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{msg}  {wide_bar}  {human_pos} of {human_len} DEKs  {eta} left") {
+    if let Ok(style) = ProgressStyle::with_template("{msg}  {wide_bar}  {human_pos} of {human_len}  {eta} left") {
         bar.set_style(style);
     }
     bar.set_message(name.clone());
@@ -75,6 +75,16 @@ pub async fn watch(name: String, context: &Context) -> Result<Job, CliError> {
         // The vault shut down, or another job has begun: it says itself what has become of this one.
         _ => Ok(keys.get_job(GetJobRequest { name }).await?.into_inner()),
     }
+}
+
+/// Watches a job that was started, if it did not find that there is nothing to do.
+pub async fn to_its_end(started: Job, context: &Context) -> Result<Job, CliError> {
+    if started.state == "running" { watch(started.name, context).await } else { Ok(started) }
+}
+
+/// What a job does, one by one.
+pub fn units(job: &Job) -> &'static str {
+    if job.name.starts_with("reindex/") { "index entries" } else { "DEKs" }
 }
 
 /// A job as a document.
@@ -94,10 +104,12 @@ pub fn document(job: &Job) -> Value {
 }
 
 fn text(job: &Job) -> String {
-    let (all, done) = match job.name.starts_with("roll/") {
-        true => ("those that are marked", "rolled"),
-        false => ("all KEKs", "wrapped anew"),
+    let (all, done) = match job.name.split('/').next() {
+        Some("roll") => ("those that are marked", "rolled"),
+        Some("reindex") => ("all index keys", "made anew"),
+        _ => ("all KEKs", "wrapped anew"),
     };
+    let units = units(job);
     let mut pairs = vec![
         ("job", job.name.clone()),
         ("state", job.state.clone()),
@@ -105,10 +117,10 @@ fn text(job: &Job) -> String {
         ("started by", job.principal.clone()),
         ("started", instant(job.start_time.as_ref())),
         ("last step", instant(job.update_time.as_ref())),
-        (done, format!("{} of {} DEKs", job.done, job.total)),
+        (done, format!("{} of {} {units}", job.done, job.total)),
     ];
     if job.skipped > 0 {
-        pairs.push(("skipped", format!("{} DEKs that need a version that is disabled or destroyed", job.skipped)));
+        pairs.push(("skipped", format!("{} {units} that need a version that is disabled or destroyed", job.skipped)));
     }
     facts(pairs)
 }

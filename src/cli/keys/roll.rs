@@ -1,7 +1,7 @@
 //! `strongroom keys roll`: start it, watch it, end it.
 
 use clap::Args as ClapArgs;
-use strongroom_proto::v1::{Job, StartRollRequest};
+use strongroom_proto::v1::StartRollRequest;
 
 use super::job::{self, How};
 use crate::cli::client::Context;
@@ -43,13 +43,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         None => {
             let (name, subject) = (args.name.unwrap_or_default(), args.subject.unwrap_or_default());
             let started = context.keys().await?.start_roll(StartRollRequest { name, subject }).await?.into_inner();
-            if args.how.detach { started } else { to_its_end(started, context).await? }
+            if args.how.detach { started } else { job::to_its_end(started, context).await? }
         }
     };
     args.how.show(&job, context)
-}
-
-/// Watches a job that was started, if it did not find that there is nothing to do.
-pub async fn to_its_end(started: Job, context: &Context) -> Result<Job, CliError> {
-    if started.state == "running" { job::watch(started.name, context).await } else { Ok(started) }
 }

@@ -15,17 +15,20 @@ pub enum JobKind {
     Rewrap,
     /// Gives subjects' DEKs a new version, and seals their values anew under it.
     Roll,
+    /// Makes index entries anew under the newest version of their key.
+    Reindex,
 }
 
 impl JobKind {
     /// All kinds.
-    pub const ALL: [Self; 2] = [Self::Rewrap, Self::Roll];
+    pub const ALL: [Self; 3] = [Self::Rewrap, Self::Roll, Self::Reindex];
 
     /// The kind's number, in keys and facts.
     pub fn number(self) -> u8 {
         match self {
             Self::Rewrap => 1,
             Self::Roll => 2,
+            Self::Reindex => 3,
         }
     }
 
@@ -34,6 +37,7 @@ impl JobKind {
         match self {
             Self::Rewrap => "rewrap",
             Self::Roll => "roll",
+            Self::Reindex => "reindex",
         }
     }
 }

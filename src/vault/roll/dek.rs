@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use strongroom_commit::{Fact, Guard};
-use strongroom_ids::{DekVersion, KeyringNo, RowId, RowVersion, SubjectHandle, TenantNo};
-use strongroom_keys::{Dek, DekOwner, DekPlace, Sealed};
+use strongroom_ids::{DekVersion, KeyringNo, RowId, SubjectHandle, TenantNo};
+use strongroom_keys::{Dek, DekOwner, DekPlace};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{SubjectRecord, SubjectState, ValueRow, WrappedDek};
 use strongroom_storage::{Family, Mutation, Range, Store};
@@ -14,7 +14,6 @@ use crate::error::Error;
 use crate::random::Dice;
 use crate::road::{Item, Prepared, Road, make_way};
 use crate::subjects::{NamedDek, id_place, record_hash};
-use crate::values::{row_hash, value_place};
 
 /// Rows that are read at once.
 const CHUNK: usize = 64;
@@ -196,7 +195,9 @@ impl Rolling {
         for (place, (id, row)) in std::mem::take(&mut self.rows).into_iter().enumerate() {
             make_way(place).await;
             let old = there.get(&row.dek_version).ok_or(Error::DataLoss("a subject without the DEK of its value"))?;
-            rows.push((id, seal_anew(road, id, row, old, &new, dice)?));
+            let held = road.open_row(id, &row, old)?;
+            let row = ValueRow { dek_version: new.version, ..row };
+            rows.push((id, road.seal_next(id, row, &held, &new.dek, dice)?));
         }
         let resealed_id = match marked.keyring == KeyringNo(0) {
             true => {
@@ -267,31 +268,6 @@ impl Rolling {
     }
 }
 
-/// The same value and token in the next version of the row, under the new version of the DEK.
-fn seal_anew<S: Store>(
-    road: &Road<'_, S>,
-    id: RowId,
-    row: ValueRow,
-    old: &Dek,
-    new: &NamedDek,
-    dice: &mut Dice,
-) -> Result<ValueRow, Error> {
-    let tenant = road.tenant.id;
-    let value = old.open(&value_place(tenant, id, &row, Sealed::Value), &row.sealed)?;
-    let token = match &row.sealed_token {
-        Some(sealed) => Some(old.open(&value_place(tenant, id, &row, Sealed::Token), sealed)?),
-        None => None,
-    };
-    let version = row.version.0.checked_add(1).ok_or(Error::Internal("a row with too many versions"))?;
-    let mut anew = ValueRow { version: RowVersion(version), dek_version: new.version, salt: dice.roll()?, ..row };
-    anew.sealed = new.dek.seal(&value_place(tenant, id, &anew, Sealed::Value), value.as_bytes())?;
-    anew.sealed_token = match token {
-        Some(token) => Some(new.dek.seal(&value_place(tenant, id, &anew, Sealed::Token), token.as_bytes())?),
-        None => None,
-    };
-    Ok(anew)
-}
-
 /// What is to be committed of one DEK.
 pub(super) struct Rolled {
     marked: Marked,
@@ -335,20 +311,7 @@ impl Rolled {
         prepared.guards.push(Guard::Unchanged(Fact::subject_state(tenant, subject)));
         let values = rows.len();
         for (id, row) in rows {
-            // Who reads it meanwhile has the same value of a version that is no more, and reads again.
-            prepared.guards.push(Guard::Unchanged(Fact::row(tenant, id)));
-            prepared.changes.push(Fact::row(tenant, id));
-            let bytes = row.encode();
-            prepared.items.push(Item {
-                field: road.schema.field_no(row.field).map(|field| Arc::clone(&field.full_name)),
-                row: Some(id),
-                outcome: "resealed",
-                subject: Some(subject),
-                version: Some(row.version),
-                hash: Some(row_hash(&bytes)),
-                ..Item::default()
-            });
-            prepared.mutations.push(Mutation::Put(Family::Rows, place::row(tenant, id), bytes));
+            road.write_resealed(id, &row, prepared);
         }
         if let Some(dek) = dek {
             dek.write(road, marked.keyring, prepared);

@@ -24,12 +24,12 @@ async fn start(vault: &Tested, name: &str, subject: &str) -> Result<Job, Error> 
 }
 
 /// Rolls what is marked, in pages of so many entries.
-async fn roll(vault: &Tested, entries: usize) -> Job {
+pub(super) async fn roll(vault: &Tested, entries: usize) -> Job {
     let job = start(vault, "", "").await.unwrap();
     if job.is_running() { to_its_end(vault, KIND, entries).await } else { job }
 }
 
-async fn delete(vault: &Tested, token: &str) {
+pub(super) async fn delete(vault: &Tested, token: &str) {
     let items = vec![DeleteItem { token: token.to_owned(), subject: String::new() }];
     let request = Delete { items, idempotency_key: String::new() };
     vault.delete(&caller(Role::App), &request).await.unwrap().remove(0).unwrap();
@@ -40,7 +40,7 @@ async fn replace(vault: &Tested, token: &str, value: &str) {
     vault.replace(&caller(Role::App), &Replace { items, idempotency_key: String::new() }).await.unwrap();
 }
 
-async fn all(bench: &Bench, family: Family) -> Vec<Entry> {
+pub(super) async fn all(bench: &Bench, family: Family) -> Vec<Entry> {
     bench.disk.scan(family, Range { from: vec![], to: vec![], limit: 1_000_000 }).await.unwrap()
 }
 
@@ -104,7 +104,7 @@ async fn findings(bench: &Bench) -> Vec<Finding> {
 }
 
 /// Closes the vault, proves its store against its ledger, and opens it again.
-async fn proven(bench: &Bench, vault: Arc<Tested>) -> Arc<Tested> {
+pub(super) async fn proven(bench: &Bench, vault: Arc<Tested>) -> Arc<Tested> {
     vault.close().await;
     let found = findings(bench).await;
     assert!(found.is_empty(), "{found:#?}");

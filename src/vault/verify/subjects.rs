@@ -99,9 +99,8 @@ impl<S: Store> Check<'_, S> {
             let what = "its record is as recorded, and no DEK of it opens its sealed id";
             return self.found(Kind::Dek, Fault::Missing, place, what);
         };
-        let fits = match self.keystore.index_key(self.id, IndexName::SubjectId) {
-            Ok(key) if key.version() == record.id_index.version => key.mac(&[opened.as_bytes()]) == record.id_index.mac,
-            Ok(_) => return self.old_index_key(place),
+        let fits = match self.keystore.index_key_version(self.id, IndexName::SubjectId, record.id_index.version) {
+            Ok(key) => key.mac(&[opened.as_bytes()]) == record.id_index.mac,
             Err(error) => return self.found(Kind::IndexEntry, Fault::Unreadable, place, error.to_string()),
         };
         if !fits || record.id_index.kind != IndexKind::SubjectId {
@@ -172,12 +171,6 @@ impl<S: Store> Check<'_, S> {
             other => (Fault::Unreadable, format!("can't be unwrapped: {other}")),
         };
         self.found(Kind::Dek, fault, place, format!("its DEK version {version} of keyring {keyring} {why}"));
-    }
-
-    /// An index entry under a key version that the keystore no longer gives out.
-    pub fn old_index_key(&mut self, place: Place) {
-        let what = "its entry was made under an older index key and can't be computed again";
-        self.found(Kind::IndexEntry, Fault::Unreadable, place, what);
     }
 
     /// The records of subjects that a page of values needs.

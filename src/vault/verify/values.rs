@@ -253,8 +253,7 @@ impl<S: Store> Check<'_, S> {
 
     fn entry_follows(&mut self, id: RowId, entry: &IndexEntry, index: IndexName, text: &[u8]) {
         let place = Place::Row(id);
-        match self.keystore.index_key(self.id, index) {
-            Ok(key) if key.version() != entry.version => self.old_index_key(place),
+        match self.keystore.index_key_version(self.id, index, entry.version) {
             Ok(key) if key.mac(&[text]) != entry.mac => {
                 let what = "the index entry that its row names does not follow from what it holds";
                 self.found(Kind::IndexEntry, Fault::Changed, place, what);
