@@ -1,6 +1,7 @@
 //! Index keys: keyed hashes by which equal values find each other.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ring::hmac;
 use strongroom_ids::KeyVersion;
@@ -40,6 +41,30 @@ impl IndexKey {
 impl fmt::Debug for IndexKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IndexKey").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+/// The versions of an index key that may be used: the newest makes entries, and all of them follow those that there are.
+#[derive(Clone, Debug)]
+pub struct IndexKeys {
+    newest: Arc<IndexKey>,
+    older: Vec<Arc<IndexKey>>,
+}
+
+impl IndexKeys {
+    /// `older` from the newest of them to the oldest.
+    pub(crate) fn new(newest: Arc<IndexKey>, older: Vec<Arc<IndexKey>>) -> Self {
+        Self { newest, older }
+    }
+
+    /// The version that makes what is new.
+    pub fn newest(&self) -> &IndexKey {
+        &self.newest
+    }
+
+    /// The versions before it, under which there may be entries still; the newest of them first.
+    pub fn older(&self) -> impl Iterator<Item = &IndexKey> {
+        self.older.iter().map(Arc::as_ref)
     }
 }
 

@@ -41,7 +41,7 @@ mod token_key;
 pub use cache::DekCache;
 pub use dek::Dek;
 pub use error::KeyError;
-pub use index_key::IndexKey;
+pub use index_key::{IndexKey, IndexKeys};
 pub use kek::{KEK_SEAL_LIMIT, Kek};
 pub use keystore::{KeyInfo, Keystore, KeystoreCopy, KeystoreHeader, RootProbe};
 pub use ledger_key::LedgerKey;

@@ -101,6 +101,10 @@ actions! {
     DestroyKeyVersion = "destroy_key_version" on vault,
     /// Wraps DEKs anew.
     Rewrap = "rewrap" on vault,
+    /// Gives DEKs a new version, and seals their values anew.
+    Roll = "roll" on vault,
+    /// Makes index entries anew under the newest version of their key.
+    Reindex = "reindex" on vault,
     /// Makes a copy of the keystore.
     BackupKeystore = "backup_keystore" on vault,
     /// Sees which copies of the keystore there are.

@@ -1,8 +1,11 @@
 //! `strongroom keys`: the life of keys, by hand and every night.
 
 mod copies;
+mod job;
 mod maintain;
+mod reindex;
 mod rewrap;
+mod roll;
 
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Value, json};
@@ -15,9 +18,9 @@ use time::format_description::well_known::Rfc3339;
 use super::client::Context;
 use super::output::{CliError, Exit, table};
 
-pub use rewrap::watch as rewrap_to_its_end;
+pub use job::watch as rewrap_to_its_end;
 
-/// List keys, rotate them, wrap DEKs anew, change states, destroy versions.
+/// List keys, rotate them, wrap DEKs anew and roll them, make indexes anew, change states, destroy versions.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
@@ -42,6 +45,10 @@ enum Command {
     },
     /// Wrap anew, in the background, the DEKs that an older version of their KEK wraps, and watch it.
     Rewrap(rewrap::Args),
+    /// Roll, in the background, the DEKs under which a value was deleted or replaced, and watch it.
+    Roll(roll::Args),
+    /// Make anew, in the background, the index entries that an older version of their key made, and watch it.
+    Reindex(reindex::Args),
     /// Give a version of a key another state.
     #[command(after_help = "Examples:
   strongroom keys state kek/1 4 disabled --as officer-1        nothing under it is read or written for now
@@ -83,7 +90,7 @@ To put it back, stop the vault and make it the file keystore/keys.")]
     Backup(copies::BackupArgs),
     /// Show the copies of the keystore on the list.
     Copies(copies::CopiesArgs),
-    /// Do all that is due: rotate, wrap anew, destroy. For a job that runs every night.
+    /// Do all that is due: rotate, roll, wrap and index anew, destroy. For a job that runs every night.
     Maintain(maintain::Args),
 }
 
@@ -103,6 +110,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         Command::List => list(context).await,
         Command::Rotate { name, from_version } => rotate(name, from_version, context).await,
         Command::Rewrap(args) => rewrap::run(args, context).await,
+        Command::Roll(args) => roll::run(args, context).await,
+        Command::Reindex(args) => reindex::run(args, context).await,
         Command::State { name, version, state } => set_state(name, version, state, context).await,
         Command::Destroy { name, version, dry_run } => destroy(name, version, dry_run, context).await,
         Command::Backup(args) => copies::backup(args, context).await,

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use strongroom_ids::TenantNo;
 use strongroom_storage::Store;
-use strongroom_vault::{Count, Error, RewrapPage, Vault};
+use strongroom_storage::rows::JobKind;
+use strongroom_vault::{Count, Error, Job, JobPage, Vault};
 
 use throttle::Throttle;
 
@@ -22,28 +23,29 @@ use throttle::Throttle;
 const SOON: Duration = Duration::from_secs(1);
 const LATER: Duration = Duration::from_secs(60);
 
-/// An entry is counted in this part of the time that it takes to wrap its DEKs anew.
+/// An entry is counted in this part of the time that it takes to do it.
 const EASY: usize = 8;
 
 /// Does what jobs there are, those that a restart cut off first, until `stop` completes.
 pub async fn run<S: Store>(vault: &Vault<S>, stop: impl Future<Output = ()>) {
     tokio::select! {
         () = stop => {}
-        () = rewraps(vault) => {}
+        () = all(vault) => {}
     }
 }
 
-async fn rewraps<S: Store>(vault: &Vault<S>) {
+async fn all<S: Store>(vault: &Vault<S>) {
     let mut at_work = FuturesUnordered::new();
-    let mut tenants = BTreeSet::new();
+    let mut known = BTreeSet::new();
     loop {
-        match vault.running_rewraps().await {
+        match vault.running_jobs().await {
             Ok(running) => {
-                for (tenant, number, counted) in running {
-                    if tenants.insert(tenant) {
+                for (tenant, job) in running {
+                    let which = (tenant, job.kind);
+                    if known.insert(which) {
                         at_work.push(async move {
-                            rewrap(vault, tenant, number, counted).await;
-                            tenant
+                            take(vault, tenant, job).await;
+                            which
                         });
                     }
                 }
@@ -51,34 +53,34 @@ async fn rewraps<S: Store>(vault: &Vault<S>) {
             Err(error) => pause(&error).await,
         }
         tokio::select! {
-            Some(tenant) = at_work.next(), if !at_work.is_empty() => drop(tenants.remove(&tenant)),
+            Some(which) = at_work.next(), if !at_work.is_empty() => drop(known.remove(&which)),
             // One that was started meanwhile has left its mark: this returns at once then.
             () = vault.job_started() => {}
         }
     }
 }
 
-/// Takes a tenant's rewrap to its end, or to what a person must put right.
-async fn rewrap<S: Store>(vault: &Vault<S>, tenant: TenantNo, number: u32, counted: bool) {
+/// Takes a tenant's job to its end, or to what a person must put right.
+async fn take<S: Store>(vault: &Vault<S>, tenant: TenantNo, mut job: Job) {
     let mut throttle = Throttle::default();
     let mut total = None;
-    if !counted {
-        match count(vault, tenant, &mut throttle).await {
-            Ok(deks) => total = Some(deks),
-            Err(error) => return pause(&error).await,
-        }
-    }
     loop {
+        if job.to_count && total.is_none() {
+            match count(vault, tenant, job.kind, &mut throttle).await {
+                Ok(deks) => total = Some(deks),
+                Err(error) => return pause(&error).await,
+            }
+        }
         let (before, began) = (vault.commits(), Instant::now());
-        let page = RewrapPage { number, entries: throttle.entries(), total };
-        match vault.rewrap_page(tenant, &page).await {
+        let page = JobPage { kind: job.kind, number: job.number, entries: throttle.entries(), total: total.take() };
+        match vault.job_page(tenant, page).await {
             Ok(job) if !job.is_running() => {
                 let (done, skipped) = (job.done, job.skipped);
-                tracing::info!(tenant = tenant.0, job = job.name, done, skipped, "a rewrap has ended");
+                tracing::info!(tenant = tenant.0, job = job.name, done, skipped, "a job has ended");
                 return;
             }
-            Ok(_) => {
-                total = None;
+            Ok(further) => {
+                job = further;
                 // The step itself is one commit; others are somebody else's.
                 let company = vault.commits().saturating_sub(before) > 1;
                 tokio::time::sleep(throttle.step(began.elapsed(), company)).await;
@@ -90,13 +92,18 @@ async fn rewrap<S: Store>(vault: &Vault<S>, tenant: TenantNo, number: u32, count
     }
 }
 
-/// How many DEKs a rewrap has to do with.
-async fn count<S: Store>(vault: &Vault<S>, tenant: TenantNo, throttle: &mut Throttle) -> Result<u64, Error> {
+/// How many DEKs, or index entries, a job has to do with.
+async fn count<S: Store>(
+    vault: &Vault<S>,
+    tenant: TenantNo,
+    kind: JobKind,
+    throttle: &mut Throttle,
+) -> Result<u64, Error> {
     let mut count = Count::default();
     loop {
         let (before, began) = (vault.commits(), Instant::now());
-        if !vault.count_for_rewrap(tenant, &mut count, throttle.entries() * EASY).await? {
-            return Ok(count.deks);
+        if !vault.count_for_job(tenant, kind, &mut count, throttle.entries() * EASY).await? {
+            return Ok(count.due);
         }
         // To count is no commit: all of them are somebody else's.
         let company = vault.commits() > before;

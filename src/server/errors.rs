@@ -179,7 +179,7 @@ fn code(error: &Error) -> Code {
         | Error::KeyUnavailable(_)
         | Error::KeyState(_)
         | Error::KeyInUse { .. }
-        | Error::JobRunning(_)
+        | Error::JobRunning { .. }
         | Error::JobEnded(_) => Code::FailedPrecondition,
         Error::AnswerTooLarge { .. } | Error::TokensExhausted | Error::KeyExhausted { .. } | Error::DiskFull => {
             Code::ResourceExhausted

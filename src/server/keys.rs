@@ -8,7 +8,7 @@ use strongroom_proto::v1;
 use strongroom_storage::Store;
 use strongroom_vault::{
     BackupKeystore, CancelJob, DestroyKeyVersion, GetJob, Job, KeyCopy, ListedKey, NewKeyCopy, RotateKey, SetKeyState,
-    StartRewrap, StrikeKeystoreCopy,
+    StartRewrap, StartRoll, StrikeKeystoreCopy,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
@@ -113,6 +113,21 @@ impl<S: Store> v1::keys_server::Keys for KeysService<S> {
         let v1::StartRewrapRequest { name } = request.into_inner();
         let vault = self.0.vault()?;
         let start = async move { vault.start_rewrap(&caller, &StartRewrap { name }).await };
+        Ok(Response::new(told(self.0.to_its_end(start).await?)))
+    }
+
+    async fn start_roll(&self, request: Request<v1::StartRollRequest>) -> Result<Response<v1::Job>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::StartRollRequest { name, subject } = request.into_inner();
+        let vault = self.0.vault()?;
+        let start = async move { vault.start_roll(&caller, &StartRoll { name, subject }).await };
+        Ok(Response::new(told(self.0.to_its_end(start).await?)))
+    }
+
+    async fn start_reindex(&self, request: Request<v1::StartReindexRequest>) -> Result<Response<v1::Job>, Status> {
+        let caller = self.0.caller(&request)?;
+        let vault = self.0.vault()?;
+        let start = async move { vault.start_reindex(&caller).await };
         Ok(Response::new(told(self.0.to_its_end(start).await?)))
     }
 

@@ -82,7 +82,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("key counter row ids", keys::counter(tenant, Counter::RowIds)),
         ("key counter subject handles", keys::counter(tenant, Counter::SubjectHandles)),
         ("key counter seals", keys::counter(tenant, Counter::Seals(keyring, KeyVersion(5)))),
-        ("key dek_mark", keys::dek_mark(tenant, subject, keyring)),
+        ("key dek_mark", keys::dek_mark(tenant, subject, keyring, DekVersion(1))),
         ("key key change", keys::key_change(tenant)),
         ("key keystore copies", keys::keystore_copies()),
         ("key job", keys::job(tenant, JobKind::Rewrap)),

@@ -4,7 +4,7 @@
 //! their order is the keys' order. In `Meta` and `Index` a kind byte follows the tenant, so that ranges of two kinds
 //! never mix. No key holds a subject's id, a value or a shaped token: blind indexes lead there.
 
-use strongroom_ids::{FieldNo, KeyVersion, KeyringNo, RowId, SubjectHandle, TenantNo};
+use strongroom_ids::{DekVersion, FieldNo, KeyVersion, KeyringNo, RowId, SubjectHandle, TenantNo};
 
 use crate::StoreError;
 use crate::codec::{Reader, Writer};
@@ -119,6 +119,14 @@ pub fn subject(tenant: TenantNo, subject: SubjectHandle) -> Vec<u8> {
 /// `SubjectRows`: says that the subject has the row.
 pub fn subject_row(tenant: TenantNo, subject: SubjectHandle, row: RowId) -> Vec<u8> {
     Key::new(tenant).u64(subject.0).u64(row.0).done()
+}
+
+/// `SubjectRows`: a subject's rows after this one, from inclusive to exclusive.
+pub fn subject_rows_after(tenant: TenantNo, subject: SubjectHandle, row: RowId) -> (Vec<u8>, Vec<u8>) {
+    let (_, end) = Key::new(tenant).u64(subject.0).range();
+    let mut from = subject_row(tenant, subject, row);
+    from.push(0);
+    (from, end)
 }
 
 /// `Holders`: says that the subject holds the tenant-wide value.
@@ -256,9 +264,25 @@ pub fn counter(tenant: TenantNo, counter: Counter) -> Vec<u8> {
     .done()
 }
 
-/// `Meta`: says that a subject's DEK is to be rolled, since a value under it is gone while it lives on for others.
-pub fn dek_mark(tenant: TenantNo, subject: SubjectHandle, keyring: KeyringNo) -> Vec<u8> {
-    Key::new(tenant).kind(meta::DEK_MARK).u64(subject.0).u16(keyring.0).done()
+/// `Meta`: says that a version of a subject's DEK is to be rolled: a value under it is gone while it lives on for others,
+/// or somebody asked for it.
+pub fn dek_mark(tenant: TenantNo, subject: SubjectHandle, keyring: KeyringNo, version: DekVersion) -> Vec<u8> {
+    dek_marks_key(tenant, subject, keyring).u32(version.0).done()
+}
+
+/// `Meta`: the marks of all versions of a subject's DEK, from inclusive to exclusive. The first key is the mark of a store
+/// that did not write versions.
+pub fn dek_marks_range(tenant: TenantNo, subject: SubjectHandle, keyring: KeyringNo) -> (Vec<u8>, Vec<u8>) {
+    dek_marks_key(tenant, subject, keyring).range()
+}
+
+/// `Meta`: a tenant's marks, from inclusive to exclusive.
+pub fn all_dek_marks_range(tenant: TenantNo) -> (Vec<u8>, Vec<u8>) {
+    Key::new(tenant).kind(meta::DEK_MARK).range()
+}
+
+fn dek_marks_key(tenant: TenantNo, subject: SubjectHandle, keyring: KeyringNo) -> Key {
+    Key::new(tenant).kind(meta::DEK_MARK).u64(subject.0).u16(keyring.0)
 }
 
 /// `Meta`: the last change of a tenant's keys, and whether the keystore has it already.
@@ -296,6 +320,36 @@ pub fn decode_holder(key: &[u8]) -> Result<SubjectHandle, StoreError> {
 /// The row id of a [`value_index`] key.
 pub fn decode_value_index(key: &[u8]) -> Result<RowId, StoreError> {
     ending("a value's index key", key, 53, Some(IndexKind::Value.number())).map(RowId)
+}
+
+/// The row id of a `SubjectRows` key.
+pub fn decode_subject_row(key: &[u8]) -> Result<RowId, StoreError> {
+    ending("a key of a subject's row", key, 20, None).map(RowId)
+}
+
+/// Which DEK a mark is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DekMark {
+    /// Whose DEK.
+    pub subject: SubjectHandle,
+    /// Of which keyring.
+    pub keyring: KeyringNo,
+    /// The version that is to be rolled; none in a store that did not write versions: whichever is the newest.
+    pub version: Option<DekVersion>,
+}
+
+/// What a [`dek_mark`] key says.
+pub fn decode_dek_mark(key: &[u8]) -> Result<DekMark, StoreError> {
+    let corrupt = || StoreError::Corrupt { place: "the mark of a DEK", what: "it has not the form of one".to_owned() };
+    let mark = key.get(TENANT..).and_then(|key| key.strip_prefix(&[meta::DEK_MARK])).ok_or_else(corrupt)?;
+    let (subject, rest) = mark.split_first_chunk().ok_or_else(corrupt)?;
+    let (keyring, version) = rest.split_first_chunk().ok_or_else(corrupt)?;
+    let version = match version {
+        [] => None,
+        version => Some(DekVersion(u32::from_be_bytes(version.try_into().map_err(|_| corrupt())?))),
+    };
+    let subject = SubjectHandle(u64::from_be_bytes(*subject));
+    Ok(DekMark { subject, keyring: KeyringNo(u16::from_be_bytes(*keyring)), version })
 }
 
 /// The leaf index of a `Leaves` key.

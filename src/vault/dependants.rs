@@ -2,12 +2,13 @@
 
 use strongroom_commit::CommitterState;
 use strongroom_ids::{KeyVersion, TenantNo};
-use strongroom_keys::KeyName;
-use strongroom_storage::rows::{RowDek, SubjectRecord, ValueRow};
+use strongroom_keys::{IndexName, KeyName};
+use strongroom_storage::rows::{IndexEntry, RowDek, SubjectRecord, ValueRow};
 use strongroom_storage::{Family, Store, StoreError};
 
 use crate::error::Error;
 use crate::pages::Pages;
+use crate::reindex::index_of;
 use crate::vault::Vault;
 
 impl<S: Store> Vault<S> {
@@ -34,8 +35,24 @@ impl<S: Store> Vault<S> {
                 });
                 opaque.await
             }
+            KeyName::Index(_, IndexName::SubjectId) => {
+                let subjects = self.count(Family::Subjects, tenant, |row| {
+                    let record = SubjectRecord::decode(row)?;
+                    Ok(u64::from(record.id_index.version == version))
+                });
+                subjects.await
+            }
+            KeyName::Index(_, index @ (IndexName::Field(_) | IndexName::Token)) => {
+                let values = self.count(Family::Rows, tenant, |row| {
+                    let row = ValueRow::decode(row)?;
+                    let here =
+                        |entry: &&IndexEntry| entry.version == version && index_of(row.field, entry.kind) == index;
+                    Ok(row.indexes.iter().filter(here).count() as u64)
+                });
+                values.await
+            }
             // Nothing of these can be destroyed.
-            KeyName::Index(..) | KeyName::Ledger(_) => Ok(u64::MAX),
+            KeyName::Index(_, IndexName::Fingerprint) | KeyName::Ledger(_) => Ok(u64::MAX),
         }
     }
 

@@ -9,10 +9,11 @@ use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{RowId, RowVersion, SubjectHandle};
 use strongroom_keys::{DekOwner, Sealed};
 use strongroom_schema::Field;
+use strongroom_storage::Store;
 use strongroom_storage::keys as place;
-use strongroom_storage::{Family, Store};
 
 use crate::error::Error;
+use crate::index::Places;
 use crate::random::Dice;
 use crate::resolve::{Found, Resolved, expiry};
 use crate::road::{Item, Prepared, Road};
@@ -32,8 +33,8 @@ pub(crate) enum Wanted {
 }
 
 pub(crate) struct Once {
-    /// The index entry that the value has or will have.
-    entry: Vec<u8>,
+    /// Where the index entry stands that the value has or will have.
+    places: Places,
     /// Items of one request with the same entry share a number.
     number: usize,
     /// Whether this is the first item with its entry, the one that stores the value.
@@ -67,9 +68,11 @@ impl Wanted {
         value: &[u8],
         within: SubjectHandle,
     ) -> Result<Self, Error> {
-        let entry = road.value_index(field, value)?.ok_or(Error::Internal("a deterministic field without an index"))?;
-        let entry = entry_key(road.tenant.number, field, &entry, within, RowId(0));
-        Ok(Self::Once(Once { entry, number: 0, first: true, stored: false }))
+        let mut keys = road.value_indexes(field, value)?.into_iter();
+        let mut next = || keys.next().map(|entry| entry_key(road.tenant.number, field, &entry, within, RowId(0)));
+        let newest = next().ok_or(Error::Internal("a deterministic field without an index"))?;
+        let places = Places::new(newest, std::iter::from_fn(next).collect());
+        Ok(Self::Once(Once { places, number: 0, first: true, stored: false }))
     }
 
     /// Gives items with the same entry the same number.
@@ -78,7 +81,7 @@ impl Wanted {
         for item in wanted {
             if let Self::Once(once) = item {
                 let next = numbers.len();
-                let number = *numbers.entry(once.entry.clone()).or_insert(next);
+                let number = *numbers.entry(once.places.newest.clone()).or_insert(next);
                 once.number = number;
                 once.first = number == next;
             }
@@ -140,20 +143,20 @@ impl Existing {
 impl<S: Store> Road<'_, S> {
     /// Looks which of the wanted values are stored, and guards that this stays so.
     pub async fn known_values<A>(&self, wanted: &mut [Wanted], prepared: &mut Prepared<A>) -> Result<Known, Error> {
-        let mut entries: Vec<Vec<u8>> = Vec::new();
+        let mut places: Vec<&Places> = Vec::new();
         for item in wanted.iter() {
             if let Wanted::Once(once) = item
                 && once.first
             {
-                prepared.guards.push(Guard::Unchanged(Fact::index(self.tenant.number, &once.entry)));
-                entries.push(once.entry.clone());
+                once.places.guard(self.tenant.number, &mut prepared.guards);
+                places.push(&once.places);
             }
         }
-        let mut known = Known(vec![None; entries.len()]);
-        if entries.is_empty() {
+        let mut known = Known(vec![None; places.len()]);
+        if places.is_empty() {
             return Ok(known);
         }
-        let stored = self.vault.store.multi_get(Family::Index, entries).await?;
+        let stored = self.look_up(&places).await?;
         let mut numbers = Vec::new();
         let mut rows = Vec::new();
         for (number, bytes) in stored.iter().enumerate() {

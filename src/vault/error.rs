@@ -121,11 +121,21 @@ pub enum Error {
         what: &'static str,
     },
     /// There is no such job.
-    #[error("there is no job {0}: only the newest of a kind is kept; `strongroom keys rewrap --status` shows it")]
+    #[error(
+        "there is no job {0}: only the newest of a kind is kept; `strongroom keys rewrap --status`, `strongroom keys roll \
+         --status` and `strongroom keys reindex --status` show them"
+    )]
     JobUnknown(String),
     /// A job of the kind runs already.
-    #[error("{0} runs already: wait for it with `strongroom keys rewrap --watch`, or end it with `--cancel`")]
-    JobRunning(String),
+    #[error(
+        "{kind}/{number} runs already: wait for it with `strongroom keys {kind} --watch`, or end it with `--cancel`"
+    )]
+    JobRunning {
+        /// What it does.
+        kind: &'static str,
+        /// Which one of its kind it is.
+        number: u32,
+    },
     /// The job has ended.
     #[error("{0} has ended: there is nothing to cancel")]
     JobEnded(String),
@@ -189,7 +199,7 @@ impl Error {
             Self::KeyState(_) => "KEY_STATE",
             Self::KeyInUse { .. } => "KEY_IN_USE",
             Self::JobUnknown(_) => "JOB_UNKNOWN",
-            Self::JobRunning(_) => "JOB_RUNNING",
+            Self::JobRunning { .. } => "JOB_RUNNING",
             Self::JobEnded(_) => "JOB_ENDED",
             Self::Conflict => "CONFLICT",
             Self::Overloaded { .. } => "OVERLOADED",

@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use strongroom_commit::{CommitError, Fact, Guard, Position};
 use strongroom_ids::{RowId, SubjectHandle};
-use strongroom_keys::IndexName;
+use strongroom_keys::{IndexKey, IndexName};
 use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Range, Store};
 
 use crate::error::Error;
+use crate::index::Places;
 use crate::resolve::{Found, Resolved};
 use crate::road::{Item, Prepared, Road};
 
@@ -68,7 +69,8 @@ impl<S: Store> Road<'_, S> {
         Ok(named)
     }
 
-    async fn handles<'i>(
+    /// The handles behind subject ids that the vault knows. Guards that they stay the same.
+    pub async fn handles<'i>(
         &self,
         ids: impl Iterator<Item = &'i str>,
         guards: &mut Vec<Guard>,
@@ -79,14 +81,12 @@ impl<S: Store> Road<'_, S> {
         if names.is_empty() {
             return Ok(HashMap::new());
         }
-        let index = self.vault.keystore.index_key(self.tenant.id, IndexName::SubjectId)?;
-        let mut keys = Vec::with_capacity(names.len());
-        for id in &names {
-            let key = place::subject_id(self.tenant.number, index.version(), &index.mac(&[id.as_bytes()]));
-            guards.push(Guard::Unchanged(Fact::index(self.tenant.number, &key)));
-            keys.push(key);
-        }
-        let stored = self.vault.store.multi_get(Family::Index, keys).await?;
+        let keys = self.index_keys(IndexName::SubjectId)?;
+        let place =
+            |key: &IndexKey, id: &str| place::subject_id(self.tenant.number, key.version(), &key.mac(&[id.as_bytes()]));
+        let places: Vec<Places> = names.iter().map(|id| Places::of(&keys, |key| place(key, id))).collect();
+        places.iter().for_each(|places| places.guard(self.tenant.number, guards));
+        let stored = self.look_up(&places.iter().collect::<Vec<_>>()).await?;
         let mut handles = HashMap::with_capacity(names.len());
         for (id, bytes) in names.into_iter().zip(stored) {
             if let Some(bytes) = bytes {

@@ -14,8 +14,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use strongroom_access::Action;
 use strongroom_commit::{Change, Fact, Position};
-use strongroom_ids::{KeyVersion, TenantId, TenantNo};
-use strongroom_keys::{KeyError, KeyName, KeyState, Keystore, Operation};
+use strongroom_ids::{KeyVersion, KeyringNo, TenantId, TenantNo};
+use strongroom_keys::{IndexName, KeyError, KeyName, KeyState, Keystore, Operation};
 use strongroom_ledger::leaf::{self, LeafHeader};
 use strongroom_storage::keys as place;
 use strongroom_storage::{Mutation, Store};
@@ -46,7 +46,8 @@ pub struct ListedKey {
     pub created: u64,
     /// Since when it is in this state, in microseconds since 1970.
     pub changed: u64,
-    /// When it should be rotated, in microseconds since 1970: of the newest version of a KEK that has a crypto-period.
+    /// When it should be rotated, in microseconds since 1970: of the newest version of a KEK or an index key that has a
+    /// crypto-period.
     pub next_rotation: Option<u64>,
     /// Listed copies of the keystore that hold this version: what it opens can be opened with them.
     pub copies: Vec<String>,
@@ -72,8 +73,14 @@ impl<S: Store> Attempt<S> for ListKeys {
                 KeyName::Kek(_, keyring) => Some(keyring),
                 _ => None,
             };
+            // An index is as old as what leads to the values of its field; ids and tokens are all classes'.
+            let period_of = match key.name {
+                KeyName::Index(_, IndexName::Field(field)) => road.schema.field_no(field).map(|field| field.keyring),
+                KeyName::Index(_, IndexName::SubjectId | IndexName::Token) => Some(KeyringNo(0)),
+                _ => keyring,
+            };
             let newest = keystore.newest_version(key.name) == Some(key.version);
-            let period = keyring.filter(|_| newest).and_then(|keyring| road.schema.crypto_period(keyring));
+            let period = period_of.filter(|_| newest).and_then(|keyring| road.schema.crypto_period(keyring));
             let values = keyring.and_then(|keyring| road.schema.values_of(keyring));
             let Afterlife { copies, dead } = copied.afterlife(&key);
             ListedKey {
@@ -139,8 +146,16 @@ impl RotateKey {
         let (name, newest) = road.key(&self.name)?;
         match name {
             KeyName::Kek(..) | KeyName::Token(_) => {}
-            KeyName::Index(..) | KeyName::Ledger(_) => {
-                let description = "only KEKs (kek/N) and the token key can be rotated";
+            KeyName::Index(_, IndexName::Field(_) | IndexName::SubjectId | IndexName::Token) => {}
+            KeyName::Index(_, IndexName::Fingerprint) => {
+                let description = "the key of fingerprints is not rotated: what proves the rules in force, the enrolled \
+                                   principals and idempotency keys was made with it, and is not made anew; KEKs (kek/N), \
+                                   the token key and the other index keys can be rotated";
+                return Err(Error::invalid("name", "not_rotated", description));
+            }
+            KeyName::Ledger(_) => {
+                let description = "the ledger key is not rotated: checkpoints that others keep are verified with it; KEKs \
+                                   (kek/N), the token key and index keys can be rotated";
                 return Err(Error::invalid("name", "not_rotated", description));
             }
         }
@@ -270,8 +285,9 @@ impl DestroyKeyVersion {
     /// not become more.
     fn allowed<S: Store>(&self, road: &Road<'_, S>) -> Result<KeyName, Error> {
         let (name, _) = road.key(&self.name)?;
-        if !matches!(name, KeyName::Kek(..) | KeyName::Token(_)) {
-            let description = "only versions of KEKs (kek/N) and of the token key can be destroyed";
+        if matches!(name, KeyName::Index(_, IndexName::Fingerprint) | KeyName::Ledger(_)) {
+            let description = "only versions of KEKs (kek/N), of the token key and of keys that rotate can be destroyed: \
+                               this one does not, and is always in use";
             return Err(Error::invalid("name", "not_destroyed", description));
         }
         road.vault.keystore.may_become(name, KeyVersion(self.version), KeyState::Destroyed).map_err(of_state)?;
@@ -283,6 +299,7 @@ impl DestroyKeyVersion {
 fn dependants_of(name: KeyName) -> &'static str {
     match name {
         KeyName::Kek(..) => "wrapped DEKs need it; `strongroom keys rewrap` brings them to the newest version",
+        KeyName::Index(..) => "index entries were made with it; `strongroom keys reindex` makes them with the newest",
         _ => "tokens were made with it, and need it for as long as they are used",
     }
 }

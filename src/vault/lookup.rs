@@ -66,7 +66,7 @@ impl<S: Store> Attempt<S> for Lookup {
         let mut denials = Denials::default();
         let entries: Vec<_> = (0..self.items.len()).map(|index| self.entry(road, index, &mut denials)).collect();
         // The same where two spellings are one value.
-        self.repeated(entries.iter().map(|entry| entry.as_ref().ok().map(|one| (one.field.number, one.entry.mac))))?;
+        self.repeated(entries.iter().map(|entry| entry.as_ref().ok().map(|one| (one.field.number, one.mac()))))?;
 
         let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
         prepared.guards.extend(road.rules_unchanged());
@@ -100,10 +100,17 @@ impl<S: Store> Attempt<S> for Lookup {
     }
 }
 
-/// A value that may be looked for, and the index entry that it would have.
+/// A value that may be looked for, and the index entries that it may have: one for each version of the index key.
 struct Wanted {
     field: Arc<Field>,
-    entry: IndexEntry,
+    entries: Vec<IndexEntry>,
+}
+
+impl Wanted {
+    /// By which two spellings of one value are known.
+    fn mac(&self) -> Option<[u8; 32]> {
+        self.entries.first().map(|entry| entry.mac)
+    }
 }
 
 /// The rows that an index has of a value, oldest first.
@@ -126,7 +133,7 @@ impl Lookup {
         limits::none(repeated.collect())
     }
 
-    /// Resolve, decide and validate one item: the index entry that the value would have.
+    /// Resolve, decide and validate one item: the index entries that the value may have.
     fn entry<S: Store>(&self, road: &Road<'_, S>, index: usize, denials: &mut Denials) -> Result<Wanted, Box<Refusal>> {
         let item = &self.items[index];
         let Some(field) = road.schema.field(&item.field) else {
@@ -151,9 +158,11 @@ impl Lookup {
         if !wrong.is_empty() {
             return Err(refuse(Error::Invalid(wrong)));
         }
-        match road.value_index(field, &item.value) {
-            Ok(Some(entry)) => Ok(Wanted { field: Arc::clone(field), entry }),
-            Ok(None) => Err(refuse(Error::Internal("a field with lookup but without an index"))),
+        match road.value_indexes(field, &item.value) {
+            Ok(entries) if entries.is_empty() => {
+                Err(refuse(Error::Internal("a field with lookup but without an index")))
+            }
+            Ok(entries) => Ok(Wanted { field: Arc::clone(field), entries }),
             Err(Error::Invalid(broken)) => {
                 let path = format!("items[{index}].value");
                 let at = |one: Violation| Violation { path: path.clone(), ..one };
@@ -167,25 +176,27 @@ impl Lookup {
     async fn search<S: Store>(
         &self,
         road: &Road<'_, S>,
-        Wanted { field, entry }: Wanted,
+        Wanted { field, entries }: Wanted,
         left: &mut usize,
         prepared: &mut Prepared<Answer>,
     ) -> Result<Searched, Error> {
         let tenant = road.tenant.number;
         let most = road.vault.limits.found;
-        prepared.guards.push(Guard::Unchanged(lookup_fact(tenant, &field, &entry)));
-        let prefix = lookup_prefix(tenant, &field, &entry);
-        let range = Range { to: place::prefix_end(&prefix), from: prefix, limit: most + 1 };
-        let entries = road.vault.store.scan(Family::Index, range).await?;
-        let more = entries.len() > most;
-        let mut rows: Vec<RowId> = Vec::with_capacity(entries.len());
-        for (key, leads_to) in entries.iter().take(most) {
-            rows.push(match entry.kind {
-                IndexKind::Value => place::decode_value_index(key)?,
-                _ => place::decode_row_id(leads_to)?,
-            });
+        let mut rows: Vec<RowId> = Vec::new();
+        for entry in &entries {
+            prepared.guards.push(Guard::Unchanged(lookup_fact(tenant, &field, entry)));
+            let prefix = lookup_prefix(tenant, &field, entry);
+            let range = Range { to: place::prefix_end(&prefix), from: prefix, limit: most + 1 };
+            for (key, leads_to) in road.vault.store.scan(Family::Index, range).await? {
+                rows.push(match entry.kind {
+                    IndexKind::Value => place::decode_value_index(&key)?,
+                    _ => place::decode_row_id(&leads_to)?,
+                });
+            }
         }
         rows.sort_unstable();
+        let more = rows.len() > most;
+        rows.truncate(most);
         *left = left.checked_sub(rows.len()).ok_or_else(|| {
             let description = format!(
                 "more than {FOUND_IN_ALL} tokens stand for these values, and a call answers at most as many: ask for \

@@ -17,10 +17,10 @@ use thiserror::Error;
 use tokio::sync::{Mutex, RwLock, watch};
 
 use crate::error::Error;
+use crate::jobs::Jobs;
 use crate::key_life;
 use crate::limits::Limits;
 use crate::refusals::Refusals;
-use crate::rewrap::Jobs;
 use crate::source::{self, Source, SourceKind};
 use crate::tenant::Tenant;
 use crate::values::row_hash;

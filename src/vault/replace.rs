@@ -223,8 +223,7 @@ impl<S: Store> Road<'_, S> {
         record: &strongroom_storage::rows::SubjectRecord,
         keyring: strongroom_ids::KeyringNo,
     ) -> Result<NamedDek, Error> {
-        let newest = record.deks.iter().filter(|dek| dek.keyring == keyring).max_by_key(|dek| dek.version);
-        let wrapped = newest.ok_or(Error::DataLoss("a subject without the DEK of its value"))?;
+        let wrapped = record.newest_dek(keyring).ok_or(Error::DataLoss("a subject without the DEK of its value"))?;
         let owner = DekOwner::Subject(record.handle);
         let dek = self.unwrap_dek(owner, keyring, wrapped.version, wrapped.kek_version, &wrapped.blob)?;
         Ok(NamedDek { dek, owner, keyring, version: wrapped.version })

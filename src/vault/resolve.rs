@@ -18,6 +18,7 @@ use strongroom_storage::{Family, Store};
 use subtle::ConstantTimeEq;
 
 use crate::error::Error;
+use crate::index::Places;
 use crate::road::{Item, Road};
 use crate::values::alphabet;
 
@@ -187,25 +188,23 @@ impl<S: Store> Road<'_, S> {
         Ok(records)
     }
 
+    /// The same for one row, however many there are: what is wrong with another is no reason to refuse it.
+    pub async fn follow_one(&self, id: RowId, row: ValueRow) -> Result<Resolved, Error> {
+        let followed = self.follow(vec![(id, Some(row))]).await?;
+        Ok(followed.into_iter().next().map_or(Resolved::Nothing, |(_, resolved)| resolved))
+    }
+
     /// The DEK that opens a value, from the cache or unwrapped.
     pub fn dek(&self, found: &Found) -> Result<Arc<Dek>, Error> {
-        let version = found.row.dek_version;
-        match &found.subject {
-            Some(record) => {
-                let wrapped = record
-                    .deks
-                    .iter()
-                    .find(|dek| dek.keyring == found.row.keyring && dek.version == version)
-                    .ok_or(Error::DataLoss("a subject without the DEK of its value"))?;
-                let owner = DekOwner::Subject(record.handle);
-                self.unwrap_dek(owner, found.row.keyring, version, wrapped.kek_version, &wrapped.blob)
-            }
-            None => {
-                let wrapped = found.own_dek.as_ref().ok_or(Error::DataLoss("a value without its DEK"))?;
-                let owner = DekOwner::Value(found.id);
-                self.unwrap_dek(owner, found.row.keyring, version, wrapped.kek_version, &wrapped.blob)
-            }
-        }
+        let (owner, kek_version, wrapped) = found.wrapped_dek()?;
+        self.unwrap_dek(owner, found.row.keyring, found.row.dek_version, kek_version, wrapped)
+    }
+
+    /// The same for who needs it once: it does not push others out of the cache.
+    pub fn dek_once(&self, found: &Found) -> Result<Arc<Dek>, Error> {
+        let (owner, kek_version, wrapped) = found.wrapped_dek()?;
+        let (keyring, version) = (found.row.keyring, found.row.dek_version);
+        self.unwrap_once(&DekPlace { tenant: self.tenant.id, keyring, owner, version }, kek_version, wrapped)
     }
 
     /// Unwraps a DEK, unless the cache has it.
@@ -221,11 +220,23 @@ impl<S: Store> Road<'_, S> {
         if let Some(dek) = self.vault.deks.get(&at) {
             return Ok(dek);
         }
-        let kek = self.vault.keystore.kek_version(self.tenant.id, keyring, kek_version)?;
-        let dek = kek.unwrap(&at, wrapped)?;
+        let dek = self.unwrap_anew(&at, kek_version, wrapped)?;
         self.vault.deks.insert(at, Arc::clone(&dek));
         self.unwrapped.note(at);
         Ok(dek)
+    }
+
+    /// Unwraps a DEK that nobody may need again soon: it does not push others out of the cache.
+    pub fn unwrap_once(&self, at: &DekPlace, kek_version: KeyVersion, wrapped: &[u8]) -> Result<Arc<Dek>, Error> {
+        match self.vault.deks.get(at) {
+            Some(dek) => Ok(dek),
+            None => self.unwrap_anew(at, kek_version, wrapped),
+        }
+    }
+
+    fn unwrap_anew(&self, at: &DekPlace, kek_version: KeyVersion, wrapped: &[u8]) -> Result<Arc<Dek>, Error> {
+        let kek = self.vault.keystore.kek_version(at.tenant, at.keyring, kek_version)?;
+        Ok(kek.unwrap(at, wrapped)?)
     }
 
     /// First level, before rows: opaque tokens name their row, shaped ones are found through the blind index.
@@ -244,16 +255,15 @@ impl<S: Store> Road<'_, S> {
                     });
                 }
                 Ok(ParsedToken::Shaped(text)) => {
-                    shaped.push((index, self.shaped_token_key(text.as_bytes())?));
+                    shaped.push((index, self.shaped_token_places(text.as_bytes())?));
                     targets.push(Target::NOWHERE);
                 }
                 Err(_) => targets.push(Target::NOWHERE),
             }
         }
         if !shaped.is_empty() {
-            let keys = shaped.iter().map(|(_, key)| key.clone()).collect();
-            let stored = self.vault.store.multi_get(Family::Index, keys).await?;
-            for ((index, _), bytes) in shaped.iter().zip(stored) {
+            let places: Vec<&Places> = shaped.iter().map(|(_, places)| places).collect();
+            for ((index, _), bytes) in shaped.iter().zip(self.look_up(&places).await?) {
                 if let Some(bytes) = bytes {
                     targets[*index] = Target { row: place::decode_row_id(&bytes)?, made_of: None };
                 }
@@ -291,6 +301,22 @@ pub(crate) fn expiry(field: &Field, created: u64, own: Option<u64>) -> Option<u6
 }
 
 impl Found {
+    /// The DEK that opens the value as it is wrapped, whose it is, and by which version of its KEK.
+    fn wrapped_dek(&self) -> Result<(DekOwner, KeyVersion, &[u8]), Error> {
+        match &self.subject {
+            Some(record) => {
+                let (keyring, version) = (self.row.keyring, self.row.dek_version);
+                let wrapped = record.deks.iter().find(|dek| dek.keyring == keyring && dek.version == version);
+                let wrapped = wrapped.ok_or(Error::DataLoss("a subject without the DEK of its value"))?;
+                Ok((DekOwner::Subject(record.handle), wrapped.kek_version, &wrapped.blob))
+            }
+            None => {
+                let wrapped = self.own_dek.as_ref().ok_or(Error::DataLoss("a value without its DEK"))?;
+                Ok((DekOwner::Value(self.id), wrapped.kek_version, &wrapped.blob))
+            }
+        }
+    }
+
     /// What must not have changed for this value to be released.
     pub fn guards(&self, tenant: strongroom_ids::TenantNo, into: &mut Vec<Guard>) {
         into.push(Guard::Unchanged(Fact::row(tenant, self.id)));

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use strongroom_access::{Action, Consent, Context, Decision, Principal, Query, Resource};
 use strongroom_commit::{Change, CommitError, Committed, Fact, Guard, Position};
 use strongroom_ids::{RowId, RowVersion, SubjectHandle};
-use strongroom_keys::{self as keys, DekCache, DekOwner, DekPlace};
+use strongroom_keys::{self as keys, DekCache, DekPlace};
 use strongroom_ledger::Timestamp;
 use strongroom_ledger::leaf::{self, LeafHeader, LeafItem};
 use strongroom_schema::{Field, Schema};
@@ -104,6 +104,12 @@ impl<A> Prepared<A> {
         let (guards, changes, mutations) = (vec![], vec![], vec![]);
         Self { guards, changes, mutations, items: vec![], detail: vec![], forget: vec![], answer }
     }
+
+    /// The same with another answer.
+    pub fn answering<B>(self, answer: impl FnOnce(A) -> B) -> Prepared<B> {
+        let Self { guards, changes, mutations, items, detail, forget, answer: before } = self;
+        Prepared { guards, changes, mutations, items, detail, forget, answer: answer(before) }
+    }
 }
 
 /// A request that is refused as a whole, with what the ledger shall say of its items.
@@ -148,23 +154,23 @@ pub(crate) struct Road<'a, S: Store> {
     pub request: [u8; 16],
     /// Microseconds since 1970, read once for the attempt.
     pub now: u64,
-    /// DEKs of single values that this attempt put into the cache.
+    /// Whether nobody else is on the road.
+    pub alone: bool,
+    /// DEKs that this attempt put into the cache.
     pub unwrapped: Unwrapped<'a>,
 }
 
-/// DEKs that go out of the cache again unless what was read with them is committed: a Delete may have destroyed them
-/// between the reading of a row and the unwrapping of its DEK, and have found nothing in the cache to forget.
+/// DEKs that go out of the cache again unless what was read with them is committed: a Delete or a roll may have destroyed
+/// them between the reading of a row and the unwrapping of its DEK, and have found nothing in the cache to forget.
 pub(crate) struct Unwrapped<'a> {
     deks: &'a DekCache,
     places: Mutex<Vec<DekPlace>>,
 }
 
 impl Unwrapped<'_> {
-    /// Notes what was put into the cache. A subject's DEK is not destroyed with a value.
+    /// Notes what was put into the cache.
     pub fn note(&self, place: DekPlace) {
-        if matches!(place.owner, DekOwner::Value(_)) {
-            self.places.lock().unwrap_or_else(PoisonError::into_inner).push(place);
-        }
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).push(place);
     }
 
     /// They were there when the attempt was committed, and whoever destroys them later finds them.
@@ -202,12 +208,12 @@ impl<S: Store> Vault<S> {
             }
         }
         for round in 0..=SHARED_TURNS {
-            let _turn = if round < SHARED_TURNS && !A::ALONE {
-                Turn::Shared { _guard: self.turn.read().await }
-            } else {
-                Turn::Alone { _guard: self.turn.write().await }
+            let alone = round == SHARED_TURNS || A::ALONE;
+            let _turn = match alone {
+                false => Turn::Shared { _guard: self.turn.read().await },
+                true => Turn::Alone { _guard: self.turn.write().await },
             };
-            let road = self.road(tenant, caller, request, id).await?;
+            let road = Road { alone, ..self.road(tenant, caller, request, id).await? };
             match request.attempt(&road).await {
                 Ok(prepared) => match road.commit(prepared).await {
                     Ok(answer) => {
@@ -266,6 +272,7 @@ impl<S: Store> Vault<S> {
             rules,
             request: id,
             now: self.now(),
+            alone: false,
             unwrapped: Unwrapped { deks: &self.deks, places: Mutex::default() },
         })
     }

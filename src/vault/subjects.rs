@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use strongroom_commit::{Fact, Guard};
-use strongroom_ids::{DekVersion, KeyringNo, RowVersion, SubjectHandle};
+use strongroom_ids::{DekVersion, FieldNo, KeyringNo, RowId, RowVersion, SubjectHandle, TenantId};
 use strongroom_keys::{self as keys, Dek, DekOwner, DekPlace, IndexName, Sealed, ValuePlace};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{IndexEntry, IndexKind, SubjectRecord, SubjectState, WrappedDek};
 use strongroom_storage::{Family, Mutation, Store};
 
 use crate::error::Error;
+use crate::index::Places;
 use crate::road::{Item, Prepared, Road};
 use crate::values::row_hash;
 
@@ -35,7 +36,7 @@ pub(crate) struct Subjects {
 
 struct Subject {
     record: SubjectRecord,
-    index_key: Vec<u8>,
+    places: Places,
     fresh: bool,
     changed: bool,
     deks: Vec<NamedDek>,
@@ -45,7 +46,6 @@ impl<S: Store> Road<'_, S> {
     /// Finds the subjects that exist, and gives handles to those that don't.
     pub async fn subjects<'i>(&self, ids: impl Iterator<Item = &'i str>) -> Result<Subjects, Error> {
         let mut subjects = Subjects::default();
-        let index = self.vault.keystore.index_key(self.tenant.id, IndexName::SubjectId)?;
         let mut names: Vec<&str> = Vec::new();
         for id in ids.filter(|id| !id.is_empty()) {
             if !subjects.places.contains_key(id) {
@@ -56,10 +56,16 @@ impl<S: Store> Road<'_, S> {
         if names.is_empty() {
             return Ok(subjects);
         }
+        let keys = self.index_keys(IndexName::SubjectId)?;
+        let index = keys.newest();
         let macs: Vec<[u8; 32]> = names.iter().map(|id| index.mac(&[id.as_bytes()])).collect();
-        let keys: Vec<Vec<u8>> =
-            macs.iter().map(|mac| place::subject_id(self.tenant.number, index.version(), mac)).collect();
-        let mapped = self.vault.store.multi_get(Family::Index, keys.clone()).await?;
+        let at = |version, mac: &[u8; 32]| place::subject_id(self.tenant.number, version, mac);
+        let places = names.iter().zip(&macs).map(|(id, mac)| {
+            let older = keys.older().map(|key| at(key.version(), &key.mac(&[id.as_bytes()])));
+            Places::new(at(index.version(), mac), older.collect())
+        });
+        let places: Vec<Places> = places.collect();
+        let mapped = self.look_up(&places.iter().collect::<Vec<_>>()).await?;
         let mut handles = Vec::with_capacity(names.len());
         for bytes in &mapped {
             // Merged subjects have several handles; what is new belongs to the first.
@@ -70,16 +76,16 @@ impl<S: Store> Road<'_, S> {
         let missing = handles.iter().filter(|handle| handle.is_none()).count();
         let mut fresh = self.tenant.subject_handles(self.vault, missing).await?;
         self.tenant.allow_seals(self.vault, KeyringNo(0), missing).await?;
-        for ((id, mac), (key, handle)) in names.iter().zip(macs).zip(keys.into_iter().zip(handles)) {
+        for ((id, mac), (places, handle)) in names.iter().zip(macs).zip(places.into_iter().zip(handles)) {
             subjects.list.push(match handle {
                 Some(handle) => {
                     let record = records.get(&handle).ok_or(Error::DataLoss("a subject id without its subject"))?;
-                    Subject { record: (**record).clone(), index_key: key, fresh: false, changed: false, deks: vec![] }
+                    Subject { record: (**record).clone(), places, fresh: false, changed: false, deks: vec![] }
                 }
                 None => {
                     let handle = fresh.next().ok_or(Error::Internal("fewer handles than asked for"))?;
                     let id_index = IndexEntry { kind: IndexKind::SubjectId, version: index.version(), mac };
-                    self.new_subject(SubjectHandle(handle), id, id_index, key)?
+                    self.new_subject(SubjectHandle(handle), id, id_index, places)?
                 }
             });
         }
@@ -91,7 +97,7 @@ impl<S: Store> Road<'_, S> {
         handle: SubjectHandle,
         id: &str,
         id_index: IndexEntry,
-        index_key: Vec<u8>,
+        places: Places,
     ) -> Result<Subject, Error> {
         // The id is sealed under the subject's DEK of the tenant's own keyring, so it dies with the subject.
         let mut subject = Subject {
@@ -104,28 +110,14 @@ impl<S: Store> Road<'_, S> {
                 id_index,
                 deks: vec![],
             },
-            index_key,
+            places,
             fresh: true,
             changed: true,
             deks: vec![],
         };
         let named = self.subject_dek(&mut subject, KeyringNo(0))?;
-        subject.record.sealed_id = named.dek.seal(&self.id_place(handle, &named), id.as_bytes())?;
+        subject.record.sealed_id = named.dek.seal(&id_place(self.tenant.id, handle, named.version), id.as_bytes())?;
         Ok(subject)
-    }
-
-    fn id_place(&self, handle: SubjectHandle, named: &NamedDek) -> ValuePlace {
-        ValuePlace {
-            tenant: self.tenant.id,
-            field: strongroom_ids::FieldNo(0),
-            row: strongroom_ids::RowId(0),
-            subject: handle,
-            owner: named.owner,
-            keyring: named.keyring,
-            dek_version: named.version,
-            row_version: RowVersion(1),
-            what: Sealed::SubjectId,
-        }
     }
 
     /// The subject's newest DEK of a keyring, made if there is none.
@@ -134,8 +126,7 @@ impl<S: Store> Road<'_, S> {
             return Ok(named.clone());
         }
         let owner = DekOwner::Subject(subject.record.handle);
-        let newest = subject.record.deks.iter().filter(|dek| dek.keyring == keyring).max_by_key(|dek| dek.version);
-        let named = match newest {
+        let named = match subject.record.newest_dek(keyring) {
             Some(wrapped) => NamedDek {
                 dek: self.unwrap_dek(owner, keyring, wrapped.version, wrapped.kek_version, &wrapped.blob)?,
                 owner,
@@ -199,13 +190,12 @@ impl Subjects {
     pub fn write<A>(self, tenant: strongroom_ids::TenantNo, prepared: &mut Prepared<A>) {
         for subject in self.list {
             let handle = subject.record.handle;
-            let id = Fact::index(tenant, &subject.index_key);
-            prepared.guards.push(Guard::Unchanged(id));
+            subject.places.guard(tenant, &mut prepared.guards);
             prepared.changes.push(Fact::subject_rows(tenant, handle));
             if subject.fresh {
-                prepared.changes.push(id);
+                prepared.changes.push(Fact::index(tenant, &subject.places.newest));
                 let handles = place::encode_handles(&[handle]);
-                prepared.mutations.push(Mutation::Put(Family::Index, subject.index_key, handles));
+                prepared.mutations.push(Mutation::Put(Family::Index, subject.places.newest, handles));
                 prepared.items.push(Item {
                     outcome: "subject_created",
                     subject: Some(handle),
@@ -222,6 +212,21 @@ impl Subjects {
                 prepared.mutations.push(Mutation::Put(Family::Subjects, key, subject.record.encode()));
             }
         }
+    }
+}
+
+/// Where a subject's id is sealed, under a version of its DEK of the tenant's own keyring.
+pub(crate) fn id_place(tenant: TenantId, subject: SubjectHandle, dek_version: DekVersion) -> ValuePlace {
+    ValuePlace {
+        tenant,
+        field: FieldNo(0),
+        row: RowId(0),
+        subject,
+        owner: DekOwner::Subject(subject),
+        keyring: KeyringNo(0),
+        dek_version,
+        row_version: RowVersion(1),
+        what: Sealed::SubjectId,
     }
 }
 

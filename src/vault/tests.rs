@@ -21,8 +21,10 @@ mod hang_up;
 mod holders;
 mod keys;
 mod refusals;
+mod reindex;
 mod rig;
 mod rollback;
+mod rolls;
 mod root_key;
 
 use rig::*;

@@ -9,7 +9,7 @@ use strongroom_ids::{DekVersion, KeyringNo, RowId, RowVersion, SubjectHandle};
 use strongroom_keys::DekOwner;
 use strongroom_schema::token::{ParsedToken, Token};
 use strongroom_schema::{Field, Scope};
-use strongroom_storage::{Family, Store};
+use strongroom_storage::Store;
 
 use crate::deterministic::{Known, Wanted};
 use crate::error::{Error, Violation};
@@ -318,7 +318,7 @@ impl Tokenize {
             if open.is_empty() {
                 return Ok(tokens);
             }
-            let mut keys = Vec::with_capacity(open.len());
+            let mut places = Vec::with_capacity(open.len());
             for index in &open {
                 let item = &self.items[*index];
                 let token = match item.token.is_empty() {
@@ -327,14 +327,14 @@ impl Tokenize {
                     })?,
                     false => item.token.clone(),
                 };
-                keys.push(road.shaped_token_key(token.as_bytes())?);
+                places.push(road.shaped_token_places(token.as_bytes())?);
                 tokens.insert(*index, token);
             }
-            let stored = road.vault.store.multi_get(Family::Index, keys.clone()).await?;
+            let stored = road.look_up(&places.iter().collect::<Vec<_>>()).await?;
             let mut again = Vec::new();
-            for ((index, key), stored) in open.iter().zip(keys).zip(stored) {
-                if stored.is_none() && taken.insert(key.clone()) {
-                    prepared.guards.push(Guard::Unchanged(Fact::index(road.tenant.number, &key)));
+            for ((index, places), stored) in open.iter().zip(places).zip(stored) {
+                if stored.is_none() && taken.insert(places.newest.clone()) {
+                    places.guard(road.tenant.number, &mut prepared.guards);
                 } else if !self.items[*index].token.is_empty() {
                     let description = "another value has this token already";
                     return Err(Error::invalid(format!("items[{index}].token"), "token_taken", description));

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use ring::digest;
-use strongroom_commit::Fact;
-use strongroom_ids::{KeyVersion, RowId, RowVersion, SubjectHandle};
-use strongroom_keys::{DekOwner, IndexName, Sealed, ValuePlace};
+use strongroom_commit::{Fact, Guard};
+use strongroom_ids::{KeyVersion, RowId, RowVersion, SubjectHandle, TenantId};
+use strongroom_keys::{DekOwner, IndexKey, IndexName, Sealed, ValuePlace};
 use strongroom_schema::token::{self, OpaqueAlphabet};
 use strongroom_schema::{Field, Scope, TokenFormat};
 use strongroom_storage::keys as place;
@@ -14,6 +14,7 @@ use strongroom_storage::{Family, Mutation, Store};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::index::Places;
 use crate::resolve::Found;
 use crate::road::{Item, OK, Prepared, Road};
 use crate::subjects::NamedDek;
@@ -167,10 +168,13 @@ impl<S: Store> Road<'_, S> {
         }
     }
 
-    /// Marks a subject's DEK to be rolled: a value under it is gone or replaced, while the DEK lives on for others.
+    /// Marks a subject's DEK to be rolled: a value under it is gone or replaced, while the DEK lives on for others. Guards
+    /// the row, since a roll that moves the value meanwhile seals it under another version.
     pub fn mark_dek<A>(&self, found: &Found, prepared: &mut Prepared<A>) {
-        if found.row.subject.is_some() {
-            let key = place::dek_mark(self.tenant.number, found.row.subject, found.row.keyring);
+        let row = &found.row;
+        if row.subject.is_some() {
+            prepared.guards.push(Guard::Unchanged(Fact::row(self.tenant.number, found.id)));
+            let key = place::dek_mark(self.tenant.number, row.subject, row.keyring, row.dek_version);
             prepared.mutations.push(Mutation::Put(Family::Meta, key, vec![]));
         }
     }
@@ -182,18 +186,7 @@ impl<S: Store> Road<'_, S> {
             Sealed::Token => row.sealed_token.as_deref().unwrap_or_default(),
             _ => &row.sealed,
         };
-        let owner = if row.subject.is_some() { DekOwner::Subject(row.subject) } else { DekOwner::Value(found.id) };
-        let at = ValuePlace {
-            tenant: self.tenant.id,
-            field: row.field,
-            row: found.id,
-            subject: row.subject,
-            owner,
-            keyring: row.keyring,
-            dek_version: row.dek_version,
-            row_version: row.version,
-            what,
-        };
+        let at = value_place(self.tenant.id, found.id, row, what);
         Ok(self.dek(found)?.open(&at, sealed)?)
     }
 
@@ -215,16 +208,20 @@ impl<S: Store> Road<'_, S> {
 
     /// The blind-index entry of a value, if its field has one.
     pub fn value_index(&self, field: &Field, value: &[u8]) -> Result<Option<IndexEntry>, Error> {
-        let kind = match field.deterministic {
-            Some(Scope::PerSubject) => IndexKind::DeterministicSubject,
-            Some(Scope::Tenant) => IndexKind::DeterministicTenant,
-            None if field.lookup => IndexKind::Value,
-            None => return Ok(None),
-        };
-        let normal: Zeroizing<Vec<u8>> =
-            field.normalise(value).map_err(|broken| Error::invalid("value", broken.rule, broken.message))?;
+        let Some(kind) = index_kind(field) else { return Ok(None) };
+        let normal = normal(field, value)?;
         let key = self.vault.keystore.index_key(self.tenant.id, IndexName::Field(field.number))?;
         Ok(Some(IndexEntry { kind, version: key.version(), mac: key.mac(&[&normal]) }))
+    }
+
+    /// The blind-index entries that a value may have: the one that it is given now, then those that older versions of the
+    /// index key made; none if its field has no index.
+    pub fn value_indexes(&self, field: &Field, value: &[u8]) -> Result<Vec<IndexEntry>, Error> {
+        let Some(kind) = index_kind(field) else { return Ok(vec![]) };
+        let normal = normal(field, value)?;
+        let keys = self.index_keys(IndexName::Field(field.number))?;
+        let entry = |key: &IndexKey| IndexEntry { kind, version: key.version(), mac: key.mac(&[&normal]) };
+        Ok(std::iter::once(keys.newest()).chain(keys.older()).map(entry).collect())
     }
 
     fn token_entry(&self, token: &[u8]) -> Result<IndexEntry, Error> {
@@ -233,9 +230,39 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// Where the blind index keeps a shaped token.
-    pub fn shaped_token_key(&self, token: &[u8]) -> Result<Vec<u8>, Error> {
-        let entry = self.token_entry(token)?;
-        Ok(place::token(self.tenant.number, entry.version, &entry.mac))
+    pub fn shaped_token_places(&self, token: &[u8]) -> Result<Places, Error> {
+        let place = |key: &IndexKey| place::token(self.tenant.number, key.version(), &key.mac(&[token]));
+        Ok(Places::of(&self.index_keys(IndexName::Token)?, place))
+    }
+}
+
+/// What kind of entry leads to the values of a field; none if it has no index.
+fn index_kind(field: &Field) -> Option<IndexKind> {
+    match field.deterministic {
+        Some(Scope::PerSubject) => Some(IndexKind::DeterministicSubject),
+        Some(Scope::Tenant) => Some(IndexKind::DeterministicTenant),
+        None => field.lookup.then_some(IndexKind::Value),
+    }
+}
+
+/// The normal form of a value, from which its entry is computed.
+fn normal(field: &Field, value: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+    field.normalise(value).map_err(|broken| Error::invalid("value", broken.rule, broken.message))
+}
+
+/// Where what a row holds is sealed.
+pub(crate) fn value_place(tenant: TenantId, id: RowId, row: &ValueRow, what: Sealed) -> ValuePlace {
+    let owner = if row.subject.is_some() { DekOwner::Subject(row.subject) } else { DekOwner::Value(id) };
+    ValuePlace {
+        tenant,
+        field: row.field,
+        row: id,
+        subject: row.subject,
+        owner,
+        keyring: row.keyring,
+        dek_version: row.dek_version,
+        row_version: row.version,
+        what,
     }
 }
 

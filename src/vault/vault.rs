@@ -15,12 +15,12 @@ use crate::audit::Notes;
 use crate::delete::Delete;
 use crate::detokenize::{Detokenize, Released};
 use crate::error::Error;
+use crate::jobs::Jobs;
 use crate::limits::Limits;
 use crate::lookup::{FoundTokens, Lookup};
 use crate::matching::Match;
 use crate::refusals::Refusals;
 use crate::replace::Replace;
-use crate::rewrap::Jobs;
 use crate::road::Caller;
 use crate::rules::{
     Applied, ApplyPolicy, ApplySchema, Explain, Explanation, GetPolicy, GetSchema, InForce, PolicyInTurn, SchemaInTurn,

@@ -59,16 +59,23 @@ async fn all_read(vault: &TestVault, stored: &[(String, String)]) {
 #[tokio::test]
 async fn a_night_of_maintenance_rotates_rewraps_and_says_who_must_destroy() {
     let vault = TestVault::start();
-    let stored = fill(&vault, 1_000).await;
+    let mut stored = fill(&vault, 1_000).await;
     for kek in keks(&vault) {
         assert_eq!(json(&vault, &["keys", "rotate", &kek])["version"], 2);
         let again = json(&vault, &["keys", "rotate", &kek, "--from-version", "1"]);
         assert_eq!((&again["version"], &again["rotated"]), (&2.into(), &false.into()));
     }
+    assert_eq!(json(&vault, &["keys", "rotate", "index/subject-id"])["version"], 2);
+    let deleted = stored.remove(1);
+    let items = vec![v1::DeleteItem { token: deleted.0, subject: String::new() }];
+    let request = v1::DeleteRequest { items, idempotency_key: String::new() };
+    vault.vault().await.delete(request).await.unwrap();
     // Nothing is old enough to be destroyed, so the night ends well.
     let night = json(&vault, &["keys", "maintain"]);
+    assert_eq!((&night["rolled"]["state"], &night["rolled"]["done"]), (&"done".into(), &"1".into()));
     assert_eq!(night["rewrapped"]["state"], "done");
     assert!(night["rewrapped"]["done"].as_str().unwrap().parse::<u64>().unwrap() >= 550);
+    assert_eq!((&night["reindexed"]["state"], &night["reindexed"]["done"]), (&"done".into(), &"100".into()));
     assert_eq!(night["waiting"], Value::Array(vec![]));
     // With nothing kept, an officer must do the last step.
     let night = vault.cli(&["keys", "maintain", "--keep", "0", "--output", "json"]);
@@ -80,7 +87,7 @@ async fn a_night_of_maintenance_rotates_rewraps_and_says_who_must_destroy() {
         "{night}"
     );
     let officer = json(&vault, &["keys", "maintain", "--keep", "0", "--as", "officer-1"]);
-    assert_eq!(officer["destroyed"].as_array().unwrap().len(), keks(&vault).len());
+    assert_eq!(officer["destroyed"].as_array().unwrap().len(), keks(&vault).len() + 1);
     // And again: nothing is left to do.
     let again = json(&vault, &["keys", "maintain", "--keep", "0", "--as", "officer-1"]);
     assert_eq!((&again["rotated"], &again["destroyed"]), (&Value::Array(vec![]), &Value::Array(vec![])));
@@ -174,6 +181,146 @@ async fn a_rewrap_that_is_killed_goes_on_by_itself() {
         assert_eq!(dry["dependants"], "0");
     }
     all_read(&vault, &stored).await;
+}
+
+#[tokio::test]
+async fn a_roll_that_is_killed_goes_on_by_itself_and_the_ledger_tells_the_story() {
+    let mut vault = TestVault::start();
+    let mut client = vault.vault().await;
+    let mut stored = fill(&vault, 500).await;
+    for batch in 0..6 {
+        let values: Vec<String> = (0..1_000).map(|number| format!("flat {batch}-{number}")).collect();
+        let items = values.iter().map(|value| item("borrower.address", value, "big")).collect();
+        stored.extend(client.tokenize(tokenize(items)).await.unwrap().into_inner().tokens.into_iter().zip(values));
+    }
+    let empty = json(&vault, &["keys", "roll"]);
+    assert_eq!((&empty["name"], &empty["state"], &empty["total"]), (&"roll/1".into(), &"done".into(), &"0".into()));
+    let (gone, _) = stored.remove(700);
+    let items = vec![v1::DeleteItem { token: gone.clone(), subject: String::new() }];
+    client.delete(v1::DeleteRequest { items, idempotency_key: String::new() }).await.unwrap();
+
+    let started = json(&vault, &["keys", "roll", "--detach"]);
+    assert_eq!((&started["name"], &started["state"]), (&"roll/2".into(), &"running".into()));
+    let mut keys = keys_as(&vault, "rotator").await;
+    let mut steps = keys.watch_job(v1::WatchJobRequest { name: "roll".to_owned() }).await.unwrap().into_inner();
+    while let Some(job) = steps.message().await.unwrap() {
+        // A page is done: some of the values have moved.
+        if job.update_time != job.start_time {
+            break;
+        }
+    }
+    vault.kill();
+    vault.up();
+    let mut keys = keys_as(&vault, "rotator").await;
+    let mut steps = keys.watch_job(v1::WatchJobRequest { name: "roll/2".to_owned() }).await.unwrap().into_inner();
+    let mut last = None;
+    while let Some(job) = steps.message().await.unwrap() {
+        last = Some(job);
+    }
+    let last = last.unwrap();
+    assert_eq!((last.state.as_str(), last.done, last.total, last.skipped), ("done", 1, 1, 0));
+    all_read(&vault, &stored).await;
+    assert_eq!(read_one(&vault, &gone, "loan_servicing", "plain").await.unwrap_err().reason, "NOT_FOUND");
+
+    let leaves = vault.leaves().await;
+    let rolls: Vec<&Value> = leaves.iter().filter(|leaf| leaf["detail"]["job"] == "roll/2").collect();
+    let first = |leaf: &Value| leaf["part"].as_str().is_none_or(|part| part.starts_with("1/"));
+    let pages = || rolls.iter().filter(|leaf| leaf["action"] == "roll" && leaf["principal"] == "vault");
+    // Exact to the value, the kill notwithstanding.
+    let values = pages().filter(|leaf| first(leaf)).filter_map(|leaf| leaf["detail"]["values"].as_str());
+    assert_eq!(values.map(|values| values.parse::<u64>().unwrap()).sum::<u64>(), 5_999);
+    let items: Vec<&Value> = pages().filter_map(|leaf| leaf["items"].as_array()).flatten().collect();
+    assert_eq!(items.iter().filter(|item| item["outcome"] == "resealed").count(), 5_999);
+    assert_eq!(items.iter().filter(|item| item["outcome"] == "dek_rolled").count(), 1);
+    assert!(rolls[0]["principal"].as_str().unwrap().starts_with("rotator/"));
+    assert_eq!(pages().next_back().unwrap()["detail"]["job_state"], "done");
+    vault.verify_ledger();
+    vault.stop();
+    vault.cli_ok(&["verify"]);
+}
+
+#[tokio::test]
+async fn a_reindex_that_is_killed_goes_on_by_itself_and_nothing_gets_a_second_token() {
+    let mut vault = TestVault::start();
+    let mut client = vault.vault().await;
+    let items = |batch: usize| -> Vec<v1::TokenizeItem> {
+        let one = |number: usize| {
+            let (account, company) = (format!("account-{batch}-{number:06}"), format!("co-{batch}-{}", number % 100));
+            item("company.settlement_account", &account, &company)
+        };
+        (0..1_000).map(one).collect()
+    };
+    let mut tokens = Vec::new();
+    for batch in 0..6 {
+        tokens.push(client.tokenize(tokenize(items(batch))).await.unwrap().into_inner().tokens);
+    }
+    for index in ["index/field/14", "index/subject-id"] {
+        assert_eq!(json(&vault, &["keys", "rotate", index])["version"], 2);
+    }
+    let started = json(&vault, &["keys", "reindex", "--detach"]);
+    assert_eq!((&started["name"], &started["state"]), (&"reindex/1".into(), &"running".into()));
+    let mut keys = keys_as(&vault, "rotator").await;
+    let mut steps = keys.watch_job(v1::WatchJobRequest { name: "reindex".to_owned() }).await.unwrap().into_inner();
+    while let Some(job) = steps.message().await.unwrap() {
+        // Subjects have moved, and some of their values.
+        if job.done > 700 {
+            break;
+        }
+    }
+    vault.kill();
+    vault.up();
+    let mut client = vault.vault().await;
+    for (batch, tokens) in tokens.iter().enumerate() {
+        assert_eq!(client.tokenize(tokenize(items(batch))).await.unwrap().into_inner().tokens, *tokens);
+    }
+    let mut keys = keys_as(&vault, "rotator").await;
+    let mut steps = keys.watch_job(v1::WatchJobRequest { name: "reindex/1".to_owned() }).await.unwrap().into_inner();
+    let mut last = None;
+    while let Some(job) = steps.message().await.unwrap() {
+        last = Some(job);
+    }
+    let last = last.unwrap();
+    assert_eq!((last.state.as_str(), last.done, last.total, last.skipped), ("done", 6_600, 6_600, 0));
+    for index in ["index/field/14", "index/subject-id"] {
+        vault.cli_ok(&["keys", "destroy", index, "1", "--as", "officer-1"]);
+    }
+    for (batch, tokens) in tokens.iter().enumerate() {
+        assert_eq!(client.tokenize(tokenize(items(batch))).await.unwrap().into_inner().tokens, *tokens);
+    }
+    // Exact to the entry, the kill notwithstanding.
+    let leaves = vault.leaves().await;
+    let pages = leaves.iter().filter(|leaf| leaf["detail"]["job"] == "reindex/1" && leaf["principal"] == "vault");
+    let items: Vec<&Value> = pages.filter_map(|leaf| leaf["items"].as_array()).flatten().collect();
+    assert_eq!(items.iter().filter(|item| item["outcome"] == "resealed").count(), 6_000);
+    assert_eq!(items.iter().filter(|item| item["outcome"] == "subject_resealed").count(), 600);
+    let told = refused(keys_as(&vault, "app").await.start_reindex(v1::StartReindexRequest {}).await);
+    assert_eq!(told.code, Code::PermissionDenied);
+    vault.verify_ledger();
+    vault.stop();
+    vault.cli_ok(&["verify"]);
+}
+
+#[tokio::test]
+async fn who_asks_rolls_the_deks_of_a_kek_or_of_a_subject() {
+    let mut vault = TestVault::start();
+    let stored = fill(&vault, 500).await;
+    let subject = json(&vault, &["keys", "roll", "--subject", "s-0-1"]);
+    assert_eq!((&subject["state"], &subject["done"], &subject["key"]), (&"done".into(), &"2".into(), &"".into()));
+    for kek in keks(&vault) {
+        let job = json(&vault, &["keys", "roll", &kek]);
+        assert_eq!((&job["state"], &job["key"]), (&"done".into(), &kek.as_str().into()));
+        assert_eq!(job["done"], job["total"]);
+    }
+    all_read(&vault, &stored).await;
+    let mut rotator = keys_as(&vault, "rotator").await;
+    let nobody = v1::StartRollRequest { name: String::new(), subject: "cust-unheard-of-77".to_owned() };
+    let told = refused(rotator.start_roll(nobody).await);
+    assert_eq!((told.code, told.reason.as_str()), (Code::NotFound, "NOT_FOUND"));
+    let told = refused(keys_as(&vault, "app").await.start_roll(v1::StartRollRequest::default()).await);
+    assert_eq!(told.code, Code::PermissionDenied);
+    vault.stop();
+    vault.cli_ok(&["verify"]);
+    vault.hides(["cust-unheard-of-77"]);
 }
 
 #[tokio::test]

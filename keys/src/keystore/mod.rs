@@ -22,7 +22,7 @@ use strongroom_ids::{KeyVersion, KeyringNo, TenantId, VaultId};
 
 use crate::disk;
 use crate::error::KeyError;
-use crate::index_key::IndexKey;
+use crate::index_key::{IndexKey, IndexKeys};
 use crate::kek::Kek;
 use crate::ledger_key::LedgerKey;
 use crate::name::{IndexName, KeyName, KeyState, Operation};
@@ -272,6 +272,46 @@ impl Keystore {
     pub fn index_key(&self, tenant: TenantId, index: IndexName) -> Result<Arc<IndexKey>, KeyError> {
         let name = KeyName::Index(tenant, index);
         self.newest(name, |key| if let Key::Index(index) = key { Some(index) } else { None })
+    }
+
+    /// All versions of a blind index's key that may be used: entries are made under the newest, and may be found under the
+    /// others for as long as they have not moved.
+    ///
+    /// # Errors
+    /// As [`Keystore::kek`].
+    pub fn index_keys(&self, tenant: TenantId, index: IndexName) -> Result<IndexKeys, KeyError> {
+        let name = KeyName::Index(tenant, index);
+        let table = self.table.load();
+        let versions = table.keys.get(&name).ok_or(KeyError::Missing { name })?;
+        let mut newest = None;
+        let mut older = Vec::new();
+        for entry in versions.iter().rev() {
+            let Some(Key::Index(key)) = &entry.key else { continue };
+            if newest.is_none() && entry.record.state.allows(Operation::Protect) {
+                newest = Some(Arc::clone(key));
+            } else if entry.record.state.allows(Operation::Process) {
+                older.push(Arc::clone(key));
+            }
+        }
+        match (newest, versions.last()) {
+            (Some(newest), _) => Ok(IndexKeys::new(newest, older)),
+            (None, Some(last)) => Err(last.not_allowed()),
+            (None, None) => Err(KeyError::Missing { name }),
+        }
+    }
+
+    /// One version of a blind index's key, for computing again what it made.
+    ///
+    /// # Errors
+    /// As [`Keystore::kek_version`].
+    pub fn index_key_version(
+        &self,
+        tenant: TenantId,
+        index: IndexName,
+        version: KeyVersion,
+    ) -> Result<Arc<IndexKey>, KeyError> {
+        let name = KeyName::Index(tenant, index);
+        self.version(name, version, |key| if let Key::Index(index) = key { Some(index) } else { None })
     }
 
     /// The newest enabled token key, for making tokens.

@@ -99,6 +99,30 @@ fn no_two_index_keys_are_the_same() {
 }
 
 #[test]
+fn the_newest_index_key_makes_entries_and_all_that_may_be_used_find_them() {
+    let (_temp, _root, store) = filled();
+    let name = KeyName::Index(TENANT, IndexName::SubjectId);
+    let versions = || {
+        let keys = store.index_keys(TENANT, IndexName::SubjectId).unwrap();
+        (keys.newest().version().0, keys.older().map(|key| key.version().0).collect::<Vec<_>>())
+    };
+    assert_eq!(versions(), (1, vec![]));
+    for version in 2..=4 {
+        store.rotate_to(name, KeyVersion(version), NOW + u64::from(version)).unwrap();
+    }
+    assert_eq!(versions(), (4, vec![3, 2, 1]));
+    store.set_state(name, KeyVersion(1), KeyState::Compromised, NOW + 10).unwrap();
+    store.set_state(name, KeyVersion(2), KeyState::Destroyed, NOW + 11).unwrap();
+    assert_eq!(versions(), (4, vec![3, 1]), "what is compromised still finds, what is destroyed does not");
+    let one = |version| store.index_key_version(TENANT, IndexName::SubjectId, KeyVersion(version));
+    assert_eq!(one(1).unwrap().version(), KeyVersion(1));
+    assert!(matches!(one(2), Err(KeyError::NotAllowed { .. })));
+    assert!(matches!(one(5), Err(KeyError::MissingVersion { .. })));
+    let nobody = store.index_keys(TENANT, IndexName::Field(FieldNo(99)));
+    assert!(matches!(nobody, Err(KeyError::Missing { .. })));
+}
+
+#[test]
 fn a_second_keystore_is_refused() {
     let (temp, root, _store) = filled();
     let exists = KeyError::Exists { file: "keys" };

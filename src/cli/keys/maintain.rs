@@ -8,30 +8,32 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Args as ClapArgs;
 use serde_json::json;
 use strongroom_proto::v1::{
-    DestroyKeyVersionRequest, Job, KeyVersion, ListKeysRequest, RotateKeyRequest, StartRewrapRequest,
+    DestroyKeyVersionRequest, Job, KeyVersion, ListKeysRequest, RotateKeyRequest, StartReindexRequest,
+    StartRewrapRequest, StartRollRequest,
 };
 use tonic::Code;
 
-use super::rewrap;
+use super::job;
 use crate::cli::client::Context;
 use crate::cli::output::{CliError, Exit, Refusal, facts};
 
 /// Seconds of a day.
 const DAY: i64 = 86_400;
 
-/// Do all that is due: rotate, wrap anew, destroy. For a job that runs every night.
+/// Do all that is due: rotate, roll, wrap and index anew, destroy. For a job that runs every night.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(
-    after_help = "Rotates each KEK whose crypto-period is over, wraps the DEKs of older versions anew, and destroys
-versions that no DEK has needed for --keep days. To run it again changes nothing.
+    after_help = "Rotates each KEK and index key whose crypto-period is over, rolls the DEKs under which a value was deleted
+or replaced, wraps the DEKs of older versions anew, makes their index entries anew, and destroys versions that no
+DEK and no index entry has needed for --keep days. To run it again changes nothing.
 
-Backups of the data that were made before a version's last DEK was wrapped anew can't be read once it is
+Backups of the data that were made before the last DEK, or index entry, has left a version can't be read once it is
 destroyed: keep versions for as long as such backups shall be restorable.
 
 Exit code 3: something waits, and is printed."
 )]
 pub struct Args {
-    /// Days for which a version is kept after the last DEK has left it.
+    /// Days for which a version is kept after the last DEK or index entry has left it.
     #[arg(long, default_value_t = 90, value_name = "DAYS")]
     keep: u32,
 
@@ -44,10 +46,25 @@ pub struct Args {
 #[derive(Default)]
 struct Done {
     rotated: Vec<String>,
+    rolled: Option<Job>,
     rewrapped: Option<Job>,
+    reindexed: Option<Job>,
     destroyed: Vec<String>,
     /// What waits, and for what.
     waiting: Vec<String>,
+}
+
+impl Done {
+    /// Notes what a job has left.
+    fn wait_for(&mut self, job: &Job, kind: &str) {
+        if job.state != "done" {
+            self.waiting.push(format!("{} is {}: strongroom keys {kind} --watch", job.name, job.state));
+        }
+        if job.skipped > 0 {
+            let (name, skipped, units) = (&job.name, job.skipped, job::units(job));
+            self.waiting.push(format!("{name}: {skipped} {units} need a version that is disabled or destroyed"));
+        }
+    }
 }
 
 /// Runs the command.
@@ -55,25 +72,26 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
     let mut done = Done::default();
     rotate_due(now, context, &mut done).await?;
+    done.rolled = take("roll", &mut done, context).await?;
     let keys = list(context).await?;
-    let older: Vec<&KeyVersion> = keys.iter().filter(|key| is_older(key, &keys)).collect();
-    if !older.is_empty() {
-        let job = rewrap_all(context).await?;
-        if job.state != "done" {
-            done.waiting.push(format!("{} is {}: strongroom keys rewrap --watch", job.name, job.state));
+    for (kind, prefix) in [("rewrap", "kek/"), ("reindex", "index/")] {
+        let older: Vec<&KeyVersion> = keys.iter().filter(|key| is_older(key, &keys, prefix)).collect();
+        if older.is_empty() {
+            continue;
         }
-        if job.skipped > 0 {
-            done.waiting.push(format!("{} DEKs need a version that is disabled or destroyed", job.skipped));
-        }
+        let Some(job) = take(kind, &mut done, context).await? else { continue };
         let moved = job.moved_time.as_ref().map_or(i64::MIN, |time| time.seconds);
         let kept = i64::from(args.keep) * DAY;
-        // A job that found nothing to do tells that no version has had a DEK since the last one that did.
+        // A job that found nothing to do tells that nothing has needed an older version since the last one that did.
         let free = |since: i64| job.state == "done" && now.saturating_sub(since.max(moved)) >= kept;
         let since = |key: &KeyVersion| key.state_time.as_ref().map_or(i64::MAX, |time| time.seconds);
         for key in older.into_iter().filter(|key| !args.no_destroy && key.state != "disabled" && free(since(key))) {
             destroy(key, context, &mut done).await?;
         }
-        done.rewrapped = Some(job);
+        match kind {
+            "rewrap" => done.rewrapped = Some(job),
+            _ => done.reindexed = Some(job),
+        }
     }
     context.output.show(|| document(&done), || text(&done))?;
     Ok(if done.waiting.is_empty() { Exit::Done } else { Exit::Partly })
@@ -83,10 +101,10 @@ async fn list(context: &Context) -> Result<Vec<KeyVersion>, CliError> {
     Ok(context.keys().await?.list_keys(ListKeysRequest {}).await?.into_inner().keys)
 }
 
-/// Whether a version of a KEK was replaced and is still there.
-fn is_older(key: &KeyVersion, keys: &[KeyVersion]) -> bool {
+/// Whether a version of such a key was replaced and is still there.
+fn is_older(key: &KeyVersion, keys: &[KeyVersion], prefix: &str) -> bool {
     let replaced = keys.iter().any(|other| other.name == key.name && other.version > key.version);
-    key.name.starts_with("kek/") && replaced && key.state != "destroyed"
+    key.name.starts_with(prefix) && replaced && key.state != "destroyed"
 }
 
 async fn rotate_due(now: i64, context: &Context, done: &mut Done) -> Result<(), CliError> {
@@ -106,21 +124,34 @@ async fn rotate_due(now: i64, context: &Context, done: &mut Done) -> Result<(), 
     Ok(())
 }
 
-/// Wraps anew what there is. One that runs already may have begun before tonight's rotation, or be about one KEK: it is
-/// watched to its end first.
-async fn rewrap_all(context: &Context) -> Result<Job, CliError> {
-    loop {
-        match context.keys().await?.start_rewrap(StartRewrapRequest::default()).await {
-            Ok(job) => return rewrap::watch(job.into_inner().name, context).await,
+/// Starts a job of a kind and watches it to its end. One that runs already may have begun before tonight's rotation, or
+/// have passed by what was marked since: it is watched to its end first. None: nobody may start it.
+async fn take(kind: &'static str, done: &mut Done, context: &Context) -> Result<Option<Job>, CliError> {
+    let job = loop {
+        let mut keys = context.keys().await?;
+        let started = match kind {
+            "roll" => keys.start_roll(StartRollRequest::default()).await,
+            "reindex" => keys.start_reindex(StartReindexRequest::default()).await,
+            _ => keys.start_rewrap(StartRewrapRequest::default()).await,
+        };
+        match started {
+            Ok(job) => break job::to_its_end(job.into_inner(), context).await?,
             Err(refused) if Refusal::from(&refused).reason == "JOB_RUNNING" => {
-                let other = rewrap::watch("rewrap".to_owned(), context).await?;
+                let other = job::watch(kind.to_owned(), context).await?;
                 if other.state == "running" {
-                    return Ok(other);
+                    break other;
                 }
+            }
+            // Policies that were applied before there were such jobs do not know the action.
+            Err(refused) if refused.code() == Code::PermissionDenied && kind != "rewrap" => {
+                done.waiting.push(format!("an officer: policy that permits the action {kind}"));
+                return Ok(None);
             }
             Err(refused) => return Err(refused.into()),
         }
-    }
+    };
+    done.wait_for(&job, kind);
+    Ok(Some(job))
 }
 
 async fn destroy(key: &KeyVersion, context: &Context, done: &mut Done) -> Result<(), CliError> {
@@ -142,7 +173,9 @@ async fn destroy(key: &KeyVersion, context: &Context, done: &mut Done) -> Result
 fn document(done: &Done) -> serde_json::Value {
     json!({
         "rotated": done.rotated,
-        "rewrapped": done.rewrapped.as_ref().map(rewrap::document),
+        "rolled": done.rolled.as_ref().map(job::document),
+        "rewrapped": done.rewrapped.as_ref().map(job::document),
+        "reindexed": done.reindexed.as_ref().map(job::document),
         "destroyed": done.destroyed,
         "waiting": done.waiting,
     })
@@ -150,9 +183,16 @@ fn document(done: &Done) -> serde_json::Value {
 
 fn text(done: &Done) -> String {
     let list = |what: &[String]| if what.is_empty() { "nothing".to_owned() } else { what.join(", ") };
-    let rewrapped = done.rewrapped.as_ref().map_or("nothing".to_owned(), |job| format!("{} DEKs", job.done));
-    let mut pairs =
-        vec![("rotated", list(&done.rotated)), ("wrapped anew", rewrapped), ("destroyed", list(&done.destroyed))];
+    let count = |job: &Option<Job>| {
+        job.as_ref().map_or("nothing".to_owned(), |job| format!("{} {}", job.done, job::units(job)))
+    };
+    let mut pairs = vec![
+        ("rotated", list(&done.rotated)),
+        ("rolled", count(&done.rolled)),
+        ("wrapped anew", count(&done.rewrapped)),
+        ("indexed anew", count(&done.reindexed)),
+        ("destroyed", list(&done.destroyed)),
+    ];
     pairs.extend(done.waiting.iter().map(|what| ("waiting", what.clone())));
     facts(pairs)
 }

@@ -23,10 +23,12 @@ fn meta_keys(tenant: TenantNo) -> Vec<Vec<u8>> {
         counter(tenant, Counter::RowIds),
         counter(tenant, Counter::SubjectHandles),
         counter(tenant, Counter::Seals(KeyringNo(1), KeyVersion(1))),
-        dek_mark(tenant, SubjectHandle(1), KeyringNo(1)),
+        dek_mark(tenant, SubjectHandle(1), KeyringNo(1), DekVersion(1)),
         key_change(tenant),
         keystore_copies(),
         job(tenant, JobKind::Rewrap),
+        job(tenant, JobKind::Roll),
+        job(tenant, JobKind::Reindex),
     ]
 }
 
@@ -51,7 +53,7 @@ fn no_two_places_of_a_family_have_one_key() {
         all.sort();
         all.dedup_by_key(|key| key.clone());
         // The vault's row, the principals and the list of copies are the same for all tenants.
-        assert!(all.len() == 23 || all.len() == 15, "{}", all.len());
+        assert!(all.len() == 27 || all.len() == 15, "{}", all.len());
         for pair in all.windows(2) {
             assert!(!pair[1].starts_with(&pair[0]), "a key begins another");
         }
@@ -108,6 +110,33 @@ proptest! {
         prop_assert!(value_index(tenant, field, version, &mac, RowId(row)).starts_with(&prefix));
         let (tenant, field, version, mac) = of(&b);
         prop_assert_eq!(value_index(tenant, field, version, &mac, RowId(row)).starts_with(&prefix), a == b);
+    }
+
+    #[test]
+    fn a_mark_comes_back_in_the_range_of_its_dek_and_no_other_bytes_are_one(
+        a in any::<(u64, u16, u32)>(), b in any::<(u64, u16, u32)>(), bytes in vec(any::<u8>(), 0..30),
+    ) {
+        let of = |(subject, keyring, version)| (SubjectHandle(subject), KeyringNo(keyring), DekVersion(version));
+        let (subject, keyring, version) = of(a);
+        let key = dek_mark(T, subject, keyring, version);
+        prop_assert_eq!(decode_dek_mark(&key).unwrap(), DekMark { subject, keyring, version: Some(version) });
+        let range = dek_marks_range(T, subject, keyring);
+        prop_assert_eq!(decode_dek_mark(&range.0).unwrap(), DekMark { subject, keyring, version: None });
+        prop_assert!(within(&key, &range) && within(&key, &all_dek_marks_range(T)));
+        let (other, ring, version) = of(b);
+        prop_assert_eq!(within(&dek_mark(T, other, ring, version), &range), (other, ring) == (subject, keyring));
+        let is_one = [15, 19].contains(&bytes.len()) && bytes[4] == 8;
+        prop_assert_eq!(decode_dek_mark(&bytes).is_ok(), is_one);
+    }
+
+    #[test]
+    fn a_subjects_rows_after_one_are_those_with_greater_ids(
+        subjects in any::<(u64, u64)>(), after in any::<u64>(), row in any::<u64>(),
+    ) {
+        let range = subject_rows_after(T, SubjectHandle(subjects.0), RowId(after));
+        let key = subject_row(T, SubjectHandle(subjects.1), RowId(row));
+        prop_assert_eq!(within(&key, &range), subjects.0 == subjects.1 && row > after);
+        prop_assert_eq!(decode_subject_row(&key).unwrap(), RowId(row));
     }
 
     #[test]

@@ -9,17 +9,35 @@ const FORMAT: u8 = 1;
 const PLACE: &str = "a job";
 
 /// What a job does.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum JobKind {
     /// Wraps DEKs anew under the newest version of their KEK.
     Rewrap,
+    /// Gives subjects' DEKs a new version, and seals their values anew under it.
+    Roll,
+    /// Makes index entries anew under the newest version of their key.
+    Reindex,
 }
 
 impl JobKind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Rewrap, Self::Roll, Self::Reindex];
+
     /// The kind's number, in keys and facts.
     pub fn number(self) -> u8 {
         match self {
             Self::Rewrap => 1,
+            Self::Roll => 2,
+            Self::Reindex => 3,
+        }
+    }
+
+    /// What a job of the kind is called, before its number.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rewrap => "rewrap",
+            Self::Roll => "roll",
+            Self::Reindex => "reindex",
         }
     }
 }
@@ -42,7 +60,7 @@ pub struct JobRow {
     pub number: u32,
     /// Whether it goes on.
     pub state: JobState,
-    /// The only keyring that it is about; none for all.
+    /// The only keyring that it is about, or that it was asked to mark; none for all.
     pub keyring: Option<KeyringNo>,
     /// The principal that started it.
     pub principal: String,
@@ -52,15 +70,15 @@ pub struct JobRow {
     pub updated: u64,
     /// When a job of this kind last found something to do, in microseconds since 1970; 0: never.
     pub moved: u64,
-    /// How much there was to do when it began.
+    /// How much there was to do when that was counted, or is known to be.
     pub total: u64,
     /// How much of it is done.
     pub done: u64,
     /// How much it had to leave as it is.
     pub skipped: u64,
-    /// The family that it is in, by its place among those that it goes through.
+    /// The part that it is at, by its place among those that a job of its kind has.
     pub stage: u8,
-    /// The key in that family from which it goes on.
+    /// The key from which it goes on in that part.
     pub cursor: Vec<u8>,
 }
 

@@ -36,11 +36,16 @@ pub struct SubjectRecord {
     pub sealed_id: Vec<u8>,
     /// The index entry that leads from the id to the handle.
     pub id_index: IndexEntry,
-    /// The subject's wrapped DEKs, of all keyrings.
+    /// The subject's wrapped DEKs, of all keyrings: one version each, or several while values move to the newest.
     pub deks: Vec<WrappedDek>,
 }
 
 impl SubjectRecord {
+    /// The newest version of the subject's DEK of a keyring: the one that seals what is new.
+    pub fn newest_dek(&self, keyring: KeyringNo) -> Option<&WrappedDek> {
+        self.deks.iter().filter(|dek| dek.keyring == keyring).max_by_key(|dek| dek.version)
+    }
+
     /// The record's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let deks: usize = self.deks.iter().map(|dek| 12 + dek.blob.len()).sum();

@@ -1,24 +1,23 @@
 //! Keys that change while values stay, and changes that a crash cuts off.
 
+use strongroom_storage::rows::JobKind;
 use strongroom_storage::{Family, Range, Store};
 
 use super::*;
-use crate::{
-    CancelJob, Count, DestroyKeyVersion, GetJob, Job, RewrapPage, RotateKey, Rotated, SetKeyState, StartRewrap,
-};
+use crate::{CancelJob, Count, DestroyKeyVersion, GetJob, Job, JobPage, RotateKey, Rotated, SetKeyState, StartRewrap};
 
-const TENANT: TenantNo = TenantNo(1);
+pub(super) const TENANT: TenantNo = TenantNo(1);
 
-async fn rotate(vault: &Tested, name: &str) -> Result<Rotated, Error> {
+pub(super) async fn rotate(vault: &Tested, name: &str) -> Result<Rotated, Error> {
     vault.rotate_key(&caller(Role::Rotator), &RotateKey { name: name.to_owned(), from_version: 0 }).await
 }
 
-async fn set_state(vault: &Tested, name: &str, version: u32, state: &str) -> Result<(), Error> {
+pub(super) async fn set_state(vault: &Tested, name: &str, version: u32, state: &str) -> Result<(), Error> {
     let request = SetKeyState { name: name.to_owned(), version, state: state.to_owned() };
     vault.set_key_state(&caller(Role::Officer), &request).await
 }
 
-async fn destroy(vault: &Tested, name: &str, version: u32, dry_run: bool) -> Result<u64, Error> {
+pub(super) async fn destroy(vault: &Tested, name: &str, version: u32, dry_run: bool) -> Result<u64, Error> {
     let request = DestroyKeyVersion { name: name.to_owned(), version, dry_run };
     vault.destroy_key_version(&caller(Role::Officer), &request).await
 }
@@ -29,16 +28,33 @@ async fn start(vault: &Tested) -> Result<Job, Error> {
 
 /// Takes the running rewrap to its end, in pages of so many entries.
 async fn rewrap(vault: &Tested, entries: usize) -> Job {
-    let mut count = Count::default();
-    while vault.count_for_rewrap(TENANT, &mut count, entries).await.unwrap() {}
-    let mut total = Some(count.deks);
-    let (_, number, _) = vault.running_rewraps().await.unwrap()[0];
-    loop {
-        let job = vault.rewrap_page(TENANT, &RewrapPage { number, entries, total: total.take() }).await.unwrap();
-        if !job.is_running() {
-            return job;
-        }
+    to_its_end(vault, JobKind::Rewrap, entries).await
+}
+
+/// The running job of a kind.
+pub(super) async fn running(vault: &Tested, kind: JobKind) -> Job {
+    let jobs = vault.running_jobs().await.unwrap();
+    jobs.into_iter().find(|(tenant, job)| (*tenant, job.kind) == (TENANT, kind)).unwrap().1
+}
+
+/// Does the next page of a job.
+pub(super) async fn step(vault: &Tested, job: &Job, entries: usize) -> Job {
+    let mut total = None;
+    if job.to_count {
+        let mut count = Count::default();
+        while vault.count_for_job(TENANT, job.kind, &mut count, entries).await.unwrap() {}
+        total = Some(count.due);
     }
+    vault.job_page(TENANT, JobPage { kind: job.kind, number: job.number, entries, total }).await.unwrap()
+}
+
+/// Takes the running job of a kind to its end, in pages of so many entries.
+pub(super) async fn to_its_end(vault: &Tested, kind: JobKind, entries: usize) -> Job {
+    let mut job = running(vault, kind).await;
+    while job.is_running() {
+        job = step(vault, &job, entries).await;
+    }
+    job
 }
 
 /// The versions and states of a key.
@@ -48,7 +64,7 @@ async fn states(vault: &Tested, name: &str) -> Vec<(u32, &'static str)> {
 }
 
 /// Values of all kinds, with their tokens: of subjects, of nobody, shaped, shared.
-async fn filled(vault: &Tested) -> Vec<(String, String)> {
+pub(super) async fn filled(vault: &Tested) -> Vec<(String, String)> {
     let mut stored = Vec::new();
     for number in 0..40 {
         let subject = if number % 4 == 0 { String::new() } else { format!("c-{}", number % 10) };
@@ -65,7 +81,7 @@ async fn filled(vault: &Tested) -> Vec<(String, String)> {
     stored
 }
 
-async fn all_read(vault: &Tested, stored: &[(String, String)]) {
+pub(super) async fn all_read(vault: &Tested, stored: &[(String, String)]) {
     for (token, value) in stored {
         let request = Detokenize { purpose: "loan_servicing".to_owned(), ..read(token, "plain") };
         let results = vault.detokenize(&caller(Role::App), &request).await.unwrap();
@@ -197,22 +213,23 @@ async fn one_rewrap_runs_at_a_time_and_can_be_cancelled() {
     filled(&vault).await;
     rotate(&vault, "kek/1").await.unwrap();
     let job = start(&vault).await.unwrap();
-    assert!(matches!(start(&vault).await, Err(Error::JobRunning(name)) if name == job.name));
-    let page = RewrapPage { number: 1, entries: 2, total: Some(9) };
-    let stepped = vault.rewrap_page(TENANT, &page).await.unwrap();
+    assert!(matches!(start(&vault).await, Err(Error::JobRunning { number, .. }) if number == job.number));
+    let page = JobPage { kind: JobKind::Rewrap, number: 1, entries: 2, total: Some(9) };
+    let stepped = vault.job_page(TENANT, page).await.unwrap();
     assert!(stepped.done > 0 && stepped.is_running());
     // It is still there after a restart, where it was.
     vault.close().await;
     let vault = bench.open().await;
-    assert_eq!(vault.running_rewraps().await.unwrap(), [(TENANT, 1, true)]);
+    assert_eq!(vault.running_jobs().await.unwrap(), [(TENANT, stepped.clone())]);
+    assert!(!stepped.to_count);
     let named = |name: &str| GetJob { name: name.to_owned() };
     let job = vault.get_job(&caller(Role::Auditor), &named("rewrap")).await.unwrap();
     assert_eq!((job.done, job.total, job.state), (stepped.done, 9, "running"));
     let cancel = CancelJob { name: "rewrap/1".to_owned() };
     assert_eq!(vault.cancel_job(&caller(Role::Rotator), &cancel).await.unwrap().state, "cancelled");
     assert!(matches!(vault.cancel_job(&caller(Role::Rotator), &cancel).await, Err(Error::JobEnded(_))));
-    assert!(matches!(vault.rewrap_page(TENANT, &page).await, Err(Error::JobEnded(_))));
-    for nobody in ["rewrap/2", "rewrap/", "job", ""] {
+    assert!(matches!(vault.job_page(TENANT, page).await, Err(Error::JobEnded(_))));
+    for nobody in ["rewrap/2", "rewrap/", "rewrap/01", "rewrap/x", "roll", "roll/1", "job", ""] {
         let unknown = vault.get_job(&caller(Role::Rotator), &named(nobody)).await;
         assert!(matches!(unknown, Err(Error::JobUnknown(_))), "{nobody}");
     }
@@ -389,7 +406,7 @@ async fn who_may_not_changes_no_key_and_bad_requests_are_told_what_is_wrong() {
     let destroy_it = DestroyKeyVersion { name: "kek/1".to_owned(), version: 1, dry_run: true };
     let denied = vault.destroy_key_version(&caller(Role::Rotator), &destroy_it).await;
     assert!(matches!(denied, Err(Error::Denied { .. })));
-    for name in ["", "kek", "kek/", "kek/01", "kek/99", "kek/1 ", "ledger", "index/token", "\u{0}"] {
+    for name in ["", "kek", "kek/", "kek/01", "kek/99", "kek/1 ", "ledger", "index/fingerprint", "\u{0}"] {
         assert!(matches!(rotate(&vault, name).await, Err(Error::Invalid(_))), "{name:?}");
     }
     for (name, version, state) in [("kek/1", 1, "gone"), ("kek/1", 1, "destroyed"), ("token", 1, "disabled")] {

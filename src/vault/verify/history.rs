@@ -113,12 +113,16 @@ impl History {
             let before = self.subjects.insert(holder, RecordedSubject { leaf, good: None, hash });
             return before.map(|_| "a handle is given to a second subject");
         }
+        if item.outcome == "subject_resealed" {
+            let before = self.subjects.insert(holder, RecordedSubject { leaf, good: None, hash: item.hash? });
+            return before.is_none().then_some("the id of a subject is sealed anew, and there is no such subject");
+        }
         let row = item.row?;
         self.last_row = self.last_row.max(row.0);
         match item.outcome.as_str() {
             // Reads have the outcome `ok` as well, and neither version nor hash.
             "ok" => self.written(leaf, row, holder, item.version?.0, item.hash?),
-            "renewed" => self.renewed(leaf, row, item.version?.0, item.hash?),
+            "renewed" | "resealed" => self.same_value(leaf, row, item.version?.0, item.hash?),
             "existing" => match self.values.get(&row) {
                 Some(value) if value.holder == holder => None,
                 Some(_) => {
@@ -156,7 +160,7 @@ impl History {
     }
 
     /// The same value in a new version of its row; who holds it stays.
-    fn renewed(&mut self, leaf: u64, row: RowId, version: u32, hash: [u8; 32]) -> Option<&'static str> {
+    fn same_value(&mut self, leaf: u64, row: RowId, version: u32, hash: [u8; 32]) -> Option<&'static str> {
         let holder = self.values.get(&row).map(|value| value.holder);
         self.written(leaf, row, holder.unwrap_or(SubjectHandle::NONE), version, hash)
     }

@@ -1,16 +1,16 @@
 //! The vault's own rows: rules in force, principals, counters; and what belongs to nobody.
 
 use strongroom_access::Directory;
-use strongroom_ids::{KeyVersion, KeyringNo, SubjectHandle, TenantNo};
+use strongroom_ids::{KeyVersion, KeyringNo, TenantNo};
 use strongroom_keys::IndexName;
 use strongroom_schema::Schema;
 use strongroom_storage::keys::{self as place, Counter};
 use strongroom_storage::rows::{CounterRow, IdempotencyRow, JobKind, JobRow, TenantRow};
 use strongroom_storage::{Family, Store, StoreError};
 
+use super::Check;
 use super::finding::{Fault, Kind, Place};
 use super::history::{History, RecordedRule};
-use super::{Check, number_at};
 use crate::open::{LANE, SYSTEM_NO};
 use crate::pages::Pages;
 use crate::source::{Source, SourceKind};
@@ -128,11 +128,7 @@ impl<S: Store> Check<'_, S> {
 
     /// Rows that are decoded elsewhere or have nothing in them.
     fn is_known(&self, key: &[u8], row: &[u8], tenants: &[TenantRow]) -> bool {
-        let mark = || {
-            let subject = SubjectHandle(number_at(key, KIND + 1)?);
-            let keyring = u16::from_be_bytes(key.get(KIND + 9..)?.try_into().ok()?);
-            Some(place::dek_mark(self.number, subject, KeyringNo(keyring)))
-        };
+        let is_job = |kind| *key == *place::job(self.number, kind) && JobRow::decode(row).is_ok();
         let vaults_own = self.number == SYSTEM_NO
             && (*key == *place::vault()
                 || (*key == *place::keystore_copies() && self.source(row, SourceKind::Copies).is_some())
@@ -140,8 +136,8 @@ impl<S: Store> Check<'_, S> {
         vaults_own
             || *key == *place::lane(self.number, LANE)
             || (*key == *place::key_change(self.number) && self.source(row, SourceKind::Keys).is_some())
-            || (*key == *place::job(self.number, JobKind::Rewrap) && JobRow::decode(row).is_ok())
-            || (row.is_empty() && mark().is_some_and(|mark| *mark == *key))
+            || JobKind::ALL.into_iter().any(is_job)
+            || (row.is_empty() && place::decode_dek_mark(key).is_ok())
     }
 
     /// No number that was given out may be given out again.

@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use strongroom_ids::{DekVersion, FieldNo, KeyVersion, KeyringNo, RowId, RowVersion, SubjectHandle};
-use strongroom_keys::{Dek, DekOwner, DekPlace, IndexName, KeyError, Sealed, ValuePlace};
+use strongroom_ids::{DekVersion, KeyVersion, KeyringNo, SubjectHandle};
+use strongroom_keys::{Dek, DekOwner, DekPlace, IndexName, KeyError};
 use strongroom_storage::keys as place;
-use strongroom_storage::rows::{IndexKind, SubjectRecord};
+use strongroom_storage::rows::{IndexKind, SubjectRecord, WrappedDek};
 use strongroom_storage::{Family, Store, StoreError};
 
 use super::finding::{Fault, Kind, Place};
 use super::history::History;
 use super::{Check, Phase};
 use crate::pages::Pages;
-use crate::subjects::record_hash;
+use crate::subjects::{id_place, record_hash};
 
 impl<S: Store> Check<'_, S> {
     /// Every subject's record, its DEKs, and the entry that leads from its id to it.
@@ -30,6 +30,7 @@ impl<S: Store> Check<'_, S> {
                 }
             }
             self.id_entries(&good).await?;
+            self.older_deks(&good).await?;
             done += page.len() as u64;
             self.report(Phase::Subjects, done, expected);
         }
@@ -90,29 +91,16 @@ impl<S: Store> Check<'_, S> {
 
     /// The sealed id must open, and give the index entry that the record names.
     fn id(&mut self, record: &SubjectRecord, deks: &[(DekVersion, Arc<Dek>)]) {
-        let owner = DekOwner::Subject(record.handle);
-        let opened = deks.iter().find_map(|(dek_version, dek)| {
-            let at = ValuePlace {
-                tenant: self.id,
-                field: FieldNo(0),
-                row: RowId(0),
-                subject: record.handle,
-                owner,
-                keyring: KeyringNo(0),
-                dek_version: *dek_version,
-                row_version: RowVersion(1),
-                what: Sealed::SubjectId,
-            };
-            dek.open(&at, &record.sealed_id).ok()
-        });
+        let opened = deks
+            .iter()
+            .find_map(|(version, dek)| dek.open(&id_place(self.id, record.handle, *version), &record.sealed_id).ok());
         let place = Place::Subject(record.handle);
         let Some(opened) = opened else {
             let what = "its record is as recorded, and no DEK of it opens its sealed id";
             return self.found(Kind::Dek, Fault::Missing, place, what);
         };
-        let fits = match self.keystore.index_key(self.id, IndexName::SubjectId) {
-            Ok(key) if key.version() == record.id_index.version => key.mac(&[opened.as_bytes()]) == record.id_index.mac,
-            Ok(_) => return self.old_index_key(place),
+        let fits = match self.keystore.index_key_version(self.id, IndexName::SubjectId, record.id_index.version) {
+            Ok(key) => key.mac(&[opened.as_bytes()]) == record.id_index.mac,
             Err(error) => return self.found(Kind::IndexEntry, Fault::Unreadable, place, error.to_string()),
         };
         if !fits || record.id_index.kind != IndexKind::SubjectId {
@@ -147,6 +135,30 @@ impl<S: Store> Check<'_, S> {
         Ok(())
     }
 
+    /// A version that is not the newest is about to go, and marked for it: one that is not was put back.
+    async fn older_deks(&mut self, records: &[SubjectRecord]) -> Result<(), StoreError> {
+        let older = |record: &SubjectRecord| {
+            let newest =
+                |dek: &WrappedDek| record.newest_dek(dek.keyring).is_some_and(|one| one.version == dek.version);
+            let older = record.deks.iter().filter(|dek| !newest(dek)).map(|dek| (dek.keyring, dek.version));
+            older.map(|(keyring, version)| (record.handle, keyring, version)).collect::<Vec<_>>()
+        };
+        for (handle, keyring, version) in records.iter().flat_map(older) {
+            let marks = [
+                place::dek_mark(self.number, handle, keyring, version),
+                place::dek_marks_range(self.number, handle, keyring).0,
+            ];
+            let marks = self.store.multi_get(Family::Meta, marks.into()).await?;
+            if marks.iter().all(Option::is_none) {
+                let what = format!(
+                    "its DEK version {version} of keyring {keyring} is not the newest, and no mark says that it is to go"
+                );
+                self.found(Kind::Dek, Fault::Added, Place::Subject(handle), what);
+            }
+        }
+        Ok(())
+    }
+
     /// Unwraps a DEK.
     pub fn unwrap(&self, at: &DekPlace, kek: KeyVersion, blob: &[u8]) -> Result<Arc<Dek>, KeyError> {
         self.keystore.kek_version(at.tenant, at.keyring, kek)?.unwrap(at, blob)
@@ -159,12 +171,6 @@ impl<S: Store> Check<'_, S> {
             other => (Fault::Unreadable, format!("can't be unwrapped: {other}")),
         };
         self.found(Kind::Dek, fault, place, format!("its DEK version {version} of keyring {keyring} {why}"));
-    }
-
-    /// An index entry under a key version that the keystore no longer gives out.
-    pub fn old_index_key(&mut self, place: Place) {
-        let what = "its entry was made under an older index key and can't be computed again";
-        self.found(Kind::IndexEntry, Fault::Unreadable, place, what);
     }
 
     /// The records of subjects that a page of values needs.

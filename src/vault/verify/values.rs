@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use strongroom_ids::{DekVersion, KeyringNo, RowId, SubjectHandle};
-use strongroom_keys::{Dek, DekOwner, DekPlace, IndexName, Plaintext, Sealed, ValuePlace};
+use strongroom_keys::{Dek, DekOwner, DekPlace, IndexName, Plaintext, Sealed};
 use strongroom_schema::{Field, Scope};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{IndexEntry, IndexKind, RowDek, SubjectRecord, ValueRow};
@@ -15,7 +15,7 @@ use super::finding::{Fault, Kind, Place};
 use super::history::{Found, History};
 use super::{Check, Phase};
 use crate::pages::Pages;
-use crate::values::{entry_key, row_hash};
+use crate::values::{entry_key, row_hash, value_place};
 
 /// What a page of values needs besides its rows.
 struct Beside {
@@ -149,21 +149,9 @@ impl<S: Store> Check<'_, S> {
         }
         let shared = field.as_ref().is_some_and(|field| field.deterministic == Some(Scope::Tenant));
         let owner = if row.subject.is_some() { DekOwner::Subject(row.subject) } else { DekOwner::Value(id) };
+        let tenant = self.id;
         let Some(dek) = self.dek(id, row, owner, beside) else { return shared };
-        let opened = |what, sealed: &[u8]| {
-            let at = ValuePlace {
-                tenant: self.id,
-                field: row.field,
-                row: id,
-                subject: row.subject,
-                owner,
-                keyring: row.keyring,
-                dek_version: row.dek_version,
-                row_version: row.version,
-                what,
-            };
-            dek.open(&at, sealed)
-        };
+        let opened = |what, sealed: &[u8]| dek.open(&value_place(tenant, id, row, what), sealed);
         let token = row.sealed_token.as_deref().map(|sealed| opened(Sealed::Token, sealed)).transpose();
         match (opened(Sealed::Value, &row.sealed), token) {
             (Ok(value), Ok(token)) => {
@@ -265,8 +253,7 @@ impl<S: Store> Check<'_, S> {
 
     fn entry_follows(&mut self, id: RowId, entry: &IndexEntry, index: IndexName, text: &[u8]) {
         let place = Place::Row(id);
-        match self.keystore.index_key(self.id, index) {
-            Ok(key) if key.version() != entry.version => self.old_index_key(place),
+        match self.keystore.index_key_version(self.id, index, entry.version) {
             Ok(key) if key.mac(&[text]) != entry.mac => {
                 let what = "the index entry that its row names does not follow from what it holds";
                 self.found(Kind::IndexEntry, Fault::Changed, place, what);
