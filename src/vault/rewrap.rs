@@ -514,9 +514,9 @@ impl<S: Store> Vault<S> {
     /// The rewraps that are to go on, by tenant: their number, and whether it was counted what there is to do.
     pub async fn running_rewraps(&self) -> Result<Vec<(TenantNo, u32, bool)>, Error> {
         let mut running = Vec::new();
-        for tenant in self.tenants.keys() {
-            let row = load(&*self.store, *tenant).await?.filter(|row| row.state == JobState::Running);
-            running.extend(row.map(|row| (*tenant, row.number, row.stage > 0 || !row.cursor.is_empty())));
+        for tenant in self.tenants.numbers() {
+            let row = load(&*self.store, tenant).await?.filter(|row| row.state == JobState::Running);
+            running.extend(row.map(|row| (tenant, row.number, row.stage > 0 || !row.cursor.is_empty())));
         }
         running.sort_unstable();
         Ok(running)
@@ -530,7 +530,8 @@ impl<S: Store> Vault<S> {
     /// Counts, in the next so many entries, the DEKs that a tenant's rewrap has to wrap anew. `false`: all are counted.
     pub async fn count_for_rewrap(&self, number: TenantNo, so_far: &mut Count, entries: usize) -> Result<bool, Error> {
         let only = load(&*self.store, number).await?.and_then(|row| row.keyring);
-        let newest = Newest::new(self, self.tenant(number)?, only);
+        let tenant = self.tenant(number)?;
+        let newest = Newest::new(self, &tenant, only);
         let place = (&mut so_far.stage, &mut so_far.cursor);
         let Some((family, page)) = next_page(self, number, place, entries).await? else { return Ok(false) };
         for entry in &page {
