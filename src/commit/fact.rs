@@ -32,7 +32,6 @@ enum Kind {
     KeyStates,
     Freeze,
     Job,
-    Tenant,
 }
 
 /// Sip hash under keys drawn once per process, so that nobody outside can choose keys that meet.
@@ -108,11 +107,6 @@ impl Fact {
         Self::new(Kind::Job, tenant, u64::from(kind))
     }
 
-    /// Whether a tenant is there, or destroyed.
-    pub fn tenant(tenant: TenantNo) -> Self {
-        Self::new(Kind::Tenant, tenant, 0)
-    }
-
     /// Whether the vault is frozen.
     pub fn freeze() -> Self {
         Self::new(Kind::Freeze, TenantNo(0), 0)
@@ -146,7 +140,6 @@ mod tests {
             Fact::key_states(a),
             Fact::freeze(),
             Fact::job(a, 1),
-            Fact::tenant(a),
         ];
         let distinct: std::collections::HashSet<Fact> = facts.into_iter().collect();
         assert_eq!(distinct.len(), facts.len());

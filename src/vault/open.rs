@@ -34,6 +34,8 @@ pub const SYSTEM: &str = "system";
 
 pub(crate) const SYSTEM_NO: TenantNo = TenantNo(0);
 pub(crate) const FORMAT: u16 = 1;
+/// Tenants that a vault ever has, those that were destroyed too: their names and numbers stay taken.
+pub(crate) const MOST_TENANTS: usize = 100_000;
 /// Changes that may wait for the committer.
 const QUEUE: usize = 4_096;
 /// Facts that the committer remembers.
@@ -428,6 +430,6 @@ fn all_enrolled(rows: &[TenantRow], directory: &Directory) -> Result<(), OpenErr
 /// All tenants of a vault, those that were destroyed too.
 pub(crate) async fn tenant_rows<S: Store>(store: &S) -> Result<Vec<TenantRow>, OpenError> {
     let (from, to) = place::tenants_range();
-    let page = store.scan(Family::Meta, Range { from, to, limit: 100_000 }).await?;
+    let page = store.scan(Family::Meta, Range { from, to, limit: MOST_TENANTS }).await?;
     Ok(page.iter().map(|(_, row)| TenantRow::decode(row)).collect::<Result<_, _>>()?)
 }

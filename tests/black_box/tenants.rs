@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 
 use crate::harness::{BINARY, Told, detokenize, item, refused, tokenize, value, vault_client};
 use crate::house::{House, Issued, TRUST_DOMAIN, spiffe};
+use crate::needles::stored_files;
 
 const LENDING: &str = include_str!("../../deploy/schemas/lending.toml");
 
@@ -99,6 +100,12 @@ impl Shell {
     }
 }
 
+/// The wrapped keys in the keystore: blobs of 62 bytes of format 3.
+fn wrapped(house: &House) -> Vec<Vec<u8>> {
+    let file = std::fs::read(house.dir().join("keystore/keys")).unwrap();
+    file.windows(63).filter(|at| at[..3] == [62, 3, 1]).map(|at| at[1..].to_vec()).collect()
+}
+
 fn proven(house: &House) {
     let verified = house.command("verify").output().unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
@@ -114,6 +121,7 @@ async fn a_tenant_is_made_used_and_destroyed_on_the_command_line_without_a_resta
     let told = refused(vault_client(early.clone()).tokenize(tokenize(vec![item("borrower.name", "Li", "")])).await);
     assert_eq!((told.code, told.reason.as_str()), (Code::Unauthenticated, "TENANT_UNKNOWN"));
 
+    let others = wrapped(&house);
     let carol = house.authority.client(&[&spiffe("savings", "officer", "carol")]);
     std::fs::write(shell.path("carol.pem"), carol.certificate.pem()).unwrap();
     let made = shell.json(&["tenant", "create", "savings", "--officer", shell.path("carol.pem").to_str().unwrap()]);
@@ -126,6 +134,9 @@ async fn a_tenant_is_made_used_and_destroyed_on_the_command_line_without_a_resta
     assert_eq!(reads(&house, "lending", &own[0]).await.unwrap_err().code, Code::NotFound);
     let ledger = house.ledger("savings").await;
     assert!(ledger[0].contains("create_tenant") && ledger[0].contains("operator/olga"), "{}", ledger[0]);
+
+    let its_own: Vec<Vec<u8>> = wrapped(&house).into_iter().filter(|key| !others.contains(key)).collect();
+    assert!(its_own.len() > 6);
 
     let dry = shell.json(&["tenant", "destroy", "savings", "--dry-run"]);
     assert_eq!((&dry["values"], &dry["subjects"], &dry["destroyed"]), (&"1".into(), &"1".into(), &false.into()));
@@ -166,6 +177,12 @@ async fn a_tenant_is_made_used_and_destroyed_on_the_command_line_without_a_resta
     assert_eq!(state(&house, "savings").await, "cleared");
     assert_eq!(reads(&house, "lending", &theirs[0]).await.unwrap(), b"lending 0");
     house.kill();
+    assert_eq!(wrapped(&house), others);
+    for path in stored_files(&house.dir()) {
+        let bytes = std::fs::read(&path).unwrap();
+        let held = its_own.iter().any(|key| bytes.windows(key.len()).any(|window| window == key.as_slice()));
+        assert!(!held, "{} holds a key of it", path.display());
+    }
     proven(&house);
 }
 

@@ -15,7 +15,7 @@ use super::{About, NewDirectory, TenantState, lives_on, named, rules_of};
 use crate::error::Error;
 use crate::key_copies::Copies;
 use crate::key_life;
-use crate::open::{LANE, SYSTEM_NO};
+use crate::open::{LANE, MOST_TENANTS, SYSTEM_NO};
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
 use crate::tenant::Tenant;
@@ -23,8 +23,6 @@ use crate::vault::Vault;
 
 /// When to ask again what would be lost, while somebody else does.
 const COUNT_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
-/// Tenants that were ever made, at most.
-const ENDS: usize = 100_000;
 
 /// Destroys a tenant with all its keys.
 pub struct DestroyTenant {
@@ -233,7 +231,6 @@ impl<S: Store> Attempt<S> for Ending<'_> {
         // All that anybody's request of this tenant may stand on.
         prepared.changes.extend([
             Fact::principals(),
-            Fact::tenant(number),
             Fact::policy(number),
             Fact::schema(number),
             Fact::key_states(number),
@@ -312,7 +309,7 @@ impl<S: Store> Vault<S> {
     async fn ends(&self) -> Result<Vec<End>, Error> {
         let system = self.tenant(SYSTEM_NO)?;
         let (from, to) = place::tenant_ends_range();
-        let rows = self.store.scan(Family::Meta, Range { from, to, limit: ENDS }).await?;
+        let rows = self.store.scan(Family::Meta, Range { from, to, limit: MOST_TENANTS }).await?;
         let read = |row: &[u8]| -> Result<End, Error> {
             let source = Source::decode(row, SourceKind::End, &system.fingerprints)?;
             serde_json::from_str(&source.body).map_err(|_| Error::DataLoss("the end of a tenant"))

@@ -13,7 +13,7 @@ use strongroom_storage::{Family, Mutation, Store};
 
 use super::{About, NewDirectory, named, rules_of};
 use crate::error::Error;
-use crate::open::{SYSTEM_NO, first_keys};
+use crate::open::{MOST_TENANTS, SYSTEM_NO, first_keys};
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
 use crate::values::row_hash;
@@ -153,6 +153,9 @@ impl CreateTenant {
         if directory.tenants.len().saturating_sub(1) >= most {
             return Err(Error::TenantLimit(most));
         }
+        if directory.tenants.len() + directory.destroyed.len() >= MOST_TENANTS {
+            return Err(Error::TenantLimit(MOST_TENANTS));
+        }
         let last = directory.tenants.values().chain(directory.destroyed.values()).max();
         let number = last.and_then(|last| last.0.checked_add(1)).ok_or(Error::Internal("too many tenants"))?;
         let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
@@ -239,7 +242,7 @@ impl<S: Store> Vault<S> {
         let change = Change {
             position,
             guards: vec![Guard::Unchanged(Fact::principals())],
-            changes: vec![Fact::principals(), Fact::tenant(number)],
+            changes: vec![Fact::principals()],
             mutations,
             leaves,
         };
