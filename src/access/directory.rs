@@ -22,6 +22,8 @@ pub struct Directory {
     /// Tenants by the name that certificates use. Number zero is the vault itself; it may be listed as `system`, and
     /// no certificate reaches it as a tenant.
     pub tenants: BTreeMap<String, TenantNo>,
+    /// Tenants that were destroyed: neither their names nor their numbers are given out again.
+    pub destroyed: BTreeMap<String, TenantNo>,
     /// The SHA-256 of each officer's public key (SubjectPublicKeyInfo, DER), by tenant and the name under the role:
     /// `officer-1` for `/tenant/acme/officer/officer-1`.
     pub officers: BTreeMap<(TenantNo, String), [u8; 32]>,
@@ -49,6 +51,7 @@ struct Stored {
     format: u32,
     trust_domain: String,
     tenants: Vec<StoredTenant>,
+    destroyed: Vec<StoredTenant>,
     officers: Vec<StoredOfficer>,
     trust_anchors: Vec<String>,
 }
@@ -75,8 +78,10 @@ fn sha256(hex: &str) -> Option<[u8; 32]> {
 impl Directory {
     /// The directory as the vault keeps it: JSON with a fixed order, so that equal directories have equal bytes.
     pub fn to_stored(&self) -> String {
-        let tenants: Vec<_> =
-            self.tenants.iter().map(|(name, number)| serde_json::json!({ "name": name, "number": number.0 })).collect();
+        let list = |tenants: &BTreeMap<String, TenantNo>| -> Vec<_> {
+            let tenants = tenants.iter();
+            tenants.map(|(name, number)| serde_json::json!({ "name": name, "number": number.0 })).collect()
+        };
         let officers: Vec<_> = self
             .officers
             .iter()
@@ -87,7 +92,8 @@ impl Directory {
         serde_json::json!({
             "format": FORMAT,
             "trust_domain": self.trust_domain,
-            "tenants": tenants,
+            "tenants": list(&self.tenants),
+            "destroyed": list(&self.destroyed),
             "officers": officers,
             "trust_anchors": self.trust_anchors.iter().map(|anchor| HEXLOWER.encode(anchor)).collect::<Vec<_>>(),
         })
@@ -104,6 +110,11 @@ impl Directory {
         for tenant in stored.tenants {
             if directory.tenants.insert(tenant.name, TenantNo(tenant.number)).is_some() {
                 return Err(DirectoryError::Wrong("a tenant's name is used twice"));
+            }
+        }
+        for tenant in stored.destroyed {
+            if directory.destroyed.insert(tenant.name, TenantNo(tenant.number)).is_some() {
+                return Err(DirectoryError::Wrong("a destroyed tenant is listed twice"));
             }
         }
         for officer in stored.officers {
@@ -130,7 +141,10 @@ impl Directory {
         check_trust_domain(&self.trust_domain)
             .map_err(|_| DirectoryError::Wrong("the trust domain must be of a-z 0-9 . - _, up to 255 long"))?;
         let mut numbers = BTreeSet::new();
-        for (name, number) in &self.tenants {
+        if self.destroyed.keys().any(|name| self.tenants.contains_key(name)) {
+            return Err(DirectoryError::Wrong("a tenant that was destroyed is there"));
+        }
+        for (name, number) in self.tenants.iter().chain(&self.destroyed) {
             check_segment(name)
                 .map_err(|_| DirectoryError::Wrong("a tenant's name must be of A-Z a-z 0-9 . - _, up to 64 long"))?;
             if (name == SYSTEM) != (*number == TenantNo(0)) {
@@ -192,6 +206,7 @@ mod tests {
         Directory {
             trust_domain: "bank.example".into(),
             tenants: [("acme", 1), ("other", 2), (SYSTEM, 0)].map(|(name, no)| (name.to_owned(), TenantNo(no))).into(),
+            destroyed: [("gone".to_owned(), TenantNo(3))].into(),
             officers: [((TenantNo(1), "officer-1".to_owned()), KEY)].into(),
             trust_anchors: BTreeSet::from([[9; 32]]),
         }
@@ -233,6 +248,8 @@ mod tests {
         assert_eq!(error.reason(), "CERTIFICATE_NOT_ACCEPTED");
         let error = identified("spiffe://bank.example/tenant/nobody/app/x", &KEY).unwrap_err();
         assert_eq!(error.reason(), "TENANT_UNKNOWN");
+        let error = identified("spiffe://bank.example/tenant/gone/app/x", &KEY).unwrap_err();
+        assert_eq!(error.reason(), "TENANT_UNKNOWN");
         let error = identified("spiffe://bank.example/tenant/ACME/app/x", &KEY).unwrap_err();
         assert_eq!(error.reason(), "TENANT_UNKNOWN");
     }
@@ -264,6 +281,9 @@ mod tests {
             ("\"other\"", "\"acme\""),
             ("\"other\"", "\"../acme\""),
             ("\"system\"", "\"other2\""),
+            ("\"gone\"", "\"acme\""),
+            ("\"number\":3", "\"number\":1"),
+            ("\"destroyed\"", "\"gone\""),
             ("\"officer-1\"", "\"officer/1\""),
             ("0707", "0xyz"),
             ("0707", "07"),
@@ -285,8 +305,9 @@ mod tests {
             names in proptest::collection::btree_set("[A-Za-z0-9_-]{1,20}", 0..6),
             officers in proptest::collection::btree_map((any::<u32>().prop_map(TenantNo), "[A-Za-z0-9_-]{1,20}"), any::<[u8; 32]>(), 0..6),
         ) {
-            let tenants = names.into_iter().zip((1..).map(TenantNo)).collect();
-            let directory = Directory { trust_domain, tenants, officers, trust_anchors: [[5; 32], [6; 32]].into() };
+            let mut tenants: BTreeMap<_, _> = names.into_iter().zip((1..).map(TenantNo)).collect();
+            let destroyed = tenants.pop_first().into_iter().collect();
+            let directory = Directory { trust_domain, tenants, destroyed, officers, trust_anchors: [[5; 32], [6; 32]].into() };
             prop_assert_eq!(Directory::from_stored(&directory.to_stored()).unwrap(), directory);
         }
 

@@ -117,8 +117,30 @@ actions! {
     CancelJob = "cancel_job" on vault,
     /// Wipes the vault's keys from memory.
     Seal = "seal" on vault,
+    /// Makes a tenant.
+    CreateTenant = "create_tenant" on vault,
+    /// Sees which tenants there are.
+    ListTenants = "list_tenants" on vault,
+    /// Destroys a tenant with all its keys.
+    DestroyTenant = "destroy_tenant" on vault,
     /// Asks how the vault is.
     Status = "status" on vault,
+}
+
+impl Action {
+    /// Whether it concerns all tenants, so that no tenant's own policy can allow it: only that of the vault itself.
+    pub fn is_the_vaults_own(self) -> bool {
+        matches!(
+            self,
+            Self::Seal
+                | Self::BackupKeystore
+                | Self::ListKeystoreCopies
+                | Self::StrikeKeystoreCopy
+                | Self::CreateTenant
+                | Self::ListTenants
+                | Self::DestroyTenant
+        )
+    }
 }
 
 impl fmt::Display for Action {

@@ -62,7 +62,7 @@ are whole.")]
         #[arg(short, long, value_name = "OUT")]
         out: PathBuf,
 
-        /// Which ledger: nothing for the tenant's, `system` for the vault's own (operators only).
+        /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
         #[arg(long, default_value = "", hide_default_value = true)]
         log: String,
 
@@ -72,13 +72,13 @@ are whole.")]
     },
     /// Print the signed head of the ledger as it is now: a C2SP signed note.
     Checkpoint {
-        /// Which ledger: nothing for the tenant's, `system` for the vault's own (operators only).
+        /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
         #[arg(long, default_value = "", hide_default_value = true)]
         log: String,
     },
     /// Print the public keys of the ledger, each a C2SP vkey. Keep them apart from the vault.
     Key {
-        /// Which ledger: nothing for the tenant's, `system` for the vault's own (operators only).
+        /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
         #[arg(long, default_value = "", hide_default_value = true)]
         log: String,
     },

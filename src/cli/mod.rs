@@ -42,6 +42,7 @@ mod serve;
 mod shell;
 mod start;
 mod status;
+mod tenant;
 mod tokenize;
 mod transfer;
 mod unseal;
@@ -87,6 +88,7 @@ enum Command {
     Policy(policy::Args),
     Keys(keys::Args),
     Root(root::Args),
+    Tenant(tenant::Args),
     Audit(audit::Args),
     Verify(verify::Args),
     Bench(Box<bench::Args>),
@@ -136,6 +138,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
             keys::run(args, &context).await
         }
         Command::Root(args) => root::run(args, &layout::Layout::new(&global.dir), global.output).await,
+        Command::Tenant(args) => tenant::run(args, &global).await,
         Command::Audit(args) => audit::run(args, &global).await,
         Command::Verify(args) => verify::run(args, &global.dir, global.output).await,
         Command::Bench(args) => bench::run(*args, &global).await,

@@ -10,7 +10,7 @@ use strongroom_ledger::Timestamp;
 use strongroom_storage::rows::LaneHead;
 use strongroom_storage::{Mutation, Store, StoreError};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::change::{Change, CommitError, Committed, Guard, Position};
 use crate::delivery::Reply;
@@ -90,8 +90,19 @@ pub enum CommitterState {
 
 /// What the thread is asked to do.
 pub(crate) enum Job {
-    Commit { change: Change, bytes: usize, reply: Reply },
-    AddLane { tenant: TenantNo, head: LaneHead, reply: oneshot::Sender<Result<(), CommitError>> },
+    Commit {
+        change: Change,
+        bytes: usize,
+        reply: Reply,
+    },
+    /// The same of a change with the first leaves of a log.
+    BeginLog {
+        tenant: TenantNo,
+        head: LaneHead,
+        change: Change,
+        bytes: usize,
+        reply: Reply,
+    },
     Shutdown,
 }
 
@@ -173,6 +184,20 @@ impl Committer {
     /// Stores a change, if every guard holds, and returns when it is on stable storage. A caller that stops waiting
     /// does not stop the change.
     pub async fn commit(&self, change: Change) -> Result<Committed, CommitError> {
+        self.send(change, |change, bytes, reply| Job::Commit { change, bytes, reply }).await
+    }
+
+    /// The same of the change that begins the log of a tenant made since the start: its leaves are the log's first, and
+    /// the log is there with them or not at all. A log that is open already is continued.
+    pub async fn begin_log(&self, tenant: TenantNo, head: LaneHead, change: Change) -> Result<Committed, CommitError> {
+        self.send(change, |change, bytes, reply| Job::BeginLog { tenant, head, change, bytes, reply }).await
+    }
+
+    async fn send(
+        &self,
+        change: Change,
+        job: impl FnOnce(Change, usize, Reply) -> Job,
+    ) -> Result<Committed, CommitError> {
         if self.shared.state() != CommitterState::Serving {
             return Err(CommitError::Closed);
         }
@@ -184,18 +209,11 @@ impl Committer {
             return Err(CommitError::Overloaded { retry_after: RETRY_AFTER });
         }
         let (reply, answer) = Reply::new();
-        self.jobs.try_send(Job::Commit { change, bytes, reply }).map_err(|refused| {
+        self.jobs.try_send(job(change, bytes, reply)).map_err(|refused| {
             self.shared.taken(bytes);
             refusal(&refused)
         })?;
         // No answer means that the thread is gone, maybe after it wrote.
-        answer.await.unwrap_or(Err(CommitError::Unknown))
-    }
-
-    /// Opens the log of a tenant made since the start, and writes its head. A log that is open already stays as it is.
-    pub async fn add_lane(&self, tenant: TenantNo, head: LaneHead) -> Result<(), CommitError> {
-        let (reply, answer) = oneshot::channel();
-        self.jobs.send(Job::AddLane { tenant, head, reply }).await.map_err(|_| CommitError::Closed)?;
         answer.await.unwrap_or(Err(CommitError::Unknown))
     }
 

@@ -252,23 +252,53 @@ async fn a_change_whose_caller_left_is_stored_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_log_opened_later_takes_leaves_and_an_open_one_stays_as_it_is() {
+async fn a_log_begins_with_its_first_leaves_and_an_open_one_goes_on() {
     let new = TenantNo(3);
     let rig = Rig::new().await;
     assert_eq!(rig.append(new, "early").await, Err(CommitError::Closed));
-    rig.committer.add_lane(new, empty_head()).await.unwrap();
-    assert_eq!(rig.append(new, "first").await.unwrap().leaves, [0]);
-    rig.committer.add_lane(new, empty_head()).await.unwrap();
-    assert_eq!(rig.append(new, "second").await.unwrap().leaves, [1]);
+    let begin = |action: &str| {
+        let change = rig.change(vec![], vec![(TENANT, leaf("beside")), (new, leaf(action))]);
+        rig.committer.begin_log(new, empty_head(), change)
+    };
+    assert_eq!(begin("first").await.unwrap().leaves, [0, 0]);
+    assert_eq!(begin("second").await.unwrap().leaves, [1, 1]);
+    assert_eq!(rig.append(new, "third").await.unwrap().leaves, [2]);
     rig.committer.shutdown().await;
     // Started without it, the stored log is continued.
     let committer = start(rig.disk, None, clock_at(1)).await.unwrap();
-    committer.add_lane(new, empty_head()).await.unwrap();
-    assert_eq!(committer.head(new).unwrap().size, 2);
+    let change = Change {
+        position: committer.position(),
+        guards: vec![],
+        changes: vec![],
+        mutations: vec![],
+        leaves: vec![(new, leaf("fourth"))],
+    };
+    assert_eq!(committer.begin_log(new, empty_head(), change).await.unwrap().leaves, [3]);
+    assert_eq!(committer.head(new).unwrap().size, 4);
 }
 
 #[tokio::test]
-async fn a_log_opened_amid_waiting_changes_is_open_for_those_behind_it() {
+async fn a_log_whose_first_change_is_not_stored_is_not_there() {
+    let new = TenantNo(3);
+    let rig = Rig::new().await;
+    let late =
+        Change { guards: vec![Guard::Before(Timestamp(1))], ..rig.change(vec![put(0, 0)], vec![(new, leaf("late"))]) };
+    assert_eq!(rig.committer.begin_log(new, empty_head(), late).await, Err(CommitError::Expired));
+    assert_eq!(rig.append(new, "early").await, Err(CommitError::Closed));
+    assert!(rig.committer.head(new).is_none());
+    for (fate, size) in [(Fate::Lost, None), (Fate::StoredAfterReopen, Some(1))] {
+        rig.disk.faults.fail_write(fate);
+        let change = rig.change(vec![], vec![(new, leaf("first"))]);
+        assert_eq!(rig.committer.begin_log(new, empty_head(), change).await, Err(CommitError::Unknown));
+        serving(&rig).await;
+        // One more, so that what became of it is known.
+        rig.append(TENANT, "after").await.unwrap();
+        assert_eq!(rig.committer.head(new).map(|head| head.size), size, "{fate:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_begun_amid_waiting_changes_is_open_for_those_behind_it() {
     let new = TenantNo(3);
     let rig = Rig::new().await;
     rig.disk.shut();
@@ -276,14 +306,15 @@ async fn a_log_opened_amid_waiting_changes_is_open_for_those_behind_it() {
     rig.disk.wait_for_write(1).await;
     let before = send(&rig, rig.change(vec![], vec![(TENANT, leaf("before"))])).await;
     let committer = rig.committer.clone();
-    let added = tokio::spawn(async move { committer.add_lane(new, empty_head()).await });
+    let change = rig.change(vec![], vec![(new, leaf("first"))]);
+    let begun = tokio::spawn(async move { committer.begin_log(new, empty_head(), change).await });
     yield_now().await;
     let behind = send(&rig, rig.change(vec![], vec![(new, leaf("behind"))])).await;
     rig.disk.open();
     first.await.unwrap().unwrap();
     before.await.unwrap().unwrap();
-    added.await.unwrap().unwrap();
-    assert_eq!(behind.await.unwrap().unwrap().leaves, [0]);
+    assert_eq!(begun.await.unwrap().unwrap().leaves, [0]);
+    assert_eq!(behind.await.unwrap().unwrap().leaves, [1]);
 }
 
 #[tokio::test]

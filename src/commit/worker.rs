@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use strongroom_ids::TenantNo;
 use strongroom_ledger::Frontier;
 use strongroom_storage::rows::LaneHead;
-use strongroom_storage::{Family, Mutation, Store, StoreError};
+use strongroom_storage::{Family, Store, StoreError};
 use tokio::runtime;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout_at;
 
 use crate::change::{Change, CommitError, Position};
@@ -101,7 +101,10 @@ impl<S: Store> Worker<S> {
                     let members = self.gather(Waiting { change, reply }, bytes);
                     self.commit(members).await
                 }
-                Job::AddLane { tenant, head, reply } => self.add_lane(tenant, &head, reply).await,
+                Job::BeginLog { tenant, head, change, bytes, reply } => {
+                    self.shared.taken(bytes);
+                    self.begin_log(tenant, &head, Waiting { change, reply }).await
+                }
                 Job::Shutdown => {
                     // What was sent before is still brought, and then the end of the queue.
                     self.queue.close();
@@ -263,46 +266,35 @@ impl<S: Store> Worker<S> {
 
     fn turn_away(&self, job: Job) {
         match job {
-            Job::Commit { bytes, reply, .. } => {
+            Job::Commit { bytes, reply, .. } | Job::BeginLog { bytes, reply, .. } => {
                 self.shared.taken(bytes);
                 reply.send(Err(CommitError::Closed));
-            }
-            Job::AddLane { reply, .. } => {
-                let _ = reply.send(Err(CommitError::Closed));
             }
             Job::Shutdown => {}
         }
     }
 
-    async fn add_lane(
-        &mut self,
-        tenant: TenantNo,
-        head: &LaneHead,
-        reply: oneshot::Sender<Result<(), CommitError>>,
-    ) -> Goes {
-        if self.lanes.contains_key(&tenant) {
-            let _ = reply.send(Ok(()));
-            return Goes::On;
-        }
-        let lane = match self.new_lane(tenant, head).await {
-            Ok(lane) => lane,
-            Err(error) => {
-                tracing::error!(%error, tenant = tenant.0, "the log cannot be opened");
-                let _ = reply.send(Err(CommitError::Closed));
-                return Goes::On;
+    /// Commits a change with the first leaves of a log, alone in its group. If it was not stored there is no such log.
+    async fn begin_log(&mut self, tenant: TenantNo, head: &LaneHead, first: Waiting) -> Goes {
+        if !self.lanes.contains_key(&tenant) {
+            match self.new_lane(tenant, head).await {
+                Ok(lane) => {
+                    self.time = self.time.max(lane.time);
+                    self.lanes.insert(tenant, lane);
+                }
+                Err(error) => {
+                    tracing::error!(%error, tenant = tenant.0, "the log cannot be opened");
+                    first.reply.send(Err(CommitError::Closed));
+                    return Goes::On;
+                }
             }
-        };
-        let row = Mutation::Put(Family::Meta, Lane::key(tenant), lane.head().encode());
-        if let Err(error) = self.store.write(vec![row]).await {
-            tracing::error!(%error, "a write failed; the store is opened again");
-            self.shared.set_state(CommitterState::Recovering);
-            let _ = reply.send(Err(CommitError::Unknown));
-            return self.recover().await;
         }
-        self.time = self.time.max(lane.time);
-        self.advance(Lanes::from([(tenant, lane)]));
-        let _ = reply.send(Ok(()));
-        Goes::On
+        let goes = self.commit(vec![first]).await;
+        if self.lanes.get(&tenant).is_some_and(|lane| lane.frontier.size() == 0) {
+            self.lanes.remove(&tenant);
+            self.shared.lanes().remove(&tenant);
+        }
+        goes
     }
 
     /// A log that the store has already is continued where it ends.

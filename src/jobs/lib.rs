@@ -5,12 +5,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod clearing;
 mod throttle;
 
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use strongroom_ids::TenantNo;
 use strongroom_storage::Store;
@@ -28,10 +30,14 @@ const EASY: usize = 8;
 
 /// Does what jobs there are, those that a restart cut off first, until `stop` completes.
 pub async fn run<S: Store>(vault: &Vault<S>, stop: impl Future<Output = ()>) {
-    tokio::select! {
-        () = stop => {}
-        () = all(vault) => {}
-    }
+    let stop = stop.shared();
+    let others = async {
+        tokio::select! {
+            () = stop.clone() => {}
+            () = all(vault) => {}
+        }
+    };
+    tokio::join!(others, clearing::run(vault, stop.clone()));
 }
 
 async fn all<S: Store>(vault: &Vault<S>) {
@@ -85,8 +91,8 @@ async fn take<S: Store>(vault: &Vault<S>, tenant: TenantNo, mut job: Job) {
                 let company = vault.commits().saturating_sub(before) > 1;
                 tokio::time::sleep(throttle.step(began.elapsed(), company)).await;
             }
-            // It was cancelled.
-            Err(Error::JobEnded(_)) => return,
+            // It was cancelled, or its tenant is gone.
+            Err(Error::JobEnded(_) | Error::TenantDestroyed) => return,
             Err(error) => return pause(&error).await,
         }
     }

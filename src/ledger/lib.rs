@@ -7,6 +7,7 @@
 //! ```text
 //! LeafHeader, LeafItem -> leaf::prepare -> PreparedLeaf::finish(index, time) -> a line
 //! a line -> Frontier::push -> root -> checkpoint::sign, head::sign
+//! Destroyed -> receipt::sign -> a note, receipt::verify
 //! lines, a checkpoint, a public key -> verify::verify_export -> what holds, or the place of what does not
 //! ```
 //!
@@ -21,6 +22,7 @@ mod frontier;
 pub mod head;
 pub mod leaf;
 mod note;
+pub mod receipt;
 mod rules;
 mod timestamp;
 pub mod verify;

@@ -8,7 +8,7 @@ use signed_note::{Note, NoteError, Signature, StandardVerifier, Verifier, Verifi
 use crate::error::LedgerError;
 
 /// Signature type of plain Ed25519 in signed notes.
-const ED25519: u8 = 0x01;
+pub(crate) const ED25519: u8 = 0x01;
 
 /// The verifier key of a public key under a name: NAME+ID+BASE64.
 pub(crate) fn vkey(name: &str, public: &[u8; 32]) -> String {

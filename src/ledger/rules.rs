@@ -69,7 +69,10 @@ impl NewRule {
         // One that was only checked has neither.
         let rule = || Some(Rule { version: detail("version")?.parse().ok()?, hash: hash("sha256")? });
         match action {
-            "create_vault" => Some(Self::Policy(Rule { version: policy, hash: hash("policy_sha256")? })),
+            // The first leaf of a log.
+            "create_vault" | "create_tenant" => {
+                Some(Self::Policy(Rule { version: policy, hash: hash("policy_sha256")? }))
+            }
             "apply_policy" => rule().map(Self::Policy),
             "apply_schema" => rule().map(Self::Schema),
             _ => None,
@@ -165,6 +168,8 @@ mod tests {
         assert_eq!(both("apply_schema", "allow", &applied), [Some(NewRule::Schema(rule(7))); 2]);
         let first = Rule { version: 1, hash: [7; 32] };
         assert_eq!(both("create_vault", "allow", &[("policy_sha256", &hash)]), [Some(NewRule::Policy(first)); 2]);
+        assert_eq!(both("create_tenant", "allow", &[("policy_sha256", &hash)]), [Some(NewRule::Policy(first)); 2]);
+        assert_eq!(both("create_tenant", "allow", &[("tenant", "new")]), [None; 2]);
         assert_eq!(both("apply_policy", "deny", &applied), [None; 2]);
         assert_eq!(both("apply_policy", "allow", &[("dry_run", "true")]), [None; 2]);
         assert_eq!(both("apply_policy", "allow", &[("version", "7"), ("sha256", "07")]), [None; 2]);

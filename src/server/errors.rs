@@ -169,7 +169,12 @@ fn code(error: &Error) -> Code {
         Error::Invalid(_) | Error::ViewUnknown { .. } | Error::SubjectRequired | Error::SourceRefused(_) => {
             Code::InvalidArgument
         }
-        Error::NotFound | Error::NotFoundAt(_) | Error::KeyVersionUnknown(_) | Error::JobUnknown(_) => Code::NotFound,
+        Error::NotFound
+        | Error::NotFoundAt(_)
+        | Error::KeyVersionUnknown(_)
+        | Error::JobUnknown(_)
+        | Error::TenantNotFound => Code::NotFound,
+        Error::TenantExists => Code::AlreadyExists,
         Error::Denied { .. }
         | Error::ViewNotAllowed { .. }
         | Error::PurposeNotAllowed { .. }
@@ -180,10 +185,13 @@ fn code(error: &Error) -> Code {
         | Error::KeyState(_)
         | Error::KeyInUse { .. }
         | Error::JobRunning { .. }
-        | Error::JobEnded(_) => Code::FailedPrecondition,
-        Error::AnswerTooLarge { .. } | Error::TokensExhausted | Error::KeyExhausted { .. } | Error::DiskFull => {
-            Code::ResourceExhausted
-        }
+        | Error::JobEnded(_)
+        | Error::TenantDestroyed => Code::FailedPrecondition,
+        Error::AnswerTooLarge { .. }
+        | Error::TokensExhausted
+        | Error::KeyExhausted { .. }
+        | Error::TenantLimit(_)
+        | Error::DiskFull => Code::ResourceExhausted,
         Error::Conflict => Code::Aborted,
         Error::Overloaded { .. } | Error::Unknown | Error::Recovering | Error::Sealed => Code::Unavailable,
         Error::DataLoss(_) => Code::DataLoss,
@@ -205,6 +213,8 @@ fn finer(violations: &[Violation]) -> &'static str {
         (Some("items"), _) => "ITEMS_INVALID",
         (Some("name"), "key_unknown" | "not_rotated" | "not_destroyed" | "no_kek") => "KEY_INVALID",
         (Some("name"), "copy_unknown") => "COPY_UNKNOWN",
+        (Some("name"), "tenant_name" | "tenant_system") => "TENANT_INVALID",
+        (_, "officer") => "OFFICER_INVALID",
         (Some("label"), _) => "LABEL_INVALID",
         (Some("copies"), _) => "LIST_FULL",
         (Some("state"), _) => "STATE_INVALID",
@@ -257,6 +267,10 @@ mod tests {
             Error::TokensExhausted,
             Error::KeyExhausted { keyring: 1 },
             Error::KeyUnavailable("disabled".to_owned()),
+            Error::TenantExists,
+            Error::TenantNotFound,
+            Error::TenantDestroyed,
+            Error::TenantLimit(1_000),
             Error::Conflict,
             Error::Overloaded { retry_after: Duration::from_millis(250) },
             Error::Unknown,

@@ -70,6 +70,16 @@ impl From<&IdentityError> for Nobody {
     }
 }
 
+/// The officer of a tenant whom a certificate (DER) names, and the SHA-256 of its public key. `None`: it names nobody else
+/// than that, or can't be read.
+pub(crate) fn officer(certificate: &[u8], trust_domain: &str, tenant: &str) -> Option<(String, [u8; 32])> {
+    let claims = Claims::read(certificate)?;
+    let [uri] = &claims.uris[..] else { return None };
+    let id = SpiffeId::parse(uri).ok()?;
+    let fits = id.trust_domain == trust_domain && id.tenant.as_deref() == Some(tenant) && id.role == Role::Officer;
+    fits.then_some((id.name, claims.key))
+}
+
 /// What one certificate says of its holder.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Claims {
@@ -255,6 +265,19 @@ mod tests {
         assert_eq!(accept(enrolled.certificate.der()), Ok(()));
         let other = authority.client(&[OFFICER]);
         assert_eq!(accept(other.certificate.der()), Err(Nobody::OfficerNotEnrolled));
+    }
+
+    #[test]
+    fn a_certificate_enrols_the_one_officer_that_it_names() {
+        let authority = Authority::new();
+        let one = authority.client(&[OFFICER]);
+        let named = officer(one.certificate.der(), "bank.example", "retail");
+        assert_eq!(named, Some(("officer-1".to_owned(), one.key_hash())));
+        assert_eq!(officer(one.certificate.der(), "bank.example", "lending"), None);
+        assert_eq!(officer(one.certificate.der(), "other.example", "retail"), None);
+        assert_eq!(officer(authority.client(&[APP]).certificate.der(), "bank.example", "retail"), None);
+        assert_eq!(officer(authority.client(&[OFFICER, APP]).certificate.der(), "bank.example", "retail"), None);
+        assert_eq!(officer(b"no certificate", "bank.example", "retail"), None);
     }
 
     #[test]

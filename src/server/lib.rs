@@ -41,6 +41,7 @@ mod seats;
 mod share;
 mod stage;
 mod system;
+mod tenants;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! strongroom.v1.System: the state of the vault, its seal, for operators.
+//! strongroom.v1.System: the state of the vault, its seal and its tenants, for operators.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use crate::edge::{self, Edge};
 use crate::errors::status;
 use crate::identity;
 use crate::instants;
+use crate::tenants;
 
 /// The service.
 pub(crate) struct SystemService<S: Store> {
@@ -115,6 +116,24 @@ impl<S: Store> v1::system_server::System for SystemService<S> {
         let unsealed = self.edge.workers.spawn(async move { door.unseal(brought, reset, &by, &admits).await });
         unsealed.await.map_err(|_| status(Error::Internal("an unsealing did not end")))??;
         Ok(Response::new(v1::UnsealResponse { seal: Some(self.edge.door.status()) }))
+    }
+
+    async fn create_tenant(&self, request: Request<v1::CreateTenantRequest>) -> Result<Response<v1::Tenant>, Status> {
+        tenants::create(&self.edge, request).await
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<v1::ListTenantsRequest>,
+    ) -> Result<Response<v1::ListTenantsResponse>, Status> {
+        tenants::list(&self.edge, request).await
+    }
+
+    async fn destroy_tenant(
+        &self,
+        request: Request<v1::DestroyTenantRequest>,
+    ) -> Result<Response<v1::DestroyTenantResponse>, Status> {
+        tenants::destroy(&self.edge, request).await
     }
 }
 

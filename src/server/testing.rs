@@ -105,6 +105,7 @@ pub(crate) fn directory(officers: &[(&str, [u8; 32])]) -> Arc<Directory> {
     Arc::new(Directory {
         trust_domain: "bank.example".to_owned(),
         tenants: [("retail".to_owned(), TenantNo(1))].into(),
+        destroyed: Default::default(),
         officers: officers.iter().map(|(name, key)| ((TenantNo(1), (*name).to_owned()), *key)).collect(),
         trust_anchors: Default::default(),
     })

@@ -34,6 +34,8 @@ mod meta {
     pub const KEY_CHANGE: u8 = 9;
     pub const JOB: u8 = 10;
     pub const KEYSTORE_COPIES: u8 = 11;
+    pub const TENANT_IN_MAKING: u8 = 14;
+    pub const TENANT_END: u8 = 15;
 }
 
 /// The first byte of an index entry's value.
@@ -293,6 +295,26 @@ pub fn key_change(tenant: TenantNo) -> Vec<u8> {
 /// `Meta`: the list of copies of the keystore. It belongs to the vault itself.
 pub fn keystore_copies() -> Vec<u8> {
     Key::new(TenantNo(0)).kind(meta::KEYSTORE_COPIES).done()
+}
+
+/// `Meta`: the tenant that is being made, if one is. It belongs to the vault itself.
+pub fn tenant_in_making() -> Vec<u8> {
+    Key::new(VAULT).kind(meta::TENANT_IN_MAKING).done()
+}
+
+/// `Meta`: the end of a tenant that is or was destroyed. It belongs to the vault itself.
+pub fn tenant_end(tenant: TenantNo) -> Vec<u8> {
+    Key::new(VAULT).kind(meta::TENANT_END).u32(tenant.0).done()
+}
+
+/// `Meta`: the ends of all tenants that are or were destroyed, from inclusive to exclusive.
+pub fn tenant_ends_range() -> (Vec<u8>, Vec<u8>) {
+    Key::new(VAULT).kind(meta::TENANT_END).range()
+}
+
+/// `Meta`: all of a tenant's rows but the heads of its log, which outlive it, from inclusive to exclusive.
+pub fn all_but_lanes_range(tenant: TenantNo) -> (Vec<u8>, Vec<u8>) {
+    (Key::new(tenant).kind(meta::LANE + 1).done(), prefix_end(&Key::new(tenant).done()))
 }
 
 /// `Meta`: the newest job of a kind.

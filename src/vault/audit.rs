@@ -11,8 +11,9 @@ use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Range, Store};
 
 use crate::error::Error;
-use crate::open::LANE;
+use crate::open::{LANE, SYSTEM_NO};
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::tenant_life::End;
 use crate::vault::Vault;
 
 /// Leaves read at once.
@@ -43,27 +44,28 @@ pub struct Export {
     pub first: u64,
     /// Index after the last; 0 for all.
     pub end: u64,
-    /// Empty for the caller's tenant, `system` for the vault's own.
+    /// Empty for the caller's tenant, `system` for the vault's own; for operators also the name of a destroyed tenant.
     pub log: String,
 }
 
 impl<S: Store> Attempt<S> for Export {
-    type Answer = (u64, u64);
+    type Answer = (TenantNo, u64, u64);
     const ACTION: Action = Action::ExportLedger;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<(u64, u64)>, Refused> {
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Self::Answer>, Refused> {
         road.decide_vault()?;
-        road.own_log(&self.log)?;
-        let size = road.vault.committer.head(road.tenant.number).map_or(0, |head| head.size);
+        let whose = road.log(&self.log)?;
+        let size = road.vault.committer.head(whose).map_or(0, |head| head.size);
         let end = if self.end == 0 { size } else { self.end };
         if end > size || self.first > end {
             let description = format!("the log has {size} leaves: first may be 0 to end, end at most {size}");
             return Err(Error::invalid("end", "out_of_range", description).into());
         }
-        let mut prepared = Prepared::new((self.first, end));
+        let mut prepared = Prepared::new((whose, self.first, end));
         prepared.guards.extend(road.rules_unchanged());
         prepared.detail.push(("first", self.first.to_string()));
         prepared.detail.push(("end", end.to_string()));
+        prepared.detail.extend((whose != road.tenant.number).then(|| ("log", self.log.clone())));
         Ok(prepared)
     }
 }
@@ -74,24 +76,30 @@ struct GetCheckpoint<'r> {
 }
 
 impl<S: Store> Attempt<S> for GetCheckpoint<'_> {
-    type Answer = ();
+    type Answer = TenantNo;
     const ACTION: Action = Action::GetCheckpoint;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<()>, Refused> {
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<TenantNo>, Refused> {
         road.decide_vault()?;
-        road.own_log(self.log)?;
-        let mut prepared = Prepared::new(());
+        let whose = road.log(self.log)?;
+        let mut prepared = Prepared::new(whose);
         prepared.guards.extend(road.rules_unchanged());
+        prepared.detail.extend((whose != road.tenant.number).then(|| ("log", self.log.to_owned())));
         Ok(prepared)
     }
 }
 
 impl<S: Store> Road<'_, S> {
-    /// A caller reads the log of its own tenant only; the vault's operators belong to the tenant `system`.
-    fn own_log(&self, log: &str) -> Result<(), Error> {
+    /// A caller reads the log of its own tenant only. The vault's operators belong to the tenant `system`; they also read the
+    /// logs of tenants that were destroyed, which have no auditors any more.
+    fn log(&self, log: &str) -> Result<TenantNo, Error> {
+        let directory = self.vault.directory();
+        if let Some(gone) = directory.destroyed.get(log).filter(|_| self.tenant.number == SYSTEM_NO) {
+            return Ok(*gone);
+        }
         match log {
-            "" => Ok(()),
-            own if own == self.tenant.name => Ok(()),
+            "" => Ok(self.tenant.number),
+            own if own == self.tenant.name => Ok(self.tenant.number),
             "system" => Err(Error::Denied { action: self.action.as_str() }),
             _ => {
                 Err(Error::invalid("log", "log_unknown", "empty for your tenant's own log, or `system` for operators"))
@@ -136,15 +144,19 @@ impl<S: Store> ExportPages<S> {
 impl<S: Store> Vault<S> {
     /// Begins an export of the leaves that are there now.
     pub async fn export(&self, caller: &Caller, request: &Export) -> Result<ExportPages<S>, Error> {
-        let (first, end) = self.travel(caller, request).await?;
+        let (tenant, first, end) = self.travel(caller, request).await?;
         let store = Arc::downgrade(&self.store);
-        Ok(ExportPages { store, tenant: caller.principal.tenant, next: first, end, total: end - first })
+        Ok(ExportPages { store, tenant, next: first, end, total: end - first })
     }
 
     /// The signed head of a log. What is returned is at most a second old.
     pub async fn checkpoint(&self, caller: &Caller, log: &str) -> Result<Checkpoint, Error> {
-        self.travel(caller, &GetCheckpoint { log }).await?;
-        let tenant = self.tenant(caller.principal.tenant)?;
+        let whose = self.travel(caller, &GetCheckpoint { log }).await?;
+        if whose != caller.principal.tenant {
+            let end = End::load(self, whose).await?.ok_or(Error::TenantNotFound)?;
+            return self.kept_checkpoint(&end);
+        }
+        let tenant = self.tenant(whose)?;
         let now = self.now();
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(signed) = notes.get(&tenant.number)

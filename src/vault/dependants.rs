@@ -56,7 +56,8 @@ impl<S: Store> Vault<S> {
         }
     }
 
-    async fn count(
+    /// The sum over all entries that a tenant has in a family.
+    pub(crate) async fn count(
         &self,
         family: Family,
         tenant: TenantNo,

@@ -139,6 +139,18 @@ pub enum Error {
     /// The job has ended.
     #[error("{0} has ended: there is nothing to cancel")]
     JobEnded(String),
+    /// The name of a tenant is in use, or was.
+    #[error("a tenant is called so, or was: names are used once; choose another")]
+    TenantExists,
+    /// There is no such tenant.
+    #[error("there is no tenant of that name: `strongroom tenant list` shows them")]
+    TenantNotFound,
+    /// The tenant was destroyed.
+    #[error("the tenant was destroyed: nothing of it can be read or written any more")]
+    TenantDestroyed,
+    /// There are as many tenants as there may be.
+    #[error("the vault has {0} tenants, as many as it may: destroy one, or make another vault")]
+    TenantLimit(usize),
     /// Concurrent requests changed what this one read, again and again. Nothing was stored.
     #[error("other requests changed the same data again and again; nothing was stored: try again")]
     Conflict,
@@ -201,6 +213,10 @@ impl Error {
             Self::JobUnknown(_) => "JOB_UNKNOWN",
             Self::JobRunning { .. } => "JOB_RUNNING",
             Self::JobEnded(_) => "JOB_ENDED",
+            Self::TenantExists => "TENANT_EXISTS",
+            Self::TenantNotFound => "TENANT_NOT_FOUND",
+            Self::TenantDestroyed => "TENANT_DESTROYED",
+            Self::TenantLimit(_) => "TENANT_LIMIT",
             Self::Conflict => "CONFLICT",
             Self::Overloaded { .. } => "OVERLOADED",
             Self::Unknown => "OUTCOME_UNKNOWN",

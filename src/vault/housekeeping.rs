@@ -59,7 +59,13 @@ impl<S: Store> Vault<S> {
     }
 
     async fn write_counted(&self, what: &Counted, count: u64) -> Result<(), Error> {
-        let tenant = self.tenant(what.tenant)?;
+        // No leaf comes after the one that ends a tenant's log.
+        let _turn = self.turn.read().await;
+        let tenant = match self.tenant(what.tenant) {
+            Ok(tenant) if !tenant.has_ended() => tenant,
+            Ok(_) | Err(Error::TenantDestroyed) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         let count = count.to_string();
         let request = keys::random::<16>()?;
         let header = LeafHeader {
@@ -81,13 +87,13 @@ impl<S: Store> Vault<S> {
 
     /// Removes idempotency rows whose time is over, a page a commit.
     pub(crate) async fn forget_expired_keys(&self) -> Result<(), Error> {
-        for tenant in self.tenants.keys() {
-            let (from, to) = place::idempotency_range(*tenant);
+        for tenant in self.tenants.numbers() {
+            let (from, to) = place::idempotency_range(tenant);
             let mut pages = Pages::new(Family::Idempotency, from, to).of(PAGE);
             loop {
                 let position = self.committer.position();
                 let Some(page) = pages.next(&*self.store).await? else { break };
-                self.forget_page(*tenant, position, page).await?;
+                self.forget_page(tenant, position, page).await?;
             }
         }
         Ok(())

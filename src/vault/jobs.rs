@@ -356,11 +356,11 @@ impl<S: Store> Vault<S> {
     /// The jobs that are to go on, by tenant.
     pub async fn running_jobs(&self) -> Result<Vec<(TenantNo, Job)>, Error> {
         let mut running = Vec::new();
-        for tenant in self.tenants.keys() {
+        for tenant in self.tenants.numbers() {
             for kind in JobKind::ALL {
-                let row = load(&*self.store, *tenant, kind).await?;
+                let row = load(&*self.store, tenant, kind).await?;
                 let row = row.filter(|row| row.state == JobState::Running);
-                running.extend(row.map(|row| (*tenant, Job::of(kind, &row))));
+                running.extend(row.map(|row| (tenant, Job::of(kind, &row))));
             }
         }
         running.sort_unstable_by_key(|(tenant, job)| (*tenant, job.kind));

@@ -77,8 +77,9 @@ pub(crate) struct Afterlife {
 
 impl Copies {
     pub async fn load<S: Store>(vault: &Vault<S>) -> Result<Self, Error> {
-        let key = &vault.tenant(SYSTEM_NO)?.fingerprints;
-        let listed = Source::load(&*vault.store, place::keystore_copies(), SourceKind::Copies, key).await?;
+        let system = vault.tenant(SYSTEM_NO)?;
+        let (at, key) = (place::keystore_copies(), &system.fingerprints);
+        let listed = Source::load(&*vault.store, at, SourceKind::Copies, key).await?;
         Ok(listed.unwrap_or_default())
     }
 
@@ -230,6 +231,7 @@ impl<S: Store> Vault<S> {
             // Who may ask for a copy may also wait for a change of keys that was left open.
             Err(Error::Conflict) => {
                 self.finish_key_changes().await?;
+                self.finish_tenant_changes().await?;
                 self.travel(caller, request).await
             }
             made => made,

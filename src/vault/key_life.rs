@@ -474,9 +474,7 @@ impl<S: Store> Vault<S> {
 
     /// Finishes every change of keys that was committed and may not have been made.
     pub(crate) async fn finish_key_changes(&self) -> Result<(), Error> {
-        let mut tenants: Vec<TenantNo> = self.tenants.keys().copied().collect();
-        tenants.sort_unstable();
-        for tenant in tenants {
+        for tenant in self.tenants.numbers() {
             match self.finish_key_change(tenant).await {
                 // It has failed for good, and is recorded so: no reason not to serve.
                 Err(error @ (Error::KeyUnavailable(_) | Error::KeyState(_) | Error::KeyVersionUnknown(_))) => {
@@ -488,9 +486,12 @@ impl<S: Store> Vault<S> {
         Ok(())
     }
 
-    /// Whether a change of any tenant's keys is decided and may not be made yet.
+    /// Whether a change of any tenant's keys, or of all of them at once, is decided and may not be made yet.
     pub(crate) async fn has_open_key_change(&self) -> Result<bool, Error> {
-        for tenant in self.tenants.values() {
+        if self.has_open_tenant_change().await? {
+            return Ok(true);
+        }
+        for tenant in self.tenants.all().values() {
             if Record::is_open(&*self.store, tenant).await? {
                 return Ok(true);
             }
@@ -498,8 +499,8 @@ impl<S: Store> Vault<S> {
         Ok(false)
     }
 
-    async fn finish_key_change(&self, number: TenantNo) -> Result<(), Error> {
-        let tenant = self.tenant(number)?;
+    pub(crate) async fn finish_key_change(&self, number: TenantNo) -> Result<(), Error> {
+        let tenant = &*self.tenant(number)?;
         let open = async || {
             let record = Record::load(&*self.store, tenant).await?;
             Ok::<_, Error>(record.and_then(|Record { keystore, open }| Some((keystore, open?))))
@@ -511,6 +512,9 @@ impl<S: Store> Vault<S> {
         // Nobody uses a key while it changes.
         let _turn = self.turn.write().await;
         let position = self.committer.position();
+        if tenant.has_ended() {
+            return Err(Error::TenantDestroyed);
+        }
         let Some((before, intent)) = open().await? else { return Ok(()) };
         let made = {
             let (intent, keystore, id) = (intent.clone(), Arc::clone(&self.keystore), tenant.id);
@@ -590,6 +594,16 @@ impl<S: Store> Vault<S> {
         let leaves = leaf::prepare(&header, std::iter::empty());
         Ok(leaves.into_iter().map(|leaf| (tenant.number, leaf)).collect())
     }
+}
+
+/// Whether a change of a tenant's keys is decided and may not be made yet.
+pub(crate) async fn is_open<S: Store>(store: &S, tenant: &Tenant) -> Result<bool, Error> {
+    Record::is_open(store, tenant).await
+}
+
+/// What notes with a tenant, of whose keys no change is open, that the keystore has come as far as it is now.
+pub(crate) fn note_keystore<S: Store>(vault: &Vault<S>, tenant: &Tenant) -> Result<Mutation, Error> {
+    Record { keystore: vault.keystore.number(), open: None }.put(tenant)
 }
 
 /// Whether a keystore is as new as the last change of a tenant's keys says: an older copy would bring destroyed keys

@@ -45,6 +45,8 @@ mod source;
 mod status;
 mod subjects;
 mod tenant;
+mod tenant_life;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod tokenize;
@@ -72,6 +74,7 @@ pub use rules::{Applied, ApplyPolicy, ApplySchema, Explain, Explanation, InForce
 pub use status::Status;
 pub use strongroom_commit::take_delivery;
 pub use strongroom_keys::RootProbe;
+pub use tenant_life::{CreateTenant, DestroyTenant, DestroyedTenant, ListedTenant, MadeTenant, TenantState};
 pub use tokenize::{NewValue, Tokenize};
 pub use vault::{Clock, Space, Vault};
 pub use verify::{Counts, Fault, Finding, Kind, Phase, Place, Progress, Report, Verification, VerifyError, verify};

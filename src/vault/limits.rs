@@ -22,6 +22,8 @@ pub struct Limits {
     pub message: usize,
     /// Tokens that one item of a Lookup answers.
     pub found: usize,
+    /// Tenants at once.
+    pub tenants: usize,
 }
 
 impl Limits {
@@ -34,10 +36,11 @@ impl Limits {
         items: 10_000,
         message: 16 << 20,
         found: 1_000,
+        tenants: 1_000,
     };
 
     /// Every limit by its name, as the configuration has it.
-    fn by_name(&mut self) -> [(&'static str, &mut usize); 7] {
+    fn by_name(&mut self) -> [(&'static str, &mut usize); 8] {
         [
             ("value", &mut self.value),
             ("token", &mut self.token),
@@ -46,6 +49,7 @@ impl Limits {
             ("items", &mut self.items),
             ("message", &mut self.message),
             ("found", &mut self.found),
+            ("tenants", &mut self.tenants),
         ]
     }
 

@@ -1,6 +1,6 @@
 //! Making a vault, and opening one: what must fit together before the first request is taken.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -23,6 +23,7 @@ use crate::limits::Limits;
 use crate::refusals::Refusals;
 use crate::source::{self, Source, SourceKind};
 use crate::tenant::Tenant;
+use crate::tenants::Tenants;
 use crate::values::row_hash;
 use crate::vault::{Clock, Space, Vault};
 
@@ -33,6 +34,8 @@ pub const SYSTEM: &str = "system";
 
 pub(crate) const SYSTEM_NO: TenantNo = TenantNo(0);
 pub(crate) const FORMAT: u16 = 1;
+/// Tenants that a vault ever has, those that were destroyed too: their names and numbers stay taken.
+pub(crate) const MOST_TENANTS: usize = 100_000;
 /// Changes that may wait for the committer.
 const QUEUE: usize = 4_096;
 /// Facts that the committer remembers.
@@ -118,6 +121,16 @@ pub enum OpenError {
          put the enrolled ones back"
     )]
     TrustAnchors,
+    /// The tenants' rows and the directory of principals do not fit together.
+    #[error(
+        "tenant `{tenant}` {what}: the data folder was put back in part, or changed; bring back its newest copy as a whole"
+    )]
+    Tenants {
+        /// Whose.
+        tenant: String,
+        /// What does not fit.
+        what: &'static str,
+    },
     /// A tenant's name is not usable.
     #[error("tenant names are 1 to 64 lower-case letters, digits and hyphens, each used once, and not `system`")]
     TenantName,
@@ -219,7 +232,8 @@ fn directory<S>(new: &NewVault<S>) -> Result<Directory, OpenError> {
         }
     }
     let trust_anchors = new.trust_anchors.iter().copied().collect();
-    let directory = Directory { trust_domain: new.trust_domain.clone(), tenants, officers, trust_anchors };
+    let (trust_domain, destroyed) = (new.trust_domain.clone(), BTreeMap::new());
+    let directory = Directory { trust_domain, tenants, destroyed, officers, trust_anchors };
     directory.check()?;
     Ok(directory)
 }
@@ -229,7 +243,7 @@ fn tenant_row(number: TenantNo, name: &str, created: u64) -> Result<TenantRow, O
 }
 
 /// The keys that every tenant has from the start.
-fn first_keys(tenant: TenantId) -> [KeyName; 6] {
+pub(crate) fn first_keys(tenant: TenantId) -> [KeyName; 6] {
     [
         KeyName::Kek(tenant, KeyringNo(0)),
         KeyName::Index(tenant, IndexName::SubjectId),
@@ -327,9 +341,11 @@ impl<S: Store> Vault<S> {
         let bytes = store.get(Family::Meta, place::principals()).await?.ok_or(OpenError::NoVault)?;
         let directory = Directory::from_stored(&Source::decode(&bytes, SourceKind::Principals, &fingerprints)?.body)
             .map_err(|_| Error::DataLoss("the enrolled officers"))?;
-        let mut tenants = HashMap::with_capacity(rows.len());
-        for (tenant, (_, lane)) in rows.into_iter().zip(&lanes) {
-            let number = tenant.number;
+        all_enrolled(&rows, &directory)?;
+        let mut tenants = Vec::with_capacity(rows.len());
+        // Of a tenant that was destroyed there is only its log.
+        let gone = |tenant: &TenantRow| directory.destroyed.contains_key(&tenant.name);
+        for (tenant, (_, lane)) in rows.into_iter().zip(&lanes).filter(|(tenant, _)| !gone(tenant)) {
             source::as_recorded(&store, &tenant, lane).await?;
             let tenant =
                 Tenant::load(tenant, lane.incarnation, &store, &keystore).await.map_err(|error| match error {
@@ -339,7 +355,7 @@ impl<S: Store> Vault<S> {
             if !key_life::keystore_is_new_enough(&store, &tenant, &keystore).await? {
                 return Err(OpenError::KeystoreOld { tenant: tenant.name });
             }
-            tenants.insert(number, tenant);
+            tenants.push(tenant);
         }
         let store = Arc::new(store);
         let keystore = Arc::new(keystore);
@@ -361,8 +377,7 @@ impl<S: Store> Vault<S> {
             refusals: Refusals::default(),
             started: clock(),
             clock,
-            tenants,
-            directory: Arc::new(directory),
+            tenants: Tenants::new(tenants.into_iter(), directory),
             notes: Default::default(),
             id: row.vault,
             damaged: AtomicBool::new(false),
@@ -373,7 +388,11 @@ impl<S: Store> Vault<S> {
             alive: watch::Sender::new(()),
         };
         vault.look_at_space();
-        if let Err(error) = vault.finish_key_changes().await {
+        let finished = async {
+            vault.finish_key_changes().await?;
+            vault.finish_tenants_at_start().await
+        };
+        if let Err(error) = finished.await {
             // Whoever tries again in this process must not meet this one's committer.
             vault.close().await;
             return Err(error.into());
@@ -384,7 +403,8 @@ impl<S: Store> Vault<S> {
     /// Whether every authority that shall vouch for callers is enrolled: whoever controls the files must not be able to
     /// put an authority of their own in place. `anchors` are SHA-256 of certificates (DER).
     pub fn check_trust_anchors(&self, anchors: &[[u8; 32]]) -> Result<(), OpenError> {
-        let enrolled = |anchor| self.directory.trust_anchors.contains(anchor);
+        let directory = self.directory();
+        let enrolled = |anchor| directory.trust_anchors.contains(anchor);
         if anchors.is_empty() || !anchors.iter().all(enrolled) {
             return Err(OpenError::TrustAnchors);
         }
@@ -392,9 +412,24 @@ impl<S: Store> Vault<S> {
     }
 }
 
-/// All tenants of a vault.
+/// Whether the tenants' rows and the directory name the same tenants: a part of the store may have been put back.
+fn all_enrolled(rows: &[TenantRow], directory: &Directory) -> Result<(), OpenError> {
+    let enrolled = || directory.tenants.iter().chain(&directory.destroyed);
+    let is_enrolled = |row: &TenantRow| enrolled().any(|(name, number)| (name, number) == (&row.name, &row.number));
+    if let Some(row) = rows.iter().find(|row| !is_enrolled(row)) {
+        return Err(OpenError::Tenants { tenant: row.name.clone(), what: "has a row, and is not in the directory" });
+    }
+    match enrolled().find(|(_, number)| !rows.iter().any(|row| row.number == **number)) {
+        Some((name, _)) => {
+            Err(OpenError::Tenants { tenant: name.clone(), what: "is in the directory, and its row is gone" })
+        }
+        None => Ok(()),
+    }
+}
+
+/// All tenants of a vault, those that were destroyed too.
 pub(crate) async fn tenant_rows<S: Store>(store: &S) -> Result<Vec<TenantRow>, OpenError> {
     let (from, to) = place::tenants_range();
-    let page = store.scan(Family::Meta, Range { from, to, limit: 100_000 }).await?;
+    let page = store.scan(Family::Meta, Range { from, to, limit: MOST_TENANTS }).await?;
     Ok(page.iter().map(|(_, row)| TenantRow::decode(row)).collect::<Result<_, _>>()?)
 }

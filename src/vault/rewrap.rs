@@ -257,7 +257,8 @@ pub(crate) async fn count<S: Store>(
     entries: usize,
 ) -> Result<bool, Error> {
     let only = jobs::load(&*vault.store, tenant, KIND).await?.and_then(|row| row.keyring);
-    let newest = Newest::new(vault, vault.tenant(tenant)?, only);
+    let its = vault.tenant(tenant)?;
+    let newest = Newest::new(vault, &its, only);
     let place = (&mut so_far.stage, &mut so_far.cursor);
     let Some((family, page)) = jobs::next_page(vault, tenant, &STAGES, place, entries).await? else { return Ok(false) };
     for entry in &page {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use strongroom_access::{Action, Consent, Context, Decision, Principal, Query, Resource};
 use strongroom_commit::{Change, CommitError, Committed, Fact, Guard, Position};
-use strongroom_ids::{RowId, RowVersion, SubjectHandle};
+use strongroom_ids::{RowId, RowVersion, SubjectHandle, TenantNo};
 use strongroom_keys::{self as keys, DekCache, DekPlace};
 use strongroom_ledger::Timestamp;
 use strongroom_ledger::leaf::{self, LeafHeader, LeafItem};
@@ -21,6 +21,7 @@ use strongroom_storage::{Mutation, Store};
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 use crate::error::Error;
+use crate::open::SYSTEM_NO;
 use crate::refusals::Size;
 use crate::tenant::{Rules, Tenant};
 use crate::vault::Vault;
@@ -95,6 +96,8 @@ pub(crate) struct Prepared<A> {
     pub detail: Vec<(&'static str, String)>,
     /// DEKs that are no more once this is committed.
     pub forget: Vec<DekPlace>,
+    /// Leaves for the logs of others.
+    pub elsewhere: Vec<(TenantNo, leaf::PreparedLeaf)>,
     pub answer: A,
 }
 
@@ -102,7 +105,7 @@ impl<A> Prepared<A> {
     /// Nothing but an answer.
     pub fn new(answer: A) -> Self {
         let (guards, changes, mutations) = (vec![], vec![], vec![]);
-        Self { guards, changes, mutations, items: vec![], detail: vec![], forget: vec![], answer }
+        Self { guards, changes, mutations, items: vec![], detail: vec![], forget: vec![], elsewhere: vec![], answer }
     }
 
     /// The same with another answer.
@@ -195,7 +198,7 @@ enum Turn<'a> {
 impl<S: Store> Vault<S> {
     /// Takes a request down the road.
     pub(crate) async fn travel<A: Attempt<S>>(&self, caller: &Caller, request: &A) -> Result<A::Answer, Error> {
-        let tenant = self.tenant(caller.principal.tenant)?;
+        let tenant = &*self.tenant(caller.principal.tenant)?;
         if !A::ON_FULL_DISK && self.nearly_full.load(Ordering::Relaxed) {
             return Err(Error::DiskFull);
         }
@@ -336,6 +339,9 @@ impl<S: Store> Road<'_, S> {
 
     /// The same for any action on the vault.
     pub fn allows_vault(&self, action: Action) -> bool {
+        if action.is_the_vaults_own() && self.tenant.number != SYSTEM_NO {
+            return false;
+        }
         let query = Query {
             principal: &self.caller.principal,
             action,
@@ -370,7 +376,8 @@ impl<S: Store> Road<'_, S> {
         if reason.is_none() {
             self.list_refused(&mut prepared);
         }
-        let leaves = self.leaves(decision, reason, &prepared.items, &prepared.detail);
+        let mut leaves = self.leaves(decision, reason, &prepared.items, &prepared.detail);
+        leaves.append(&mut prepared.elsewhere);
         if let Some(reason) = reason
             && !self.may_record(reason, leaves.len(), prepared.items.len())
         {
@@ -453,7 +460,7 @@ impl<S: Store> Road<'_, S> {
         reason: Option<&str>,
         items: &[Item],
         detail: &[(&'static str, String)],
-    ) -> Vec<(strongroom_ids::TenantNo, leaf::PreparedLeaf)> {
+    ) -> Vec<(TenantNo, leaf::PreparedLeaf)> {
         let detail: Vec<(&str, &str)> = detail.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let header = LeafHeader {
             request: &self.request,

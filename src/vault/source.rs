@@ -26,6 +26,10 @@ pub(crate) enum SourceKind {
     Keys,
     /// The list of copies of the keystore.
     Copies,
+    /// A tenant that is being made.
+    Making,
+    /// The end of a tenant.
+    End,
 }
 
 impl SourceKind {
@@ -36,6 +40,8 @@ impl SourceKind {
             Self::Principals => "principals",
             Self::Keys => "keys",
             Self::Copies => "copies",
+            Self::Making => "making",
+            Self::End => "end",
         }
     }
 
@@ -44,6 +50,8 @@ impl SourceKind {
             Self::Schema | Self::Policy | Self::Principals => "the rules in force",
             Self::Keys => "the last change of keys",
             Self::Copies => "the list of copies of the keystore",
+            Self::Making => "the tenant in the making",
+            Self::End => "the end of a tenant",
         }
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Tenant {
     rules: ArcSwap<Rules>,
     /// Whether the rules in memory may not be the ones on disk.
     stale: AtomicBool,
+    /// Whether it was destroyed: whoever still holds it does nothing more with it.
+    ended: AtomicBool,
     rows: Allocator,
     subjects: Allocator,
     seals: Mutex<HashMap<(KeyringNo, KeyVersion), Arc<Allocator>>>,
@@ -87,6 +89,7 @@ impl Tenant {
             fingerprints: keystore.index_key(row.id, IndexName::Fingerprint)?,
             rules: ArcSwap::from_pointee(rules),
             stale: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             rows: ids(Counter::RowIds),
             subjects: ids(Counter::SubjectHandles),
             seals: Mutex::new(HashMap::new()),
@@ -124,6 +127,16 @@ impl Tenant {
         self.rules.store(Arc::new(Rules { schema, policy, keys }));
     }
 
+    /// It was destroyed. Only while no request runs.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    /// Whether it was destroyed.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
     /// Makes the next request read the rules again: nobody knows whether new ones are on disk.
     pub fn forget_rules(&self) {
         self.stale.store(true, Ordering::Release);
@@ -131,6 +144,9 @@ impl Tenant {
 
     /// Reads the rules again if they may have changed on disk.
     pub async fn refresh<S: Store>(&self, vault: &Vault<S>) -> Result<(), Error> {
+        if self.has_ended() {
+            return Err(Error::TenantDestroyed);
+        }
         if !self.stale.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -138,6 +154,10 @@ impl Tenant {
         let serving = || vault.committer.state() == CommitterState::Serving;
         if !serving() {
             return Err(Error::Recovering);
+        }
+        if vault.store.get(Family::Meta, place::tenant_end(self.number)).await?.is_some() {
+            self.end();
+            return Err(Error::TenantDestroyed);
         }
         // What the log has in force, and nothing that somebody put back while the store was closed.
         let lane = vault.committer.head(self.number).ok_or(Error::Internal("a tenant without a log"))?;

@@ -26,6 +26,7 @@ mod rig;
 mod rollback;
 mod rolls;
 mod root_key;
+mod tenants;
 
 use rig::*;
 
@@ -500,12 +501,12 @@ async fn repeats_are_decided_anew() {
 async fn a_row_of_rules_reads_back_and_no_other_bytes_do() {
     use crate::source::{Source, SourceKind};
     let (_bench, vault) = Bench::new().await;
-    let key = &vault.tenants[&TenantNo(1)].fingerprints;
+    let key = &vault.tenant(TenantNo(1)).unwrap().fingerprints;
     let row = Source::new(3, "permit nothing".to_owned()).unwrap().encode(SourceKind::Policy, key);
     let read = Source::decode(&row, SourceKind::Policy, key).unwrap();
     assert_eq!((read.version, read.body.as_str()), (3, "permit nothing"));
     assert!(Source::decode(&row, SourceKind::Schema, key).is_err(), "a policy is no schema");
-    let other = &vault.tenants[&TenantNo(0)].fingerprints;
+    let other = &vault.tenant(TenantNo(0)).unwrap().fingerprints;
     assert!(Source::decode(&row, SourceKind::Policy, other).is_err(), "of another tenant");
     for place in 0..row.len() {
         let mut changed = row.clone();

@@ -1,6 +1,5 @@
 //! The vault: what all requests share, and one method for each of them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,6 +25,7 @@ use crate::rules::{
     Applied, ApplyPolicy, ApplySchema, Explain, Explanation, GetPolicy, GetSchema, InForce, PolicyInTurn, SchemaInTurn,
 };
 use crate::tenant::Tenant;
+use crate::tenants::Tenants;
 use crate::tokenize::Tokenize;
 
 /// Tells the time: microseconds since 1970.
@@ -46,8 +46,7 @@ pub struct Vault<S: Store> {
     pub(crate) limits: Limits,
     pub(crate) refusals: Refusals,
     pub(crate) clock: Clock,
-    pub(crate) tenants: HashMap<TenantNo, Tenant>,
-    pub(crate) directory: Arc<Directory>,
+    pub(crate) tenants: Tenants,
     pub(crate) notes: Notes,
     pub(crate) id: VaultId,
     pub(crate) started: u64,
@@ -123,7 +122,7 @@ impl<S: Store> Vault<S> {
 
     /// Tenants, and the officers' enrolled keys: what a certificate is held against.
     pub fn directory(&self) -> Arc<Directory> {
-        Arc::clone(&self.directory)
+        self.tenants.directory()
     }
 
     /// The sizes that requests may have.
@@ -167,8 +166,9 @@ impl<S: Store> Vault<S> {
         }
     }
 
-    pub(crate) fn tenant(&self, number: TenantNo) -> Result<&Tenant, Error> {
-        self.tenants.get(&number).ok_or(Error::Internal("a principal of an unknown tenant"))
+    /// A tenant, for as long as somebody holds it: whether it was destroyed meanwhile, the road asks.
+    pub(crate) fn tenant(&self, number: TenantNo) -> Result<Arc<Tenant>, Error> {
+        self.tenants.get(number)
     }
 
     /// Finishes what was begun, writes the head file and closes.

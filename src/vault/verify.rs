@@ -23,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use strongroom_ids::{KeyVersion, KeyringNo, TenantId, TenantNo, VaultId};
-use strongroom_keys::Keystore;
+use strongroom_keys::{IndexName, KeyError, Keystore};
 use strongroom_ledger::{LedgerError, checkpoint};
 use strongroom_schema::Schema;
 use strongroom_storage::keys as place;
@@ -32,8 +32,10 @@ use strongroom_storage::{Family, Store, StoreError};
 use thiserror::Error;
 
 use crate::open::{FORMAT, LANE, OpenError, SYSTEM_NO, tenant_rows};
+use crate::tenant_life;
 use finding::Findings;
 pub use finding::{Fault, Finding, Kind, Place};
+use history::Ends;
 use ledger::Signed;
 
 /// What is verified, and against what.
@@ -189,6 +191,10 @@ pub async fn verify<S: Store>(
     let tenants = tenant_rows(store).await?;
     let system = tenants.iter().find(|tenant| tenant.number == SYSTEM_NO).ok_or(OpenError::NoVault)?.id;
     let public = keystore.ledger_key(system)?.public_key();
+    let mut log_keys = Vec::with_capacity(tenants.len());
+    for tenant in &tenants {
+        log_keys.push(log_key(store, keystore, system, tenant).await?);
+    }
 
     let mut findings = Findings::default();
     let mut checks = Vec::with_capacity(tenants.len());
@@ -210,13 +216,16 @@ pub async fn verify<S: Store>(
         }
         Err(fault) => Some(fault),
     };
-    let incarnations = tenants.iter().zip(&checks).map(|(tenant, lane)| (tenant, lane.as_ref()));
-    for (number, one) in read_checkpoints(checkpoints, row.vault, incarnations, keystore)? {
+    let logs = tenants.iter().zip(&checks).zip(&log_keys);
+    let logs = logs.filter_map(|((tenant, lane), key)| Some((tenant, lane.as_ref(), key.as_ref()?)));
+    for (number, one) in read_checkpoints(checkpoints, row.vault, logs)? {
         signed.entry(number).or_default().push(one);
     }
 
     let mut report =
         Report { vault: row.vault, tenants: Vec::with_capacity(tenants.len()), findings: vec![], left_out: 0 };
+    // The vault's own log comes first, and says which tenants were destroyed.
+    let mut ends = Ends::new();
     for (tenant, lane) in tenants.iter().zip(checks) {
         let mut check = Check::new(verification, row.vault, tenant, &mut findings, progress);
         check.lane = lane;
@@ -232,7 +241,7 @@ pub async fn verify<S: Store>(
             check.foreign_rows(&tenants).await?;
         }
         let signed = signed.remove(&tenant.number).unwrap_or_default();
-        check.run(signed, &tenants).await?;
+        check.run(signed, &tenants, &mut ends).await?;
         check.counts.signed_leaves = heads.get(&tenant.number).copied().unwrap_or(0).min(check.counts.leaves);
         report.tenants.push((check.name, check.counts));
     }
@@ -241,17 +250,34 @@ pub async fn verify<S: Store>(
     Ok(report)
 }
 
+/// The public key of a tenant's log. That of a destroyed tenant is noted with its end.
+async fn log_key<S: Store>(
+    store: &S,
+    keystore: &Keystore,
+    system: TenantId,
+    tenant: &TenantRow,
+) -> Result<Option<[u8; 32]>, VerifyError> {
+    match keystore.ledger_key(tenant.id) {
+        Ok(key) => Ok(Some(key.public_key())),
+        Err(KeyError::NotAllowed { .. }) => {
+            let end = store.get(Family::Meta, place::tenant_end(tenant.number)).await?;
+            let system = keystore.index_key(system, IndexName::Fingerprint)?;
+            Ok(end.and_then(|end| tenant_life::public_key(&end, &system)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Finds each checkpoint's log by its signature.
 fn read_checkpoints<'t>(
     notes: &[String],
     vault: VaultId,
-    tenants: impl Iterator<Item = (&'t TenantRow, Option<&'t LaneHead>)>,
-    keystore: &Keystore,
+    tenants: impl Iterator<Item = (&'t TenantRow, Option<&'t LaneHead>, &'t [u8; 32])>,
 ) -> Result<Vec<(TenantNo, Signed)>, VerifyError> {
     let mut logs = Vec::new();
-    for (tenant, lane) in tenants {
+    for (tenant, lane, public) in tenants {
         let origin = checkpoint::origin(vault, tenant.id, LANE, lane.map_or(1, |lane| lane.incarnation));
-        let key = checkpoint::vkey(&origin, &keystore.ledger_key(tenant.id)?.public_key());
+        let key = checkpoint::vkey(&origin, public);
         logs.push((tenant.number, origin, key));
     }
     let keys: Vec<&str> = logs.iter().map(|(_, _, key)| key.as_str()).collect();
@@ -292,9 +318,31 @@ impl<'a, S: Store> Check<'a, S> {
     }
 
     /// All of one tenant. Damage that stops one part does not keep the others from being looked at.
-    async fn run(&mut self, signed: Vec<Signed>, tenants: &[TenantRow]) -> Result<(), StoreError> {
+    async fn run(&mut self, signed: Vec<Signed>, tenants: &[TenantRow], ends: &mut Ends) -> Result<(), StoreError> {
         let replayed = self.replay(signed).await;
         let Some(mut history) = self.unless_damaged(replayed)? else { return Ok(()) };
+        if self.number == SYSTEM_NO {
+            *ends = std::mem::take(&mut history.ends);
+        }
+        match (ends.get(&self.number), history.ended) {
+            (None, None) => {}
+            (None, Some(leaf)) => {
+                let what = "its log ends here, and the log `system` does not say that the tenant was destroyed";
+                self.found(Kind::Tenant, Fault::Changed, Place::Leaf(leaf), what);
+            }
+            // Without its keys nothing of it can be checked but that it is gone.
+            (Some(end), ended) => {
+                if ended.is_none() {
+                    let what = "the log `system` says that the tenant was destroyed, and its own log goes on";
+                    self.found(Kind::Tenant, Fault::Changed, Place::Only, what);
+                }
+                if let Some(leaf) = end.cleared {
+                    let checked = self.only_the_log(leaf).await;
+                    self.unless_damaged(checked)?;
+                }
+                return Ok(());
+            }
+        }
         let checked = self.meta(&history, tenants).await;
         self.unless_damaged(checked)?;
         let checked = self.subjects(&mut history).await;

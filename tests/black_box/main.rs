@@ -27,6 +27,7 @@ mod rules;
 mod seal;
 mod secrecy;
 mod startup;
+mod tenants;
 mod transfer;
 mod verify;
 mod walls;

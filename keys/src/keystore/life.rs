@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use strongroom_ids::KeyVersion;
+use strongroom_ids::{KeyVersion, TenantId};
 
 use super::{Entry, KeyInfo, Keystore};
 use crate::error::KeyError;
@@ -90,6 +90,26 @@ impl Keystore {
             };
             entry.become_(state, decided, own)?;
             Ok(true)
+        })
+    }
+
+    /// Destroys every version of every key of a tenant, the newest ones too, in one durable replacement. Names, versions
+    /// and dates are kept. `decided` is when that was decided, in microseconds since 1970. If all are destroyed already
+    /// nothing happens, so that a call that a crash cut off can be made again.
+    ///
+    /// # Errors
+    /// As [`Keystore::ensure`].
+    pub fn destroy_tenant(&self, tenant: TenantId, decided: u64) -> Result<(), KeyError> {
+        self.change(|keys, own| {
+            let mut changed = false;
+            let own_keys = keys.iter_mut().filter(|(name, _)| name.tenant() == tenant);
+            for entry in own_keys.flat_map(|(_, versions)| versions) {
+                if entry.record.state != KeyState::Destroyed {
+                    entry.become_(KeyState::Destroyed, decided, own)?;
+                    changed = true;
+                }
+            }
+            Ok(changed)
         })
     }
 }

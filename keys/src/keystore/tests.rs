@@ -437,6 +437,40 @@ fn a_change_that_was_decided_before_the_last_one_changes_nothing() {
 }
 
 #[test]
+fn a_destroyed_tenants_keys_are_gone_all_at_once_and_nobody_elses() {
+    let (temp, root, store) = filled();
+    store.rotate_to(KeyName::Kek(TENANT, KEYRING), KeyVersion(2), NOW + 1).unwrap();
+    store.ensure(&[KeyName::Kek(OTHER, KEYRING), KeyName::Token(OTHER)], NOW).unwrap();
+    let wrapped = |bytes: &[u8]| -> Vec<Vec<u8>> {
+        bytes.windows(63).filter(|at| at[..3] == [62, 3, 1]).map(|at| at[1..].to_vec()).collect()
+    };
+    let file = || fs::read(temp.path().join(FILE)).unwrap();
+    assert_eq!(wrapped(&file()).len(), all().len() + 3);
+    let number = store.number();
+    store.destroy_tenant(TENANT, NOW + 5).unwrap();
+    assert_eq!(store.number(), number + 1, "one replacement");
+    store.destroy_tenant(TENANT, NOW + 9).unwrap();
+    assert_eq!(store.number(), number + 1, "a second one finds nothing to do");
+    for store in [&store, &Keystore::open(temp.path(), &root).unwrap()] {
+        let keys = store.keys(TENANT);
+        assert_eq!(keys.len(), all().len() + 1);
+        assert!(keys.iter().all(|key| key.state == KeyState::Destroyed && key.changed == NOW + 5), "{keys:?}");
+        assert!(matches!(store.kek(TENANT, KEYRING), Err(KeyError::NotAllowed { .. })));
+        assert!(matches!(store.kek_version(TENANT, KEYRING, KeyVersion(1)), Err(KeyError::NotAllowed { .. })));
+        assert!(store.ledger_key(TENANT).is_err() && store.token_key(TENANT).is_err());
+        assert!(store.index_key(TENANT, IndexName::Fingerprint).is_err());
+        assert!(store.kek(OTHER, KEYRING).is_ok() && store.token_key(OTHER).is_ok());
+    }
+    assert_eq!(wrapped(&file()).len(), 2, "only the other tenant's keys are in the file");
+    for entry in fs::read_dir(temp.path()).unwrap() {
+        assert!(wrapped(&fs::read(entry.unwrap().path()).unwrap()).len() <= 2);
+    }
+    // What is destroyed is not made anew.
+    store.ensure(&all(), NOW + 20).unwrap();
+    assert!(store.kek(TENANT, KEYRING).is_err());
+}
+
+#[test]
 fn no_file_of_the_keystore_holds_a_destroyed_key() {
     let (temp, root, store) = filled();
     let wrapped = |store: &Keystore| {

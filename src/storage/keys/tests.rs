@@ -26,6 +26,8 @@ fn meta_keys(tenant: TenantNo) -> Vec<Vec<u8>> {
         dek_mark(tenant, SubjectHandle(1), KeyringNo(1), DekVersion(1)),
         key_change(tenant),
         keystore_copies(),
+        tenant_in_making(),
+        tenant_end(tenant),
         job(tenant, JobKind::Rewrap),
         job(tenant, JobKind::Roll),
         job(tenant, JobKind::Reindex),
@@ -45,6 +47,20 @@ fn index_keys(tenant: TenantNo, n: u8) -> Vec<Vec<u8>> {
 }
 
 #[test]
+fn all_but_lanes_is_all_of_a_tenant_and_nothing_of_others() {
+    let range = all_but_lanes_range(T);
+    for key in meta_keys(T).into_iter().filter(|key| key.starts_with(&T.0.to_be_bytes())) {
+        assert_eq!(within(&key, &range), key != lane(T, 0), "{key:?}");
+    }
+    assert!(!within(&lane(T, u16::MAX), &range));
+    for other in [TenantNo(0), TenantNo(6), TenantNo(8)] {
+        let mut keys = meta_keys(other);
+        keys.retain(|key| key.starts_with(&other.0.to_be_bytes()));
+        assert!(keys.iter().all(|key| !within(key, &range)), "{other}");
+    }
+}
+
+#[test]
 fn no_two_places_of_a_family_have_one_key() {
     for mut all in [
         [meta_keys(T), meta_keys(TenantNo(8))].concat(),
@@ -52,8 +68,8 @@ fn no_two_places_of_a_family_have_one_key() {
     ] {
         all.sort();
         all.dedup_by_key(|key| key.clone());
-        // The vault's row, the principals and the list of copies are the same for all tenants.
-        assert!(all.len() == 27 || all.len() == 15, "{}", all.len());
+        // The vault's row, the principals, the list of copies and the tenant in the making are the same for all tenants.
+        assert!(all.len() == 28 || all.len() == 15, "{}", all.len());
         for pair in all.windows(2) {
             assert!(!pair[1].starts_with(&pair[0]), "a key begins another");
         }

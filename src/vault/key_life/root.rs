@@ -37,7 +37,7 @@ impl<S: Store> Vault<S> {
     ///
     /// A crash leaves the old root key in use or the new one; the next start says in the ledger which.
     pub async fn move_root(&self, to: Arc<dyn RootProvider>) -> Result<(), RootMoveError> {
-        let tenant = self.tenant(SYSTEM_NO)?;
+        let tenant = &*self.tenant(SYSTEM_NO)?;
         let _turn = self.turn.write().await;
         let position = self.committer.position();
         if Record::is_open(&*self.store, tenant).await? {

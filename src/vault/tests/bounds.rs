@@ -47,7 +47,8 @@ async fn what_is_denied_is_decided_once_and_costs_what_an_unknown_token_does() {
     let other = store_one(&vault, "borrower.id_card", ID_CARD, "c-2").await;
     let nobody = caller(Role::Rotator);
     let request = read(&token, "plain");
-    let road = vault.road(&vault.tenants[&TenantNo(1)], &nobody, &request, [0; 16]).await.unwrap();
+    let tenant = vault.tenant(TenantNo(1)).unwrap();
+    let road = vault.road(&tenant, &nobody, &request, [0; 16]).await.unwrap();
     let resolved = road.resolve(&[&token, &other]).await.unwrap();
     let mut denials = Denials::default();
     for (resolved, token) in resolved.iter().zip([&token, &other]) {

@@ -16,7 +16,7 @@ async fn dek_place(bench: &Bench, vault: &Tested) -> DekPlace {
     assert_eq!(entries.len(), 1);
     let dek = RowDek::decode(&entries[0].1).unwrap();
     let owner = DekOwner::Value(place::decode_row(&entries[0].0).unwrap());
-    DekPlace { tenant: vault.tenants[&TenantNo(1)].id, keyring: dek.keyring, owner, version: dek.version }
+    DekPlace { tenant: vault.tenant(TenantNo(1)).unwrap().id, keyring: dek.keyring, owner, version: dek.version }
 }
 
 /// Sends a request as far as its commit, and hangs up.
@@ -75,7 +75,8 @@ async fn a_dek_that_was_destroyed_while_a_read_was_under_way_does_not_stay_in_me
     let token = store_one(&vault, "borrower.email", "someone@mail.example", "").await;
     let place = dek_place(&bench, &vault).await;
     let request = read(&token, "plain");
-    let road = vault.road(&vault.tenants[&TenantNo(1)], &app, &request, [0; 16]).await.unwrap();
+    let tenant = vault.tenant(TenantNo(1)).unwrap();
+    let road = vault.road(&tenant, &app, &request, [0; 16]).await.unwrap();
     // The row is opened for the token that it keeps sealed, so forget that.
     let resolved = road.resolve(&[&token]).await.unwrap();
     vault.deks.clear();

@@ -67,12 +67,20 @@ impl Bench {
     }
 
     pub async fn try_open_with(&self, root: &dyn RootProvider) -> Result<Tested, OpenError> {
+        self.opened(root, Limits::MOST).await
+    }
+
+    pub async fn open_within(&self, limits: Limits) -> Arc<Tested> {
+        Arc::new(self.opened(&root(), limits).await.unwrap())
+    }
+
+    async fn opened(&self, root: &dyn RootProvider, limits: Limits) -> Result<Tested, OpenError> {
         let dir = self.folder.path();
         let opening = Opening {
             store: FaultyStore::new(self.disk.clone(), self.faults.clone()),
             keystore: Keystore::open(dir, root).unwrap(),
             head_file: dir.join("head"),
-            limits: Limits::MOST,
+            limits,
             hot_deks: 100,
             space: self.space(),
             clock: self.clock(),

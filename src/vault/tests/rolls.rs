@@ -88,7 +88,7 @@ async fn are_dead(bench: &Bench, vault: &Tested, dead: &[(SubjectHandle, Wrapped
         }
     }
     for (subject, dek) in dead {
-        let (tenant, owner) = (vault.tenants[&TENANT].id, DekOwner::Subject(*subject));
+        let (tenant, owner) = (vault.tenant(TENANT).unwrap().id, DekOwner::Subject(*subject));
         let at = DekPlace { tenant, keyring: dek.keyring, owner, version: dek.version };
         assert!(vault.deks.get(&at).is_none(), "memory holds a DEK that is dead");
     }

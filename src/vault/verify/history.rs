@@ -1,9 +1,9 @@
 //! What a log says that its store must hold: the sum of its leaves.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use data_encoding::HEXLOWER;
-use strongroom_ids::{COUNTER_BITS, RowId, SubjectHandle};
+use strongroom_ids::{COUNTER_BITS, RowId, SubjectHandle, TenantNo};
 use strongroom_ledger::leaf::{ParsedItem, ParsedLeaf};
 use strongroom_ledger::{NewRule, Rule, Rules};
 
@@ -60,6 +60,15 @@ pub(super) struct RecordedRule {
     pub hash: [u8; 32],
 }
 
+/// The end of a tenant as the vault's own log records it.
+pub(super) struct RecordedEnd {
+    /// The leaf that says that nothing is left of it but its log.
+    pub cleared: Option<u64>,
+}
+
+/// Tenants that were destroyed.
+pub(super) type Ends = BTreeMap<TenantNo, RecordedEnd>;
+
 /// The sum of a log's leaves.
 #[derive(Default)]
 pub(super) struct History {
@@ -71,8 +80,12 @@ pub(super) struct History {
     pub rules: Rules,
     pub schema: Option<RecordedRule>,
     pub policy: Option<RecordedRule>,
-    /// SHA-256 of the principals' row, in the vault's own log.
-    pub principals: Option<[u8; 32]>,
+    /// SHA-256 of the principals' row, in the vault's own log, and the leaf that recorded it.
+    pub principals: Option<([u8; 32], u64)>,
+    /// Tenants that were destroyed, in the vault's own log.
+    pub ends: Ends,
+    /// The leaf that ends the log: its tenant was destroyed.
+    pub ended: Option<u64>,
     /// The highest row id and handle that the log ever named, by incarnation and counter.
     pub last_row: u64,
     pub last_subject: u64,
@@ -86,8 +99,13 @@ impl History {
         if leaf.decision != "allow" {
             return wrong;
         }
-        if leaf.action == "create_vault" {
-            self.principals = hash(leaf, "principals_sha256");
+        if matches!(leaf.action.as_str(), "create_vault" | "create_tenant" | "destroy_tenant")
+            && let Some(hash) = hash(leaf, "principals_sha256")
+        {
+            self.principals = Some((hash, leaf.index));
+        }
+        if leaf.action == "destroy_tenant" {
+            self.end(leaf);
         }
         if let Some(new) = NewRule::of(leaf) {
             let recorded = |rule: Rule| RecordedRule { leaf: leaf.index, version: rule.version, hash: rule.hash };
@@ -103,6 +121,22 @@ impl History {
             }
         }
         wrong
+    }
+
+    /// A tenant's own log only says that it ends; the vault's says whose end has come how far.
+    fn end(&mut self, leaf: &ParsedLeaf) {
+        let Some(number) = detail(leaf, "number").and_then(|number| number.parse().ok()) else {
+            self.ended.get_or_insert(leaf.index);
+            return;
+        };
+        let cleared = match detail(leaf, "stage") {
+            Some("intent" | "done") => None,
+            Some("cleared") => Some(leaf.index),
+            // Who only asked.
+            _ => return,
+        };
+        let end = self.ends.entry(TenantNo(number)).or_insert(RecordedEnd { cleared: None });
+        end.cleared = end.cleared.or(cleared);
     }
 
     fn item(&mut self, leaf: u64, item: &ParsedItem) -> Option<&'static str> {

@@ -11,7 +11,7 @@ use strongroom_storage::{Family, Store, StoreError, keys as place};
 use super::finding::{Fault, Kind, Place};
 use super::history::{History, detail};
 use super::{Check, Phase};
-use crate::open::{LANE, SYSTEM};
+use crate::open::{LANE, SYSTEM, SYSTEM_NO};
 use crate::pages::Pages;
 
 /// What was signed of a log.
@@ -126,6 +126,9 @@ impl<S: Store> Check<'_, S> {
         if !follows(walk.open, &parsed) {
             wrong("a part of a large request is missing before it, or was changed");
         }
+        if let Some(end) = walk.history.ended {
+            wrong(&format!("leaf {end} ends the log, and this one comes after it"));
+        }
         for (row, contradiction) in walk.history.add(&parsed) {
             wrong(&format!("it contradicts the leaves before it at row {row}: {contradiction}"));
         }
@@ -138,7 +141,8 @@ impl<S: Store> Check<'_, S> {
 
     /// The first leaf says whose log it is.
     fn first_leaf(&mut self, leaf: &ParsedLeaf) {
-        if leaf.action != "create_vault" {
+        let made_later = leaf.action == "create_tenant" && self.number != SYSTEM_NO;
+        if leaf.action != "create_vault" && !made_later {
             let what = "the log does not begin with the making of its tenant";
             return self.found(Kind::Leaf, Fault::Changed, Place::Leaf(0), what);
         }

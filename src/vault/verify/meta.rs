@@ -82,8 +82,10 @@ impl<S: Store> Check<'_, S> {
     }
 
     fn principals(&mut self, row: &[u8], history: &History, tenants: &[TenantRow]) {
-        if history.principals != Some(row_hash(row)) {
-            let what = "the tenants and enrolled officers are not those that leaf 0 of the log `system` records";
+        let (recorded, leaf) = history.principals.unwrap_or_default();
+        if recorded != row_hash(row) {
+            let what =
+                format!("the tenants and enrolled officers are not those that leaf {leaf} of the log `system` records");
             return self.found(Kind::Principals, Fault::Changed, Place::Only, what);
         }
         let source = self.source(row, SourceKind::Principals);
@@ -92,7 +94,7 @@ impl<S: Store> Check<'_, S> {
             let what = "the enrolled officers can't be read";
             return self.found(Kind::Principals, Fault::Unreadable, Place::Only, what);
         };
-        for (name, number) in &directory.tenants {
+        for (name, number) in directory.tenants.iter().chain(&directory.destroyed) {
             if !tenants.iter().any(|tenant| tenant.number == *number && tenant.name == *name) {
                 let what =
                     format!("tenant `{name}` (number {number}) is enrolled, and its row is gone or has another name");
@@ -100,7 +102,8 @@ impl<S: Store> Check<'_, S> {
             }
         }
         for tenant in tenants {
-            if !directory.tenants.values().any(|number| *number == tenant.number) {
+            let mut enrolled = directory.tenants.values().chain(directory.destroyed.values());
+            if !enrolled.any(|number| *number == tenant.number) {
                 let what = format!("there is a tenant number {} that is not enrolled", tenant.number);
                 self.found(Kind::Tenant, Fault::Added, Place::Only, what);
             }
@@ -132,7 +135,11 @@ impl<S: Store> Check<'_, S> {
         let vaults_own = self.number == SYSTEM_NO
             && (*key == *place::vault()
                 || (*key == *place::keystore_copies() && self.source(row, SourceKind::Copies).is_some())
-                || tenants.iter().any(|tenant| *key == *place::tenant(tenant.number)));
+                || (*key == *place::tenant_in_making() && self.source(row, SourceKind::Making).is_some())
+                || tenants.iter().any(|tenant| {
+                    *key == *place::tenant(tenant.number)
+                        || (*key == *place::tenant_end(tenant.number) && self.source(row, SourceKind::End).is_some())
+                }));
         vaults_own
             || *key == *place::lane(self.number, LANE)
             || (*key == *place::key_change(self.number) && self.source(row, SourceKind::Keys).is_some())
@@ -177,6 +184,23 @@ impl<S: Store> Check<'_, S> {
                         let place = Place::Key(key.to_vec());
                         self.found(Kind::IdempotencyKey, Fault::Unreadable, place, error.to_string());
                     }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is left of a tenant that was cleared but its log. `leaf`, of the log `system`, says that it was.
+    pub async fn only_the_log(&mut self, leaf: u64) -> Result<(), StoreError> {
+        let head = place::lane(self.number, LANE);
+        for family in Family::ALL.into_iter().filter(|family| *family != Family::Leaves) {
+            let mut pages = Pages::of_tenant(family, self.number);
+            while let Some(page) = pages.next(self.store).await? {
+                for (key, _) in page.iter().filter(|(key, _)| **key != *head) {
+                    let (name, place) = (family.name(), Place::Key(key.to_vec()));
+                    let what =
+                        format!("it stands in {name}, and leaf {leaf} of the log `system` says that all was cleared");
+                    self.found(Kind::Unknown, Fault::Added, place, what);
                 }
             }
         }

@@ -1,0 +1,43 @@
+//! Tenants: what was begun of making or destroying one is finished, and the rows of destroyed ones are cleared.
+
+use std::future::Future;
+
+use futures_util::FutureExt;
+use strongroom_storage::{Family, Store};
+use strongroom_vault::{Error, Vault};
+
+use crate::pause;
+
+/// Finishes and clears until `stop` completes. What has begun on a family's files is not cut off: a store is at work on it,
+/// and must be let go of before it can be opened again.
+pub(crate) async fn run<S: Store>(vault: &Vault<S>, stop: impl Future<Output = ()> + Clone) {
+    while stop.clone().now_or_never().is_none() {
+        match work(vault, stop.clone()).await {
+            // What is left by now has left its mark: this returns at once then.
+            Ok(()) => tokio::select! {
+                () = stop.clone() => {}
+                () = vault.tenant_work() => {}
+            },
+            Err(error) => tokio::select! {
+                () = stop.clone() => {}
+                () = pause(&error) => {}
+            },
+        }
+    }
+}
+
+/// All that there is to do now.
+async fn work<S: Store>(vault: &Vault<S>, stop: impl Future<Output = ()> + Clone) -> Result<(), Error> {
+    vault.finish_tenant_changes().await?;
+    for tenant in vault.tenants_to_clear().await? {
+        for family in Family::ALL {
+            if stop.clone().now_or_never().is_some() {
+                return Ok(());
+            }
+            vault.clear_rows(tenant, family).await?;
+        }
+        vault.record_cleared(tenant).await?;
+        tracing::info!(tenant = tenant.0, "the rows of a destroyed tenant are cleared");
+    }
+    Ok(())
+}

@@ -1,0 +1,275 @@
+//! Receipts: what the vault signs to say that a tenant was destroyed, and in which copies its keys live on.
+
+use data_encoding::{BASE64, HEXLOWER};
+use strongroom_ids::{TenantId, TenantNo, VaultId};
+
+use crate::error::LedgerError;
+use crate::note;
+use crate::timestamp::Timestamp;
+
+const FORM: LedgerError = LedgerError::Note("a receipt has the lines of the ledger's FORMAT.md, section 6");
+
+/// How far a log had come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogHead {
+    /// The log's name, as [`crate::checkpoint::origin`] writes it.
+    pub origin: String,
+    /// How many leaves it had.
+    pub size: u64,
+    /// The root of the tree over them.
+    pub root: [u8; 32],
+}
+
+/// A tenant that was destroyed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Receipt {
+    /// Its number.
+    pub tenant: TenantNo,
+    /// Its permanent identity.
+    pub id: TenantId,
+    /// Its name.
+    pub name: String,
+    /// When its keys were destroyed.
+    pub time: Timestamp,
+    /// The leaf of the log `system` that says so.
+    pub leaf: u64,
+    /// The log `system`, when this was signed: that leaf is in it.
+    pub log: LogHead,
+    /// The tenant's own log, which has ended.
+    pub ended: LogHead,
+    /// The keys, by name, and how many versions each had: all of them are destroyed.
+    pub keys: Vec<(String, u32)>,
+    /// Listed copies of the keystore that still hold some of them: none is dead there until these are struck off.
+    pub copies: Vec<String>,
+}
+
+/// The name that receipts are signed under, so that neither a checkpoint nor a head file can pass for one.
+fn name(vault: &str) -> String {
+    format!("strongroom-receipt/{vault}")
+}
+
+/// Signs a receipt. `sign` gets the bytes and returns their Ed25519 signature by the key of the log `system`, whose
+/// public half is `public`.
+pub fn sign(
+    receipt: &Receipt,
+    vault: VaultId,
+    public: &[u8; 32],
+    sign: impl FnOnce(&[u8]) -> [u8; 64],
+) -> Result<String, LedgerError> {
+    let name = name(&vault.to_string());
+    let text = receipt.text(&name);
+    // What can't be read back is never signed.
+    if Receipt::parse(&text, &name).as_ref() != Ok(receipt) {
+        return Err(FORM);
+    }
+    note::sign(&name, &text, public, sign)
+}
+
+/// Verifies a receipt against verifier keys of the log `system`, as auditors hold them for its checkpoints.
+pub fn verify(note: &str, vkeys: &[&str]) -> Result<Receipt, LedgerError> {
+    let mut own = Vec::with_capacity(vkeys.len());
+    for (place, vkey) in (1..).zip(vkeys) {
+        own.push(own_key(vkey.trim()).ok_or(LedgerError::Key { place })?);
+    }
+    let keys: Vec<&str> = own.iter().map(|(_, vkey)| vkey.as_str()).collect();
+    let (text, names) = note::open(note, &keys)?;
+    let name = names.first().ok_or(LedgerError::Unsigned)?;
+    let receipt = Receipt::parse(&text, name)?;
+    // The key is that of this vault's own log, and of no other.
+    match own.iter().any(|(origin, vkey)| *origin == receipt.log.origin && vkey.starts_with(&format!("{name}+"))) {
+        true => Ok(receipt),
+        false => Err(LedgerError::Origin),
+    }
+}
+
+/// The name of the log that a verifier key is of, and the verifier key of its vault's receipts.
+fn own_key(vkey: &str) -> Option<(String, String)> {
+    let mut parts = vkey.splitn(3, '+');
+    let (origin, _id, key) = (parts.next()?, parts.next()?, parts.next()?);
+    let vault = origin.strip_prefix("strongroom/")?.split('/').next()?;
+    let public: [u8; 32] = BASE64.decode(key.as_bytes()).ok()?.strip_prefix(&[note::ED25519])?.try_into().ok()?;
+    // Its own name and number must fit, as for a checkpoint.
+    (note::vkey(origin, &public) == vkey).then(|| (origin.to_owned(), note::vkey(&name(vault), &public)))
+}
+
+impl LogHead {
+    fn text(&self) -> String {
+        format!("{} {} {}", self.origin, self.size, BASE64.encode(&self.root))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.splitn(3, ' ');
+        let (origin, size, root) = (words.next()?, words.next()?, words.next()?);
+        let root = BASE64.decode(root.as_bytes()).ok()?.try_into().ok()?;
+        Some(Self { origin: origin.to_owned(), size: size.parse().ok()?, root })
+    }
+}
+
+impl Receipt {
+    fn text(&self, name: &str) -> String {
+        let mut text = format!(
+            "{name}\nformat 1\ndestroyed {} {} {}\ntime {}\nleaf {}\nlog {}\nended {}\nkeys {}\n",
+            self.tenant,
+            self.id,
+            self.name,
+            self.time,
+            self.leaf,
+            self.log.text(),
+            self.ended.text(),
+            self.keys.len()
+        );
+        for (key, versions) in &self.keys {
+            text.push_str(&format!("{key} {versions}\n"));
+        }
+        text.push_str(&format!("copies {}\n", self.copies.len()));
+        for copy in &self.copies {
+            text.push_str(&format!("{copy}\n"));
+        }
+        text
+    }
+
+    fn parse(text: &str, name: &str) -> Result<Self, LedgerError> {
+        let receipt = Self::read(text).ok_or(FORM)?;
+        // Written again it must come out the same, so that there is one way of saying it.
+        if receipt.text(name) == text { Ok(receipt) } else { Err(FORM) }
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut lines = text.lines().skip(2);
+        let mut after = |word: &str| lines.next()?.strip_prefix(word);
+        let mut whom = after("destroyed ")?.splitn(3, ' ');
+        let tenant = TenantNo(whom.next()?.parse().ok()?);
+        let id = TenantId(HEXLOWER.decode(whom.next()?.as_bytes()).ok()?.try_into().ok()?);
+        let name = whom.next()?.to_owned();
+        let time = after("time ")?.parse().ok()?;
+        let leaf = after("leaf ")?.parse().ok()?;
+        let (log, ended) = (LogHead::parse(after("log ")?)?, LogHead::parse(after("ended ")?)?);
+        let mut keys = Vec::new();
+        for _ in 0..after("keys ")?.parse::<u32>().ok()? {
+            let (key, versions) = after("")?.split_once(' ')?;
+            keys.push((key.to_owned(), versions.parse().ok()?));
+        }
+        let mut copies = Vec::new();
+        for _ in 0..after("copies ")?.parse::<u32>().ok()? {
+            copies.push(after("")?.to_owned());
+        }
+        Some(Self { tenant, id, name, time, leaf, log, ended, keys, copies })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::checkpoint::tests::Key;
+    use crate::{checkpoint, head};
+
+    const VAULT: VaultId = VaultId([0x11; 16]);
+
+    fn system() -> String {
+        checkpoint::origin(VAULT, TenantId([0x33; 16]), 0, 1)
+    }
+
+    fn receipt() -> Receipt {
+        let tenant = TenantId([0x22; 16]);
+        Receipt {
+            tenant: TenantNo(3),
+            id: tenant,
+            name: "lending".to_owned(),
+            time: Timestamp(1_795_000_000_000_000),
+            leaf: 41,
+            log: LogHead { origin: system(), size: 43, root: [1; 32] },
+            ended: LogHead { origin: checkpoint::origin(VAULT, tenant, 0, 1), size: 7, root: [2; 32] },
+            keys: vec![("kek/0".to_owned(), 1), ("kek/1".to_owned(), 3), ("ledger".to_owned(), 1)],
+            copies: vec!["copy/1".to_owned(), "copy/4".to_owned()],
+        }
+    }
+
+    fn signed(receipt: &Receipt) -> String {
+        let key = Key::new(7);
+        sign(receipt, VAULT, &key.public(), |text| key.sign(text)).unwrap()
+    }
+
+    fn vkey() -> String {
+        checkpoint::vkey(&system(), &Key::new(7).public())
+    }
+
+    #[test]
+    fn a_receipt_is_written_as_specified() {
+        let page = include_str!("FORMAT.md");
+        let (_, after) = page.split_once("```receipt\n").unwrap();
+        assert_eq!(signed(&receipt()), after.split_once("```").unwrap().0);
+    }
+
+    #[test]
+    fn a_receipt_says_what_was_signed() {
+        let none = Receipt { keys: vec![], copies: vec![], ..receipt() };
+        for receipt in [receipt(), none] {
+            assert_eq!(verify(&signed(&receipt), &[&vkey()]), Ok(receipt));
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_receipt_is_noticed() {
+        let note = signed(&receipt());
+        for at in 0..note.len() {
+            let mut bytes = note.clone().into_bytes();
+            bytes[at] ^= 1;
+            if let Ok(changed) = String::from_utf8(bytes) {
+                assert!(verify(&changed, &[&vkey()]).is_err(), "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_receipt_of_another_vault_log_or_key_is_refused() {
+        let note = signed(&receipt());
+        let other = |origin: &str, seed| checkpoint::vkey(origin, &Key::new(seed).public());
+        assert_eq!(verify(&note, &[&other(&system(), 8)]), Err(LedgerError::Unsigned));
+        let elsewhere = checkpoint::origin(VaultId([0x12; 16]), TenantId([0x33; 16]), 0, 1);
+        assert_eq!(verify(&note, &[&other(&elsewhere, 7)]), Err(LedgerError::Unsigned));
+        // A tenant's own log does not speak for the vault, whatever its key is.
+        assert_eq!(verify(&note, &[&other(&receipt().ended.origin, 7)]), Err(LedgerError::Origin));
+        assert_eq!(verify(&note, &[]), Err(LedgerError::Unsigned));
+        assert_eq!(verify(&note, &[&vkey(), "x"]), Err(LedgerError::Key { place: 2 }));
+    }
+
+    #[test]
+    fn nothing_else_that_the_log_signs_passes_for_a_receipt() {
+        let key = Key::new(7);
+        let checkpoint = checkpoint::sign(&system(), 43, &[1; 32], &key.public(), |text| key.sign(text)).unwrap();
+        let head = head::Head { number: 1, lanes: vec![] };
+        let head = head::sign(&head, VAULT, &key.public(), |text| key.sign(text)).unwrap();
+        let head = String::from_utf8(head).unwrap();
+        for note in [checkpoint.as_str(), &head, head.trim_end()] {
+            assert!(verify(note, &[&vkey()]).is_err());
+        }
+        let note = signed(&receipt());
+        assert!(checkpoint::verify(&note, &[&vkey()]).is_err());
+        assert!(head::open(note.as_bytes(), VAULT, &key.public()).is_err());
+    }
+
+    #[test]
+    fn what_would_read_otherwise_is_not_signed() {
+        let key = Key::new(7);
+        let with = |change: fn(&mut Receipt)| {
+            let mut receipt = receipt();
+            change(&mut receipt);
+            sign(&receipt, VAULT, &key.public(), |text| key.sign(text))
+        };
+        assert!(with(|receipt| receipt.name = "two\nlines".to_owned()).is_err());
+        assert!(with(|receipt| receipt.copies.push("copy/1\ncopies 0".to_owned())).is_err());
+        assert!(with(|receipt| receipt.keys.push(("kek 1".to_owned(), 1))).is_err());
+        assert!(with(|receipt| receipt.log.origin.push_str(" 9")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "(\n|\n\n|[a-z —0-9/+]){0,60}", vkey in "[a-z/+0-9=]{0,60}") {
+            prop_assert!(verify(&text, &[]).is_err());
+            prop_assert!(verify(&text, &[&vkey]).is_err());
+            let _ = Receipt::read(&text);
+        }
+    }
+}

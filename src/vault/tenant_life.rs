@@ -1,0 +1,300 @@
+//! The life of tenants: making one, destroying one, and what there are.
+//!
+//! As with keys, no one write reaches both keystore and ledger. So a tenant that is made is committed as an intent, its keys
+//! are made, and then all that makes it a tenant is committed at once: its rows, its place in the directory, the first leaf
+//! of its own log and a leaf in the log `system`. One that is destroyed is gone with the first commit, which ends its log;
+//! then its keys are destroyed, then that is committed, and its rows are cleared. Whoever comes next finishes what a crash
+//! cut off: the next start, or the jobs.
+
+mod end;
+mod make;
+mod receipt;
+
+use serde::Serialize;
+use strongroom_access::{Action, Directory};
+use strongroom_commit::Change;
+use strongroom_ids::{TenantId, TenantNo};
+use strongroom_keys::{IndexKey, KeyInfo};
+use strongroom_ledger::leaf::{self, LeafHeader, PreparedLeaf};
+use strongroom_storage::keys as place;
+use strongroom_storage::rows::TenantRow;
+use strongroom_storage::{Family, Mutation, Store};
+
+use crate::error::Error;
+use crate::key_copies::Copies;
+use crate::open::{SYSTEM, SYSTEM_NO, is_tenant_name};
+use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::source::{Source, SourceKind};
+use crate::tenant::Tenant;
+use crate::values::row_hash;
+use crate::vault::Vault;
+
+pub use end::{DestroyTenant, DestroyedTenant};
+pub(crate) use end::{End, public_key};
+use make::Making;
+pub use make::{CreateTenant, MadeTenant};
+
+/// How far a tenant's life has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TenantState {
+    /// It serves.
+    Serving,
+    /// It is gone, and its keys are not destroyed yet.
+    Ending,
+    /// Its keys are destroyed, and its rows are not cleared yet.
+    Destroyed,
+    /// Nothing is left of it but its log.
+    Cleared,
+}
+
+impl TenantState {
+    /// Its stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Ending => "ending",
+            Self::Destroyed => "destroyed",
+            Self::Cleared => "cleared",
+        }
+    }
+}
+
+/// A tenant, as the vault's operators see it.
+pub struct ListedTenant {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub number: TenantNo,
+    /// Its permanent identity.
+    pub id: TenantId,
+    /// When it was made, in microseconds since 1970.
+    pub created: u64,
+    /// How far its life has come.
+    pub state: TenantState,
+    /// When its keys were destroyed, in microseconds since 1970; none while they are not.
+    pub destroyed: Option<u64>,
+    /// Of a destroyed tenant: listed copies of the keystore that still hold its keys.
+    pub copies: Vec<String>,
+    /// Since when a destroyed tenant's keys are dead in every copy, in microseconds since 1970.
+    pub dead: Option<u64>,
+    /// What was signed when it was destroyed; empty before.
+    pub receipt: String,
+}
+
+/// Asks which tenants there are, and were.
+struct ListTenants;
+
+impl<S: Store> Attempt<S> for ListTenants {
+    type Answer = Vec<ListedTenant>;
+    const ACTION: Action = Action::ListTenants;
+    const ON_FULL_DISK: bool = true;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Vec<ListedTenant>>, Refused> {
+        road.decide_vault()?;
+        let vault = road.vault;
+        let copies = Copies::load(vault).await?;
+        let rows = crate::open::tenant_rows(&*vault.store).await.map_err(|_| Error::DataLoss("a tenant's row"))?;
+        let mut listed = Vec::with_capacity(rows.len());
+        for TenantRow { number, id, name, created } in rows.into_iter().filter(|row| row.number != SYSTEM_NO) {
+            let end = End::load(vault, number).await?;
+            let state = end.as_ref().map_or(TenantState::Serving, End::state);
+            let done = end.as_ref().filter(|_| state != TenantState::Ending && state != TenantState::Serving);
+            let (copies, dead) = match done {
+                Some(_) => lives_on(&copies, &vault.keystore.keys(id)),
+                None => (vec![], None),
+            };
+            let destroyed = done.and_then(|end| end.destroyed());
+            let receipt = done.and_then(|end| end.receipt.clone()).unwrap_or_default();
+            listed.push(ListedTenant { name, number, id, created, state, destroyed, copies, dead, receipt });
+        }
+        let mut prepared = Prepared::new(listed);
+        prepared.guards.extend(road.rules_unchanged());
+        Ok(prepared)
+    }
+}
+
+/// The listed copies that hold any of these destroyed keys, and since when they are dead in all of them.
+fn lives_on(copies: &Copies, keys: &[KeyInfo]) -> (Vec<String>, Option<u64>) {
+    let mut holding: Vec<String> = Vec::new();
+    let mut dead = Some(0);
+    for key in keys {
+        let afterlife = copies.afterlife(key);
+        for copy in afterlife.copies {
+            if !holding.contains(&copy) {
+                holding.push(copy);
+            }
+        }
+        dead = dead.zip(afterlife.dead).map(|(all, one)| all.max(one));
+    }
+    // In the order in which they were made.
+    holding.sort_by_key(|copy| copy.strip_prefix("copy/").and_then(|number| number.parse::<u32>().ok()));
+    (holding, dead.filter(|_| !keys.is_empty()))
+}
+
+/// What a leaf that the vault writes about a tenant says, beside what it is about.
+struct About<'a> {
+    /// The request, in hexadecimal.
+    request: &'a str,
+    principal: &'a str,
+    action: Action,
+    failed: Option<&'static str>,
+}
+
+impl About<'_> {
+    /// A leaf without items, under a tenant's rules.
+    fn leaf(
+        &self,
+        of: TenantNo,
+        (policy, schema): (u32, u32),
+        detail: &[(&str, String)],
+    ) -> Result<Vec<(TenantNo, PreparedLeaf)>, Error> {
+        let request = data_encoding::HEXLOWER.decode(self.request.as_bytes()).ok();
+        let request: [u8; 16] =
+            request.and_then(|id| id.try_into().ok()).ok_or(Error::DataLoss("what is noted of a tenant"))?;
+        let detail: Vec<(&str, &str)> = detail.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let header = LeafHeader {
+            request: &request,
+            principal: self.principal,
+            actor: None,
+            action: self.action.as_str(),
+            purpose: None,
+            decision: if self.failed.is_some() { "fail" } else { "allow" },
+            reason: self.failed,
+            policy,
+            schema,
+            keys: &[],
+            client: "",
+            detail: &detail,
+        };
+        Ok(leaf::prepare(&header, std::iter::empty()).into_iter().map(|leaf| (of, leaf)).collect())
+    }
+}
+
+/// The versions of a tenant's rules.
+fn rules_of(tenant: &Tenant) -> (u32, u32) {
+    (tenant.policy_version(), tenant.rules().schema.version())
+}
+
+/// The row of the directory, and what a leaf says of it.
+struct NewDirectory {
+    mutation: Mutation,
+    sha256: String,
+}
+
+impl NewDirectory {
+    /// The row that follows the one in the store.
+    async fn after<S: Store>(vault: &Vault<S>, directory: &Directory) -> Result<Self, Error> {
+        let key = &vault.tenant(SYSTEM_NO)?.fingerprints;
+        let (stored, _) = stored_directory(&*vault.store, key).await?;
+        let version = stored.version.checked_add(1).ok_or(Error::Internal("too many changes of the directory"))?;
+        let row = Source::new(version, directory.to_stored())?.encode(SourceKind::Principals, key);
+        let sha256 = data_encoding::HEXLOWER.encode(&row_hash(&row));
+        Ok(Self { mutation: Mutation::Put(Family::Meta, place::principals(), row), sha256 })
+    }
+}
+
+/// The directory as it is stored. `key` is the fingerprint key of the vault's own tenant.
+async fn stored_directory<S: Store>(store: &S, key: &IndexKey) -> Result<(Source, Directory), Error> {
+    const PLACE: &str = "the enrolled officers";
+    let row = store.get(Family::Meta, place::principals()).await?.ok_or(Error::DataLoss(PLACE))?;
+    let source = Source::decode(&row, SourceKind::Principals, key)?;
+    let directory = Directory::from_stored(&source.body).map_err(|_| Error::DataLoss(PLACE))?;
+    Ok((source, directory))
+}
+
+/// A name that a caller sent, if a tenant can be called so.
+fn named(name: &str) -> Result<&str, Error> {
+    match name {
+        SYSTEM => {
+            Err(Error::invalid("name", "tenant_system", "the vault itself is no tenant: it is not made or destroyed"))
+        }
+        name if is_tenant_name(name) => Ok(name),
+        _ => {
+            let description = "a tenant's name is 1 to 64 lower-case letters, digits and hyphens";
+            Err(Error::invalid("name", "tenant_name", description))
+        }
+    }
+}
+
+impl<S: Store> Vault<S> {
+    /// All tenants but the vault itself, those that were destroyed too, in the order of their numbers.
+    pub async fn list_tenants(&self, caller: &Caller) -> Result<Vec<ListedTenant>, Error> {
+        self.travel(caller, &ListTenants).await
+    }
+
+    /// Waits until something may be left to do of a tenant's making or end.
+    pub async fn tenant_work(&self) {
+        self.tenants.left.notified().await;
+    }
+
+    /// Finishes what was begun of making and destroying tenants, but for clearing rows. It may take as long as the keystore
+    /// does.
+    pub async fn finish_tenant_changes(&self) -> Result<(), Error> {
+        let _changing = self.tenants.changing.lock().await;
+        self.see_tenants().await?;
+        self.finish_making().await?;
+        for number in self.open_ends().await? {
+            self.finish_end(number).await?;
+        }
+        self.see_tenants().await
+    }
+
+    /// The same at a start: what a person must put right keeps no other tenant from being served.
+    pub(crate) async fn finish_tenants_at_start(&self) -> Result<(), Error> {
+        match self.finish_tenant_changes().await {
+            Err(error @ Error::KeyUnavailable(_)) => {
+                tracing::error!(%error, "what was begun of making or destroying a tenant could not be finished");
+                self.tenants.left.notify_one();
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Whether a tenant is being made, or its keys are about to be destroyed.
+    pub(crate) async fn has_open_tenant_change(&self) -> Result<bool, Error> {
+        Ok(Making::load(self).await?.is_some() || !self.open_ends().await?.is_empty())
+    }
+
+    /// Brings what is in memory to what is on disk, after a write whose outcome was unknown.
+    async fn see_tenants(&self) -> Result<(), Error> {
+        if !self.tenants.is_unsure() {
+            return Ok(());
+        }
+        let system = self.tenant(SYSTEM_NO)?;
+        let _turn = self.turn.write().await;
+        let (_, directory) = stored_directory(&*self.store, &system.fingerprints).await?;
+        for number in directory.destroyed.values() {
+            if self.tenants.all().contains_key(number) {
+                self.tenants.end(*number, directory.clone());
+                self.deks.clear();
+            }
+        }
+        for number in directory.tenants.values() {
+            if !self.tenants.all().contains_key(number) {
+                self.begin_tenant(*number, directory.clone()).await?;
+            }
+        }
+        self.tenants.is_sure();
+        Ok(())
+    }
+
+    /// Takes a tenant into memory as it is on disk.
+    async fn begin_tenant(&self, number: TenantNo, directory: Directory) -> Result<(), Error> {
+        let row = self.store.get(Family::Meta, place::tenant(number)).await?;
+        let row = TenantRow::decode(&row.ok_or(Error::DataLoss("a tenant's row"))?)?;
+        let head = self.committer.head(number).ok_or(Error::Internal("a tenant without a log"))?;
+        let tenant = Tenant::load(row, head.incarnation, &*self.store, &self.keystore).await?;
+        self.tenants.begin(tenant, directory);
+        Ok(())
+    }
+
+    /// Commits what is noted of a tenant, and nothing else.
+    async fn note<T: Serialize>(&self, held: &T, at: Vec<u8>, kind: SourceKind) -> Result<(), Error> {
+        let system = self.tenant(SYSTEM_NO)?;
+        let mutations = vec![Source::put(held, at, kind, &system.fingerprints)?];
+        let position = self.committer.position();
+        self.committer.commit(Change { position, guards: vec![], changes: vec![], mutations, leaves: vec![] }).await?;
+        Ok(())
+    }
+}

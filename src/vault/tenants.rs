@@ -1,0 +1,105 @@
+//! The tenants of a running vault, and the directory that certificates are held against. Both are replaced as a whole when a
+//! tenant comes or goes, so that nobody waits to look one up.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use strongroom_access::Directory;
+use strongroom_ids::TenantNo;
+use tokio::sync::{Mutex, Notify};
+
+use crate::error::Error;
+use crate::tenant::Tenant;
+
+/// The tenants that can be asked, by number.
+type ByNumber = HashMap<TenantNo, Arc<Tenant>>;
+
+/// The tenants of a running vault.
+pub(crate) struct Tenants {
+    by_number: ArcSwap<ByNumber>,
+    directory: ArcSwap<Directory>,
+    /// Whether a tenant may have come or gone on disk and not here.
+    unsure: AtomicBool,
+    /// Held while a tenant is made or destroyed.
+    pub changing: Mutex<()>,
+    /// Woken when something is left to do of a tenant's making or end.
+    pub left: Notify,
+}
+
+impl Tenants {
+    /// These tenants, and all that certificates are held against.
+    pub fn new(tenants: impl Iterator<Item = Tenant>, directory: Directory) -> Self {
+        let by_number: ByNumber = tenants.map(|tenant| (tenant.number, Arc::new(tenant))).collect();
+        Self {
+            by_number: ArcSwap::from_pointee(by_number),
+            directory: ArcSwap::from_pointee(directory),
+            unsure: AtomicBool::new(false),
+            changing: Mutex::new(()),
+            left: Notify::new(),
+        }
+    }
+
+    /// One tenant.
+    pub fn get(&self, number: TenantNo) -> Result<Arc<Tenant>, Error> {
+        let tenant = self.by_number.load().get(&number).cloned();
+        tenant.ok_or_else(|| match self.directory.load().destroyed.values().any(|gone| *gone == number) {
+            true => Error::TenantDestroyed,
+            false => Error::Internal("a principal of an unknown tenant"),
+        })
+    }
+
+    /// All tenants.
+    pub fn all(&self) -> Arc<ByNumber> {
+        self.by_number.load_full()
+    }
+
+    /// All tenants' numbers, in order.
+    pub fn numbers(&self) -> Vec<TenantNo> {
+        let mut numbers: Vec<TenantNo> = self.by_number.load().keys().copied().collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// What certificates are held against.
+    pub fn directory(&self) -> Arc<Directory> {
+        self.directory.load_full()
+    }
+
+    /// A tenant is about to come or go on disk: until one of [`Tenants::begin`], [`Tenants::end`] and
+    /// [`Tenants::is_sure`] says what came of it, nobody relies on what is here.
+    pub fn doubt(&self) {
+        self.unsure.store(true, Ordering::Release);
+    }
+
+    /// Whether a tenant may have come or gone on disk and not here.
+    pub fn is_unsure(&self) -> bool {
+        self.unsure.load(Ordering::Acquire)
+    }
+
+    /// What is here is what is on disk.
+    pub fn is_sure(&self) {
+        self.unsure.store(false, Ordering::Release);
+    }
+
+    /// A tenant is there: it serves from now on. Only while no other one comes or goes.
+    pub fn begin(&self, tenant: Tenant, directory: Directory) {
+        let mut all = HashMap::clone(&self.by_number.load());
+        all.insert(tenant.number, Arc::new(tenant));
+        self.by_number.store(Arc::new(all));
+        self.directory.store(Arc::new(directory));
+        self.is_sure();
+    }
+
+    /// A tenant is gone: nothing more is done with it, also by who has found it already. Only while no request runs.
+    pub fn end(&self, number: TenantNo, directory: Directory) {
+        self.directory.store(Arc::new(directory));
+        let mut all = HashMap::clone(&self.by_number.load());
+        if let Some(tenant) = all.remove(&number) {
+            tenant.end();
+        }
+        self.by_number.store(Arc::new(all));
+        self.is_sure();
+    }
+}
