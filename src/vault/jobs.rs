@@ -383,7 +383,10 @@ impl<S: Store> Vault<S> {
         match kind {
             JobKind::Rewrap => rewrap::count(self, tenant, so_far, entries).await,
             JobKind::Roll => roll::count(self, tenant, so_far, entries).await,
-            JobKind::Reindex => reindex::count(self, self.tenant(tenant)?, so_far, entries).await,
+            JobKind::Reindex => {
+                let its = self.tenant(tenant)?;
+                reindex::count(self, &its, so_far, entries).await
+            }
         }
     }
 

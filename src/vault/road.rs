@@ -110,8 +110,8 @@ impl<A> Prepared<A> {
 
     /// The same with another answer.
     pub fn answering<B>(self, answer: impl FnOnce(A) -> B) -> Prepared<B> {
-        let Self { guards, changes, mutations, items, detail, forget, answer: before } = self;
-        Prepared { guards, changes, mutations, items, detail, forget, answer: answer(before) }
+        let Self { guards, changes, mutations, elsewhere, items, detail, forget, answer: before } = self;
+        Prepared { guards, changes, mutations, elsewhere, items, detail, forget, answer: answer(before) }
     }
 }
 

@@ -261,7 +261,7 @@ async fn what_is_stored_between_the_reading_of_a_page_and_its_commit_turns_the_p
     let itself = caller(Role::Operator);
     let tenant = vault.tenant(TENANT).unwrap();
     // A new DEK in the record of a subject whose entry is about to move.
-    let road = vault.road(tenant, &itself, &page, [1; 16]).await.unwrap();
+    let road = vault.road(&tenant, &itself, &page, [1; 16]).await.unwrap();
     let Ok(prepared) = page.attempt(&road).await else { panic!("the page can be prepared") };
     store_one(&vault, "borrower.account_opened", "2020-01-01", "co-1").await;
     let position = road.position;
@@ -270,7 +270,7 @@ async fn what_is_stored_between_the_reading_of_a_page_and_its_commit_turns_the_p
     // And the other way round: who has looked before an entry moves looks again.
     let again = tokenize(vec![new_value("company.settlement_account", "account-00000001", "co-1")], "");
     let app = caller(Role::App);
-    let road = vault.road(tenant, &app, &again, [2; 16]).await.unwrap();
+    let road = vault.road(&tenant, &app, &again, [2; 16]).await.unwrap();
     let Ok(prepared) = again.attempt(&road).await else { panic!("the value can be stored") };
     to_its_end(&vault, KIND, 1_000).await;
     let position = road.position;

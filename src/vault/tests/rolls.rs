@@ -399,7 +399,7 @@ async fn a_value_that_comes_while_the_first_page_is_read_is_not_left_behind() {
         let page = RollPage(JobPage { kind: KIND, number: job.number, entries, total: Some(1) });
         let itself = caller(Role::Operator);
         let tenant = vault.tenant(TENANT).unwrap();
-        let road = vault.road(tenant, &itself, &page, [1; 16]).await.unwrap();
+        let road = vault.road(&tenant, &itself, &page, [1; 16]).await.unwrap();
         let Ok(prepared) = page.attempt(&road).await else { panic!("the page can be prepared") };
         left.push((store_one(&vault, "borrower.address", "in between", "big").await, "in between".to_owned()));
         let position = road.position;
