@@ -144,6 +144,73 @@ async fn keys_rotate_and_deks_move_while_everybody_works_and_nothing_fails() {
     vault.cli_ok(&["verify"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn index_keys_rotate_while_everybody_works_and_all_is_found_and_nothing_twice() {
+    let mut vault = TestVault::start();
+    let mut client = vault.vault().await;
+    let account = |number: usize| {
+        item("company.settlement_account", &format!("account-{number:08}"), &format!("co-{}", number % 100))
+    };
+    let mut accounts = Vec::new();
+    let mut emails = Vec::new();
+    for batch in 0..2 {
+        let items = (batch * 1_000..(batch + 1) * 1_000).map(account).collect();
+        accounts.extend(client.tokenize(tokenize(items)).await.unwrap().into_inner().tokens);
+        let email = |number: usize| item("borrower.email", &format!("m{batch}.{number}@mail.example"), "");
+        emails.extend(client.tokenize(tokenize((0..1_000).map(email).collect())).await.unwrap().into_inner().tokens);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let (done, mut progress) = mpsc::unbounded_channel();
+    let mut workers = Vec::new();
+    for worker in 0..4 {
+        let (mut client, stop, done) = (vault.vault().await, Arc::clone(&stop), done.clone());
+        let (accounts, emails) = (accounts.clone(), emails.clone());
+        workers.push(tokio::spawn(async move {
+            let mut made = Vec::new();
+            for number in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                // Known: the same token.
+                let known = (worker * 131 + number * 7) % accounts.len();
+                let tokens = client.tokenize(tokenize(vec![account(known)])).await.unwrap().into_inner().tokens;
+                assert_eq!(tokens, accounts[known..=known]);
+                // New, and wanted by all workers at once, of a subject that nobody knows either.
+                let new = item("company.settlement_account", &format!("new-{number:08}"), &format!("new-{number}"));
+                made.extend(client.tokenize(tokenize(vec![new])).await.unwrap().into_inner().tokens);
+                let token = &emails[(worker * 17 + number * 5) % emails.len()];
+                let read = client.detokenize(detokenize(&[token], "loan_servicing", "plain")).await.unwrap();
+                value(read.into_inner().results.remove(0)).unwrap();
+                // Whoever counts has counted enough.
+                let _ = done.send(());
+            }
+            made
+        }));
+    }
+    for round in 2..5 {
+        for index in ["index/token", "index/field/14", "index/subject-id"] {
+            assert_eq!(json(&vault, &["keys", "rotate", index])["version"], round);
+        }
+        let job = json(&vault, &["keys", "reindex"]);
+        assert_eq!((&job["state"], &job["skipped"]), (&"done".into(), &"0".into()));
+        for index in ["index/token", "index/field/14", "index/subject-id"] {
+            vault.cli_ok(&["keys", "destroy", index, &(round - 1).to_string(), "--as", "officer-1"]);
+        }
+        for _ in 0..40 {
+            progress.recv().await.unwrap();
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut made: Vec<Vec<String>> = Vec::new();
+    for worker in workers {
+        made.push(worker.await.unwrap());
+    }
+    let longest = made.iter().max_by_key(|tokens| tokens.len()).unwrap();
+    assert!(made.iter().all(|tokens| longest.starts_with(tokens)), "a value has two tokens");
+    vault.stop();
+    vault.cli_ok(&["verify"]);
+}
+
 #[tokio::test]
 async fn a_rewrap_that_is_killed_goes_on_by_itself() {
     let mut vault = TestVault::start();

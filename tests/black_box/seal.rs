@@ -74,6 +74,36 @@ async fn a_sealed_vault_tells_how_it_is_and_nothing_else_until_it_is_unsealed() 
 }
 
 #[tokio::test]
+async fn jobs_rest_while_a_vault_is_sealed_and_go_on_when_it_is_unsealed() {
+    let mut vault = TestVault::start();
+    let mut client = vault.vault().await;
+    let account = |number: usize| item("company.settlement_account", &format!("account-{number:06}"), "big");
+    let mut tokens = Vec::new();
+    for batch in 0..3 {
+        let items = (batch * 1_000..(batch + 1) * 1_000).map(account).collect();
+        tokens.extend(client.tokenize(tokenize(items)).await.unwrap().into_inner().tokens);
+    }
+    let items = vec![v1::DeleteItem { token: tokens.pop().unwrap(), subject: String::new() }];
+    client.delete(v1::DeleteRequest { items, idempotency_key: String::new() }).await.unwrap();
+    vault.cli_ok(&["keys", "rotate", "index/field/14"]);
+    for job in ["roll", "reindex"] {
+        vault.cli_ok(&["keys", job, "--detach"]);
+    }
+    vault.cli_ok(&["seal"]);
+    vault.cli_ok(&["unseal", "--file", &passphrase(&vault)]);
+    for (job, due) in [("roll", "1"), ("reindex", "2999")] {
+        let job = vault.cli_ok(&["keys", job, "--watch", "--output", "json"]);
+        let job: serde_json::Value = serde_json::from_str(&job).unwrap();
+        assert_eq!((&job["state"], &job["done"], &job["total"]), (&"done".into(), &due.into(), &due.into()));
+    }
+    vault.cli_ok(&["keys", "destroy", "index/field/14", "1", "--as", "officer-1"]);
+    let again = vault.vault().await.tokenize(tokenize((0..1_000).map(account).collect())).await.unwrap();
+    assert_eq!(again.into_inner().tokens, tokens[..1_000]);
+    vault.stop();
+    vault.cli_ok(&["verify"]);
+}
+
+#[tokio::test]
 async fn only_operators_seal_and_only_the_passphrase_unseals() {
     let vault = TestVault::start();
     for principal in ["app", "rotator", "auditor", "privacy", "officer-1"] {
