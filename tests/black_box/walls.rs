@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Each crate and the crates of this workspace that it may depend on.
-const WALLS: [(&str, &[&str]); 13] = [
+const WALLS: [(&str, &[&str]); 14] = [
     ("proto", &[]),
     ("src/ids", &[]),
-    ("keys", &["ids"]),
+    ("keys/import", &[]),
+    ("keys", &["ids", "key-import"]),
     ("src/schema", &["ids"]),
     ("src/access", &["ids"]),
     ("src/ledger", &["ids"]),
