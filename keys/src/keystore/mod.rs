@@ -172,8 +172,9 @@ impl Keystore {
     ///
     /// # Errors
     /// [`KeyError::Changed`] if another process replaced the file since; [`KeyError::Exhausted`] if it is full;
-    /// [`KeyError::OwnKeyAway`] if a new key would be a locked tenant's; [`KeyError::Random`]; [`KeyError::Io`]. After an error no key was made that this keystore gives out. The file
-    /// may still have been replaced, if syncing the directory failed: the next call finds out, and goes on from there.
+    /// [`KeyError::OwnKeyAway`] if a new key would be a locked tenant's; [`KeyError::Random`]; [`KeyError::Io`].
+    /// After an error no key was made that this keystore gives out. The file may still have been replaced, if syncing the
+    /// directory failed: the next call finds out, and goes on from there.
     pub fn ensure(&self, names: &[KeyName], made: u64) -> Result<Vec<KeyName>, KeyError> {
         if names.iter().all(|name| self.table.load().keys.contains_key(name)) {
             return Ok(vec![]);

@@ -370,7 +370,8 @@ const NONE_OF_ITS_OWN: Reason = Reason("the tenant has none: bring or move it to
 const WITH_A_PROVIDER: Reason =
     Reason("it is with a provider: give or take it there, or move the tenant to an imported one first");
 const IMPORTED: Reason = Reason("it was imported, and no provider keeps it: bring it, or unlock without a provider");
-const MOVED_MEANWHILE: Reason = Reason("it was moved while its provider was asked: unlock the tenant again");
+const MOVED_MEANWHILE: Reason =
+    Reason("it was moved or taken away meanwhile: see where it is, and unlock the tenant again");
 const NO_IMPORT_KEY: Reason = Reason("no import key waits for it: make one, and wrap the own key to that");
 const TOO_OLD: Reason =
     Reason("its import key is more than 24 hours old: make a new one, and wrap the own key to that");

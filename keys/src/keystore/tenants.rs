@@ -344,7 +344,11 @@ impl OwnRecord {
     /// Whether the tenant key is wrapped by the same as in another record. Its half and its date may have changed.
     pub fn wrapping_is_as_in(&self, other: &Self) -> bool {
         match (&self.wrapping, &other.wrapping) {
-            (Wrapping::Imported { wrapped: its, .. }, Wrapping::Imported { wrapped: others, .. }) => its == others,
+            // Sealed anew it is another blob, but either there or taken away.
+            (
+                Wrapping::Imported { wrapped: its, key: kept, .. },
+                Wrapping::Imported { wrapped: others, key: others_kept, .. },
+            ) => its == others && kept.is_some() == others_kept.is_some(),
             (its, others) => its == others,
         }
     }
@@ -436,9 +440,11 @@ pub(super) mod tests {
     }
 
     /// What can be compared of it.
-    fn records(tenants: &Tenants) -> (Vec<([u8; 16], OwnRecord)>, Vec<([u8; 16], ImportRecord)>) {
+    type Records = (BTreeMap<[u8; 16], OwnRecord>, BTreeMap<[u8; 16], ImportRecord>);
+
+    fn records(tenants: &Tenants) -> Records {
         let own = tenants.own.iter().map(|(tenant, own)| (*tenant, own.record.clone())).collect();
-        (own, tenants.imports.clone().into_iter().collect())
+        (own, tenants.imports.clone())
     }
 
     /// Reads what must be nothing else.
@@ -489,6 +495,22 @@ pub(super) mod tests {
         // The same bytes are an imported key's only with what belongs to one.
         with_key[kind] = OwnKeyKind::Imported.number();
         assert!(whole(&with_key).is_none());
+    }
+
+    #[test]
+    fn an_imported_key_that_was_taken_away_or_changed_is_not_as_it_was() {
+        let record = |wrapped, key: Option<u8>| OwnRecord {
+            changed: 7,
+            half: [1; WRAPPED],
+            wrapping: Wrapping::Imported {
+                fingerprint: [2; FINGERPRINT],
+                wrapped: [wrapped; WRAPPED],
+                key: key.map(|byte| [byte; WRAPPED]),
+            },
+        };
+        assert!(record(1, Some(1)).wrapping_is_as_in(&record(1, Some(2))), "it was sealed anew");
+        assert!(!record(1, Some(1)).wrapping_is_as_in(&record(1, None)));
+        assert!(!record(1, Some(1)).wrapping_is_as_in(&record(2, Some(1))));
     }
 
     proptest! {

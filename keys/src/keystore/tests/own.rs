@@ -361,6 +361,34 @@ fn a_provider_that_unwraps_another_key_neither_takes_nor_unlocks_a_tenant() {
     assert!(!said.opens(&again));
 }
 
+/// A provider during whose answer the tenant gives up its own key.
+struct Slow<'a>(PassphraseRoot, &'a Keystore);
+
+impl RootProvider for Slow<'_> {
+    fn kind(&self) -> RootKind {
+        self.0.kind()
+    }
+
+    fn wrap(&self, place: VaultId, key: &KeystoreKey) -> Result<Envelope, RootError> {
+        self.0.wrap(place, key)
+    }
+
+    fn unwrap(&self, place: VaultId, envelope: &Envelope) -> Result<KeystoreKey, RootError> {
+        let key = self.0.unwrap(place, envelope)?;
+        self.1.move_key(TENANT, None, NOW + 9)?;
+        Ok(key)
+    }
+}
+
+#[test]
+fn an_answer_that_comes_after_the_tenant_has_moved_unlocks_nothing() {
+    let (_temp, _root, store, said) = two();
+    store.move_key(TENANT, Some(OwnKey::Provider(&passphrase("own"))), NOW + 2).unwrap();
+    let late = store.unlock_tenant(TENANT, Some(&Slow(passphrase("own"), &store))).unwrap_err();
+    assert!(matches!(late, RootError::Key(KeyError::OwnKey { tenant: TENANT, .. })), "{late}");
+    assert!(said.opens(&store) && store.own_key(TENANT).is_none());
+}
+
 #[test]
 fn another_root_key_takes_locked_and_unlocked_tenants_along() {
     let (temp, _root, store, said) = two();
