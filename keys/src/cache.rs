@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use quick_cache::sync::Cache;
+use strongroom_ids::TenantId;
 
 use crate::dek::Dek;
 use crate::place::DekPlace;
@@ -33,6 +34,11 @@ impl DekCache {
         self.0.remove(place);
     }
 
+    /// Forgets those of a tenant, since its own key was taken away or its keys were destroyed.
+    pub fn remove_tenant(&self, tenant: TenantId) {
+        self.0.retain(|place, _| place.tenant != tenant);
+    }
+
     /// Forgets all, since the vault is sealed or its root key revoked.
     pub fn clear(&self) {
         self.0.clear();
@@ -47,7 +53,7 @@ impl fmt::Debug for DekCache {
 
 #[cfg(test)]
 mod tests {
-    use strongroom_ids::{DekVersion, KeyringNo, RowId, TenantId};
+    use strongroom_ids::{DekVersion, KeyringNo, RowId};
     use zeroize::Zeroizing;
 
     use super::*;
@@ -92,6 +98,19 @@ mod tests {
         deks.into_iter().zip(0..).for_each(|(dek, row)| cache.insert(place(row), dek));
         cache.clear();
         assert!(gone.iter().all(|dek| dek.upgrade().is_none()));
+    }
+
+    #[test]
+    fn removing_a_tenant_drops_its_deks_and_no_others() {
+        let cache = DekCache::new(10);
+        let (its, anothers) = (dek(), dek());
+        let gone = Arc::downgrade(&its);
+        let elsewhere = DekPlace { tenant: TenantId([2; 16]), ..place(1) };
+        cache.insert(place(1), its);
+        cache.insert(elsewhere, anothers);
+        cache.remove_tenant(TenantId([1; 16]));
+        assert!(gone.upgrade().is_none() && cache.get(&place(1)).is_none());
+        assert!(cache.get(&elsewhere).is_some());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What can go wrong with keys. No message holds a key, a passphrase or a value.
 
-use strongroom_ids::KeyVersion;
+use strongroom_ids::{KeyVersion, TenantId};
 use thiserror::Error;
 
 use crate::name::{KeyName, KeyState};
+use crate::own_key::OwnKeyKind;
 
 /// Why a key operation failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -63,6 +64,38 @@ pub enum KeyError {
         version: KeyVersion,
         /// Its state.
         state: KeyState,
+    },
+    /// The tenant has a key of its own, and that is not there: its keys can't be unwrapped.
+    #[error(
+        "the keys of tenant {tenant} are locked, since its own key ({kind}) is not there: {}",
+        .kind.way_back()
+    )]
+    OwnKeyAway {
+        /// Whose keys they are.
+        tenant: TenantId,
+        /// Where its own key lives.
+        kind: OwnKeyKind,
+    },
+    /// Another key was brought than the tenant's own.
+    #[error(
+        "the key that was brought for tenant {tenant} has the fingerprint {brought}, and its own key has {wanted}: bring \
+         that one; nothing was changed"
+    )]
+    OtherOwnKey {
+        /// Whose own key is wanted.
+        tenant: TenantId,
+        /// The fingerprint of its own key, in hexadecimal.
+        wanted: String,
+        /// The fingerprint of the one that was brought.
+        brought: String,
+    },
+    /// A tenant's own key was not taken, brought or moved.
+    #[error("the own key of tenant {tenant}: {why}; nothing was changed")]
+    OwnKey {
+        /// Whose own key it is about.
+        tenant: TenantId,
+        /// What is wrong, and what would be right.
+        why: &'static str,
     },
     /// The newest version of a key protects what is new, so it can only be enabled or disabled.
     #[error(

@@ -15,8 +15,8 @@ mod wrap;
 
 use std::fmt;
 
-use ring::hkdf;
 use strongroom_ids::VaultId;
+use subtle::ConstantTimeEq;
 use thiserror::Error;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
@@ -118,7 +118,8 @@ impl Envelope {
     pub const WRAPPED: usize = 8_192;
 }
 
-/// The key from which a keystore's own keys are derived: 256 random bits. Wiped on drop.
+/// The key from which a keystore's own keys are derived, or the half of them that a tenant's own key wraps: 256 random
+/// bits. Wiped on drop.
 pub struct KeystoreKey(RawKey);
 
 impl KeystoreKey {
@@ -135,6 +136,11 @@ impl KeystoreKey {
         secret::raw_key(&bytes).map(Self)
     }
 
+    /// Copies one out of where it was. `None` if that has not 32 bytes.
+    pub(crate) fn from_slice(bytes: &[u8]) -> Option<Self> {
+        secret::raw_key(bytes).map(Self)
+    }
+
     /// For providers only: what is to be wrapped.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
@@ -142,14 +148,17 @@ impl KeystoreKey {
 
     /// Derives one of a keystore's own keys, by HKDF-SHA256 (RFC 5869) with the vault's id as the salt.
     pub(crate) fn derive(&self, vault: VaultId, info: &[u8]) -> Result<RawKey, KeyError> {
-        let mut key = Zeroizing::new([0; 32]);
-        hkdf::Salt::new(hkdf::HKDF_SHA256, &vault.0)
-            .extract(self.0.as_slice())
-            .expand(&[info], hkdf::HKDF_SHA256)
-            .and_then(|okm| okm.fill(key.as_mut_slice()))
-            // 32 bytes are far below the 8,160 that HKDF gives.
-            .map_err(|_| KeyError::Exhausted("HKDF gives at most 8,160 bytes"))?;
-        Ok(key)
+        secret::derived(&vault.0, self.0.as_slice(), info)
+    }
+
+    /// Whether it is the same key. In constant time.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.0.as_slice().ct_eq(other.0.as_slice()).into()
+    }
+
+    /// Another one of the same bytes.
+    pub(crate) fn copy(&self) -> Self {
+        Self(self.0.clone())
     }
 }
 

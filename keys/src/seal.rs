@@ -31,6 +31,10 @@ pub(crate) enum Format {
     Key = 3,
     /// A keystore key, wrapped under a root key that is at hand.
     Root = 4,
+    /// A tenant key, wrapped under an imported key.
+    Tenant = 5,
+    /// What else the keystore keeps of a tenant, sealed under the keystore key.
+    Part = 6,
 }
 
 const NONCE: usize = 12;
@@ -207,7 +211,9 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_open(bytes in vec(any::<u8>(), 0..200)) {
-            for format in [Format::Value, Format::Dek, Format::Key, Format::Root] {
+            for format in [
+                Format::Value, Format::Dek, Format::Key, Format::Root, Format::Tenant, Format::Part,
+            ] {
                 prop_assert!(open_blob(&cipher(&[3; 32]), format, b"", &bytes).is_err());
             }
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ring::hkdf;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::error::KeyError;
@@ -93,6 +94,18 @@ pub(crate) fn new_raw_key() -> Result<RawKey, KeyError> {
     let mut key = Zeroizing::new([0; 32]);
     random::fill(key.as_mut_slice())?;
     Ok(key)
+}
+
+/// Derives a key by HKDF-SHA256 (RFC 5869).
+pub(crate) fn derived(salt: &[u8], key: &[u8], info: &[u8]) -> Result<RawKey, KeyError> {
+    let mut derived = Zeroizing::new([0; 32]);
+    hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
+        .extract(key)
+        .expand(&[info], hkdf::HKDF_SHA256)
+        .and_then(|okm| okm.fill(derived.as_mut_slice()))
+        // 32 bytes are far below the 8,160 that HKDF gives.
+        .map_err(|_| KeyError::Exhausted("HKDF gives at most 8,160 bytes"))?;
+    Ok(derived)
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use ring::{aead, digest, hkdf, hmac};
 use strongroom_ids::{DekVersion, FieldNo, KeyVersion, KeyringNo, RowId, RowVersion, SubjectHandle, TenantId, VaultId};
 use strongroom_keys::root::shamir::{ShamirCollector, ShareSet};
 use strongroom_keys::{
-    ArgonCost, Dek, DekOwner, DekPlace, Envelope, IndexName, KeyState, Keystore, Passphrase, PassphraseRoot, RootKind,
-    RootProvider, Sealed, ValuePlace,
+    ArgonCost, Dek, DekOwner, DekPlace, Envelope, IndexName, KeyError, KeyState, Keystore, Passphrase, PassphraseRoot,
+    RootKind, RootProvider, Sealed, ValuePlace,
 };
 
 /// One vector: its fields by name.
@@ -123,6 +123,13 @@ fn hmac_sha256(key: &[u8], bytes: &[u8]) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), bytes).as_ref().to_vec()
 }
 
+fn hkdf_sha256(salt: &[u8], key: &[u8], info: &str) -> [u8; 32] {
+    let mut derived = [0; 32];
+    let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(key);
+    extracted.expand(&[info.as_bytes()], hkdf::HKDF_SHA256).unwrap().fill(&mut derived).unwrap();
+    derived
+}
+
 /// The passphrase's provider, as the crate has it.
 fn passphrase() -> PassphraseRoot {
     let text = String::from_utf8(vector("passphrase envelope").get("passphrase").to_vec()).unwrap();
@@ -143,15 +150,18 @@ fn keystore() -> Keystore {
 
 /// The part of a file that its envelope is.
 fn envelope(v: &Vector, kind: u8) -> Vec<u8> {
-    let long = |part: &[u8]| [&u16::try_from(part.len()).unwrap().to_be_bytes()[..], part].concat();
     [vec![kind], long(v.get("parameters")), long(v.get("wrapped"))].concat()
 }
 
-/// A whole file, with its two sums.
-fn file(v: &Vector, envelope: &[u8], entries: &[Vec<u8>]) -> Vec<u8> {
-    let count = u32::try_from(entries.len()).unwrap().to_be_bytes();
+/// A list of the file, after its count.
+fn list(members: &[&[u8]]) -> Vec<u8> {
+    [&u32::try_from(members.len()).unwrap().to_be_bytes()[..], &members.concat()].concat()
+}
+
+/// A whole file, with its two sums: envelope, own keys, import keys, entries.
+fn file(v: &Vector, envelope: &[u8], lists: [&[&[u8]]; 3]) -> Vec<u8> {
     let head = [b"SR-KEYS\n", &[1, 1][..], v.get("vault"), v.get("number")].concat();
-    let mut file = [&head, envelope, &count, &entries.concat()].concat();
+    let mut file = [&head, envelope, &lists.map(list).concat()].concat();
     file.extend(hmac_sha256(vector("derived keys").get("file_key"), &file));
     file.extend(sha256(&file));
     file
@@ -238,21 +248,14 @@ fn shares_are_as_specified_and_open_their_envelope() {
         assert_eq!(open("keys file sealed by shares", &*root).number(), 1);
     }
     let v = vector("keys file sealed by shares");
-    v.says("file", &file(&v, &self::envelope(&sealed, 2), &[]));
+    v.says("file", &file(&v, &self::envelope(&sealed, 2), [&[], &[], &[]]));
 }
 
 #[test]
 fn the_keys_of_the_keystore_are_derived_as_specified() {
     let v = vector("derived keys");
     for (field, info) in [("wrap_key", "strongroom keystore wrap 1"), ("file_key", "strongroom keystore file 1")] {
-        let mut key = [0; 32];
-        hkdf::Salt::new(hkdf::HKDF_SHA256, v.get("vault"))
-            .extract(v.get("keystore_key"))
-            .expand(&[info.as_bytes()], hkdf::HKDF_SHA256)
-            .unwrap()
-            .fill(&mut key)
-            .unwrap();
-        v.says(field, &key);
+        v.says(field, &hkdf_sha256(v.get("vault"), v.get("keystore_key"), info));
     }
     for sealed in ["passphrase envelope", "shares envelope"] {
         vector(sealed).says("keystore_key", v.get("keystore_key"));
@@ -280,7 +283,8 @@ fn the_keys_file_is_as_specified() {
         entries.push(entry);
     }
     let v = vector("keys file");
-    v.says("file", &file(&v, &envelope(&vector("passphrase envelope"), 1), &entries));
+    let entries: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+    v.says("file", &file(&v, &envelope(&vector("passphrase envelope"), 1), [&[], &[], &entries]));
 }
 
 #[test]
@@ -305,6 +309,117 @@ fn the_crate_opens_the_keys_file_and_lists_its_entries() {
         ("ledger", 1, KeyState::Enabled, 6),
     ];
     assert_eq!(listed, expected.map(|(name, version, state, after)| (name.to_owned(), version, state, after)));
+}
+
+/// A part after its length.
+fn long(part: &[u8]) -> Vec<u8> {
+    [&u16::try_from(part.len()).unwrap().to_be_bytes()[..], part].concat()
+}
+
+/// Seals a part of a tenant, and checks its AAD.
+fn part(v: &Vector, what: u8, [aad_field, nonce]: [&str; 2], plaintext: &str) -> Vec<u8> {
+    let aad = parts(&[&[6], &[1], &[what], v.get("vault"), v.get("tenant")]);
+    v.says(aad_field, &aad);
+    blob(6, vector("derived keys").get("wrap_key"), v.array(nonce), &aad, v.get(plaintext))
+}
+
+/// Checks the vault's half of a tenant, and what comes of both halves.
+fn halves(v: &Vector) {
+    v.says("half_blob", &part(v, 1, ["half_aad", "half_nonce"], "half"));
+    let (salt, both) = ([v.get("vault"), v.get("tenant")].concat(), [v.get("half"), v.get("tenant_key")].concat());
+    v.says("tenant_wrap_key", &hkdf_sha256(&salt, &both, "strongroom tenant wrap 1"));
+}
+
+#[test]
+fn an_imported_own_key_is_as_specified() {
+    let v = vector("own key, imported");
+    halves(&v);
+    v.says("fingerprint", &hmac_sha256(v.get("own_key"), b"strongroom own key 1")[..8]);
+    let salt = [v.get("vault"), v.get("tenant")].concat();
+    v.says("own_wrap_key", &hkdf_sha256(&salt, v.get("own_key"), "strongroom own key wrap 1"));
+    let aad = parts(&[&[5], &[1], &[128], v.get("vault"), v.get("tenant"), v.get("fingerprint")]);
+    v.says("aad", &aad);
+    v.says("wrapped", &blob(5, v.get("own_wrap_key"), v.array("nonce"), &aad, v.get("tenant_key")));
+    v.says("key_blob", &part(&v, 2, ["key_aad", "key_nonce"], "own_key"));
+    let head = [v.get("tenant"), v.get("changed"), v.get("half_blob"), &[128]].concat();
+    let record = [&head, &long(v.get("fingerprint")), &long(v.get("wrapped")), &[62][..], v.get("key_blob")].concat();
+    v.says("record", &record);
+}
+
+#[test]
+fn an_own_key_with_a_provider_is_as_specified() {
+    let v = vector("own key, with a provider");
+    halves(&v);
+    v.says("place", &sha256(&parts(&[b"strongroom tenant 1", v.get("vault"), v.get("tenant")]))[..16]);
+    let sealed = vector("passphrase envelope");
+    sealed.says("parameters", v.get("parameters"));
+    let aad = parts(&[&[4], &[1], &[1], v.get("place"), v.get("parameters")]);
+    v.says("aad", &aad);
+    v.says("wrapped", &blob(4, sealed.get("passphrase_key"), v.array("nonce"), &aad, v.get("tenant_key")));
+    let head = [v.get("tenant"), v.get("changed"), v.get("half_blob")].concat();
+    v.says("record", &[&head, &envelope(&v, 1), &[0][..]].concat());
+}
+
+#[test]
+fn an_import_key_is_as_specified() {
+    let v = vector("import key");
+    let sealed = part(&v, 3, ["aad", "nonce"], "private_key");
+    v.says("record", &[v.get("tenant"), v.get("made"), &long(&sealed)].concat());
+    v.says("own_key_fingerprint", &hmac_sha256(v.get("own_key"), b"strongroom own key 1")[..8]);
+}
+
+#[test]
+fn a_file_with_own_keys_is_as_specified_and_opens_with_them() {
+    let [own, with_provider, import] = ["own key, imported", "own key, with a provider", "import key"].map(vector);
+    let entries = [(vector("tenant's entry 1"), &own), (vector("tenant's entry 2"), &with_provider)];
+    for (v, own) in &entries {
+        let name = [v.get("tenant"), v.get("kind"), v.get("number")].concat();
+        let aad = parts(&[&[3], &[1], v.get("vault"), &name, v.get("version")]);
+        v.says("aad", &aad);
+        let wrapped = blob(3, own.get("tenant_wrap_key"), v.array("nonce"), &aad, v.get("key"));
+        v.says("entry", &[&v.get("entry")[..42], &[62], &wrapped].concat());
+        assert_eq!(v.get("entry")[..25], [&name, v.get("version")].concat());
+    }
+    let ledger = vector("keystore entry 7");
+    let v = vector("keys file with own keys");
+    let file = file(
+        &v,
+        &envelope(&vector("passphrase envelope"), 1),
+        [
+            &[own.get("record"), with_provider.get("record")],
+            &[import.get("record")],
+            &[entries[0].0.get("entry"), ledger.get("entry"), entries[1].0.get("entry")],
+        ],
+    );
+    v.says("sums", &file[file.len() - 64..]);
+    assert_eq!(file.len(), v.u32("length") as usize);
+
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("keys"), &file).unwrap();
+    let store = Keystore::open(temp.path(), &passphrase()).unwrap();
+    let tenant = with_provider.tenant();
+    assert!(matches!(store.kek(tenant, KeyringNo(1)), Err(KeyError::OwnKeyAway { .. })));
+    store.unlock_tenant(tenant, Some(&passphrase())).unwrap();
+    for (v, _) in &entries {
+        // A DEK that is wrapped here under the entry's key unwraps there.
+        let owner = [&[1][..], &7_u64.to_be_bytes()].concat();
+        let aad = parts(&[&[2], &[1], v.get("tenant"), &[0, 1], &owner, &[0, 0, 0, 1], &[0, 0, 0, 1]]);
+        let owner = DekOwner::Subject(SubjectHandle(7));
+        let place = DekPlace { tenant: v.tenant(), keyring: KeyringNo(1), owner, version: DekVersion(1) };
+        let dek = blob(2, v.get("key"), [5; 12], &aad, &[9; 32]);
+        store.kek(v.tenant(), KeyringNo(1)).unwrap().unwrap(&place, &dek).unwrap();
+    }
+    let signed = store.ledger_key(own.tenant()).unwrap().public_key();
+    vector("ledger signature").says("public_key", &signed);
+    let info = store.own_key(own.tenant()).unwrap();
+    assert_eq!(info.fingerprint, Some(HEXLOWER.encode(own.get("fingerprint"))));
+    assert_eq!((info.locked, info.changed), (false, own.u64("changed")));
+
+    let public = store.import_key(import.tenant()).unwrap().unwrap();
+    assert_eq!((public.fingerprint(), public.made), (HEXLOWER.encode(import.get("fingerprint")), import.u64("made")));
+    store.bring_key(import.tenant(), import.get("wrapped"), public.made + 1).unwrap();
+    let brought = store.own_key(import.tenant()).unwrap().fingerprint;
+    assert_eq!(brought, Some(HEXLOWER.encode(import.get("own_key_fingerprint"))));
 }
 
 #[test]

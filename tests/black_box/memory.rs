@@ -98,6 +98,7 @@ impl Keys {
         let wrap = derive(b"strongroom keystore wrap 1");
         let above = vec![("root key", root), ("keystore key", keystore), ("wrap key", wrap)];
         let (mut keks, mut others) = (vec![], vec![]);
+        assert_eq!([front.number(4), front.number(4)], [0, 0], "own keys and import keys of tenants");
         for _ in 0..front.number(4) {
             let name = front.take(21);
             let version = front.take(4);

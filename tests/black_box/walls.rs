@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Each crate and the crates of this workspace that it may depend on.
-const WALLS: [(&str, &[&str]); 16] = [
+const WALLS: [(&str, &[&str]); 17] = [
     ("proto", &[]),
     ("src/ids", &[]),
-    ("keys", &["ids"]),
+    ("keys/import", &[]),
+    ("keys", &["ids", "key-import"]),
     ("keys/pkcs11", &["ids", "keys"]),
     ("keys/aws-kms", &["ids", "keys"]),
     ("keys/openbao", &["ids", "keys"]),

@@ -8,6 +8,10 @@ use crate::disk;
 use crate::error::KeyError;
 
 /// The keystore as it was at one moment. Everything in it is wrapped, and worth nothing without the root key.
+///
+/// For a tenant with a key of its own it is worth nothing without that either, if a provider keeps the key. But an imported
+/// key that was there at that moment is in the copy, sealed under the keystore key: taking it away later takes it out of no
+/// copy. Who means a removal for good must have the copies made before it destroyed.
 pub struct KeystoreCopy {
     /// The number that the keystore had.
     pub number: u64,

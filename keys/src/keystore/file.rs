@@ -1,20 +1,22 @@
-//! The bytes of the file `keys`: a header, the envelope, the wrapped keys in order, and two sums over it all.
+//! The bytes of the file `keys`: a header, the envelope, tenants with keys of their own, the wrapped keys in order, and two
+//! sums over it all.
 
 use ring::{digest, hmac};
-use strongroom_ids::{KeyVersion, VaultId};
+use strongroom_ids::{KeyVersion, TenantId, VaultId};
 
+use super::tenants::{Part, Tenants};
 use crate::error::KeyError;
 use crate::name::{KeyName, KeyState, NAME};
 use crate::place::Parts;
 use crate::root::{Envelope, KeystoreKey, RootKind};
 use crate::seal::{self, Cipher, Format, OVERHEAD, SUITE};
-use crate::secret::{self, RawKey};
+use crate::secret::{self, Plaintext, RawKey};
 
 /// The file's name.
 pub(super) const FILE: &str = "keys";
 const MAGIC: &[u8; 8] = b"SR-KEYS\n";
 const FORMAT: u8 = 1;
-/// Magic, format, suite, vault id, number; kind and two lengths of the envelope; count of entries.
+/// Magic, format, suite, vault id, number; kind and two lengths of the envelope; count of entries. Tenants come beside.
 const HEAD: usize = 8 + 1 + 1 + 16 + 8 + 1 + 2 + 2 + 4;
 const SUM: usize = 32;
 /// What no file is: a file has its magic in front.
@@ -66,16 +68,59 @@ impl FileKeys {
         hmac::verify(&self.sum, MARK, mark.as_ref()).is_ok()
     }
 
+    pub fn vault(&self) -> VaultId {
+        self.vault
+    }
+
+    /// What wraps the keys of those that have no key of their own.
+    pub fn wrap(&self) -> &Cipher {
+        &self.wrap
+    }
+
     /// Wraps a key for its name and version.
-    pub fn wrap(&self, name: &KeyName, version: KeyVersion, raw: &RawKey) -> Result<[u8; WRAPPED], KeyError> {
-        let blob = seal::seal_blob(&self.wrap, Format::Key, &self.aad(name, version), raw.as_slice())?;
+    pub fn wrap_by(
+        &self,
+        cipher: &Cipher,
+        name: &KeyName,
+        version: KeyVersion,
+        raw: &RawKey,
+    ) -> Result<[u8; WRAPPED], KeyError> {
+        let blob = seal::seal_blob(cipher, Format::Key, &self.aad(name, version), raw.as_slice())?;
         blob.try_into().map_err(|_| KeyError::TooLong)
     }
 
     /// Unwraps a key.
-    pub fn unwrap(&self, name: &KeyName, version: KeyVersion, wrapped: &[u8]) -> Result<RawKey, KeyError> {
-        let plaintext = seal::open_blob(&self.wrap, Format::Key, &self.aad(name, version), wrapped)?;
+    pub fn unwrap_by(
+        &self,
+        cipher: &Cipher,
+        name: &KeyName,
+        version: KeyVersion,
+        wrapped: &[u8],
+    ) -> Result<RawKey, KeyError> {
+        let plaintext = seal::open_blob(cipher, Format::Key, &self.aad(name, version), wrapped)?;
         secret::raw_key(plaintext.as_bytes()).ok_or(KeyError::CannotOpen)
+    }
+
+    /// Seals what else is kept of a tenant.
+    pub fn seal_part(&self, part: Part, tenant: TenantId, plaintext: &[u8]) -> Result<Vec<u8>, KeyError> {
+        seal::seal_blob(&self.wrap, Format::Part, &self.part_aad(part, tenant), plaintext)
+    }
+
+    /// Opens it. The file was proved, so only its writer can have gone wrong.
+    pub fn open_part(&self, part: Part, tenant: TenantId, sealed: &[u8]) -> Result<Plaintext, KeyError> {
+        let opened = seal::open_blob(&self.wrap, Format::Part, &self.part_aad(part, tenant), sealed);
+        opened.map_err(|_| damaged("a sealed part does not open"))
+    }
+
+    /// Five lengths and their parts.
+    fn part_aad(&self, part: Part, tenant: TenantId) -> [u8; 5 + 1 + 1 + 1 + 16 + 16] {
+        let mut aad = Parts::new();
+        aad.add([Format::Part as u8]);
+        aad.add([SUITE]);
+        aad.add([part as u8]);
+        aad.add(self.vault.0);
+        aad.add(tenant.0);
+        aad.finish()
     }
 
     /// Five lengths and their parts.
@@ -90,7 +135,13 @@ impl FileKeys {
     }
 
     /// The whole file. Puts the records into their order.
-    pub fn encode(&self, number: u64, envelope: &Envelope, records: &mut [Record]) -> Result<Vec<u8>, KeyError> {
+    pub fn encode(
+        &self,
+        number: u64,
+        envelope: &Envelope,
+        tenants: &Tenants,
+        records: &mut [Record],
+    ) -> Result<Vec<u8>, KeyError> {
         records.sort_by_key(Record::order);
         let full =
             KeyError::Exhausted("the keystore holds as many keys as fit; destroy versions that nothing depends on");
@@ -100,8 +151,9 @@ impl FileKeys {
                 "an envelope has at most 1,024 bytes of parameters and 8,192 of a wrapped key",
             ));
         }
+        let tenants = tenants.encode()?;
         let length = records.len().saturating_mul(ENTRY).saturating_add(HEAD + 2 * SUM);
-        let length = length.saturating_add(parameters.len() + wrapped.len());
+        let length = length.saturating_add(parameters.len() + wrapped.len() + tenants.len());
         let count = u32::try_from(records.len()).ok().filter(|_| length <= LIMIT).ok_or(full)?;
         let mut bytes = Vec::with_capacity(length);
         bytes.extend_from_slice(MAGIC);
@@ -115,6 +167,7 @@ impl FileKeys {
             bytes.extend_from_slice(&(part.len() as u16).to_be_bytes());
             bytes.extend_from_slice(part);
         }
+        bytes.extend_from_slice(&tenants);
         bytes.extend_from_slice(&count.to_be_bytes());
         for record in records {
             record.encode(&mut bytes);
@@ -169,8 +222,8 @@ pub(super) struct Unproved<'a> {
     pub vault: VaultId,
     pub number: u64,
     pub envelope: Envelope,
-    count: u32,
-    records: &'a [u8],
+    /// Tenants and entries.
+    contents: &'a [u8],
     summed: &'a [u8],
     sum: &'a [u8; SUM],
 }
@@ -203,13 +256,12 @@ fn parse_body(body: &[u8]) -> Result<Unproved<'_>, KeyError> {
     let kind = RootKind::from_number(kind).ok_or(KeyError::UnknownProvider(kind))?;
     let parameters = take_part(&mut rest, Envelope::PARAMETERS)?.to_vec();
     let wrapped = take_part(&mut rest, Envelope::WRAPPED)?.to_vec();
-    let count = u32::from_be_bytes(*take(&mut rest).ok_or_else(too_short)?);
     let envelope = Envelope { kind, parameters, wrapped };
-    Ok(Unproved { vault, number, envelope, count, records: rest, summed, sum })
+    Ok(Unproved { vault, number, envelope, contents: rest, summed, sum })
 }
 
 /// A part of the envelope, after its length. One that is longer than it can be is not read.
-fn take_part<'a>(bytes: &mut &'a [u8], most: usize) -> Result<&'a [u8], KeyError> {
+pub(super) fn take_part<'a>(bytes: &mut &'a [u8], most: usize) -> Result<&'a [u8], KeyError> {
     let too_short = || damaged("it is too short");
     let length = usize::from(u16::from_be_bytes(*take(bytes).ok_or_else(too_short)?));
     if length > most {
@@ -221,11 +273,17 @@ fn take_part<'a>(bytes: &mut &'a [u8], most: usize) -> Result<&'a [u8], KeyError
 }
 
 impl Unproved<'_> {
-    /// Proves that the file was written under its keystore key, and reads its records.
-    pub fn prove(&self, keys: &FileKeys) -> Result<Vec<Record>, KeyError> {
+    /// Proves that the file was written under its keystore key, and reads its tenants and records.
+    pub fn prove(&self, keys: &FileKeys) -> Result<(Tenants, Vec<Record>), KeyError> {
         hmac::verify(&keys.sum, self.summed, self.sum).map_err(|_| KeyError::NotAuthentic)?;
-        parse_records(self.records, self.count).ok_or(damaged("its entries are not well formed"))
+        parse_contents(self.contents).ok_or(damaged("its entries are not well formed"))
     }
+}
+
+fn parse_contents(mut bytes: &[u8]) -> Option<(Tenants, Vec<Record>)> {
+    let tenants = Tenants::decode(&mut bytes)?;
+    let count = u32::from_be_bytes(*take(&mut bytes)?);
+    Some((tenants, parse_records(bytes, count)?))
 }
 
 /// Reads exactly `count` records in strict order, and nothing behind them: one list has one encoding.
@@ -241,7 +299,7 @@ fn parse_records(mut bytes: &[u8], count: u32) -> Option<Vec<Record>> {
     bytes.is_empty().then_some(records)
 }
 
-fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+pub(super) fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
     let (taken, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
     Some(taken)
@@ -257,6 +315,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
+    use super::super::tenants::tests::tenants;
     use super::*;
     use crate::name::tests::key_name;
 
@@ -278,10 +337,11 @@ mod tests {
             parameters: vec![1; parameters],
             wrapped: vec![2; wrapped],
         };
-        let most = keys.encode(1, &envelope(Envelope::PARAMETERS, Envelope::WRAPPED), &mut []).unwrap();
+        let most =
+            keys.encode(1, &envelope(Envelope::PARAMETERS, Envelope::WRAPPED), &Tenants::default(), &mut []).unwrap();
         assert!(parse(&most).unwrap().prove(&keys).is_ok());
         for longer in [envelope(Envelope::PARAMETERS + 1, 0), envelope(0, Envelope::WRAPPED + 1)] {
-            assert!(matches!(keys.encode(1, &longer, &mut []), Err(KeyError::Exhausted(_))));
+            assert!(matches!(keys.encode(1, &longer, &Tenants::default(), &mut []), Err(KeyError::Exhausted(_))));
         }
         // The two lengths, as somebody may write them.
         for (at, length) in [(35, Envelope::PARAMETERS + 1), (35 + 2 + Envelope::PARAMETERS, Envelope::WRAPPED + 1)] {
@@ -343,23 +403,27 @@ mod tests {
         }
 
         #[test]
-        fn an_envelope_survives_its_encoding_within_its_bounds(
-            kind in prop::sample::select(RootKind::ALL.to_vec()), number: u64,
+        fn a_file_survives_its_encoding_within_its_bounds(
+            kind in prop::sample::select(RootKind::ALL.to_vec()), number: u64, tenants in tenants(),
             parameters in vec(any::<u8>(), 0..=Envelope::PARAMETERS), wrapped in vec(any::<u8>(), 0..300),
+            mut records in vec(record(), 0..3),
         ) {
             let keys = FileKeys::derive(&KeystoreKey::random().unwrap(), VaultId([1; 16])).unwrap();
             let envelope = Envelope { kind, parameters, wrapped };
-            let bytes = keys.encode(number, &envelope, &mut []).unwrap();
-            prop_assert_eq!(bytes.capacity(), bytes.len());
+            let bytes = keys.encode(number, &envelope, &tenants, &mut records).unwrap();
+            let gone = records.iter().filter(|record| record.wrapped.is_none()).count();
+            prop_assert_eq!(bytes.capacity(), bytes.len() + gone * WRAPPED);
             let parsed = parse(&bytes).unwrap();
             prop_assert_eq!((&parsed.envelope, parsed.number), (&envelope, number));
-            prop_assert_eq!(parsed.prove(&keys), Ok(vec![]));
+            let (read, entries) = parsed.prove(&keys).unwrap();
+            prop_assert_eq!((read.encode().unwrap(), entries), (tenants.encode().unwrap(), records));
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..400), count: u32) {
             let _ = parse_records(&bytes, count);
             let _ = parse_body(&bytes);
+            let _ = parse_contents(&bytes);
             prop_assert!(parse(&bytes).is_err());
             let mut whole = [&MAGIC[..], &[FORMAT, SUITE], &bytes].concat();
             let sum = digest::digest(&digest::SHA256, &whole);

@@ -37,8 +37,8 @@ impl Keystore {
     /// made again.
     ///
     /// # Errors
-    /// [`KeyError::Missing`]; [`KeyError::MissingVersion`] if a version between is missing; else as
-    /// [`Keystore::ensure`].
+    /// [`KeyError::Missing`]; [`KeyError::MissingVersion`] if a version between is missing; [`KeyError::OwnKeyAway`] if the
+    /// tenant is locked; else as [`Keystore::ensure`].
     pub fn rotate_to(&self, name: KeyName, version: KeyVersion, made: u64) -> Result<(), KeyError> {
         self.change(|keys, own| {
             let versions = keys.get_mut(&name).ok_or(KeyError::Missing { name })?;
@@ -74,7 +74,7 @@ impl Keystore {
     /// Gives a version of a key another state, durably. A destroyed version's key is gone from the file and from
     /// memory; its name, version and dates are kept. `decided` is when that was decided, in microseconds since 1970: a
     /// version that changed then or later is left as it is, so that a call that a crash cut off can be made again and an
-    /// old one changes nothing.
+    /// old one changes nothing. The keys of a locked tenant change their states, and are destroyed, like all others.
     ///
     /// # Errors
     /// As [`Keystore::may_become`] and [`Keystore::ensure`].

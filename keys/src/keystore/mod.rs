@@ -2,12 +2,15 @@
 //!
 //! Apart, because a backup of the data must not bring back a KEK that was destroyed. The file is replaced as a whole
 //! and atomically; each replacement has the next number. Reads take no lock: a replacement puts a new table in place.
-//! The file also holds the key that all others in it are wrapped under, sealed by a provider of the root key.
+//! The file also holds the key that all others in it are wrapped under, sealed by a provider of the root key. The keys of a
+//! tenant that has a key of its own are wrapped under that too, so they are locked while it is away.
 
 mod copy;
 mod file;
 mod life;
+mod own;
 mod root;
+mod tenants;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +37,7 @@ pub use copy::KeystoreCopy;
 pub(crate) use file::damaged;
 use file::{FILE, FileKeys, LIMIT, Record, Unproved};
 pub use root::{KeystoreHeader, RootProbe};
+use tenants::{Tenants, Wraps};
 
 /// The keys of a vault, unwrapped in memory. Share it between threads.
 pub struct Keystore {
@@ -68,6 +72,7 @@ struct Table {
     /// The file's checksum, by which another's replacement is noticed.
     checksum: Vec<u8>,
     sealing: Arc<Sealing>,
+    tenants: Tenants,
     keys: Keys,
 }
 
@@ -87,7 +92,7 @@ struct Unsettled {
 #[derive(Clone)]
 struct Entry {
     record: Record,
-    /// `None` while the key's state allows nothing.
+    /// `None` while the key's state allows nothing, or its tenant is locked.
     key: Option<Key>,
 }
 
@@ -109,14 +114,15 @@ impl Keystore {
         stack::wiped_deep(|| {
             let key = KeystoreKey::random()?;
             let envelope = root.wrap(vault, &key)?;
-            let bytes = FileKeys::derive(&key, vault)?.encode(1, &envelope, &mut [])?;
+            let bytes = FileKeys::derive(&key, vault)?.encode(1, &envelope, &Tenants::default(), &mut [])?;
             disk::make_dir(dir)?;
             disk::lock(dir)?.create(FILE, &bytes)?;
             Ok(Self::unwrapped(dir, file::parse(&bytes)?, &key, &bytes)?)
         })
     }
 
-    /// Opens the file `keys` and unwraps what is in it. Takes as long as the provider does: call it where waiting is
+    /// Opens the file `keys` and unwraps what is in it, but for the keys of tenants whose own key is elsewhere or was taken
+    /// away: those are locked, see [`Keystore::unlock_tenant`]. Takes as long as the provider does: call it where waiting is
     /// allowed.
     ///
     /// # Errors
@@ -138,13 +144,15 @@ impl Keystore {
     fn unwrapped(dir: &Path, unproved: Unproved<'_>, key: &KeystoreKey, bytes: &[u8]) -> Result<Self, KeyError> {
         let own = FileKeys::derive(key, unproved.vault)?;
         let mut keys = Keys::default();
-        for record in unproved.prove(&own)? {
-            let entry = Entry::open(record, &own)?;
+        let (mut tenants, records) = unproved.prove(&own)?;
+        tenants.open_what_is_kept(&own)?;
+        for record in records {
+            let entry = Entry::open(record, &Wraps { own: &own, tenants: &tenants })?;
             keys.entry(entry.record.name).or_default().push(entry);
         }
         let Unproved { vault, number, envelope, .. } = unproved;
         let sealing = Arc::new(Sealing { own, envelope });
-        let table = Table { number, checksum: checksum(bytes).to_vec(), sealing, keys };
+        let table = Table { number, checksum: checksum(bytes).to_vec(), sealing, tenants, keys };
         Ok(Self { dir: dir.to_owned(), vault, writing: Mutex::new(None), table: ArcSwap::from_pointee(table) })
     }
 
@@ -164,8 +172,9 @@ impl Keystore {
     ///
     /// # Errors
     /// [`KeyError::Changed`] if another process replaced the file since; [`KeyError::Exhausted`] if it is full;
-    /// [`KeyError::Random`]; [`KeyError::Io`]. After an error no key was made that this keystore gives out. The file
-    /// may still have been replaced, if syncing the directory failed: the next call finds out, and goes on from there.
+    /// [`KeyError::OwnKeyAway`] if a new key would be a locked tenant's; [`KeyError::Random`]; [`KeyError::Io`].
+    /// After an error no key was made that this keystore gives out. The file may still have been replaced, if syncing the
+    /// directory failed: the next call finds out, and goes on from there.
     pub fn ensure(&self, names: &[KeyName], made: u64) -> Result<Vec<KeyName>, KeyError> {
         if names.iter().all(|name| self.table.load().keys.contains_key(name)) {
             return Ok(vec![]);
@@ -184,14 +193,14 @@ impl Keystore {
     }
 
     /// Replaces the file by a changed one, unless `change` says that it changed nothing.
-    fn change(&self, change: impl FnOnce(&mut Keys, &FileKeys) -> Result<bool, KeyError>) -> Result<(), KeyError> {
+    fn change(&self, change: impl FnOnce(&mut Keys, &Wraps<'_>) -> Result<bool, KeyError>) -> Result<(), KeyError> {
         // A panic leaves what is behind the lock as it was.
         let mut unsettled = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.settle(&mut unsettled)?;
         let table = self.table.load_full();
         let mut keys = table.keys.clone();
-        if change(&mut keys, &table.sealing.own)? {
-            self.replace(&table, Arc::clone(&table.sealing), keys, &mut unsettled)?;
+        if change(&mut keys, &table.wraps())? {
+            self.replace(&table, Arc::clone(&table.sealing), table.tenants.clone(), keys, &mut unsettled)?;
         }
         Ok(())
     }
@@ -201,6 +210,7 @@ impl Keystore {
         &self,
         current: &Table,
         sealing: Arc<Sealing>,
+        tenants: Tenants,
         keys: Keys,
         unsettled: &mut Option<Unsettled>,
     ) -> Result<(), KeyError> {
@@ -208,13 +218,13 @@ impl Keystore {
             "the keystore cannot be replaced more often; restore it from a copy into a new one",
         ))?;
         let mut records: Vec<Record> = keys.values().flatten().map(|entry| entry.record.clone()).collect();
-        let bytes = sealing.own.encode(number, &sealing.envelope, &mut records)?;
+        let bytes = sealing.own.encode(number, &sealing.envelope, &tenants, &mut records)?;
         let dir = disk::lock(&self.dir)?;
         let on_disk = disk::read(&self.dir, FILE, LIMIT as u64)?;
         if checksum(&on_disk) != current.checksum {
             return Err(KeyError::Changed);
         }
-        let table = Table { number, checksum: checksum(&bytes).to_vec(), sealing, keys };
+        let table = Table { number, checksum: checksum(&bytes).to_vec(), sealing, tenants, keys };
         if let Err(error) = dir.replace(FILE, &bytes) {
             *unsettled = Some(Unsettled { bytes, table });
             return Err(error);
@@ -250,7 +260,8 @@ impl Keystore {
     /// The newest enabled KEK of a keyring, for wrapping.
     ///
     /// # Errors
-    /// [`KeyError::Missing`]; [`KeyError::NotAllowed`] if no version is enabled.
+    /// [`KeyError::Missing`]; [`KeyError::NotAllowed`] if no version is enabled; [`KeyError::OwnKeyAway`] if the tenant is
+    /// locked.
     pub fn kek(&self, tenant: TenantId, keyring: KeyringNo) -> Result<Arc<Kek>, KeyError> {
         let name = KeyName::Kek(tenant, keyring);
         self.newest(name, |key| if let Key::Kek(kek) = key { Some(kek) } else { None })
@@ -259,7 +270,8 @@ impl Keystore {
     /// One version of a KEK, for unwrapping.
     ///
     /// # Errors
-    /// [`KeyError::Missing`]; [`KeyError::MissingVersion`]; [`KeyError::NotAllowed`] if its state forbids processing.
+    /// [`KeyError::Missing`]; [`KeyError::MissingVersion`]; [`KeyError::NotAllowed`] if its state forbids processing;
+    /// [`KeyError::OwnKeyAway`] if the tenant is locked.
     pub fn kek_version(&self, tenant: TenantId, keyring: KeyringNo, version: KeyVersion) -> Result<Arc<Kek>, KeyError> {
         let name = KeyName::Kek(tenant, keyring);
         self.version(name, version, |key| if let Key::Kek(kek) = key { Some(kek) } else { None })
@@ -353,10 +365,8 @@ impl Keystore {
         let newest = table.keys.get(&name).and_then(|versions| versions.last()).ok_or(KeyError::Missing { name })?;
         let versions = table.keys.get(&name).into_iter().flatten().rev();
         let mut enabled = versions.filter(|entry| entry.record.state.allows(Operation::Protect));
-        match enabled.next().and_then(|entry| entry.key.as_ref()).and_then(pick) {
-            Some(key) => Ok(Arc::clone(key)),
-            None => Err(newest.not_allowed()),
-        }
+        let enabled = enabled.next().ok_or_else(|| newest.not_allowed())?;
+        enabled.key.as_ref().and_then(pick).map(Arc::clone).ok_or_else(|| table.not_there(enabled))
     }
 
     fn version<T>(
@@ -371,16 +381,28 @@ impl Keystore {
             .iter()
             .find(|entry| entry.record.version == version)
             .ok_or(KeyError::MissingVersion { name, version })?;
-        match entry.key.as_ref().filter(|_| entry.record.state.allows(Operation::Process)).and_then(pick) {
-            Some(key) => Ok(Arc::clone(key)),
-            None => Err(entry.not_allowed()),
+        if !entry.record.state.allows(Operation::Process) {
+            return Err(entry.not_allowed());
         }
+        entry.key.as_ref().and_then(pick).map(Arc::clone).ok_or_else(|| table.not_there(entry))
+    }
+}
+
+impl Table {
+    fn wraps(&self) -> Wraps<'_> {
+        Wraps { own: &self.sealing.own, tenants: &self.tenants }
+    }
+
+    /// Why a key is not in memory though its state allows to use it.
+    fn not_there(&self, entry: &Entry) -> KeyError {
+        let tenant = entry.record.name.tenant();
+        self.tenants.own(tenant).map_or_else(|| entry.not_allowed(), |own| own.away(tenant))
     }
 }
 
 impl Entry {
     /// A new random key, wrapped.
-    fn make(name: KeyName, version: KeyVersion, created: u64, own: &FileKeys) -> Result<Self, KeyError> {
+    fn make(name: KeyName, version: KeyVersion, created: u64, own: &Wraps<'_>) -> Result<Self, KeyError> {
         let (wrapped, key) = stack::wiped(|| {
             let raw = secret::new_raw_key()?;
             Ok::<_, KeyError>((Some(own.wrap(&name, version, &raw)?), Some(Key::new(&name, version, &raw)?)))
@@ -389,21 +411,19 @@ impl Entry {
     }
 
     /// Gets another state. The key is kept in memory only while something may be done with it.
-    fn become_(&mut self, state: KeyState, time: u64, own: &FileKeys) -> Result<(), KeyError> {
+    fn become_(&mut self, state: KeyState, time: u64, own: &Wraps<'_>) -> Result<(), KeyError> {
         let Record { name, version, created, wrapped, .. } = self.record.clone();
         let wrapped = wrapped.filter(|_| state != KeyState::Destroyed);
         *self = Self::open(Record { name, version, state, created, changed: time.max(created), wrapped }, own)?;
         Ok(())
     }
 
-    /// A key from the file, unwrapped if its state allows to use it.
-    fn open(record: Record, own: &FileKeys) -> Result<Self, KeyError> {
-        let usable = record.state.allows(Operation::Process);
+    /// A key from the file, unwrapped if its state allows to use it and its tenant is not locked.
+    fn open(record: Record, own: &Wraps<'_>) -> Result<Self, KeyError> {
+        let usable = record.state.allows(Operation::Process) && own.reach(&record.name);
         let key = match record.wrapped.as_ref().filter(|_| usable) {
             Some(wrapped) => Some(stack::wiped(|| {
-                let raw = own.unwrap(&record.name, record.version, wrapped);
-                // The file as a whole was proved, so only its writer can have gone wrong.
-                let raw = raw.map_err(|_| damaged("a wrapped key does not open"))?;
+                let raw = own.unwrap(&record.name, record.version, wrapped)?;
                 Key::new(&record.name, record.version, &raw)
             })?),
             None => None,

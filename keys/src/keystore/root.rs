@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use ring::hmac;
 use strongroom_ids::VaultId;
 
-use super::{Entry, FILE, FileKeys, Keystore, LIMIT, Sealing, Table, Unsettled, damaged, file};
+use super::{Entry, FILE, FileKeys, Keystore, LIMIT, Sealing, Table, Unsettled, Wraps, file};
 use crate::disk;
 use crate::error::KeyError;
 use crate::root::{Envelope, KeystoreKey, RootError, RootKind, RootProvider};
@@ -91,37 +91,37 @@ impl Keystore {
     /// A [`RootError`] of the provider, or in it what [`Keystore::ensure`] says. After an error the old root key is in use;
     /// but if [`Keystore::is_settled`] says no the file may have been replaced: the next change, or opening, finds out.
     pub fn move_root(&self, to: &dyn RootProvider) -> Result<(), RootError> {
-        // A panic leaves what is behind the lock as it was.
-        let mut unsettled = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.settle(&mut unsettled)?;
-        let table = self.table.load_full();
-        stack::wiped_deep(|| self.move_from(&table, to, &mut unsettled))
+        stack::wiped_deep(|| {
+            // Nobody waits for the provider meanwhile, least of all who locks a tenant.
+            let key = KeystoreKey::random()?;
+            let sealing = Sealing { own: FileKeys::derive(&key, self.vault)?, envelope: to.wrap(self.vault, &key)? };
+            // The way back is about to be cut off: what was wrapped must open.
+            is_by(&to.unwrap(self.vault, &sealing.envelope)?, self.vault, &sealing.own.mark(), to.kind())?;
+            // A panic leaves what is behind the lock as it was.
+            let mut unsettled = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            self.settle(&mut unsettled)?;
+            Ok(self.move_from(&self.table.load_full(), sealing, &mut unsettled)?)
+        })
     }
 
-    fn move_from(
-        &self,
-        table: &Table,
-        to: &dyn RootProvider,
-        unsettled: &mut Option<Unsettled>,
-    ) -> Result<(), RootError> {
-        let key = KeystoreKey::random()?;
-        let sealing = Sealing { own: FileKeys::derive(&key, self.vault)?, envelope: to.wrap(self.vault, &key)? };
-        // The way back is about to be cut off: what was wrapped must open.
-        is_by(&to.unwrap(self.vault, &sealing.envelope)?, self.vault, &sealing.own.mark(), to.kind())?;
-        let mut keys = table.keys.clone();
-        for entry in keys.values_mut().flatten() {
-            entry.wrap_anew(&table.sealing.own, &sealing.own)?;
+    fn move_from(&self, table: &Table, to: Sealing, unsettled: &mut Option<Unsettled>) -> Result<(), KeyError> {
+        let (mut tenants, mut keys) = (table.tenants.clone(), table.keys.clone());
+        tenants.seal_anew(&table.sealing.own, &to.own)?;
+        let (old, new) = (table.wraps(), Wraps { own: &to.own, tenants: &tenants });
+        // What a locked tenant has goes along as it is: only its half was under the old keystore key.
+        for entry in keys.values_mut().flatten().filter(|entry| old.reach(&entry.record.name)) {
+            entry.wrap_anew(&old, &new)?;
         }
-        Ok(self.replace(table, Arc::new(sealing), keys, unsettled)?)
+        self.replace(table, Arc::new(to), tenants, keys, unsettled)
     }
 }
 
 impl Entry {
-    /// Wraps the same key under another keystore key. A key that may not be used for now is wrapped along.
-    fn wrap_anew(&mut self, old: &FileKeys, new: &FileKeys) -> Result<(), KeyError> {
+    /// Wraps the same key under another one. A key that may not be used for now is wrapped along.
+    pub(super) fn wrap_anew(&mut self, old: &Wraps<'_>, new: &Wraps<'_>) -> Result<(), KeyError> {
         let (name, version) = (self.record.name, self.record.version);
         if let Some(wrapped) = &mut self.record.wrapped {
-            let raw = old.unwrap(&name, version, wrapped).map_err(|_| damaged("a wrapped key does not open"))?;
+            let raw = old.unwrap(&name, version, wrapped)?;
             *wrapped = new.wrap(&name, version, &raw)?;
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! The keystore as its users see it: made, opened, extended, damaged.
 
+mod own;
 mod root;
 
 use std::fs;
@@ -57,14 +58,15 @@ fn in_states(states: &[KeyState]) -> (TempDir, Keystore) {
     let temp = tempfile::tempdir().unwrap();
     let (root, key) = (root(), KeystoreKey::random().unwrap());
     let (own, envelope) = (FileKeys::derive(&key, VAULT).unwrap(), root.wrap(VAULT, &key).unwrap());
-    let mut records: Vec<Record> = vec![];
+    let (mut records, tenants): (Vec<Record>, _) = (vec![], Tenants::default());
+    let wraps = Wraps { own: &own, tenants: &tenants };
     for (state, version) in states.iter().zip(1..) {
-        let mut record = Entry::make(KeyName::Kek(TENANT, KEYRING), KeyVersion(version), 5, &own).unwrap().record;
+        let mut record = Entry::make(KeyName::Kek(TENANT, KEYRING), KeyVersion(version), 5, &wraps).unwrap().record;
         record.state = *state;
         record.wrapped = record.wrapped.filter(|_| *state != KeyState::Destroyed);
         records.push(record);
     }
-    fs::write(temp.path().join("keys"), own.encode(1, &envelope, &mut records).unwrap()).unwrap();
+    fs::write(temp.path().join("keys"), own.encode(1, &envelope, &tenants, &mut records).unwrap()).unwrap();
     let store = Keystore::open(temp.path(), &root).unwrap();
     (temp, store)
 }
@@ -288,7 +290,9 @@ fn a_replacement_that_never_took_its_place_is_forgotten() {
 #[test]
 fn an_entry_under_another_name_or_version_does_not_open() {
     let key = KeystoreKey::random().unwrap();
-    let own = FileKeys::derive(&key, VAULT).unwrap();
+    let (own, elsewhere) = (FileKeys::derive(&key, VAULT).unwrap(), FileKeys::derive(&key, VaultId([8; 16])).unwrap());
+    let tenants = Tenants::default();
+    let [own, elsewhere] = [&own, &elsewhere].map(|own| Wraps { own, tenants: &tenants });
     let name = KeyName::Kek(TENANT, KEYRING);
     let raw = secret::new_raw_key().unwrap();
     let wrapped = own.wrap(&name, KeyVersion(1), &raw).unwrap();
@@ -296,7 +300,6 @@ fn an_entry_under_another_name_or_version_does_not_open() {
     assert!(own.unwrap(&name, KeyVersion(2), &wrapped).is_err());
     assert!(own.unwrap(&KeyName::Kek(TENANT, KeyringNo(2)), KeyVersion(1), &wrapped).is_err());
     assert!(own.unwrap(&KeyName::Kek(OTHER, KEYRING), KeyVersion(1), &wrapped).is_err());
-    let elsewhere = FileKeys::derive(&key, VaultId([8; 16])).unwrap();
     assert!(elsewhere.unwrap(&name, KeyVersion(1), &wrapped).is_err());
 }
 
