@@ -91,8 +91,8 @@ async fn take<S: Store>(vault: &Vault<S>, tenant: TenantNo, mut job: Job) {
                 let company = vault.commits().saturating_sub(before) > 1;
                 tokio::time::sleep(throttle.step(began.elapsed(), company)).await;
             }
-            // It was cancelled, or its tenant is gone.
-            Err(Error::JobEnded(_) | Error::TenantDestroyed) => return,
+            // It was cancelled, or its tenant is gone, or locked: then it goes on when that is unlocked.
+            Err(Error::JobEnded(_) | Error::TenantDestroyed | Error::TenantLocked) => return,
             Err(error) => return pause(&error).await,
         }
     }

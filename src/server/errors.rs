@@ -79,7 +79,7 @@ impl From<&Error> for Refusal {
         };
         let retry = match error {
             Error::Overloaded { retry_after } => Some(*retry_after),
-            Error::Unknown | Error::Recovering | Error::Sealed => Some(SOON),
+            Error::Unknown | Error::Recovering | Error::Sealed | Error::TenantLocked => Some(SOON),
             _ => None,
         };
         Self { code: code(error), reason, message: error.to_string(), violations, retry }.bounded()
@@ -193,7 +193,9 @@ fn code(error: &Error) -> Code {
         | Error::TenantLimit(_)
         | Error::DiskFull => Code::ResourceExhausted,
         Error::Conflict => Code::Aborted,
-        Error::Overloaded { .. } | Error::Unknown | Error::Recovering | Error::Sealed => Code::Unavailable,
+        Error::Overloaded { .. } | Error::Unknown | Error::Recovering | Error::Sealed | Error::TenantLocked => {
+            Code::Unavailable
+        }
         Error::DataLoss(_) => Code::DataLoss,
         Error::Internal(_) => Code::Internal,
     }
@@ -270,6 +272,7 @@ mod tests {
             Error::TenantExists,
             Error::TenantNotFound,
             Error::TenantDestroyed,
+            Error::TenantLocked,
             Error::TenantLimit(1_000),
             Error::Conflict,
             Error::Overloaded { retry_after: Duration::from_millis(250) },

@@ -148,6 +148,9 @@ pub enum Error {
     /// The tenant was destroyed.
     #[error("the tenant was destroyed: nothing of it can be read or written any more")]
     TenantDestroyed,
+    /// The tenant's own key is not there.
+    #[error("the tenant is locked, for its own key is not there: an officer of the tenant brings it back")]
+    TenantLocked,
     /// There are as many tenants as there may be.
     #[error("the vault has {0} tenants, as many as it may: destroy one, or make another vault")]
     TenantLimit(usize),
@@ -216,6 +219,7 @@ impl Error {
             Self::TenantExists => "TENANT_EXISTS",
             Self::TenantNotFound => "TENANT_NOT_FOUND",
             Self::TenantDestroyed => "TENANT_DESTROYED",
+            Self::TenantLocked => "TENANT_LOCKED",
             Self::TenantLimit(_) => "TENANT_LIMIT",
             Self::Conflict => "CONFLICT",
             Self::Overloaded { .. } => "OVERLOADED",
@@ -261,6 +265,7 @@ impl From<KeyError> for Error {
     fn from(error: KeyError) -> Self {
         match error {
             KeyError::CannotOpen => Self::DataLoss("a sealed blob"),
+            KeyError::OwnKeyAway { .. } => Self::TenantLocked,
             other => Self::KeyUnavailable(other.to_string()),
         }
     }

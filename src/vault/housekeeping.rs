@@ -61,10 +61,9 @@ impl<S: Store> Vault<S> {
     async fn write_counted(&self, what: &Counted, count: u64) -> Result<(), Error> {
         // No leaf comes after the one that ends a tenant's log.
         let _turn = self.turn.read().await;
-        let tenant = match self.tenant(what.tenant) {
-            Ok(tenant) if !tenant.has_ended() => tenant,
-            Ok(_) | Err(Error::TenantDestroyed) => return Ok(()),
-            Err(error) => return Err(error),
+        let tenant = match self.tenant(what.tenant).and_then(|tenant| tenant.is_there().map(|()| tenant)) {
+            Err(Error::TenantDestroyed) => return Ok(()),
+            tenant => tenant?,
         };
         let count = count.to_string();
         let request = keys::random::<16>()?;

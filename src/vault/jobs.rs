@@ -118,6 +118,11 @@ impl Jobs {
         self.sender(tenant, kind).send_replace(Some(Job::of(kind, row)));
     }
 
+    /// Tells that a tenant was unlocked, whose jobs go on.
+    pub fn tell_unlocked(&self) {
+        self.started.notify_one();
+    }
+
     /// Tells that a job was started.
     pub fn tell_started(&self, tenant: TenantNo, kind: JobKind, row: &JobRow) {
         self.tell(tenant, kind, row);

@@ -480,6 +480,8 @@ impl<S: Store> Vault<S> {
                 Err(error @ (Error::KeyUnavailable(_) | Error::KeyState(_) | Error::KeyVersionUnknown(_))) => {
                     tracing::error!(%error, tenant = tenant.0, "a change of keys that was cut off could not be made");
                 }
+                // It was locked meanwhile: what is open is finished when it is unlocked.
+                Err(Error::TenantLocked) => {}
                 done => done?,
             }
         }
@@ -512,9 +514,7 @@ impl<S: Store> Vault<S> {
         // Nobody uses a key while it changes.
         let _turn = self.turn.write().await;
         let position = self.committer.position();
-        if tenant.has_ended() {
-            return Err(Error::TenantDestroyed);
-        }
+        tenant.is_there()?;
         let Some((before, intent)) = open().await? else { return Ok(()) };
         let made = {
             let (intent, keystore, id) = (intent.clone(), Arc::clone(&self.keystore), tenant.id);

@@ -24,6 +24,7 @@ mod jobs;
 mod key_copies;
 mod key_life;
 mod limits;
+mod lock;
 mod lookup;
 mod matching;
 mod open;

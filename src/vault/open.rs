@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::jobs::Jobs;
 use crate::key_life;
 use crate::limits::Limits;
+use crate::lock;
 use crate::refusals::Refusals;
 use crate::source::{self, Source, SourceKind};
 use crate::tenant::Tenant;
@@ -347,6 +348,11 @@ impl<S: Store> Vault<S> {
         let gone = |tenant: &TenantRow| directory.destroyed.contains_key(&tenant.name);
         for (tenant, (_, lane)) in rows.into_iter().zip(&lanes).filter(|(tenant, _)| !gone(tenant)) {
             source::as_recorded(&store, &tenant, lane).await?;
+            if lock::is_locked(&keystore, tenant.id) {
+                // No reason not to serve the others.
+                tracing::warn!(tenant = tenant.name, "a tenant is locked: its own key is away");
+                continue;
+            }
             let tenant =
                 Tenant::load(tenant, lane.incarnation, &store, &keystore).await.map_err(|error| match error {
                     Error::KeyUnavailable(_) => OpenError::KeystoreBehind(error),

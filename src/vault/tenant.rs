@@ -36,6 +36,8 @@ pub(crate) struct Tenant {
     stale: AtomicBool,
     /// Whether it was destroyed: whoever still holds it does nothing more with it.
     ended: AtomicBool,
+    /// Whether its own key went away: the same.
+    locked: AtomicBool,
     rows: Allocator,
     subjects: Allocator,
     seals: Mutex<HashMap<(KeyringNo, KeyVersion), Arc<Allocator>>>,
@@ -90,6 +92,7 @@ impl Tenant {
             rules: ArcSwap::from_pointee(rules),
             stale: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            locked: AtomicBool::new(false),
             rows: ids(Counter::RowIds),
             subjects: ids(Counter::SubjectHandles),
             seals: Mutex::new(HashMap::new()),
@@ -132,9 +135,20 @@ impl Tenant {
         self.ended.store(true, Ordering::Release);
     }
 
-    /// Whether it was destroyed.
-    pub fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
+    /// Its own key is away. Only while no request runs.
+    pub fn lock(&self) {
+        self.locked.store(true, Ordering::Release);
+    }
+
+    /// Sees that it was neither destroyed nor locked since it was found.
+    pub fn is_there(&self) -> Result<(), Error> {
+        if self.ended.load(Ordering::Acquire) {
+            return Err(Error::TenantDestroyed);
+        }
+        match self.locked.load(Ordering::Acquire) {
+            true => Err(Error::TenantLocked),
+            false => Ok(()),
+        }
     }
 
     /// Makes the next request read the rules again: nobody knows whether new ones are on disk.
@@ -144,9 +158,7 @@ impl Tenant {
 
     /// Reads the rules again if they may have changed on disk.
     pub async fn refresh<S: Store>(&self, vault: &Vault<S>) -> Result<(), Error> {
-        if self.has_ended() {
-            return Err(Error::TenantDestroyed);
-        }
+        self.is_there()?;
         if !self.stale.load(Ordering::Acquire) {
             return Ok(());
         }

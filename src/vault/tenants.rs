@@ -1,7 +1,7 @@
 //! The tenants of a running vault, and the directory that certificates are held against. Both are replaced as a whole when a
 //! tenant comes or goes, so that nobody waits to look one up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, btree_map};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +16,7 @@ use crate::tenant::Tenant;
 /// The tenants that can be asked, by number.
 type ByNumber = HashMap<TenantNo, Arc<Tenant>>;
 
-/// The tenants of a running vault.
+/// The tenants of a running vault. One that is in the directory and can't be asked is locked.
 pub(crate) struct Tenants {
     by_number: ArcSwap<ByNumber>,
     directory: ArcSwap<Directory>,
@@ -44,9 +44,14 @@ impl Tenants {
     /// One tenant.
     pub fn get(&self, number: TenantNo) -> Result<Arc<Tenant>, Error> {
         let tenant = self.by_number.load().get(&number).cloned();
-        tenant.ok_or_else(|| match self.directory.load().destroyed.values().any(|gone| *gone == number) {
-            true => Error::TenantDestroyed,
-            false => Error::Internal("a principal of an unknown tenant"),
+        tenant.ok_or_else(|| {
+            let directory = self.directory.load();
+            let is_among = |mut numbers: btree_map::Values<'_, String, TenantNo>| numbers.any(|known| *known == number);
+            match (is_among(directory.destroyed.values()), is_among(directory.tenants.values())) {
+                (true, _) => Error::TenantDestroyed,
+                (false, true) => Error::TenantLocked,
+                (false, false) => Error::Internal("a principal of an unknown tenant"),
+            }
         })
     }
 
@@ -90,6 +95,16 @@ impl Tenants {
         self.by_number.store(Arc::new(all));
         self.directory.store(Arc::new(directory));
         self.is_sure();
+    }
+
+    /// A tenant's own key is away: nothing more is done with it, also by who has found it already, until another
+    /// [`Tenants::begin`]. Only while no request runs and no other tenant comes or goes.
+    pub fn lock(&self, number: TenantNo) {
+        let mut all = HashMap::clone(&self.by_number.load());
+        if let Some(tenant) = all.remove(&number) {
+            tenant.lock();
+        }
+        self.by_number.store(Arc::new(all));
     }
 
     /// A tenant is gone: nothing more is done with it, also by who has found it already. Only while no request runs.

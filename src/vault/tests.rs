@@ -20,6 +20,7 @@ mod copies;
 mod hang_up;
 mod holders;
 mod keys;
+mod locks;
 mod refusals;
 mod reindex;
 mod rig;

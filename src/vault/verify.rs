@@ -31,6 +31,7 @@ use strongroom_storage::rows::{LaneHead, TenantRow, VaultRow};
 use strongroom_storage::{Family, Store, StoreError};
 use thiserror::Error;
 
+use crate::lock;
 use crate::open::{FORMAT, LANE, OpenError, SYSTEM_NO, tenant_rows};
 use crate::tenant_life;
 use finding::Findings;
@@ -63,6 +64,14 @@ pub enum VerifyError {
         place: usize,
         /// What is wrong with it.
         error: LedgerError,
+    },
+    /// A tenant's own key is away.
+    #[error(
+        "tenant `{tenant}` is locked, for its own key is not there: what is stored of it can't be proven; have it bring          the key, then verify"
+    )]
+    Locked {
+        /// Which tenant.
+        tenant: String,
     },
 }
 
@@ -193,6 +202,10 @@ pub async fn verify<S: Store>(
     let public = keystore.ledger_key(system)?.public_key();
     let mut log_keys = Vec::with_capacity(tenants.len());
     for tenant in &tenants {
+        // Of a destroyed tenant no key is needed but its log's.
+        if lock::is_locked(keystore, tenant.id) && keystore.ledger_key(tenant.id).is_ok() {
+            return Err(VerifyError::Locked { tenant: tenant.name.clone() });
+        }
         log_keys.push(log_key(store, keystore, system, tenant).await?);
     }
 

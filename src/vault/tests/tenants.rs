@@ -9,20 +9,20 @@ use crate::{
     StrikeKeystoreCopy, TenantState, Verification, verify,
 };
 
-const SAVINGS: &str = "savings";
-const NUMBER: TenantNo = TenantNo(2);
+pub const SAVINGS: &str = "savings";
+pub const NUMBER: TenantNo = TenantNo(2);
 
-fn operator() -> Caller {
+pub fn operator() -> Caller {
     let principal = Principal::new(TenantNo(0), Role::Operator, "sre-1");
     Caller { principal: Arc::new(principal), client: "test".into(), room: None }
 }
 
-fn of(tenant: TenantNo, role: Role) -> Caller {
+pub fn of(tenant: TenantNo, role: Role) -> Caller {
     let name = if role == Role::Officer { "carol" } else { "tester" };
     Caller { principal: Arc::new(Principal::new(tenant, role, name)), client: "test".into(), room: None }
 }
 
-async fn make(vault: &Tested, name: &str) -> Result<MadeTenant, Error> {
+pub async fn make(vault: &Tested, name: &str) -> Result<MadeTenant, Error> {
     let officers = vec![("carol".to_owned(), [3; 32])];
     vault.create_tenant(&operator(), &CreateTenant { name: name.to_owned(), officers }).await
 }
@@ -36,19 +36,19 @@ async fn listed(vault: &Tested, name: &str) -> Option<ListedTenant> {
 }
 
 /// Applies the schema and stores a value of a subject and one of nobody; their tokens.
-async fn fill(vault: &Tested, tenant: TenantNo) -> Vec<String> {
+pub async fn fill(vault: &Tested, tenant: TenantNo) -> Vec<String> {
     let schema = ApplySchema { source: LENDING.to_owned(), dry_run: false };
     vault.apply_schema(&of(tenant, Role::Officer), &schema).await.unwrap();
     let items = vec![new_value("borrower.id_card", ID_CARD, "c-1"), new_value("borrower.email", "a@mail.example", "")];
     vault.tokenize(&of(tenant, Role::App), &tokenize(items, "first")).await.unwrap()
 }
 
-async fn read_of(vault: &Tested, tenant: TenantNo, token: &str) -> Result<Vec<u8>, Error> {
+pub async fn read_of(vault: &Tested, tenant: TenantNo, token: &str) -> Result<Vec<u8>, Error> {
     let mut results = vault.detokenize(&of(tenant, Role::App), &read(token, "plain")).await?;
     results.remove(0).map(|released| released.value.as_bytes().to_vec())
 }
 
-async fn log(vault: &Tested, caller: &Caller, log: &str) -> Vec<serde_json::Value> {
+pub async fn log(vault: &Tested, caller: &Caller, log: &str) -> Vec<serde_json::Value> {
     let request = Export { first: 0, end: 0, log: log.to_owned() };
     let mut pages = vault.export(caller, &request).await.unwrap();
     let mut leaves = Vec::new();
