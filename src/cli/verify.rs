@@ -65,7 +65,7 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
     bar.clear();
     let report = report.map_err(|error| match error {
         VerifyError::Open(error) => super::start::unfit(&layout, &error),
-        checkpoint => CliError::unfit(checkpoint.to_string()),
+        other => CliError::unfit(other.to_string()),
     })?;
     output.show(|| document(&report), || text(&report))?;
     Ok(if report.findings.is_empty() { Exit::Done } else { Exit::Failed })
