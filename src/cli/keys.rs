@@ -18,7 +18,7 @@ use time::format_description::well_known::Rfc3339;
 use super::client::Context;
 use super::output::{CliError, Exit, table};
 
-pub use job::watch as rewrap_to_its_end;
+pub use job::watch;
 
 /// List keys, rotate them, wrap DEKs anew and roll them, make indexes anew, change states, destroy versions.
 #[derive(Clone, Debug, ClapArgs)]
@@ -36,7 +36,7 @@ enum Command {
   strongroom keys rotate kek/1
   strongroom keys rotate kek/1 --from-version 3     not again, if version 4 is there already")]
     Rotate {
-        /// The key: kek/1, token.
+        /// The key: kek/1, index/subject_id, token.
         name: String,
 
         /// The newest version that you know of: if there is a newer one, nothing is done.
@@ -69,7 +69,8 @@ enum Command {
   strongroom keys destroy kek/1 1 --dry-run --as officer-1     what depends on it
   strongroom keys destroy kek/1 1 --as officer-1
 
-Backups of the data that were made before the DEKs were wrapped anew can't be read any more afterwards.")]
+Backups of the data that were made before all had moved on (keys rewrap, keys reindex) can't be read as a whole any more
+afterwards.")]
     Destroy {
         /// The key.
         name: String,
@@ -211,8 +212,12 @@ async fn destroy(name: String, version: u32, dry_run: bool, context: &Context) -
             (false, _) => format!("version {version} of {name} is destroyed"),
             (true, 0) => format!("nothing depends on version {version} of {name}: it can be destroyed"),
             (true, count) => {
-                let what = if name.starts_with("kek/") { "DEKs, and the values under them," } else { "tokens" };
-                format!("version {version} of {name} is in use: {count} {what} would become unreadable")
+                let what = match name.split('/').next() {
+                    Some("kek") => "DEKs, and the values under them, would become unreadable",
+                    Some("index") => "index entries would lead nowhere, so what they find would not be found",
+                    _ => "tokens would become unreadable",
+                };
+                format!("version {version} of {name} is in use: {count} {what}")
             }
         },
     )?;

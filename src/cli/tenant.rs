@@ -65,7 +65,7 @@ are named: destroy them, then strongroom keys copies strike COPY.")]
         yes: bool,
 
         /// Write the signed receipt here, too.
-        #[arg(long, value_name = "OUT")]
+        #[arg(long, value_name = "OUT", conflicts_with = "dry_run")]
         receipt: Option<PathBuf>,
     },
     /// Print the signed receipt of a destroyed tenant.
@@ -175,9 +175,7 @@ async fn destroy(
     }
     let request = DestroyTenantRequest { name: name.clone(), dry_run };
     let loss = system.destroy_tenant(request).await?.into_inner();
-    if let Some(out) = out.filter(|_| !dry_run) {
-        replace(out, loss.receipt.as_bytes())?;
-    }
+    let written = out.map_or(Ok(()), |out| replace(out, loss.receipt.as_bytes()));
     context.output.show(
         || {
             json!({
@@ -196,6 +194,11 @@ async fn destroy(
             false => format!("{name} is destroyed\n{}\n\n{}", lost(&loss), loss.receipt),
         },
     )?;
+    // What was done is told first: it can't be done again.
+    written.map_err(|error| CliError::Unfit {
+        message: format!("{name} is destroyed, but its receipt could not be written: {error}"),
+        next: format!("strongroom tenant receipt {name}"),
+    })?;
     Ok(Exit::Done)
 }
 

@@ -101,9 +101,11 @@ impl<S: Store> Road<'_, S> {
             "" => Ok(self.tenant.number),
             own if own == self.tenant.name => Ok(self.tenant.number),
             "system" => Err(Error::Denied { action: self.action.as_str() }),
-            _ => {
-                Err(Error::invalid("log", "log_unknown", "empty for your tenant's own log, or `system` for operators"))
-            }
+            _ => Err(Error::invalid(
+                "log",
+                "log_unknown",
+                "empty for your tenant's own log; for operators `system`, or a destroyed tenant's name",
+            )),
         }
     }
 }

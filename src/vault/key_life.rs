@@ -32,7 +32,7 @@ pub use root::RootMoveError;
 /// When to ask again what depends on a version, while somebody else does.
 const COUNT_AGAIN: Duration = Duration::from_secs(5);
 /// What is named, and how.
-const NAMES: &str = "keys are named as `strongroom keys list` shows them: kek/1, token";
+const NAMES: &str = "keys are named as `strongroom keys list` shows them: kek/1, index/subject_id, token";
 
 /// One version of a key, as its owners see it.
 pub struct ListedKey {

@@ -164,7 +164,8 @@ impl<S: Store> Attempt<S> for RewrapPage {
         }
         row.done += deks;
         row.skipped += due - deks;
-        row.total = self.0.total.unwrap_or(row.total);
+        // Where a KEK rotates meanwhile there is more to do than was counted.
+        row.total = self.0.total.unwrap_or(row.total).max(row.done.saturating_add(row.skipped));
         row.updated = road.now;
         row.moved = if deks > 0 { road.now } else { row.moved };
         let mut prepared = jobs::prepare(road, KIND, row);

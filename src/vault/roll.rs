@@ -11,8 +11,8 @@ mod dek;
 
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
-use strongroom_ids::{KeyringNo, RowId, TenantNo};
-use strongroom_storage::keys::{self as place, DekMark};
+use strongroom_ids::{KeyringNo, RowId, SubjectHandle, TenantNo};
+use strongroom_storage::keys as place;
 use strongroom_storage::rows::{JobKind, JobRow, JobState, SubjectRecord, SubjectState};
 use strongroom_storage::{Family, Mutation, Range, Store};
 
@@ -246,10 +246,10 @@ impl RollPage {
     /// The next DEKs that are marked; none if there are no more marks. Moves the cursor behind marks that can't be read.
     async fn marked<S: Store>(&self, road: &Road<'_, S>, cursor: &mut Vec<u8>) -> Result<Option<Vec<Marked>>, Error> {
         let (tenant, store) = (road.tenant.number, &*road.vault.store);
-        if let Some((at, after)) = in_the_midst(cursor) {
-            let (from, to) = place::dek_marks_range(tenant, at.subject, at.keyring);
+        if let Some(((subject, keyring), after)) = in_the_midst(cursor) {
+            let (from, to) = place::dek_marks_range(tenant, subject, keyring);
             let marks = store.scan(Family::Meta, Range { from, to, limit: MARKS }).await?;
-            let mut marked = Marked { after, ..Marked::new(at.subject, at.keyring) };
+            let mut marked = Marked { after, ..Marked::new(subject, keyring) };
             marked.versions.extend(marks.iter().filter_map(|(key, _)| Some(place::decode_dek_mark(key).ok()?.version)));
             return Ok(Some(vec![marked]));
         }
@@ -342,11 +342,10 @@ fn behind(key: &[u8]) -> Vec<u8> {
 }
 
 /// The DEK that a cursor is at and the last row that was looked at, if it stands inside a subject with many values.
-fn in_the_midst(cursor: &[u8]) -> Option<(DekMark, RowId)> {
-    let (mark, row) = cursor.split_last_chunk()?;
+fn in_the_midst(cursor: &[u8]) -> Option<((SubjectHandle, KeyringNo), RowId)> {
+    let (dek, row) = cursor.split_last_chunk()?;
     // A mark's key is shorter by half a row's id, so that none is taken for another.
-    let mark = place::decode_dek_mark(mark).ok().filter(|mark| mark.version.is_none())?;
-    Some((mark, RowId(u64::from_be_bytes(*row))))
+    Some((place::decode_dek_marks(dek).ok()?, RowId(u64::from_be_bytes(*row))))
 }
 
 /// Counts, in the next so many marks, the DEKs that there are to be rolled. `false`: all are counted.

@@ -104,6 +104,8 @@ impl<S: Store> Attempt<S> for ListTenants {
                 None => (vec![], None),
             };
             let destroyed = done.and_then(|end| end.destroyed());
+            // They were alive until then, in whatever copies they were not.
+            let dead = dead.zip(destroyed).map(|(dead, destroyed)| dead.max(destroyed));
             let receipt = done.and_then(|end| end.receipt.clone()).unwrap_or_default();
             listed.push(ListedTenant { name, number, id, created, state, destroyed, copies, dead, receipt });
         }
@@ -275,7 +277,7 @@ impl<S: Store> Vault<S> {
                 self.begin_tenant(*number, directory.clone()).await?;
             }
         }
-        self.tenants.is_sure();
+        self.tenants.settle();
         Ok(())
     }
 

@@ -120,7 +120,7 @@ fn text(job: &Job) -> String {
         (done, format!("{} of {} {units}", job.done, job.total)),
     ];
     if job.skipped > 0 {
-        pairs.push(("skipped", format!("{} {units} that need a version that is disabled or destroyed", job.skipped)));
+        pairs.push(("skipped", format!("{} {units} that need a version that is disabled or destroyed, or are damaged: the vault's log says which", job.skipped)));
     }
     facts(pairs)
 }

@@ -1,6 +1,6 @@
 //! `strongroom keys maintain`: all that is due, once a night.
 //!
-//! Whatever it does may be done again: a rotation names the version that it replaces, a rewrap that runs already is
+//! Whatever it does may be done again: a rotation names the version that it replaces, a job that runs already is
 //! watched, and a version that is gone is not destroyed twice.
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -62,7 +62,9 @@ impl Done {
         }
         if job.skipped > 0 {
             let (name, skipped, units) = (&job.name, job.skipped, job::units(job));
-            self.waiting.push(format!("{name}: {skipped} {units} need a version that is disabled or destroyed"));
+            self.waiting.push(format!(
+                "{name}: {skipped} {units} need a version that is disabled or destroyed, or are damaged"
+            ));
         }
     }
 }

@@ -154,7 +154,7 @@ impl CreateTenant {
             return Err(Error::TenantLimit(most));
         }
         if directory.tenants.len() + directory.destroyed.len() >= MOST_TENANTS {
-            return Err(Error::TenantLimit(MOST_TENANTS));
+            return Err(Error::TenantsUsedUp(MOST_TENANTS));
         }
         let last = directory.tenants.values().chain(directory.destroyed.values()).max();
         let number = last.and_then(|last| last.0.checked_add(1)).ok_or(Error::Internal("too many tenants"))?;

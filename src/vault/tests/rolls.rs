@@ -506,22 +506,6 @@ async fn a_value_of_nobody_takes_its_dek_along_and_needs_no_roll() {
 }
 
 #[tokio::test]
-async fn a_mark_of_an_earlier_build_means_the_newest_version() {
-    let (bench, vault) = Bench::new().await;
-    let left = many(&vault, "big", 5).await;
-    let dek = deks(&bench).await.into_iter().find(|((_, keyring, _), _)| *keyring != KeyringNo(0)).unwrap();
-    let ((subject, keyring, _), wrapped) = dek;
-    let (mark, _) = place::dek_marks_range(TENANT, subject, keyring);
-    bench.disk.write(vec![Mutation::Put(Family::Meta, mark, vec![])]).await.unwrap();
-    let vault = proven(&bench, vault).await;
-    assert_eq!(roll(&vault, 2).await.done, 1);
-    assert_eq!(marks(&bench).await, []);
-    are_dead(&bench, &vault, &[(subject, wrapped)]).await;
-    let vault = proven(&bench, vault).await;
-    all_read(&vault, &left).await;
-}
-
-#[tokio::test]
 async fn a_dek_that_is_put_back_after_its_roll_is_named() {
     let (bench, vault) = Bench::new().await;
     let mut left = many(&vault, "big", 5).await;

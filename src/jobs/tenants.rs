@@ -20,7 +20,7 @@ pub(crate) async fn run<S: Store>(vault: &Vault<S>, stop: impl Future<Output = (
             },
             Err(error) => tokio::select! {
                 () = stop.clone() => {}
-                () = pause(&error) => {}
+                () = pause(&error, "tenants") => {}
             },
         }
     }
