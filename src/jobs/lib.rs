@@ -57,7 +57,10 @@ async fn all<S: Store>(vault: &Vault<S>) {
                     }
                 }
             }
-            Err(error) => pause(&error, "jobs").await,
+            Err(error) => {
+                pause(&error, "jobs").await;
+                continue;
+            }
         }
         tokio::select! {
             Some(which) = at_work.next(), if !at_work.is_empty() => drop(known.remove(&which)),

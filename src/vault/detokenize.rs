@@ -97,6 +97,7 @@ impl<S: Store> Attempt<S> for Detokenize {
                     Ok(released)
                 }
                 Err(refusal) => {
+                    resolved.guards_if_unwrapped(road.tenant.number, &mut prepared.guards);
                     prepared.items.push(refusal.item);
                     Err(refusal.error)
                 }

@@ -358,8 +358,14 @@ impl<S: Store> Vault<S> {
         let mut running = Vec::new();
         for tenant in self.tenants.numbers() {
             for kind in JobKind::ALL {
-                let row = load(&*self.store, tenant, kind).await?;
-                let row = row.filter(|row| row.state == JobState::Running);
+                let row = match load(&*self.store, tenant, kind).await {
+                    // The others shall not wait for it.
+                    Err(Error::DataLoss(place)) => {
+                        self.damaged(place);
+                        continue;
+                    }
+                    row => row?.filter(|row| row.state == JobState::Running),
+                };
                 running.extend(row.map(|row| (tenant, Job::of(kind, &row))));
             }
         }

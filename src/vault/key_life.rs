@@ -31,6 +31,8 @@ pub use root::RootMoveError;
 
 /// When to ask again what depends on a version, while somebody else does.
 const COUNT_AGAIN: Duration = Duration::from_secs(5);
+/// Versions of an index key that may be alive at once.
+const MOST_ALIVE: usize = 4;
 /// What is named, and how.
 const NAMES: &str = "keys are named as `strongroom keys list` shows them: kek/1, index/subject_id, token";
 
@@ -158,6 +160,16 @@ impl RotateKey {
                                    (kek/N), the token key and index keys can be rotated";
                 return Err(Error::invalid("name", "not_rotated", description));
             }
+        }
+        let older = |state: KeyState| state.allows(Operation::Process);
+        let info = road.vault.keystore.keys(road.tenant.id);
+        let alive = info.iter().filter(|info| info.name == name && older(info.state)).count();
+        if matches!(name, KeyName::Index(..)) && alive >= MOST_ALIVE && self.from_version <= newest.0 {
+            let message = format!(
+                "key {name} has {alive} versions that entries may be under, and each look-up asks all: `strongroom keys \
+                 reindex`, then destroy the older ones"
+            );
+            return Err(Error::KeyState(message));
         }
         // Who may not stop a key may not go around its stop either.
         let disabled = road.vault.keystore.info(name, newest).is_some_and(|info| info.state == KeyState::Disabled);

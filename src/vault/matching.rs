@@ -55,7 +55,10 @@ impl<S: Store> Attempt<S> for Match {
         let mut denials = Denials::default();
         for (index, (item, resolved)) in self.items.iter().zip(&resolved).enumerate() {
             let (answer, leaf) = match self.decide(road, index, resolved, &mut decisions, &mut denials) {
-                Err(refusal) => (Err(refusal.error), refusal.item),
+                Err(refusal) => {
+                    resolved.guards_if_unwrapped(road.tenant.number, &mut prepared.guards);
+                    (Err(refusal.error), refusal.item)
+                }
                 Ok(found) => match road.holder(found, &item.subject, &named, &mut prepared.guards) {
                     None => {
                         let refusal = denials.not_a_holder(road, &item.token, found);

@@ -35,7 +35,7 @@ pub const SYSTEM: &str = "system";
 pub(crate) const SYSTEM_NO: TenantNo = TenantNo(0);
 pub(crate) const FORMAT: u16 = 1;
 /// Tenants that a vault ever has, those that were destroyed too: their names and numbers stay taken.
-pub(crate) const MOST_TENANTS: usize = 100_000;
+pub(crate) const MOST_TENANTS: usize = 10_000;
 /// Changes that may wait for the committer.
 const QUEUE: usize = 4_096;
 /// Facts that the committer remembers.
@@ -342,6 +342,15 @@ impl<S: Store> Vault<S> {
         let directory = Directory::from_stored(&Source::decode(&bytes, SourceKind::Principals, &fingerprints)?.body)
             .map_err(|_| Error::DataLoss("the enrolled officers"))?;
         all_enrolled(&rows, &directory)?;
+        for (tenant, number) in &directory.destroyed {
+            // By this its keys are destroyed, its rows are cleared, and its log is proven.
+            if store.get(Family::Meta, place::tenant_end(*number)).await?.is_none() {
+                return Err(OpenError::Tenants {
+                    tenant: tenant.clone(),
+                    what: "was destroyed, and the row that says so is gone",
+                });
+            }
+        }
         let mut tenants = Vec::with_capacity(rows.len());
         // Of a tenant that was destroyed there is only its log.
         let gone = |tenant: &TenantRow| directory.destroyed.contains_key(&tenant.name);

@@ -80,7 +80,9 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
         road.decide_vault()?;
         within_limit("source", &self.request.source)?;
         let schema = self.next(road)?;
-        if !self.request.dry_run {
+        // One whose last change is not known to be durable has to find that out, and others must not read keys meanwhile: that
+        // is done alone.
+        if !self.request.dry_run && road.vault.keystore.is_settled() {
             // Keys before the rows that need them: a key that nothing uses yet harms nobody, if the schema does not come.
             road.vault.keystore.ensure(&keys_of(road.tenant, &schema), road.now)?;
         }

@@ -11,7 +11,7 @@ use strongroom_ledger::checkpoint;
 use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Range, Store, StoreError};
 
-use super::{About, NewDirectory, TenantState, lives_on, named, rules_of};
+use super::{About, NewDirectory, TenantState, lives_on, named, rules_of, stored_directory};
 use crate::error::Error;
 use crate::key_copies::Copies;
 use crate::key_life;
@@ -205,7 +205,7 @@ impl<S: Store> Attempt<S> for Ending<'_> {
             return Err(Error::Conflict.into());
         }
         let number = tenant.number;
-        let mut directory = Directory::clone(&vault.tenants.directory());
+        let (_, mut directory) = stored_directory(&*vault.store, &road.tenant.fingerprints).await?;
         directory.tenants.remove(&tenant.name);
         directory.officers.retain(|(of, _), _| *of != number);
         directory.destroyed.insert(tenant.name.clone(), number);
@@ -335,6 +335,10 @@ impl<S: Store> Vault<S> {
         self.finish_key_change(SYSTEM_NO).await?;
         // Nobody uses a key while it changes, and no copy of the keystore is made meanwhile.
         let turn = self.turn.write().await;
+        if key_life::is_open(&*self.store, &*self.tenant(SYSTEM_NO)?).await? {
+            // One that was begun meanwhile.
+            return Err(Error::Conflict);
+        }
         let Some(mut end) = End::load(self, number).await? else { return Ok(()) };
         let (id, at) = (end.id()?, || place::tenant_end(number));
         if end.checkpoint.is_none() && end.done.is_none() {

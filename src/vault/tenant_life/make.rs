@@ -11,7 +11,7 @@ use strongroom_storage::keys as place;
 use strongroom_storage::rows::{LaneHead, TenantRow};
 use strongroom_storage::{Family, Mutation, Store};
 
-use super::{About, NewDirectory, named, rules_of};
+use super::{About, NewDirectory, named, rules_of, stored_directory};
 use crate::error::Error;
 use crate::open::{MOST_TENANTS, SYSTEM_NO, first_keys};
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
@@ -224,7 +224,11 @@ impl<S: Store> Vault<S> {
             return Err(why);
         }
 
-        let directory = making.enrolled(&self.tenants.directory())?;
+        let (_, known) = stored_directory(&*self.store, &system.fingerprints).await?;
+        if known.tenants.values().chain(known.destroyed.values()).any(|taken| *taken == number) {
+            return Err(Error::Internal("the number of a new tenant is another one's"));
+        }
+        let directory = making.enrolled(&known)?;
         let enrolled = NewDirectory::after(self, &directory).await?;
         let fingerprints = self.keystore.index_key(id, IndexName::Fingerprint)?;
         let policy = Source::new(1, DEFAULT_POLICIES.to_owned())?.encode(SourceKind::Policy, &fingerprints);
