@@ -379,8 +379,8 @@ async fn a_vault_moves_into_a_token_and_opens_with_it_alone() {
     for token in fs::read_dir(&tokens).unwrap().map(|entry| entry.unwrap()) {
         fs::rename(token.path(), hsm.folder.path().join("tokens").join(token.file_name())).unwrap();
     }
-    let mut to_other = over(&house.dir(), &["root", "move", "--to", "pkcs11", "--create-key", "--root-config"]);
-    let said = done(to_other.arg(&settings).env("SOFTHSM2_CONF", &both));
+    let mut to_other = over(&house.dir(), &["root", "move", "--to", "pkcs11", "--create-key"]);
+    let said = done(to_other.arg("--root-config").arg(&settings).env("SOFTHSM2_CONF", &both));
     assert!(said.contains("Before the vault starts again"), "{said}");
     refused(hsm.seen_by(&mut over(&house.dir(), &["verify"])), "CKA_ID");
     fs::write(&config, format!("{text}\n{}", other.settings())).unwrap();
