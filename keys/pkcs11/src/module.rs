@@ -22,9 +22,11 @@ const LIMIT: Duration = Duration::from_secs(30);
 const WAITING: usize = 16;
 
 type Job = Box<dyn FnOnce(&mut Module) + Send>;
+/// A module's thread, and the way to it.
+type Thread = (SyncSender<Job>, JoinHandle<()>);
 
 /// The modules of this process by their path. They stay loaded: to unload one would cut off whoever else uses it.
-static MODULES: Mutex<BTreeMap<PathBuf, (SyncSender<Job>, JoinHandle<()>)>> = Mutex::new(BTreeMap::new());
+static MODULES: Mutex<BTreeMap<PathBuf, Thread>> = Mutex::new(BTreeMap::new());
 
 /// Runs work against a module, on the module's thread.
 ///

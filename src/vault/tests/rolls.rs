@@ -66,7 +66,7 @@ fn of_marks(
     marks: &[DekMark],
     deks: &HashMap<(SubjectHandle, KeyringNo, DekVersion), WrappedDek>,
 ) -> Vec<(SubjectHandle, WrappedDek)> {
-    let dek = |mark: &DekMark| deks[&(mark.subject, mark.keyring, mark.version.unwrap())].clone();
+    let dek = |mark: &DekMark| deks[&(mark.subject, mark.keyring, mark.version)].clone();
     marks.iter().map(|mark| (mark.subject, dek(mark))).collect()
 }
 
@@ -227,7 +227,7 @@ async fn what_a_cancelled_roll_has_left_and_what_was_deleted_since_is_done_by_th
     delete(&vault, &left.remove(0).0).await;
     delete(&vault, &left.remove(37).0).await;
     let marked = marks(&bench).await;
-    assert_eq!(marked.iter().map(|mark| mark.version).collect::<Vec<_>>(), [1, 2].map(|one| Some(DekVersion(one))));
+    assert_eq!(marked.iter().map(|mark| mark.version).collect::<Vec<_>>(), [1, 2].map(DekVersion));
     let both = of_marks(&marked, &deks(&bench).await);
     dead.extend(both.into_iter().filter(|(_, dek)| dek.version == DekVersion(2)));
     let vault = proven(&bench, vault).await;
