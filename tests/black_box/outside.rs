@@ -20,7 +20,7 @@ use tonic::transport::Channel;
 use self::bao::{KEY, Server};
 use self::relay::Relay;
 use crate::harness::{self, BINARY, detokenize, item, tokenize, value};
-use crate::house::{House, PASSPHRASE, TRUST_DOMAIN, start_and_read};
+use crate::house::{House, PASSPHRASE, TRUST_DOMAIN, spiffe, start_and_read};
 use crate::needles::{Needles, stored_files};
 use crate::raw;
 
@@ -162,6 +162,12 @@ async fn a_provider_that_is_away_is_waited_for_and_one_that_denies_ends_it_at_on
         assert!(status.state == "sealed" && !status.seal.unwrap().opens_by_itself);
         tokio::task::yield_now().await;
     }
+    // Who brings nothing has to be somebody whom the vault knows.
+    let mallory = vault.house.authority.client(&[&spiffe("lending", "officer", "mallory")]);
+    let mut mallory = SystemClient::new(vault.house.connect(&mallory).await);
+    let told = harness::refused(mallory.unseal(v1::UnsealRequest { credential: None, reset: false }).await);
+    assert_eq!(told.code, tonic::Code::PermissionDenied);
+    assert_eq!(operator.status(v1::StatusRequest {}).await.unwrap().into_inner().state, "sealed");
     let unsealed = operator.unseal(v1::UnsealRequest { credential: None, reset: false }).await.unwrap().into_inner();
     assert!(!unsealed.seal.unwrap().sealed);
 

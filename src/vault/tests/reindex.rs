@@ -116,6 +116,19 @@ async fn index(bench: &Bench) -> Vec<Entry> {
 }
 
 #[tokio::test]
+async fn an_index_key_has_few_versions_that_every_look_up_asks() {
+    let (_bench, vault) = Bench::new().await;
+    for _ in 0..3 {
+        assert!(rotate(&vault, "index/token").await.unwrap().rotated);
+    }
+    let refused = rotate(&vault, "index/token").await.unwrap_err();
+    assert!(matches!(&refused, Error::KeyState(why) if why.contains("keys reindex")), "{refused}");
+    reindex(&vault, 10).await;
+    destroy(&vault, "index/token", 1, false).await.unwrap();
+    assert!(rotate(&vault, "index/token").await.unwrap().rotated);
+}
+
+#[tokio::test]
 async fn while_entries_move_all_is_found_and_nothing_twice_and_then_the_old_versions_can_go() {
     for entries in [1, 7, 1_000] {
         let (bench, vault) = Bench::new().await;

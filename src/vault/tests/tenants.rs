@@ -272,6 +272,20 @@ async fn an_older_keystore_does_not_bring_a_tenant_back() {
     vault.close().await;
     std::fs::write(bench.folder.path().join("keys"), older).unwrap();
     assert!(matches!(bench.try_open().await.err(), Some(OpenError::KeystoreOld { .. })));
+    let found = findings(&bench, &[]).await;
+    assert!(found.iter().any(|one| (&*one.tenant, one.fault.as_str()) == (SAVINGS, "rolled_back")), "{found:?}");
+}
+
+#[tokio::test]
+async fn the_end_of_a_tenant_cannot_be_taken_away() {
+    let (bench, vault) = Bench::new().await;
+    make(&vault, SAVINGS).await.unwrap();
+    end(&vault, SAVINGS, false).await.unwrap();
+    vault.close().await;
+    bench.disk.write(vec![Mutation::Delete(Family::Meta, place::tenant_end(NUMBER))]).await.unwrap();
+    assert!(matches!(bench.try_open().await.err(), Some(OpenError::Tenants { .. })));
+    let found = findings(&bench, &[]).await;
+    assert!(found.iter().any(|one| (&*one.tenant, one.fault.as_str()) == (SAVINGS, "missing")), "{found:?}");
 }
 
 #[tokio::test]
