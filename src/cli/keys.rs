@@ -36,7 +36,7 @@ enum Command {
   strongroom keys rotate kek/1
   strongroom keys rotate kek/1 --from-version 3     not again, if version 4 is there already")]
     Rotate {
-        /// The key: kek/1, index/subject_id, token.
+        /// The key: kek/1, index/subject-id, token.
         name: String,
 
         /// The newest version that you know of: if there is a newer one, nothing is done.

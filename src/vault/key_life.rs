@@ -34,7 +34,7 @@ const COUNT_AGAIN: Duration = Duration::from_secs(5);
 /// Versions of an index key that may be alive at once.
 const MOST_ALIVE: usize = 4;
 /// What is named, and how.
-const NAMES: &str = "keys are named as `strongroom keys list` shows them: kek/1, index/subject_id, token";
+const NAMES: &str = "keys are named as `strongroom keys list` shows them: kek/1, index/subject-id, token";
 
 /// One version of a key, as its owners see it.
 pub struct ListedKey {
@@ -164,7 +164,7 @@ impl RotateKey {
         let older = |state: KeyState| state.allows(Operation::Process);
         let info = road.vault.keystore.keys(road.tenant.id);
         let alive = info.iter().filter(|info| info.name == name && older(info.state)).count();
-        if matches!(name, KeyName::Index(..)) && alive >= MOST_ALIVE && self.from_version <= newest.0 {
+        if matches!(name, KeyName::Index(..)) && alive >= MOST_ALIVE && [0, newest.0].contains(&self.from_version) {
             let message = format!(
                 "key {name} has {alive} versions that entries may be under, and each look-up asks all: `strongroom keys \
                  reindex`, then destroy the older ones"
