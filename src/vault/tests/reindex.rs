@@ -121,7 +121,7 @@ async fn an_index_key_has_few_versions_that_every_look_up_asks() {
     for _ in 0..3 {
         assert!(rotate(&vault, "index/token").await.unwrap().rotated);
     }
-    let refused = rotate(&vault, "index/token").await.unwrap_err();
+    let refused = rotate(&vault, "index/token").await.err().unwrap();
     assert!(matches!(&refused, Error::KeyState(why) if why.contains("keys reindex")), "{refused}");
     reindex(&vault, 10).await;
     destroy(&vault, "index/token", 1, false).await.unwrap();
