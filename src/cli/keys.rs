@@ -12,11 +12,9 @@ use serde_json::{Value, json};
 use strongroom_proto::v1::{
     DestroyKeyVersionRequest, KeyVersion, ListKeysRequest, RotateKeyRequest, SetKeyStateRequest,
 };
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::client::Context;
-use super::output::{CliError, Exit, table};
+use super::output::{CliError, Exit, instant, table};
 
 pub use job::watch;
 
@@ -157,26 +155,20 @@ fn text(keys: &[KeyVersion]) -> String {
             day(key.state_time.as_ref()),
             key.next_rotation_time.as_ref().map_or_else(String::new, |time| day(Some(time))),
             values,
-            life_after(key),
+            life_after(key.state == "destroyed", &key.copies),
         ]
     });
     table(&["KEY", "VERSION", "STATE", "MADE", "SINCE", "ROTATE BY", "VALUES", "LIVES ON IN"], rows)
 }
 
-/// Of a destroyed version: the copies that it lives on in, or that there are none.
-fn life_after(key: &KeyVersion) -> String {
-    match (key.state == "destroyed", key.copies.len()) {
+/// Of what was destroyed: the copies of the keystore that it lives on in, or that there are none.
+pub fn life_after(destroyed: bool, copies: &[String]) -> String {
+    match (destroyed, copies.len()) {
         (false, _) => String::new(),
         (true, 0) => "no copy".to_owned(),
-        (true, 1..=3) => key.copies.join(" "),
+        (true, 1..=3) => copies.join(" "),
         (true, count) => format!("{count} copies"),
     }
-}
-
-/// A time as RFC 3339; empty if there is none.
-fn instant(time: Option<&prost_types::Timestamp>) -> String {
-    let time = time.and_then(|time| OffsetDateTime::from_unix_timestamp(time.seconds).ok());
-    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 async fn rotate(name: String, from_version: u32, context: &Context) -> Result<Exit, CliError> {

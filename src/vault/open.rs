@@ -254,6 +254,22 @@ pub(crate) fn first_keys(tenant: TenantId) -> [KeyName; 6] {
     ]
 }
 
+/// What the first leaf of every log begins with: whose it is, and by which rules.
+pub(crate) fn whose_log(
+    vault: VaultId,
+    tenant: &TenantRow,
+    directory: &Directory,
+    policy: &[u8],
+) -> Vec<(String, String)> {
+    vec![
+        ("vault".to_owned(), vault.to_string()),
+        ("tenant".to_owned(), tenant.name.clone()),
+        ("tenant_id".to_owned(), tenant.id.to_string()),
+        ("trust_domain".to_owned(), directory.trust_domain.clone()),
+        ("policy_sha256".to_owned(), data_encoding::HEXLOWER.encode(&row_hash(policy))),
+    ]
+}
+
 /// The first leaf of a log says whose it is and who its officers are, and records the rows that it begins with.
 fn first_leaf(
     vault: VaultId,
@@ -264,13 +280,7 @@ fn first_leaf(
     principals: Option<&[u8; 32]>,
 ) -> Result<Vec<(TenantNo, leaf::PreparedLeaf)>, OpenError> {
     let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
-    let mut detail = vec![
-        ("vault".to_owned(), vault.to_string()),
-        ("tenant".to_owned(), tenant.name.clone()),
-        ("tenant_id".to_owned(), tenant.id.to_string()),
-        ("trust_domain".to_owned(), directory.trust_domain.clone()),
-        ("policy_sha256".to_owned(), hex(&row_hash(policy))),
-    ];
+    let mut detail = whose_log(vault, tenant, directory, policy);
     detail.extend(principals.map(|hash| ("principals_sha256".to_owned(), hex(hash))));
     detail.extend(officers.iter().map(|(name, key)| (format!("officer/{name}"), hex(key))));
     let detail: Vec<(&str, &str)> = detail.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();

@@ -177,6 +177,22 @@ fn rules_of(tenant: &Tenant) -> (u32, u32) {
     (tenant.policy_version(), tenant.rules().schema.version())
 }
 
+/// What the log `system` says of a tenant whose life has come so far.
+fn told(name: &str, number: u32, id: &str, stage: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("tenant", name.to_owned()),
+        ("number", number.to_string()),
+        ("tenant_id", id.to_owned()),
+        ("stage", stage.to_owned()),
+    ]
+}
+
+/// An id as it is noted, in hexadecimal.
+fn noted_id(hex: &str, noted: &'static str) -> Result<TenantId, Error> {
+    let id = data_encoding::HEXLOWER.decode(hex.as_bytes()).ok().and_then(|id| id.try_into().ok());
+    id.map(TenantId).ok_or(Error::DataLoss(noted))
+}
+
 /// The row of the directory, and what a leaf says of it.
 struct NewDirectory {
     mutation: Mutation,
@@ -184,10 +200,8 @@ struct NewDirectory {
 }
 
 impl NewDirectory {
-    /// The row that follows the one in the store.
-    async fn after<S: Store>(vault: &Vault<S>, directory: &Directory) -> Result<Self, Error> {
-        let key = &vault.tenant(SYSTEM_NO)?.fingerprints;
-        let (stored, _) = stored_directory(&*vault.store, key).await?;
+    /// The row that follows the one in the store. `key` is the fingerprint key of the vault's own tenant.
+    fn after(stored: &Source, directory: &Directory, key: &IndexKey) -> Result<Self, Error> {
         let version = stored.version.checked_add(1).ok_or(Error::Internal("too many changes of the directory"))?;
         let row = Source::new(version, directory.to_stored())?.encode(SourceKind::Principals, key);
         let sha256 = data_encoding::HEXLOWER.encode(&row_hash(&row));

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use strongroom_access::{Action, Directory};
 use strongroom_commit::{Change, Fact, Guard};
 use strongroom_ids::{TenantId, TenantNo};
-use strongroom_keys::{KeyState, Keystore};
+use strongroom_keys::{IndexKey, KeyState, Keystore};
 use strongroom_ledger::checkpoint;
 use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Range, Store, StoreError};
 
-use super::{About, NewDirectory, TenantState, lives_on, named, rules_of, stored_directory};
+use super::{About, NewDirectory, TenantState, lives_on, named, noted_id, rules_of, stored_directory, told};
 use crate::error::Error;
 use crate::key_copies::Copies;
 use crate::key_life;
@@ -21,6 +21,8 @@ use crate::source::{Source, SourceKind};
 use crate::tenant::Tenant;
 use crate::vault::Vault;
 
+/// What is damaged, if an end can't be read.
+const PLACE: &str = "the end of a tenant";
 /// When to ask again what would be lost, while somebody else does.
 const COUNT_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -88,19 +90,24 @@ pub(super) struct Done {
 }
 
 /// The public key of the log of a tenant that was destroyed, as its end names it.
-pub(crate) fn public_key(row: &[u8], system: &strongroom_keys::IndexKey) -> Option<[u8; 32]> {
-    let source = Source::decode(row, SourceKind::End, system).ok()?;
-    serde_json::from_str::<End>(&source.body).ok()?.public().ok()
+pub(crate) fn public_key(row: &[u8], system: &IndexKey) -> Option<[u8; 32]> {
+    End::decode(row, system).ok()?.public().ok()
 }
 
 impl End {
+    /// A stored one. `system` is the fingerprint key of the vault's own tenant.
+    fn decode(row: &[u8], system: &IndexKey) -> Result<Self, Error> {
+        let source = Source::decode(row, SourceKind::End, system)?;
+        serde_json::from_str(&source.body).map_err(|_| Error::DataLoss(PLACE))
+    }
+
     pub async fn load<S: Store>(vault: &Vault<S>, number: TenantNo) -> Result<Option<Self>, Error> {
         let system = vault.tenant(SYSTEM_NO)?;
         let at = place::tenant_end(number);
         let end: Option<Self> = Source::load(&*vault.store, at, SourceKind::End, &system.fingerprints).await?;
         match end.as_ref().is_none_or(|end| end.number == number.0) {
             true => Ok(end),
-            false => Err(Error::DataLoss("the end of a tenant")),
+            false => Err(Error::DataLoss(PLACE)),
         }
     }
 
@@ -118,13 +125,12 @@ impl End {
     }
 
     pub(super) fn id(&self) -> Result<TenantId, Error> {
-        let id = data_encoding::HEXLOWER.decode(self.id.as_bytes()).ok().and_then(|id| id.try_into().ok());
-        id.map(TenantId).ok_or(Error::DataLoss("the end of a tenant"))
+        noted_id(&self.id, PLACE)
     }
 
     fn public(&self) -> Result<[u8; 32], Error> {
         let key = data_encoding::HEXLOWER.decode(self.public.as_bytes()).ok().and_then(|key| key.try_into().ok());
-        key.ok_or(Error::DataLoss("the end of a tenant"))
+        key.ok_or(Error::DataLoss(PLACE))
     }
 
     fn about(&self) -> About<'_> {
@@ -133,12 +139,7 @@ impl End {
 
     /// What the log `system` says of it.
     fn detail(&self, stage: &str) -> Vec<(&'static str, String)> {
-        vec![
-            ("tenant", self.name.clone()),
-            ("number", self.number.to_string()),
-            ("tenant_id", self.id.clone()),
-            ("stage", stage.to_owned()),
-        ]
+        told(&self.name, self.number, &self.id, stage)
     }
 }
 
@@ -205,11 +206,11 @@ impl<S: Store> Attempt<S> for Ending<'_> {
             return Err(Error::Conflict.into());
         }
         let number = tenant.number;
-        let (_, mut directory) = stored_directory(&*vault.store, &road.tenant.fingerprints).await?;
+        let (stored, mut directory) = stored_directory(&*vault.store, &road.tenant.fingerprints).await?;
         directory.tenants.remove(&tenant.name);
         directory.officers.retain(|(of, _), _| *of != number);
         directory.destroyed.insert(tenant.name.clone(), number);
-        let known = NewDirectory::after(vault, &directory).await?;
+        let known = NewDirectory::after(&stored, &directory, &road.tenant.fingerprints)?;
         let public = vault.keystore.ledger_key(tenant.id)?.public_key();
         let end = End {
             request: data_encoding::HEXLOWER.encode(&road.request),
@@ -310,11 +311,7 @@ impl<S: Store> Vault<S> {
         let system = self.tenant(SYSTEM_NO)?;
         let (from, to) = place::tenant_ends_range();
         let rows = self.store.scan(Family::Meta, Range { from, to, limit: MOST_TENANTS }).await?;
-        let read = |row: &[u8]| -> Result<End, Error> {
-            let source = Source::decode(row, SourceKind::End, &system.fingerprints)?;
-            serde_json::from_str(&source.body).map_err(|_| Error::DataLoss("the end of a tenant"))
-        };
-        rows.iter().map(|(_, row)| read(row)).collect()
+        rows.iter().map(|(_, row)| End::decode(row, &system.fingerprints)).collect()
     }
 
     /// Tenants that were ended and whose receipt is not signed yet.

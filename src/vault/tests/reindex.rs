@@ -7,7 +7,9 @@ use strongroom_commit::CommitError;
 use strongroom_storage::rows::{IndexKind, JobKind, SubjectRecord, ValueRow};
 use strongroom_storage::{Entry, Family, Mutation, Range, Store};
 
-use super::keys::{TENANT, all_read, destroy, filled, rotate, running, set_state, step, to_its_end};
+use super::keys::{
+    TENANT, all_read, destroy, filled, rotate, running, set_state, step, to_its_end, to_its_end_by_chance,
+};
 use super::rolls::{delete, proven, roll};
 use super::*;
 use crate::reindex::ReindexPage;
@@ -305,22 +307,8 @@ async fn a_reindex_whose_reads_and_writes_fail_goes_on_and_loses_nothing() {
     let stored = Stored::new(&vault).await;
     rotate_all(&vault).await;
     let due = dependants(&vault, 1).await;
-    let mut job = start(&vault).await.unwrap();
-    bench.faults.by_chance(11, 8, 4);
-    let mut cut = 0;
-    while job.is_running() {
-        let page = JobPage { kind: KIND, number: job.number, entries: 5, total: job.to_count.then_some(due) };
-        match vault.job_page(TENANT, page).await {
-            Ok(further) => job = further,
-            // It was stored, and its answer was lost.
-            Err(Error::JobEnded(_)) => break,
-            Err(_) => {
-                cut += 1;
-                recovered(&vault).await;
-            }
-        }
-    }
-    bench.faults.heal();
+    let job = start(&vault).await.unwrap();
+    let cut = to_its_end_by_chance(&bench, &vault, job, due, 11).await;
     assert!(cut > 3, "{cut}");
     let vault = proven(&bench, vault).await;
     assert_eq!(dependants(&vault, 1).await, 0);

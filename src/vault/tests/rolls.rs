@@ -10,11 +10,11 @@ use strongroom_storage::keys::{self as place, DekMark};
 use strongroom_storage::rows::{JobKind, RowDek, SubjectRecord, ValueRow, WrappedDek};
 use strongroom_storage::{Entry, Family, Mutation, Range, Store};
 
-use super::keys::{TENANT, all_read, filled, rotate, running, set_state, step, to_its_end};
+use super::keys::{TENANT, all_read, filled, rotate, running, set_state, step, to_its_end, to_its_end_by_chance};
 use super::*;
 use crate::road::Attempt;
 use crate::roll::RollPage;
-use crate::{CancelJob, Finding, Job, JobPage, StartRewrap, StartRoll, Verification, verify};
+use crate::{CancelJob, Job, JobPage, StartRewrap, StartRoll};
 
 const KIND: JobKind = JobKind::Roll;
 
@@ -94,19 +94,10 @@ async fn are_dead(bench: &Bench, vault: &Tested, dead: &[(SubjectHandle, Wrapped
     }
 }
 
-/// What verification finds in the store of a vault that is closed.
-async fn findings(bench: &Bench) -> Vec<Finding> {
-    let dir = bench.folder.path();
-    let keystore = Keystore::open(dir, &root()).unwrap();
-    let head = dir.join("head");
-    let verification = Verification { store: &bench.disk, keystore: &keystore, head_file: &head, checkpoints: &[] };
-    verify(&verification, &mut |_| {}).await.unwrap().findings
-}
-
 /// Closes the vault, proves its store against its ledger, and opens it again.
 pub(super) async fn proven(bench: &Bench, vault: Arc<Tested>) -> Arc<Tested> {
     vault.close().await;
-    let found = findings(bench).await;
+    let found = findings(bench, &[]).await;
     assert!(found.is_empty(), "{found:#?}");
     bench.open().await
 }
@@ -320,22 +311,8 @@ async fn a_roll_whose_reads_and_writes_fail_goes_on_and_loses_nothing() {
     }
     delete(&vault, &left.remove(60).0).await;
     let dead = of_marks(&marks(&bench).await, &before);
-    let mut job = start(&vault, "", "").await.unwrap();
-    bench.faults.by_chance(7, 8, 4);
-    let mut cut = 0;
-    while job.is_running() {
-        let page = JobPage { kind: KIND, number: job.number, entries: 5, total: job.to_count.then_some(2) };
-        match vault.job_page(TENANT, page).await {
-            Ok(further) => job = further,
-            // It was stored, and its answer was lost.
-            Err(Error::JobEnded(_)) => break,
-            Err(_) => {
-                cut += 1;
-                recovered(&vault).await;
-            }
-        }
-    }
-    bench.faults.heal();
+    let job = start(&vault, "", "").await.unwrap();
+    let cut = to_its_end_by_chance(&bench, &vault, job, 2, 7).await;
     assert!(cut > 3, "{cut}");
     let vault = proven(&bench, vault).await;
     assert_eq!(marks(&bench).await, []);
@@ -519,7 +496,7 @@ async fn a_dek_that_is_put_back_after_its_roll_is_named() {
     record.deks.push(dead[0].1.clone());
     let key = place::subject(TENANT, record.handle);
     bench.disk.write(vec![Mutation::Put(Family::Subjects, key, record.encode())]).await.unwrap();
-    let found = findings(&bench).await;
+    let found = findings(&bench, &[]).await;
     let said: Vec<_> = found.iter().map(|finding| (finding.kind.as_str(), finding.fault.as_str())).collect();
     assert_eq!(said, [("dek", "added")], "{found:?}");
 }

@@ -5,8 +5,8 @@ use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 
 use super::*;
 use crate::{
-    BackupKeystore, CreateTenant, DestroyTenant, DestroyedTenant, Export, Finding, ListedTenant, MadeTenant, RotateKey,
-    StrikeKeystoreCopy, TenantState, Verification, verify,
+    BackupKeystore, CreateTenant, DestroyTenant, DestroyedTenant, Export, ListedTenant, MadeTenant, RotateKey,
+    StrikeKeystoreCopy, TenantState,
 };
 
 const SAVINGS: &str = "savings";
@@ -76,14 +76,6 @@ async fn rows(bench: &Bench, tenant: TenantNo) -> Vec<(Family, Vec<u8>)> {
         all.extend(bench.disk.scan(family, range).await.unwrap().into_iter().map(|(key, _)| (family, key.to_vec())));
     }
     all
-}
-
-/// What verification finds in a vault that was closed.
-async fn findings(bench: &Bench, checkpoints: &[String]) -> Vec<Finding> {
-    let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
-    let head_file = bench.folder.path().join("head");
-    let verification = Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints };
-    verify(&verification, &mut |_| {}).await.unwrap().findings
 }
 
 async fn proven(bench: &Bench, vault: &Tested) {
