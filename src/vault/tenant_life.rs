@@ -15,7 +15,6 @@ use strongroom_access::{Action, Directory};
 use strongroom_commit::{Change, CommitterState};
 use strongroom_ids::{TenantId, TenantNo};
 use strongroom_keys::{IndexKey, KeyInfo};
-use strongroom_ledger::leaf::{self, LeafHeader, PreparedLeaf};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::TenantRow;
 use strongroom_storage::{Family, Mutation, Store};
@@ -23,6 +22,7 @@ use strongroom_storage::{Family, Mutation, Store};
 use crate::error::Error;
 use crate::key_copies::Copies;
 use crate::open::{SYSTEM, SYSTEM_NO, is_tenant_name};
+use crate::own_leaf::Rules;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
 use crate::tenant::Tenant;
@@ -133,48 +133,9 @@ fn lives_on(copies: &Copies, keys: &[KeyInfo]) -> (Vec<String>, Option<u64>) {
     (holding, dead.filter(|_| !keys.is_empty()))
 }
 
-/// What a leaf that the vault writes about a tenant says, beside what it is about.
-struct About<'a> {
-    /// The request, in hexadecimal.
-    request: &'a str,
-    principal: &'a str,
-    action: Action,
-    failed: Option<&'static str>,
-}
-
-impl About<'_> {
-    /// A leaf without items, under a tenant's rules.
-    fn leaf(
-        &self,
-        of: TenantNo,
-        (policy, schema): (u32, u32),
-        detail: &[(&str, String)],
-    ) -> Result<Vec<(TenantNo, PreparedLeaf)>, Error> {
-        let request = data_encoding::HEXLOWER.decode(self.request.as_bytes()).ok();
-        let request: [u8; 16] =
-            request.and_then(|id| id.try_into().ok()).ok_or(Error::DataLoss("what is noted of a tenant"))?;
-        let detail: Vec<(&str, &str)> = detail.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let header = LeafHeader {
-            request: &request,
-            principal: self.principal,
-            actor: None,
-            action: self.action.as_str(),
-            purpose: None,
-            decision: if self.failed.is_some() { "fail" } else { "allow" },
-            reason: self.failed,
-            policy,
-            schema,
-            keys: &[],
-            client: "",
-            detail: &detail,
-        };
-        Ok(leaf::prepare(&header, std::iter::empty()).into_iter().map(|leaf| (of, leaf)).collect())
-    }
-}
-
 /// The versions of a tenant's rules.
-fn rules_of(tenant: &Tenant) -> (u32, u32) {
-    (tenant.policy_version(), tenant.rules().schema.version())
+fn rules_of(tenant: &Tenant) -> Rules<'static> {
+    (tenant.policy_version(), tenant.rules().schema.version(), &[])
 }
 
 /// What the log `system` says of a tenant whose life has come so far.

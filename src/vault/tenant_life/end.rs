@@ -11,11 +11,12 @@ use strongroom_ledger::checkpoint;
 use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Range, Store, StoreError};
 
-use super::{About, NewDirectory, TenantState, lives_on, named, noted_id, rules_of, stored_directory, told};
+use super::{NewDirectory, TenantState, lives_on, named, noted_id, rules_of, stored_directory, told};
 use crate::error::Error;
 use crate::key_copies::Copies;
 use crate::key_life;
 use crate::open::{LANE, MOST_TENANTS, SYSTEM_NO};
+use crate::own_leaf::Noted;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
 use crate::tenant::Tenant;
@@ -133,8 +134,9 @@ impl End {
         key.ok_or(Error::DataLoss(PLACE))
     }
 
-    fn about(&self) -> About<'_> {
-        About { request: &self.request, principal: &self.principal, action: Action::DestroyTenant, failed: None }
+    fn about(&self) -> Noted<'_> {
+        let action = Action::DestroyTenant.as_str();
+        Noted { request: &self.request, principal: &self.principal, action, failed: None, place: PLACE }
     }
 
     /// What the log `system` says of it.

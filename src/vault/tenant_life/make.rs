@@ -11,13 +11,16 @@ use strongroom_storage::keys as place;
 use strongroom_storage::rows::{LaneHead, TenantRow};
 use strongroom_storage::{Family, Mutation, Store};
 
-use super::{About, NewDirectory, named, noted_id, rules_of, stored_directory, told};
+use super::{NewDirectory, named, noted_id, rules_of, stored_directory, told};
 use crate::error::Error;
 use crate::open::{MOST_TENANTS, SYSTEM_NO, first_keys, whose_log};
+use crate::own_leaf::Noted;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
 use crate::vault::Vault;
 
+/// What is damaged, if what is noted of one can't be read.
+const PLACE: &str = "the tenant in the making";
 /// Officers that a tenant begins with, at most.
 const OFFICERS: usize = 64;
 
@@ -64,11 +67,12 @@ impl Making {
     }
 
     fn id(&self) -> Result<TenantId, Error> {
-        noted_id(&self.id, "the tenant in the making")
+        noted_id(&self.id, PLACE)
     }
 
-    fn about(&self, failed: Option<&'static str>) -> About<'_> {
-        About { request: &self.request, principal: &self.principal, action: Action::CreateTenant, failed }
+    fn about(&self, failed: Option<&'static str>) -> Noted<'_> {
+        let action = Action::CreateTenant.as_str();
+        Noted { request: &self.request, principal: &self.principal, action, failed, place: PLACE }
     }
 
     /// What the log `system` says of it.
@@ -83,7 +87,7 @@ impl Making {
         directory.tenants.insert(self.name.clone(), number);
         for (name, key) in &self.officers {
             let key = data_encoding::HEXLOWER.decode(key.as_bytes()).ok().and_then(|key| key.try_into().ok());
-            directory.officers.insert((number, name.clone()), key.ok_or(Error::DataLoss("the tenant in the making"))?);
+            directory.officers.insert((number, name.clone()), key.ok_or(Error::DataLoss(PLACE))?);
         }
         directory.check().map_err(|_| Error::invalid("officers", "officer", "no certificate can carry such a name"))?;
         Ok(directory)
@@ -272,6 +276,6 @@ impl Making {
         let mut detail = whose_log(vault.id, row, directory, policy);
         detail.extend(self.officers.iter().map(|(name, key)| (format!("officer/{name}"), key.clone())));
         let detail: Vec<(&str, String)> = detail.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-        self.about(None).leaf(TenantNo(self.number), (1, 0), &detail)
+        self.about(None).leaf(TenantNo(self.number), (1, 0, &[]), &detail)
     }
 }
