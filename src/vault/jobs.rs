@@ -292,8 +292,7 @@ impl<S: Store> Attempt<S> for GetJob {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Job>, Refused> {
         road.decide_vault()?;
         let (kind, row) = named(road, &self.name).await?;
-        let mut prepared = Prepared::new(Job::of(kind, &row));
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(Job::of(kind, &row));
         prepared.detail.push(("job", name(kind, row.number)));
         Ok(prepared)
     }

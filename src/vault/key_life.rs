@@ -86,9 +86,7 @@ impl<S: Store> Attempt<S> for ListKeys {
                 values: values.map(|(class, retention)| (class.as_str(), retention.to_string())),
             }
         });
-        let mut prepared = Prepared::new(listed.collect());
-        prepared.guards.extend(road.rules_unchanged());
-        Ok(prepared)
+        Ok(road.prepare(listed.collect()))
     }
 }
 
@@ -122,8 +120,7 @@ impl<S: Store> Attempt<S> for RotateKey {
         road.decide_vault()?;
         let (name, newest) = self.newest(road)?;
         if self.from_version != 0 && newest.0 != self.from_version {
-            let mut prepared = Prepared::new(Rotated { version: newest.0, rotated: false });
-            prepared.guards.extend(road.rules_unchanged());
+            let mut prepared = road.prepare(Rotated { version: newest.0, rotated: false });
             prepared.detail.push(("key", name.to_string()));
             return Ok(prepared);
         }
@@ -243,8 +240,7 @@ impl<S: Store> Attempt<S> for MayDestroy<'_> {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<KeyName>, Refused> {
         road.decide_vault()?;
         let name = self.0.allowed(road)?;
-        let mut prepared = Prepared::new(name);
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(name);
         prepared.detail.push(("key", name.to_string()));
         prepared.detail.push(("version", self.0.version.to_string()));
         prepared.detail.push(("stage", if self.0.dry_run { "dry_run" } else { "asked" }.to_owned()));

@@ -44,8 +44,7 @@ impl<S: Store> Attempt<S> for Match {
         limits.items(self.items.len())?;
         limits.message(self.items.iter().map(|item| item.value.len()).sum())?;
         road.purpose_declared(&self.purpose)?;
-        let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(Vec::with_capacity(self.items.len()));
         let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
         let resolved = road.resolve(&tokens).await?;
         let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);

@@ -109,9 +109,7 @@ impl<S: Store> Attempt<S> for ListTenants {
             let receipt = done.and_then(|end| end.receipt.clone()).unwrap_or_default();
             listed.push(ListedTenant { name, number, id, created, state, destroyed, copies, dead, receipt });
         }
-        let mut prepared = Prepared::new(listed);
-        prepared.guards.extend(road.rules_unchanged());
-        Ok(prepared)
+        Ok(road.prepare(listed))
     }
 }
 

@@ -88,8 +88,7 @@ impl<S: Store> Road<'_, S> {
             state: state.as_str().to_owned(),
             time: self.now.max(changed.saturating_add(1)),
         };
-        let mut prepared = Prepared::new(answer);
-        prepared.guards.extend(self.rules_unchanged());
+        let mut prepared = self.prepare(answer);
         prepared.changes.push(Fact::key_states(self.tenant.number));
         prepared.detail.extend(intent.detail("intent"));
         let record = Record { keystore: self.vault.keystore.number(), open: Some(intent) };

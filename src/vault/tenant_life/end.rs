@@ -171,8 +171,7 @@ impl<S: Store> Attempt<S> for MayDestroy<'_> {
             ("number", tenant.number.to_string()),
             ("stage", if self.0.dry_run { "dry_run" } else { "asked" }.to_owned()),
         ];
-        let mut prepared = Prepared::new(tenant);
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(tenant);
         prepared.detail.extend(detail);
         Ok(prepared)
     }
@@ -228,8 +227,7 @@ impl<S: Store> Attempt<S> for Ending<'_> {
             receipt: None,
             cleared: false,
         };
-        let mut prepared = Prepared::new((number, directory));
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare((number, directory));
         prepared.guards.push(Guard::Unchanged(Fact::principals()));
         // All that anybody's request of this tenant may stand on.
         prepared.changes.extend([

@@ -113,8 +113,7 @@ impl<S: Store> Attempt<S> for CreateTenant {
         }
         let making = self.wanted(vault, &road.caller.principal.name, road.request, road.now)?;
         let made = MadeTenant { number: TenantNo(making.number), id: making.id()?, created: making.time };
-        let mut prepared = Prepared::new(made);
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(made);
         prepared.guards.push(Guard::Unchanged(Fact::principals()));
         prepared.detail.extend(making.detail("intent"));
         let key = &road.tenant.fingerprints;
