@@ -8,6 +8,7 @@
 //! are crates of their own. All of them keep what [`suite`] says.
 
 mod passphrase;
+mod secret_file;
 pub mod shamir;
 #[doc(hidden)]
 pub mod suite;
@@ -24,6 +25,7 @@ use crate::error::KeyError;
 use crate::secret::{self, RawKey};
 
 pub use passphrase::{ArgonCost, PassphraseRoot};
+pub use secret_file::secret_file;
 
 /// Wraps and unwraps keystore keys under a root key that it keeps.
 ///
@@ -90,6 +92,34 @@ impl RootKind {
             Self::AwsKms => "aws-kms",
             Self::OpenBao => "openbao",
         }
+    }
+}
+
+/// What a provider says of a failure, so that whose word it is stands in it.
+impl RootKind {
+    /// [`RootError::Credential`].
+    pub fn credential(self, why: impl fmt::Display) -> RootError {
+        RootError::Credential { provider: self, why: why.to_string() }
+    }
+
+    /// [`RootError::Denied`].
+    pub fn denied(self, why: impl fmt::Display) -> RootError {
+        RootError::Denied { provider: self, why: why.to_string() }
+    }
+
+    /// [`RootError::Unreachable`].
+    pub fn unreachable(self, why: impl fmt::Display) -> RootError {
+        RootError::Unreachable { provider: self, why: why.to_string() }
+    }
+
+    /// [`RootError::OtherKey`].
+    pub fn other_key(self, why: impl fmt::Display) -> RootError {
+        RootError::OtherKey { provider: self, why: why.to_string() }
+    }
+
+    /// [`RootError::Settings`].
+    pub fn settings(self, why: impl fmt::Display) -> RootError {
+        RootError::Settings { provider: self, why: why.to_string() }
     }
 }
 

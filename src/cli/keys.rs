@@ -12,13 +12,11 @@ use serde_json::{Value, json};
 use strongroom_proto::v1::{
     DestroyKeyVersionRequest, KeyVersion, ListKeysRequest, RotateKeyRequest, SetKeyStateRequest,
 };
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::client::Context;
-use super::output::{CliError, Exit, table};
+use super::output::{CliError, Exit, instant, table};
 
-pub use job::watch as rewrap_to_its_end;
+pub use job::watch;
 
 /// List keys, rotate them, wrap DEKs anew and roll them, make indexes anew, change states, destroy versions.
 #[derive(Clone, Debug, ClapArgs)]
@@ -36,7 +34,7 @@ enum Command {
   strongroom keys rotate kek/1
   strongroom keys rotate kek/1 --from-version 3     not again, if version 4 is there already")]
     Rotate {
-        /// The key: kek/1, token.
+        /// The key: kek/1, index/subject-id, token.
         name: String,
 
         /// The newest version that you know of: if there is a newer one, nothing is done.
@@ -69,7 +67,8 @@ enum Command {
   strongroom keys destroy kek/1 1 --dry-run --as officer-1     what depends on it
   strongroom keys destroy kek/1 1 --as officer-1
 
-Backups of the data that were made before the DEKs were wrapped anew can't be read any more afterwards.")]
+Backups of the data that were made before all had moved on (keys rewrap, keys reindex) can't be read as a whole any more
+afterwards.")]
     Destroy {
         /// The key.
         name: String,
@@ -156,26 +155,20 @@ fn text(keys: &[KeyVersion]) -> String {
             day(key.state_time.as_ref()),
             key.next_rotation_time.as_ref().map_or_else(String::new, |time| day(Some(time))),
             values,
-            life_after(key),
+            life_after(key.state == "destroyed", &key.copies),
         ]
     });
     table(&["KEY", "VERSION", "STATE", "MADE", "SINCE", "ROTATE BY", "VALUES", "LIVES ON IN"], rows)
 }
 
-/// Of a destroyed version: the copies that it lives on in, or that there are none.
-fn life_after(key: &KeyVersion) -> String {
-    match (key.state == "destroyed", key.copies.len()) {
+/// Of what was destroyed: the copies of the keystore that it lives on in, or that there are none.
+pub fn life_after(destroyed: bool, copies: &[String]) -> String {
+    match (destroyed, copies.len()) {
         (false, _) => String::new(),
         (true, 0) => "no copy".to_owned(),
-        (true, 1..=3) => key.copies.join(" "),
+        (true, 1..=3) => copies.join(" "),
         (true, count) => format!("{count} copies"),
     }
-}
-
-/// A time as RFC 3339; empty if there is none.
-fn instant(time: Option<&prost_types::Timestamp>) -> String {
-    let time = time.and_then(|time| OffsetDateTime::from_unix_timestamp(time.seconds).ok());
-    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 async fn rotate(name: String, from_version: u32, context: &Context) -> Result<Exit, CliError> {
@@ -211,8 +204,12 @@ async fn destroy(name: String, version: u32, dry_run: bool, context: &Context) -
             (false, _) => format!("version {version} of {name} is destroyed"),
             (true, 0) => format!("nothing depends on version {version} of {name}: it can be destroyed"),
             (true, count) => {
-                let what = if name.starts_with("kek/") { "DEKs, and the values under them," } else { "tokens" };
-                format!("version {version} of {name} is in use: {count} {what} would become unreadable")
+                let what = match name.split('/').next() {
+                    Some("kek") => "DEKs, and the values under them, would become unreadable",
+                    Some("index") => "index entries would lead nowhere, so what they find would not be found",
+                    _ => "tokens would become unreadable",
+                };
+                format!("version {version} of {name} is in use: {count} {what}")
             }
         },
     )?;

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 pub use error::CliError;
 pub use refusal::Refusal;
@@ -113,6 +115,12 @@ pub fn facts<R: AsRef<str>>(pairs: impl IntoIterator<Item = (&'static str, R)>) 
         format!("{name}  {}", printable(value.as_ref()))
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A time as RFC 3339; empty if there is none.
+pub fn instant(time: Option<&prost_types::Timestamp>) -> String {
+    let time = time.and_then(|time| OffsetDateTime::from_unix_timestamp(time.seconds).ok());
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 /// Text that can't play tricks on a terminal: stored data may hold control sequences.

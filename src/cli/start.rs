@@ -216,8 +216,7 @@ pub async fn unlock(folder: PathBuf, root: Arc<dyn RootProvider>) -> Result<Keys
         false => opened.await,
         // Nobody waits longer for a file system or a network; the thread drops what it still gets.
         true => tokio::time::timeout(ANSWER, opened).await.map_err(|_| {
-            let why = format!("there was no answer in {} seconds", ANSWER.as_secs());
-            Closed::Root(RootError::Unreachable { provider, why })
+            Closed::Root(provider.unreachable(format!("there was no answer in {} seconds", ANSWER.as_secs())))
         })?,
     };
     opened.map_err(|error| failed(&error))?.map_err(Closed::Root)

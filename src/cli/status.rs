@@ -3,11 +3,9 @@
 use clap::Args as ClapArgs;
 use serde_json::json;
 use strongroom_proto::v1::{StatusRequest, StatusResponse};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::client::Context;
-use super::output::{CliError, Exit, facts, table};
+use super::output::{CliError, Exit, facts, instant, table};
 use super::unseal;
 
 /// Who asks unless the caller says otherwise.
@@ -26,13 +24,9 @@ pub struct Args {}
 /// Runs the command.
 pub async fn run(_args: Args, context: &Context) -> Result<Exit, CliError> {
     let status = context.system().await?.status(StatusRequest {}).await?.into_inner();
-    let started = status.start_time.as_ref().and_then(|time| readable(time.seconds)).unwrap_or_default();
+    let started = instant(status.start_time.as_ref());
     context.output.show(|| document(&status, &started), || text(&status, &started))?;
     Ok(if status.state == "serving" { Exit::Done } else { Exit::Failed })
-}
-
-fn readable(seconds: i64) -> Option<String> {
-    OffsetDateTime::from_unix_timestamp(seconds).ok()?.format(&Rfc3339).ok()
 }
 
 fn document(status: &StatusResponse, started: &str) -> serde_json::Value {

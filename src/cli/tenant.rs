@@ -9,12 +9,11 @@ use strongroom_ledger::receipt;
 use strongroom_proto::v1::{
     CreateTenantRequest, DestroyTenantRequest, DestroyTenantResponse, ListTenantsRequest, Tenant,
 };
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::client::{Context, Global};
 use super::files::replace;
-use super::output::{CliError, Exit, Output, facts, table};
+use super::keys::life_after;
+use super::output::{CliError, Exit, Output, facts, instant, table};
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "operator";
@@ -65,7 +64,7 @@ are named: destroy them, then strongroom keys copies strike COPY.")]
         yes: bool,
 
         /// Write the signed receipt here, too.
-        #[arg(long, value_name = "OUT")]
+        #[arg(long, value_name = "OUT", conflicts_with = "dry_run")]
         receipt: Option<PathBuf>,
     },
     /// Print the signed receipt of a destroyed tenant.
@@ -142,23 +141,13 @@ async fn list(context: &Context) -> Result<Exit, CliError> {
                     tenant.state.clone(),
                     instant(tenant.create_time.as_ref()),
                     instant(tenant.destroy_time.as_ref()),
-                    lives_on(tenant),
+                    life_after(tenant.destroy_time.is_some(), &tenant.copies),
                 ]
             });
             table(&["TENANT", "NUMBER", "STATE", "MADE", "DESTROYED", "LIVES ON IN"], rows)
         },
     )?;
     Ok(Exit::Done)
-}
-
-/// Of a destroyed tenant: the copies that its keys live on in, or that there are none.
-fn lives_on(tenant: &Tenant) -> String {
-    match (tenant.destroy_time.is_some(), tenant.copies.len()) {
-        (false, _) => String::new(),
-        (true, 0) => "no copy".to_owned(),
-        (true, 1..=3) => tenant.copies.join(" "),
-        (true, count) => format!("{count} copies"),
-    }
 }
 
 async fn destroy(
@@ -175,9 +164,7 @@ async fn destroy(
     }
     let request = DestroyTenantRequest { name: name.clone(), dry_run };
     let loss = system.destroy_tenant(request).await?.into_inner();
-    if let Some(out) = out.filter(|_| !dry_run) {
-        replace(out, loss.receipt.as_bytes())?;
-    }
+    let written = out.map_or(Ok(()), |out| replace(out, loss.receipt.as_bytes()));
     context.output.show(
         || {
             json!({
@@ -196,6 +183,11 @@ async fn destroy(
             false => format!("{name} is destroyed\n{}\n\n{}", lost(&loss), loss.receipt),
         },
     )?;
+    // What was done is told first: it can't be done again.
+    written.map_err(|error| CliError::Unfit {
+        message: format!("{name} is destroyed, but its receipt could not be written: {error}"),
+        next: format!("strongroom tenant receipt {name}"),
+    })?;
     Ok(Exit::Done)
 }
 
@@ -294,10 +286,4 @@ fn document(tenant: &Tenant) -> Value {
         "death_time": time(&tenant.death_time),
         "receipt": tenant.receipt,
     })
-}
-
-/// A time as RFC 3339; empty if there is none.
-fn instant(time: Option<&prost_types::Timestamp>) -> String {
-    let time = time.and_then(|time| OffsetDateTime::from_unix_timestamp(time.seconds).ok());
-    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }

@@ -1,11 +1,12 @@
 //! Background jobs: when their next step is taken.
 //!
-//! What a step is, the vault knows: each takes the road of any request, as the vault itself. Here is only the pace: a
-//! job goes on after a restart, makes way for callers, waits while the vault cannot write, and ends when it is told to.
+//! What a step is, the vault knows: each step of a job takes the road of any request, as the vault itself. Here is only the
+//! pace: a job goes on after a restart, makes way for callers, waits while the vault cannot write, and ends when it is told
+//! to. Beside the jobs, what was begun of making or destroying a tenant is finished (`tenants`).
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
-mod clearing;
+mod tenants;
 mod throttle;
 
 use std::collections::BTreeSet;
@@ -37,7 +38,7 @@ pub async fn run<S: Store>(vault: &Vault<S>, stop: impl Future<Output = ()>) {
             () = all(vault) => {}
         }
     };
-    tokio::join!(others, clearing::run(vault, stop.clone()));
+    tokio::join!(others, tenants::run(vault, stop.clone()));
 }
 
 async fn all<S: Store>(vault: &Vault<S>) {
@@ -56,7 +57,10 @@ async fn all<S: Store>(vault: &Vault<S>) {
                     }
                 }
             }
-            Err(error) => pause(&error).await,
+            Err(error) => {
+                pause(&error, "jobs").await;
+                continue;
+            }
         }
         tokio::select! {
             Some(which) = at_work.next(), if !at_work.is_empty() => drop(known.remove(&which)),
@@ -74,7 +78,7 @@ async fn take<S: Store>(vault: &Vault<S>, tenant: TenantNo, mut job: Job) {
         if job.to_count && total.is_none() {
             match count(vault, tenant, job.kind, &mut throttle).await {
                 Ok(deks) => total = Some(deks),
-                Err(error) => return pause(&error).await,
+                Err(error) => return pause(&error, &job.name).await,
             }
         }
         let (before, began) = (vault.commits(), Instant::now());
@@ -93,7 +97,7 @@ async fn take<S: Store>(vault: &Vault<S>, tenant: TenantNo, mut job: Job) {
             }
             // It was cancelled, or its tenant is gone, or locked: then it goes on when that is unlocked.
             Err(Error::JobEnded(_) | Error::TenantDestroyed | Error::TenantLocked) => return,
-            Err(error) => return pause(&error).await,
+            Err(error) => return pause(&error, &job.name).await,
         }
     }
 }
@@ -118,10 +122,10 @@ async fn count<S: Store>(
 }
 
 /// Waits until an error may have passed.
-async fn pause(error: &Error) {
+async fn pause(error: &Error, what: &str) {
     let passes = matches!(error, Error::Recovering | Error::Overloaded { .. } | Error::Unknown | Error::Conflict);
     if !passes {
-        tracing::error!(%error, "a job can't go on; it is tried again in a minute");
+        tracing::error!(%error, what, "background work can't go on; it is tried again in a minute");
     }
     tokio::time::sleep(if passes { SOON } else { LATER }).await;
 }

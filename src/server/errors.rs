@@ -191,6 +191,7 @@ fn code(error: &Error) -> Code {
         | Error::TokensExhausted
         | Error::KeyExhausted { .. }
         | Error::TenantLimit(_)
+        | Error::TenantsUsedUp(_)
         | Error::DiskFull => Code::ResourceExhausted,
         Error::Conflict => Code::Aborted,
         Error::Overloaded { .. } | Error::Unknown | Error::Recovering | Error::Sealed | Error::TenantLocked => {

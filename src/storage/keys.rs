@@ -272,8 +272,7 @@ pub fn dek_mark(tenant: TenantNo, subject: SubjectHandle, keyring: KeyringNo, ve
     dek_marks_key(tenant, subject, keyring).u32(version.0).done()
 }
 
-/// `Meta`: the marks of all versions of a subject's DEK, from inclusive to exclusive. The first key is the mark of a store
-/// that did not write versions.
+/// `Meta`: the marks of all versions of a subject's DEK, from inclusive to exclusive.
 pub fn dek_marks_range(tenant: TenantNo, subject: SubjectHandle, keyring: KeyringNo) -> (Vec<u8>, Vec<u8>) {
     dek_marks_key(tenant, subject, keyring).range()
 }
@@ -356,22 +355,27 @@ pub struct DekMark {
     pub subject: SubjectHandle,
     /// Of which keyring.
     pub keyring: KeyringNo,
-    /// The version that is to be rolled; none in a store that did not write versions: whichever is the newest.
-    pub version: Option<DekVersion>,
+    /// The version that is to be rolled.
+    pub version: DekVersion,
 }
 
 /// What a [`dek_mark`] key says.
 pub fn decode_dek_mark(key: &[u8]) -> Result<DekMark, StoreError> {
-    let corrupt = || StoreError::Corrupt { place: "the mark of a DEK", what: "it has not the form of one".to_owned() };
-    let mark = key.get(TENANT..).and_then(|key| key.strip_prefix(&[meta::DEK_MARK])).ok_or_else(corrupt)?;
-    let (subject, rest) = mark.split_first_chunk().ok_or_else(corrupt)?;
-    let (keyring, version) = rest.split_first_chunk().ok_or_else(corrupt)?;
-    let version = match version {
-        [] => None,
-        version => Some(DekVersion(u32::from_be_bytes(version.try_into().map_err(|_| corrupt())?))),
-    };
-    let subject = SubjectHandle(u64::from_be_bytes(*subject));
-    Ok(DekMark { subject, keyring: KeyringNo(u16::from_be_bytes(*keyring)), version })
+    let (of, version) = key.split_last_chunk().ok_or_else(no_mark)?;
+    let (subject, keyring) = decode_dek_marks(of)?;
+    Ok(DekMark { subject, keyring, version: DekVersion(u32::from_be_bytes(*version)) })
+}
+
+/// Which DEK the first key of a [`dek_marks_range`] is about.
+pub fn decode_dek_marks(key: &[u8]) -> Result<(SubjectHandle, KeyringNo), StoreError> {
+    let mark = key.get(TENANT..).and_then(|key| key.strip_prefix(&[meta::DEK_MARK])).ok_or_else(no_mark)?;
+    let (subject, keyring) = mark.split_first_chunk().ok_or_else(no_mark)?;
+    let keyring = keyring.try_into().map_err(|_| no_mark())?;
+    Ok((SubjectHandle(u64::from_be_bytes(*subject)), KeyringNo(u16::from_be_bytes(keyring))))
+}
+
+fn no_mark() -> StoreError {
+    StoreError::Corrupt { place: "the mark of a DEK", what: "it has not the form of one".to_owned() }
 }
 
 /// The leaf index of a `Leaves` key.

@@ -61,8 +61,7 @@ impl<S: Store> Attempt<S> for Export {
             let description = format!("the log has {size} leaves: first may be 0 to end, end at most {size}");
             return Err(Error::invalid("end", "out_of_range", description).into());
         }
-        let mut prepared = Prepared::new((whose, self.first, end));
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare((whose, self.first, end));
         prepared.detail.push(("first", self.first.to_string()));
         prepared.detail.push(("end", end.to_string()));
         prepared.detail.extend((whose != road.tenant.number).then(|| ("log", self.log.clone())));
@@ -82,8 +81,7 @@ impl<S: Store> Attempt<S> for GetCheckpoint<'_> {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<TenantNo>, Refused> {
         road.decide_vault()?;
         let whose = road.log(self.log)?;
-        let mut prepared = Prepared::new(whose);
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(whose);
         prepared.detail.extend((whose != road.tenant.number).then(|| ("log", self.log.to_owned())));
         Ok(prepared)
     }
@@ -101,9 +99,11 @@ impl<S: Store> Road<'_, S> {
             "" => Ok(self.tenant.number),
             own if own == self.tenant.name => Ok(self.tenant.number),
             "system" => Err(Error::Denied { action: self.action.as_str() }),
-            _ => {
-                Err(Error::invalid("log", "log_unknown", "empty for your tenant's own log, or `system` for operators"))
-            }
+            _ => Err(Error::invalid(
+                "log",
+                "log_unknown",
+                "empty for your tenant's own log; for operators `system`, or a destroyed tenant's name",
+            )),
         }
     }
 }

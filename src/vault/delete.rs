@@ -41,8 +41,7 @@ impl<S: Store> Attempt<S> for Delete {
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Answer>, Refused> {
         self.within_limits(road)?;
-        let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(Vec::with_capacity(self.items.len()));
         let key = self.idempotency(road);
         if let Earlier::Rows(rows, _) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
             // The rows are gone, and with them their fields: who may delete nothing any more is not answered.

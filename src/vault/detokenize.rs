@@ -69,8 +69,7 @@ impl<S: Store> Attempt<S> for Detokenize {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Self::Answer>, Refused> {
         road.vault.limits.items(self.items.len())?;
         road.purpose_declared(&self.purpose)?;
-        let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(Vec::with_capacity(self.items.len()));
         prepared.items.reserve(self.items.len());
         let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
         let resolved = road.resolve(&tokens).await?;
@@ -97,6 +96,7 @@ impl<S: Store> Attempt<S> for Detokenize {
                     Ok(released)
                 }
                 Err(refusal) => {
+                    resolved.guards_if_unwrapped(road.tenant.number, &mut prepared.guards);
                     prepared.items.push(refusal.item);
                     Err(refusal.error)
                 }

@@ -154,6 +154,9 @@ pub enum Error {
     /// There are as many tenants as there may be.
     #[error("the vault has {0} tenants, as many as it may: destroy one, or make another vault")]
     TenantLimit(usize),
+    /// There were as many tenants as there may ever be.
+    #[error("a vault has {0} tenants in its life at most, and their names are not used again: make another vault")]
+    TenantsUsedUp(usize),
     /// Concurrent requests changed what this one read, again and again. Nothing was stored.
     #[error("other requests changed the same data again and again; nothing was stored: try again")]
     Conflict,
@@ -220,7 +223,7 @@ impl Error {
             Self::TenantNotFound => "TENANT_NOT_FOUND",
             Self::TenantDestroyed => "TENANT_DESTROYED",
             Self::TenantLocked => "TENANT_LOCKED",
-            Self::TenantLimit(_) => "TENANT_LIMIT",
+            Self::TenantLimit(_) | Self::TenantsUsedUp(_) => "TENANT_LIMIT",
             Self::Conflict => "CONFLICT",
             Self::Overloaded { .. } => "OVERLOADED",
             Self::Unknown => "OUTCOME_UNKNOWN",

@@ -65,6 +65,11 @@ impl<S: Store> Vault<S> {
             Err(Error::TenantDestroyed) => return Ok(()),
             tenant => tenant?,
         };
+        // Nobody may know yet what became of its end.
+        match tenant.refresh(self).await {
+            Err(Error::TenantDestroyed) => return Ok(()),
+            refreshed => refreshed?,
+        }
         let count = count.to_string();
         let request = keys::random::<16>()?;
         let header = LeafHeader {

@@ -213,6 +213,42 @@ pub(crate) fn prepare<S: Store>(road: &Road<'_, S>, kind: JobKind, row: JobRow) 
     prepared
 }
 
+/// What a page of a job has come to.
+pub(crate) struct PageDone {
+    /// What it did.
+    pub done: u64,
+    /// What it had to leave as it is.
+    pub skipped: u64,
+    /// Whether it found something to do at all.
+    pub moved: bool,
+}
+
+/// What commits that a page was done, and how far the job has come by it. The states of the keys that it stood on hold.
+pub(crate) fn prepare_page<S: Store>(
+    road: &Road<'_, S>,
+    page: &JobPage,
+    mut row: JobRow,
+    PageDone { done, skipped, moved }: PageDone,
+) -> Prepared<JobRow> {
+    row.done += done;
+    row.skipped += skipped;
+    // Where a key rotates, or a DEK is marked, meanwhile, there is more to do than was counted.
+    row.total = page.total.unwrap_or(row.total).max(row.done.saturating_add(row.skipped));
+    row.updated = road.now;
+    row.moved = if moved { road.now } else { row.moved };
+    let mut prepared = prepare(road, page.kind, row);
+    prepared.guards.push(Guard::Unchanged(Fact::key_states(road.tenant.number)));
+    prepared
+}
+
+/// Says in the leaf of a page, last, how far its job has come.
+pub(crate) fn tell_how_far(kind: JobKind, mut prepared: Prepared<JobRow>) -> Prepared<JobRow> {
+    let Job { done, state, .. } = Job::of(kind, &prepared.answer);
+    prepared.detail.push(("done", done.to_string()));
+    prepared.detail.push(("job_state", state.to_owned()));
+    prepared
+}
+
 /// Counts what the newest KEKs of these keyrings are about to seal, once for each mention.
 pub(crate) async fn allow_seals<S: Store>(
     road: &Road<'_, S>,
@@ -261,8 +297,7 @@ impl<S: Store> Attempt<S> for GetJob {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Job>, Refused> {
         road.decide_vault()?;
         let (kind, row) = named(road, &self.name).await?;
-        let mut prepared = Prepared::new(Job::of(kind, &row));
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(Job::of(kind, &row));
         prepared.detail.push(("job", name(kind, row.number)));
         Ok(prepared)
     }
@@ -363,8 +398,14 @@ impl<S: Store> Vault<S> {
         let mut running = Vec::new();
         for tenant in self.tenants.numbers() {
             for kind in JobKind::ALL {
-                let row = load(&*self.store, tenant, kind).await?;
-                let row = row.filter(|row| row.state == JobState::Running);
+                let row = match load(&*self.store, tenant, kind).await {
+                    // The others shall not wait for it.
+                    Err(Error::DataLoss(place)) => {
+                        self.damaged(place);
+                        continue;
+                    }
+                    row => row?.filter(|row| row.state == JobState::Running),
+                };
                 running.extend(row.map(|row| (tenant, Job::of(kind, &row))));
             }
         }

@@ -166,8 +166,7 @@ impl<S: Store> Attempt<S> for BackupKeystore {
         }
         let detail =
             [("copy", listed.name()), ("keystore", listed.keystore.to_string()), ("sha256", listed.sha256.clone())];
-        let mut prepared = Prepared::new(NewKeyCopy { listed, bytes: copy.bytes });
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(NewKeyCopy { listed, bytes: copy.bytes });
         prepared.mutations.push(copies.put(road.vault)?);
         prepared.detail.extend(detail);
         Ok(prepared)
@@ -183,9 +182,7 @@ impl<S: Store> Attempt<S> for ListCopies {
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Vec<KeyCopy>>, Refused> {
         road.decide_vault()?;
-        let mut prepared = Prepared::new(Copies::load(road.vault).await?.0);
-        prepared.guards.extend(road.rules_unchanged());
-        Ok(prepared)
+        Ok(road.prepare(Copies::load(road.vault).await?.0))
     }
 }
 
@@ -216,8 +213,7 @@ impl<S: Store> Attempt<S> for StrikeKeystoreCopy {
         // Struck off once is struck off.
         copy.struck.get_or_insert(road.now);
         let copy = copy.clone();
-        let mut prepared = Prepared::new(copy.clone());
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(copy.clone());
         prepared.mutations.push(copies.put(road.vault)?);
         prepared.detail.push(("copy", copy.name()));
         Ok(prepared)

@@ -68,8 +68,7 @@ impl<S: Store> Attempt<S> for Lookup {
         // The same where two spellings are one value.
         self.repeated(entries.iter().map(|entry| entry.as_ref().ok().map(|one| (one.field.number, one.mac()))))?;
 
-        let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(Vec::with_capacity(self.items.len()));
         let mut left = FOUND_IN_ALL;
         let mut searched = Vec::with_capacity(entries.len());
         for entry in entries {

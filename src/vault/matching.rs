@@ -44,8 +44,7 @@ impl<S: Store> Attempt<S> for Match {
         limits.items(self.items.len())?;
         limits.message(self.items.iter().map(|item| item.value.len()).sum())?;
         road.purpose_declared(&self.purpose)?;
-        let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(Vec::with_capacity(self.items.len()));
         let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
         let resolved = road.resolve(&tokens).await?;
         let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
@@ -55,7 +54,10 @@ impl<S: Store> Attempt<S> for Match {
         let mut denials = Denials::default();
         for (index, (item, resolved)) in self.items.iter().zip(&resolved).enumerate() {
             let (answer, leaf) = match self.decide(road, index, resolved, &mut decisions, &mut denials) {
-                Err(refusal) => (Err(refusal.error), refusal.item),
+                Err(refusal) => {
+                    resolved.guards_if_unwrapped(road.tenant.number, &mut prepared.guards);
+                    (Err(refusal.error), refusal.item)
+                }
                 Ok(found) => match road.holder(found, &item.subject, &named, &mut prepared.guards) {
                     None => {
                         let refusal = denials.not_a_holder(road, &item.token, found);

@@ -36,7 +36,7 @@ pub const SYSTEM: &str = "system";
 pub(crate) const SYSTEM_NO: TenantNo = TenantNo(0);
 pub(crate) const FORMAT: u16 = 1;
 /// Tenants that a vault ever has, those that were destroyed too: their names and numbers stay taken.
-pub(crate) const MOST_TENANTS: usize = 100_000;
+pub(crate) const MOST_TENANTS: usize = 10_000;
 /// Changes that may wait for the committer.
 const QUEUE: usize = 4_096;
 /// Facts that the committer remembers.
@@ -255,6 +255,22 @@ pub(crate) fn first_keys(tenant: TenantId) -> [KeyName; 6] {
     ]
 }
 
+/// What the first leaf of every log begins with: whose it is, and by which rules.
+pub(crate) fn whose_log(
+    vault: VaultId,
+    tenant: &TenantRow,
+    directory: &Directory,
+    policy: &[u8],
+) -> Vec<(String, String)> {
+    vec![
+        ("vault".to_owned(), vault.to_string()),
+        ("tenant".to_owned(), tenant.name.clone()),
+        ("tenant_id".to_owned(), tenant.id.to_string()),
+        ("trust_domain".to_owned(), directory.trust_domain.clone()),
+        ("policy_sha256".to_owned(), data_encoding::HEXLOWER.encode(&row_hash(policy))),
+    ]
+}
+
 /// The first leaf of a log says whose it is and who its officers are, and records the rows that it begins with.
 fn first_leaf(
     vault: VaultId,
@@ -265,13 +281,7 @@ fn first_leaf(
     principals: Option<&[u8; 32]>,
 ) -> Result<Vec<(TenantNo, leaf::PreparedLeaf)>, OpenError> {
     let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
-    let mut detail = vec![
-        ("vault".to_owned(), vault.to_string()),
-        ("tenant".to_owned(), tenant.name.clone()),
-        ("tenant_id".to_owned(), tenant.id.to_string()),
-        ("trust_domain".to_owned(), directory.trust_domain.clone()),
-        ("policy_sha256".to_owned(), hex(&row_hash(policy))),
-    ];
+    let mut detail = whose_log(vault, tenant, directory, policy);
     detail.extend(principals.map(|hash| ("principals_sha256".to_owned(), hex(hash))));
     detail.extend(officers.iter().map(|(name, key)| (format!("officer/{name}"), hex(key))));
     let detail: Vec<(&str, &str)> = detail.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -343,6 +353,15 @@ impl<S: Store> Vault<S> {
         let directory = Directory::from_stored(&Source::decode(&bytes, SourceKind::Principals, &fingerprints)?.body)
             .map_err(|_| Error::DataLoss("the enrolled officers"))?;
         all_enrolled(&rows, &directory)?;
+        for (tenant, number) in &directory.destroyed {
+            // By this its keys are destroyed, its rows are cleared, and its log is proven.
+            if store.get(Family::Meta, place::tenant_end(*number)).await?.is_none() {
+                return Err(OpenError::Tenants {
+                    tenant: tenant.clone(),
+                    what: "was destroyed, and the row that says so is gone",
+                });
+            }
+        }
         let mut tenants = Vec::with_capacity(rows.len());
         // Of a tenant that was destroyed there is only its log.
         let gone = |tenant: &TenantRow| directory.destroyed.contains_key(&tenant.name);

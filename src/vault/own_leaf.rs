@@ -1,8 +1,8 @@
-//! Leaves that the vault writes by itself: what they say stands on nothing that was read and changes nothing.
+//! Leaves that the vault writes by itself, not on the road of a request.
 
 use strongroom_commit::Change;
 use strongroom_ids::TenantNo;
-use strongroom_ledger::leaf::{self, LeafHeader};
+use strongroom_ledger::leaf::{self, LeafHeader, PreparedLeaf};
 use strongroom_storage::Store;
 
 use crate::error::Error;
@@ -21,5 +21,50 @@ impl<S: Store> Vault<S> {
         };
         self.committer.commit(change).await?;
         Ok(())
+    }
+}
+
+/// What was asked for in a request whose end comes later, so that it was noted: leaves that tell of it say the same.
+pub(crate) struct Noted<'a> {
+    /// The request, in hexadecimal.
+    pub request: &'a str,
+    /// Whose.
+    pub principal: &'a str,
+    pub action: &'a str,
+    /// Why nothing came of it, if nothing did.
+    pub failed: Option<&'static str>,
+    /// Where it is noted, should it be damaged.
+    pub place: &'static str,
+}
+
+/// Under what a leaf was written: versions of policy and schema, and those of the keys in use.
+pub(crate) type Rules<'a> = (u32, u32, &'a [(String, u32)]);
+
+impl Noted<'_> {
+    /// A leaf without items for a tenant's log.
+    pub fn leaf(
+        &self,
+        tenant: TenantNo,
+        (policy, schema, keys): Rules<'_>,
+        detail: &[(&str, String)],
+    ) -> Result<Vec<(TenantNo, PreparedLeaf)>, Error> {
+        let request = data_encoding::HEXLOWER.decode(self.request.as_bytes()).ok();
+        let request: [u8; 16] = request.and_then(|id| id.try_into().ok()).ok_or(Error::DataLoss(self.place))?;
+        let detail: Vec<(&str, &str)> = detail.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let header = LeafHeader {
+            request: &request,
+            principal: self.principal,
+            actor: None,
+            action: self.action,
+            purpose: None,
+            decision: if self.failed.is_some() { "fail" } else { "allow" },
+            reason: self.failed,
+            policy,
+            schema,
+            keys,
+            client: "",
+            detail: &detail,
+        };
+        Ok(leaf::prepare(&header, std::iter::empty()).into_iter().map(|leaf| (tenant, leaf)).collect())
     }
 }

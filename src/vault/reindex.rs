@@ -20,7 +20,7 @@ use strongroom_storage::{Entry, Family, Mutation, Store};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
-use crate::jobs::{self, Count, EMPTY_PAGES, Job, JobPage};
+use crate::jobs::{self, Count, EMPTY_PAGES, JobPage, PageDone};
 use crate::random::Dice;
 use crate::reseal::Opened;
 use crate::resolve::Resolved;
@@ -182,24 +182,16 @@ impl<S: Store> Attempt<S> for ReindexPage {
             }
         }
         let moved = moves.entries();
-        row.done += moved;
-        row.skipped += moves.skipped;
-        // Where a key rotates meanwhile there is more to do than was counted.
-        row.total = self.0.total.unwrap_or(row.total).max(row.done.saturating_add(row.skipped));
-        row.updated = road.now;
-        row.moved = if moved > 0 { road.now } else { row.moved };
-        let mut prepared = jobs::prepare(road, KIND, row);
+        let done = PageDone { done: moved, skipped: moves.skipped, moved: moved > 0 };
+        let mut prepared = jobs::prepare_page(road, &self.0, row, done);
         for subject in moves.subjects {
             subject.write(road, &mut prepared);
         }
         for value in moves.values {
             value.write(road, &mut prepared);
         }
-        prepared.guards.push(Guard::Unchanged(Fact::key_states(road.tenant.number)));
         prepared.detail.push(("entries", moved.to_string()));
-        prepared.detail.push(("done", prepared.answer.done.to_string()));
-        prepared.detail.push(("job_state", Job::of(KIND, &prepared.answer).state.to_owned()));
-        Ok(prepared)
+        Ok(jobs::tell_how_far(KIND, prepared))
     }
 
     fn install(&self, vault: &Vault<S>, tenant: &Tenant, answer: &JobRow) {

@@ -42,8 +42,7 @@ impl<S: Store> Attempt<S> for Replace {
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Vec<u32>>, Refused> {
         self.within_limits(road)?;
-        let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(Vec::with_capacity(self.items.len()));
         let key = self.idempotency(road);
         if let Earlier::Rows(rows, versions) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
             for (resolved, version) in road.resolve_rows(&rows).await?.into_iter().zip(versions) {

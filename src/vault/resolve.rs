@@ -38,6 +38,18 @@ pub(crate) enum Resolved {
     Value(Arc<Found>),
 }
 
+impl Resolved {
+    /// Of a value that is not released though its DEK was unwrapped, to see whether its token is the one: what keeps that DEK
+    /// from staying in the cache if it was destroyed meanwhile.
+    pub fn guards_if_unwrapped(&self, tenant: strongroom_ids::TenantNo, into: &mut Vec<Guard>) {
+        if let Self::Value(found) | Self::Expired(found) = self
+            && found.row.sealed_token.is_some()
+        {
+            into.push(Guard::Unchanged(Fact::row(tenant, found.id)));
+        }
+    }
+}
+
 /// A value's row, and what it takes to open it.
 pub(crate) struct Found {
     pub id: RowId,

@@ -14,7 +14,7 @@ use strongroom_storage::rows::{JobKind, JobRow, JobState, RowDek, SubjectRecord}
 use strongroom_storage::{Entry, Family, Mutation, Store};
 
 use crate::error::Error;
-use crate::jobs::{self, Count, EMPTY_PAGES, Job, JobPage};
+use crate::jobs::{self, Count, EMPTY_PAGES, JobPage, PageDone};
 use crate::road::{Attempt, Prepared, Refused, Road};
 use crate::tenant::Tenant;
 use crate::vault::Vault;
@@ -162,20 +162,13 @@ impl<S: Store> Attempt<S> for RewrapPage {
                 written.push(holder);
             }
         }
-        row.done += deks;
-        row.skipped += due - deks;
-        row.total = self.0.total.unwrap_or(row.total);
-        row.updated = road.now;
-        row.moved = if deks > 0 { road.now } else { row.moved };
-        let mut prepared = jobs::prepare(road, KIND, row);
+        let done = PageDone { done: deks, skipped: due - deks, moved: deks > 0 };
+        let mut prepared = jobs::prepare_page(road, &self.0, row, done);
         for holder in &written {
             holder.write(road.tenant.number, &mut prepared);
         }
-        prepared.guards.push(Guard::Unchanged(Fact::key_states(road.tenant.number)));
         prepared.detail.push(("deks", deks.to_string()));
-        prepared.detail.push(("done", prepared.answer.done.to_string()));
-        prepared.detail.push(("job_state", Job::of(KIND, &prepared.answer).state.to_owned()));
-        Ok(prepared)
+        Ok(jobs::tell_how_far(KIND, prepared))
     }
 
     fn install(&self, vault: &Vault<S>, tenant: &Tenant, answer: &JobRow) {

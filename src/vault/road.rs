@@ -351,6 +351,13 @@ impl<S: Store> Road<'_, S> {
         self.tenant.access.decide(&query).allowed
     }
 
+    /// What a request commits at the least: its answer, which stands on the rules that it was decided by.
+    pub fn prepare<A>(&self, answer: A) -> Prepared<A> {
+        let mut prepared = Prepared::new(answer);
+        prepared.guards.extend(self.rules_unchanged());
+        prepared
+    }
+
     /// The guards that every decision stands on: the rules, and the hour that policy was told.
     pub fn rules_unchanged(&self) -> [Guard; 3] {
         let next_hour = (self.now / HOUR + 1).saturating_mul(HOUR);

@@ -11,13 +11,13 @@ mod dek;
 
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
-use strongroom_ids::{KeyringNo, RowId, TenantNo};
-use strongroom_storage::keys::{self as place, DekMark};
+use strongroom_ids::{KeyringNo, RowId, SubjectHandle, TenantNo};
+use strongroom_storage::keys as place;
 use strongroom_storage::rows::{JobKind, JobRow, JobState, SubjectRecord, SubjectState};
 use strongroom_storage::{Family, Mutation, Range, Store};
 
 use crate::error::{Error, Violation};
-use crate::jobs::{self, Count, EMPTY_PAGES, Job, JobPage};
+use crate::jobs::{self, Count, EMPTY_PAGES, Job, JobPage, PageDone};
 use crate::pages::Pages;
 use crate::random::Dice;
 use crate::road::{Attempt, Item, Prepared, Refused, Road, make_way};
@@ -141,13 +141,11 @@ impl<S: Store> Attempt<S> for RollPage {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<JobRow>, Refused> {
         let row = jobs::running(road, KIND, self.0.number).await?;
         let row = JobRow { updated: road.now, ..row };
-        let mut prepared = match row.stage {
+        let prepared = match row.stage {
             MARKING => self.mark(road, row).await?,
             _ => self.roll(road, row).await?,
         };
-        prepared.detail.push(("done", prepared.answer.done.to_string()));
-        prepared.detail.push(("job_state", Job::of(KIND, &prepared.answer).state.to_owned()));
-        Ok(prepared)
+        Ok(jobs::tell_how_far(KIND, prepared))
     }
 
     fn install(&self, vault: &Vault<S>, tenant: &Tenant, answer: &JobRow) {
@@ -187,7 +185,7 @@ impl RollPage {
     async fn roll<S: Store>(&self, road: &Road<'_, S>, mut row: JobRow) -> Result<Prepared<JobRow>, Error> {
         let Some(marked) = self.marked(road, &mut row.cursor).await? else {
             row.state = JobState::Done;
-            return Ok(self.prepare(road, row, 0, vec![]));
+            return Ok(self.prepare(road, row, (0, 0), vec![]));
         };
         let plans = self.plan(road, marked, &mut row.cursor).await?;
         let fresh = plans.iter().filter(|(_, plan)| plan.makes_version());
@@ -195,7 +193,7 @@ impl RollPage {
         jobs::allow_seals(road, fresh.into_iter()).await?;
         let mut dice = Dice::default();
         let mut rolled: Vec<Rolled> = Vec::with_capacity(plans.len());
-        let mut deks = 0;
+        let (mut deks, mut skipped) = (0, 0);
         for (place, (marked, plan)) in plans.into_iter().enumerate() {
             make_way(place).await;
             let goes_on = plan.goes_on_after().is_some();
@@ -214,30 +212,26 @@ impl RollPage {
                 Err(Error::DataLoss(place)) => road.vault.damaged(place),
                 Err(error) => return Err(error),
             }
-            row.skipped += 1;
+            skipped += 1;
             if goes_on {
                 // Not from where it was: what can't move would be passed over, and lose its DEK.
                 row.cursor = behind;
             }
         }
-        Ok(self.prepare(road, row, deks, rolled))
+        Ok(self.prepare(road, row, (deks, skipped), rolled))
     }
 
-    /// What commits that so many DEKs were rolled, and how far these have come.
+    /// What commits that so many DEKs were rolled, and so many left, and how far these have come.
     fn prepare<S: Store>(
         &self,
         road: &Road<'_, S>,
-        mut row: JobRow,
-        deks: u64,
+        row: JobRow,
+        (deks, skipped): (u64, u64),
         rolled: Vec<Rolled>,
     ) -> Prepared<JobRow> {
-        row.done += deks;
-        // What was marked since it was counted is done as well, where the job had not been yet.
-        row.total = self.0.total.unwrap_or(row.total).max(row.done.saturating_add(row.skipped));
-        row.moved = if rolled.is_empty() { row.moved } else { road.now };
-        let mut prepared = jobs::prepare(road, KIND, row);
+        let done = PageDone { done: deks, skipped, moved: !rolled.is_empty() };
+        let mut prepared = jobs::prepare_page(road, &self.0, row, done);
         let values: usize = rolled.into_iter().map(|one| one.write(road, &mut prepared)).sum();
-        prepared.guards.push(Guard::Unchanged(Fact::key_states(road.tenant.number)));
         prepared.detail.push(("deks", deks.to_string()));
         prepared.detail.push(("values", values.to_string()));
         prepared
@@ -246,10 +240,10 @@ impl RollPage {
     /// The next DEKs that are marked; none if there are no more marks. Moves the cursor behind marks that can't be read.
     async fn marked<S: Store>(&self, road: &Road<'_, S>, cursor: &mut Vec<u8>) -> Result<Option<Vec<Marked>>, Error> {
         let (tenant, store) = (road.tenant.number, &*road.vault.store);
-        if let Some((at, after)) = in_the_midst(cursor) {
-            let (from, to) = place::dek_marks_range(tenant, at.subject, at.keyring);
+        if let Some(((subject, keyring), after)) = in_the_midst(cursor) {
+            let (from, to) = place::dek_marks_range(tenant, subject, keyring);
             let marks = store.scan(Family::Meta, Range { from, to, limit: MARKS }).await?;
-            let mut marked = Marked { after, ..Marked::new(at.subject, at.keyring) };
+            let mut marked = Marked { after, ..Marked::new(subject, keyring) };
             marked.versions.extend(marks.iter().filter_map(|(key, _)| Some(place::decode_dek_mark(key).ok()?.version)));
             return Ok(Some(vec![marked]));
         }
@@ -342,11 +336,10 @@ fn behind(key: &[u8]) -> Vec<u8> {
 }
 
 /// The DEK that a cursor is at and the last row that was looked at, if it stands inside a subject with many values.
-fn in_the_midst(cursor: &[u8]) -> Option<(DekMark, RowId)> {
-    let (mark, row) = cursor.split_last_chunk()?;
+fn in_the_midst(cursor: &[u8]) -> Option<((SubjectHandle, KeyringNo), RowId)> {
+    let (dek, row) = cursor.split_last_chunk()?;
     // A mark's key is shorter by half a row's id, so that none is taken for another.
-    let mark = place::decode_dek_mark(mark).ok().filter(|mark| mark.version.is_none())?;
-    Some((mark, RowId(u64::from_be_bytes(*row))))
+    Some((place::decode_dek_marks(dek).ok()?, RowId(u64::from_be_bytes(*row))))
 }
 
 /// Counts, in the next so many marks, the DEKs that there are to be rolled. `false`: all are counted.

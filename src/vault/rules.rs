@@ -80,7 +80,9 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
         road.decide_vault()?;
         within_limit("source", &self.request.source)?;
         let schema = self.next(road)?;
-        if !self.request.dry_run {
+        // One whose last change is not known to be durable has to find that out, and others must not read keys meanwhile: that
+        // is done alone.
+        if !self.request.dry_run && road.vault.keystore.is_settled() {
             // Keys before the rows that need them: a key that nothing uses yet harms nobody, if the schema does not come.
             road.vault.keystore.ensure(&keys_of(road.tenant, &schema), road.now)?;
         }
@@ -93,8 +95,7 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
         let version = schema.version();
         let applied = Applied { version, count: schema.fields().count() as u32 };
         if self.request.dry_run {
-            let mut prepared = Prepared::new(NewSchema { applied, schema: None });
-            prepared.guards.extend(road.rules_unchanged());
+            let mut prepared = road.prepare(NewSchema { applied, schema: None });
             prepared.detail.push(("dry_run", "true".to_owned()));
             return Ok(prepared);
         }
@@ -104,8 +105,7 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
         let keys = KeysInUse::of(road.tenant.id, &schema, &road.vault.keystore)?;
         let body = String::from_utf8(schema.to_stored()).map_err(|_| Error::Internal("a schema that is not text"))?;
         let row = Source::new(version, body)?.encode(SourceKind::Schema, &road.tenant.fingerprints);
-        let mut prepared = Prepared::new(NewSchema { applied, schema: Some((schema, keys)) });
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(NewSchema { applied, schema: Some((schema, keys)) });
         prepared.changes.push(Fact::schema(road.tenant.number));
         prepared.detail.push(("version", version.to_string()));
         prepared.detail.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
@@ -206,15 +206,13 @@ impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
         }
         let applied = Applied { version, count: cases };
         if self.request.dry_run {
-            let mut prepared = Prepared::new(NewPolicy { applied, installed: None });
-            prepared.guards.extend(road.rules_unchanged());
+            let mut prepared = road.prepare(NewPolicy { applied, installed: None });
             prepared.detail.push(("dry_run", "true".to_owned()));
             return Ok(prepared);
         }
         let source = Source::new(version, self.request.source.clone())?;
         let row = source.encode(SourceKind::Policy, &road.tenant.fingerprints);
-        let mut prepared = Prepared::new(NewPolicy { applied, installed: Some((policies, source)) });
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(NewPolicy { applied, installed: Some((policies, source)) });
         prepared.changes.push(Fact::policy(road.tenant.number));
         prepared.detail.push(("version", version.to_string()));
         prepared.detail.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
@@ -254,9 +252,7 @@ impl<S: Store> Attempt<S> for GetSchema {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<InForce>, Refused> {
         road.decide_vault()?;
         let answer = InForce { version: road.schema.version(), source: road.schema.source().to_owned() };
-        let mut prepared = Prepared::new(answer);
-        prepared.guards.extend(road.rules_unchanged());
-        Ok(prepared)
+        Ok(road.prepare(answer))
     }
 }
 
@@ -270,9 +266,7 @@ impl<S: Store> Attempt<S> for GetPolicy {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<InForce>, Refused> {
         road.decide_vault()?;
         let answer = InForce { version: road.rules.policy.version, source: road.rules.policy.body.clone() };
-        let mut prepared = Prepared::new(answer);
-        prepared.guards.extend(road.rules_unchanged());
-        Ok(prepared)
+        Ok(road.prepare(answer))
     }
 }
 
@@ -381,8 +375,6 @@ impl<S: Store> Attempt<S> for Explain {
             let purposes = field.purposes.iter().filter(|purpose| views.iter().any(|view| may(view, purpose)));
             answer.allowed_purposes = purposes.map(ToString::to_string).collect();
         }
-        let mut prepared = Prepared::new(answer);
-        prepared.guards.extend(road.rules_unchanged());
-        Ok(prepared)
+        Ok(road.prepare(answer))
     }
 }

@@ -23,9 +23,7 @@ impl<S: Store> Attempt<S> for Seal {
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<()>, Refused> {
         road.decide_vault()?;
-        let mut prepared = Prepared::new(());
-        prepared.guards.extend(road.rules_unchanged());
-        Ok(prepared)
+        Ok(road.prepare(()))
     }
 }
 

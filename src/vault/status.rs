@@ -41,7 +41,7 @@ impl<S: Store> Attempt<S> for GetStatus {
         road.decide_vault()?;
         let vault = road.vault;
         let keys = vault.keystore.keys(road.tenant.id);
-        let mut prepared = Prepared::new(Status {
+        Ok(road.prepare(Status {
             vault_id: vault.id,
             tenant: road.tenant.name.clone(),
             state: vault.health(),
@@ -51,9 +51,7 @@ impl<S: Store> Attempt<S> for GetStatus {
             keystore_number: vault.keystore.number(),
             keys: keys.into_iter().map(|key| (key.name.to_string(), key.version.0, key.state.as_str())).collect(),
             start: vault.started,
-        });
-        prepared.guards.extend(road.rules_unchanged());
-        Ok(prepared)
+        }))
     }
 }
 

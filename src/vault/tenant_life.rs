@@ -12,10 +12,9 @@ mod receipt;
 
 use serde::Serialize;
 use strongroom_access::{Action, Directory};
-use strongroom_commit::Change;
+use strongroom_commit::{Change, CommitterState};
 use strongroom_ids::{TenantId, TenantNo};
 use strongroom_keys::{IndexKey, KeyInfo};
-use strongroom_ledger::leaf::{self, LeafHeader, PreparedLeaf};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::TenantRow;
 use strongroom_storage::{Family, Mutation, Store};
@@ -23,6 +22,7 @@ use strongroom_storage::{Family, Mutation, Store};
 use crate::error::Error;
 use crate::key_copies::Copies;
 use crate::open::{SYSTEM, SYSTEM_NO, is_tenant_name};
+use crate::own_leaf::Rules;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
 use crate::tenant::Tenant;
@@ -104,12 +104,12 @@ impl<S: Store> Attempt<S> for ListTenants {
                 None => (vec![], None),
             };
             let destroyed = done.and_then(|end| end.destroyed());
+            // They were alive until then, in whatever copies they were not.
+            let dead = dead.zip(destroyed).map(|(dead, destroyed)| dead.max(destroyed));
             let receipt = done.and_then(|end| end.receipt.clone()).unwrap_or_default();
             listed.push(ListedTenant { name, number, id, created, state, destroyed, copies, dead, receipt });
         }
-        let mut prepared = Prepared::new(listed);
-        prepared.guards.extend(road.rules_unchanged());
-        Ok(prepared)
+        Ok(road.prepare(listed))
     }
 }
 
@@ -131,48 +131,25 @@ fn lives_on(copies: &Copies, keys: &[KeyInfo]) -> (Vec<String>, Option<u64>) {
     (holding, dead.filter(|_| !keys.is_empty()))
 }
 
-/// What a leaf that the vault writes about a tenant says, beside what it is about.
-struct About<'a> {
-    /// The request, in hexadecimal.
-    request: &'a str,
-    principal: &'a str,
-    action: Action,
-    failed: Option<&'static str>,
-}
-
-impl About<'_> {
-    /// A leaf without items, under a tenant's rules.
-    fn leaf(
-        &self,
-        of: TenantNo,
-        (policy, schema): (u32, u32),
-        detail: &[(&str, String)],
-    ) -> Result<Vec<(TenantNo, PreparedLeaf)>, Error> {
-        let request = data_encoding::HEXLOWER.decode(self.request.as_bytes()).ok();
-        let request: [u8; 16] =
-            request.and_then(|id| id.try_into().ok()).ok_or(Error::DataLoss("what is noted of a tenant"))?;
-        let detail: Vec<(&str, &str)> = detail.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let header = LeafHeader {
-            request: &request,
-            principal: self.principal,
-            actor: None,
-            action: self.action.as_str(),
-            purpose: None,
-            decision: if self.failed.is_some() { "fail" } else { "allow" },
-            reason: self.failed,
-            policy,
-            schema,
-            keys: &[],
-            client: "",
-            detail: &detail,
-        };
-        Ok(leaf::prepare(&header, std::iter::empty()).into_iter().map(|leaf| (of, leaf)).collect())
-    }
-}
-
 /// The versions of a tenant's rules.
-fn rules_of(tenant: &Tenant) -> (u32, u32) {
-    (tenant.policy_version(), tenant.rules().schema.version())
+fn rules_of(tenant: &Tenant) -> Rules<'static> {
+    (tenant.policy_version(), tenant.rules().schema.version(), &[])
+}
+
+/// What the log `system` says of a tenant whose life has come so far.
+fn told(name: &str, number: u32, id: &str, stage: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("tenant", name.to_owned()),
+        ("number", number.to_string()),
+        ("tenant_id", id.to_owned()),
+        ("stage", stage.to_owned()),
+    ]
+}
+
+/// An id as it is noted, in hexadecimal.
+fn noted_id(hex: &str, noted: &'static str) -> Result<TenantId, Error> {
+    let id = data_encoding::HEXLOWER.decode(hex.as_bytes()).ok().and_then(|id| id.try_into().ok());
+    id.map(TenantId).ok_or(Error::DataLoss(noted))
 }
 
 /// The row of the directory, and what a leaf says of it.
@@ -182,10 +159,8 @@ struct NewDirectory {
 }
 
 impl NewDirectory {
-    /// The row that follows the one in the store.
-    async fn after<S: Store>(vault: &Vault<S>, directory: &Directory) -> Result<Self, Error> {
-        let key = &vault.tenant(SYSTEM_NO)?.fingerprints;
-        let (stored, _) = stored_directory(&*vault.store, key).await?;
+    /// The row that follows the one in the store. `key` is the fingerprint key of the vault's own tenant.
+    fn after(stored: &Source, directory: &Directory, key: &IndexKey) -> Result<Self, Error> {
         let version = stored.version.checked_add(1).ok_or(Error::Internal("too many changes of the directory"))?;
         let row = Source::new(version, directory.to_stored())?.encode(SourceKind::Principals, key);
         let sha256 = data_encoding::HEXLOWER.encode(&row_hash(&row));
@@ -263,7 +238,14 @@ impl<S: Store> Vault<S> {
         }
         let system = self.tenant(SYSTEM_NO)?;
         let _turn = self.turn.write().await;
+        // While the store recovers, its readers may still see what a reopening will change.
+        let serving = || match self.committer.state() {
+            CommitterState::Serving => Ok(()),
+            _ => Err(Error::Recovering),
+        };
+        serving()?;
         let (_, directory) = stored_directory(&*self.store, &system.fingerprints).await?;
+        serving()?;
         for number in directory.destroyed.values() {
             if self.tenants.all().contains_key(number) {
                 self.tenants.end(*number, directory.clone());
@@ -277,7 +259,7 @@ impl<S: Store> Vault<S> {
                 self.begin_tenant(*number, directory.clone()).await?;
             }
         }
-        self.tenants.is_sure();
+        self.tenants.settle();
         Ok(())
     }
 

@@ -73,7 +73,7 @@ impl Tenants {
     }
 
     /// A tenant is about to come or go on disk: until one of [`Tenants::begin`], [`Tenants::end`] and
-    /// [`Tenants::is_sure`] says what came of it, nobody relies on what is here.
+    /// [`Tenants::settle`] says what came of it, nobody relies on what is here.
     pub fn doubt(&self) {
         self.unsure.store(true, Ordering::Release);
     }
@@ -84,7 +84,7 @@ impl Tenants {
     }
 
     /// What is here is what is on disk.
-    pub fn is_sure(&self) {
+    pub fn settle(&self) {
         self.unsure.store(false, Ordering::Release);
     }
 
@@ -94,7 +94,7 @@ impl Tenants {
         all.insert(tenant.number, Arc::new(tenant));
         self.by_number.store(Arc::new(all));
         self.directory.store(Arc::new(directory));
-        self.is_sure();
+        self.settle();
     }
 
     /// A tenant's own key is away: nothing more is done with it, also by who has found it already, until another
@@ -115,6 +115,6 @@ impl Tenants {
             tenant.end();
         }
         self.by_number.store(Arc::new(all));
-        self.is_sure();
+        self.settle();
     }
 }

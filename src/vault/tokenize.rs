@@ -56,8 +56,7 @@ impl<S: Store> Attempt<S> for Tokenize {
         self.decide(road, &fields)?;
         self.validate(road, &fields)?;
 
-        let mut prepared = Prepared::new(Vec::with_capacity(self.items.len()));
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(Vec::with_capacity(self.items.len()));
         let key = self.idempotency(road);
         match road.earlier(key.as_ref(), &mut prepared.guards).await? {
             Earlier::Rows(rows, _) => return self.again(road, &rows, prepared).await,

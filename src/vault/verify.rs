@@ -349,6 +349,7 @@ impl<'a, S: Store> Check<'a, S> {
                     let what = "the log `system` says that the tenant was destroyed, and its own log goes on";
                     self.found(Kind::Tenant, Fault::Changed, Place::Only, what);
                 }
+                self.is_destroyed(end).await?;
                 if let Some(leaf) = end.cleared {
                     let checked = self.only_the_log(leaf).await;
                     self.unless_damaged(checked)?;

@@ -20,7 +20,7 @@ use tonic::transport::Channel;
 use self::bao::{KEY, Server};
 use self::relay::Relay;
 use crate::harness::{self, BINARY, detokenize, item, tokenize, value};
-use crate::house::{House, PASSPHRASE, TRUST_DOMAIN, start_and_read};
+use crate::house::{House, PASSPHRASE, TRUST_DOMAIN, spiffe, start_and_read};
 use crate::needles::{Needles, stored_files};
 use crate::raw;
 
@@ -162,6 +162,12 @@ async fn a_provider_that_is_away_is_waited_for_and_one_that_denies_ends_it_at_on
         assert!(status.state == "sealed" && !status.seal.unwrap().opens_by_itself);
         tokio::task::yield_now().await;
     }
+    // Who brings nothing has to be somebody whom the vault knows.
+    let mallory = vault.house.authority.client(&[&spiffe("lending", "officer", "mallory")]);
+    let mut mallory = SystemClient::new(vault.house.connect(&mallory).await);
+    let told = harness::refused(mallory.unseal(v1::UnsealRequest { credential: None, reset: false }).await);
+    assert_eq!(told.code, tonic::Code::PermissionDenied);
+    assert_eq!(operator.status(v1::StatusRequest {}).await.unwrap().into_inner().state, "sealed");
     let unsealed = operator.unseal(v1::UnsealRequest { credential: None, reset: false }).await.unwrap().into_inner();
     assert!(!unsealed.seal.unwrap().sealed);
 
@@ -379,8 +385,8 @@ async fn a_vault_moves_into_a_token_and_opens_with_it_alone() {
     for token in fs::read_dir(&tokens).unwrap().map(|entry| entry.unwrap()) {
         fs::rename(token.path(), hsm.folder.path().join("tokens").join(token.file_name())).unwrap();
     }
-    let mut to_other = over(&house.dir(), &["root", "move", "--to", "pkcs11", "--create-key", "--root-config"]);
-    let said = done(to_other.arg(&settings).env("SOFTHSM2_CONF", &both));
+    let mut to_other = over(&house.dir(), &["root", "move", "--to", "pkcs11", "--create-key"]);
+    let said = done(to_other.arg("--root-config").arg(&settings).env("SOFTHSM2_CONF", &both));
     assert!(said.contains("Before the vault starts again"), "{said}");
     refused(hsm.seen_by(&mut over(&house.dir(), &["verify"])), "CKA_ID");
     fs::write(&config, format!("{text}\n{}", other.settings())).unwrap();

@@ -1,7 +1,5 @@
 //! The credentials of one call.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use aws_config::Region;
@@ -9,10 +7,11 @@ use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::provider_config::ProviderConfig;
 use aws_sdk_kms::config::{Credentials, ProvideCredentials, SharedHttpClient};
 use strongroom_keys::RootError;
+use strongroom_keys::root::secret_file;
 use zeroize::Zeroizing;
 
-use crate::failure;
 use crate::settings::Settings;
+use crate::{KIND, failure};
 
 /// Bytes of a secret access key at most; AWS's have 40.
 const LONGEST: usize = 256;
@@ -34,13 +33,9 @@ pub(crate) async fn find(
 
 /// Reads a file that holds the secret and nothing else; a line end after it does not count.
 fn read(file: &Path) -> Result<Zeroizing<String>, RootError> {
-    let failed = |what: String| failure::credential(format!("the file {}: {what}", file.display()));
-    // Room for all that is read, so that no smaller piece is left behind by growing.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST + 64));
-    let read = File::open(file).and_then(|file| file.take(LONGEST as u64 + 3).read_to_end(&mut bytes));
-    read.map_err(|error| failed(error.to_string()))?;
+    let failed = |what: String| KIND.credential(format!("the file {}: {what}", file.display()));
+    let bytes = secret_file(file, LONGEST).map_err(|error| failed(error.to_string()))?;
     let text = std::str::from_utf8(&bytes).unwrap_or_default();
-    let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
     if text.is_empty() || text.len() > LONGEST || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(failed("write the secret access key into it, in one line".to_owned()));
     }

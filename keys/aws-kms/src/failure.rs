@@ -1,7 +1,6 @@
 //! What KMS's answers mean for the vault.
 
 use std::error::Error;
-use std::fmt::Display;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::config::http::HttpResponse;
@@ -15,46 +14,28 @@ use crate::KIND;
 /// Characters that are kept of what KMS says at most.
 const SAID: usize = 400;
 
-pub(crate) fn settings(why: impl Display) -> RootError {
-    RootError::Settings { provider: KIND, why: why.to_string() }
-}
-
-pub(crate) fn credential(why: impl Display) -> RootError {
-    RootError::Credential { provider: KIND, why: why.to_string() }
-}
-
-pub(crate) fn denied(why: impl Display) -> RootError {
-    RootError::Denied { provider: KIND, why: why.to_string() }
-}
-
-pub(crate) fn unreachable(why: impl Display) -> RootError {
-    RootError::Unreachable { provider: KIND, why: why.to_string() }
-}
-
-pub(crate) fn other_key(why: impl Display) -> RootError {
-    RootError::OtherKey { provider: KIND, why: why.to_string() }
-}
-
 type Failure<E> = SdkError<E, HttpResponse>;
 
 /// Sorts what went wrong while wrapping. A key that is not there is a matter of the settings: nothing was sealed by it.
 pub(crate) fn while_wrapping(error: Failure<EncryptError>) -> RootError {
-    sort(&error, |said| settings(format!("{said}: make the key, or correct key, region or endpoint")))
+    sort(&error, |said| KIND.settings(format!("{said}: make the key, or correct key, region or endpoint")))
 }
 
 /// Sorts what went wrong while unwrapping. A key that sealed and is not there any more was deleted.
 pub(crate) fn while_unwrapping(error: Failure<DecryptError>) -> RootError {
-    sort(&error, |said| denied(format!("{said}: the key that sealed was deleted, or endpoint is another account's")))
+    sort(&error, |said| {
+        KIND.denied(format!("{said}: the key that sealed was deleted, or endpoint is another account's"))
+    })
 }
 
 /// Sorts why there are no credentials.
 pub(crate) fn without_credentials(error: CredentialsError) -> RootError {
     let said = whole(&error);
     match error {
-        CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => credential(format!(
+        CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => KIND.credential(format!(
             "there are no credentials ({said}): give access_key_id and secret_access_key_file, or the machine a role"
         )),
-        _ => unreachable(format!("the credentials can't be had: {said}")),
+        _ => KIND.unreachable(format!("the credentials can't be had: {said}")),
     }
 }
 
@@ -72,25 +53,25 @@ fn sort<E: ProvideErrorMetadata + Error + 'static>(
                 missing,
             )
         }
-        SdkError::ConstructionFailure(_) => settings(whole(error)),
-        _ => unreachable(whole(error)),
+        SdkError::ConstructionFailure(_) => KIND.settings(whole(error)),
+        _ => KIND.unreachable(whole(error)),
     }
 }
 
 fn by_code(code: &str, message: &str, status: u16, missing: impl FnOnce(&str) -> RootError) -> RootError {
     let said = one_line(&if message.is_empty() { code.to_owned() } else { format!("{code}: {message}") });
     match code {
-        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => {
-            denied(format!("{said}; the credentials need kms:Encrypt and kms:Decrypt, by IAM and by the key's policy"))
-        }
-        "DisabledException" => denied(format!("{said}; the key is disabled: enable it")),
+        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => KIND.denied(format!(
+            "{said}; the credentials need kms:Encrypt and kms:Decrypt, by IAM and by the key's policy"
+        )),
+        "DisabledException" => KIND.denied(format!("{said}; the key is disabled: enable it")),
         "KMSInvalidStateException" => {
-            denied(format!("{said}; the key is to be deleted, or cut off from its key material: cancel that"))
+            KIND.denied(format!("{said}; the key is to be deleted, or cut off from its key material: cancel that"))
         }
         "NotFoundException" => missing(&said),
-        "IncorrectKeyException" => other_key(format!("{said}; it was sealed by another key")),
+        "IncorrectKeyException" => KIND.other_key(format!("{said}; it was sealed by another key")),
         "InvalidCiphertextException" => {
-            other_key(format!("{said}; it was sealed by another key, for another vault, or was changed"))
+            KIND.other_key(format!("{said}; it was sealed by another key, for another vault, or was changed"))
         }
         "UnrecognizedClientException"
         | "InvalidClientTokenId"
@@ -98,21 +79,21 @@ fn by_code(code: &str, message: &str, status: u16, missing: impl FnOnce(&str) ->
         | "MissingAuthenticationToken"
         | "MissingAuthenticationTokenException"
         | "ExpiredToken"
-        | "ExpiredTokenException" => credential(format!("{said}; give credentials that are known and in force")),
+        | "ExpiredTokenException" => KIND.credential(format!("{said}; give credentials that are known and in force")),
         "InvalidSignatureException"
         | "SignatureDoesNotMatch"
         | "IncompleteSignature"
         | "IncompleteSignatureException"
-        | "RequestExpired" => credential(format!("{said}; correct the secret access key, or set the clock")),
+        | "RequestExpired" => KIND.credential(format!("{said}; correct the secret access key, or set the clock")),
         "ValidationException"
         | "InvalidArnException"
         | "InvalidKeyUsageException"
         | "UnsupportedOperationException" => {
-            settings(format!("{said}; key is to name a symmetric key for encrypting and decrypting"))
+            KIND.settings(format!("{said}; key is to name a symmetric key for encrypting and decrypting"))
         }
         // Throttling, time limits within KMS, faults, and what is no answer of KMS's.
-        "" => unreachable(format!("it answers {status} with what is no answer of KMS's: check endpoint")),
-        _ => unreachable(said),
+        "" => KIND.unreachable(format!("it answers {status} with what is no answer of KMS's: check endpoint")),
+        _ => KIND.unreachable(said),
     }
 }
 

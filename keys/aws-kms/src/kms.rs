@@ -15,7 +15,7 @@ use strongroom_keys::RootError;
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use crate::settings::Settings;
-use crate::{credentials, failure};
+use crate::{KIND, credentials};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(4);
@@ -36,12 +36,12 @@ pub(crate) fn call<T: Send>(
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| failure::unreachable(format!("no runtime can be started: {error}")))?;
+            .map_err(|error| KIND.unreachable(format!("no runtime can be started: {error}")))?;
         let result = runtime.block_on(async {
             let limited = tokio::time::timeout(LIMIT, async { work(client(settings).await?).await });
             limited
                 .await
-                .unwrap_or_else(|_| Err(failure::unreachable(format!("no answer within {} seconds", LIMIT.as_secs()))))
+                .unwrap_or_else(|_| Err(KIND.unreachable(format!("no answer within {} seconds", LIMIT.as_secs()))))
         });
         // A name that is still being looked up is not waited for.
         runtime.shutdown_background();
@@ -52,8 +52,8 @@ pub(crate) fn call<T: Send>(
         let thread = thread::Builder::new()
             .name("aws-kms".to_owned())
             .spawn_scoped(scope, || with_default(NoSubscriber::default(), run))
-            .map_err(|error| failure::unreachable(format!("no thread can be started: {error}")))?;
-        thread.join().unwrap_or_else(|_| Err(failure::unreachable("the AWS SDK has panicked")))
+            .map_err(|error| KIND.unreachable(format!("no thread can be started: {error}")))?;
+        thread.join().unwrap_or_else(|_| Err(KIND.unreachable("the AWS SDK has panicked")))
     })
 }
 

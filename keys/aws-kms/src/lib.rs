@@ -94,7 +94,7 @@ impl AwsKmsRoot {
     /// Refuses an envelope that another key sealed, if the settings say which one it has to be.
     fn check_arn(&self, arn: &str) -> Result<(), RootError> {
         if settings::is_key_arn(&self.settings.key) && self.settings.key != arn {
-            return Err(failure::other_key(format!(
+            return Err(KIND.other_key(format!(
                 "it was sealed by {arn}, and key names {}: name the one that sealed",
                 self.settings.key
             )));
@@ -115,13 +115,13 @@ impl RootProvider for AwsKmsRoot {
             request.encryption_context(CONTEXT, vault.to_string()).send().await.map_err(failure::while_wrapping)
         })?;
         let (Some(arn), Some(wrapped)) = (sealed.key_id, sealed.ciphertext_blob) else {
-            return Err(failure::unreachable("it answers without a key's ARN or a ciphertext: check endpoint"));
+            return Err(KIND.unreachable("it answers without a key's ARN or a ciphertext: check endpoint"));
         };
         self.check_arn(&arn)?;
         let envelope =
             Envelope { kind: KIND, parameters: [&[FORMAT], arn.as_bytes()].concat(), wrapped: wrapped.into_inner() };
         if envelope.parameters.len() > Envelope::PARAMETERS || envelope.wrapped.len() > Envelope::WRAPPED {
-            return Err(failure::unreachable("it answers with more than KMS ever gives: check endpoint"));
+            return Err(KIND.unreachable("it answers with more than KMS ever gives: check endpoint"));
         }
         Ok(envelope)
     }
@@ -134,21 +134,21 @@ impl RootProvider for AwsKmsRoot {
             Some((&FORMAT, arn)) => std::str::from_utf8(arn).ok().filter(|arn| settings::is_key_arn(arn)),
             _ => None,
         };
-        let arn = arn
-            .ok_or_else(|| failure::other_key("its parameters are not of format 1: use the release that sealed it"))?;
+        let arn =
+            arn.ok_or_else(|| KIND.other_key("its parameters are not of format 1: use the release that sealed it"))?;
         self.check_arn(arn)?;
         let opened = kms::call(&self.settings, async |client| {
             let request = client.decrypt().key_id(arn).ciphertext_blob(Blob::new(envelope.wrapped.as_slice()));
             request.encryption_context(CONTEXT, vault.to_string()).send().await.map_err(failure::while_unwrapping)
         })?;
         let (Some(answering), Some(plaintext)) = (opened.key_id, opened.plaintext) else {
-            return Err(failure::unreachable("it answers without a key's ARN or a plaintext: check endpoint"));
+            return Err(KIND.unreachable("it answers without a key's ARN or a plaintext: check endpoint"));
         };
         let plaintext = Zeroizing::new(plaintext.into_inner());
         if answering != arn {
-            return Err(failure::other_key(format!("{arn} was asked for, and another key answers: check endpoint")));
+            return Err(KIND.other_key(format!("{arn} was asked for, and another key answers: check endpoint")));
         }
         KeystoreKey::from_unwrapped(plaintext)
-            .ok_or_else(|| failure::other_key("what it decrypts to is no key: put the keystore's newest copy back"))
+            .ok_or_else(|| KIND.other_key("what it decrypts to is no key: put the keystore's newest copy back"))
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use strongroom_keys::RootError;
 
-use crate::failure;
+use crate::KIND;
 
 /// `[root.aws-kms]` of the vault's configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -32,14 +32,12 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<(), RootError> {
         // KMS takes no longer one, and an ARN has to fit an envelope.
         if self.key.is_empty() || self.key.len() > 512 || !self.key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(failure::settings(format!("key = {:?}: give a key's ARN or id, or an alias", self.key)));
+            return Err(KIND.settings(format!("key = {:?}: give a key's ARN or id, or an alias", self.key)));
         }
         match (self.region(), &self.region) {
-            (None, _) => return Err(failure::settings("give region, or a key's ARN, which names its region")),
+            (None, _) => return Err(KIND.settings("give region, or a key's ARN, which names its region")),
             (Some(is), Some(given)) if is != given => {
-                return Err(failure::settings(format!(
-                    "key is of region {is}, and region says {given}: leave one out"
-                )));
+                return Err(KIND.settings(format!("key is of region {is}, and region says {given}: leave one out")));
             }
             _ => {}
         }
@@ -50,9 +48,9 @@ impl Settings {
             (None, None) => Ok(()),
             (Some(_), Some(file)) if file.is_absolute() => Ok(()),
             (Some(_), Some(file)) => {
-                Err(failure::settings(format!("secret_access_key_file = {file:?} is no full path: begin it with /")))
+                Err(KIND.settings(format!("secret_access_key_file = {file:?} is no full path: begin it with /")))
             }
-            _ => Err(failure::settings("give access_key_id and secret_access_key_file, both or none")),
+            _ => Err(KIND.settings("give access_key_id and secret_access_key_file, both or none")),
         }
     }
 
@@ -85,7 +83,7 @@ fn check_endpoint(endpoint: &str) -> Result<(), RootError> {
     if is_fine {
         return Ok(());
     }
-    Err(failure::settings(format!("endpoint = {endpoint:?}: give https://HOST; http:// is for the loopback only")))
+    Err(KIND.settings(format!("endpoint = {endpoint:?}: give https://HOST; http:// is for the loopback only")))
 }
 
 fn is_loopback(authority: &str) -> bool {

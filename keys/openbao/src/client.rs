@@ -13,7 +13,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_p
 use ureq::{Agent, Body};
 use zeroize::Zeroizing;
 
-use crate::failure;
+use crate::KIND;
 use crate::secret::Secret;
 use crate::settings::Settings;
 
@@ -68,7 +68,7 @@ impl Client {
     pub(crate) fn post(&self, path: &str, token: Option<&Secret>, body: &impl Serialize) -> Result<Answer, RootError> {
         // Room for all of it, so that no smaller piece is left behind by growing.
         let mut bytes = Zeroizing::new(Vec::with_capacity(16 * 1024));
-        serde_json::to_writer(&mut *bytes, body).map_err(failure::unreachable)?;
+        serde_json::to_writer(&mut *bytes, body).map_err(|error| KIND.unreachable(error))?;
         let request = self.request(Method::POST, path, token)?.header("Content-Type", "application/json");
         self.answer(request.body(bytes.as_slice()).map_err(ureq::Error::from).and_then(|it| self.agent.run(it)))
     }
@@ -93,7 +93,7 @@ impl Client {
         }
         if let Some(token) = token {
             let mut value = HeaderValue::from_str(token.expose())
-                .map_err(|_| failure::credential("the token has characters that no header can carry"))?;
+                .map_err(|_| KIND.credential("the token has characters that no header can carry"))?;
             value.set_sensitive(true);
             request = request.header("X-Vault-Token", value);
         }
@@ -109,7 +109,7 @@ impl Client {
         match answer.status {
             200..=299 => Ok(answer),
             _ if serde_json::from_slice::<Errors>(&answer.body).is_ok() => Ok(answer),
-            status => Err(failure::unreachable(format!(
+            status => Err(KIND.unreachable(format!(
                 "{} answers {status} with what is no answer of OpenBao's: check address, and what stands before it",
                 self.address
             ))),
@@ -117,13 +117,13 @@ impl Client {
     }
 
     fn unreachable(&self, error: &ureq::Error) -> RootError {
-        failure::unreachable(format!("{}: {error}", self.address))
+        KIND.unreachable(format!("{}: {error}", self.address))
     }
 }
 
 fn authorities(file: &Path) -> Result<Vec<Certificate<'static>>, RootError> {
     let failed =
-        |what: &dyn fmt::Display| failure::settings(format!("ca_file = {file:?}: {what}; give certificates in PEM"));
+        |what: &dyn fmt::Display| KIND.settings(format!("ca_file = {file:?}: {what}; give certificates in PEM"));
     let pem = std::fs::read(file).map_err(|error| failed(&error))?;
     let mut certificates = Vec::new();
     for item in parse_pem(&pem) {
@@ -163,10 +163,7 @@ impl Answer {
     pub(crate) fn body<'a, T: Deserialize<'a>>(&'a self) -> Result<T, RootError> {
         // What does not fit is not told: it may be a key.
         serde_json::from_slice(&self.body).map_err(|_| {
-            failure::unreachable(format!(
-                "it answers {} with what is no answer of OpenBao's: check address",
-                self.status
-            ))
+            KIND.unreachable(format!("it answers {} with what is no answer of OpenBao's: check address", self.status))
         })
     }
 

@@ -1,30 +1,8 @@
 //! What the server's answers mean for the vault.
 
-use std::fmt::Display;
-
 use strongroom_keys::RootError;
 
 use crate::KIND;
-
-pub(crate) fn settings(why: impl Display) -> RootError {
-    RootError::Settings { provider: KIND, why: why.to_string() }
-}
-
-pub(crate) fn credential(why: impl Display) -> RootError {
-    RootError::Credential { provider: KIND, why: why.to_string() }
-}
-
-pub(crate) fn denied(why: impl Display) -> RootError {
-    RootError::Denied { provider: KIND, why: why.to_string() }
-}
-
-pub(crate) fn unreachable(why: impl Display) -> RootError {
-    RootError::Unreachable { provider: KIND, why: why.to_string() }
-}
-
-pub(crate) fn other_key(why: impl Display) -> RootError {
-    RootError::OtherKey { provider: KIND, why: why.to_string() }
-}
 
 /// Sorts a refusal of the transit engine, other than of the token. OpenBao and Vault have no codes for it, so their words
 /// count; these have been the same for years.
@@ -32,23 +10,25 @@ pub(crate) fn classify(status: u16, said: &str) -> RootError {
     let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
     match status {
         400 if has(&["encryption key not found"]) => {
-            denied(format!("{said}: the key was deleted, or key names another than there is"))
+            KIND.denied(format!("{said}: the key was deleted, or key names another than there is"))
         }
         400 if has(&["disallowed by policy", "too old"]) => {
-            denied(format!("{said}: the key's min_decryption_version forbids the version that sealed"))
+            KIND.denied(format!("{said}: the key's min_decryption_version forbids the version that sealed"))
         }
         400 if has(&["non-AEAD", "context", "not supported", "unsupported"]) => {
-            settings(format!("{said}: use a key of type aes256-gcm96 that is not derived"))
+            KIND.settings(format!("{said}: use a key of type aes256-gcm96 that is not derived"))
         }
-        400 => other_key(format!(
+        400 => KIND.other_key(format!(
             "{said}: it was sealed by another key, for another vault, or was changed; if the key was deleted and made \
              anew, it is another"
         )),
-        404 => denied(format!("{said}: the engine was removed, or mount or namespace names another than there is")),
-        300..=399 => {
-            unreachable(format!("it answers {status}, a redirect, which is not followed: name the right address"))
+        404 => {
+            KIND.denied(format!("{said}: the engine was removed, or mount or namespace names another than there is"))
         }
-        _ => unreachable(format!("it answers {status}: {said}")),
+        300..=399 => {
+            KIND.unreachable(format!("it answers {status}, a redirect, which is not followed: name the right address"))
+        }
+        _ => KIND.unreachable(format!("it answers {status}: {said}")),
     }
 }
 

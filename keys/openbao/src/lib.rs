@@ -165,9 +165,7 @@ impl RootProvider for OpenBaoRoot {
         let Encrypted { ciphertext } = answer.data()?;
         // Something else's answer must not be kept as if it were sealed.
         if !is_ciphertext(&ciphertext) {
-            return Err(failure::settings(
-                "what it encrypts to is no transit ciphertext: name a transit engine in mount",
-            ));
+            return Err(KIND.settings("what it encrypts to is no transit ciphertext: name a transit engine in mount"));
         }
         Ok(Envelope { kind: KIND, parameters, wrapped: ciphertext.as_bytes().to_vec() })
     }
@@ -179,18 +177,18 @@ impl RootProvider for OpenBaoRoot {
         match envelope.parameters.split_first() {
             Some((&FORMAT, name)) if name == self.key.as_bytes() => {}
             Some((&FORMAT, name)) => {
-                return Err(failure::other_key(format!(
+                return Err(KIND.other_key(format!(
                     "it was sealed by the key {:?}, and key names {:?}: name the one that sealed",
                     String::from_utf8_lossy(name),
                     self.key
                 )));
             }
-            _ => return Err(failure::other_key("its parameters are not of format 1: use the release that sealed it")),
+            _ => return Err(KIND.other_key("its parameters are not of format 1: use the release that sealed it")),
         }
         let ciphertext = std::str::from_utf8(&envelope.wrapped)
             .ok()
             .filter(|text| is_ciphertext(text))
-            .ok_or_else(|| failure::other_key("it is no transit ciphertext: put the keystore's newest copy back"))?;
+            .ok_or_else(|| KIND.other_key("it is no transit ciphertext: put the keystore's newest copy back"))?;
         let associated_data = BASE64.encode(&aad(vault, &envelope.parameters));
         let answer = self.transit("decrypt", &Request { plaintext: "", ciphertext, associated_data })?;
         let Decrypted { plaintext } = answer.data()?;
@@ -198,7 +196,7 @@ impl RootProvider for OpenBaoRoot {
             .decode(plaintext.as_bytes())
             .ok()
             .and_then(|bytes| KeystoreKey::from_unwrapped(Zeroizing::new(bytes)))
-            .ok_or_else(|| failure::other_key("what it decrypts to is no key: put the keystore's newest copy back"))
+            .ok_or_else(|| KIND.other_key("what it decrypts to is no key: put the keystore's newest copy back"))
     }
 }
 

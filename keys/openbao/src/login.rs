@@ -9,9 +9,9 @@ use serde_json::json;
 use strongroom_keys::RootError;
 
 use crate::client::{Answer, Client};
-use crate::failure;
 use crate::secret::Secret;
 use crate::settings::{AppRole, Settings};
+use crate::{KIND, failure};
 
 #[derive(Debug)]
 enum Way {
@@ -44,7 +44,7 @@ impl Login {
         let way = match (&settings.token_file, &settings.approle) {
             (Some(file), None) => Way::Token { file: file.clone() },
             (None, Some(role)) => Way::Role(role.clone()),
-            _ => return Err(failure::settings("give token_file or [root.openbao.approle], one of the two")),
+            _ => return Err(KIND.settings("give token_file or [root.openbao.approle], one of the two")),
         };
         Ok(Self { way, accepted: Mutex::new(None) })
     }
@@ -96,12 +96,12 @@ impl Login {
         match answer.status {
             200 => {
                 let token = Secret::new(answer.body::<LoggedIn>()?.auth.client_token)
-                    .ok_or_else(|| failure::unreachable("it answers a login with what is no token: check address"))?;
+                    .ok_or_else(|| KIND.unreachable("it answers a login with what is no token: check address"))?;
                 self.accept(&secret_id);
                 Ok(token)
             }
             400 | 401 | 403 => Err(self.refused(&secret_id, &said)),
-            404 => Err(failure::settings(format!("{said}: there is no AppRole at auth/{}", role.mount))),
+            404 => Err(KIND.settings(format!("{said}: there is no AppRole at auth/{}", role.mount))),
             status => Err(failure::classify(status, &said)),
         }
     }
@@ -116,11 +116,11 @@ impl Login {
     fn refused(&self, secret: &Secret, said: &str) -> RootError {
         let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
         if accepted.as_ref().map(Digest::as_ref) == Some(secret.digest().as_ref()) {
-            return failure::denied(format!(
+            return KIND.denied(format!(
                 "{said}: what it accepted before was revoked or has run out; put a new one into the file"
             ));
         }
-        failure::credential(format!("{said}: put a token or secret id that it knows into the file"))
+        KIND.credential(format!("{said}: put a token or secret id that it knows into the file"))
     }
 }
 
@@ -138,12 +138,8 @@ fn is_valid(client: &Client, token: &Secret) -> Result<bool, RootError> {
 fn done(said: &str, path: &str, answer: Answer) -> Result<Answer, RootError> {
     match answer.status {
         200 => Ok(answer),
-        403 => {
-            Err(failure::denied(format!("{said}: the token's policies need \"update\" on {path}, or the key is gone")))
-        }
-        status @ (401 | 407) => {
-            Err(failure::credential(format!("something before it answers {status}: check address")))
-        }
+        403 => Err(KIND.denied(format!("{said}: the token's policies need \"update\" on {path}, or the key is gone"))),
+        status @ (401 | 407) => Err(KIND.credential(format!("something before it answers {status}: check address"))),
         status => Err(failure::classify(status, said)),
     }
 }

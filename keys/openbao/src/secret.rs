@@ -1,15 +1,14 @@
 //! A token or a secret id: read for each call, wiped after it, and mute in `Debug`.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use ring::digest::{Digest, SHA256, digest};
 use strongroom_keys::RootError;
+use strongroom_keys::root::secret_file;
 use zeroize::Zeroizing;
 
-use crate::failure;
+use crate::KIND;
 
 /// Bytes of a secret at most. Batch tokens and tokens of clusters are long.
 const LONGEST: usize = 4_096;
@@ -21,13 +20,9 @@ pub(crate) struct Secret(Zeroizing<String>);
 impl Secret {
     /// Reads a file that holds the secret and nothing else; a line end after it does not count.
     pub(crate) fn read(file: &Path) -> Result<Self, RootError> {
-        let failed = |what: &dyn fmt::Display| failure::credential(format!("the file {}: {what}", file.display()));
-        // Room for all that is read, so that no smaller piece is left behind by growing.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST + 64));
-        let read = File::open(file).and_then(|file| file.take(LONGEST as u64 + 3).read_to_end(&mut bytes));
-        read.map_err(|error| failed(&error))?;
+        let failed = |what: &dyn fmt::Display| KIND.credential(format!("the file {}: {what}", file.display()));
+        let bytes = secret_file(file, LONGEST).map_err(|error| failed(&error))?;
         let text = std::str::from_utf8(&bytes).unwrap_or_default();
-        let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
         Self::new(text.to_owned())
             .ok_or_else(|| failed(&format_args!("write 1 to {LONGEST} printable characters into it, in one line")))
     }

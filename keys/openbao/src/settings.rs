@@ -7,7 +7,7 @@ use serde::Deserialize;
 use strongroom_keys::RootError;
 use ureq::http::Uri;
 
-use crate::failure;
+use crate::KIND;
 
 /// `[root.openbao]` of the vault's configuration. One of `token_file` and `approle` is given.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -60,13 +60,13 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<(), RootError> {
         self.check_address()?;
         if !is_name(&self.key) {
-            return Err(failure::settings(format!("key = {:?} is no key's name: {NAME}", self.key)));
+            return Err(KIND.settings(format!("key = {:?} is no key's name: {NAME}", self.key)));
         }
         let approle_mount = self.approle.as_ref().map(|approle| &approle.mount);
         let paths = [("mount", Some(&self.mount)), ("namespace", self.namespace.as_ref()), ("mount", approle_mount)];
         for (name, path) in paths {
             if path.is_some_and(|path| !path.split('/').all(is_name)) {
-                return Err(failure::settings(format!("{name} = {path:?} is no path: {NAME}, with / between them")));
+                return Err(KIND.settings(format!("{name} = {path:?} is no path: {NAME}, with / between them")));
             }
         }
         let secret_id_file = self.approle.as_ref().map(|approle| &approle.secret_id_file);
@@ -75,7 +75,7 @@ impl Settings {
             files.map(|(name, file)| (name, file.as_ref())).into_iter().chain([("secret_id_file", secret_id_file)]);
         for (name, file) in files {
             if file.is_some_and(|file| !file.is_absolute()) {
-                return Err(failure::settings(format!("{name} = {file:?} is no full path: begin it with /")));
+                return Err(KIND.settings(format!("{name} = {file:?} is no full path: begin it with /")));
             }
         }
         Ok(())
@@ -83,7 +83,7 @@ impl Settings {
 
     /// The token goes there with each call, so nobody on the way may read it.
     fn check_address(&self) -> Result<(), RootError> {
-        let wrong = |why: &str| Err(failure::settings(format!("address = {:?}: {why}", self.address)));
+        let wrong = |why: &str| Err(KIND.settings(format!("address = {:?}: {why}", self.address)));
         let Ok(uri) = self.address.parse::<Uri>() else { return wrong("give https://HOST:PORT") };
         let Some(authority) = uri.authority() else { return wrong("give https://HOST:PORT") };
         if authority.as_str().contains('@') || !matches!(uri.path(), "" | "/") || uri.query().is_some() {

@@ -1,69 +1,47 @@
 //! What a module's answers mean for the vault.
 
-use std::fmt::Display;
-
 use cryptoki::error::{Error, RvError};
 use strongroom_keys::RootError;
 
 use crate::KIND;
 
-pub(crate) fn settings(why: impl Display) -> RootError {
-    RootError::Settings { provider: KIND, why: why.to_string() }
-}
-
-pub(crate) fn credential(why: impl Display) -> RootError {
-    RootError::Credential { provider: KIND, why: why.to_string() }
-}
-
-pub(crate) fn denied(why: impl Display) -> RootError {
-    RootError::Denied { provider: KIND, why: why.to_string() }
-}
-
-pub(crate) fn unreachable(why: impl Display) -> RootError {
-    RootError::Unreachable { provider: KIND, why: why.to_string() }
-}
-
-pub(crate) fn other_key(why: impl Display) -> RootError {
-    RootError::OtherKey { provider: KIND, why: why.to_string() }
-}
-
 /// Sorts an error of the module. Its names say enough, and its calls never name a PIN or a key's bytes.
 pub(crate) fn classify(error: Error) -> RootError {
     let Error::Pkcs11(code, function) = error else {
         return match error {
-            Error::LibraryLoading(error) => unreachable(format!("the module can't be loaded: {error}")),
+            Error::LibraryLoading(error) => KIND.unreachable(format!("the module can't be loaded: {error}")),
             Error::MissingSymbol(_) | Error::NullFunctionPointer => {
-                settings(format!("the module is no PKCS#11 library, or lacks a call: {error}"))
+                KIND.settings(format!("the module is no PKCS#11 library, or lacks a call: {error}"))
             }
-            error => unreachable(format!("the module gives an answer that makes no sense: {error}")),
+            error => KIND.unreachable(format!("the module gives an answer that makes no sense: {error}")),
         };
     };
     let said = format!("C_{function:?} answers {code:?}");
     match code {
         RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange => {
-            credential(format!("{said}: write the token's user PIN into pin_file"))
+            KIND.credential(format!("{said}: write the token's user PIN into pin_file"))
         }
         RvError::PinLocked | RvError::PinExpired | RvError::UserPinNotInitialized => {
-            credential(format!("{said}: the token's security officer has to set the user PIN anew"))
+            KIND.credential(format!("{said}: the token's security officer has to set the user PIN anew"))
         }
         RvError::KeyFunctionNotPermitted
         | RvError::ActionProhibited
         | RvError::FunctionRejected
         | RvError::UserNotLoggedIn => {
-            denied(format!("{said}: allow the token's user to encrypt and decrypt with the key"))
+            KIND.denied(format!("{said}: allow the token's user to encrypt and decrypt with the key"))
         }
         RvError::TokenWriteProtected | RvError::SessionReadOnly => {
-            settings(format!("{said}: no key can be made in this token; make it with its vendor's tools"))
+            KIND.settings(format!("{said}: no key can be made in this token; make it with its vendor's tools"))
         }
         RvError::MechanismInvalid
         | RvError::MechanismParamInvalid
         | RvError::FunctionNotSupported
         | RvError::KeySizeRange
         | RvError::KeyTypeInconsistent => {
-            settings(format!("{said}: CKM_AES_GCM with AAD and an AES-256 key is needed; use a token that has it"))
+            KIND.settings(format!("{said}: CKM_AES_GCM with AAD and an AES-256 key is needed; use a token that has it"))
         }
         // Among them handles that are no more: what became of the key, the next call finds.
-        _ => unreachable(said),
+        _ => KIND.unreachable(said),
     }
 }
 

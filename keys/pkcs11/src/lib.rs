@@ -92,14 +92,14 @@ impl Settings {
     fn check(&self) -> Result<(), RootError> {
         for (name, path) in [("module", &self.module), ("pin_file", &self.pin_file)] {
             if !path.is_absolute() {
-                return Err(failure::settings(format!("{name} = {path:?} is no full path: begin it with /")));
+                return Err(KIND.settings(format!("{name} = {path:?} is no full path: begin it with /")));
             }
         }
         if self.token.is_empty() || self.token.len() > 32 {
-            return Err(failure::settings("token is a label of 1 to 32 bytes: give the token's own"));
+            return Err(KIND.settings("token is a label of 1 to 32 bytes: give the token's own"));
         }
         if self.key.is_empty() || self.key.len() > 255 {
-            return Err(failure::settings("key is a label of 1 to 255 bytes: give the key's own"));
+            return Err(KIND.settings("key is a label of 1 to 255 bytes: give the key's own"));
         }
         Ok(())
     }
@@ -168,7 +168,7 @@ impl RootProvider for Pkcs11Root {
         }
         let id = match envelope.parameters.split_first() {
             Some((&FORMAT, id)) if id.len() <= LONGEST_ID => id.to_vec(),
-            _ => return Err(failure::other_key("its parameters are not of format 1: use the release that sealed it")),
+            _ => return Err(KIND.other_key("its parameters are not of format 1: use the release that sealed it")),
         };
         let (aad, wrapped) = (aad(vault, &envelope.parameters), envelope.wrapped.clone());
         let plaintext = self.with_token(Access::Use, move |token, settings| {
@@ -176,7 +176,7 @@ impl RootProvider for Pkcs11Root {
             token.open_sealed(&key, &aad, &wrapped)
         })?;
         KeystoreKey::from_unwrapped(plaintext)
-            .ok_or_else(|| failure::other_key("what it decrypts to is no key: put the keystore's newest copy back"))
+            .ok_or_else(|| KIND.other_key("what it decrypts to is no key: put the keystore's newest copy back"))
     }
 }
 

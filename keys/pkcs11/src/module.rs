@@ -14,7 +14,7 @@ use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
 use strongroom_keys::RootError;
 
-use crate::failure;
+use crate::{KIND, failure};
 
 /// How long a call may take, waiting for its turn included.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -22,9 +22,11 @@ const LIMIT: Duration = Duration::from_secs(30);
 const WAITING: usize = 16;
 
 type Job = Box<dyn FnOnce(&mut Module) + Send>;
+/// A module's thread, and the way to it.
+type Thread = (SyncSender<Job>, JoinHandle<()>);
 
 /// The modules of this process by their path. They stay loaded: to unload one would cut off whoever else uses it.
-static MODULES: Mutex<BTreeMap<PathBuf, (SyncSender<Job>, JoinHandle<()>)>> = Mutex::new(BTreeMap::new());
+static MODULES: Mutex<BTreeMap<PathBuf, Thread>> = Mutex::new(BTreeMap::new());
 
 /// Runs work against a module, on the module's thread.
 ///
@@ -40,14 +42,14 @@ pub(crate) fn call<T: Send + 'static>(
         drop(answer.send(module.run(work)));
     });
     thread_of(path)?.try_send(job).map_err(|error| match error {
-        TrySendError::Full(_) => failure::unreachable("the module still works at earlier calls and does not end them"),
-        TrySendError::Disconnected(_) => failure::unreachable("the module's thread has just ended"),
+        TrySendError::Full(_) => KIND.unreachable("the module still works at earlier calls and does not end them"),
+        TrySendError::Disconnected(_) => KIND.unreachable("the module's thread has just ended"),
     })?;
     answered.recv_timeout(LIMIT).map_err(|error| match error {
         RecvTimeoutError::Timeout => {
-            failure::unreachable(format!("the module did not answer within {} seconds", LIMIT.as_secs()))
+            KIND.unreachable(format!("the module did not answer within {} seconds", LIMIT.as_secs()))
         }
-        RecvTimeoutError::Disconnected => failure::unreachable("the module's thread ended in the middle of the call"),
+        RecvTimeoutError::Disconnected => KIND.unreachable("the module's thread ended in the middle of the call"),
     })?
 }
 
@@ -64,7 +66,7 @@ fn thread_of(path: &Path) -> Result<SyncSender<Job>, RootError> {
     let thread = thread::Builder::new()
         .name("pkcs11".to_owned())
         .spawn(move || received.into_iter().for_each(|job| job(&mut module)))
-        .map_err(|error| failure::unreachable(format!("no thread can be started: {error}")))?;
+        .map_err(|error| KIND.unreachable(format!("no thread can be started: {error}")))?;
     modules.insert(path.to_owned(), (jobs.clone(), thread));
     Ok(jobs)
 }

@@ -1,16 +1,15 @@
 //! The PIN: read for each call, wiped after it, and never tried again once the token refused it.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cryptoki::types::AuthPin;
 use strongroom_keys::RootError;
+use strongroom_keys::root::secret_file;
 use zeroize::Zeroizing;
 
-use crate::failure;
+use crate::KIND;
 
 /// Bytes of a PIN at most.
 const LONGEST: usize = 255;
@@ -21,13 +20,10 @@ pub(crate) struct Pin(Zeroizing<String>);
 
 impl Pin {
     fn read(file: &Path) -> Result<Self, RootError> {
-        let failed = |what: String| failure::credential(format!("the PIN's file {}: {what}", file.display()));
-        // Room for all that is read, so that no smaller piece is left behind by growing.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST + 64));
-        let read = File::open(file).and_then(|file| file.take(LONGEST as u64 + 3).read_to_end(&mut bytes));
-        read.map_err(|error| failed(format!("{error}; write the PIN into it, or correct pin_file")))?;
+        let failed = |what: String| KIND.credential(format!("the PIN's file {}: {what}", file.display()));
+        let bytes = secret_file(file, LONGEST)
+            .map_err(|error| failed(format!("{error}; write the PIN into it, or correct pin_file")))?;
         let text = std::str::from_utf8(&bytes).map_err(|_| failed("a PIN is UTF-8 text".to_owned()))?;
-        let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
         if text.is_empty() || text.len() > LONGEST {
             return Err(failed(format!("a PIN has 1 to {LONGEST} bytes")));
         }
@@ -65,7 +61,7 @@ impl Pins {
     pub(crate) fn next(&self) -> Result<Pin, RootError> {
         let pin = Pin::read(&self.file)?;
         if self.refused().as_ref() == Some(&pin) {
-            return Err(failure::credential(format!(
+            return Err(KIND.credential(format!(
                 "the token has refused the PIN in {} and would lock if it were tried again: write the right one into \
                  the file; if the token's own PIN was changed to this one, restart",
                 self.file.display()

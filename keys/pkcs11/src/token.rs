@@ -10,8 +10,9 @@ use cryptoki::slot::{Slot, TokenInfo};
 use strongroom_keys::RootError;
 use zeroize::Zeroizing;
 
+use crate::KIND;
 use crate::Settings;
-use crate::failure::{self, classify};
+use crate::failure::classify;
 use crate::pin::Pins;
 
 /// AES-GCM's usual nonce (SP 800-38D section 8.2): 96 random bits. A root key wraps a handful of keys in its life.
@@ -50,7 +51,7 @@ impl Token {
     pub(crate) fn open(pkcs11: &Pkcs11, settings: &Settings, pins: &Pins, access: Access) -> Result<Self, RootError> {
         let (slot, info) = find(pkcs11, settings)?;
         if info.user_pin_locked() || info.user_pin_final_try() {
-            return Err(failure::credential(
+            return Err(KIND.credential(
                 "the token's PIN is locked, or the next wrong one locks it, so none is tried: log in once by another \
                  program (pkcs11-tool --login) or have the token's security officer set the PIN anew",
             ));
@@ -80,17 +81,17 @@ impl Token {
         let found = self.session.find_objects(&template).map_err(classify)?;
         match found.as_slice() {
             [handle] => self.usable(label, *handle),
-            [] if id.is_some() => Err(failure::other_key(format!(
+            [] if id.is_some() => Err(KIND.other_key(format!(
                 "token {:?} has no AES key {label:?} with the CKA_ID of the one that sealed: put that key back, or name \
                  its token",
                 self.label
             ))),
             // Nothing was sealed by it yet.
-            [] => Err(failure::settings(format!(
+            [] => Err(KIND.settings(format!(
                 "token {:?} has no AES key {label:?}: make it, or correct the label",
                 self.label
             ))),
-            _ => Err(failure::settings(format!(
+            _ => Err(KIND.settings(format!(
                 "token {:?} has {} AES keys {label:?}: give the right one a label of its own",
                 self.label,
                 found.len()
@@ -120,7 +121,7 @@ impl Token {
             }
         }
         if !private || !sensitive || extractable || length != KEY {
-            return Err(failure::settings(format!(
+            return Err(KIND.settings(format!(
                 "the key {label:?} is not AES-256, private, sensitive and not extractable, so it could be used without a \
                  PIN, read or guessed: make another in the token"
             )));
@@ -142,7 +143,7 @@ impl Token {
     /// Decrypts what [`Self::seal`] gave.
     pub(crate) fn open_sealed(&self, key: &Key, aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, RootError> {
         let Some((&nonce, sealed)) = sealed.split_first_chunk::<NONCE>() else {
-            return Err(failure::other_key("it is shorter than a nonce: put the keystore's newest copy back"));
+            return Err(KIND.other_key("it is shorter than a nonce: put the keystore's newest copy back"));
         };
         let (nonce_is, mut nonce) = (nonce, nonce);
         let mechanism = gcm(&mut nonce, aad)?;
@@ -165,7 +166,7 @@ impl Token {
     ) -> Result<Zeroizing<Vec<u8>>, RootError> {
         match self.session.decrypt(&gcm(&mut nonce, aad)?, key.handle, sealed) {
             Ok(plaintext) => Ok(Zeroizing::new(plaintext)),
-            Err(_) => Err(failure::other_key(
+            Err(_) => Err(KIND.other_key(
                 "the token works, and this does not open with its key: it was sealed by another key, for another \
                  vault, or was changed",
             )),
@@ -188,7 +189,7 @@ impl Token {
     /// Makes a key that never leaves the token.
     pub(crate) fn create_key(&self, label: &str, id: &[u8]) -> Result<(), RootError> {
         if !self.session.find_objects(&[Attribute::Label(label.as_bytes().to_vec())]).map_err(classify)?.is_empty() {
-            return Err(failure::settings(format!(
+            return Err(KIND.settings(format!(
                 "token {:?} has something labelled {label:?} already: use it, or choose another label",
                 self.label
             )));
@@ -196,10 +197,7 @@ impl Token {
         // Without it the key would be of no use, and would stay.
         let mechanisms = self.pkcs11.get_mechanism_list(self.slot).map_err(classify)?;
         if !mechanisms.contains(&MechanismType::AES_GCM) {
-            return Err(failure::settings(format!(
-                "token {:?} does not have CKM_AES_GCM: use one that has it",
-                self.label
-            )));
+            return Err(KIND.settings(format!("token {:?} does not have CKM_AES_GCM: use one that has it", self.label)));
         }
         let template = [
             Attribute::Token(true),
@@ -236,11 +234,9 @@ fn find(pkcs11: &Pkcs11, settings: &Settings) -> Result<(Slot, TokenInfo), RootE
         .collect();
     match (found.pop(), found.is_empty()) {
         (Some(token), true) => Ok(token),
-        (Some(_), false) => Err(failure::settings(format!(
-            "several tokens have the label {:?}: give the serial of the right one",
-            settings.token
-        ))),
-        (None, _) => Err(failure::unreachable(format!(
+        (Some(_), false) => Err(KIND
+            .settings(format!("several tokens have the label {:?}: give the serial of the right one", settings.token))),
+        (None, _) => Err(KIND.unreachable(format!(
             "no token {:?}{} is in any reader: put it in, or correct the label",
             settings.token,
             settings.serial.as_ref().map(|serial| format!(" with serial {serial:?}")).unwrap_or_default()

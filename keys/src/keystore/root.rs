@@ -52,10 +52,7 @@ impl RootProbe {
 fn is_by(key: &KeystoreKey, vault: VaultId, mark: &hmac::Tag, provider: RootKind) -> Result<(), RootError> {
     match FileKeys::derive(key, vault)?.has(mark) {
         true => Ok(()),
-        false => {
-            let why = "what it unwraps is not the key in use".to_owned();
-            Err(RootError::OtherKey { provider, why })
-        }
+        false => Err(provider.other_key("what it unwraps is not the key in use")),
     }
 }
 

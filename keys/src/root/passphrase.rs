@@ -95,12 +95,9 @@ impl RootProvider for PassphraseRoot {
         wrap::expect(self.kind(), envelope)?;
         let root = Stretching::decode(&envelope.parameters)?.stretch(&self.passphrase)?;
         wrap::unwrap(&root, vault, envelope).map_err(|error| match error {
-            KeyError::CannotOpen => RootError::Credential {
-                provider: self.kind(),
-                why: "the passphrase does not open the root key: try again, and mind keyboard layout and trailing \
-                      spaces"
-                    .to_owned(),
-            },
+            KeyError::CannotOpen => self.kind().credential(
+                "the passphrase does not open the root key: try again, and mind keyboard layout and trailing spaces",
+            ),
             other => other.into(),
         })
     }

@@ -106,7 +106,7 @@ pub fn split(count: u8, threshold: u8) -> Result<(ShamirRoot, Vec<Share>), RootE
              {} at most",
             ShareSet::MOST
         );
-        return Err(RootError::Settings { provider: RootKind::Shamir, why });
+        return Err(RootKind::Shamir.settings(why));
     }
     let (root, id) = (secret::new_raw_key()?, random::random()?);
     let mut random = SystemRandom { failed: false };
@@ -155,14 +155,10 @@ impl RootProvider for ShamirRoot {
 
     fn unwrap(&self, vault: VaultId, envelope: &Envelope) -> Result<KeystoreKey, RootError> {
         if ShareSet::of(envelope)? != self.set {
-            let why = "it was sealed with another set of shares".to_owned();
-            return Err(RootError::OtherKey { provider: self.kind(), why });
+            return Err(self.kind().other_key("it was sealed with another set of shares"));
         }
         wrap::unwrap(&self.root, vault, envelope).map_err(|error| match error {
-            KeyError::CannotOpen => RootError::OtherKey {
-                provider: self.kind(),
-                why: "the root key of these shares does not open it".to_owned(),
-            },
+            KeyError::CannotOpen => self.kind().other_key("the root key of these shares does not open it"),
             other => other.into(),
         })
     }

@@ -93,7 +93,7 @@ impl Rewrap {
         let bar = bars.begin("rewrap");
         let (began, before) = (Instant::now(), vault.process().cpu());
         let name = start(&mut keys).await?;
-        let job = keys::rewrap_to_its_end(name, &rotator).await?;
+        let job = keys::watch(name, &rotator).await?;
         let cpu = vault.process().cpu().zip(before).map(|(after, before)| (after - before).as_secs_f64());
         let alone = (began.elapsed().as_secs_f64(), cpu);
         bars.end(&bar);

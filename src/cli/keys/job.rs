@@ -5,9 +5,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use strongroom_proto::v1::{CancelJobRequest, GetJobRequest, Job, WatchJobRequest};
 
-use super::instant;
 use crate::cli::client::Context;
-use crate::cli::output::{CliError, Exit, facts};
+use crate::cli::output::{CliError, Exit, facts, instant};
 
 /// What is done with a job, instead of starting one and watching it.
 #[derive(Clone, Debug, ClapArgs)]
@@ -15,7 +14,7 @@ use crate::cli::output::{CliError, Exit, facts};
 pub struct How {
     /// Start it and do not wait for its end.
     #[arg(long)]
-    pub detach: bool,
+    detach: bool,
 
     /// Say how far the newest one has come.
     #[arg(long)]
@@ -44,6 +43,11 @@ impl How {
         } else {
             None
         })
+    }
+
+    /// Watches a job that was started to its end, unless nobody is to wait for it.
+    pub async fn after(&self, started: Job, context: &Context) -> Result<Job, CliError> {
+        if self.detach { Ok(started) } else { to_its_end(started, context).await }
     }
 
     /// Prints a job.
@@ -120,7 +124,7 @@ fn text(job: &Job) -> String {
         (done, format!("{} of {} {units}", job.done, job.total)),
     ];
     if job.skipped > 0 {
-        pairs.push(("skipped", format!("{} {units} that need a version that is disabled or destroyed", job.skipped)));
+        pairs.push(("skipped", format!("{} {units} that need a version that is disabled or destroyed, or are damaged: the vault's log says which", job.skipped)));
     }
     facts(pairs)
 }

@@ -1,6 +1,6 @@
 //! `strongroom keys maintain`: all that is due, once a night.
 //!
-//! Whatever it does may be done again: a rotation names the version that it replaces, a rewrap that runs already is
+//! Whatever it does may be done again: a rotation names the version that it replaces, a job that runs already is
 //! watched, and a version that is gone is not destroyed twice.
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -62,7 +62,9 @@ impl Done {
         }
         if job.skipped > 0 {
             let (name, skipped, units) = (&job.name, job.skipped, job::units(job));
-            self.waiting.push(format!("{name}: {skipped} {units} need a version that is disabled or destroyed"));
+            self.waiting.push(format!(
+                "{name}: {skipped} {units} need a version that is disabled or destroyed, or are damaged"
+            ));
         }
     }
 }
@@ -116,7 +118,15 @@ async fn rotate_due(now: i64, context: &Context, done: &mut Done) -> Result<(), 
             continue;
         }
         let request = RotateKeyRequest { name: key.name.clone(), from_version: key.version };
-        let rotated = context.keys().await?.rotate_key(request).await?.into_inner();
+        let rotated = match context.keys().await?.rotate_key(request).await {
+            Ok(rotated) => rotated.into_inner(),
+            // An index key has as many versions as it may: an officer destroys some, and the rest is done tonight.
+            Err(refused) if Refusal::from(&refused).reason == "KEY_STATE" => {
+                done.waiting.push(refused.message().to_owned());
+                continue;
+            }
+            Err(refused) => return Err(refused.into()),
+        };
         if rotated.rotated {
             done.rotated.push(format!("{} to version {}", key.name, rotated.version));
         }

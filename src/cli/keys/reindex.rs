@@ -3,7 +3,7 @@
 use clap::Args as ClapArgs;
 use strongroom_proto::v1::StartReindexRequest;
 
-use super::job::{self, How};
+use super::job::How;
 use crate::cli::client::Context;
 use crate::cli::output::{CliError, Exit};
 
@@ -33,7 +33,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         Some(job) => job,
         None => {
             let started = context.keys().await?.start_reindex(StartReindexRequest {}).await?.into_inner();
-            if args.how.detach { started } else { job::to_its_end(started, context).await? }
+            args.how.after(started, context).await?
         }
     };
     args.how.show(&job, context)

@@ -3,7 +3,7 @@
 use clap::Args as ClapArgs;
 use strongroom_proto::v1::StartRollRequest;
 
-use super::job::{self, How};
+use super::job::How;
 use crate::cli::client::Context;
 use crate::cli::output::{CliError, Exit};
 
@@ -43,7 +43,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         None => {
             let (name, subject) = (args.name.unwrap_or_default(), args.subject.unwrap_or_default());
             let started = context.keys().await?.start_roll(StartRollRequest { name, subject }).await?.into_inner();
-            if args.how.detach { started } else { job::to_its_end(started, context).await? }
+            args.how.after(started, context).await?
         }
     };
     args.how.show(&job, context)

@@ -99,6 +99,7 @@ impl Refusal {
             ("PURPOSE_NOT_ALLOWED", _) => Some("the same command with --purpose and one of the purposes above"),
             ("IDEMPOTENCY_KEY_REUSED", _) => Some("the same command with another --idempotency-key"),
             ("SOURCE_REFUSED", _) => None,
+            ("TENANT_DESTROYED", _) => Some("strongroom tenant list; strongroom tenant receipt NAME"),
             _ if self.violations.iter().any(|broken| broken.field == "items") => {
                 Some("fewer at once (import, export: --batch)")
             }

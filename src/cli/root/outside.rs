@@ -52,21 +52,20 @@ impl OutsideArgs {
             Some(path) => CliError::unfit(format!("{}: {error}", path.display())),
             None => CliError::unfit(error.to_string()),
         };
-        if self.create_key {
-            self.make_key(kind, root)?.map_err(unfit)?;
-        }
-        provider(kind, root).map_err(unfit)
-    }
-
-    fn make_key(&self, kind: RootKind, root: &Root) -> Result<Result<(), RootError>, CliError> {
-        match (kind, &root.pkcs11) {
-            (RootKind::Pkcs11, Some(settings)) => {
-                Ok(Pkcs11Root::new(settings.clone()).and_then(|token| token.create_key()))
+        match (self.create_key, kind, &root.pkcs11) {
+            (false, ..) => {}
+            (true, RootKind::Pkcs11, Some(settings)) => {
+                Pkcs11Root::new(settings.clone()).and_then(|token| token.create_key()).map_err(unfit)?;
             }
             // That the table is missing is said when the provider is made.
-            (RootKind::Pkcs11, None) => Ok(Ok(())),
-            _ => Err(CliError::Usage("--create-key belongs to pkcs11: elsewhere make the key beforehand".into())),
+            (true, RootKind::Pkcs11, None) => {}
+            (true, ..) => {
+                return Err(CliError::Usage(
+                    "--create-key belongs to pkcs11: elsewhere make the key beforehand".into(),
+                ));
+            }
         }
+        provider(kind, root).map_err(unfit)
     }
 }
 
@@ -75,16 +74,13 @@ impl OutsideArgs {
 /// # Errors
 /// [`RootError::Settings`] if there are none, or they can't work.
 pub fn provider(kind: RootKind, root: &Root) -> Result<Arc<dyn RootProvider>, RootError> {
-    let missing = || RootError::Settings {
-        provider: kind,
-        why: format!("there is no table [root.{kind}], which says where it is"),
-    };
+    let missing = || kind.settings(format!("there is no table [root.{kind}], which says where it is"));
     Ok(match kind {
         RootKind::Pkcs11 => Arc::new(Pkcs11Root::new(root.pkcs11.clone().ok_or_else(missing)?)?),
         RootKind::AwsKms => Arc::new(AwsKmsRoot::new(root.aws_kms.clone().ok_or_else(missing)?)?),
         RootKind::OpenBao => Arc::new(OpenBaoRoot::new(root.openbao.as_ref().ok_or_else(missing)?)?),
         RootKind::Passphrase | RootKind::Shamir => {
-            return Err(RootError::Settings { provider: kind, why: "it is no provider outside".to_owned() });
+            return Err(kind.settings("it is no provider outside"));
         }
     })
 }

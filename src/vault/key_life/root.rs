@@ -6,7 +6,7 @@ use strongroom_keys::{Keystore, RootError, RootProvider, random};
 use strongroom_storage::Store;
 use thiserror::Error;
 
-use super::{Intent, Record};
+use super::change::{Intent, Record};
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
 use crate::vault::Vault;

@@ -24,8 +24,8 @@ pub(super) const BYTES: usize = 4 << 20;
 pub(super) struct Marked {
     pub subject: SubjectHandle,
     pub keyring: KeyringNo,
-    /// The versions that are; none for a mark that names no version, and means the newest.
-    pub versions: Vec<Option<DekVersion>>,
+    /// The versions that are.
+    pub versions: Vec<DekVersion>,
     /// The last row that was looked at; zero before the first.
     pub after: RowId,
 }
@@ -89,8 +89,7 @@ impl Plan {
         };
         let Some(newest) = record.newest_dek(marked.keyring).map(|dek| dek.version) else { return Ok(Self::Gone) };
         // Values that move already go on to where they go. A mark that came meanwhile is for the next job.
-        let fresh = marked.after == RowId(0)
-            && marked.versions.iter().any(|version| version.is_none_or(|version| version == newest));
+        let fresh = marked.after == RowId(0) && marked.versions.contains(&newest);
         let target = match fresh {
             true => DekVersion(newest.0.checked_add(1).ok_or(Error::Internal("too many versions of a DEK"))?),
             false => newest,
@@ -317,11 +316,8 @@ impl Rolled {
             dek.write(road, marked.keyring, prepared);
         }
         if whole {
-            for version in marked.versions.into_iter().filter(|version| version.is_none() || *version != target) {
-                let key = match version {
-                    Some(version) => place::dek_mark(tenant, subject, marked.keyring, version),
-                    None => place::dek_marks_range(tenant, subject, marked.keyring).0,
-                };
+            for version in marked.versions.into_iter().filter(|version| Some(*version) != target) {
+                let key = place::dek_mark(tenant, subject, marked.keyring, version);
                 prepared.mutations.push(Mutation::Delete(Family::Meta, key));
             }
         }

@@ -6,21 +6,24 @@ use serde::{Deserialize, Serialize};
 use strongroom_access::{Action, Directory};
 use strongroom_commit::{Change, Fact, Guard};
 use strongroom_ids::{TenantId, TenantNo};
-use strongroom_keys::{KeyState, Keystore};
+use strongroom_keys::{IndexKey, KeyState, Keystore};
 use strongroom_ledger::checkpoint;
 use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Range, Store, StoreError};
 
-use super::{About, NewDirectory, TenantState, lives_on, named, rules_of};
+use super::{NewDirectory, TenantState, lives_on, named, noted_id, rules_of, stored_directory, told};
 use crate::error::Error;
 use crate::key_copies::Copies;
 use crate::key_life;
 use crate::open::{LANE, MOST_TENANTS, SYSTEM_NO};
+use crate::own_leaf::Noted;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
 use crate::tenant::Tenant;
 use crate::vault::Vault;
 
+/// What is damaged, if an end can't be read.
+const PLACE: &str = "the end of a tenant";
 /// When to ask again what would be lost, while somebody else does.
 const COUNT_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -88,19 +91,24 @@ pub(super) struct Done {
 }
 
 /// The public key of the log of a tenant that was destroyed, as its end names it.
-pub(crate) fn public_key(row: &[u8], system: &strongroom_keys::IndexKey) -> Option<[u8; 32]> {
-    let source = Source::decode(row, SourceKind::End, system).ok()?;
-    serde_json::from_str::<End>(&source.body).ok()?.public().ok()
+pub(crate) fn public_key(row: &[u8], system: &IndexKey) -> Option<[u8; 32]> {
+    End::decode(row, system).ok()?.public().ok()
 }
 
 impl End {
+    /// A stored one. `system` is the fingerprint key of the vault's own tenant.
+    fn decode(row: &[u8], system: &IndexKey) -> Result<Self, Error> {
+        let source = Source::decode(row, SourceKind::End, system)?;
+        serde_json::from_str(&source.body).map_err(|_| Error::DataLoss(PLACE))
+    }
+
     pub async fn load<S: Store>(vault: &Vault<S>, number: TenantNo) -> Result<Option<Self>, Error> {
         let system = vault.tenant(SYSTEM_NO)?;
         let at = place::tenant_end(number);
         let end: Option<Self> = Source::load(&*vault.store, at, SourceKind::End, &system.fingerprints).await?;
         match end.as_ref().is_none_or(|end| end.number == number.0) {
             true => Ok(end),
-            false => Err(Error::DataLoss("the end of a tenant")),
+            false => Err(Error::DataLoss(PLACE)),
         }
     }
 
@@ -118,27 +126,22 @@ impl End {
     }
 
     pub(super) fn id(&self) -> Result<TenantId, Error> {
-        let id = data_encoding::HEXLOWER.decode(self.id.as_bytes()).ok().and_then(|id| id.try_into().ok());
-        id.map(TenantId).ok_or(Error::DataLoss("the end of a tenant"))
+        noted_id(&self.id, PLACE)
     }
 
     fn public(&self) -> Result<[u8; 32], Error> {
         let key = data_encoding::HEXLOWER.decode(self.public.as_bytes()).ok().and_then(|key| key.try_into().ok());
-        key.ok_or(Error::DataLoss("the end of a tenant"))
+        key.ok_or(Error::DataLoss(PLACE))
     }
 
-    fn about(&self) -> About<'_> {
-        About { request: &self.request, principal: &self.principal, action: Action::DestroyTenant, failed: None }
+    fn about(&self) -> Noted<'_> {
+        let action = Action::DestroyTenant.as_str();
+        Noted { request: &self.request, principal: &self.principal, action, failed: None, place: PLACE }
     }
 
     /// What the log `system` says of it.
     fn detail(&self, stage: &str) -> Vec<(&'static str, String)> {
-        vec![
-            ("tenant", self.name.clone()),
-            ("number", self.number.to_string()),
-            ("tenant_id", self.id.clone()),
-            ("stage", stage.to_owned()),
-        ]
+        told(&self.name, self.number, &self.id, stage)
     }
 }
 
@@ -168,8 +171,7 @@ impl<S: Store> Attempt<S> for MayDestroy<'_> {
             ("number", tenant.number.to_string()),
             ("stage", if self.0.dry_run { "dry_run" } else { "asked" }.to_owned()),
         ];
-        let mut prepared = Prepared::new(tenant);
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(tenant);
         prepared.detail.extend(detail);
         Ok(prepared)
     }
@@ -205,11 +207,11 @@ impl<S: Store> Attempt<S> for Ending<'_> {
             return Err(Error::Conflict.into());
         }
         let number = tenant.number;
-        let mut directory = Directory::clone(&vault.tenants.directory());
+        let (stored, mut directory) = stored_directory(&*vault.store, &road.tenant.fingerprints).await?;
         directory.tenants.remove(&tenant.name);
         directory.officers.retain(|(of, _), _| *of != number);
         directory.destroyed.insert(tenant.name.clone(), number);
-        let known = NewDirectory::after(vault, &directory).await?;
+        let known = NewDirectory::after(&stored, &directory, &road.tenant.fingerprints)?;
         let public = vault.keystore.ledger_key(tenant.id)?.public_key();
         let end = End {
             request: data_encoding::HEXLOWER.encode(&road.request),
@@ -225,8 +227,7 @@ impl<S: Store> Attempt<S> for Ending<'_> {
             receipt: None,
             cleared: false,
         };
-        let mut prepared = Prepared::new((number, directory));
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare((number, directory));
         prepared.guards.push(Guard::Unchanged(Fact::principals()));
         // All that anybody's request of this tenant may stand on.
         prepared.changes.extend([
@@ -310,11 +311,7 @@ impl<S: Store> Vault<S> {
         let system = self.tenant(SYSTEM_NO)?;
         let (from, to) = place::tenant_ends_range();
         let rows = self.store.scan(Family::Meta, Range { from, to, limit: MOST_TENANTS }).await?;
-        let read = |row: &[u8]| -> Result<End, Error> {
-            let source = Source::decode(row, SourceKind::End, &system.fingerprints)?;
-            serde_json::from_str(&source.body).map_err(|_| Error::DataLoss("the end of a tenant"))
-        };
-        rows.iter().map(|(_, row)| read(row)).collect()
+        rows.iter().map(|(_, row)| End::decode(row, &system.fingerprints)).collect()
     }
 
     /// Tenants that were ended and whose receipt is not signed yet.
@@ -335,6 +332,10 @@ impl<S: Store> Vault<S> {
         self.finish_key_change(SYSTEM_NO).await?;
         // Nobody uses a key while it changes, and no copy of the keystore is made meanwhile.
         let turn = self.turn.write().await;
+        if key_life::is_open(&*self.store, &*self.tenant(SYSTEM_NO)?).await? {
+            // One that was begun meanwhile.
+            return Err(Error::Conflict);
+        }
         let Some(mut end) = End::load(self, number).await? else { return Ok(()) };
         let (id, at) = (end.id()?, || place::tenant_end(number));
         if end.checkpoint.is_none() && end.done.is_none() {

@@ -11,14 +11,16 @@ use strongroom_storage::keys as place;
 use strongroom_storage::rows::{LaneHead, TenantRow};
 use strongroom_storage::{Family, Mutation, Store};
 
-use super::{About, NewDirectory, named, rules_of};
+use super::{NewDirectory, named, noted_id, rules_of, stored_directory, told};
 use crate::error::Error;
-use crate::open::{MOST_TENANTS, SYSTEM_NO, first_keys};
+use crate::open::{MOST_TENANTS, SYSTEM_NO, first_keys, whose_log};
+use crate::own_leaf::Noted;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
-use crate::values::row_hash;
 use crate::vault::Vault;
 
+/// What is damaged, if what is noted of one can't be read.
+const PLACE: &str = "the tenant in the making";
 /// Officers that a tenant begins with, at most.
 const OFFICERS: usize = 64;
 
@@ -65,22 +67,17 @@ impl Making {
     }
 
     fn id(&self) -> Result<TenantId, Error> {
-        let id = data_encoding::HEXLOWER.decode(self.id.as_bytes()).ok().and_then(|id| id.try_into().ok());
-        id.map(TenantId).ok_or(Error::DataLoss("the tenant in the making"))
+        noted_id(&self.id, PLACE)
     }
 
-    fn about(&self, failed: Option<&'static str>) -> About<'_> {
-        About { request: &self.request, principal: &self.principal, action: Action::CreateTenant, failed }
+    fn about(&self, failed: Option<&'static str>) -> Noted<'_> {
+        let action = Action::CreateTenant.as_str();
+        Noted { request: &self.request, principal: &self.principal, action, failed, place: PLACE }
     }
 
     /// What the log `system` says of it.
     fn detail(&self, stage: &str) -> Vec<(&'static str, String)> {
-        vec![
-            ("tenant", self.name.clone()),
-            ("number", self.number.to_string()),
-            ("tenant_id", self.id.clone()),
-            ("stage", stage.to_owned()),
-        ]
+        told(&self.name, self.number, &self.id, stage)
     }
 
     /// The directory with it.
@@ -90,7 +87,7 @@ impl Making {
         directory.tenants.insert(self.name.clone(), number);
         for (name, key) in &self.officers {
             let key = data_encoding::HEXLOWER.decode(key.as_bytes()).ok().and_then(|key| key.try_into().ok());
-            directory.officers.insert((number, name.clone()), key.ok_or(Error::DataLoss("the tenant in the making"))?);
+            directory.officers.insert((number, name.clone()), key.ok_or(Error::DataLoss(PLACE))?);
         }
         directory.check().map_err(|_| Error::invalid("officers", "officer", "no certificate can carry such a name"))?;
         Ok(directory)
@@ -116,8 +113,7 @@ impl<S: Store> Attempt<S> for CreateTenant {
         }
         let making = self.wanted(vault, &road.caller.principal.name, road.request, road.now)?;
         let made = MadeTenant { number: TenantNo(making.number), id: making.id()?, created: making.time };
-        let mut prepared = Prepared::new(made);
-        prepared.guards.extend(road.rules_unchanged());
+        let mut prepared = road.prepare(made);
         prepared.guards.push(Guard::Unchanged(Fact::principals()));
         prepared.detail.extend(making.detail("intent"));
         let key = &road.tenant.fingerprints;
@@ -154,7 +150,7 @@ impl CreateTenant {
             return Err(Error::TenantLimit(most));
         }
         if directory.tenants.len() + directory.destroyed.len() >= MOST_TENANTS {
-            return Err(Error::TenantLimit(MOST_TENANTS));
+            return Err(Error::TenantsUsedUp(MOST_TENANTS));
         }
         let last = directory.tenants.values().chain(directory.destroyed.values()).max();
         let number = last.and_then(|last| last.0.checked_add(1)).ok_or(Error::Internal("too many tenants"))?;
@@ -224,15 +220,19 @@ impl<S: Store> Vault<S> {
             return Err(why);
         }
 
-        let directory = making.enrolled(&self.tenants.directory())?;
-        let enrolled = NewDirectory::after(self, &directory).await?;
+        let (stored, known) = stored_directory(&*self.store, &system.fingerprints).await?;
+        if known.tenants.values().chain(known.destroyed.values()).any(|taken| *taken == number) {
+            return Err(Error::Internal("the number of a new tenant is another one's"));
+        }
+        let directory = making.enrolled(&known)?;
+        let enrolled = NewDirectory::after(&stored, &directory, &system.fingerprints)?;
         let fingerprints = self.keystore.index_key(id, IndexName::Fingerprint)?;
         let policy = Source::new(1, DEFAULT_POLICIES.to_owned())?.encode(SourceKind::Policy, &fingerprints);
         let mut detail = making.detail("done");
         detail.push(("principals_sha256", enrolled.sha256));
         let mut leaves = making.about(None).leaf(SYSTEM_NO, rules_of(&system), &detail)?;
-        leaves.extend(making.first_leaf(self, &directory, &policy)?);
         let row = TenantRow { number, id, name: making.name.clone(), created: making.time };
+        leaves.extend(making.first_leaf(self, &row, &directory, &policy)?);
         let mutations = vec![
             forget,
             enrolled.mutation,
@@ -268,18 +268,13 @@ impl Making {
     fn first_leaf<S: Store>(
         &self,
         vault: &Vault<S>,
+        row: &TenantRow,
         directory: &Directory,
         policy: &[u8],
     ) -> Result<Vec<(TenantNo, strongroom_ledger::leaf::PreparedLeaf)>, Error> {
-        let mut detail = vec![
-            ("vault".to_owned(), vault.id.to_string()),
-            ("tenant".to_owned(), self.name.clone()),
-            ("tenant_id".to_owned(), self.id.clone()),
-            ("trust_domain".to_owned(), directory.trust_domain.clone()),
-            ("policy_sha256".to_owned(), data_encoding::HEXLOWER.encode(&row_hash(policy))),
-        ];
+        let mut detail = whose_log(vault.id, row, directory, policy);
         detail.extend(self.officers.iter().map(|(name, key)| (format!("officer/{name}"), key.clone())));
         let detail: Vec<(&str, String)> = detail.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-        self.about(None).leaf(TenantNo(self.number), (1, 0), &detail)
+        self.about(None).leaf(TenantNo(self.number), (1, 0, &[]), &detail)
     }
 }

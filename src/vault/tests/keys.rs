@@ -57,6 +57,27 @@ pub(super) async fn to_its_end(vault: &Tested, kind: JobKind, entries: usize) ->
     job
 }
 
+/// Takes a job to its end while reads and writes fail by chance. Says how often it was cut off.
+pub(super) async fn to_its_end_by_chance(bench: &Bench, vault: &Tested, mut job: Job, total: u64, seed: u64) -> u32 {
+    bench.faults.by_chance(seed, 8, 4);
+    let mut cut = 0;
+    while job.is_running() {
+        let total = job.to_count.then_some(total);
+        let page = JobPage { kind: job.kind, number: job.number, entries: 5, total };
+        match vault.job_page(TENANT, page).await {
+            Ok(further) => job = further,
+            // It was stored, and its answer was lost.
+            Err(Error::JobEnded(_)) => break,
+            Err(_) => {
+                cut += 1;
+                recovered(vault).await;
+            }
+        }
+    }
+    bench.faults.heal();
+    cut
+}
+
 /// The versions and states of a key.
 async fn states(vault: &Tested, name: &str) -> Vec<(u32, &'static str)> {
     let keys = vault.list_keys(&caller(Role::Rotator)).await.unwrap();

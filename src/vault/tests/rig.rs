@@ -11,8 +11,8 @@ use strongroom_storage::memory::MemoryStore;
 use tempfile::TempDir;
 
 use crate::{
-    ApplySchema, Caller, Clock, Detokenize, Error, Export, Limits, NewTenant, NewValue, NewVault, OpenError, Opening,
-    ReadItem, Space, Tokenize, Vault, create,
+    ApplySchema, Caller, Clock, Detokenize, Error, Export, Finding, Limits, NewTenant, NewValue, NewVault, OpenError,
+    Opening, ReadItem, Space, Tokenize, Vault, Verification, create, verify,
 };
 
 pub type Tested = Vault<FaultyStore<MemoryStore>>;
@@ -101,6 +101,14 @@ impl Bench {
     pub fn pass(&self, seconds: u64) {
         self.now.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
     }
+}
+
+/// What `verify` finds in a vault that is closed.
+pub async fn findings(bench: &Bench, checkpoints: &[String]) -> Vec<Finding> {
+    let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
+    let head_file = bench.folder.path().join("head");
+    let verification = Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints };
+    verify(&verification, &mut |_| {}).await.unwrap().findings
 }
 
 /// The root key of the vaults in these tests.

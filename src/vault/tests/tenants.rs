@@ -5,8 +5,8 @@ use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 
 use super::*;
 use crate::{
-    BackupKeystore, CreateTenant, DestroyTenant, DestroyedTenant, Export, Finding, ListedTenant, MadeTenant, RotateKey,
-    StrikeKeystoreCopy, TenantState, Verification, verify,
+    BackupKeystore, CreateTenant, DestroyTenant, DestroyedTenant, Export, ListedTenant, MadeTenant, RotateKey,
+    StrikeKeystoreCopy, TenantState,
 };
 
 pub const SAVINGS: &str = "savings";
@@ -76,14 +76,6 @@ async fn rows(bench: &Bench, tenant: TenantNo) -> Vec<(Family, Vec<u8>)> {
         all.extend(bench.disk.scan(family, range).await.unwrap().into_iter().map(|(key, _)| (family, key.to_vec())));
     }
     all
-}
-
-/// What verification finds in a vault that was closed.
-async fn findings(bench: &Bench, checkpoints: &[String]) -> Vec<Finding> {
-    let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
-    let head_file = bench.folder.path().join("head");
-    let verification = Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints };
-    verify(&verification, &mut |_| {}).await.unwrap().findings
 }
 
 async fn proven(bench: &Bench, vault: &Tested) {
@@ -272,6 +264,20 @@ async fn an_older_keystore_does_not_bring_a_tenant_back() {
     vault.close().await;
     std::fs::write(bench.folder.path().join("keys"), older).unwrap();
     assert!(matches!(bench.try_open().await.err(), Some(OpenError::KeystoreOld { .. })));
+    let found = findings(&bench, &[]).await;
+    assert!(found.iter().any(|one| (&*one.tenant, one.fault.as_str()) == (SAVINGS, "rolled_back")), "{found:?}");
+}
+
+#[tokio::test]
+async fn the_end_of_a_tenant_cannot_be_taken_away() {
+    let (bench, vault) = Bench::new().await;
+    make(&vault, SAVINGS).await.unwrap();
+    end(&vault, SAVINGS, false).await.unwrap();
+    vault.close().await;
+    bench.disk.write(vec![Mutation::Delete(Family::Meta, place::tenant_end(NUMBER))]).await.unwrap();
+    assert!(matches!(bench.try_open().await.err(), Some(OpenError::Tenants { .. })));
+    let found = findings(&bench, &[]).await;
+    assert!(found.iter().any(|one| (&*one.tenant, one.fault.as_str()) == (SAVINGS, "missing")), "{found:?}");
 }
 
 #[tokio::test]

@@ -61,7 +61,10 @@ pub(super) struct RecordedRule {
 }
 
 /// The end of a tenant as the vault's own log records it.
+#[derive(Default)]
 pub(super) struct RecordedEnd {
+    /// The leaf that says that its keys are destroyed.
+    pub done: Option<u64>,
     /// The leaf that says that nothing is left of it but its log.
     pub cleared: Option<u64>,
 }
@@ -129,13 +132,15 @@ impl History {
             self.ended.get_or_insert(leaf.index);
             return;
         };
-        let cleared = match detail(leaf, "stage") {
-            Some("intent" | "done") => None,
-            Some("cleared") => Some(leaf.index),
+        let (done, cleared) = match detail(leaf, "stage") {
+            Some("intent") => (None, None),
+            Some("done") => (Some(leaf.index), None),
+            Some("cleared") => (None, Some(leaf.index)),
             // Who only asked.
             _ => return,
         };
-        let end = self.ends.entry(TenantNo(number)).or_insert(RecordedEnd { cleared: None });
+        let end = self.ends.entry(TenantNo(number)).or_default();
+        end.done = end.done.or(done);
         end.cleared = end.cleared.or(cleared);
     }
 

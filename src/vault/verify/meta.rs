@@ -2,7 +2,7 @@
 
 use strongroom_access::Directory;
 use strongroom_ids::{KeyVersion, KeyringNo, TenantNo};
-use strongroom_keys::IndexName;
+use strongroom_keys::{IndexName, KeyState};
 use strongroom_schema::Schema;
 use strongroom_storage::keys::{self as place, Counter};
 use strongroom_storage::rows::{CounterRow, IdempotencyRow, JobKind, JobRow, TenantRow};
@@ -10,7 +10,7 @@ use strongroom_storage::{Family, Store, StoreError};
 
 use super::Check;
 use super::finding::{Fault, Kind, Place};
-use super::history::{History, RecordedRule};
+use super::history::{History, RecordedEnd, RecordedRule};
 use crate::open::{LANE, SYSTEM_NO};
 use crate::pages::Pages;
 use crate::source::{Source, SourceKind};
@@ -203,6 +203,23 @@ impl<S: Store> Check<'_, S> {
                     self.found(Kind::Unknown, Fault::Added, place, what);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Of a destroyed tenant: by what the vault knows that it is, and its keys.
+    pub async fn is_destroyed(&mut self, end: &RecordedEnd) -> Result<(), StoreError> {
+        if self.store.get(Family::Meta, place::tenant_end(self.number)).await?.is_none() {
+            let what = "the log `system` says that the tenant was destroyed, and the row of its end is gone";
+            self.found(Kind::Tenant, Fault::Missing, Place::Key(place::tenant_end(self.number)), what);
+        }
+        let alive = self.keystore.keys(self.id).iter().filter(|key| key.state != KeyState::Destroyed).count();
+        if let (Some(leaf), true) = (end.done, alive > 0) {
+            let what = format!(
+                "leaf {leaf} of the log `system` says that its keys were destroyed, and the keystore has {alive} of them: \
+                 it is an older one"
+            );
+            self.found(Kind::Tenant, Fault::RolledBack, Place::Only, what);
         }
         Ok(())
     }

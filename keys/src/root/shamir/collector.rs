@@ -96,7 +96,7 @@ impl ShamirCollector {
 }
 
 fn refused(why: String) -> RootError {
-    RootError::Credential { provider: RootKind::Shamir, why }
+    RootKind::Shamir.credential(why)
 }
 
 impl fmt::Debug for ShamirCollector {
