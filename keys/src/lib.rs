@@ -47,7 +47,9 @@ pub use kek::{KEK_SEAL_LIMIT, Kek};
 pub use keystore::{KeyInfo, Keystore, KeystoreCopy, KeystoreHeader, RootProbe};
 pub use ledger_key::LedgerKey;
 pub use name::{IndexName, KeyName, KeyState, Operation, UnknownState};
-pub use own_key::{ImportPublicKey, OwnKey, OwnKeyInfo, OwnKeyKind};
+pub use own_key::{
+    ImportPublicKey, NewImportKey, OwnKey, OwnKeyInfo, OwnKeyKind, OwnKeyProbe, ProvidedKey, UnwrappedTenantKey,
+};
 pub use place::{DekOwner, DekPlace, Sealed, ValuePlace};
 pub use random::random;
 pub use root::{ArgonCost, Envelope, KeystoreKey, PassphraseRoot, RootError, RootKind, RootProvider};

@@ -14,13 +14,15 @@ use std::fmt;
 use data_encoding::{BASE64, HEXLOWER};
 use ring::{digest, hmac};
 use strongroom_ids::{TenantId, VaultId};
-use zeroize::ZeroizeOnDrop;
+use strongroom_key_import::{ImportError, ImportKey};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::error::KeyError;
 use crate::place::Parts;
-use crate::root::{KeystoreKey, RootKind, RootProvider};
+use crate::root::{Envelope, KeystoreKey, RootError, RootKind, RootProvider};
 use crate::seal::{self, Cipher, Format, OVERHEAD, SUITE};
 use crate::secret::{self, RawKey};
+use crate::stack;
 
 /// Bytes of an imported key's fingerprint.
 pub(crate) const FINGERPRINT: usize = 8;
@@ -29,12 +31,110 @@ pub(crate) const FINGERPRINT: usize = 8;
 pub(crate) const WRAPPED: usize = 32 + OVERHEAD;
 
 /// A tenant's own key, as it is given to a keystore.
-#[derive(Clone, Copy)]
 pub enum OwnKey<'a> {
     /// A key that was wrapped to the tenant's import key.
     Imported(&'a [u8]),
-    /// A key that stays with a provider.
-    Provider(&'a dyn RootProvider),
+    /// A key that stays with a provider, which has wrapped a tenant key.
+    Provided(ProvidedKey),
+}
+
+/// A new tenant key, wrapped by a provider that has shown that it unwraps it. Wiped on drop.
+pub struct ProvidedKey {
+    vault: VaultId,
+    tenant: TenantId,
+    envelope: Envelope,
+    key: KeystoreKey,
+}
+
+impl ProvidedKey {
+    /// Asks a provider. Takes as long as that does: call it where waiting is allowed, and nobody is kept waiting.
+    ///
+    /// # Errors
+    /// A [`RootError`] of the provider; [`RootError::OtherKey`] if it does not unwrap what it wrapped.
+    pub fn ask(vault: VaultId, tenant: TenantId, provider: &dyn RootProvider) -> Result<Self, RootError> {
+        stack::wiped_deep(|| {
+            let (key, place) = (KeystoreKey::random()?, place(vault, tenant));
+            let envelope = provider.wrap(place, &key)?;
+            match provider.unwrap(place, &envelope)?.is(&key) {
+                true => Ok(Self { vault, tenant, envelope, key }),
+                false => Err(provider.kind().other_key("what it unwraps is not what it wrapped")),
+            }
+        })
+    }
+
+    /// What it is for its tenant; `None` for another one.
+    pub(crate) fn of(self, vault: VaultId, tenant: TenantId) -> Option<(Envelope, KeystoreKey)> {
+        (self.vault == vault && self.tenant == tenant).then_some((self.envelope, self.key))
+    }
+}
+
+/// Asks the provider of a tenant's own key to unwrap the tenant key. Holds no key, so that nobody keeps keys in memory who
+/// waits for an answer.
+pub struct OwnKeyProbe {
+    pub(crate) vault: VaultId,
+    pub(crate) tenant: TenantId,
+    pub(crate) envelope: Envelope,
+}
+
+/// A tenant key as a provider unwrapped it. Wiped on drop.
+pub struct UnwrappedTenantKey {
+    pub(crate) probe: OwnKeyProbe,
+    pub(crate) key: KeystoreKey,
+}
+
+impl OwnKeyProbe {
+    /// The kind of provider that is to be asked.
+    pub fn kind(&self) -> RootKind {
+        self.envelope.kind
+    }
+
+    /// Asks. Takes as long as the provider does: call it where waiting is allowed.
+    ///
+    /// # Errors
+    /// A [`RootError`] of the provider.
+    pub fn ask(self, provider: &dyn RootProvider) -> Result<UnwrappedTenantKey, RootError> {
+        stack::wiped_deep(|| {
+            let key = provider.unwrap(place(self.vault, self.tenant), &self.envelope)?;
+            Ok(UnwrappedTenantKey { probe: self, key })
+        })
+    }
+}
+
+/// An import key that no keystore has yet. Its private part is wiped on drop.
+pub struct NewImportKey {
+    pub(crate) tenant: TenantId,
+    /// PKCS #8, in DER.
+    pub(crate) private: Zeroizing<Vec<u8>>,
+    pub(crate) der: Vec<u8>,
+}
+
+impl NewImportKey {
+    /// Makes one for a tenant. Takes up to some seconds: call it where waiting is allowed, and nobody is kept waiting.
+    ///
+    /// # Errors
+    /// [`KeyError::OwnKey`] if the system can't make one.
+    pub fn make(tenant: TenantId) -> Result<Self, KeyError> {
+        stack::wiped_deep(|| {
+            let key = ImportKey::generate().map_err(|error| no_import(tenant, error))?;
+            let (private, der) = (key.to_pkcs8(), key.public_key());
+            let private = private.map_err(|error| no_import(tenant, error))?;
+            let der = der.map_err(|error| no_import(tenant, error))?;
+            Ok(Self { tenant, private, der })
+        })
+    }
+}
+
+/// Why an import key was not made, or did not open something.
+pub(crate) fn no_import(tenant: TenantId, error: ImportError) -> KeyError {
+    let why = match error {
+        ImportError::Generate => "no import key can be made: the system's random generator or its memory failed",
+        ImportError::Malformed | ImportError::TooLong => "its import key is damaged: make a new one",
+        ImportError::CannotOpen => {
+            "what was wrapped does not open: wrap it to the newest import key by RSA-OAEP with SHA-256, MGF1 with SHA-256 \
+             and no label"
+        }
+    };
+    KeyError::OwnKey { tenant, why }
 }
 
 /// Where a tenant's own key lives.

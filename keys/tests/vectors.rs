@@ -399,7 +399,8 @@ fn a_file_with_own_keys_is_as_specified_and_opens_with_them() {
     let store = Keystore::open(temp.path(), &passphrase()).unwrap();
     let tenant = with_provider.tenant();
     assert!(matches!(store.kek(tenant, KeyringNo(1)), Err(KeyError::OwnKeyAway { .. })));
-    store.unlock_tenant(tenant, Some(&passphrase())).unwrap();
+    let unwrapped = store.own_key_probe(tenant).unwrap().ask(&passphrase()).unwrap();
+    store.unlock_tenant(tenant, Some(unwrapped)).unwrap();
     for (v, _) in &entries {
         // A DEK that is wrapped here under the entry's key unwraps there.
         let owner = [&[1][..], &7_u64.to_be_bytes()].concat();

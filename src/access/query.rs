@@ -105,6 +105,16 @@ actions! {
     Roll = "roll" on vault,
     /// Makes index entries anew under the newest version of their key.
     Reindex = "reindex" on vault,
+    /// Sees which key the tenant has of its own.
+    GetOwnKey = "get_own_key" on vault,
+    /// Makes the key that the tenant wraps its own key to.
+    CreateImportKey = "create_import_key" on vault,
+    /// Brings the tenant's own key.
+    ImportOwnKey = "import_own_key" on vault,
+    /// Moves the tenant to another own key, or to none.
+    MoveOwnKey = "move_own_key" on vault,
+    /// Takes the tenant's own key away.
+    RemoveOwnKey = "remove_own_key" on vault,
     /// Makes a copy of the keystore.
     BackupKeystore = "backup_keystore" on vault,
     /// Sees which copies of the keystore there are.

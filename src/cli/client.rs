@@ -37,7 +37,7 @@ pub struct Global {
     /// Ask as this principal: its certificate is DIR/pki/NAME.pem, its key DIR/pki/NAME.key.
     ///
     /// Without it each command takes the principal that is meant for it: `app` for values, `auditor` for audit,
-    /// `officer-1` for schema and policy, `rotator` for keys, `operator` for status.
+    /// `officer-1` for schema, policy and own-key, `rotator` for keys, `operator` for status.
     #[arg(long = "as", global = true, value_name = "NAME", env = "STRONGROOM_AS")]
     pub principal: Option<String>,
 

@@ -29,6 +29,25 @@ pub struct Config {
     /// Who keeps the root key, where that is somebody outside.
     #[serde(default)]
     pub root: Root,
+    /// Who keeps tenants' own keys, by the tenants' names.
+    #[serde(default)]
+    pub own_keys: OwnKeys,
+}
+
+/// Who may keep a tenant's own key, for each tenant that has one with a provider.
+pub type OwnKeys = BTreeMap<String, Outside>;
+
+/// Where keys outside of the process are. What is wrapped by one says by which.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outside {
+    /// In a token, by PKCS#11.
+    pub pkcs11: Option<pkcs11::Settings>,
+    /// In AWS KMS.
+    #[serde(rename = "aws-kms")]
+    pub aws_kms: Option<aws_kms::Settings>,
+    /// In OpenBao or HashiCorp Vault.
+    pub openbao: Option<openbao::Settings>,
 }
 
 /// Where a root key outside of the process is, and how it is watched. The keystore says which of them is in use.
@@ -67,6 +86,11 @@ impl Root {
         let File { root } = toml::from_str(&text).map_err(|error| unfit(&error))?;
         root.check().map_err(|why| unfit(&why))?;
         Ok(root)
+    }
+
+    /// Where it may be.
+    pub fn outside(&self) -> Outside {
+        Outside { pkcs11: self.pkcs11.clone(), aws_kms: self.aws_kms.clone(), openbao: self.openbao.clone() }
     }
 
     fn check(&self) -> Result<(), &'static str> {

@@ -8,7 +8,7 @@ use strongroom_keys::{
     ArgonCost, Envelope, KeyError, Keystore, Passphrase, PassphraseRoot, RootError, RootKind, RootProvider,
 };
 use strongroom_rocksdb::RocksStore;
-use strongroom_server::{Admits, Brought, Heard, Keeper, NotUnsealed, Wants};
+use strongroom_server::{Admits, Brought, Heard, Keeper, NotUnsealed, OwnKeyProviders, Wants};
 use strongroom_vault::RootProbe;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::config::Config;
 use super::layout::Layout;
+use super::own_keys::Providers;
 use super::root;
 use super::start::{self, Closed, RocksVault};
 
@@ -30,6 +31,8 @@ pub struct FolderKeeper {
     authorities: Vec<[u8; 32]>,
     /// What keeps the root key, if it is outside of the process. The same for all calls: it knows what failed before.
     outside: Mutex<Option<Arc<dyn RootProvider>>>,
+    /// What keeps tenants' own keys.
+    own_keys: Arc<Providers>,
     collected: Mutex<Option<Collected>>,
     household: Mutex<Option<Household>>,
 }
@@ -47,7 +50,7 @@ struct Collected {
 struct Household {
     /// Dropped when it is to end.
     stop: watch::Sender<()>,
-    tasks: [JoinHandle<()>; 2],
+    tasks: [JoinHandle<()>; 3],
 }
 
 /// A root key that was brought, and by whom.
@@ -62,7 +65,8 @@ impl FolderKeeper {
         outside: Option<Arc<dyn RootProvider>>,
     ) -> Self {
         let (collected, household) = (Mutex::default(), Mutex::default());
-        Self { layout, config, authorities, outside: Mutex::new(outside), collected, household }
+        let own_keys = Arc::new(Providers::new(config.own_keys.clone()));
+        Self { layout, config, authorities, outside: Mutex::new(outside), own_keys, collected, household }
     }
 
     /// Has an open vault keep its house and do its jobs.
@@ -75,10 +79,16 @@ impl FolderKeeper {
             async move { vault.keep_house(stop).await }
         });
         let jobs = tokio::spawn({
-            let vault = Arc::clone(vault);
-            async move { strongroom_jobs::run(&vault, stopped(stopping)).await }
+            let (vault, stop) = (Arc::clone(vault), stopped(stopping.clone()));
+            async move { strongroom_jobs::run(&vault, stop).await }
         });
-        *lock(&self.household) = Some(Household { stop, tasks: [house, jobs] });
+        let own_keys = tokio::spawn({
+            let (vault, stop) = (Arc::clone(vault), stopped(stopping));
+            let (providers, watch) = (Arc::clone(&self.own_keys), start::watch(&self.config));
+            let providers: Arc<OwnKeyProviders> = Arc::new(move |tenant, kind| providers.get(tenant, kind));
+            async move { strongroom_server::watch_own_keys(&vault, providers, watch, stop).await }
+        });
+        *lock(&self.household) = Some(Household { stop, tasks: [house, jobs, own_keys] });
     }
 
     /// What the keystore is wrapped under. Read anew each time: the root key of a sealed vault may be moved.
@@ -110,7 +120,7 @@ impl FolderKeeper {
         if let Some(root) = outside.as_ref().filter(|root| root.kind() == kind) {
             return Ok(Arc::clone(root));
         }
-        let root = root::outside(kind, &self.config.root)?;
+        let root = root::root_provider(kind, &self.config.root)?;
         *outside = Some(Arc::clone(&root));
         Ok(root)
     }
@@ -172,6 +182,10 @@ impl Keeper<RocksStore> for FolderKeeper {
         self.forget();
         self.begin(&vault);
         Ok(Some(vault))
+    }
+
+    fn own_key(&self, tenant: &str, kind: RootKind) -> Result<Arc<dyn RootProvider>, RootError> {
+        self.own_keys.get(tenant, kind)
     }
 
     async fn ask(&self, probe: RootProbe) -> Heard {

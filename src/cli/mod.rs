@@ -30,6 +30,8 @@ mod make;
 mod mapping;
 mod match_value;
 mod output;
+mod own_key;
+mod own_keys;
 mod passphrase;
 mod pki;
 mod policy;
@@ -87,6 +89,7 @@ enum Command {
     Schema(schema::Args),
     Policy(policy::Args),
     Keys(keys::Args),
+    OwnKey(own_key::Args),
     Root(root::Args),
     Tenant(tenant::Args),
     Audit(audit::Args),
@@ -137,6 +140,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
             let context = global.context(args.principal())?;
             keys::run(args, &context).await
         }
+        Command::OwnKey(args) => own_key::run(args, &global.context(own_key::PRINCIPAL)?).await,
         Command::Root(args) => root::run(args, &layout::Layout::new(&global.dir), global.output).await,
         Command::Tenant(args) => tenant::run(args, &global).await,
         Command::Audit(args) => audit::run(args, &global).await,

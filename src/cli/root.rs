@@ -17,7 +17,7 @@ use super::layout::Layout;
 use super::output::{CliError, Exit, Output};
 use super::passphrase::{self, PassphraseArgs};
 use super::start::unfit;
-pub use outside::{OutsideArgs, provider as outside};
+pub use outside::{OutsideArgs, provider as outside, root_provider};
 pub use shares::{SharesArgs, WrittenShares, read as read_share};
 
 /// Show who keeps the root key, or move to another root key.
@@ -80,7 +80,7 @@ fn provider(
         }
         RootKind::Shamir => Ok(shares::collect(envelope, &credential.share_files)?),
         kind @ (RootKind::Pkcs11 | RootKind::AwsKms | RootKind::OpenBao) => {
-            outside(kind, &config.root).map_err(|error| unfit(layout, &error))
+            root_provider(kind, &config.root).map_err(|error| unfit(layout, &error))
         }
     }
 }

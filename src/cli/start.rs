@@ -295,10 +295,7 @@ async fn serve_door(
         ..Options::new(listener, tls, env!("CARGO_PKG_VERSION"))
     };
     let door = Arc::new(door);
-    let watch = RootWatch {
-        every: Duration::from_secs(config.root.check_seconds),
-        patience: Duration::from_secs(config.root.unreachable_seconds),
-    };
+    let watch = watch(config);
     let (ended, end) = oneshot::channel::<()>();
     let watching = tokio::spawn(strongroom_server::watch_root(Arc::clone(&door), watch, async { drop(end.await) }));
     let mut watching = std::pin::pin!(watching);
@@ -314,6 +311,14 @@ async fn serve_door(
     };
     door.shut().await;
     served
+}
+
+/// How those are watched who keep keys outside of the process.
+pub fn watch(config: &Config) -> RootWatch {
+    RootWatch {
+        every: Duration::from_secs(config.root.check_seconds),
+        patience: Duration::from_secs(config.root.unreachable_seconds),
+    }
 }
 
 /// Completes when the process is asked to end.

@@ -14,6 +14,7 @@ use strongroom_vault::{Counts, Finding, Progress, Report, Verification, VerifyEr
 
 use super::config::Config;
 use super::layout::Layout;
+use super::own_keys;
 use super::output::{CliError, Exit, Output, facts, table};
 use super::root::CredentialArgs;
 
@@ -31,7 +32,8 @@ A vault for development is opened with the passphrase that lies beside it. Who
 puts back the whole folder, head file included, can't be told from within it:
 give --checkpoint with one that `strongroom audit checkpoint` printed and that
 you kept elsewhere.
-Exit code 0: the store is what the ledger says; 1: it is not, or can't be read.")]
+Exit code 0: the store is what the ledger says; 1: it is not, or can't be read; 3: it is, as far as can be told: of
+a tenant whose own key is away nothing but its log is proved.")]
 pub struct Args {
     /// A checkpoint of one of the vault's logs, kept apart from it; give it once for each.
     #[arg(long, value_name = "FILE")]
@@ -57,6 +59,7 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
     let root = args.credential.provider(&layout, &config)?;
     let keystore = Keystore::open(&layout.keystore(), &*root).map_err(|error| unfit(&layout, &error))?;
     drop(root);
+    own_keys::unlock_all(&store, &keystore, &config).await?;
     let head_file = layout.head();
     let verification =
         Verification { store: &store, keystore: &keystore, head_file: &head_file, checkpoints: &checkpoints };
@@ -65,10 +68,14 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
     bar.clear();
     let report = report.map_err(|error| match error {
         VerifyError::Open(error) => super::start::unfit(&layout, &error),
-        other => CliError::unfit(other.to_string()),
+        other @ VerifyError::Checkpoint { .. } => CliError::unfit(other.to_string()),
     })?;
     output.show(|| document(&report), || text(&report))?;
-    Ok(if report.findings.is_empty() { Exit::Done } else { Exit::Failed })
+    Ok(match (report.findings.is_empty(), report.tenants.iter().any(|(_, counts)| counts.locked)) {
+        (false, _) => Exit::Failed,
+        (true, true) => Exit::Partly,
+        (true, false) => Exit::Done,
+    })
 }
 
 fn closed(layout: &Layout, error: StoreError) -> CliError {
@@ -104,6 +111,7 @@ fn counts(counts: &Counts) -> [(&'static str, u64); 8] {
 fn document(report: &Report) -> Value {
     let tenants = report.tenants.iter().map(|(name, of)| {
         let mut tenant = serde_json::Map::from_iter([("tenant".to_owned(), json!(&**name))]);
+        tenant.insert("locked".to_owned(), json!(of.locked));
         tenant.extend(counts(of).map(|(name, count)| (name.to_owned(), json!(count.to_string()))));
         Value::Object(tenant)
     });
@@ -135,6 +143,9 @@ fn text(report: &Report) -> String {
     });
     let mut text = vec![table(&header, rows)];
     for (name, of) in &report.tenants {
+        if of.locked {
+            text.push(format!("{name} is locked, for its own key is away: nothing of it is proved but its log."));
+        }
         let unsigned = of.leaves.saturating_sub(of.signed_leaves);
         if unsigned > 0 {
             text.push(format!(

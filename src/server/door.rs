@@ -11,7 +11,7 @@ use arc_swap::ArcSwapOption;
 use strongroom_access::Directory;
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::{Error, RootProbe, Vault};
+use strongroom_vault::{Error, RootError, RootKind, RootProbe, RootProvider, Vault};
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
@@ -91,6 +91,9 @@ pub trait Keeper<S: Store>: Send + Sync + 'static {
     /// Opens the vault. `None` if more must be brought: what was is kept. `by` is who brings it, and `admits` says of the
     /// directory of the vault whether that may be.
     async fn unseal(&self, brought: Brought, by: &str, admits: &Admits) -> Result<Option<Arc<Vault<S>>>, NotUnsealed>;
+
+    /// The provider of a kind that is configured for a tenant's own key.
+    fn own_key(&self, tenant: &str, kind: RootKind) -> Result<Arc<dyn RootProvider>, RootError>;
 
     /// Asks whether an open vault may still have its root key.
     async fn ask(&self, probe: RootProbe) -> Heard;
@@ -252,6 +255,11 @@ impl<S: Store> Door<S> {
         self.vault.store(Some(vault));
         *self.lock() = OPEN;
         tracing::warn!(by, "the vault is unsealed");
+    }
+
+    /// The provider of a kind that is configured for a tenant's own key.
+    pub(crate) fn own_key(&self, tenant: &str, kind: RootKind) -> Result<Arc<dyn RootProvider>, RootError> {
+        self.keeper.own_key(tenant, kind)
     }
 
     /// How often it was opened.

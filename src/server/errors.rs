@@ -186,7 +186,8 @@ fn code(error: &Error) -> Code {
         | Error::KeyInUse { .. }
         | Error::JobRunning { .. }
         | Error::JobEnded(_)
-        | Error::TenantDestroyed => Code::FailedPrecondition,
+        | Error::TenantDestroyed
+        | Error::OwnKey(_) => Code::FailedPrecondition,
         Error::AnswerTooLarge { .. }
         | Error::TokensExhausted
         | Error::KeyExhausted { .. }
@@ -220,6 +221,7 @@ fn finer(violations: &[Violation]) -> &'static str {
         (_, "officer") => "OFFICER_INVALID",
         (Some("label"), _) => "LABEL_INVALID",
         (Some("copies"), _) => "LIST_FULL",
+        (Some("wrapped" | "to"), _) => "OWN_KEY_INVALID",
         (Some("state"), _) => "STATE_INVALID",
         (Some("idempotency_key"), _) => "IDEMPOTENCY_KEY_INVALID",
         _ => "INVALID",
@@ -274,6 +276,7 @@ mod tests {
             Error::TenantNotFound,
             Error::TenantDestroyed,
             Error::TenantLocked,
+            Error::OwnKey("it is with a provider".to_owned()),
             Error::TenantLimit(1_000),
             Error::Conflict,
             Error::Overloaded { retry_after: Duration::from_millis(250) },

@@ -7,8 +7,8 @@ use futures_util::stream::{self, Stream};
 use strongroom_proto::v1;
 use strongroom_storage::Store;
 use strongroom_vault::{
-    BackupKeystore, CancelJob, DestroyKeyVersion, GetJob, Job, KeyCopy, ListedKey, NewKeyCopy, RotateKey, SetKeyState,
-    StartRewrap, StartRoll, StrikeKeystoreCopy,
+    BackupKeystore, CancelJob, DestroyKeyVersion, GetJob, ImportOwnKey, ImportPublicKey, Job, KeyCopy, ListedKey,
+    MoveOwnKey, NewKeyCopy, OwnKeyInfo, RootKind, RotateKey, SetKeyState, StartRewrap, StartRoll, StrikeKeystoreCopy,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
@@ -154,6 +154,56 @@ impl<S: Store> v1::keys_server::Keys for KeysService<S> {
         let cancel = async move { vault.cancel_job(&caller, &CancelJob { name }).await };
         Ok(Response::new(told(self.0.to_its_end(cancel).await?)))
     }
+
+    async fn get_own_key(&self, request: Request<v1::GetOwnKeyRequest>) -> Result<Response<v1::OwnKey>, Status> {
+        let caller = self.0.caller(&request)?;
+        let own = self.0.vault()?.get_own_key(&caller).await.map_err(status)?;
+        Ok(Response::new(own_key(own)))
+    }
+
+    async fn create_import_key(
+        &self,
+        request: Request<v1::CreateImportKeyRequest>,
+    ) -> Result<Response<v1::ImportKey>, Status> {
+        let caller = self.0.caller(&request)?;
+        let vault = self.0.vault()?;
+        let key = self.0.to_its_end(async move { vault.create_import_key(&caller).await }).await?;
+        Ok(Response::new(v1::ImportKey {
+            pem: key.pem(),
+            sha256: key.fingerprint(),
+            expire_time: Some(instants::to_wire(key.made.saturating_add(ImportPublicKey::AGE))),
+        }))
+    }
+
+    async fn import_own_key(&self, request: Request<v1::ImportOwnKeyRequest>) -> Result<Response<v1::OwnKey>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::ImportOwnKeyRequest { wrapped, replace } = request.into_inner();
+        let vault = self.0.vault()?;
+        let request = ImportOwnKey { wrapped: wrapped.to_vec(), replace };
+        let own = self.0.to_its_end(async move { vault.import_own_key(&caller, &request).await }).await?;
+        Ok(Response::new(own_key(own)))
+    }
+
+    async fn move_own_key(&self, request: Request<v1::MoveOwnKeyRequest>) -> Result<Response<v1::OwnKey>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::MoveOwnKeyRequest { to } = request.into_inner();
+        let vault = self.0.vault()?;
+        let provider = RootKind::ALL.into_iter().find(|kind| kind.is_outside() && kind.as_str() == to);
+        let provider = match provider {
+            Some(kind) => Some(self.0.door.own_key(&vault.tenant_name(&caller).map_err(status)?, kind)),
+            None => None,
+        };
+        let request = MoveOwnKey { to, provider };
+        let own = self.0.to_its_end(async move { vault.move_own_key(&caller, request).await }).await?;
+        Ok(Response::new(own_key(own)))
+    }
+
+    async fn remove_own_key(&self, request: Request<v1::RemoveOwnKeyRequest>) -> Result<Response<v1::OwnKey>, Status> {
+        let caller = self.0.caller(&request)?;
+        let vault = self.0.vault()?;
+        let own = self.0.to_its_end(async move { vault.remove_own_key(&caller).await }).await?;
+        Ok(Response::new(own_key(own)))
+    }
 }
 
 /// A job that somebody watches.
@@ -241,6 +291,21 @@ fn copy(copy: KeyCopy) -> v1::KeystoreCopy {
         principal: copy.principal,
         keystore_number: copy.keystore,
         sha256: copy.sha256,
+    }
+}
+
+fn own_key(own: Option<OwnKeyInfo>) -> v1::OwnKey {
+    let Some(own) = own else { return v1::OwnKey { kind: "none".to_owned(), ..v1::OwnKey::default() } };
+    let state = match (own.removed, own.locked) {
+        (true, _) => "removed",
+        (false, true) => "away",
+        (false, false) => "present",
+    };
+    v1::OwnKey {
+        kind: own.kind.to_string(),
+        state: state.to_owned(),
+        fingerprint: own.fingerprint.unwrap_or_default(),
+        change_time: Some(instants::to_wire(own.changed)),
     }
 }
 

@@ -7,6 +7,7 @@
 //! listener   a socket becomes a TLS 1.3 connection with a verified client certificate   (tls, identity, seats)
 //! door       the vault while it is open: sealed and unsealed while the process goes on
 //! root_watch whether an open vault may still have its root key
+//! own_key_watch  the same of tenants' own keys
 //! gate       a call gets a principal and a place, or is refused                         (share, intake, errors)
 //! answer     an answer keeps its place until its caller has taken it                      (patience)
 //! services   a message becomes a call of the vault, its answer a message                (vault, audit, access, keys, system)
@@ -35,6 +36,7 @@ mod instants;
 mod intake;
 mod keys;
 mod listener;
+mod own_key_watch;
 mod patience;
 mod root_watch;
 mod seats;
@@ -66,6 +68,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 pub use cores::{Cores, Dealer, Sockets};
 pub use door::{Admits, Brought, Door, Heard, Keeper, NotUnsealed, Wants};
 pub use errors::DOMAIN;
+pub use own_key_watch::{OwnKeyProviders, watch_own_keys};
 pub use root_watch::{RootWatch, watch_root};
 pub use tls::{TlsError, TlsMaterial, authorities};
 

@@ -17,7 +17,7 @@ use crate::door::{Door, Heard};
 const FIRST: Duration = Duration::from_secs(1);
 
 /// How long an answer may take. Providers bound their calls, but not what a file system makes them wait for.
-const ANSWER: Duration = Duration::from_secs(60);
+pub(crate) const ANSWER: Duration = Duration::from_secs(60);
 
 /// How often, and how long without an answer.
 #[derive(Clone, Copy, Debug)]
@@ -30,15 +30,22 @@ pub struct RootWatch {
 
 /// What an open vault does after what it heard.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+pub(crate) enum Verdict {
     /// Go on, and say this in its status.
     GoOn(String),
     /// Give up all keys; why in a word, and in a sentence.
     GiveUp(&'static str, String),
 }
 
+impl Verdict {
+    /// The word for keys that the vault may not have any more.
+    pub(crate) const DENIED: &'static str = "denied";
+    /// The word for keys that nobody says it may have.
+    const UNREACHABLE: &'static str = "unreachable";
+}
+
 /// What was heard since when.
-struct Watched {
+pub(crate) struct Watched {
     watch: RootWatch,
     /// When the root key was last known to hold.
     held: Instant,
@@ -46,7 +53,7 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(watch: RootWatch, now: Instant) -> Self {
+    pub(crate) fn new(watch: RootWatch, now: Instant) -> Self {
         Self { watch, held: now, failures: 0 }
     }
 
@@ -58,7 +65,7 @@ impl Watched {
         }
     }
 
-    fn hears(&mut self, heard: Heard, now: Instant) -> Verdict {
+    pub(crate) fn hears(&mut self, heard: Heard, now: Instant) -> Verdict {
         match heard {
             Heard::Holds => {
                 *self = Self::new(self.watch, now);
@@ -66,25 +73,25 @@ impl Watched {
             }
             Heard::Denied(why) => {
                 self.failures = self.failures.saturating_add(1);
-                Verdict::GiveUp("denied", why)
+                Verdict::GiveUp(Verdict::DENIED, why)
             }
             Heard::Nothing(why) => {
                 let silent = now.duration_since(self.held);
                 self.failures = self.failures.saturating_add(1);
                 match self.watch.patience.checked_sub(silent).filter(|left| !left.is_zero()) {
                     Some(left) => Verdict::GoOn(format!(
-                        "{why}; not confirmed for {} s, and in {} s more the vault seals itself",
+                        "{why}; not confirmed for {} s, and in {} s more it is given up",
                         silent.as_secs(),
                         left.as_secs()
                     )),
-                    None => Verdict::GiveUp("unreachable", format!("{why}; not confirmed for {} s", silent.as_secs())),
+                    None => Verdict::GiveUp(Verdict::UNREACHABLE, format!("{why}; not confirmed for {} s", silent.as_secs())),
                 }
             }
         }
     }
 
     /// How long until it is asked again: while nobody answers never so long that the patience would end unnoticed.
-    fn pause(&self, now: Instant) -> Duration {
+    pub(crate) fn pause(&self, now: Instant) -> Duration {
         let Some(doublings) = self.failures.checked_sub(1) else { return self.watch.every };
         let pause = FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(self.watch.every);
         let left = self.watch.patience.saturating_sub(now.duration_since(self.held));

@@ -151,6 +151,9 @@ pub enum Error {
     /// The tenant's own key is not there.
     #[error("the tenant is locked, for its own key is not there: an officer of the tenant brings it back")]
     TenantLocked,
+    /// The tenant's own key is left as it is.
+    #[error("{0}")]
+    OwnKey(String),
     /// There are as many tenants as there may be.
     #[error("the vault has {0} tenants, as many as it may: destroy one, or make another vault")]
     TenantLimit(usize),
@@ -223,6 +226,7 @@ impl Error {
             Self::TenantNotFound => "TENANT_NOT_FOUND",
             Self::TenantDestroyed => "TENANT_DESTROYED",
             Self::TenantLocked => "TENANT_LOCKED",
+            Self::OwnKey(_) => "OWN_KEY",
             Self::TenantLimit(_) | Self::TenantsUsedUp(_) => "TENANT_LIMIT",
             Self::Conflict => "CONFLICT",
             Self::Overloaded { .. } => "OVERLOADED",
@@ -269,6 +273,18 @@ impl From<KeyError> for Error {
         match error {
             KeyError::CannotOpen => Self::DataLoss("a sealed blob"),
             KeyError::OwnKeyAway { .. } => Self::TenantLocked,
+            KeyError::OwnKey { .. } | KeyError::OtherOwnKey { .. } => Self::OwnKey(error.to_string()),
+            other => Self::KeyUnavailable(other.to_string()),
+        }
+    }
+}
+
+/// What somebody said who keeps a tenant's own key.
+impl From<RootError> for Error {
+    fn from(error: RootError) -> Self {
+        match error {
+            RootError::Key(error) => error.into(),
+            other if other.is_refusal() => Self::OwnKey(other.to_string()),
             other => Self::KeyUnavailable(other.to_string()),
         }
     }

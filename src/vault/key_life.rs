@@ -1,6 +1,7 @@
 //! The life of keys: what there is, the next version, other states, the end. How a change is made, `change` says.
 
 mod change;
+mod own;
 mod root;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::vault::Vault;
 
 pub(crate) use change::{is_open, keystore_is_new_enough, note_keystore};
+pub use own::{ImportOwnKey, MoveOwnKey};
 pub use root::RootMoveError;
 
 /// When to ask again what depends on a version, while somebody else does.

@@ -61,7 +61,9 @@ pub use detokenize::{Detokenize, ReadItem, Released};
 pub use error::{Error, Violation};
 pub use jobs::{CancelJob, Count, GetJob, Job, JobPage};
 pub use key_copies::{BackupKeystore, KeyCopy, NewKeyCopy, StrikeKeystoreCopy};
-pub use key_life::{DestroyKeyVersion, ListedKey, RootMoveError, RotateKey, Rotated, SetKeyState};
+pub use key_life::{
+    DestroyKeyVersion, ImportOwnKey, ListedKey, MoveOwnKey, RootMoveError, RotateKey, Rotated, SetKeyState,
+};
 pub use limits::Limits;
 pub use lookup::{FoundTokens, Lookup, LookupItem};
 pub use matching::{Match, MatchItem};
@@ -74,7 +76,10 @@ pub use roll::StartRoll;
 pub use rules::{Applied, ApplyPolicy, ApplySchema, Explain, Explanation, InForce};
 pub use status::Status;
 pub use strongroom_commit::take_delivery;
-pub use strongroom_keys::RootProbe;
+pub use lock::{Away, Back, Provided, provided_tenants};
+pub use strongroom_keys::{
+    ImportPublicKey, OwnKeyInfo, OwnKeyKind, OwnKeyProbe, RootError, RootKind, RootProbe, RootProvider, UnwrappedTenantKey,
+};
 pub use tenant_life::{CreateTenant, DestroyTenant, DestroyedTenant, ListedTenant, MadeTenant, TenantState};
 pub use tokenize::{NewValue, Tokenize};
 pub use vault::{Clock, Space, Vault};

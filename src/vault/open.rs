@@ -410,6 +410,7 @@ impl<S: Store> Vault<S> {
             nearly_full: AtomicBool::new(false),
             jobs: Jobs::default(),
             counting: Mutex::new(()),
+            importing: Mutex::new(()),
             alive: watch::Sender::new(()),
         };
         vault.look_at_space();

@@ -39,6 +39,8 @@ pub use make::{CreateTenant, MadeTenant};
 pub enum TenantState {
     /// It serves.
     Serving,
+    /// It would, but its own key is away.
+    Locked,
     /// It is gone, and its keys are not destroyed yet.
     Ending,
     /// Its keys are destroyed, and its rows are not cleared yet.
@@ -52,6 +54,7 @@ impl TenantState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Serving => "serving",
+            Self::Locked => "locked",
             Self::Ending => "ending",
             Self::Destroyed => "destroyed",
             Self::Cleared => "cleared",
@@ -97,8 +100,12 @@ impl<S: Store> Attempt<S> for ListTenants {
         let mut listed = Vec::with_capacity(rows.len());
         for TenantRow { number, id, name, created } in rows.into_iter().filter(|row| row.number != SYSTEM_NO) {
             let end = End::load(vault, number).await?;
-            let state = end.as_ref().map_or(TenantState::Serving, End::state);
-            let done = end.as_ref().filter(|_| state != TenantState::Ending && state != TenantState::Serving);
+            let alive = || match vault.tenants.get(number) {
+                Err(Error::TenantLocked) => TenantState::Locked,
+                _ => TenantState::Serving,
+            };
+            let state = end.as_ref().map_or_else(alive, End::state);
+            let done = end.as_ref().filter(|_| state != TenantState::Ending);
             let (copies, dead) = match done {
                 Some(_) => lives_on(&copies, &vault.keystore.keys(id)),
                 None => (vec![], None),

@@ -56,6 +56,8 @@ pub struct Vault<S: Store> {
     pub(crate) jobs: Jobs,
     /// Held while it is counted what depends on a key.
     pub(crate) counting: Mutex<()>,
+    /// Held while an import key is made.
+    pub(crate) importing: Mutex<()>,
     /// Last, so that it goes after all else: whoever waits for the vault's end waits for this.
     pub(crate) alive: watch::Sender<()>,
 }
@@ -113,6 +115,11 @@ impl<S: Store> Vault<S> {
     /// The policies in force.
     pub async fn get_policy(&self, caller: &Caller) -> Result<InForce, Error> {
         self.travel(caller, &GetPolicy).await
+    }
+
+    /// The name of the caller's tenant.
+    pub fn tenant_name(&self, caller: &Caller) -> Result<String, Error> {
+        Ok(self.tenant(caller.principal.tenant)?.name.clone())
     }
 
     /// How policy would decide, and why.

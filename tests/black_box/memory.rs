@@ -10,12 +10,14 @@ use aes_gcm::aead::{Aead, Payload};
 use aes_gcm::{Aes256Gcm, KeyInit};
 use ring::hkdf;
 use strongroom_proto::v1;
+use strongroom_proto::v1::keys_client::KeysClient;
 use strongroom_rocksdb::{RocksOptions, RocksStore};
 use strongroom_storage::rows::SubjectRecord;
 use strongroom_storage::{Family, Range, Store};
 
 use crate::harness::{TestVault, detokenize, item, tokenize};
 use crate::needles::Needles;
+use crate::own_key::{bring, import_key, openssl, remove};
 
 type Key = [u8; 32];
 
@@ -64,7 +66,15 @@ struct Keys {
     above: Vec<(&'static str, Key)>,
     keks: Vec<Kek>,
     /// Index and token keys; the seeds of ledger keys.
-    others: Vec<Key>,
+    others: Vec<Other>,
+}
+
+/// A key that is no KEK.
+struct Other {
+    tenant: Vec<u8>,
+    /// Whether it is the seed of a ledger key.
+    signs: bool,
+    key: Key,
 }
 
 impl Keys {
@@ -113,7 +123,7 @@ impl Keys {
                     version: u32::from_be_bytes(version.try_into().unwrap()),
                     key: raw,
                 }),
-                _ => others.push(raw),
+                kind => others.push(Other { tenant, signs: kind == 7, key: raw }),
             }
         }
         Self { above, keks, others }
@@ -181,9 +191,8 @@ fn needles<'a>(keys: impl IntoIterator<Item = (String, &'a Key)>) -> Needles {
     needles
 }
 
-#[tokio::test]
-async fn a_sealed_vaults_memory_holds_no_key() {
-    let vault = TestVault::start();
+/// Has values stored and read, so that keys are used.
+async fn store_and_read(vault: &TestVault) {
     let mut client = vault.vault().await;
     for batch in 0..4 {
         // Small requests and large ones are done by different threads.
@@ -194,6 +203,12 @@ async fn a_sealed_vaults_memory_holds_no_key() {
         let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
         client.detokenize(detokenize(&tokens, "loan_servicing", "plain")).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_sealed_vaults_memory_holds_no_key() {
+    let vault = TestVault::start();
+    store_and_read(&vault).await;
     let keys = Keys::of(&vault.dir());
     let pid = vault.pid();
     let keks = || keys.keks.iter().map(|kek| (format!("kek/{} of {:02x}", kek.keyring, kek.tenant[0]), &kek.key));
@@ -216,11 +231,45 @@ async fn a_sealed_vaults_memory_holds_no_key() {
     assert!(deks.len() >= 200, "{} DEKs", deks.len());
     let all = keks()
         .chain(keys.above.iter().map(|(name, key)| ((*name).to_owned(), key)))
-        .chain(keys.others.iter().map(|key| ("index, token or ledger key".to_owned(), key)))
+        .chain(keys.others.iter().map(|other| ("index, token or ledger key".to_owned(), &other.key)))
         .chain(deks.iter().map(|key| ("DEK".to_owned(), key)));
     let mut all = needles(all);
     let passphrase = std::fs::read_to_string(vault.dir().join("dev-passphrase")).unwrap();
     all.bytes("passphrase", passphrase.trim().as_bytes());
     let found = found_in(pid, &all).unwrap();
+    assert!(found.is_empty(), "{} places: {found:#?}", found.len());
+}
+
+#[tokio::test]
+async fn a_tenants_keys_go_from_memory_with_its_own_key() {
+    let vault = TestVault::start();
+    store_and_read(&vault).await;
+    // What its own key wraps from then on are the same keys.
+    let keys = Keys::of(&vault.dir());
+    let tenants = vault.system().await.list_tenants(v1::ListTenantsRequest {}).await.unwrap().into_inner().tenants;
+    let demo = tenants.iter().find(|tenant| tenant.name == "demo").unwrap();
+    let tenant = data_encoding::HEXLOWER.decode(demo.id.as_bytes()).unwrap();
+    let own = openssl::random(32);
+    let mut officer = KeysClient::new(vault.channel("officer-1").await);
+    let pem = import_key(&mut officer).await;
+    bring(&mut officer, openssl::wrapped(&pem, &own), false).await.unwrap();
+    store_and_read(&vault).await;
+
+    let keks = keys.keks.iter().filter(|kek| kek.tenant == tenant);
+    let keks = keks.map(|kek| (format!("kek/{}", kek.keyring), &kek.key)).collect::<Vec<_>>();
+    let others = keys.others.iter().filter(|other| other.tenant == tenant && !other.signs);
+    let others = others.map(|other| ("index or token key".to_owned(), &other.key)).collect::<Vec<_>>();
+    assert!(keks.len() > 1 && others.len() > 1, "{} {}", keks.len(), others.len());
+    let pid = vault.pid();
+    let before = found_in(pid, &needles(keks.clone()));
+    if !rustix::process::geteuid().is_root() {
+        assert_eq!(before.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        return;
+    }
+    assert!(!before.unwrap().is_empty());
+    remove(&mut officer).await;
+    let own = key(&own);
+    let all = keks.into_iter().chain(others).chain([("own key".to_owned(), &own)]);
+    let found = found_in(pid, &needles(all)).unwrap();
     assert!(found.is_empty(), "{} places: {found:#?}", found.len());
 }

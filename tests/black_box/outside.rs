@@ -2,8 +2,8 @@
 
 #[allow(dead_code)]
 #[path = "../../keys/openbao/tests/server/mod.rs"]
-mod bao;
-mod relay;
+pub mod bao;
+pub mod relay;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -25,8 +25,10 @@ use crate::needles::{Needles, stored_files};
 use crate::raw;
 
 const ID_CARD: &str = "11010519491231002X";
-const NOBODY: &str = r#"path "transit/*" { capabilities = ["deny"] }"#;
-const BOTH: &str = r#"path "transit/*" { capabilities = ["update"] }"#;
+/// A policy that keeps the vault from its keys.
+pub const NOBODY: &str = r#"path "transit/*" { capabilities = ["deny"] }"#;
+/// One that lets it use them.
+pub const BOTH: &str = r#"path "transit/*" { capabilities = ["update"] }"#;
 
 /// A vault whose root key is in an OpenBao that is reached through a relay.
 struct InBao {

@@ -1,9 +1,5 @@
 //! Tenants that come and go while the vault serves: over the wire, on the command line, and under kills.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
-
-use serde_json::Value;
 use strongroom_proto::v1;
 use strongroom_proto::v1::access_client::AccessClient;
 use strongroom_proto::v1::audit_client::AuditClient;
@@ -11,17 +7,20 @@ use strongroom_proto::v1::system_client::SystemClient;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::harness::{BINARY, Told, detokenize, item, refused, tokenize, value, vault_client};
+use crate::harness::{Told, detokenize, item, refused, tokenize, value, vault_client};
 use crate::house::{House, Issued, TRUST_DOMAIN, spiffe};
 use crate::needles::stored_files;
+use crate::shell::Shell;
 
 const LENDING: &str = include_str!("../../deploy/schemas/lending.toml");
 
-fn operator(house: &House) -> Issued {
+/// The vault's operator.
+pub fn operator(house: &House) -> Issued {
     house.authority.client(&[&format!("spiffe://{TRUST_DOMAIN}/system/operator/olga")])
 }
 
-async fn system(house: &House) -> SystemClient<Channel> {
+/// The state, as the operator.
+pub async fn system(house: &House) -> SystemClient<Channel> {
     SystemClient::new(house.connect(&operator(house)).await)
 }
 
@@ -35,7 +34,7 @@ fn destroy(name: &str, dry_run: bool) -> v1::DestroyTenantRequest {
 }
 
 /// Makes a tenant with the officer `alice`, with the schema in force.
-async fn make(house: &House, name: &str) -> Issued {
+pub async fn make(house: &House, name: &str) -> Issued {
     let alice = house.authority.client(&[&spiffe(name, "officer", "alice")]);
     system(house).await.create_tenant(create(name, &[&alice])).await.unwrap();
     let request = v1::ApplySchemaRequest { source: LENDING.to_owned(), dry_run: false };
@@ -43,61 +42,23 @@ async fn make(house: &House, name: &str) -> Issued {
     alice
 }
 
-async fn store(house: &House, tenant: &str, count: usize) -> Vec<String> {
+/// Stores so many values of a tenant; the first is `TENANT 0`.
+pub async fn store(house: &House, tenant: &str, count: usize) -> Vec<String> {
     let items = (0..count).map(|n| item("borrower.address", &format!("{tenant} {n}"), &format!("s-{}", n % 50)));
     house.vault(tenant, "core").await.tokenize(tokenize(items.collect())).await.unwrap().into_inner().tokens
 }
 
-async fn reads(house: &House, tenant: &str, token: &str) -> Result<Vec<u8>, Told> {
+/// Reads one of them.
+pub async fn reads(house: &House, tenant: &str, token: &str) -> Result<Vec<u8>, Told> {
     let request = detokenize(&[token], "loan_servicing", "plain");
     let answer = house.vault(tenant, "core").await.detokenize(request).await.map_err(Told::from)?;
     value(answer.into_inner().results.remove(0))
 }
 
-async fn state(house: &House, name: &str) -> String {
+/// What the vault calls the state of a tenant.
+pub async fn state(house: &House, name: &str) -> String {
     let tenants = system(house).await.list_tenants(v1::ListTenantsRequest {}).await.unwrap().into_inner().tenants;
     tenants.into_iter().find(|tenant| tenant.name == name).map(|tenant| tenant.state).unwrap_or_default()
-}
-
-/// The command line, as the operator.
-struct Shell {
-    folder: tempfile::TempDir,
-    address: String,
-}
-
-impl Shell {
-    fn new(house: &House) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let olga = operator(house);
-        std::fs::write(folder.path().join("olga.pem"), olga.certificate.pem()).unwrap();
-        std::fs::write(folder.path().join("olga.key"), olga.key.serialize_pem()).unwrap();
-        std::fs::write(folder.path().join("ca.pem"), house.authority.pem()).unwrap();
-        Self { folder, address: format!("https://{}", house.address()) }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn run(&self, words: &[&str]) -> Output {
-        let mut command = Command::new(BINARY);
-        command.args(words).args(["--address", &self.address]).arg("--ca").arg(self.path("ca.pem"));
-        command.arg("--cert").arg(self.path("olga.pem")).stdin(std::process::Stdio::null());
-        // `tenant verify` has a --key of its own.
-        command.env("STRONGROOM_KEY", self.path("olga.key")).env("STRONGROOM_CERT", self.path("olga.pem"));
-        command.output().unwrap()
-    }
-
-    fn ok(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{words:?} ended with {}: {said}", output.status);
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, words: &[&str]) -> Value {
-        serde_json::from_str(&self.ok(&[words, &["--output", "json"]].concat())).unwrap()
-    }
 }
 
 /// The wrapped keys in the keystore: blobs of 62 bytes of format 3.
@@ -106,7 +67,8 @@ fn wrapped(house: &House) -> Vec<Vec<u8>> {
     file.windows(63).filter(|at| at[..3] == [62, 3, 1]).map(|at| at[1..].to_vec()).collect()
 }
 
-fn proven(house: &House) {
+/// `strongroom verify` finds nothing.
+pub fn proven(house: &House) {
     let verified = house.command("verify").output().unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
 }
@@ -115,7 +77,7 @@ fn proven(house: &House) {
 async fn a_tenant_is_made_used_and_destroyed_on_the_command_line_without_a_restart() {
     let mut house = House::lending(&["lending"]).await;
     let theirs = store(&house, "lending", 1).await;
-    let shell = Shell::new(&house);
+    let shell = Shell::of(&house, &operator(&house));
     // Somebody of the tenant is connected before there is one.
     let early = house.channel("savings", "app", "core").await;
     let told = refused(vault_client(early.clone()).tokenize(tokenize(vec![item("borrower.name", "Li", "")])).await);

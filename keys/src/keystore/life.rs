@@ -1,6 +1,6 @@
 //! The life of a key: new versions, and changes of state (SP 800-57 part 1, section 7).
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use strongroom_ids::{KeyVersion, TenantId};
 
@@ -93,24 +93,28 @@ impl Keystore {
         })
     }
 
-    /// Destroys every version of every key of a tenant, the newest ones too, in one durable replacement. Names, versions
-    /// and dates are kept. `decided` is when that was decided, in microseconds since 1970. If all are destroyed already
+    /// Destroys every version of every key of a tenant, the newest ones too, in one durable replacement, with what is kept
+    /// of a key of its own: that may be away. Names, versions and dates are kept. `decided` is when that was decided, in microseconds since 1970. If all are destroyed already
     /// nothing happens, so that a call that a crash cut off can be made again.
     ///
     /// # Errors
     /// As [`Keystore::ensure`].
     pub fn destroy_tenant(&self, tenant: TenantId, decided: u64) -> Result<(), KeyError> {
-        self.change(|keys, own| {
-            let mut changed = false;
-            let own_keys = keys.iter_mut().filter(|(name, _)| name.tenant() == tenant);
-            for entry in own_keys.flat_map(|(_, versions)| versions) {
-                if entry.record.state != KeyState::Destroyed {
-                    entry.become_(KeyState::Destroyed, decided, own)?;
-                    changed = true;
-                }
+        let mut unsettled = self.settled()?;
+        let table = self.table.load_full();
+        let (mut tenants, mut keys) = (table.tenants.clone(), table.keys.clone());
+        let mut changed = tenants.forget(tenant);
+        let own_keys = keys.iter_mut().filter(|(name, _)| name.tenant() == tenant);
+        for entry in own_keys.flat_map(|(_, versions)| versions) {
+            if entry.record.state != KeyState::Destroyed {
+                entry.become_(KeyState::Destroyed, decided, &table.wraps())?;
+                changed = true;
             }
-            Ok(changed)
-        })
+        }
+        match changed {
+            true => self.replace(&table, Arc::clone(&table.sealing), tenants, keys, &mut unsettled),
+            false => Ok(()),
+        }
     }
 }
 

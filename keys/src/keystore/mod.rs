@@ -17,7 +17,7 @@ mod tests;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
@@ -194,15 +194,21 @@ impl Keystore {
 
     /// Replaces the file by a changed one, unless `change` says that it changed nothing.
     fn change(&self, change: impl FnOnce(&mut Keys, &Wraps<'_>) -> Result<bool, KeyError>) -> Result<(), KeyError> {
-        // A panic leaves what is behind the lock as it was.
-        let mut unsettled = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.settle(&mut unsettled)?;
+        let mut unsettled = self.settled()?;
         let table = self.table.load_full();
         let mut keys = table.keys.clone();
         if change(&mut keys, &table.wraps())? {
             self.replace(&table, Arc::clone(&table.sealing), table.tenants.clone(), keys, &mut unsettled)?;
         }
         Ok(())
+    }
+
+    /// Holds off other changes, after what became of the last one is known.
+    fn settled(&self) -> Result<MutexGuard<'_, Option<Unsettled>>, KeyError> {
+        // A panic leaves what is behind the lock as it was.
+        let mut unsettled = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.settle(&mut unsettled)?;
+        Ok(unsettled)
     }
 
     /// Writes the next file, then gives out its keys.

@@ -4,16 +4,18 @@
 //! last one changes nothing: so a call that a crash cut off can be made again. Only a tenant that has no key of its own has
 //! no such date. Which tenants may have one is not decided here.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use strongroom_ids::TenantId;
-use strongroom_key_import::{ImportError, ImportKey};
+use strongroom_key_import::ImportKey;
 
 use super::tenants::{ImportRecord, Own, Part, Tenants, Wrapping, Wraps};
 use super::{Entry, Keystore, Table, Unsettled, damaged};
 use crate::error::KeyError;
-use crate::own_key::{self, ImportPublicKey, ImportedKey, OwnKey, OwnKeyInfo};
-use crate::root::{KeystoreKey, RootError, RootProvider};
+use crate::own_key::{
+    ImportPublicKey, ImportedKey, NewImportKey, OwnKey, OwnKeyInfo, OwnKeyProbe, UnwrappedTenantKey, no_import,
+};
+use crate::root::{KeystoreKey, RootError};
 use crate::stack;
 
 impl Keystore {
@@ -27,28 +29,24 @@ impl Keystore {
         self.table.load().tenants.infos().collect()
     }
 
-    /// Makes an import key for a tenant, in the place of an older one. Its public part is for the tenant to wrap its own
+    /// Keeps an import key for its tenant, in the place of an older one. Its public part is for the tenant to wrap its own
     /// key to, once and within [`ImportPublicKey::AGE`]. `made` is when that is, in microseconds since 1970; if one was
-    /// made then or later, that one is returned. Takes up to some seconds.
+    /// made then or later, that one is returned.
     ///
     /// # Errors
-    /// [`KeyError::OwnKey`] if the system can't make one; else as [`Keystore::ensure`].
-    pub fn make_import_key(&self, tenant: TenantId, made: u64) -> Result<ImportPublicKey, KeyError> {
+    /// As [`Keystore::ensure`].
+    pub fn keep_import_key(&self, key: &NewImportKey, made: u64) -> Result<ImportPublicKey, KeyError> {
         stack::wiped_deep(|| {
-            let key = ImportKey::generate().map_err(|error| no_import(tenant, error))?;
-            let (private, der) = (key.to_pkcs8(), key.public_key());
-            let private = private.map_err(|error| no_import(tenant, error))?;
-            let der = der.map_err(|error| no_import(tenant, error))?;
             let mut unsettled = self.settled()?;
             let table = self.table.load_full();
-            if let Some(there) = table.tenants.import(tenant).filter(|there| there.made >= made) {
-                return table.public_part(tenant, there);
+            if let Some(there) = table.tenants.import(key.tenant).filter(|there| there.made >= made) {
+                return table.public_part(key.tenant, there);
             }
-            let sealed = table.sealing.own.seal_part(Part::ImportKey, tenant, &private)?;
+            let sealed = table.sealing.own.seal_part(Part::ImportKey, key.tenant, &key.private)?;
             let mut tenants = table.tenants.clone();
-            tenants.set_import(tenant, Some(ImportRecord { made, sealed }));
+            tenants.set_import(key.tenant, Some(ImportRecord { made, sealed }));
             self.replace(&table, Arc::clone(&table.sealing), tenants, table.keys.clone(), &mut unsettled)?;
-            Ok(ImportPublicKey { made, der })
+            Ok(ImportPublicKey { made, der: key.der.clone() })
         })
     }
 
@@ -96,19 +94,13 @@ impl Keystore {
 
     /// Moves a tenant from the own key that it has, or from none, to another one, or to none. All its keys but the ledger's
     /// are wrapped anew, under a new tenant key, so it must be unlocked. Copies of the keystore made before still open
-    /// under what it had. `decided` is when that was decided, in microseconds since 1970. Takes as long as the provider
-    /// does: call it where waiting is allowed.
+    /// under what it had. `decided` is when that was decided, in microseconds since 1970.
     ///
     /// # Errors
-    /// A [`RootError`] of the provider, or in it [`KeyError::OwnKeyAway`]; [`KeyError::OwnKey`] as [`Keystore::bring_key`];
-    /// else as [`Keystore::ensure`].
-    pub fn move_key(&self, tenant: TenantId, to: Option<OwnKey<'_>>, decided: u64) -> Result<(), RootError> {
+    /// [`KeyError::OwnKeyAway`]; [`KeyError::OwnKey`] as [`Keystore::bring_key`], or if a provider wrapped for another
+    /// tenant; else as [`Keystore::ensure`].
+    pub fn move_key(&self, tenant: TenantId, to: Option<OwnKey<'_>>, decided: u64) -> Result<(), KeyError> {
         stack::wiped_deep(|| {
-            // Nobody waits for the provider meanwhile, least of all who locks a tenant.
-            let kept_by = match to {
-                Some(OwnKey::Provider(provider)) => Some(self.wrapped_by(provider, tenant)?),
-                _ => None,
-            };
             let mut unsettled = self.settled()?;
             let table = self.table.load_full();
             let done = match table.tenants.own(tenant) {
@@ -120,9 +112,13 @@ impl Keystore {
             }
             let to = match to {
                 Some(OwnKey::Imported(wrapped)) => Some(table.first_imported(tenant, wrapped, decided)?),
-                _ => kept_by,
+                Some(OwnKey::Provided(provided)) => {
+                    let (envelope, key) = provided.of(self.vault, tenant).ok_or_else(|| OTHERS.for_(tenant))?;
+                    Some((Wrapping::Provider(envelope), key))
+                }
+                None => None,
             };
-            Ok(self.wrap_tenant_anew(&table, tenant, to, decided, &mut unsettled)?)
+            self.wrap_tenant_anew(&table, tenant, to, decided, &mut unsettled)
         })
     }
 
@@ -159,44 +155,56 @@ impl Keystore {
         self.replace(&locked, Arc::clone(&locked.sealing), tenants, locked.keys.clone(), &mut unsettled)
     }
 
-    /// Unlocks a tenant: its own key unwraps the tenant key, and that the tenant's keys. The file does not change. With
-    /// `None` for an imported key that is in the keystore. Asked of a tenant that is not locked, it sees whether its own
-    /// key is still there, and still the same. Takes as long as the provider does: call it where waiting is allowed.
+    /// What the provider of a tenant's own key is asked with for the tenant key.
     ///
     /// # Errors
-    /// A [`RootError`] of the provider, after which the tenant is as it was; [`RootError::OtherKey`] if what it unwraps does
-    /// not open the tenant's keys; or in it [`KeyError::OwnKeyAway`] if an imported key was taken away;
-    /// [`KeyError::OwnKey`] if the tenant has none, it lives elsewhere, or it was moved meanwhile; [`KeyError::Io`].
-    pub fn unlock_tenant(&self, tenant: TenantId, with: Option<&dyn RootProvider>) -> Result<(), RootError> {
+    /// [`KeyError::OwnKey`] if the tenant has no own key, or no provider keeps it.
+    pub fn own_key_probe(&self, tenant: TenantId) -> Result<OwnKeyProbe, KeyError> {
+        let table = self.table.load_full();
+        let own = table.tenants.own(tenant).ok_or_else(|| NONE_OF_ITS_OWN.for_(tenant))?;
+        match &own.record.wrapping {
+            Wrapping::Provider(envelope) => Ok(OwnKeyProbe { vault: self.vault, tenant, envelope: envelope.clone() }),
+            Wrapping::Imported { .. } => Err(IMPORTED.for_(tenant)),
+        }
+    }
+
+    /// Unlocks a tenant: its own key has unwrapped the tenant key, and that unwraps the tenant's keys. The file does not
+    /// change. With `None` for an imported key that is in the keystore. Asked of a tenant that is not locked, it sees
+    /// whether its own key is still the same.
+    ///
+    /// # Errors
+    /// [`RootError::OtherKey`] if what a provider unwrapped does not open the tenant's keys; or as [`RootError::Key`]
+    /// [`KeyError::OwnKeyAway`] if an imported key was taken away; [`KeyError::OwnKey`] if the tenant has none, it lives
+    /// elsewhere, or it was moved meanwhile; [`KeyError::Io`].
+    pub fn unlock_tenant(&self, tenant: TenantId, with: Option<UnwrappedTenantKey>) -> Result<(), RootError> {
         stack::wiped_deep(|| {
-            let table = self.table.load_full();
-            let asked = table.tenants.own(tenant).ok_or_else(|| NONE_OF_ITS_OWN.for_(tenant))?;
-            let key = match (&asked.record.wrapping, with) {
-                (Wrapping::Provider(envelope), Some(provider)) => {
-                    provider.unwrap(own_key::place(self.vault, tenant), envelope)?
-                }
-                (Wrapping::Provider(_), None) => return Err(WITH_A_PROVIDER.for_(tenant).into()),
-                (Wrapping::Imported { .. }, Some(_)) => return Err(IMPORTED.for_(tenant).into()),
-                (Wrapping::Imported { .. }, None) => {
-                    let kept = asked.by_what_is_kept(&table.sealing.own, tenant)?;
-                    kept.ok_or_else(|| asked.away(tenant))?
-                }
-            };
             // What was asked for is not necessarily what is there by now.
             let _settled = self.settled()?;
-            let now = self.table.load_full();
-            let own = now.tenants.own(tenant).filter(|own| own.record.wrapping_is_as_in(&asked.record));
-            let own = own.ok_or_else(|| MOVED_MEANWHILE.for_(tenant))?;
+            let table = self.table.load_full();
+            let own = table.tenants.own(tenant).ok_or_else(|| NONE_OF_ITS_OWN.for_(tenant))?;
+            let (key, provider) = match (&own.record.wrapping, with) {
+                (Wrapping::Provider(now), Some(UnwrappedTenantKey { probe, key })) => {
+                    match probe.tenant == tenant && probe.envelope == *now {
+                        true => (key, Some(now.kind)),
+                        false => return Err(MOVED_MEANWHILE.for_(tenant).into()),
+                    }
+                }
+                (Wrapping::Provider(_), None) => return Err(WITH_A_PROVIDER.for_(tenant).into()),
+                (Wrapping::Imported { .. }, Some(_)) => return Err(MOVED_MEANWHILE.for_(tenant).into()),
+                (Wrapping::Imported { .. }, None) => {
+                    let kept = own.by_what_is_kept(&table.sealing.own, tenant)?;
+                    (kept.ok_or_else(|| own.away(tenant))?, None)
+                }
+            };
             let opened = match &own.open {
                 Some(open) if open.is_by(&key) => return Ok(()),
                 Some(_) => Err(damaged("it is another tenant key")),
-                None => own.opened(&now.sealing.own, tenant, key).and_then(|own| now.unlocked(tenant, own)),
+                None => own.opened(&table.sealing.own, tenant, key).and_then(|own| table.unlocked(tenant, own)),
             };
-            match (opened, with) {
+            match (opened, provider) {
                 (Ok(table), _) => self.table.store(Arc::new(table)),
                 (Err(KeyError::Damaged { .. }), Some(provider)) => {
-                    let why = "what it unwraps does not open the tenant's keys".to_owned();
-                    return Err(RootError::OtherKey { provider: provider.kind(), why });
+                    return Err(provider.other_key("what it unwraps does not open the tenant's keys"));
                 }
                 (Err(error), _) => return Err(error.into()),
             }
@@ -221,25 +229,6 @@ impl Keystore {
             pending.table = locked;
         }
         Ok(())
-    }
-
-    /// Holds off other changes, after what became of the last one is known.
-    fn settled(&self) -> Result<MutexGuard<'_, Option<Unsettled>>, KeyError> {
-        // A panic leaves what is behind the lock as it was.
-        let mut unsettled = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.settle(&mut unsettled)?;
-        Ok(unsettled)
-    }
-
-    /// A new tenant key, wrapped by a provider that has shown that it unwraps it.
-    fn wrapped_by(&self, provider: &dyn RootProvider, tenant: TenantId) -> Result<(Wrapping, KeystoreKey), RootError> {
-        let (key, place) = (KeystoreKey::random()?, own_key::place(self.vault, tenant));
-        let envelope = provider.wrap(place, &key)?;
-        if !provider.unwrap(place, &envelope)?.is(&key) {
-            let why = "what it unwraps is not what it wrapped".to_owned();
-            return Err(RootError::OtherKey { provider: provider.kind(), why });
-        }
-        Ok((Wrapping::Provider(envelope), key))
     }
 
     /// Wraps all keys of a tenant but the ledger's anew, in one replacement. An import key is used up by that.
@@ -369,7 +358,8 @@ struct Reason(&'static str);
 const NONE_OF_ITS_OWN: Reason = Reason("the tenant has none: bring or move it to one first");
 const WITH_A_PROVIDER: Reason =
     Reason("it is with a provider: give or take it there, or move the tenant to an imported one first");
-const IMPORTED: Reason = Reason("it was imported, and no provider keeps it: bring it, or unlock without a provider");
+const IMPORTED: Reason = Reason("it was imported, and no provider keeps it: bring it");
+const OTHERS: Reason = Reason("its provider wrapped for another tenant or vault");
 const MOVED_MEANWHILE: Reason =
     Reason("it was moved or taken away meanwhile: see where it is, and unlock the tenant again");
 const NO_IMPORT_KEY: Reason = Reason("no import key waits for it: make one, and wrap the own key to that");
@@ -381,16 +371,4 @@ impl Reason {
     fn for_(&self, tenant: TenantId) -> KeyError {
         KeyError::OwnKey { tenant, why: self.0 }
     }
-}
-
-fn no_import(tenant: TenantId, error: ImportError) -> KeyError {
-    let why = match error {
-        ImportError::Generate => "no import key can be made: the system's random generator or its memory failed",
-        ImportError::Malformed | ImportError::TooLong => return damaged("an import key is no RSA key"),
-        ImportError::CannotOpen => {
-            "what was wrapped does not open: wrap it to the newest import key by RSA-OAEP with SHA-256, MGF1 with SHA-256 \
-             and no label"
-        }
-    };
-    KeyError::OwnKey { tenant, why }
 }

@@ -235,6 +235,12 @@ impl Tenants {
         };
     }
 
+    /// Drops all that is kept of a tenant. Returns whether there was anything.
+    pub fn forget(&mut self, tenant: TenantId) -> bool {
+        let (own, import) = (self.own.remove(&tenant.0), self.imports.remove(&tenant.0));
+        own.is_some() || import.is_some()
+    }
+
     /// Drops a tenant's imported key. What it wrapped stays.
     pub fn take_imported(&mut self, tenant: TenantId, changed: u64) {
         if let Some(OwnRecord { wrapping: Wrapping::Imported { key, .. }, changed: last, .. }) =
@@ -341,18 +347,6 @@ fn add_part(bytes: &mut Vec<u8>, part: &[u8], most: usize) -> Option<()> {
 }
 
 impl OwnRecord {
-    /// Whether the tenant key is wrapped by the same as in another record. Its half and its date may have changed.
-    pub fn wrapping_is_as_in(&self, other: &Self) -> bool {
-        match (&self.wrapping, &other.wrapping) {
-            // Sealed anew it is another blob, but either there or taken away.
-            (
-                Wrapping::Imported { wrapped: its, key: kept, .. },
-                Wrapping::Imported { wrapped: others, key: others_kept, .. },
-            ) => its == others && kept.is_some() == others_kept.is_some(),
-            (its, others) => its == others,
-        }
-    }
-
     fn encode(&self, kind: OwnKeyKind, bytes: &mut Vec<u8>) -> Option<()> {
         bytes.extend_from_slice(&self.changed.to_be_bytes());
         bytes.extend_from_slice(&self.half);
@@ -495,22 +489,6 @@ pub(super) mod tests {
         // The same bytes are an imported key's only with what belongs to one.
         with_key[kind] = OwnKeyKind::Imported.number();
         assert!(whole(&with_key).is_none());
-    }
-
-    #[test]
-    fn an_imported_key_that_was_taken_away_or_changed_is_not_as_it_was() {
-        let record = |wrapped, key: Option<u8>| OwnRecord {
-            changed: 7,
-            half: [1; WRAPPED],
-            wrapping: Wrapping::Imported {
-                fingerprint: [2; FINGERPRINT],
-                wrapped: [wrapped; WRAPPED],
-                key: key.map(|byte| [byte; WRAPPED]),
-            },
-        };
-        assert!(record(1, Some(1)).wrapping_is_as_in(&record(1, Some(2))), "it was sealed anew");
-        assert!(!record(1, Some(1)).wrapping_is_as_in(&record(1, None)));
-        assert!(!record(1, Some(1)).wrapping_is_as_in(&record(2, Some(1))));
     }
 
     proptest! {

@@ -99,6 +99,7 @@ impl Refusal {
             ("PURPOSE_NOT_ALLOWED", _) => Some("the same command with --purpose and one of the purposes above"),
             ("IDEMPOTENCY_KEY_REUSED", _) => Some("the same command with another --idempotency-key"),
             ("SOURCE_REFUSED", _) => None,
+            ("TENANT_LOCKED", _) => Some("strongroom own-key show, by an officer of the tenant"),
             ("TENANT_DESTROYED", _) => Some("strongroom tenant list; strongroom tenant receipt NAME"),
             _ if self.violations.iter().any(|broken| broken.field == "items") => {
                 Some("fewer at once (import, export: --batch)")
@@ -148,5 +149,16 @@ mod tests {
             violations: vec![],
         };
         assert!(refusal.next().unwrap().contains("--view"));
+    }
+
+    #[test]
+    fn what_is_refused_of_a_locked_tenant_is_not_just_tried_again() {
+        let refusal = Refusal {
+            code: Code::Unavailable,
+            reason: "TENANT_LOCKED".into(),
+            message: "the tenant is locked".into(),
+            violations: vec![],
+        };
+        assert!(refusal.next().unwrap().contains("own-key show"));
     }
 }

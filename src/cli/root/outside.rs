@@ -8,7 +8,7 @@ use strongroom_root_aws_kms::AwsKmsRoot;
 use strongroom_root_openbao::OpenBaoRoot;
 use strongroom_root_pkcs11::Pkcs11Root;
 
-use crate::cli::config::Root;
+use crate::cli::config::{Outside, Root};
 use crate::cli::output::CliError;
 
 /// How a new root key outside of the process is found.
@@ -65,22 +65,34 @@ impl OutsideArgs {
                 ));
             }
         }
-        provider(kind, root).map_err(unfit)
+        root_provider(kind, root).map_err(unfit)
     }
 }
 
 /// The provider of a kind that is outside.
 ///
 /// # Errors
-/// [`RootError::Settings`] if there are none, or they can't work.
-pub fn provider(kind: RootKind, root: &Root) -> Result<Arc<dyn RootProvider>, RootError> {
-    let missing = || kind.settings(format!("there is no table [root.{kind}], which says where it is"));
+/// What `missing` says if there are no settings for it; [`RootError::Settings`] if they can't work.
+pub fn provider(
+    kind: RootKind,
+    places: &Outside,
+    missing: impl Fn() -> RootError,
+) -> Result<Arc<dyn RootProvider>, RootError> {
     Ok(match kind {
-        RootKind::Pkcs11 => Arc::new(Pkcs11Root::new(root.pkcs11.clone().ok_or_else(missing)?)?),
-        RootKind::AwsKms => Arc::new(AwsKmsRoot::new(root.aws_kms.clone().ok_or_else(missing)?)?),
-        RootKind::OpenBao => Arc::new(OpenBaoRoot::new(root.openbao.as_ref().ok_or_else(missing)?)?),
+        RootKind::Pkcs11 => Arc::new(Pkcs11Root::new(places.pkcs11.clone().ok_or_else(missing)?)?),
+        RootKind::AwsKms => Arc::new(AwsKmsRoot::new(places.aws_kms.clone().ok_or_else(missing)?)?),
+        RootKind::OpenBao => Arc::new(OpenBaoRoot::new(places.openbao.as_ref().ok_or_else(missing)?)?),
         RootKind::Passphrase | RootKind::Shamir => {
             return Err(kind.settings("it is no provider outside"));
         }
     })
+}
+
+/// The provider of a root key.
+///
+/// # Errors
+/// [`RootError::Settings`] if there are none, or they can't work.
+pub fn root_provider(kind: RootKind, root: &Root) -> Result<Arc<dyn RootProvider>, RootError> {
+    let missing = || kind.settings(format!("there is no table [root.{kind}], which says where it is"));
+    provider(kind, &root.outside(), missing)
 }

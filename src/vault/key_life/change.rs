@@ -3,8 +3,8 @@
 //! Keys stand in the keystore and what happened to them in the ledger, and no one write reaches both. So a change is
 //! committed as an intent, then made in the keystore, then committed as done. Whoever comes next finishes what was left
 //! open: the next change, or the next start. An intent bears its time, and a version that changed later is left as it
-//! is: one that somebody puts back changes nothing. A move to another root key takes the same way, but whoever comes next
-//! can't make it: it only finds out whether it was made.
+//! is: one that somebody puts back changes nothing. A move to another root key, or of a tenant to another own key, takes the
+//! same way, but whoever comes next can't make it: it only finds out whether it was made.
 
 use std::sync::Arc;
 
@@ -18,7 +18,9 @@ use strongroom_storage::keys as place;
 use strongroom_storage::{Mutation, Store};
 
 use super::of_state;
+use super::own::BroughtOwnKey;
 use crate::error::Error;
+use crate::lock;
 use crate::own_leaf::Noted;
 use crate::road::{Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
@@ -73,22 +75,29 @@ impl<S: Store> Road<'_, S> {
         state: KeyState,
         answer: A,
     ) -> Result<Prepared<A>, Refused> {
+        let changed = self.vault.keystore.info(name, version).map_or(0, |info| info.changed);
+        self.propose((name.to_string(), version.0, state.to_string()), changed, |_| answer).await
+    }
+
+    /// What commits that something of the tenant's keys shall change: a key's name, its version and its next state, or what
+    /// is moved from where and to where. `changed` is when it last changed; the answer learns when this is decided, both in
+    /// microseconds since 1970.
+    pub(super) async fn propose<A>(
+        &self,
+        (key, version, state): (String, u32, String),
+        changed: u64,
+        answer: impl FnOnce(u64) -> A,
+    ) -> Result<Prepared<A>, Refused> {
         if Record::is_open(&*self.vault.store, self.tenant).await? {
             // Another one came in between: it is finished before this one is tried again.
             return Err(Error::Conflict.into());
         }
-        // Later than the version's last change, whatever the clock says: what was decided before that changes nothing.
-        let changed = self.vault.keystore.info(name, version).map_or(0, |info| info.changed);
-        let intent = Intent {
-            request: data_encoding::HEXLOWER.encode(&self.request),
-            principal: self.caller.principal.name.to_string(),
-            action: self.action.as_str().to_owned(),
-            key: name.to_string(),
-            version: version.0,
-            state: state.as_str().to_owned(),
-            time: self.now.max(changed.saturating_add(1)),
-        };
-        let mut prepared = self.prepare(answer);
+        let (request, principal) =
+            (data_encoding::HEXLOWER.encode(&self.request), self.caller.principal.name.to_string());
+        // Later than the last change, whatever the clock says: what was decided before that changes nothing.
+        let time = self.now.max(changed.saturating_add(1));
+        let intent = Intent { request, principal, action: self.action.as_str().to_owned(), key, version, state, time };
+        let mut prepared = self.prepare(answer(time));
         prepared.changes.push(Fact::key_states(self.tenant.number));
         prepared.detail.extend(intent.detail("intent"));
         let record = Record { keystore: self.vault.keystore.number(), open: Some(intent) };
@@ -99,7 +108,7 @@ impl<S: Store> Road<'_, S> {
 
 impl Intent {
     fn detail(&self, stage: &str) -> Vec<(&'static str, String)> {
-        let mut detail = match self.moves_root() {
+        let mut detail = match self.moves_root() || self.is_of_own_key() {
             true => vec![("from", self.key.clone()), ("to", self.state.clone())],
             false => {
                 vec![("key", self.key.clone()), ("version", self.version.to_string()), ("state", self.state.clone())]
@@ -111,9 +120,18 @@ impl Intent {
 
     /// Makes the change, if it is not made yet, and sees that it is. `before` is the keystore's number when it was
     /// decided.
-    fn make(&self, tenant: TenantId, keystore: &Keystore, before: u64) -> Result<(), Error> {
+    fn make(
+        &self,
+        tenant: TenantId,
+        keystore: &Keystore,
+        before: u64,
+        brought: Option<BroughtOwnKey>,
+    ) -> Result<(), Error> {
         if self.moves_root() {
             return self.root_was_moved(keystore, before);
+        }
+        if self.is_of_own_key() {
+            return self.change_own_key(tenant, keystore, brought);
         }
         let (Some(name), Ok(state)) = (KeyName::parse(tenant, &self.key), self.state.parse::<KeyState>()) else {
             return Err(Error::DataLoss("the last change of keys"));
@@ -138,7 +156,7 @@ impl<S: Store> Vault<S> {
         for tenant in self.tenants.numbers() {
             match self.finish_key_change(tenant).await {
                 // It has failed for good, and is recorded so: no reason not to serve.
-                Err(error @ (Error::KeyUnavailable(_) | Error::KeyState(_) | Error::KeyVersionUnknown(_))) => {
+                Err(error @ (Error::KeyUnavailable(_) | Error::KeyState(_) | Error::KeyVersionUnknown(_) | Error::OwnKey(_))) => {
                     tracing::error!(%error, tenant = tenant.0, "a change of keys that was cut off could not be made");
                 }
                 // It was locked meanwhile: what is open is finished when it is unlocked.
@@ -162,7 +180,17 @@ impl<S: Store> Vault<S> {
         Ok(false)
     }
 
+    /// Finishes a change of a tenant's keys that is open, if one is.
     pub(crate) async fn finish_key_change(&self, number: TenantNo) -> Result<(), Error> {
+        self.make_key_change(number, None).await
+    }
+
+    /// The same, with what was brought for it.
+    pub(super) async fn make_key_change(
+        &self,
+        number: TenantNo,
+        brought: Option<BroughtOwnKey>,
+    ) -> Result<(), Error> {
         let tenant = &*self.tenant(number)?;
         let open = async || {
             let record = Record::load(&*self.store, tenant).await?;
@@ -179,7 +207,7 @@ impl<S: Store> Vault<S> {
         let Some((before, intent)) = open().await? else { return Ok(()) };
         let made = {
             let (intent, keystore, id) = (intent.clone(), Arc::clone(&self.keystore), tenant.id);
-            let made = tokio::task::spawn_blocking(move || intent.make(id, &keystore, before)).await;
+            let made = tokio::task::spawn_blocking(move || intent.make(id, &keystore, before, brought)).await;
             made.unwrap_or(Err(Error::Internal("a change of keys did not end")))
         };
         let made = made.map_err(|error| match error {
@@ -189,11 +217,18 @@ impl<S: Store> Vault<S> {
             }
             other => other,
         });
+        let locked = lock::is_locked(&self.keystore, tenant.id);
+        if locked {
+            // Its own key was taken away: nothing more is done with it, whatever becomes of the file.
+            self.lock_in_memory(tenant);
+        }
         if made.is_err() && !self.keystore.is_settled() {
             // Whether the file has it is not known yet: the next change, or start, finds out.
             return made;
         }
-        tenant.install_keys(KeysInUse::of(tenant.id, &tenant.rules().schema, &self.keystore)?);
+        if !locked {
+            tenant.install_keys(KeysInUse::of(tenant.id, &tenant.rules().schema, &self.keystore)?);
+        }
         if intent.state.parse().is_ok_and(|state: KeyState| !state.allows(Operation::Process)) {
             // What the KEK has unwrapped may no longer be used either.
             self.deks.clear();
@@ -240,6 +275,10 @@ impl<S: Store> Vault<S> {
         };
         let rules = tenant.rules();
         let mut detail = intent.detail(stage);
+        if intent.is_of_own_key() {
+            let own = self.keystore.own_key(tenant.id);
+            detail.extend(own.and_then(|own| own.fingerprint).map(|fingerprint| ("fingerprint", fingerprint)));
+        }
         detail.push(("keystore", self.keystore.number().to_string()));
         noted.leaf(tenant.number, (tenant.policy_version(), rules.schema.version(), &rules.keys.versions), &detail)
     }

@@ -9,6 +9,7 @@ use strongroom_ids::{TenantId, TenantNo};
 use strongroom_keys::{IndexKey, KeyState, Keystore};
 use strongroom_ledger::checkpoint;
 use strongroom_storage::keys as place;
+use strongroom_storage::rows::TenantRow;
 use strongroom_storage::{Family, Range, Store, StoreError};
 
 use super::{NewDirectory, TenantState, lives_on, named, noted_id, rules_of, stored_directory, told};
@@ -16,7 +17,7 @@ use crate::error::Error;
 use crate::key_copies::Copies;
 use crate::key_life;
 use crate::open::{LANE, MOST_TENANTS, SYSTEM_NO};
-use crate::own_leaf::Noted;
+use crate::own_leaf::{Noted, Rules};
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
 use crate::tenant::Tenant;
@@ -145,33 +146,61 @@ impl End {
     }
 }
 
-/// The tenant that is meant, if it can be destroyed.
-fn meant<S: Store>(vault: &Vault<S>, name: &str) -> Result<Arc<Tenant>, Error> {
+/// The number of the tenant that is meant, if it can be destroyed.
+fn meant<S: Store>(vault: &Vault<S>, name: &str) -> Result<TenantNo, Error> {
     let name = named(name)?;
     let directory = vault.tenants.directory();
     if directory.destroyed.contains_key(name) {
         return Err(Error::TenantDestroyed);
     }
-    vault.tenants.get(*directory.tenants.get(name).ok_or(Error::TenantNotFound)?)
+    directory.tenants.get(name).copied().ok_or(Error::TenantNotFound)
+}
+
+/// A tenant that is to be destroyed.
+struct Meant {
+    row: TenantRow,
+    /// `None` if it is locked: its keys are destroyed all the same.
+    tenant: Option<Arc<Tenant>>,
+}
+
+impl Meant {
+    async fn load<S: Store>(vault: &Vault<S>, name: &str) -> Result<Self, Error> {
+        let number = meant(vault, name)?;
+        let tenant = match vault.tenants.get(number) {
+            Err(Error::TenantLocked) => None,
+            tenant => Some(tenant?),
+        };
+        let row = vault.store.get(Family::Meta, place::tenant(number)).await?;
+        Ok(Self { row: TenantRow::decode(&row.ok_or(Error::DataLoss("a tenant's row"))?)?, tenant })
+    }
+
+    /// The versions of its rules.
+    fn rules<S: Store>(&self, vault: &Vault<S>) -> Rules<'static> {
+        let lane = || vault.committer.head(self.row.number).map(|head| head.rules).unwrap_or_default();
+        match &self.tenant {
+            Some(tenant) => rules_of(tenant),
+            None => (lane().policy.version, lane().schema.version, &[]),
+        }
+    }
 }
 
 /// Asks whether a tenant may be destroyed at all, before anything is counted for it.
 struct MayDestroy<'r>(&'r DestroyTenant);
 
 impl<S: Store> Attempt<S> for MayDestroy<'_> {
-    type Answer = Arc<Tenant>;
+    type Answer = (TenantNo, TenantId);
     const ACTION: Action = Action::DestroyTenant;
     const ON_FULL_DISK: bool = true;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Arc<Tenant>>, Refused> {
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Self::Answer>, Refused> {
         road.decide_vault()?;
-        let tenant = meant(road.vault, &self.0.name)?;
+        let TenantRow { number, id, name, .. } = Meant::load(road.vault, &self.0.name).await?.row;
         let detail = [
-            ("tenant", tenant.name.clone()),
-            ("number", tenant.number.to_string()),
+            ("tenant", name),
+            ("number", number.to_string()),
             ("stage", if self.0.dry_run { "dry_run" } else { "asked" }.to_owned()),
         ];
-        let mut prepared = road.prepare(tenant);
+        let mut prepared = road.prepare((number, id));
         prepared.detail.extend(detail);
         Ok(prepared)
     }
@@ -201,24 +230,27 @@ impl<S: Store> Attempt<S> for Ending<'_> {
         if vault.tenants.is_unsure() || vault.has_open_tenant_change().await? {
             return Err(Error::Conflict.into());
         }
-        let tenant = meant(vault, &self.request.name)?;
-        if key_life::is_open(&*vault.store, &tenant).await? {
+        let meant = Meant::load(vault, &self.request.name).await?;
+        if let Some(tenant) = &meant.tenant
+            && key_life::is_open(&*vault.store, tenant).await?
+        {
             // It is finished before this is tried again: what is decided of a key comes before its tenant's end.
             return Err(Error::Conflict.into());
         }
-        let number = tenant.number;
+        let rules = meant.rules(vault);
+        let Meant { row: TenantRow { number, id, name, .. }, tenant } = meant;
         let (stored, mut directory) = stored_directory(&*vault.store, &road.tenant.fingerprints).await?;
-        directory.tenants.remove(&tenant.name);
+        directory.tenants.remove(&name);
         directory.officers.retain(|(of, _), _| *of != number);
-        directory.destroyed.insert(tenant.name.clone(), number);
+        directory.destroyed.insert(name.clone(), number);
         let known = NewDirectory::after(&stored, &directory, &road.tenant.fingerprints)?;
-        let public = vault.keystore.ledger_key(tenant.id)?.public_key();
+        let public = vault.keystore.ledger_key(id)?.public_key();
         let end = End {
             request: data_encoding::HEXLOWER.encode(&road.request),
             principal: road.caller.principal.name.to_string(),
-            name: tenant.name.clone(),
+            name,
             number: number.0,
-            id: tenant.id.to_string(),
+            id: id.to_string(),
             time: road.now,
             from: vault.committer.head(SYSTEM_NO).map_or(0, |head| head.size),
             public: data_encoding::HEXLOWER.encode(&public),
@@ -245,9 +277,11 @@ impl<S: Store> Attempt<S> for Ending<'_> {
         prepared.detail.push(("subjects", self.loss.subjects.to_string()));
         prepared.detail.push(("key_versions", self.loss.key_versions.to_string()));
         let last = [("tenant", end.name.clone()), ("tenant_id", end.id.clone())];
-        prepared.elsewhere = end.about().leaf(number, rules_of(&tenant), &last)?;
+        prepared.elsewhere = end.about().leaf(number, rules, &last)?;
         // Should nobody know what becomes of this, nobody relies on the tenant's being there.
-        tenant.forget_rules();
+        if let Some(tenant) = tenant {
+            tenant.forget_rules();
+        }
         vault.tenants.doubt();
         Ok(prepared)
     }
@@ -262,13 +296,12 @@ impl<S: Store> Vault<S> {
     /// Destroys a tenant, or says what would become unreadable. When this returns its keys are destroyed; its rows are
     /// cleared by a job.
     pub async fn destroy_tenant(&self, caller: &Caller, request: &DestroyTenant) -> Result<DestroyedTenant, Error> {
-        let tenant = self.travel(caller, &MayDestroy(request)).await?;
+        let (number, id) = self.travel(caller, &MayDestroy(request)).await?;
         let mut loss = {
             // All that it stores is looked through: one at a time.
             let _counting = self.counting.try_lock().map_err(|_| Error::Overloaded { retry_after: COUNT_AGAIN })?;
-            self.loss_of(&tenant).await?
+            self.loss_of(number, id).await?
         };
-        drop(tenant);
         if request.dry_run {
             return Ok(loss);
         }
@@ -277,7 +310,11 @@ impl<S: Store> Vault<S> {
             // Who may destroy a tenant may also wait for what was left open.
             Err(Error::Conflict) => {
                 self.finish_tenant_changes().await?;
-                self.finish_key_change(loss.number).await?;
+                match self.finish_key_change(loss.number).await {
+                    // What is open of a locked tenant goes with it.
+                    Err(Error::TenantLocked) => {}
+                    finished => finished?,
+                }
                 self.travel(caller, &ending).await
             }
             ended => ended,
@@ -296,13 +333,13 @@ impl<S: Store> Vault<S> {
     }
 
     /// What becomes unreadable with a tenant.
-    async fn loss_of(&self, tenant: &Tenant) -> Result<DestroyedTenant, Error> {
-        let values = self.count(Family::Rows, tenant.number, |_| Ok::<_, StoreError>(1)).await?;
-        let subjects = self.count(Family::Subjects, tenant.number, |_| Ok::<_, StoreError>(1)).await?;
-        let mut keys = self.keystore.keys(tenant.id);
+    async fn loss_of(&self, number: TenantNo, id: TenantId) -> Result<DestroyedTenant, Error> {
+        let values = self.count(Family::Rows, number, |_| Ok::<_, StoreError>(1)).await?;
+        let subjects = self.count(Family::Subjects, number, |_| Ok::<_, StoreError>(1)).await?;
+        let mut keys = self.keystore.keys(id);
         keys.retain(|key| key.state != KeyState::Destroyed);
         let (copies, _) = lives_on(&Copies::load(self).await?, &keys);
-        let (number, key_versions) = (tenant.number, keys.len() as u64);
+        let key_versions = keys.len() as u64;
         Ok(DestroyedTenant { number, values, subjects, key_versions, copies, receipt: String::new() })
     }
 

@@ -6,8 +6,8 @@ use std::thread;
 use strongroom_key_import as import;
 
 use super::*;
-use crate::own_key::{self, ImportPublicKey, OwnKey, OwnKeyKind};
-use crate::root::RootKind;
+use crate::own_key::{self, ImportPublicKey, NewImportKey, OwnKey, OwnKeyKind, ProvidedKey};
+use crate::root::{RootKind, RootProvider};
 use crate::{ArgonCost, Passphrase, PassphraseRoot};
 
 /// A tenant's own key, and another one.
@@ -95,9 +95,26 @@ fn locked(store: &Keystore) {
     assert!(store.own_key(TENANT).unwrap().locked);
 }
 
+/// Makes an import key and keeps it.
+fn make_import_key(store: &Keystore, tenant: TenantId, now: u64) -> ImportPublicKey {
+    store.keep_import_key(&NewImportKey::make(tenant).unwrap(), now).unwrap()
+}
+
 /// Has a key wrapped to a new import key, as the tenant would.
 fn wrapped(store: &Keystore, key: &[u8], now: u64) -> Vec<u8> {
-    import::wrap(&store.make_import_key(TENANT, now).unwrap().der, key).unwrap()
+    import::wrap(&make_import_key(store, TENANT, now).der, key).unwrap()
+}
+
+/// Moves a tenant to a provider's key.
+fn move_to(store: &Keystore, tenant: TenantId, to: &dyn RootProvider, now: u64) -> Result<(), RootError> {
+    let provided = ProvidedKey::ask(VAULT, tenant, to)?;
+    Ok(store.move_key(tenant, Some(OwnKey::Provided(provided)), now)?)
+}
+
+/// Unlocks a tenant by what its provider says.
+fn unlock(store: &Keystore, tenant: TenantId, by: &dyn RootProvider) -> Result<(), RootError> {
+    let unwrapped = store.own_key_probe(tenant)?.ask(by)?;
+    store.unlock_tenant(tenant, Some(unwrapped))
 }
 
 fn bytes(temp: &TempDir) -> Vec<u8> {
@@ -131,7 +148,7 @@ fn an_imported_key_is_taken_away_and_brought_again_and_nothing_opens_meanwhile()
     assert_eq!(store.unlock_tenant(TENANT, None).unwrap_err(), store.kek(TENANT, KEYRING).unwrap_err().into());
 
     // Another key is told apart, and refused without using the import key up.
-    let public = store.make_import_key(TENANT, NOW + 5).unwrap();
+    let public = make_import_key(&store, TENANT, NOW + 5);
     let error = store.bring_key(TENANT, &import::wrap(&public.der, &WRONG).unwrap(), NOW + 6).unwrap_err();
     let KeyError::OtherOwnKey { tenant: TENANT, wanted, brought } = error else { panic!("{error}") };
     assert_eq!((Some(wanted), brought.len()), (info.fingerprint.clone(), 16));
@@ -154,9 +171,9 @@ fn an_import_key_opens_once_for_its_tenant_and_only_while_it_is_fresh() {
     };
     assert!(why(store.bring_key(TENANT, &[0; 512], NOW)).contains("no import key"));
     assert_eq!(store.import_key(TENANT).unwrap(), None);
-    let public = store.make_import_key(TENANT, NOW).unwrap();
+    let public = make_import_key(&store, TENANT, NOW);
     assert_eq!(store.import_key(TENANT).unwrap(), Some(public.clone()));
-    assert_eq!(store.make_import_key(TENANT, NOW).unwrap(), public, "made again after a crash it is the same");
+    assert_eq!(make_import_key(&store, TENANT, NOW), public, "made again after a crash it is the same");
     let own = import::wrap(&public.der, &OWN).unwrap();
     // A wall: what was wrapped for one tenant does not open for the other.
     assert_eq!(store.bring_key(OTHER, &own, NOW).unwrap_err(), why_for(OTHER, &store, &own));
@@ -173,7 +190,7 @@ fn an_import_key_opens_once_for_its_tenant_and_only_while_it_is_fresh() {
     }
     assert!(said.opens(&store) && store.own_key(TENANT).is_none(), "nothing was changed");
     // A newer one takes its place.
-    let newer = store.make_import_key(TENANT, NOW + 1).unwrap();
+    let newer = make_import_key(&store, TENANT, NOW + 1);
     assert!(why(store.bring_key(TENANT, &own, NOW + 2)).contains("does not open"));
     let own = import::wrap(&newer.der, &OWN).unwrap();
     store.bring_key(TENANT, &own, NOW + 1 + ImportPublicKey::AGE).unwrap();
@@ -188,7 +205,7 @@ fn an_import_key_opens_once_for_its_tenant_and_only_while_it_is_fresh() {
 /// What the other tenant hears that brings a key without an import key of its own, and with one.
 fn why_for(tenant: TenantId, store: &Keystore, own: &[u8]) -> KeyError {
     let without = store.bring_key(tenant, own, NOW).unwrap_err();
-    store.make_import_key(tenant, NOW).unwrap();
+    make_import_key(store, tenant, NOW);
     let with = store.bring_key(tenant, own, NOW).unwrap_err();
     assert!(with.to_string().contains("does not open"), "{with}");
     without
@@ -198,31 +215,31 @@ fn why_for(tenant: TenantId, store: &Keystore, own: &[u8]) -> KeyError {
 fn a_tenants_provider_locks_and_unlocks_it_and_no_other_does() {
     let (temp, root, store, said) = two();
     let own = passphrase("the tenant's own");
-    store.move_key(TENANT, Some(OwnKey::Provider(&own)), NOW + 2).unwrap();
+    move_to(&store, TENANT, &own, NOW + 2).unwrap();
     assert!(said.opens(&store));
     assert_eq!(store.own_key(TENANT).unwrap().kind, OwnKeyKind::Provider(RootKind::Passphrase));
-    assert_eq!(store.unlock_tenant(TENANT, Some(&own)), Ok(()), "it is still there");
+    assert_eq!(unlock(&store, TENANT, &own), Ok(()), "it is still there");
 
     // Whoever opens the keystore by its root key has everything but this tenant.
     let store = Keystore::open(temp.path(), &root).unwrap();
     assert!(!said.opens(&store));
-    let wrong = store.unlock_tenant(TENANT, Some(&passphrase("another"))).unwrap_err();
+    let wrong = unlock(&store, TENANT, &passphrase("another")).unwrap_err();
     assert!(matches!(wrong, RootError::Credential { provider: RootKind::Passphrase, .. }), "{wrong}");
     let (is, wanted) = (RootKind::Passphrase, RootKind::Shamir);
-    let other_kind = store.unlock_tenant(TENANT, Some(&super::root())).unwrap_err();
+    let other_kind = unlock(&store, TENANT, &super::root()).unwrap_err();
     assert_eq!(other_kind, RootError::OtherProvider { is, wanted });
-    for wrong in [store.unlock_tenant(TENANT, None), store.unlock_tenant(OTHER, Some(&own))] {
+    for wrong in [store.unlock_tenant(TENANT, None), unlock(&store, OTHER, &own)] {
         assert!(matches!(wrong, Err(RootError::Key(KeyError::OwnKey { .. }))));
     }
     assert!(!said.opens(&store));
     let number = store.number();
-    store.unlock_tenant(TENANT, Some(&own)).unwrap();
+    unlock(&store, TENANT, &own).unwrap();
     assert!(said.opens(&store));
-    assert!(matches!(store.unlock_tenant(TENANT, Some(&passphrase("another"))), Err(RootError::Credential { .. })));
+    assert!(matches!(unlock(&store, TENANT, &passphrase("another")), Err(RootError::Credential { .. })));
     assert!(said.opens(&store), "who asks with something wrong does not lock it");
     store.lock_tenant(TENANT).unwrap();
     assert!(!said.opens(&store));
-    store.unlock_tenant(TENANT, Some(&own)).unwrap();
+    unlock(&store, TENANT, &own).unwrap();
     assert!(said.opens(&store));
     assert_eq!(store.number(), number, "the file is the same");
     assert!(matches!(store.lock_tenant(OTHER), Err(KeyError::OwnKey { tenant: OTHER, .. })));
@@ -236,7 +253,7 @@ fn no_envelope_opens_in_the_place_of_the_vaults_or_of_another_tenants() {
     let same = passphrase("one for all");
     let store = Keystore::create(temp.path(), VAULT, &same).unwrap();
     for (tenant, now) in [(TENANT, NOW), (OTHER, NOW)] {
-        store.move_key(tenant, Some(OwnKey::Provider(&same)), now).unwrap();
+        move_to(&store, tenant, &same, now).unwrap();
     }
     let table = store.table.load_full();
     let envelope = |tenant| match &table.tenants.own(tenant).unwrap().record.wrapping {
@@ -256,14 +273,14 @@ fn no_envelope_opens_in_the_place_of_the_vaults_or_of_another_tenants() {
 fn a_locked_tenants_keys_can_be_destroyed_but_not_made_and_the_others_live_on() {
     let (temp, root, store, said) = two();
     let own = passphrase("own");
-    store.move_key(TENANT, Some(OwnKey::Provider(&own)), NOW + 2).unwrap();
+    move_to(&store, TENANT, &own, NOW + 2).unwrap();
     store.lock_tenant(TENANT).unwrap();
     let away = store.kek(TENANT, KEYRING).unwrap_err();
     assert!(away.to_string().contains("(file) is not there: have its provider"), "{away}");
     assert_eq!(store.rotate_to(KEK, KeyVersion(3), NOW + 3).unwrap_err(), away);
     let new = KeyName::Kek(TENANT, KeyringNo(9));
     assert_eq!(store.ensure(&[KeyName::Kek(OTHER, KeyringNo(9)), new], NOW + 3).unwrap_err(), away);
-    assert_eq!(store.move_key(TENANT, None, NOW + 3).unwrap_err(), away.clone().into());
+    assert_eq!(store.move_key(TENANT, None, NOW + 3).unwrap_err(), away.clone());
     assert_eq!(store.keys(TENANT).len(), 8, "nothing was made");
     store.rotate_to(KeyName::Kek(OTHER, KEYRING), KeyVersion(2), NOW + 3).unwrap();
     store.rotate_to(KeyName::Ledger(TENANT), KeyVersion(2), NOW + 3).unwrap();
@@ -276,7 +293,7 @@ fn a_locked_tenants_keys_can_be_destroyed_but_not_made_and_the_others_live_on() 
     // What was carried along opens again, and what was destroyed is gone.
     let again = Keystore::open(temp.path(), &root).unwrap();
     for store in [&store, &again] {
-        store.unlock_tenant(TENANT, Some(&own)).unwrap();
+        unlock(&store, TENANT, &own).unwrap();
         assert_eq!(store.kek(TENANT, KEYRING).unwrap().version(), KeyVersion(2));
         assert!(matches!(
             store.kek_version(TENANT, KEYRING, KeyVersion(1)),
@@ -294,14 +311,14 @@ fn a_locked_tenants_keys_can_be_destroyed_but_not_made_and_the_others_live_on() 
 fn a_tenant_moves_from_one_own_key_to_another_and_back_to_none() {
     let (temp, root, store, said) = two();
     let (first, second) = (passphrase("first"), super::root());
-    store.move_key(TENANT, Some(OwnKey::Provider(&first)), NOW + 2).unwrap();
-    store.move_key(TENANT, Some(OwnKey::Provider(&second)), NOW + 3).unwrap();
+    move_to(&store, TENANT, &first, NOW + 2).unwrap();
+    move_to(&store, TENANT, &second, NOW + 3).unwrap();
     let number = store.number();
-    store.move_key(TENANT, Some(OwnKey::Provider(&first)), NOW + 3).unwrap();
+    move_to(&store, TENANT, &first, NOW + 3).unwrap();
     assert_eq!(store.number(), number, "what was decided before changes nothing");
     let again = Keystore::open(temp.path(), &root).unwrap();
-    assert!(again.unlock_tenant(TENANT, Some(&first)).is_err());
-    again.unlock_tenant(TENANT, Some(&second)).unwrap();
+    assert!(unlock(&again, TENANT, &first).is_err());
+    unlock(&again, TENANT, &second).unwrap();
     assert!(said.opens(&again) && said.opens(&store));
 
     let own = wrapped(&store, &OWN, NOW + 4);
@@ -351,13 +368,13 @@ fn a_provider_that_unwraps_another_key_neither_takes_nor_unlocks_a_tenant() {
     let (temp, root, store, said) = two();
     let forgetful = Forgetful(passphrase("own"));
     let is_other = |error: RootError| matches!(error, RootError::OtherKey { provider: RootKind::Passphrase, .. });
-    assert!(is_other(store.move_key(TENANT, Some(OwnKey::Provider(&forgetful)), NOW + 2).unwrap_err()));
+    assert!(is_other(move_to(&store, TENANT, &forgetful, NOW + 2).unwrap_err()));
     assert!(said.opens(&store) && store.own_key(TENANT).is_none());
-    store.move_key(TENANT, Some(OwnKey::Provider(&passphrase("own"))), NOW + 2).unwrap();
-    assert!(is_other(store.unlock_tenant(TENANT, Some(&forgetful)).unwrap_err()));
+    move_to(&store, TENANT, &passphrase("own"), NOW + 2).unwrap();
+    assert!(is_other(unlock(&store, TENANT, &forgetful).unwrap_err()));
     assert!(said.opens(&store));
     let again = Keystore::open(temp.path(), &root).unwrap();
-    assert!(is_other(again.unlock_tenant(TENANT, Some(&forgetful)).unwrap_err()));
+    assert!(is_other(unlock(&again, TENANT, &forgetful).unwrap_err()));
     assert!(!said.opens(&again));
 }
 
@@ -383,8 +400,8 @@ impl RootProvider for Slow<'_> {
 #[test]
 fn an_answer_that_comes_after_the_tenant_has_moved_unlocks_nothing() {
     let (_temp, _root, store, said) = two();
-    store.move_key(TENANT, Some(OwnKey::Provider(&passphrase("own"))), NOW + 2).unwrap();
-    let late = store.unlock_tenant(TENANT, Some(&Slow(passphrase("own"), &store))).unwrap_err();
+    move_to(&store, TENANT, &passphrase("own"), NOW + 2).unwrap();
+    let late = unlock(&store, TENANT, &Slow(passphrase("own"), &store)).unwrap_err();
     assert!(matches!(late, RootError::Key(KeyError::OwnKey { tenant: TENANT, .. })), "{late}");
     assert!(said.opens(&store) && store.own_key(TENANT).is_none());
 }
@@ -393,8 +410,8 @@ fn an_answer_that_comes_after_the_tenant_has_moved_unlocks_nothing() {
 fn another_root_key_takes_locked_and_unlocked_tenants_along() {
     let (temp, _root, store, said) = two();
     let (own, second, third) = (passphrase("own"), super::root(), super::root());
-    store.move_key(TENANT, Some(OwnKey::Provider(&own)), NOW + 2).unwrap();
-    let import = import::wrap(&store.make_import_key(OTHER, NOW + 2).unwrap().der, &OWN).unwrap();
+    move_to(&store, TENANT, &own, NOW + 2).unwrap();
+    let import = import::wrap(&make_import_key(&store, OTHER, NOW + 2).der, &OWN).unwrap();
     let half = |store: &Keystore| store.table.load().tenants.own(TENANT).unwrap().record.half;
     let before = (bytes(&temp), half(&store));
     let its = |bytes: &[u8], store: &Keystore| -> Vec<_> {
@@ -415,7 +432,7 @@ fn another_root_key_takes_locked_and_unlocked_tenants_along() {
     assert!(Keystore::open(temp.path(), &second).is_err());
     let again = Keystore::open(temp.path(), &third).unwrap();
     for store in [&store, &again] {
-        store.unlock_tenant(TENANT, Some(&own)).unwrap();
+        unlock(&store, TENANT, &own).unwrap();
         assert!(said.opens(store));
     }
     // An import key and an imported key move along as well.
@@ -423,26 +440,23 @@ fn another_root_key_takes_locked_and_unlocked_tenants_along() {
     again.move_root(&second).unwrap();
     let again = Keystore::open(temp.path(), &second).unwrap();
     assert!(!again.own_key(OTHER).unwrap().locked);
-    again.unlock_tenant(TENANT, Some(&own)).unwrap();
+    unlock(&again, TENANT, &own).unwrap();
     assert!(said.opens(&again));
 }
 
 #[test]
-fn a_tenant_whose_keys_are_all_destroyed_loses_its_own_key_even_if_it_is_away() {
+fn a_destroyed_tenant_loses_what_is_kept_of_its_own_key_even_if_that_is_away() {
     let (temp, root, store, _said) = two();
     store.bring_key(TENANT, &wrapped(&store, &OWN, NOW + 2), NOW + 2).unwrap();
     store.remove_key(TENANT, NOW + 3).unwrap();
-    store
-        .change(|keys, own| {
-            for entry in keys.values_mut().flatten().filter(|entry| entry.record.name.tenant() == TENANT) {
-                entry.become_(KeyState::Destroyed, NOW + 4, own)?;
-            }
-            Ok(true)
-        })
-        .unwrap();
-    store.move_key(TENANT, None, NOW + 5).unwrap();
+    make_import_key(&store, TENANT, NOW + 4);
+    store.destroy_tenant(TENANT, NOW + 5).unwrap();
     assert_eq!(store.own_keys(), []);
-    assert_eq!(Keystore::open(temp.path(), &root).unwrap().own_keys(), []);
+    let again = Keystore::open(temp.path(), &root).unwrap();
+    assert_eq!((again.own_keys(), again.import_key(TENANT).unwrap()), (vec![], None));
+    let number = store.number();
+    store.destroy_tenant(TENANT, NOW + 5).unwrap();
+    assert_eq!(store.number(), number, "made again after a crash it is done already");
 }
 
 #[test]
@@ -500,7 +514,7 @@ fn a_change_that_fails_at_any_step_leaves_what_was_or_what_is_to_be() {
 fn a_tenant_that_is_locked_while_a_change_is_unsettled_stays_locked() {
     let (_temp, _root, store, said) = two();
     let own = passphrase("own");
-    store.move_key(TENANT, Some(OwnKey::Provider(&own)), NOW + 2).unwrap();
+    move_to(&store, TENANT, &own, NOW + 2).unwrap();
     disk::faults::fail(Step::Sync, 1);
     assert!(store.ensure(&[KeyName::Kek(TENANT, KeyringNo(5))], NOW).is_err());
     store.lock_tenant(TENANT).unwrap();
@@ -513,7 +527,7 @@ fn a_tenant_that_is_locked_while_a_change_is_unsettled_stays_locked() {
 #[test]
 fn locking_drops_every_key_that_is_not_held_elsewhere() {
     let (_temp, _root, store, _said) = two();
-    store.move_key(TENANT, Some(OwnKey::Provider(&passphrase("own"))), NOW + 2).unwrap();
+    move_to(&store, TENANT, &passphrase("own"), NOW + 2).unwrap();
     let held = store.kek(TENANT, KEYRING).unwrap();
     let gone = [Arc::downgrade(&store.kek_version(TENANT, KEYRING, KeyVersion(1)).unwrap()), Arc::downgrade(&held)];
     let (index, token) = (
@@ -533,7 +547,7 @@ fn locking_drops_every_key_that_is_not_held_elsewhere() {
 fn whoever_locks_last_wins_over_changes_of_other_tenants_at_the_same_time() {
     let (_temp, _root, store, said) = two();
     let own = passphrase("own");
-    store.move_key(TENANT, Some(OwnKey::Provider(&own)), NOW + 2).unwrap();
+    move_to(&store, TENANT, &own, NOW + 2).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
             for version in 2..8 {
@@ -541,21 +555,21 @@ fn whoever_locks_last_wins_over_changes_of_other_tenants_at_the_same_time() {
             }
         });
         for _ in 0..20 {
-            store.unlock_tenant(TENANT, Some(&own)).unwrap();
+            unlock(&store, TENANT, &own).unwrap();
             assert!(store.token_key(TENANT).is_ok());
             store.lock_tenant(TENANT).unwrap();
             locked(&store);
         }
     });
     assert!(store.kek(TENANT, KEYRING).is_err());
-    store.unlock_tenant(TENANT, Some(&own)).unwrap();
+    unlock(&store, TENANT, &own).unwrap();
     assert_eq!(all_of(&store, TENANT, &said.wrapped).unwrap(), said.own);
 }
 
 #[test]
 fn a_changed_byte_anywhere_keeps_a_keystore_with_own_keys_shut() {
     let (temp, root, store, _said) = two();
-    store.move_key(OTHER, Some(OwnKey::Provider(&passphrase("own"))), NOW + 2).unwrap();
+    move_to(&store, OTHER, &passphrase("own"), NOW + 2).unwrap();
     store.bring_key(TENANT, &wrapped(&store, &OWN, NOW + 2), NOW + 3).unwrap();
     let good = bytes(&temp);
     let envelope = Keystore::header_of(temp.path()).unwrap().envelope;

@@ -1,0 +1,339 @@
+//! A tenant's own key, as its officers see to it: what there is, the import key, bringing it, moving it, taking it away.
+//!
+//! A change of it takes the way of all changes of keys. While it is away the tenant is locked, and its rules can't be read;
+//! then an officer, whose key the directory has, may still ask what there is and bring it back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use strongroom_access::Action;
+use strongroom_ids::TenantId;
+use strongroom_keys::{
+    ImportPublicKey, Keystore, NewImportKey, OwnKey, OwnKeyInfo, OwnKeyKind, ProvidedKey, RootError, RootProvider,
+};
+use strongroom_storage::Store;
+
+use super::change::Intent;
+use crate::error::Error;
+use crate::lock::{Back, blocking};
+use crate::open::SYSTEM_NO;
+use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::vault::Vault;
+
+/// Bytes of a key that was wrapped to an import key: those of its modulus.
+const WRAPPED: usize = 512;
+/// When to ask again for an import key, while somebody else does.
+const MAKE_AGAIN: Duration = Duration::from_secs(2);
+/// Where a tenant's own key is that has none.
+const NONE: &str = "none";
+/// Where one is that was taken away.
+const REMOVED: &str = "removed";
+
+/// What was brought to change a tenant's own key with.
+pub(super) enum BroughtOwnKey {
+    /// A key that was wrapped to the tenant's import key.
+    Wrapped(Vec<u8>),
+    /// A tenant key that a provider has wrapped.
+    Provided(ProvidedKey),
+}
+
+/// Asks which key the tenant has of its own.
+struct GetOwnKey;
+
+impl<S: Store> Attempt<S> for GetOwnKey {
+    type Answer = Option<OwnKeyInfo>;
+    const ACTION: Action = Action::GetOwnKey;
+    const ON_FULL_DISK: bool = true;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Self::Answer>, Refused> {
+        road.decide_vault()?;
+        Ok(road.prepare(road.own_key()))
+    }
+}
+
+/// Asks for an import key.
+struct CreateImportKey;
+
+impl<S: Store> Attempt<S> for CreateImportKey {
+    type Answer = TenantId;
+    const ACTION: Action = Action::CreateImportKey;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<TenantId>, Refused> {
+        road.decide_vault()?;
+        road.may_have_own_key()?;
+        Ok(road.prepare(road.tenant.id))
+    }
+}
+
+/// Brings a tenant's own key.
+pub struct ImportOwnKey {
+    /// The key, wrapped to the tenant's import key.
+    pub wrapped: Vec<u8>,
+    /// Whether it takes the place of another own key.
+    pub replace: bool,
+}
+
+impl<S: Store> Attempt<S> for ImportOwnKey {
+    type Answer = u64;
+    const ACTION: Action = Action::ImportOwnKey;
+    const ALONE: bool = true;
+
+    fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
+        road.decide_vault()?;
+        road.may_have_own_key()?;
+        match road.own_key().filter(|_| !self.replace) {
+            None => Ok(()),
+            Some(own) => Err(Error::OwnKey(format!(
+                "the tenant has an own key already ({}): say that this one takes its place (`strongroom own-key bring \
+                 --replace`)",
+                own.kind
+            ))),
+        }
+    }
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<u64>, Refused> {
+        self.may_have_it_alone(road)?;
+        road.propose_own(&OwnKeyKind::Imported.to_string()).await
+    }
+}
+
+/// Moves a tenant to the provider that is configured for it, or to no own key.
+pub struct MoveOwnKey {
+    /// `none`, or a kind of provider.
+    pub to: String,
+    /// That provider, or why it can't be had; `None` if there is no such kind. It is not looked at before the caller is
+    /// known to be allowed.
+    pub provider: Option<Result<Arc<dyn RootProvider>, RootError>>,
+}
+
+/// Asks whether a tenant may be moved at all, before its provider is asked for anything.
+struct MayMove<'r>(&'r MoveOwnKey);
+
+impl<S: Store> Attempt<S> for MayMove<'_> {
+    type Answer = TenantId;
+    const ACTION: Action = Action::MoveOwnKey;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<TenantId>, Refused> {
+        self.0.allowed(road)?;
+        let mut prepared = road.prepare(road.tenant.id);
+        prepared.detail.push(("to", self.0.to.clone()));
+        prepared.detail.push(("stage", "asked".to_owned()));
+        Ok(prepared)
+    }
+}
+
+impl<S: Store> Attempt<S> for MoveOwnKey {
+    type Answer = u64;
+    const ACTION: Action = Action::MoveOwnKey;
+    const ALONE: bool = true;
+
+    fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
+        self.allowed(road)
+    }
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<u64>, Refused> {
+        self.allowed(road)?;
+        road.propose_own(&self.to).await
+    }
+}
+
+impl MoveOwnKey {
+    fn allowed<S: Store>(&self, road: &Road<'_, S>) -> Result<(), Error> {
+        road.decide_vault()?;
+        road.may_have_own_key()?;
+        match (self.to.as_str(), &self.provider) {
+            (NONE, _) if road.own_key().is_none() => Err(Error::OwnKey("the tenant has no key of its own".to_owned())),
+            (NONE, _) => Ok(()),
+            (_, Some(Ok(_))) => Ok(()),
+            // The vault's configuration names none.
+            (_, Some(Err(error))) => Err(Error::OwnKey(error.to_string())),
+            (_, None) => {
+                let description = "an own key is moved to none, pkcs11, aws-kms or openbao";
+                Err(Error::invalid("to", "place_unknown", description))
+            }
+        }
+    }
+}
+
+/// Takes a tenant's imported key away.
+struct RemoveOwnKey;
+
+impl<S: Store> Attempt<S> for RemoveOwnKey {
+    type Answer = u64;
+    const ACTION: Action = Action::RemoveOwnKey;
+    const ALONE: bool = true;
+    /// It protects.
+    const ON_FULL_DISK: bool = true;
+
+    fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
+        road.decide_vault()?;
+        match road.own_key().map(|own| own.kind) {
+            Some(OwnKeyKind::Imported) => Ok(()),
+            Some(OwnKeyKind::Provider(kind)) => Err(Error::OwnKey(format!(
+                "the tenant's own key is with a provider ({kind}): take it away there, and the vault follows"
+            ))),
+            None => Err(Error::OwnKey("the tenant has no key of its own".to_owned())),
+        }
+    }
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<u64>, Refused> {
+        self.may_have_it_alone(road)?;
+        road.propose_own(REMOVED).await
+    }
+}
+
+impl<S: Store> Road<'_, S> {
+    fn own_key(&self) -> Option<OwnKeyInfo> {
+        self.vault.keystore.own_key(self.tenant.id)
+    }
+
+    fn may_have_own_key(&self) -> Result<(), Error> {
+        match self.tenant.number == SYSTEM_NO {
+            true => Err(Error::OwnKey("the vault itself has no own key but its root key".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// What commits that the own key shall be elsewhere. The answer is when that was decided.
+    async fn propose_own(&self, to: &str) -> Result<Prepared<u64>, Refused> {
+        let own = self.own_key();
+        let from = own.as_ref().map_or_else(|| NONE.to_owned(), |own| own.kind.to_string());
+        self.propose((from, 0, to.to_owned()), own.map_or(0, |own| own.changed), |time| time).await
+    }
+}
+
+impl Intent {
+    /// Whether it changes the tenant's own key. `key` is then where that was before, and `state` where it is after.
+    pub(super) fn is_of_own_key(&self) -> bool {
+        [Action::ImportOwnKey, Action::MoveOwnKey, Action::RemoveOwnKey].iter().any(|own| own.as_str() == self.action)
+    }
+
+    /// Makes the change with what was brought for it. Whoever comes later brings nothing: then only a removal, or a move to
+    /// none, can still be made, and of all else it is found out whether it was.
+    pub(super) fn change_own_key(
+        &self,
+        tenant: TenantId,
+        keystore: &Keystore,
+        brought: Option<BroughtOwnKey>,
+    ) -> Result<(), Error> {
+        match (self.state.as_str(), brought) {
+            (REMOVED, _) => keystore.remove_key(tenant, self.time)?,
+            (NONE, _) => keystore.move_key(tenant, None, self.time)?,
+            (_, Some(BroughtOwnKey::Wrapped(wrapped))) => {
+                keystore.move_key(tenant, Some(OwnKey::Imported(&wrapped)), self.time)?;
+            }
+            (_, Some(BroughtOwnKey::Provided(key))) => {
+                keystore.move_key(tenant, Some(OwnKey::Provided(key)), self.time)?;
+            }
+            (_, None) => {}
+        }
+        let own = keystore.own_key(tenant);
+        let made = match self.state.as_str() {
+            NONE => own.is_none(),
+            _ => own.is_some_and(|own| own.changed >= self.time),
+        };
+        match made {
+            true => Ok(()),
+            false => Err(Error::OwnKey(format!(
+                "the move of the own key from {} to {} was cut off before it was made: make it again",
+                self.key, self.state
+            ))),
+        }
+    }
+}
+
+impl<S: Store> Vault<S> {
+    /// What there is to know of the key that the caller's tenant has of its own.
+    pub async fn get_own_key(&self, caller: &Caller) -> Result<Option<OwnKeyInfo>, Error> {
+        match self.travel(caller, &GetOwnKey).await {
+            Err(Error::TenantLocked) => {
+                let row = self.admit_officer(caller, Action::GetOwnKey).await?;
+                Ok(self.keystore.own_key(row.id))
+            }
+            answer => answer,
+        }
+    }
+
+    /// Makes the key that the caller's tenant wraps its own key to.
+    pub async fn create_import_key(&self, caller: &Caller) -> Result<ImportPublicKey, Error> {
+        let tenant = match self.travel(caller, &CreateImportKey).await {
+            Err(Error::TenantLocked) => self.admit_officer(caller, Action::CreateImportKey).await?.id,
+            tenant => tenant?,
+        };
+        let key = {
+            // It takes long: one at a time.
+            let _making = self.importing.try_lock().map_err(|_| Error::Overloaded { retry_after: MAKE_AGAIN })?;
+            blocking(move || NewImportKey::make(tenant)).await??
+        };
+        // A change of keys that is under way finds out by the keystore's number what became of it.
+        let _turn = self.turn.read().await;
+        let (keystore, now) = (Arc::clone(&self.keystore), self.now());
+        Ok(blocking(move || keystore.keep_import_key(&key, now)).await??)
+    }
+
+    /// Brings the own key of the caller's tenant: a new one, or the one that was taken away.
+    pub async fn import_own_key(&self, caller: &Caller, request: &ImportOwnKey) -> Result<Option<OwnKeyInfo>, Error> {
+        if request.wrapped.len() != WRAPPED {
+            let description = format!("an own key that was wrapped to an import key has {WRAPPED} bytes");
+            return Err(Error::invalid("wrapped", "length", description));
+        }
+        let wrapped = request.wrapped.clone();
+        match self.change_own_key(caller, request, Some(BroughtOwnKey::Wrapped(wrapped.clone()))).await {
+            Err(Error::TenantLocked) => {
+                let row = self.admit_officer(caller, Action::ImportOwnKey).await?;
+                let by = caller.principal.name.to_string();
+                if let Err(error) = self.unlock_tenant(row.number, Back::Brought { wrapped, by }).await {
+                    self.record_officer(caller, Action::ImportOwnKey, Some(&error)).await?;
+                    return Err(error);
+                }
+                Ok(self.keystore.own_key(row.id))
+            }
+            changed => changed,
+        }
+    }
+
+    /// Moves the caller's tenant to the provider that is configured for it, or to no own key.
+    pub async fn move_own_key(&self, caller: &Caller, request: MoveOwnKey) -> Result<Option<OwnKeyInfo>, Error> {
+        let tenant = self.travel(caller, &MayMove(&request)).await?;
+        let brought = match &request.provider {
+            None | Some(Err(_)) => None,
+            Some(Ok(provider)) => {
+                // Nobody waits for the provider, and no keys are held for it.
+                let (vault, provider) = (self.id, Arc::clone(provider));
+                Some(BroughtOwnKey::Provided(blocking(move || ProvidedKey::ask(vault, tenant, &*provider)).await??))
+            }
+        };
+        self.change_own_key(caller, &request, brought).await
+    }
+
+    /// Takes the imported own key of the caller's tenant away. When this returns nothing of the tenant is released any more.
+    pub async fn remove_own_key(&self, caller: &Caller) -> Result<Option<OwnKeyInfo>, Error> {
+        // Their leaves name the rules in force, which can't be read later.
+        self.write_counted_refusals().await;
+        self.change_own_key(caller, &RemoveOwnKey, None).await
+    }
+
+    async fn change_own_key<A: Attempt<S, Answer = u64>>(
+        &self,
+        caller: &Caller,
+        request: &A,
+        brought: Option<BroughtOwnKey>,
+    ) -> Result<Option<OwnKeyInfo>, Error> {
+        let number = caller.principal.tenant;
+        let tenant = self.tenant(number)?.id;
+        let decided = match self.travel(caller, request).await {
+            // Who may ask for a change may also wait for one that was left open.
+            Err(Error::Conflict) => {
+                self.finish_key_change(number).await?;
+                self.travel(caller, request).await?
+            }
+            decided => decided?,
+        };
+        self.make_key_change(number, brought).await?;
+        match self.keystore.own_key(tenant) {
+            // Somebody finished it who had nothing to make it with, or changed it again.
+            Some(own) if own.changed != decided => Err(Error::Conflict),
+            own => Ok(own),
+        }
+    }
+}
