@@ -49,7 +49,7 @@ pub trait RootProvider: Send + Sync {
 }
 
 /// The kinds of providers. Their numbers stand in files and are never used for another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum RootKind {
     /// A passphrase, stretched by Argon2id.

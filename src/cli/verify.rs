@@ -14,8 +14,8 @@ use strongroom_vault::{Counts, Finding, Progress, Report, Verification, VerifyEr
 
 use super::config::Config;
 use super::layout::Layout;
-use super::own_keys;
 use super::output::{CliError, Exit, Output, facts, table};
+use super::own_keys;
 use super::root::CredentialArgs;
 
 /// Prove the whole vault against its ledger, while it is stopped: names what was changed, rolled back, added or removed

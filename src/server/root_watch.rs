@@ -84,7 +84,10 @@ impl Watched {
                         silent.as_secs(),
                         left.as_secs()
                     )),
-                    None => Verdict::GiveUp(Verdict::UNREACHABLE, format!("{why}; not confirmed for {} s", silent.as_secs())),
+                    None => Verdict::GiveUp(
+                        Verdict::UNREACHABLE,
+                        format!("{why}; not confirmed for {} s", silent.as_secs()),
+                    ),
                 }
             }
         }

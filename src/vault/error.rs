@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use strongroom_commit::AllocateError;
-use strongroom_keys::KeyError;
+use strongroom_keys::{KeyError, RootError};
 use strongroom_storage::StoreError;
 use thiserror::Error;
 

@@ -17,6 +17,8 @@ use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::vault::Vault;
 
 pub(crate) use change::{is_open, keystore_is_new_enough, note_keystore};
+#[cfg(test)]
+pub(crate) use own::RemoveOwnKey;
 pub use own::{ImportOwnKey, MoveOwnKey};
 pub use root::RootMoveError;
 

@@ -65,6 +65,7 @@ pub use key_life::{
     DestroyKeyVersion, ImportOwnKey, ListedKey, MoveOwnKey, RootMoveError, RotateKey, Rotated, SetKeyState,
 };
 pub use limits::Limits;
+pub use lock::{Away, Back, Provided, provided_tenants};
 pub use lookup::{FoundTokens, Lookup, LookupItem};
 pub use matching::{Match, MatchItem};
 pub use open::{LANE, NewTenant, NewVault, OpenError, Opening, SYSTEM, create, is_tenant_name};
@@ -76,9 +77,9 @@ pub use roll::StartRoll;
 pub use rules::{Applied, ApplyPolicy, ApplySchema, Explain, Explanation, InForce};
 pub use status::Status;
 pub use strongroom_commit::take_delivery;
-pub use lock::{Away, Back, Provided, provided_tenants};
 pub use strongroom_keys::{
-    ImportPublicKey, OwnKeyInfo, OwnKeyKind, OwnKeyProbe, RootError, RootKind, RootProbe, RootProvider, UnwrappedTenantKey,
+    ImportPublicKey, OwnKeyInfo, OwnKeyKind, OwnKeyProbe, RootError, RootKind, RootProbe, RootProvider,
+    UnwrappedTenantKey,
 };
 pub use tenant_life::{CreateTenant, DestroyTenant, DestroyedTenant, ListedTenant, MadeTenant, TenantState};
 pub use tokenize::{NewValue, Tokenize};

@@ -172,10 +172,8 @@ impl<S: Store> Vault<S> {
         self.jobs.tell_unlocked();
         match self.finish_key_change(number).await {
             Err(
-                error @ (Error::KeyUnavailable(_)
-                | Error::KeyState(_)
-                | Error::KeyVersionUnknown(_)
-                | Error::OwnKey(_)),
+                error
+                @ (Error::KeyUnavailable(_) | Error::KeyState(_) | Error::KeyVersionUnknown(_) | Error::OwnKey(_)),
             ) => {
                 tracing::error!(%error, tenant = number.0, "a change of keys that was cut off could not be made");
                 Ok(())

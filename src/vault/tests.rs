@@ -21,6 +21,7 @@ mod hang_up;
 mod holders;
 mod keys;
 mod locks;
+mod own_keys;
 mod refusals;
 mod reindex;
 mod rig;

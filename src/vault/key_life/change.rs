@@ -156,7 +156,12 @@ impl<S: Store> Vault<S> {
         for tenant in self.tenants.numbers() {
             match self.finish_key_change(tenant).await {
                 // It has failed for good, and is recorded so: no reason not to serve.
-                Err(error @ (Error::KeyUnavailable(_) | Error::KeyState(_) | Error::KeyVersionUnknown(_) | Error::OwnKey(_))) => {
+                Err(
+                    error @ (Error::KeyUnavailable(_)
+                    | Error::KeyState(_)
+                    | Error::KeyVersionUnknown(_)
+                    | Error::OwnKey(_)),
+                ) => {
                     tracing::error!(%error, tenant = tenant.0, "a change of keys that was cut off could not be made");
                 }
                 // It was locked meanwhile: what is open is finished when it is unlocked.
@@ -186,11 +191,7 @@ impl<S: Store> Vault<S> {
     }
 
     /// The same, with what was brought for it.
-    pub(super) async fn make_key_change(
-        &self,
-        number: TenantNo,
-        brought: Option<BroughtOwnKey>,
-    ) -> Result<(), Error> {
+    pub(super) async fn make_key_change(&self, number: TenantNo, brought: Option<BroughtOwnKey>) -> Result<(), Error> {
         let tenant = &*self.tenant(number)?;
         let open = async || {
             let record = Record::load(&*self.store, tenant).await?;

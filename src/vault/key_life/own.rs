@@ -81,6 +81,7 @@ impl<S: Store> Attempt<S> for ImportOwnKey {
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
         road.decide_vault()?;
         road.may_have_own_key()?;
+        self.has_its_length()?;
         match road.own_key().filter(|_| !self.replace) {
             None => Ok(()),
             Some(own) => Err(Error::OwnKey(format!(
@@ -94,6 +95,16 @@ impl<S: Store> Attempt<S> for ImportOwnKey {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<u64>, Refused> {
         self.may_have_it_alone(road)?;
         road.propose_own(&OwnKeyKind::Imported.to_string()).await
+    }
+}
+
+impl ImportOwnKey {
+    fn has_its_length(&self) -> Result<(), Error> {
+        let description = || format!("an own key that was wrapped to an import key has {WRAPPED} bytes");
+        match self.wrapped.len() == WRAPPED {
+            true => Ok(()),
+            false => Err(Error::invalid("wrapped", "length", description())),
+        }
     }
 }
 
@@ -156,7 +167,7 @@ impl MoveOwnKey {
 }
 
 /// Takes a tenant's imported key away.
-struct RemoveOwnKey;
+pub(crate) struct RemoveOwnKey;
 
 impl<S: Store> Attempt<S> for RemoveOwnKey {
     type Answer = u64;
@@ -273,16 +284,16 @@ impl<S: Store> Vault<S> {
 
     /// Brings the own key of the caller's tenant: a new one, or the one that was taken away.
     pub async fn import_own_key(&self, caller: &Caller, request: &ImportOwnKey) -> Result<Option<OwnKeyInfo>, Error> {
-        if request.wrapped.len() != WRAPPED {
-            let description = format!("an own key that was wrapped to an import key has {WRAPPED} bytes");
-            return Err(Error::invalid("wrapped", "length", description));
-        }
         let wrapped = request.wrapped.clone();
         match self.change_own_key(caller, request, Some(BroughtOwnKey::Wrapped(wrapped.clone()))).await {
             Err(Error::TenantLocked) => {
                 let row = self.admit_officer(caller, Action::ImportOwnKey).await?;
                 let by = caller.principal.name.to_string();
-                if let Err(error) = self.unlock_tenant(row.number, Back::Brought { wrapped, by }).await {
+                let back = match request.has_its_length() {
+                    Ok(()) => self.unlock_tenant(row.number, Back::Brought { wrapped, by }).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = back {
                     self.record_officer(caller, Action::ImportOwnKey, Some(&error)).await?;
                     return Err(error);
                 }

@@ -1,10 +1,10 @@
 //! Tenants whose own key is away, while others are served; and their coming back.
 
-use strongroom_keys::{ArgonCost, OwnKey, Passphrase, PassphraseRoot};
+use strongroom_keys::{ArgonCost, OwnKey, Passphrase, PassphraseRoot, ProvidedKey};
 
-use super::tenants::{NUMBER, SAVINGS, fill, log, make, of, operator, read_of};
+use super::tenants::{NUMBER, SAVINGS, fill, listed, log, make, of, operator, read_of};
 use super::*;
-use crate::{DestroyTenant, Export, RotateKey, StartRewrap, Verification, VerifyError, verify};
+use crate::{Away, Back, DestroyTenant, Export, RotateKey, StartRewrap, TenantState, Verification, verify};
 
 /// A key that one tenant keeps.
 fn own(passphrase: &str) -> Arc<dyn RootProvider> {
@@ -18,7 +18,20 @@ fn theirs() -> Arc<dyn RootProvider> {
 /// Gives the tenant a key of its own.
 fn give(vault: &Tested) {
     let id = vault.tenant(NUMBER).unwrap().id;
-    vault.keystore.move_key(id, Some(OwnKey::Provider(&*theirs())), vault.now()).unwrap();
+    let key = ProvidedKey::ask(vault.id, id, &*theirs()).unwrap();
+    vault.keystore.move_key(id, Some(OwnKey::Provided(key)), vault.now()).unwrap();
+}
+
+/// Locks the tenant as one whose provider says no.
+async fn lock(vault: &Tested) {
+    vault.lock_tenant(NUMBER, Away::Denied).await.unwrap();
+}
+
+/// Unlocks the tenant by what its provider unwraps.
+async fn unlock(vault: &Tested) -> Result<(), Error> {
+    let [tenant] = &vault.provided_tenants().await?[..] else { panic!("one tenant has a provider") };
+    let key = vault.own_key_probe(tenant.id).unwrap().ask(&*theirs())?;
+    vault.unlock_tenant(tenant.number, Back::Unwrapped(key)).await
 }
 
 fn is_locked<T>(result: Result<T, Error>) -> bool {
@@ -35,7 +48,7 @@ async fn nothing_of_a_locked_tenant_is_read_or_written_and_others_notice_nothing
     assert_eq!(read_of(&vault, NUMBER, &tokens[0]).await.unwrap(), ID_CARD.as_bytes());
     let held = vault.tenant(NUMBER).unwrap();
 
-    vault.lock_tenant(NUMBER).await.unwrap();
+    lock(&vault).await;
     assert!(is_locked(read_of(&vault, NUMBER, &tokens[0]).await));
     let request = tokenize(vec![new_value("borrower.email", "b@mail.example", "")], "");
     assert!(is_locked(vault.tokenize(&of(NUMBER, Role::App), &request).await));
@@ -44,8 +57,6 @@ async fn nothing_of_a_locked_tenant_is_read_or_written_and_others_notice_nothing
     assert!(is_locked(vault.export(&of(NUMBER, Role::Auditor), &export).await));
     let rotate = RotateKey { name: "kek/0".to_owned(), from_version: 0 };
     assert!(is_locked(vault.rotate_key(&of(NUMBER, Role::Officer), &rotate).await));
-    let destroy = DestroyTenant { name: SAVINGS.to_owned(), dry_run: true };
-    assert!(is_locked(vault.destroy_tenant(&operator(), &destroy).await));
     // Also for who had found it before.
     let app = of(NUMBER, Role::App);
     assert!(is_locked(vault.road(&held, &app, &request, [0; 16]).await));
@@ -53,9 +64,9 @@ async fn nothing_of_a_locked_tenant_is_read_or_written_and_others_notice_nothing
     assert!(vault.directory().tenants.contains_key(SAVINGS));
     assert_eq!(read_one(&vault, &others, "plain").await.unwrap(), ID_CARD.as_bytes());
     make(&vault, "loans").await.unwrap();
-    vault.lock_tenant(NUMBER).await.unwrap();
+    lock(&vault).await;
 
-    vault.unlock_tenant(NUMBER, Some(theirs())).await.unwrap();
+    unlock(&vault).await.unwrap();
     assert_eq!(read_of(&vault, NUMBER, &tokens[0]).await.unwrap(), ID_CARD.as_bytes());
     vault.tokenize(&of(NUMBER, Role::App), &request).await.unwrap();
     assert!(is_locked(vault.road(&held, &app, &request, [0; 16]).await), "who was turned away finds it anew");
@@ -68,7 +79,8 @@ async fn nothing_of_a_locked_tenant_is_read_or_written_and_others_notice_nothing
     vault.close().await;
 
     let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
-    keystore.unlock_tenant(id, Some(&*theirs())).unwrap();
+    let key = keystore.own_key_probe(id).unwrap().ask(&*theirs()).unwrap();
+    keystore.unlock_tenant(id, Some(key)).unwrap();
     let head_file = bench.folder.path().join("head");
     let verification =
         Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints: &[] };
@@ -88,18 +100,24 @@ async fn a_start_leaves_a_tenant_locked_until_its_own_key_and_no_other_unlocks_i
     let head_file = bench.folder.path().join("head");
     let verification =
         Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints: &[] };
-    let refused = verify(&verification, &mut |_| {}).await;
-    assert!(matches!(refused, Err(VerifyError::Locked { tenant }) if tenant == SAVINGS));
+    let report = verify(&verification, &mut |_| {}).await.unwrap();
+    assert_eq!(report.findings, []);
+    let counts = |name: &str| report.tenants.iter().find(|(known, _)| **known == *name).unwrap().1.clone();
+    assert!(
+        counts(SAVINGS).locked && counts(SAVINGS).leaves > 0 && counts(SAVINGS).values == 0,
+        "only its log is proved"
+    );
+    assert!(!counts("acme").locked && counts("acme").values == 1);
     drop(keystore);
 
     let vault = bench.open().await;
     assert!(is_locked(read_of(&vault, NUMBER, &tokens[0]).await));
     assert_eq!(read_one(&vault, &others, "plain").await.unwrap(), ID_CARD.as_bytes());
-    let other = vault.unlock_tenant(NUMBER, Some(own("what anybody might guess"))).await;
-    assert!(matches!(other, Err(Error::KeyUnavailable(_))), "{other:?}");
+    let [tenant] = &vault.provided_tenants().await.unwrap()[..] else { panic!("one tenant has a provider") };
+    assert!(vault.own_key_probe(tenant.id).unwrap().ask(&*own("what anybody might guess")).is_err());
     assert!(is_locked(read_of(&vault, NUMBER, &tokens[0]).await));
-    vault.unlock_tenant(NUMBER, Some(theirs())).await.unwrap();
-    vault.unlock_tenant(NUMBER, Some(theirs())).await.unwrap();
+    unlock(&vault).await.unwrap();
+    unlock(&vault).await.unwrap();
     assert_eq!(read_of(&vault, NUMBER, &tokens[0]).await.unwrap(), ID_CARD.as_bytes());
 }
 
@@ -115,9 +133,9 @@ async fn jobs_of_a_locked_tenant_wait_and_go_on() {
     vault.start_rewrap(&officer, &StartRewrap { name: String::new() }).await.unwrap();
     vault.job_started().await;
     assert_eq!(vault.running_jobs().await.unwrap().len(), 1);
-    vault.lock_tenant(NUMBER).await.unwrap();
+    lock(&vault).await;
     assert!(vault.running_jobs().await.unwrap().is_empty());
-    vault.unlock_tenant(NUMBER, Some(theirs())).await.unwrap();
+    unlock(&vault).await.unwrap();
     vault.job_started().await;
     assert_eq!(vault.running_jobs().await.unwrap().len(), 1);
 }
@@ -127,9 +145,33 @@ async fn who_has_no_key_of_its_own_is_not_locked_and_the_vault_itself_never() {
     let (_bench, vault) = Bench::new().await;
     let token = store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
     for number in [TenantNo(0), TenantNo(1)] {
-        assert!(matches!(vault.lock_tenant(number).await, Err(Error::KeyUnavailable(_))));
-        assert!(matches!(vault.unlock_tenant(number, Some(theirs())).await, Err(Error::KeyUnavailable(_))));
+        assert!(matches!(vault.lock_tenant(number, Away::Denied).await, Err(Error::OwnKey(_))));
     }
-    assert!(matches!(vault.lock_tenant(TenantNo(9)).await, Err(Error::TenantNotFound)));
+    assert_eq!(vault.provided_tenants().await.unwrap(), []);
+    assert!(matches!(vault.lock_tenant(TenantNo(9), Away::Denied).await, Err(Error::TenantNotFound)));
     assert_eq!(read_one(&vault, &token, "plain").await.unwrap(), ID_CARD.as_bytes());
+}
+
+#[tokio::test]
+async fn a_locked_tenant_can_be_destroyed() {
+    let (bench, vault) = Bench::new().await;
+    make(&vault, SAVINGS).await.unwrap();
+    fill(&vault, NUMBER).await;
+    give(&vault);
+    lock(&vault).await;
+    let id = vault.provided_tenants().await.unwrap()[0].id;
+    assert_eq!(listed(&vault, SAVINGS).await.unwrap().state, TenantState::Locked);
+    let dry = vault.destroy_tenant(&operator(), &DestroyTenant { name: SAVINGS.to_owned(), dry_run: true }).await;
+    assert!(dry.unwrap().values > 0);
+    assert_eq!(listed(&vault, SAVINGS).await.unwrap().state, TenantState::Locked);
+    let gone = vault.destroy_tenant(&operator(), &DestroyTenant { name: SAVINGS.to_owned(), dry_run: false }).await;
+    assert!(gone.unwrap().receipt.contains(SAVINGS));
+    assert!(vault.keystore.own_key(id).is_none() && vault.provided_tenants().await.unwrap().is_empty());
+    assert!(matches!(vault.lock_tenant(NUMBER, Away::Denied).await, Err(Error::TenantDestroyed)));
+    vault.close().await;
+    let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
+    let head_file = bench.folder.path().join("head");
+    let verification =
+        Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints: &[] };
+    assert_eq!(verify(&verification, &mut |_| {}).await.unwrap().findings, []);
 }

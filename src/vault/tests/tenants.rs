@@ -31,7 +31,7 @@ async fn end(vault: &Tested, name: &str, dry_run: bool) -> Result<DestroyedTenan
     vault.destroy_tenant(&operator(), &DestroyTenant { name: name.to_owned(), dry_run }).await
 }
 
-async fn listed(vault: &Tested, name: &str) -> Option<ListedTenant> {
+pub async fn listed(vault: &Tested, name: &str) -> Option<ListedTenant> {
     vault.list_tenants(&operator()).await.unwrap().into_iter().find(|tenant| tenant.name == name)
 }
 

@@ -293,7 +293,7 @@ fn a_locked_tenants_keys_can_be_destroyed_but_not_made_and_the_others_live_on() 
     // What was carried along opens again, and what was destroyed is gone.
     let again = Keystore::open(temp.path(), &root).unwrap();
     for store in [&store, &again] {
-        unlock(&store, TENANT, &own).unwrap();
+        unlock(store, TENANT, &own).unwrap();
         assert_eq!(store.kek(TENANT, KEYRING).unwrap().version(), KeyVersion(2));
         assert!(matches!(
             store.kek_version(TENANT, KEYRING, KeyVersion(1)),
@@ -432,7 +432,7 @@ fn another_root_key_takes_locked_and_unlocked_tenants_along() {
     assert!(Keystore::open(temp.path(), &second).is_err());
     let again = Keystore::open(temp.path(), &third).unwrap();
     for store in [&store, &again] {
-        unlock(&store, TENANT, &own).unwrap();
+        unlock(store, TENANT, &own).unwrap();
         assert!(said.opens(store));
     }
     // An import key and an imported key move along as well.
