@@ -73,6 +73,12 @@ impl Access {
         decision
     }
 
+    /// How many approvals a request needs in all: the fewest with which it would be allowed. None if it is allowed as
+    /// it is, or if no number of approvals would help.
+    pub fn approvals_needed(&self, query: &Query<'_>) -> Option<u8> {
+        self.state.load().policies.approvals_needed(query)
+    }
+
     /// Decides as the policies in force do, and says why in words.
     pub fn explain(&self, query: &Query<'_>) -> Explanation {
         self.state.load().policies.explain(query)
@@ -100,7 +106,7 @@ impl<'a> Parts<'a> {
     /// The length of all names.
     fn names(&self) -> usize {
         let length = |name: Option<&str>| name.map_or(0, str::len);
-        let Context { purpose, view, class, consent: _, hour: _, tier: _ } = self.context;
+        let Context { purpose, view, class, consent: _, hour: _, tier: _, approvals: _ } = self.context;
         let resource = match self.resource {
             Resource::Field { name, collection, class, keyring: _, number: _ } => {
                 name.len() + collection.len() + class.len()
@@ -124,6 +130,7 @@ struct Key {
     consent: Consent,
     hour: u8,
     tier: u8,
+    approvals: u8,
 }
 
 struct FieldKey {
@@ -137,7 +144,7 @@ struct FieldKey {
 impl From<&Parts<'_>> for Key {
     fn from(parts: &Parts<'_>) -> Self {
         let Parts { tenant, principal, role, action, resource, context } = *parts;
-        let Context { purpose, view, class, consent, hour, tier } = context;
+        let Context { purpose, view, class, consent, hour, tier, approvals } = context;
         let field = match resource {
             Resource::Field { name, collection, class, keyring, number } => Some(FieldKey {
                 name: name.into(),
@@ -160,6 +167,7 @@ impl From<&Parts<'_>> for Key {
             consent,
             hour,
             tier,
+            approvals,
         }
     }
 }
@@ -185,6 +193,7 @@ impl Key {
                 consent: self.consent,
                 hour: self.hour,
                 tier: self.tier,
+                approvals: self.approvals,
             },
         }
     }

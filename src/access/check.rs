@@ -12,6 +12,7 @@
 //! purpose = "loan_origination"
 //! consent = "not_needed"    # or standing, absent; not_needed if left out
 //! hour = 12                 # 0 to 23, UTC; 12 if left out
+//! approvals = 0             # for actions on the vault: how many others approved, 0 to 5; 0 if left out
 //! expect = "allow"          # or deny
 //! policy = "app-plain"      # a policy that must be among those that decided
 //! ```
@@ -22,7 +23,7 @@ use toml::Spanned;
 
 use crate::policies::Policies;
 use crate::principal::{Principal, Role};
-use crate::query::{Action, Consent, Context, Query, Resource};
+use crate::query::{Action, Consent, Context, MAX_APPROVALS, Query, Resource};
 
 /// The table that the default policies pass.
 pub const DEFAULT_TESTS: &str = include_str!("../../deploy/policies/default.tests.toml");
@@ -87,6 +88,7 @@ struct Case {
     purpose: Option<String>,
     consent: Option<String>,
     hour: Option<u8>,
+    approvals: Option<u8>,
     expect: Expect,
     policy: Option<String>,
 }
@@ -136,12 +138,23 @@ impl Case {
         if hour > 23 {
             return Err(Wrong::Case("hour must be 0 to 23".to_owned()));
         }
+        let approvals = match self.approvals {
+            None => 0,
+            Some(_) if action.is_on_field() => {
+                return Err(Wrong::Case(format!("{action} is done to a field; leave out approvals")));
+            }
+            Some(approvals) if approvals > MAX_APPROVALS => {
+                return Err(Wrong::Case(format!("approvals must be 0 to {MAX_APPROVALS}")));
+            }
+            Some(approvals) => approvals,
+        };
         let tenant = self.tenant.unwrap_or(if role == Role::Operator { 0 } else { 1 });
         let principal = Principal::new(TenantNo(tenant), role, self.name.as_deref().unwrap_or("anyone"));
         let context = Context::new(u64::from(hour) * MICROS_PER_HOUR)
             .purpose(self.purpose.as_deref())
             .view(self.view.as_deref())
-            .consent(consent);
+            .consent(consent)
+            .approvals(approvals);
         let query = Query { principal: &principal, action, resource: self.resource(action)?, context };
         let explanation = policies.explain(&query);
         let by_policy = self.policy.as_ref().is_none_or(|policy| explanation.policies.contains(policy));

@@ -32,6 +32,6 @@ pub use check::{CheckError, DEFAULT_TESTS, check};
 pub use directory::{Directory, DirectoryError, identify};
 pub use policies::{DEFAULT_POLICIES, Decision, Explanation, Policies, PolicyError};
 pub use principal::{Principal, Role};
-pub use query::{Action, Consent, Context, Query, Resource, UnknownName};
+pub use query::{Action, Consent, Context, MAX_APPROVALS, Query, Resource, UnknownName};
 pub use request::CEDAR_SCHEMA;
 pub use spiffe::{IdentityError, SpiffeId};

@@ -7,7 +7,7 @@ use cedar_policy::{
     AuthorizationError, Authorizer, Decision as CedarDecision, Policy, PolicyId, PolicySet, ValidationMode, Validator,
 };
 
-use crate::query::Query;
+use crate::query::{MAX_APPROVALS, Query};
 use crate::request::{NotAQuestion, Terms};
 use crate::source::{self, MAX_DEPTH, MAX_POLICIES, MAX_POLICY, MAX_SOURCE, MAX_STEPS, Piece};
 
@@ -179,6 +179,18 @@ impl Policies {
         Decision { allowed, policies, reason }
     }
 
+    /// How many approvals a request needs in all: the fewest with which it would be allowed. None if it is allowed as
+    /// it is, or if no number of approvals would help. A forbid that does not look at approvals is never outvoted.
+    pub fn approvals_needed(&self, query: &Query<'_>) -> Option<u8> {
+        if query.action.is_on_field() || self.decide(query).allowed {
+            return None;
+        }
+        (query.context.approvals + 1..=MAX_APPROVALS).find(|approvals| {
+            let context = query.context.approvals(*approvals);
+            self.decide(&Query { context, ..*query }).allowed
+        })
+    }
+
     /// Decides and says why in words.
     pub fn explain(&self, query: &Query<'_>) -> Explanation {
         let Decision { allowed, policies, reason } = self.decide(query);
@@ -188,6 +200,11 @@ impl Policies {
             if let Some(why) = self.set.annotation(&PolicyId::new(id), "why") {
                 text.push_str(&format!("\n{id}: {why}"));
             }
+        }
+        if let Some(need) = self.approvals_needed(query) {
+            let more = need.saturating_sub(query.context.approvals);
+            let approvals = if more == 1 { "approval" } else { "approvals" };
+            text.push_str(&format!("\n{more} more {approvals} needed."));
         }
         Explanation { allowed, policies, text }
     }

@@ -9,6 +9,9 @@ use crate::principal::Principal;
 
 const MICROS_PER_HOUR: u64 = 3_600_000_000;
 
+/// Most approvals that policy can ask for.
+pub const MAX_APPROVALS: u8 = 5;
+
 /// A name that Strongroom does not know, of a thing of which there is a fixed list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("unknown {kind}; it must be one of {known}")]
@@ -223,6 +226,7 @@ pub struct Context<'a> {
     pub(crate) consent: Consent,
     pub(crate) hour: u8,
     pub(crate) tier: u8,
+    pub(crate) approvals: u8,
 }
 
 impl<'a> Context<'a> {
@@ -231,7 +235,7 @@ impl<'a> Context<'a> {
     pub fn new(now_micros: u64) -> Self {
         // The remainder is below 24.
         let hour = (now_micros / MICROS_PER_HOUR % 24) as u8;
-        Self { purpose: None, view: None, class: None, consent: Consent::NotNeeded, hour, tier: 1 }
+        Self { purpose: None, view: None, class: None, consent: Consent::NotNeeded, hour, tier: 1, approvals: 0 }
     }
 
     /// Why the data is wanted. An empty name is no purpose.
@@ -255,6 +259,13 @@ impl<'a> Context<'a> {
     /// What the data subject allowed.
     pub fn consent(mut self, consent: Consent) -> Self {
         self.consent = consent;
+        self
+    }
+
+    /// How many others have approved the request; more than [`MAX_APPROVALS`] count as that many. Policy sees it for
+    /// what is done to the vault only.
+    pub fn approvals(mut self, approvals: u8) -> Self {
+        self.approvals = approvals.min(MAX_APPROVALS);
         self
     }
 }

@@ -80,6 +80,8 @@ impl Terms {
             Resource::Vault => {
                 let vault = uid(&self.vault, "vault");
                 entities.push(Entity::with_uid(vault.clone()));
+                let approvals = RestrictedExpression::new_long(query.context.approvals.into());
+                context.push(("approvals".to_owned(), approvals));
                 vault
             }
             Resource::Field { name, collection, class, keyring, number: _ } => {

@@ -230,3 +230,39 @@ fn brackets_as_deep_as_allowed_are_read() {
     let expression = format!("{}1{} == [1]", "[".repeat(depth), "]".repeat(depth));
     assert!(matches!(compile_on_a_small_stack(&expression), Err(PolicyError::Invalid { .. })));
 }
+
+#[test]
+fn a_request_needs_the_fewest_approvals_with_which_it_is_allowed() {
+    let policies = Policies::compile(
+        r#"
+        @id("two") permit (principal, action == Action::"destroy_key_version", resource) when { context.approvals >= 2 };
+        @id("free") permit (principal, action == Action::"status", resource);
+        @id("six") permit (principal, action == Action::"seal", resource) when { context.approvals >= 6 };
+        @id("never") forbid (principal, action == Action::"apply_policy", resource);
+        @id("one") permit (principal, action == Action::"apply_policy", resource) when { context.approvals >= 1 };
+        "#,
+    )
+    .unwrap();
+    let principal = Principal::new(TenantNo(1), Role::Officer, "x");
+    let ask = |action, approvals| {
+        let context = Context::new(0).approvals(approvals);
+        let query = Query { principal: &principal, action, resource: Resource::Vault, context };
+        (policies.decide(&query).allowed, policies.approvals_needed(&query), policies.explain(&query).text)
+    };
+    for (approvals, more) in [(0, "2 more approvals needed."), (1, "1 more approval needed.")] {
+        let (allowed, need, text) = ask(Action::DestroyKeyVersion, approvals);
+        assert_eq!((allowed, need), (false, Some(2)));
+        assert!(text.ends_with(more), "{text}");
+    }
+    for (action, approvals, allowed) in [
+        (Action::DestroyKeyVersion, 2, true),
+        (Action::Status, 0, true),
+        (Action::Seal, u8::MAX, false),
+        (Action::ApplyPolicy, 0, false),
+        (Action::RotateKey, 0, false),
+    ] {
+        let (is_allowed, need, text) = ask(action, approvals);
+        assert_eq!((is_allowed, need), (allowed, None), "{action}");
+        assert!(!text.contains("needed."), "{text}");
+    }
+}
