@@ -301,7 +301,7 @@ mod tests {
     }
 
     /// Owned parts of a question, few enough of each that questions repeat.
-    type Question = (u32, usize, &'static str, usize, &'static str, &'static str, &'static str, (u8, usize, u64));
+    type Question = (u32, usize, &'static str, usize, &'static str, &'static str, &'static str, (u8, usize, u64, u8));
 
     fn question() -> impl Strategy<Value = Question> {
         (
@@ -312,7 +312,7 @@ mod tests {
             prop::sample::select(&["c1", "c2", "c3", "c9"][..]),
             prop::sample::select(&["", "kyc_review", "marketing"][..]),
             prop::sample::select(&["", "masked", "plain"][..]),
-            (0_u8..3, 0_usize..3, 0_u64..3),
+            (0_u8..3, 0_usize..3, 0_u64..3, 0_u8..3),
         )
     }
 
@@ -328,13 +328,15 @@ mod tests {
                 @id("hour") forbid (principal, action, resource) when {{ context.hour == 2 }};
                 @id("keyring") permit (principal, action == Action::"replace", resource) when {{ resource.keyring == 2 }};
                 @id("name") permit (principal, action in Action::"write", resource == Field::"company.uscc");
+                @id("approvals") forbid (principal, action == Action::"status", resource)
+                  when {{ context.approvals == 2 }};
                 @id("zero") permit (principal in Role::"rotator", action, resource) when {{ principal.tenant == 0 }};
             "#);
             let access = access(&source);
             let policies = access.policies();
             // Twice, so that all are asked with the memory full.
             for question in questions.iter().chain(&questions) {
-                let (tenant, role, name, action, class, purpose, view, (consent, field, hour)) = *question;
+                let (tenant, role, name, action, class, purpose, view, (consent, field, hour, approvals)) = *question;
                 let principal = Principal::new(TenantNo(tenant), Role::ALL[role], name);
                 let action = Action::ALL[action];
                 let (collection, name, keyring) = [("borrower", "id_card", 1), ("borrower", "id_card", 2), ("company", "uscc", 1)][field];
@@ -343,7 +345,11 @@ mod tests {
                     false => Resource::Vault,
                 };
                 let consent = [Consent::NotNeeded, Consent::Standing, Consent::Absent][usize::from(consent)];
-                let context = Context::new(hour * 3_600_000_000).purpose(Some(purpose)).view(Some(view)).consent(consent);
+                let context = Context::new(hour * 3_600_000_000)
+                    .purpose(Some(purpose))
+                    .view(Some(view))
+                    .consent(consent)
+                    .approvals(approvals);
                 let query = Query { principal: &principal, action, resource, context };
                 prop_assert_eq!(&*access.decide(&query), &policies.decide(&query), "{}", query);
             }
@@ -352,13 +358,14 @@ mod tests {
         #[test]
         fn a_key_equals_the_question_it_was_made_of(a in question(), b in question()) {
             fn parts<T>(question: &Question, look: impl FnOnce(Parts<'_>) -> T) -> T {
-                let (tenant, role, name, action, class, purpose, view, (_, field, hour)) = *question;
+                let (tenant, role, name, action, class, purpose, view, (_, field, hour, approvals)) = *question;
                 let principal = Principal::new(TenantNo(tenant), Role::ALL[role], name);
                 let resource = match field {
                     0 => Resource::Vault,
                     _ => Resource::Field { name, collection: view, class, keyring: KeyringNo(1), number: FieldNo(1) },
                 };
-                let context = Context::new(hour * 3_600_000_000).purpose(Some(purpose)).class(class);
+                let context = Context::new(hour * 3_600_000_000).purpose(Some(purpose));
+                let context = context.class(class).approvals(approvals);
                 look(Parts::of(&Query { principal: &principal, action: Action::ALL[action], resource, context }))
             }
             parts(&a, |left| {

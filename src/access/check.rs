@@ -210,6 +210,18 @@ mod tests {
     }
 
     #[test]
+    fn a_case_says_how_many_approved() {
+        let policies = Policies::compile(
+            r#"@id("two") permit (principal, action == Action::"seal", resource) when { context.approvals >= 1 };"#,
+        )
+        .unwrap();
+        let case = |rest: &str| format!("[[case]]\nrole = \"officer\"\naction = \"seal\"\n{rest}\n");
+        let table = case("expect = \"deny\"") + &case("approvals = 1\nexpect = \"allow\"\npolicy = \"two\"");
+        assert_eq!(check(&policies, &table), Ok(2));
+        assert!(check(&policies, &case("approvals = 1\nexpect = \"deny\"")).is_err());
+    }
+
+    #[test]
     fn the_default_policies_pass_their_table() {
         assert!(check(&default(), DEFAULT_TESTS).unwrap() > 80);
     }
@@ -282,6 +294,8 @@ expect = \"allow\"
             (format!("{value}, field = \"a.b\", class = \"c4\""), "class must be"),
             (format!("{value}, field = \"a.b\", consent = \"given\""), "standing"),
             (format!("{value}, field = \"a.b\", hour = 24"), "hour must be"),
+            (format!("{value}, field = \"a.b\", approvals = 1"), "leave out approvals"),
+            (format!("{vault}, approvals = 6"), "approvals must be"),
             (format!("{vault}, field = \"a.b\""), "leave out"),
             (vault.replace("app", "apps"), "rotator"),
             (vault.replace("status", "read"), "detokenize"),
