@@ -418,7 +418,8 @@ fn a_file_with_own_keys_is_as_specified_and_opens_with_them() {
 
     let public = store.import_key(import.tenant()).unwrap().unwrap();
     assert_eq!((public.fingerprint(), public.made), (HEXLOWER.encode(import.get("fingerprint")), import.u64("made")));
-    store.bring_key(import.tenant(), import.get("wrapped"), public.made + 1).unwrap();
+    let brought = store.open_brought(import.tenant(), import.get("wrapped"), public.made + 1).unwrap();
+    store.bring_key(import.tenant(), brought, public.made + 1).unwrap();
     let brought = store.own_key(import.tenant()).unwrap().fingerprint;
     assert_eq!(brought, Some(HEXLOWER.encode(import.get("own_key_fingerprint"))));
 }

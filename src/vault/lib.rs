@@ -65,7 +65,7 @@ pub use key_life::{
     DestroyKeyVersion, ImportOwnKey, ListedKey, MoveOwnKey, RootMoveError, RotateKey, Rotated, SetKeyState,
 };
 pub use limits::Limits;
-pub use lock::{Away, Back, Provided, provided_tenants};
+pub use lock::{Away, Provided, provided_tenants};
 pub use lookup::{FoundTokens, Lookup, LookupItem};
 pub use matching::{Match, MatchItem};
 pub use open::{LANE, NewTenant, NewVault, OpenError, Opening, SYSTEM, create, is_tenant_name};

@@ -20,7 +20,9 @@ use strongroom_storage::{Mutation, Store};
 use super::of_state;
 use super::own::BroughtOwnKey;
 use crate::error::Error;
+use crate::key_copies::Copies;
 use crate::lock;
+use crate::open::SYSTEM_NO;
 use crate::own_leaf::Noted;
 use crate::road::{Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
@@ -205,7 +207,11 @@ impl<S: Store> Vault<S> {
         let _turn = self.turn.write().await;
         let position = self.committer.position();
         tenant.is_there()?;
-        let Some((before, intent)) = open().await? else { return Ok(()) };
+        let Some((before, mut intent)) = open().await? else { return Ok(()) };
+        if intent.state.parse() == Ok(KeyState::Destroyed) {
+            // What was copied while nobody could finish this holds the version.
+            intent.time = intent.time.max(Copies::load(self).await?.newest().saturating_add(1));
+        }
         let made = {
             let (intent, keystore, id) = (intent.clone(), Arc::clone(&self.keystore), tenant.id);
             let made = tokio::task::spawn_blocking(move || intent.make(id, &keystore, before, brought)).await;
@@ -223,8 +229,9 @@ impl<S: Store> Vault<S> {
             // Its own key was taken away: nothing more is done with it, whatever becomes of the file.
             self.lock_in_memory(tenant);
         }
-        if made.is_err() && !self.keystore.is_settled() {
-            // Whether the file has it is not known yet: the next change, or start, finds out.
+        let still_there = intent.removes_own_key() && matches!(made, Err(Error::KeyUnavailable(_)));
+        if still_there || (made.is_err() && !self.keystore.is_settled()) {
+            // Whether the file has it is not known yet, or it has what is to be gone: the next change, or start, goes on.
             return made;
         }
         if !locked {
@@ -249,11 +256,15 @@ impl<S: Store> Vault<S> {
     ) -> Result<(), Error> {
         let open = (stage == "intent").then(|| intent.clone());
         let record = Record { keystore: self.keystore.number(), open };
+        let mut mutations = vec![record.put(tenant)?];
+        if stage == "done" && tenant.number != SYSTEM_NO {
+            mutations.push(note_with_system(self).await?);
+        }
         let change = Change {
             position,
             guards: vec![],
             changes: vec![Fact::key_states(tenant.number)],
-            mutations: vec![record.put(tenant)?],
+            mutations,
             leaves: self.change_leaf(tenant, intent, stage, failed)?,
         };
         self.committer.commit(change).await?;
@@ -293,6 +304,14 @@ pub(crate) async fn is_open<S: Store>(store: &S, tenant: &Tenant) -> Result<bool
 /// What notes with a tenant, of whose keys no change is open, that the keystore has come as far as it is now.
 pub(crate) fn note_keystore<S: Store>(vault: &Vault<S>, tenant: &Tenant) -> Result<Mutation, Error> {
     Record { keystore: vault.keystore.number(), open: None }.put(tenant)
+}
+
+/// What notes with the vault itself that the keystore has come as far as it is now, since a tenant may be locked when an older
+/// one is put back. Only while no request runs.
+pub(crate) async fn note_with_system<S: Store>(vault: &Vault<S>) -> Result<Mutation, Error> {
+    let system = vault.tenant(SYSTEM_NO)?;
+    let open = Record::load(&*vault.store, &system).await?.and_then(|record| record.open);
+    Record { keystore: vault.keystore.number(), open }.put(&system)
 }
 
 /// Whether a keystore is as new as the last change of a tenant's keys says: an older copy would bring destroyed keys
