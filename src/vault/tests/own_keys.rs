@@ -130,8 +130,8 @@ async fn what_was_decided_and_not_made_is_found_out_at_the_next_start() {
             .map(|(_, decision, stage)| (&**decision, &**stage))
             .collect::<Vec<_>>()
     };
-    let removal = [("allow", "intent"), ("allow", "done")];
-    assert_eq!(of("remove_own_key"), [removal, removal].concat());
+    // The key was back before the last one was recorded: the log does not say that it is gone.
+    assert_eq!(of("remove_own_key"), [("allow", "intent"), ("allow", "done"), ("allow", "intent"), ("fail", "done")]);
     assert_eq!(
         of("import_own_key")[..4],
         [("allow", "intent"), ("fail", "done"), ("allow", "intent"), ("allow", "done")]
