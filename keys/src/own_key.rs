@@ -189,7 +189,7 @@ impl OwnKeyKind {
     pub(crate) fn way_back(self) -> &'static str {
         match self {
             Self::Imported => "have the tenant wrap it to a new import key, and bring it again",
-            Self::Provider(_) => "have its provider allow the vault to use it, and unlock the tenant",
+            Self::Provider(_) => "have its provider allow the vault to use it: the tenant is unlocked by itself",
         }
     }
 }

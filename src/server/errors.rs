@@ -25,6 +25,8 @@ const MESSAGE_BYTES: usize = 1_000;
 
 /// When to try again what names no delay of its own.
 const SOON: Duration = Duration::from_secs(1);
+/// When to try again what waits for a person or a provider.
+const LATER: Duration = Duration::from_secs(60);
 
 /// A refusal in the words of the wire.
 pub(crate) struct Refusal {
@@ -79,7 +81,8 @@ impl From<&Error> for Refusal {
         };
         let retry = match error {
             Error::Overloaded { retry_after } => Some(*retry_after),
-            Error::Unknown | Error::Recovering | Error::Sealed | Error::TenantLocked => Some(SOON),
+            Error::Unknown | Error::Recovering | Error::Sealed => Some(SOON),
+            Error::TenantLocked => Some(LATER),
             _ => None,
         };
         Self { code: code(error), reason, message: error.to_string(), violations, retry }.bounded()

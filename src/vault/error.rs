@@ -149,7 +149,9 @@ pub enum Error {
     #[error("the tenant was destroyed: nothing of it can be read or written any more")]
     TenantDestroyed,
     /// The tenant's own key is not there.
-    #[error("the tenant is locked, for its own key is not there: an officer of the tenant brings it back")]
+    #[error(
+        "the tenant is locked, for its own key is not there: `strongroom own-key show`, by an officer of it, says how it comes back"
+    )]
     TenantLocked,
     /// The tenant's own key is left as it is.
     #[error("{0}")]
@@ -196,6 +198,11 @@ impl Error {
     /// One violation at one path.
     pub fn invalid(path: impl Into<String>, rule: &'static str, description: impl Into<String>) -> Self {
         Self::Invalid(vec![Violation::new(path, rule, description)])
+    }
+
+    /// Whether a change of keys that ended so has failed for good, and is recorded so.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::KeyUnavailable(_) | Self::KeyState(_) | Self::KeyVersionUnknown(_) | Self::OwnKey(_))
     }
 
     /// The stable word for the refusal, as the ledger keeps it. The wire says more finely what is invalid.

@@ -62,7 +62,8 @@ pub use error::{Error, Violation};
 pub use jobs::{CancelJob, Count, GetJob, Job, JobPage};
 pub use key_copies::{BackupKeystore, KeyCopy, NewKeyCopy, StrikeKeystoreCopy};
 pub use key_life::{
-    DestroyKeyVersion, ImportOwnKey, ListedKey, MoveOwnKey, RootMoveError, RotateKey, Rotated, SetKeyState,
+    DestroyKeyVersion, ImportOwnKey, ListedKey, MoveOwnKey, ProviderSource, RootMoveError, RotateKey, Rotated,
+    SetKeyState,
 };
 pub use limits::Limits;
 pub use lock::{Away, Provided, provided_tenants};

@@ -89,6 +89,9 @@ pub async fn provided_tenants<S: Store>(store: &S, keystore: &Keystore) -> Resul
 
 impl<S: Store> Vault<S> {
     /// See [`provided_tenants`].
+    ///
+    /// # Errors
+    /// As that.
     pub async fn provided_tenants(&self) -> Result<Vec<Provided>, Error> {
         provided_tenants(&*self.store, &self.keystore).await
     }
@@ -194,10 +197,7 @@ impl<S: Store> Vault<S> {
         // What its lock cut off: its jobs, and a change of its keys.
         self.jobs.tell_unlocked();
         match self.finish_key_change(number).await {
-            Err(
-                error
-                @ (Error::KeyUnavailable(_) | Error::KeyState(_) | Error::KeyVersionUnknown(_) | Error::OwnKey(_)),
-            ) => {
+            Err(error) if error.is_final() => {
                 tracing::error!(%error, tenant = number.0, "a change of keys that was cut off could not be made");
                 Ok(())
             }
@@ -282,7 +282,7 @@ impl<S: Store> Vault<S> {
     /// The row of a tenant that may be locked.
     async fn row_of(&self, number: TenantNo) -> Result<TenantRow, Error> {
         if number == SYSTEM_NO {
-            return Err(Error::OwnKey("the vault itself has no own key but its root key".to_owned()));
+            return Err(Error::Internal("the vault itself has no own key"));
         }
         let row = self.store.get(Family::Meta, place::tenant(number)).await?.ok_or(Error::TenantNotFound)?;
         Ok(TenantRow::decode(&row)?)

@@ -70,10 +70,9 @@ impl Keystore {
         stack::wiped_deep(|| self.table.load_full().imported(tenant, wrapped, now))
     }
 
-    /// Takes a key that was wrapped to the tenant's import key, which is used up by that. For a tenant without a key of its
-    /// own it becomes that, and all its keys but the ledger's are wrapped anew under it; for one whose imported key was
-    /// taken away it must be the same, and the tenant is unlocked. `decided` is when that was decided, in microseconds
-    /// since 1970.
+    /// Takes a key that was wrapped to the tenant's import key, which is used up by that. It must be the imported one that was
+    /// taken away, and the tenant is unlocked. A first one comes by [`Keystore::move_key`]. `decided` is when that was decided,
+    /// in microseconds since 1970.
     ///
     /// # Errors
     /// [`KeyError::OwnKey`] if the import key is not there any more, or if the tenant's own key is with a provider;
@@ -93,10 +92,7 @@ impl Keystore {
                     let keys = table.opened(tenant, &tenants)?;
                     self.replace(&table, Arc::clone(&table.sealing), tenants, keys, &mut unsettled)
                 }
-                None => {
-                    let to = table.first_imported(tenant, brought)?;
-                    self.wrap_tenant_anew(&table, tenant, Some(to), decided, &mut unsettled)
-                }
+                None => Err(NONE_OF_ITS_OWN.for_(tenant)),
             }
         })
     }
@@ -401,14 +397,14 @@ struct Reason(&'static str);
 
 const NONE_OF_ITS_OWN: Reason = Reason("the tenant has none: bring or move it to one first");
 const WITH_A_PROVIDER: Reason =
-    Reason("it is with a provider: give or take it there, or move the tenant to an imported one first");
+    Reason("it is with a provider: have that allow the vault to use it, or take it away there");
 const IMPORTED: Reason = Reason("it was imported, and no provider keeps it: bring it");
 const OTHERS: Reason = Reason("its provider wrapped for another tenant or vault");
 const MOVED_MEANWHILE: Reason =
-    Reason("it was moved or taken away meanwhile: see where it is, and unlock the tenant again");
+    Reason("it was moved or taken away meanwhile: `strongroom own-key show` says where it is");
 const NO_IMPORT_KEY: Reason = Reason("no import key waits for it: make one, and wrap the own key to that");
 const TOO_OLD: Reason =
-    Reason("its import key is more than 24 hours old: make a new one, and wrap the own key to that");
+    Reason("its import key is not of the last 24 hours: make a new one, and wrap the own key to that");
 const NOT_256_BITS: Reason = Reason("what was wrapped is not a key of 32 bytes: give an AES-256 key as it is");
 
 impl Reason {

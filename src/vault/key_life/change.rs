@@ -12,13 +12,12 @@ use serde::{Deserialize, Serialize};
 use strongroom_access::Action;
 use strongroom_commit::{Change, Fact, Position};
 use strongroom_ids::{KeyVersion, TenantId, TenantNo};
-use strongroom_keys::{KeyName, KeyState, Keystore, Operation};
+use strongroom_keys::{KeyName, KeyState, Keystore, Operation, OwnKey};
 use strongroom_ledger::leaf;
 use strongroom_storage::keys as place;
 use strongroom_storage::{Mutation, Store};
 
 use super::of_state;
-use super::own::BroughtOwnKey;
 use crate::error::Error;
 use crate::key_copies::Copies;
 use crate::lock;
@@ -122,13 +121,7 @@ impl Intent {
 
     /// Makes the change, if it is not made yet, and sees that it is. `before` is the keystore's number when it was
     /// decided.
-    fn make(
-        &self,
-        tenant: TenantId,
-        keystore: &Keystore,
-        before: u64,
-        brought: Option<BroughtOwnKey>,
-    ) -> Result<(), Error> {
+    fn make(&self, tenant: TenantId, keystore: &Keystore, before: u64, brought: Option<OwnKey>) -> Result<(), Error> {
         if self.moves_root() {
             return self.root_was_moved(keystore, before);
         }
@@ -158,12 +151,7 @@ impl<S: Store> Vault<S> {
         for tenant in self.tenants.numbers() {
             match self.finish_key_change(tenant).await {
                 // It has failed for good, and is recorded so: no reason not to serve.
-                Err(
-                    error @ (Error::KeyUnavailable(_)
-                    | Error::KeyState(_)
-                    | Error::KeyVersionUnknown(_)
-                    | Error::OwnKey(_)),
-                ) => {
+                Err(error) if error.is_final() => {
                     tracing::error!(%error, tenant = tenant.0, "a change of keys that was cut off could not be made");
                 }
                 // It was locked meanwhile: what is open is finished when it is unlocked.
@@ -193,7 +181,7 @@ impl<S: Store> Vault<S> {
     }
 
     /// The same, with what was brought for it.
-    pub(super) async fn make_key_change(&self, number: TenantNo, brought: Option<BroughtOwnKey>) -> Result<(), Error> {
+    pub(super) async fn make_key_change(&self, number: TenantNo, brought: Option<OwnKey>) -> Result<(), Error> {
         let tenant = &*self.tenant(number)?;
         let open = async || {
             let record = Record::load(&*self.store, tenant).await?;

@@ -1,7 +1,7 @@
 //! A tenant's own key, as its officers see to it: what there is, the import key, bringing it, moving it, taking it away.
 //!
 //! A change of it takes the way of all changes of keys. While it is away the tenant is locked, and its rules can't be read;
-//! then an officer, whose key the directory has, may still ask what there is and bring it back.
+//! then an officer, whose key the directory has, may still ask what there is, bring it back, or take it away again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,29 +17,22 @@ use strongroom_storage::Store;
 use super::change::Intent;
 use crate::error::Error;
 use crate::lock::{Back, blocking};
-use crate::open::SYSTEM_NO;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::tenants::Busy;
 use crate::vault::Vault;
 
 /// Bytes of a key that was wrapped to an import key: those of its modulus.
-const WRAPPED: usize = 512;
+const MODULUS: usize = 512;
 /// When to ask again for what takes long, while the same tenant does something of that kind.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How long a tenant's provider may take. What is asked goes on, and keeps its tenant from asking more.
 const ANSWER: Duration = Duration::from_secs(60);
 /// Where a tenant's own key is that has none.
 const NONE: &str = "none";
+/// What a tenant hears that has none.
+const HAS_NONE: &str = "the tenant has no key of its own: `strongroom own-key show`";
 /// Where one is that was taken away.
 const REMOVED: &str = "removed";
-
-/// What was brought to change a tenant's own key with.
-pub(super) enum BroughtOwnKey {
-    /// A key that was wrapped to the tenant's import key.
-    Brought(BroughtKey),
-    /// A tenant key that a provider has wrapped.
-    Provided(ProvidedKey),
-}
 
 /// Asks which key the tenant has of its own.
 struct GetOwnKey;
@@ -117,8 +110,8 @@ impl<S: Store> Attempt<S> for ImportOwnKey {
 
 impl ImportOwnKey {
     fn has_its_length(&self) -> Result<(), Error> {
-        let description = || format!("an own key that was wrapped to an import key has {WRAPPED} bytes");
-        match self.wrapped.len() == WRAPPED {
+        let description = || format!("an own key that was wrapped to an import key has {MODULUS} bytes");
+        match self.wrapped.len() == MODULUS {
             true => Ok(()),
             false => Err(Error::invalid("wrapped", "length", description())),
         }
@@ -129,10 +122,13 @@ impl ImportOwnKey {
 pub struct MoveOwnKey {
     /// `none`, or a kind of provider.
     pub to: String,
-    /// That provider, or why it can't be had; `None` if there is no such kind. It is not looked at before the caller is
-    /// known to be allowed.
-    pub provider: Option<Result<Arc<dyn RootProvider>, RootError>>,
+    /// Finds that provider; `None` if there is no such kind. It may read files, and is not asked before the caller is known
+    /// to be allowed.
+    pub provider: Option<ProviderSource>,
 }
+
+/// Finds the provider that is configured for a tenant.
+pub type ProviderSource = Arc<dyn Fn() -> Result<Arc<dyn RootProvider>, RootError> + Send + Sync>;
 
 /// Asks whether a tenant may be moved at all, before its provider is asked for anything.
 struct MayMove<'r>(&'r MoveOwnKey);
@@ -169,16 +165,23 @@ impl MoveOwnKey {
     fn allowed<S: Store>(&self, road: &Road<'_, S>) -> Result<(), Error> {
         road.may_change_own_key()?;
         match (self.to.as_str(), &self.provider) {
-            (NONE, _) if road.own_key().is_none() => Err(Error::OwnKey("the tenant has no key of its own".to_owned())),
-            (NONE, _) => Ok(()),
-            (_, Some(Ok(_))) => Ok(()),
-            // The vault's configuration names none.
-            (_, Some(Err(error))) => Err(Error::OwnKey(error.to_string())),
+            (NONE, _) if road.own_key().is_none() => Err(Error::OwnKey(HAS_NONE.to_owned())),
+            (NONE, _) | (_, Some(_)) => Ok(()),
             (_, None) => {
                 let description = "an own key is moved to none, pkcs11, aws-kms or openbao";
                 Err(Error::invalid("to", "place_unknown", description))
             }
         }
+    }
+}
+
+/// Whether such a key can be taken away here.
+fn is_removable(kind: OwnKeyKind) -> Result<(), Error> {
+    match kind {
+        OwnKeyKind::Imported => Ok(()),
+        OwnKeyKind::Provider(kind) => Err(Error::OwnKey(format!(
+            "the tenant's own key is with a provider ({kind}): take it away there, and the vault follows"
+        ))),
     }
 }
 
@@ -195,11 +198,8 @@ impl<S: Store> Attempt<S> for RemoveOwnKey {
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
         road.may_change_own_key()?;
         match road.own_key().map(|own| own.kind) {
-            Some(OwnKeyKind::Imported) => Ok(()),
-            Some(OwnKeyKind::Provider(kind)) => Err(Error::OwnKey(format!(
-                "the tenant's own key is with a provider ({kind}): take it away there, and the vault follows"
-            ))),
-            None => Err(Error::OwnKey("the tenant has no key of its own".to_owned())),
+            Some(kind) => is_removable(kind),
+            None => Err(Error::OwnKey(HAS_NONE.to_owned())),
         }
     }
 
@@ -221,10 +221,7 @@ impl<S: Store> Road<'_, S> {
         if self.caller.principal.role != Role::Officer {
             return Err(Error::Denied { action: self.action.as_str() });
         }
-        match self.tenant.number == SYSTEM_NO {
-            true => Err(Error::OwnKey("the vault itself has no own key but its root key".to_owned())),
-            false => Ok(()),
-        }
+        Ok(())
     }
 
     /// What commits that the own key shall be elsewhere. The answer is when that was decided.
@@ -252,17 +249,12 @@ impl Intent {
         &self,
         tenant: TenantId,
         keystore: &Keystore,
-        brought: Option<BroughtOwnKey>,
+        brought: Option<OwnKey>,
     ) -> Result<(), Error> {
         match (self.state.as_str(), brought) {
             (REMOVED, _) => keystore.remove_key(tenant, self.time)?,
             (NONE, _) => keystore.move_key(tenant, None, self.time)?,
-            (_, Some(BroughtOwnKey::Brought(key))) => {
-                keystore.move_key(tenant, Some(OwnKey::Imported(key)), self.time)?;
-            }
-            (_, Some(BroughtOwnKey::Provided(key))) => {
-                keystore.move_key(tenant, Some(OwnKey::Provided(key)), self.time)?;
-            }
+            (_, Some(key)) => keystore.move_key(tenant, Some(key), self.time)?,
             (_, None) => {}
         }
         let own = keystore.own_key(tenant);
@@ -274,6 +266,10 @@ impl Intent {
         };
         match made {
             true => Ok(()),
+            false if self.state == REMOVED => Err(Error::OwnKey(
+                "the removal of the own key was cut off, and the key has been brought since: remove it again if that is meant"
+                    .to_owned(),
+            )),
             false => Err(Error::OwnKey(format!(
                 "the move of the own key from {} to {} was cut off before it was made: make it again",
                 self.key, self.state
@@ -335,7 +331,7 @@ impl<S: Store> Vault<S> {
         let busy = self.begin_long(caller)?;
         let brought = self.or_tell(caller, ACTION, self.open_brought(request, tenant, busy).await).await?;
         if !locked {
-            return self.change_own_key(caller, request, Some(BroughtOwnKey::Brought(brought))).await;
+            return self.change_own_key(caller, request, Some(OwnKey::Imported(brought))).await;
         }
         let back = Back::Brought { key: brought, by: caller.principal.name.to_string() };
         self.or_tell(caller, ACTION, self.come_back(caller.principal.tenant, back).await).await?;
@@ -353,11 +349,11 @@ impl<S: Store> Vault<S> {
     pub async fn move_own_key(&self, caller: &Caller, request: MoveOwnKey) -> Result<Option<OwnKeyInfo>, Error> {
         let tenant = self.travel(caller, &MayMove(&request)).await?;
         let brought = match &request.provider {
-            None | Some(Err(_)) => None,
-            Some(Ok(provider)) => {
+            None => None,
+            Some(provider) => {
                 let busy = self.begin_long(caller)?;
                 let asked = ask(self.id, tenant, Arc::clone(provider), busy).await;
-                Some(BroughtOwnKey::Provided(self.or_tell(caller, Action::MoveOwnKey, asked).await?))
+                Some(OwnKey::Provided(self.or_tell(caller, Action::MoveOwnKey, asked).await?))
             }
         };
         self.change_own_key(caller, &request, brought).await
@@ -372,8 +368,11 @@ impl<S: Store> Vault<S> {
                 let row = self.admit_officer(caller, Action::RemoveOwnKey).await?;
                 let gone = {
                     let _turn = self.turn.write().await;
-                    match self.tenants.get(row.number) {
-                        Err(Error::TenantLocked) => self.take_away(row.id).await,
+                    match (self.tenants.get(row.number), self.keystore.own_key(row.id)) {
+                        (Err(Error::TenantLocked), Some(own)) => match is_removable(own.kind) {
+                            Ok(()) => self.take_away(row.id).await,
+                            refused => refused,
+                        },
                         _ => Err(Error::Conflict),
                     }
                 };
@@ -401,7 +400,7 @@ impl<S: Store> Vault<S> {
         &self,
         caller: &Caller,
         request: &A,
-        brought: Option<BroughtOwnKey>,
+        brought: Option<OwnKey>,
     ) -> Result<Option<OwnKeyInfo>, Error> {
         let number = caller.principal.tenant;
         let tenant = self.tenant(number)?.id;
@@ -425,16 +424,18 @@ impl<S: Store> Vault<S> {
 }
 
 /// Asks a tenant's provider for a new tenant key. Nobody else waits for it, and no keys are held for it.
-async fn ask(
-    vault: VaultId,
-    tenant: TenantId,
-    provider: Arc<dyn RootProvider>,
-    busy: Busy,
-) -> Result<ProvidedKey, Error> {
-    let kind = provider.kind();
-    let asked = blocking(move || (ProvidedKey::ask(vault, tenant, &*provider), busy));
+async fn ask(vault: VaultId, tenant: TenantId, provider: ProviderSource, busy: Busy) -> Result<ProvidedKey, Error> {
+    let asked = blocking(move || {
+        let _busy = busy;
+        // Where it is not known, the vault's configuration does not name it.
+        let provider = provider().map_err(|error| Error::OwnKey(error.to_string()))?;
+        Ok(ProvidedKey::ask(vault, tenant, &*provider)?)
+    });
     match tokio::time::timeout(ANSWER, asked).await {
-        Ok(answered) => Ok(answered?.0?),
-        Err(_) => Err(kind.unreachable(format!("there was no answer in {} seconds", ANSWER.as_secs())).into()),
+        Ok(answered) => answered?,
+        Err(_) => Err(Error::KeyUnavailable(format!(
+            "the provider of the own key did not answer in {} seconds",
+            ANSWER.as_secs()
+        ))),
     }
 }

@@ -153,7 +153,7 @@ async fn a_keystore_from_before_the_removal_does_not_bring_a_tenant_back() {
 }
 
 #[tokio::test]
-async fn only_officers_of_a_tenant_see_to_its_own_key_and_the_vault_itself_has_none() {
+async fn only_officers_of_a_tenant_see_to_its_own_key() {
     let (_bench, vault) = Bench::new().await;
     make(&vault, SAVINGS).await.unwrap();
     let request = wrapped(&vault, OWN).await;
@@ -172,7 +172,6 @@ async fn only_officers_of_a_tenant_see_to_its_own_key_and_the_vault_itself_has_n
     vault.import_own_key(&officer(), &request).await.unwrap();
 }
 
-/// A vault whose tenant has an own key that was not taken out of the keystore's file, since that can't be written.
 #[tokio::test]
 async fn a_removal_that_fails_locks_at_once_and_can_be_asked_for_again() {
     let (bench, vault) = Bench::new().await;

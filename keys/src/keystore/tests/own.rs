@@ -105,9 +105,13 @@ fn wrapped(store: &Keystore, key: &[u8], now: u64) -> Vec<u8> {
     import::wrap(&make_import_key(store, TENANT, now).der, key).unwrap()
 }
 
-/// Brings what was wrapped.
+/// Brings what was wrapped: as a first own key, or as the one that was taken away.
 fn bring(store: &Keystore, tenant: TenantId, wrapped: &[u8], now: u64) -> Result<(), KeyError> {
-    store.bring_key(tenant, store.open_brought(tenant, wrapped, now)?, now)
+    let brought = store.open_brought(tenant, wrapped, now)?;
+    match store.own_key(tenant) {
+        None => store.move_key(tenant, Some(OwnKey::Imported(brought)), now),
+        Some(_) => store.bring_key(tenant, brought, now),
+    }
 }
 
 /// Moves a tenant to what was wrapped.
