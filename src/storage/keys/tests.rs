@@ -26,6 +26,7 @@ fn meta_keys(tenant: TenantNo) -> Vec<Vec<u8>> {
         dek_mark(tenant, SubjectHandle(1), KeyringNo(1), DekVersion(1)),
         key_change(tenant),
         keystore_copies(),
+        freezes(tenant),
         tenant_in_making(),
         tenant_end(tenant),
         job(tenant, JobKind::Rewrap),
