@@ -15,7 +15,7 @@ use crate::key_life;
 use crate::open::{SYSTEM_NO, tenant_rows};
 use crate::road::{Caller, refusal};
 use crate::source;
-use crate::tenant::Tenant;
+use crate::tenant::{Tenant, see_in_force};
 use crate::vault::Vault;
 
 /// Why a tenant's own key is away.
@@ -209,9 +209,7 @@ impl<S: Store> Vault<S> {
         };
         serving()?;
         let lane = self.committer.head(row.number).ok_or(Error::Internal("a tenant without a log"))?;
-        source::in_force(&*self.store, (row.number, &row.name), &lane.rules)
-            .await
-            .map_err(|_| Error::DataLoss("the rules in force"))?;
+        see_in_force(self, row.number, &row.name).await?;
         let tenant = Tenant::load(row, lane.incarnation, &*self.store, &self.keystore).await?;
         serving()?;
         if !key_life::keystore_is_new_enough(&*self.store, &tenant, &self.keystore).await? {
@@ -282,15 +280,22 @@ impl<S: Store> Vault<S> {
     }
 
     /// Lets an officer of a locked tenant see to its own key. The tenant's rules can't be read meanwhile, so none are asked:
-    /// an officer is whose key the directory has. It is recorded before anything is done.
+    /// an officer is whose key the directory has, and who is not suspended by what the log has in force. It is recorded before
+    /// anything is done.
     ///
     /// # Errors
-    /// [`Error::TenantLocked`] for everybody else.
+    /// [`Error::TenantLocked`] for everybody else; [`Error::Suspended`].
     pub(crate) async fn admit_officer(&self, caller: &Caller, action: Action) -> Result<TenantRow, Error> {
         if caller.principal.role != Role::Officer {
             return Err(Error::TenantLocked);
         }
         let row = self.row_of(caller.principal.tenant).await?;
+        let lane = self.committer.head(row.number).ok_or(Error::Internal("a tenant without a log"))?;
+        let freezes = source::logged_freezes(&*self.store, row.number, &lane.rules).await?;
+        if freezes.is_suspended(&caller.principal.name) {
+            self.record_officer(caller, action, Some(&Error::Suspended)).await?;
+            return Err(Error::Suspended);
+        }
         self.record_officer(caller, action, None).await?;
         Ok(row)
     }
