@@ -42,7 +42,7 @@ struct What {
     field: Option<String>,
 
     /// Only what tells something of a value: detokenize, match, lookup.
-    #[arg(long, conflicts_with = "writes")]
+    #[arg(long)]
     reads: bool,
 
     /// Only what stores, changes or deletes one: tokenize, import, replace, delete.
@@ -86,7 +86,7 @@ impl What {
             _ => "writes",
         };
         let of = match (&self.field, self.all_tenants) {
-            (Some(field), _) => field,
+            (Some(field), _) => field.as_str(),
             (None, true) => "all tenants",
             (None, false) => "your tenant",
         };
@@ -147,5 +147,6 @@ mod tests {
         assert_eq!(what(false, false).touches(), (true, true));
         assert_eq!(what(true, false).touches(), (true, false));
         assert_eq!(what(false, true).touches(), (false, true));
+        assert_eq!(what(true, true).touches(), (true, true));
     }
 }

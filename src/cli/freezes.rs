@@ -50,7 +50,7 @@ pub async fn run(Args {}: Args, context: &Context) -> Result<Exit, CliError> {
                 return "nothing is frozen, and nobody is suspended".to_owned();
             }
             let freezes = listed.freezes.iter().map(|freeze| {
-                let of = if freeze.field.is_empty() { scope(freeze) } else { &freeze.field };
+                let of = if freeze.field.is_empty() { scope(freeze) } else { freeze.field.as_str() };
                 let since = instant(freeze.freeze_time.as_ref());
                 vec![of.to_owned(), freeze.what.clone(), since, freeze.by.clone(), String::new()]
             });
