@@ -166,9 +166,10 @@ async fn the_command_line_freezes_lists_and_says_what_to_do() {
     vault.cli_ok(&["freeze", "--all-tenants", "--reads"]);
     vault.cli_ok(&["principal", "suspend", "officer/officer-2", "--reason", "left the bank"]);
     let listed = json(&vault, &["freezes", "--as", "auditor"]);
-    let scopes: Vec<_> =
-        listed["freezes"].as_array().unwrap().iter().map(|one| (&one["scope"], &one["what"])).collect();
-    assert_eq!(scopes, [(&"all tenants".into(), &"reads".into()), (&"field".into(), &"writes".into())]);
+    let word = |one: &Value, name: &str| one[name].as_str().unwrap().to_owned();
+    let freezes = listed["freezes"].as_array().unwrap().iter();
+    let scopes: Vec<String> = freezes.map(|one| word(one, "scope") + " " + &word(one, "what")).collect();
+    assert_eq!(scopes, ["all tenants reads", "field writes"]);
     assert_eq!(listed["freezes"][1]["by"], "officer/officer-1");
     assert_eq!(listed["suspensions"][0]["principal"], "officer/officer-2");
     assert_eq!(listed["suspensions"][0]["reason"], "left the bank");
