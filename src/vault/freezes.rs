@@ -107,6 +107,9 @@ impl<S: Store> Road<'_, S> {
     /// Sees that a field is not frozen for what the request does to it. Asked last, and of what the caller may have only: what
     /// is frozen is told to nobody else.
     pub fn unfrozen(&self, field: &Field) -> Result<(), Error> {
+        if self.rules.freezes.nothing {
+            return Ok(());
+        }
         match Touch::of(self.action).filter(|touch| self.rules.freezes.is_frozen(field, *touch)) {
             Some(touch) => Err(Error::Frozen { what: format!("{} of {}", touch.as_str(), field.full_name) }),
             None => Ok(()),
@@ -115,6 +118,9 @@ impl<S: Store> Road<'_, S> {
 
     /// The same for all fields of a request that is all or nothing.
     pub fn none_frozen(&self, fields: &[Arc<Field>]) -> Result<(), Refused> {
+        if self.rules.freezes.nothing {
+            return Ok(());
+        }
         let mut first = None;
         let mut items = Vec::new();
         for field in fields {

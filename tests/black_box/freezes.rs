@@ -6,8 +6,10 @@ use serde_json::Value;
 use strongroom_proto::v1;
 use strongroom_proto::v1::access_client::AccessClient;
 use strongroom_proto::v1::detokenize_stream_response::Result as Outcome;
+use strongroom_proto::v1::vault_client::VaultClient;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 use crate::harness::{TestVault, Told, detokenize, item, one_token, read_one, refused, tokenize, value};
@@ -30,6 +32,8 @@ struct Reads {
     send: mpsc::Sender<v1::DetokenizeRequest>,
     answers: Streaming<v1::DetokenizeStreamResponse>,
     token: String,
+    /// Keeps the connection.
+    _client: VaultClient<Channel>,
 }
 
 impl Reads {
@@ -40,7 +44,7 @@ impl Reads {
         let token = token.to_owned();
         send.send(detokenize(&[&token], "kyc_review", "plain")).await.unwrap();
         let answers = client.detokenize_stream(ReceiverStream::new(messages)).await.unwrap().into_inner();
-        let mut reads = Self { send, answers, token };
+        let mut reads = Self { send, answers, token, _client: client };
         assert_eq!(reads.answer().await.unwrap(), ID_CARD.as_bytes());
         reads
     }
