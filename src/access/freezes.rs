@@ -1,7 +1,7 @@
 //! What is frozen and who is suspended: a set of fields and a list of names, apart from policy.
 //!
-//! A freeze only takes away, and each scope is frozen and unfrozen by itself: a field that was frozen stays so when a freeze
-//! of everything around it ends. So it can't be that ending one freeze ends another.
+//! A freeze only takes away, and each scope is frozen and unfrozen by itself: a field that was frozen stays so when a
+//! freeze of everything around it ends. So it can't be that ending one freeze ends another.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -126,8 +126,8 @@ pub enum SuspendError {
     Reason,
     /// There are as many as there may be.
     #[error(
-        "{MOST_SUSPENDED} principals are suspended, as many as may be: end suspensions that are not needed any more, or \
-         freeze the tenant"
+        "{MOST_SUSPENDED} principals are suspended, as many as may be: end suspensions that are not needed any more, \
+         or freeze the tenant"
     )]
     Full,
 }
@@ -226,8 +226,8 @@ impl Freezes {
         of(&self.everything) || self.fields.get(&field).is_some_and(of)
     }
 
-    /// Suspends a principal. One that is suspended stays so since then, for the reason that was given then. Returns whether
-    /// anything changed.
+    /// Suspends a principal. One that is suspended stays so since then, for the reason that was given then. Returns
+    /// whether anything changed.
     pub fn suspend(&mut self, principal: &str, reason: &str, since: Since) -> Result<bool, SuspendError> {
         parse_principal(principal).ok_or(SuspendError::Name)?;
         if !is_reason(reason) {

@@ -1,4 +1,5 @@
-//! `strongroom freeze` and `unfreeze`: stop reads or writes of a field, a tenant or all tenants at once, and let them go on.
+//! `strongroom freeze` and `unfreeze`: stop reads or writes of a field, a tenant or all tenants at once, and let them
+//! go on.
 
 use clap::Args as ClapArgs;
 use serde_json::json;

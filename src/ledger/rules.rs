@@ -1,7 +1,7 @@
 //! The rules in force, as a log records them: which policy, which schema and which freezes its leaves say hold now.
 //!
-//! Like a tree's frontier they are the sum of all leaves so far, and are carried along with it: so a store whose policy,
-//! schema or freezes were put back to an older one is found out without reading the log again.
+//! Like a tree's frontier they are the sum of all leaves so far, and are carried along with it: so a store whose
+//! policy, schema or freezes were put back to an older one is found out without reading the log again.
 
 use data_encoding::HEXLOWER;
 
@@ -89,8 +89,8 @@ impl NewRule {
 }
 
 impl Rules {
-    /// Takes what the next leaf of the log puts in force. `false`: its version is not above the one in force, and nothing
-    /// changes. Versions only grow, so a leaf that somebody made can't bring an older rule back.
+    /// Takes what the next leaf of the log puts in force. `false`: its version is not above the one in force, and
+    /// nothing changes. Versions only grow, so a leaf that somebody made can't bring an older rule back.
     pub fn put(&mut self, new: NewRule) -> bool {
         let (old, new) = match new {
             NewRule::Policy(new) => (&mut self.policy, new),
@@ -215,7 +215,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rules_come_back_and_nothing_else_does(policy: u32, schema: u32, freezes: u32, hash: [u8; 32], at in 0..LENGTH) {
+        fn rules_come_back_and_nothing_else_does(
+            policy: u32, schema: u32, freezes: u32, hash: [u8; 32], at in 0..LENGTH,
+        ) {
             let rule = |version| if version == 0 { Rule::default() } else { Rule { version, hash } };
             let rules = Rules { policy: rule(policy), schema: rule(schema), freezes: rule(freezes) };
             let mut bytes = rules.to_bytes();

@@ -73,8 +73,8 @@ pub enum Error {
     SubjectRequired,
     /// Something that the caller may do is frozen.
     #[error(
-        "{what} are frozen, for everybody, until the freeze is ended: `strongroom freezes` shows an officer since when and \
-         by whom"
+        "{what} are frozen, for everybody, until the freeze is ended: `strongroom freezes` shows an officer since when \
+         and by whom"
     )]
     Frozen {
         /// What is frozen: `reads of borrower.id_card`.

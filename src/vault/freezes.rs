@@ -1,8 +1,8 @@
 //! What is frozen, and who is suspended: at once, for every request whose leaf comes after, those under way too.
 //!
-//! It is one row a tenant, in memory with the tenant's other rules, and changed as they are, while no request runs. Every
-//! decision stands on the fact of the policy in force, and a change of this changes that fact: so a request that was decided
-//! before is turned back and decided anew. The vault's own row holds for all tenants.
+//! It is one row a tenant, in memory with the tenant's other rules, and changed as they are, while no request runs.
+//! Every decision stands on the fact of the policy in force, and a change of this changes that fact: so a request that
+//! was decided before is turned back and decided anew. The vault's own row holds for all tenants.
 
 use std::sync::Arc;
 
@@ -104,8 +104,8 @@ impl<S: Store> Road<'_, S> {
         }
     }
 
-    /// Sees that a field is not frozen for what the request does to it. Asked last, and of what the caller may have only: what
-    /// is frozen is told to nobody else.
+    /// Sees that a field is not frozen for what the request does to it. Asked last, and of what the caller may have
+    /// only: what is frozen is told to nobody else.
     pub fn unfrozen(&self, field: &Field) -> Result<(), Error> {
         if self.rules.freezes.nothing {
             return Ok(());
@@ -133,8 +133,8 @@ impl<S: Store> Road<'_, S> {
         first.map_or(Ok(()), |error| Err(Refused { error, items }))
     }
 
-    /// Sees that an action on the vault itself is not stopped: a freeze of all writes also stops what changes or destroys
-    /// stored values without touching a field by its name.
+    /// Sees that an action on the vault itself is not stopped: a freeze of all writes also stops what changes or
+    /// destroys stored values without touching a field by its name.
     pub fn not_stopped(&self) -> Result<(), Error> {
         let writes = matches!(self.action, Action::ApplySchema | Action::DestroyTenant);
         match writes && self.rules.freezes.is_everything_frozen(Touch::Writes) {
@@ -472,8 +472,8 @@ impl<S: Store> Attempt<S> for ListFreezes {
 }
 
 impl<S: Store> Vault<S> {
-    /// Freezes a field, the caller's tenant, or all tenants. When this returns nothing that is frozen is released or stored
-    /// any more. The answer is whether it changed anything.
+    /// Freezes a field, the caller's tenant, or all tenants. When this returns nothing that is frozen is released or
+    /// stored any more. The answer is whether it changed anything.
     pub async fn freeze(&self, caller: &Caller, request: &Freeze) -> Result<bool, Error> {
         match request.all_tenants {
             true => self.change_all(caller, OfAll(request)).await,
@@ -489,8 +489,8 @@ impl<S: Store> Vault<S> {
         }
     }
 
-    /// Suspends a principal of the caller's tenant. When this returns it is answered nothing any more. The answer is whether
-    /// it changed anything.
+    /// Suspends a principal of the caller's tenant. When this returns it is answered nothing any more. The answer is
+    /// whether it changed anything.
     pub async fn suspend(&self, caller: &Caller, request: &Suspend) -> Result<bool, Error> {
         self.change(caller, &InTurn(OfTenant(request))).await
     }

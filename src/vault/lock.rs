@@ -280,8 +280,8 @@ impl<S: Store> Vault<S> {
     }
 
     /// Lets an officer of a locked tenant see to its own key. The tenant's rules can't be read meanwhile, so none are asked:
-    /// an officer is whose key the directory has, and who is not suspended by what the log has in force. It is recorded before
-    /// anything is done.
+    /// an officer is whose key the directory has, and who is not suspended by what the log has in force. It is recorded
+    /// before anything is done.
     ///
     /// # Errors
     /// [`Error::TenantLocked`] for everybody else; [`Error::Suspended`].

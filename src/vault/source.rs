@@ -61,8 +61,9 @@ impl SourceKind {
     }
 }
 
-/// The row of a schema, of policies, of freezes, of the enrolled principals, or of the last change of keys: format byte, salt (16), version (4, big-endian),
-/// version of the tenant's fingerprint key (4), HMAC-SHA256 under that key (32), text.
+/// The row of a schema, of policies, of freezes, of the enrolled principals, or of the last change of keys: format
+/// byte, salt (16), version (4, big-endian), version of the tenant's fingerprint key (4), HMAC-SHA256 under that key
+/// (32), text.
 ///
 /// The MAC is what keeps whoever controls the files, and not the keys, from writing rules of their own.
 #[derive(Clone)]
@@ -144,9 +145,9 @@ impl Source {
     }
 }
 
-/// Whether a tenant's policy, schema and freezes are those that its log has in force. A MAC says that this vault wrote a row, and
-/// not that it is the newest: an older one that was put back has one, too. `lane` is the log's head, which the head file
-/// vouches for.
+/// Whether a tenant's policy, schema and freezes are those that its log has in force. A MAC says that this vault wrote
+/// a row, and not that it is the newest: an older one that was put back has one, too. `lane` is the log's head, which
+/// the head file vouches for.
 pub(crate) async fn as_recorded<S: Store>(store: &S, tenant: &TenantRow, lane: &LaneHead) -> Result<(), OpenError> {
     let rules = Rules::from_bytes(&lane.rules).map_err(|_| Error::DataLoss("the head of a log"))?;
     in_force(store, (tenant.number, &tenant.name), &rules).await

@@ -224,8 +224,8 @@ impl Tenant {
     }
 }
 
-/// Sees that the rules in the store are what the logs of a vault that runs have in force: those of a tenant, and those of the
-/// vault itself, which freeze it too.
+/// Sees that the rules in the store are what the logs of a vault that runs have in force: those of a tenant, and those
+/// of the vault itself, which freeze it too.
 pub(crate) async fn see_in_force<S: Store>(vault: &Vault<S>, number: TenantNo, name: &str) -> Result<(), Error> {
     let own = (number, name);
     for of in std::iter::once(own).chain((number != SYSTEM_NO).then_some((SYSTEM_NO, SYSTEM))) {
