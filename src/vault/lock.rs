@@ -15,7 +15,7 @@ use crate::key_life;
 use crate::open::{SYSTEM_NO, tenant_rows};
 use crate::road::{Caller, refusal};
 use crate::source;
-use crate::tenant::Tenant;
+use crate::tenant::{Tenant, see_in_force};
 use crate::vault::Vault;
 
 /// Why a tenant's own key is away.
@@ -250,9 +250,7 @@ impl<S: Store> Vault<S> {
     async fn take_back(&self, row: TenantRow, by: &str, brought: bool) -> Result<(), Error> {
         self.serving()?;
         let lane = self.committer.head(row.number).ok_or(Error::Internal("a tenant without a log"))?;
-        source::in_force(&*self.store, (row.number, &row.name), &lane.rules)
-            .await
-            .map_err(|_| Error::DataLoss("the rules in force"))?;
+        see_in_force(self, row.number, &row.name).await?;
         let tenant = Tenant::load(row, lane.incarnation, &*self.store, &self.keystore).await?;
         self.serving()?;
         if !key_life::keystore_is_new_enough(&*self.store, &tenant, &self.keystore).await? {
@@ -326,10 +324,11 @@ impl<S: Store> Vault<S> {
     }
 
     /// Lets an officer of a locked tenant see to its own key. The tenant's rules can't be read meanwhile, so none are asked:
-    /// an officer is whose key the directory has. It is recorded before anything is done.
+    /// an officer is whose key the directory has, and who is not suspended by what the log has in force. It is recorded
+    /// before anything is done.
     ///
     /// # Errors
-    /// [`Error::TenantLocked`] for everybody else.
+    /// [`Error::TenantLocked`] for everybody else; [`Error::Suspended`].
     pub(crate) async fn admit_officer(&self, caller: &Caller, action: Action) -> Result<TenantRow, Error> {
         if caller.principal.role != Role::Officer {
             return Err(Error::TenantLocked);
@@ -339,7 +338,11 @@ impl<S: Store> Vault<S> {
             // No leaf comes after the one that ends a tenant's log.
             let _turn = self.turn.read().await;
             self.still_locked(row.number)?;
-            self.record_own(caller, action, &[("tenant", "locked")], None).await?;
+            let rules = self.rules_in_force(row.number)?;
+            let freezes = source::logged_freezes(&*self.store, row.number, &rules).await?;
+            let suspended = freezes.is_suspended(&caller.principal.name).then_some(Error::Suspended);
+            self.record_own(caller, action, &[("tenant", "locked")], suspended.as_ref()).await?;
+            suspended.map_or(Ok(()), Err)?;
         }
         Ok(row)
     }

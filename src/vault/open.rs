@@ -106,7 +106,7 @@ pub enum OpenError {
     Rules {
         /// Whose.
         tenant: String,
-        /// `policy` or `schema`.
+        /// `policy`, `schema` or `list of freezes`.
         what: &'static str,
         /// What stands in the store, in words.
         stored: String,
