@@ -48,7 +48,8 @@ pub use keystore::{KeyInfo, Keystore, KeystoreCopy, KeystoreHeader, RootProbe};
 pub use ledger_key::LedgerKey;
 pub use name::{IndexName, KeyName, KeyState, Operation, UnknownState};
 pub use own_key::{
-    ImportPublicKey, NewImportKey, OwnKey, OwnKeyInfo, OwnKeyKind, OwnKeyProbe, ProvidedKey, UnwrappedTenantKey,
+    BroughtKey, ImportPublicKey, NewImportKey, OwnKey, OwnKeyInfo, OwnKeyKind, OwnKeyProbe, ProvidedKey,
+    UnwrappedTenantKey,
 };
 pub use place::{DekOwner, DekPlace, Sealed, ValuePlace};
 pub use random::random;

@@ -31,11 +31,19 @@ pub(crate) const FINGERPRINT: usize = 8;
 pub(crate) const WRAPPED: usize = 32 + OVERHEAD;
 
 /// A tenant's own key, as it is given to a keystore.
-pub enum OwnKey<'a> {
+pub enum OwnKey {
     /// A key that was wrapped to the tenant's import key.
-    Imported(&'a [u8]),
+    Imported(BroughtKey),
     /// A key that stays with a provider, which has wrapped a tenant key.
     Provided(ProvidedKey),
+}
+
+/// An own key that was wrapped to its tenant's import key, and opened. Wiped on drop.
+pub struct BroughtKey {
+    pub(crate) tenant: TenantId,
+    /// When the import key was made that it was wrapped to: that is used up with it.
+    pub(crate) import: u64,
+    pub(crate) key: ImportedKey,
 }
 
 /// A new tenant key, wrapped by a provider that has shown that it unwraps it. Wiped on drop.
@@ -74,18 +82,31 @@ pub struct OwnKeyProbe {
     pub(crate) vault: VaultId,
     pub(crate) tenant: TenantId,
     pub(crate) envelope: Envelope,
+    pub(crate) changed: u64,
 }
 
 /// A tenant key as a provider unwrapped it. Wiped on drop.
 pub struct UnwrappedTenantKey {
-    pub(crate) probe: OwnKeyProbe,
+    probe: OwnKeyProbe,
     pub(crate) key: KeystoreKey,
+}
+
+impl UnwrappedTenantKey {
+    /// Whether it is what this envelope of a tenant holds.
+    pub(crate) fn is_of(&self, tenant: TenantId, envelope: &Envelope) -> bool {
+        self.probe.tenant == tenant && self.probe.envelope == *envelope
+    }
 }
 
 impl OwnKeyProbe {
     /// The kind of provider that is to be asked.
     pub fn kind(&self) -> RootKind {
         self.envelope.kind
+    }
+
+    /// When the own key last changed, in microseconds since 1970: what is heard concerns that one alone.
+    pub fn changed(&self) -> u64 {
+        self.changed
     }
 
     /// Asks. Takes as long as the provider does: call it where waiting is allowed.
@@ -168,7 +189,7 @@ impl OwnKeyKind {
     pub(crate) fn way_back(self) -> &'static str {
         match self {
             Self::Imported => "have the tenant wrap it to a new import key, and bring it again",
-            Self::Provider(_) => "have its provider allow the vault to use it, and unlock the tenant",
+            Self::Provider(_) => "have its provider allow the vault to use it: the tenant is unlocked by itself",
         }
     }
 }

@@ -213,7 +213,7 @@ pub enum RootError {
     },
     /// The provider answers that this key may not be used: it is disabled, revoked, or forbidden to the vault. A vault
     /// that hears this gives up the keys that it holds.
-    #[error("{provider} denies the root key: {why}")]
+    #[error("{provider} denies the key: {why}")]
     Denied {
         /// Whose word it is.
         provider: RootKind,
@@ -230,7 +230,7 @@ pub enum RootError {
         why: String,
     },
     /// The provider works, but its key is not the one that this was wrapped by.
-    #[error("{provider} has another root key than the one that this vault's keystore was sealed with: {why}")]
+    #[error("{provider} has another key than the one that this was wrapped by: {why}")]
     OtherKey {
         /// Which provider.
         provider: RootKind,
@@ -246,7 +246,7 @@ pub enum RootError {
         why: String,
     },
     /// The envelope is of another provider.
-    #[error("the keystore is sealed by {is}, not by {wanted}: give what {is} needs")]
+    #[error("this was wrapped by {is}, not by {wanted}: give what {is} needs")]
     OtherProvider {
         /// The kind that sealed it.
         is: RootKind,

@@ -15,8 +15,8 @@ use ring::{aead, digest, hkdf, hmac};
 use strongroom_ids::{DekVersion, FieldNo, KeyVersion, KeyringNo, RowId, RowVersion, SubjectHandle, TenantId, VaultId};
 use strongroom_keys::root::shamir::{ShamirCollector, ShareSet};
 use strongroom_keys::{
-    ArgonCost, Dek, DekOwner, DekPlace, Envelope, IndexName, KeyError, KeyState, Keystore, Passphrase, PassphraseRoot,
-    RootKind, RootProvider, Sealed, ValuePlace,
+    ArgonCost, Dek, DekOwner, DekPlace, Envelope, IndexName, KeyError, KeyState, Keystore, OwnKey, Passphrase,
+    PassphraseRoot, RootKind, RootProvider, Sealed, ValuePlace,
 };
 
 /// One vector: its fields by name.
@@ -418,7 +418,8 @@ fn a_file_with_own_keys_is_as_specified_and_opens_with_them() {
 
     let public = store.import_key(import.tenant()).unwrap().unwrap();
     assert_eq!((public.fingerprint(), public.made), (HEXLOWER.encode(import.get("fingerprint")), import.u64("made")));
-    store.bring_key(import.tenant(), import.get("wrapped"), public.made + 1).unwrap();
+    let brought = store.open_brought(import.tenant(), import.get("wrapped"), public.made + 1).unwrap();
+    store.move_key(import.tenant(), Some(OwnKey::Imported(brought)), public.made + 1).unwrap();
     let brought = store.own_key(import.tenant()).unwrap().fingerprint;
     assert_eq!(brought, Some(HEXLOWER.encode(import.get("own_key_fingerprint"))));
 }

@@ -13,6 +13,7 @@
 //! What must hold:
 //! - What no policy permits is denied, and so is what any policy cannot evaluate.
 //! - A decision of policies that were replaced is never found again: the cache goes with them.
+//! - A freeze only takes away, and its end ends no other.
 //! - The same question gets the same answer with the cache and without it.
 //! - Policies that do not pass the strict validator never come into force.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -20,6 +21,7 @@
 mod cache;
 mod check;
 mod directory;
+mod freezes;
 mod policies;
 mod principal;
 mod query;
@@ -30,6 +32,7 @@ mod spiffe;
 pub use cache::Access;
 pub use check::{CheckError, DEFAULT_TESTS, check};
 pub use directory::{Directory, DirectoryError, identify};
+pub use freezes::{Freezes, FreezesError, Frozen, Scope, Since, SuspendError, Suspension, Touch, parse_principal};
 pub use policies::{DEFAULT_POLICIES, Decision, Explanation, Policies, PolicyError};
 pub use principal::{Principal, Role};
 pub use query::{Action, Consent, Context, MAX_APPROVALS, Query, Resource, UnknownName};

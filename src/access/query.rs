@@ -136,6 +136,20 @@ actions! {
     ListTenants = "list_tenants" on vault,
     /// Destroys a tenant with all its keys.
     DestroyTenant = "destroy_tenant" on vault,
+    /// Freezes a field, or all that the tenant has.
+    Freeze = "freeze" on vault,
+    /// Ends such a freeze.
+    Unfreeze = "unfreeze" on vault,
+    /// Freezes all that all tenants have.
+    FreezeAll = "freeze_all" on vault,
+    /// Ends such a freeze.
+    UnfreezeAll = "unfreeze_all" on vault,
+    /// Suspends a principal.
+    Suspend = "suspend" on vault,
+    /// Ends a suspension.
+    Unsuspend = "unsuspend" on vault,
+    /// Sees what is frozen and who is suspended.
+    ListFreezes = "list_freezes" on vault,
     /// Asks how the vault is.
     Status = "status" on vault,
 }
@@ -152,6 +166,8 @@ impl Action {
                 | Self::CreateTenant
                 | Self::ListTenants
                 | Self::DestroyTenant
+                | Self::FreezeAll
+                | Self::UnfreezeAll
         )
     }
 }

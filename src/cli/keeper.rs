@@ -184,7 +184,7 @@ impl Keeper<RocksStore> for FolderKeeper {
         Ok(Some(vault))
     }
 
-    fn own_key(&self, tenant: &str, kind: RootKind) -> Result<Arc<dyn RootProvider>, RootError> {
+    fn own_key_provider(&self, tenant: &str, kind: RootKind) -> Result<Arc<dyn RootProvider>, RootError> {
         self.own_keys.get(tenant, kind)
     }
 

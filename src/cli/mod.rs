@@ -19,6 +19,8 @@ mod dev;
 mod expiry;
 mod export;
 mod files;
+mod freeze;
+mod freezes;
 mod hardening;
 mod import;
 mod init;
@@ -35,6 +37,7 @@ mod own_keys;
 mod passphrase;
 mod pki;
 mod policy;
+mod principal;
 mod progress;
 mod records;
 mod root;
@@ -88,6 +91,10 @@ enum Command {
     Export(export::Args),
     Schema(schema::Args),
     Policy(policy::Args),
+    Freeze(freeze::FreezeArgs),
+    Unfreeze(freeze::UnfreezeArgs),
+    Freezes(freezes::Args),
+    Principal(principal::Args),
     Keys(keys::Args),
     OwnKey(own_key::Args),
     Root(root::Args),
@@ -136,6 +143,16 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Export(args) => export::run(args, &global.context(export::PRINCIPAL)?).await,
         Command::Schema(args) => schema::run(args, &global.context(schema::PRINCIPAL)?).await,
         Command::Policy(args) => policy::run(args, &global.context(policy::PRINCIPAL)?).await,
+        Command::Freeze(args) => {
+            let context = global.context(args.principal())?;
+            freeze::freeze(args, &context).await
+        }
+        Command::Unfreeze(args) => {
+            let context = global.context(args.principal())?;
+            freeze::unfreeze(args, &context).await
+        }
+        Command::Freezes(args) => freezes::run(args, &global.context(freezes::PRINCIPAL)?).await,
+        Command::Principal(args) => principal::run(args, &global.context(principal::PRINCIPAL)?).await,
         Command::Keys(args) => {
             let context = global.context(args.principal())?;
             keys::run(args, &context).await

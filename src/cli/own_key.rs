@@ -17,11 +17,8 @@ use super::output::{CliError, Exit, Output, facts, instant, say};
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "officer-1";
 
-/// The most that is read of a wrapped key: it has 512 bytes.
-const MOST: u64 = 4 << 10;
-
-/// No key is wrapped to RSA in fewer bytes. What is shorter may be the own key itself, which nobody else shall see.
-const LEAST: usize = 256;
+/// Bytes of a wrapped key. What is shorter may be the own key itself, which nobody else shall see.
+const WRAPPED: usize = 512;
 
 /// See to the key that your tenant has of its own: bring it, move it, take it away.
 #[derive(Clone, Debug, ClapArgs)]
@@ -63,13 +60,14 @@ Next: strongroom own-key bring own.wrapped")]
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Bring your tenant's own key, wrapped to the import key. It wraps the tenant's keys from then on.
+    /// Bring your tenant's own key, wrapped to the import key. The tenant's keys open only with it from then on.
     #[command(after_help = "Examples:
   strongroom own-key bring own.wrapped
   strongroom own-key bring next.wrapped --replace     another one in its place
 
 One that was removed is brought again in the same way, wrapped to a new import
-key: only the same key is taken, and the tenant is unlocked. Copies of the
+key: only the same key is taken, and the tenant is unlocked. The ledger calls
+it import_own_key. Copies of the
 keystore from before, and those that are made while the key is there, open with
 the vault's root key alone: its operators destroy them once the key is removed.")]
     Bring {
@@ -90,7 +88,7 @@ afterwards. The configuration names the provider in a table
 [own_keys.TENANT.openbao], with the settings of [root.openbao].")]
     Move {
         /// none, or the provider: openbao, pkcs11, aws-kms.
-        #[arg(value_name = "KIND")]
+        #[arg(value_name = "KIND", value_parser = ["none", "openbao", "pkcs11", "aws-kms"])]
         to: String,
     },
     /// Take the key away that was brought: nothing of the tenant is read or written until it is brought again.
@@ -158,11 +156,11 @@ async fn import_key(out: Option<&Path>, context: &Context) -> Result<(), CliErro
 /// What is to be brought.
 fn wrapped(path: &Path) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes));
+    let read = File::open(path).and_then(|file| file.take(WRAPPED as u64 + 1).read_to_end(&mut bytes));
     read.map_err(|error| CliError::file(path, error))?;
     let why = match bytes.len() {
-        length if length as u64 > MOST => "is too long for a wrapped key, which has 512 bytes",
-        length if length < LEAST => "is too short for a wrapped key, which has 512 bytes",
+        length if length > WRAPPED => "is too long for a wrapped key, which has 512 bytes",
+        length if length < WRAPPED => "is too short for a wrapped key, which has 512 bytes",
         _ => return Ok(bytes),
     };
     Err(CliError::Unfit {
@@ -242,7 +240,8 @@ fn text(own: &OwnKey) -> String {
 fn next(own: &OwnKey) -> Option<&'static str> {
     match (own.kind.as_str(), own.state.as_str()) {
         ("none", _) => Some("strongroom own-key import-key --out import.pem"),
-        ("imported", "removed" | "away") => {
+        ("imported", "away") => Some("strongroom own-key remove, again: the keystore could not be written"),
+        ("imported", "removed") => {
             Some("strongroom own-key import-key --out FILE, wrap the same key to it, then strongroom own-key bring")
         }
         (_, "away") => Some("have the provider allow the vault to use the key: the tenant is unlocked by itself"),
@@ -274,7 +273,7 @@ mod tests {
     fn what_can_be_no_wrapped_key_is_not_read_as_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("own.wrapped");
-        for (length, fits) in [(0, false), (32, false), (65, false), (512, true), (4_096, true), (4_097, false)] {
+        for (length, fits) in [(0, false), (32, false), (65, false), (511, false), (512, true), (513, false)] {
             std::fs::write(&path, vec![7; length]).unwrap();
             let read = wrapped(&path);
             assert_eq!(read.is_ok_and(|bytes| bytes.len() == length), fits, "{length}");

@@ -30,7 +30,6 @@ enum Kind {
     Policy,
     Principals,
     KeyStates,
-    Freeze,
     Job,
 }
 
@@ -87,12 +86,12 @@ impl Fact {
         Self::new(Kind::Schema, tenant, 0)
     }
 
-    /// The policy in force.
+    /// The policy in force, what is frozen, and who is suspended.
     pub fn policy(tenant: TenantNo) -> Self {
         Self::new(Kind::Policy, tenant, 0)
     }
 
-    /// Who the principals are, and which are suspended.
+    /// Who the principals are.
     pub fn principals() -> Self {
         Self::new(Kind::Principals, TenantNo(0), 0)
     }
@@ -105,11 +104,6 @@ impl Fact {
     /// The newest job of a kind, by the kind's number.
     pub fn job(tenant: TenantNo, kind: u8) -> Self {
         Self::new(Kind::Job, tenant, u64::from(kind))
-    }
-
-    /// Whether the vault is frozen.
-    pub fn freeze() -> Self {
-        Self::new(Kind::Freeze, TenantNo(0), 0)
     }
 }
 
@@ -138,7 +132,6 @@ mod tests {
             Fact::policy(a),
             Fact::principals(),
             Fact::key_states(a),
-            Fact::freeze(),
             Fact::job(a, 1),
         ];
         let distinct: std::collections::HashSet<Fact> = facts.into_iter().collect();

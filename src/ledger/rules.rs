@@ -1,7 +1,7 @@
-//! The rules in force, as a log records them: which policy and which schema its leaves say hold now.
+//! The rules in force, as a log records them: which policy, which schema and which freezes its leaves say hold now.
 //!
-//! Like a tree's frontier they are the sum of all leaves so far, and are carried along with it: so a store whose policy
-//! or schema was put back to an older one is found out without reading the log again.
+//! Like a tree's frontier they are the sum of all leaves so far, and are carried along with it: so a store whose
+//! policy, schema or freezes were put back to an older one is found out without reading the log again.
 
 use data_encoding::HEXLOWER;
 
@@ -9,10 +9,10 @@ use crate::error::LedgerError;
 use crate::leaf::{LeafHeader, ParsedLeaf};
 
 const FORMAT: u8 = 1;
-/// Format, and a version and a hash for each of two.
-const LENGTH: usize = 1 + 2 * (4 + 32);
+/// Format, and a version and a hash for each of three.
+const LENGTH: usize = 1 + 3 * (4 + 32);
 
-/// A policy or schema.
+/// A policy, a schema, or what is frozen.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Rule {
     /// Its version; zero for none.
@@ -28,6 +28,8 @@ pub struct Rules {
     pub policy: Rule,
     /// The schema.
     pub schema: Rule,
+    /// What is frozen and who is suspended.
+    pub freezes: Rule,
 }
 
 /// What a leaf puts in force.
@@ -37,6 +39,8 @@ pub enum NewRule {
     Policy(Rule),
     /// A schema.
     Schema(Rule),
+    /// Other freezes or suspensions.
+    Freezes(Rule),
 }
 
 impl NewRule {
@@ -75,18 +79,23 @@ impl NewRule {
             }
             "apply_policy" => rule().map(Self::Policy),
             "apply_schema" => rule().map(Self::Schema),
+            // What concerns all tenants is the vault's own rule: only the log `system` has its version and hash.
+            "freeze" | "unfreeze" | "freeze_all" | "unfreeze_all" | "suspend" | "unsuspend" => {
+                rule().map(Self::Freezes)
+            }
             _ => None,
         }
     }
 }
 
 impl Rules {
-    /// Takes what the next leaf of the log puts in force. `false`: its version is not above the one in force, and nothing
-    /// changes. Versions only grow, so a leaf that somebody made can't bring an older rule back.
+    /// Takes what the next leaf of the log puts in force. `false`: its version is not above the one in force, and
+    /// nothing changes. Versions only grow, so a leaf that somebody made can't bring an older rule back.
     pub fn put(&mut self, new: NewRule) -> bool {
         let (old, new) = match new {
             NewRule::Policy(new) => (&mut self.policy, new),
             NewRule::Schema(new) => (&mut self.schema, new),
+            NewRule::Freezes(new) => (&mut self.freezes, new),
         };
         let newer = new.version > old.version;
         if newer {
@@ -95,11 +104,12 @@ impl Rules {
         newer
     }
 
-    /// The stored form: format, then version (4 bytes, big-endian) and hash of the policy, and of the schema.
+    /// The stored form: format, then version (4 bytes, big-endian) and hash of the policy, of the schema, and of the
+    /// freezes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(LENGTH);
         bytes.push(FORMAT);
-        for rule in [&self.policy, &self.schema] {
+        for rule in [&self.policy, &self.schema, &self.freezes] {
             bytes.extend_from_slice(&rule.version.to_be_bytes());
             bytes.extend_from_slice(&rule.hash);
         }
@@ -123,7 +133,7 @@ impl Rules {
                 false => Ok(rule),
             }
         };
-        Ok(Self { policy: rule(1)?, schema: rule(37)? })
+        Ok(Self { policy: rule(1)?, schema: rule(37)?, freezes: rule(73)? })
     }
 }
 
@@ -174,6 +184,12 @@ mod tests {
         assert_eq!(both("apply_policy", "allow", &[("dry_run", "true")]), [None; 2]);
         assert_eq!(both("apply_policy", "allow", &[("version", "7"), ("sha256", "07")]), [None; 2]);
         assert_eq!(both("tokenize", "allow", &applied), [None; 2]);
+        for action in ["freeze", "unfreeze", "freeze_all", "unfreeze_all", "suspend", "unsuspend"] {
+            assert_eq!(both(action, "allow", &applied), [Some(NewRule::Freezes(rule(7))); 2], "{action}");
+            assert_eq!(both(action, "fail", &applied), [None; 2], "{action}");
+            // What changed nothing, and what another log has in force.
+            assert_eq!(both(action, "allow", &[("what", "reads")]), [None; 2], "{action}");
+        }
     }
 
     #[test]
@@ -183,23 +199,27 @@ mod tests {
         assert!(rules.put(NewRule::Schema(rule(3))));
         assert!(!rules.put(NewRule::Schema(rule(2))));
         assert!(!rules.put(NewRule::Policy(Rule { version: 1, hash: [9; 32] })));
-        assert_eq!(rules, Rules { policy: rule(1), schema: rule(3) });
+        assert_eq!(rules, Rules { policy: rule(1), schema: rule(3), ..Rules::default() });
+        assert!(rules.put(NewRule::Freezes(rule(2))));
+        assert!(!rules.put(NewRule::Freezes(rule(1))));
         assert!(rules.put(NewRule::Policy(rule(5))));
-        assert_eq!(rules.policy, rule(5));
+        assert_eq!(rules, Rules { policy: rule(5), schema: rule(3), freezes: rule(2) });
     }
 
     #[test]
     fn the_stored_form_is_as_specified() {
-        let bytes = Rules { policy: rule(2), schema: rule(1) }.to_bytes();
+        let bytes = Rules { policy: rule(2), schema: rule(1), freezes: rule(3) }.to_bytes();
         let written = data_encoding::HEXLOWER.encode(&bytes);
         assert!(include_str!("FORMAT.md").contains(&format!("`{written}`")), "{written}");
     }
 
     proptest! {
         #[test]
-        fn rules_come_back_and_nothing_else_does(policy: u32, schema: u32, hash: [u8; 32], at in 0..LENGTH) {
+        fn rules_come_back_and_nothing_else_does(
+            policy: u32, schema: u32, freezes: u32, hash: [u8; 32], at in 0..LENGTH,
+        ) {
             let rule = |version| if version == 0 { Rule::default() } else { Rule { version, hash } };
-            let rules = Rules { policy: rule(policy), schema: rule(schema) };
+            let rules = Rules { policy: rule(policy), schema: rule(schema), freezes: rule(freezes) };
             let mut bytes = rules.to_bytes();
             prop_assert_eq!(Rules::from_bytes(&bytes), Ok(rules));
             prop_assert!(Rules::from_bytes(&bytes[..at]).is_err());

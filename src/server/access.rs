@@ -1,4 +1,4 @@
-//! strongroom.v1.Access: schema and policy, for security officers.
+//! strongroom.v1.Access: schema, policy and freezes, for security officers.
 
 use strongroom_proto::v1;
 use strongroom_storage::Store;
@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 
 use crate::edge::Edge;
 use crate::errors::{problem, status};
+use crate::freezes;
 
 /// The service.
 pub(crate) struct AccessService<S: Store>(pub Edge<S>);
@@ -82,5 +83,31 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
             Err(error) => return Err(status(error)),
         };
         Ok(Response::new(answer))
+    }
+
+    async fn freeze(&self, request: Request<v1::FreezeRequest>) -> Result<Response<v1::FreezeResponse>, Status> {
+        freezes::freeze(&self.0, request).await
+    }
+
+    async fn unfreeze(&self, request: Request<v1::UnfreezeRequest>) -> Result<Response<v1::UnfreezeResponse>, Status> {
+        freezes::unfreeze(&self.0, request).await
+    }
+
+    async fn suspend(&self, request: Request<v1::SuspendRequest>) -> Result<Response<v1::SuspendResponse>, Status> {
+        freezes::suspend(&self.0, request).await
+    }
+
+    async fn unsuspend(
+        &self,
+        request: Request<v1::UnsuspendRequest>,
+    ) -> Result<Response<v1::UnsuspendResponse>, Status> {
+        freezes::unsuspend(&self.0, request).await
+    }
+
+    async fn list_freezes(
+        &self,
+        request: Request<v1::ListFreezesRequest>,
+    ) -> Result<Response<v1::ListFreezesResponse>, Status> {
+        freezes::list(&self.0, request).await
     }
 }

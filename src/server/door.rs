@@ -93,7 +93,7 @@ pub trait Keeper<S: Store>: Send + Sync + 'static {
     async fn unseal(&self, brought: Brought, by: &str, admits: &Admits) -> Result<Option<Arc<Vault<S>>>, NotUnsealed>;
 
     /// The provider of a kind that is configured for a tenant's own key.
-    fn own_key(&self, tenant: &str, kind: RootKind) -> Result<Arc<dyn RootProvider>, RootError>;
+    fn own_key_provider(&self, tenant: &str, kind: RootKind) -> Result<Arc<dyn RootProvider>, RootError>;
 
     /// Asks whether an open vault may still have its root key.
     async fn ask(&self, probe: RootProbe) -> Heard;
@@ -258,8 +258,8 @@ impl<S: Store> Door<S> {
     }
 
     /// The provider of a kind that is configured for a tenant's own key.
-    pub(crate) fn own_key(&self, tenant: &str, kind: RootKind) -> Result<Arc<dyn RootProvider>, RootError> {
-        self.keeper.own_key(tenant, kind)
+    pub(crate) fn own_key_provider(&self, tenant: &str, kind: RootKind) -> Result<Arc<dyn RootProvider>, RootError> {
+        self.keeper.own_key_provider(tenant, kind)
     }
 
     /// How often it was opened.

@@ -25,6 +25,8 @@ const MESSAGE_BYTES: usize = 1_000;
 
 /// When to try again what names no delay of its own.
 const SOON: Duration = Duration::from_secs(1);
+/// When to try again what waits for a person or a provider.
+const LATER: Duration = Duration::from_secs(60);
 
 /// A refusal in the words of the wire.
 pub(crate) struct Refusal {
@@ -79,7 +81,8 @@ impl From<&Error> for Refusal {
         };
         let retry = match error {
             Error::Overloaded { retry_after } => Some(*retry_after),
-            Error::Unknown | Error::Recovering | Error::Sealed | Error::TenantLocked => Some(SOON),
+            Error::Unknown | Error::Recovering | Error::Sealed => Some(SOON),
+            Error::TenantLocked => Some(LATER),
             _ => None,
         };
         Self { code: code(error), reason, message: error.to_string(), violations, retry }.bounded()
@@ -178,7 +181,8 @@ fn code(error: &Error) -> Code {
         Error::Denied { .. }
         | Error::ViewNotAllowed { .. }
         | Error::PurposeNotAllowed { .. }
-        | Error::ConsentRequired { .. } => Code::PermissionDenied,
+        | Error::ConsentRequired { .. }
+        | Error::Suspended => Code::PermissionDenied,
         Error::IdempotencyKeyReused
         | Error::NoSchema
         | Error::KeyUnavailable(_)
@@ -187,6 +191,8 @@ fn code(error: &Error) -> Code {
         | Error::JobRunning { .. }
         | Error::JobEnded(_)
         | Error::TenantDestroyed
+        | Error::Frozen { .. }
+        | Error::SuspensionRefused(_)
         | Error::OwnKey(_) => Code::FailedPrecondition,
         Error::AnswerTooLarge { .. }
         | Error::TokensExhausted
@@ -220,6 +226,8 @@ fn finer(violations: &[Violation]) -> &'static str {
         (Some("name"), "tenant_name" | "tenant_system") => "TENANT_INVALID",
         (_, "officer") => "OFFICER_INVALID",
         (Some("label"), _) => "LABEL_INVALID",
+        (Some("principal"), _) => "PRINCIPAL_INVALID",
+        (Some("reason"), _) => "REASON_INVALID",
         (Some("copies"), _) => "LIST_FULL",
         (Some("wrapped" | "to"), _) => "OWN_KEY_INVALID",
         (Some("state"), _) => "STATE_INVALID",
@@ -277,6 +285,9 @@ mod tests {
             Error::TenantDestroyed,
             Error::TenantLocked,
             Error::OwnKey("it is with a provider".to_owned()),
+            Error::Frozen { what: "reads of borrower.id_card".to_owned() },
+            Error::Suspended,
+            Error::SuspensionRefused("nobody suspends itself".to_owned()),
             Error::TenantLimit(1_000),
             Error::Conflict,
             Error::Overloaded { retry_after: Duration::from_millis(250) },

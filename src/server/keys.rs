@@ -1,6 +1,7 @@
 //! strongroom.v1.Keys: the life of keys, for rotation jobs and security officers.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
@@ -8,7 +9,8 @@ use strongroom_proto::v1;
 use strongroom_storage::Store;
 use strongroom_vault::{
     BackupKeystore, CancelJob, DestroyKeyVersion, GetJob, ImportOwnKey, ImportPublicKey, Job, KeyCopy, ListedKey,
-    MoveOwnKey, NewKeyCopy, OwnKeyInfo, RootKind, RotateKey, SetKeyState, StartRewrap, StartRoll, StrikeKeystoreCopy,
+    MoveOwnKey, NewKeyCopy, OwnKeyInfo, ProviderSource, RootKind, RotateKey, SetKeyState, StartRewrap, StartRoll,
+    StrikeKeystoreCopy,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
@@ -189,10 +191,10 @@ impl<S: Store> v1::keys_server::Keys for KeysService<S> {
         let v1::MoveOwnKeyRequest { to } = request.into_inner();
         let vault = self.0.vault()?;
         let provider = RootKind::ALL.into_iter().find(|kind| kind.is_outside() && kind.as_str() == to);
-        let provider = match provider {
-            Some(kind) => Some(self.0.door.own_key(&vault.tenant_name(&caller).map_err(status)?, kind)),
-            None => None,
-        };
+        let tenant = vault.tenant_name(&caller).map_err(status)?;
+        let door = Arc::clone(&self.0.door);
+        let provider =
+            provider.map(|kind| -> ProviderSource { Arc::new(move || door.own_key_provider(&tenant, kind)) });
         let request = MoveOwnKey { to, provider };
         let own = self.0.to_its_end(async move { vault.move_own_key(&caller, request).await }).await?;
         Ok(Response::new(own_key(own)))

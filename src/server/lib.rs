@@ -29,6 +29,7 @@ mod cores;
 mod door;
 mod edge;
 mod errors;
+mod freezes;
 mod gate;
 mod health;
 mod identity;

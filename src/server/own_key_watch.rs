@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use strongroom_storage::Store;
 use strongroom_vault::{
-    Away, Back, Error, OwnKeyProbe, Provided, RootError, RootKind, RootProvider, UnwrappedTenantKey, Vault,
+    Away, Error, OwnKeyProbe, Provided, RootError, RootKind, RootProvider, UnwrappedTenantKey, Vault,
 };
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -39,8 +39,8 @@ pub async fn watch_own_keys<S: Store>(
                         let (vault, providers, watched) =
                             (Arc::clone(vault), Arc::clone(&providers), Arc::clone(&watched));
                         watches.spawn(async move {
-                            watch_one(&vault, &tenant, &*providers, watch).await;
-                            lock(&watched).remove(&tenant);
+                            let watching = Watching { tenant, watched };
+                            watch_one(&vault, &watching.tenant, &*providers, watch).await;
                         });
                     }
                 }
@@ -55,38 +55,49 @@ pub async fn watch_own_keys<S: Store>(
     }
 }
 
+/// A watch that goes on. However it ends, the next round may begin another.
+struct Watching {
+    tenant: Provided,
+    watched: Arc<Mutex<HashSet<Provided>>>,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        lock(&self.watched).remove(&self.tenant);
+    }
+}
+
 /// Watches over one tenant's own key until no provider keeps it any more.
 async fn watch_one<S: Store>(vault: &Vault<S>, tenant: &Provided, providers: &OwnKeyProviders, watch: RootWatch) {
     let mut watched = Watched::new(watch, Instant::now());
-    loop {
-        let Some(probe) = vault.own_key_probe(tenant.id) else { return };
-        let provider = providers(&tenant.name, probe.kind());
-        let (heard, key) = ask(provider, probe).await;
-        let verdict = watched.hears(heard, Instant::now());
-        let done = match (verdict, key) {
-            (Verdict::GiveUp(why, reason), _) => {
-                tracing::warn!(tenant = tenant.name, reason, "a tenant's own key is away");
-                let why = if why == Verdict::DENIED { Away::Denied } else { Away::Unreachable };
-                vault.lock_tenant(tenant.number, why).await
-            }
-            (Verdict::GoOn(_), Some(key)) => match vault.unlock_tenant(tenant.number, Back::Unwrapped(key)).await {
-                // What it unwraps is another key, or the tenant has moved while it was asked.
-                Err(Error::OwnKey(reason)) if vault.own_key_probe(tenant.id).is_some() => {
-                    let heard = Heard::Denied(reason.clone());
-                    watched.hears(heard, Instant::now());
-                    tracing::warn!(tenant = tenant.name, reason, "a tenant's own key is another one");
-                    vault.lock_tenant(tenant.number, Away::Denied).await
-                }
-                unlocked => unlocked,
+    while let Some(probe) = vault.own_key_probe(tenant.id) {
+        let asked = probe.changed();
+        let (heard, key) = ask(providers(&tenant.name, probe.kind()), probe).await;
+        let (heard, failed) = match key {
+            None => (heard, None),
+            Some(key) => match vault.unlock_tenant(tenant, key).await {
+                Ok(()) => (heard, None),
+                // It is another key. One that has moved while it was asked for is not locked below.
+                Err(Error::OwnKey(why)) => (Heard::Denied(why), None),
+                Err(error) => (heard, Some(error)),
             },
-            (Verdict::GoOn(note), None) => {
-                tracing::warn!(tenant = tenant.name, note, "a tenant's own key is not confirmed");
+        };
+        let locked = match watched.hears(heard, Instant::now()) {
+            Verdict::GoOn(note) => {
+                if !note.is_empty() {
+                    tracing::warn!(tenant = tenant.name, note, "a tenant's own key is not confirmed");
+                }
                 Ok(())
             }
+            Verdict::GiveUp(why, reason) => {
+                tracing::warn!(tenant = tenant.name, reason, "a tenant's own key is away");
+                let why = if why == Verdict::DENIED { Away::Denied } else { Away::Unreachable };
+                vault.lock_tenant(tenant, asked, why).await
+            }
         };
-        if let Err(error) = done {
+        for error in failed.into_iter().chain(locked.err()) {
             // It is tried again; a tenant that is locked stays so.
-            tracing::error!(%error, tenant = tenant.name, "a tenant could not be locked or unlocked as its own key is");
+            tracing::error!(%error, tenant = tenant.name, "a tenant was not locked or unlocked in good order");
         }
         tokio::time::sleep(watched.pause(Instant::now())).await;
     }

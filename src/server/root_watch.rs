@@ -80,7 +80,7 @@ impl Watched {
                 self.failures = self.failures.saturating_add(1);
                 match self.watch.patience.checked_sub(silent).filter(|left| !left.is_zero()) {
                     Some(left) => Verdict::GoOn(format!(
-                        "{why}; not confirmed for {} s, and in {} s more it is given up",
+                        "{why}; not confirmed for {} s, and in {} s more the keys are given up",
                         silent.as_secs(),
                         left.as_secs()
                     )),

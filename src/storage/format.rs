@@ -85,6 +85,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("key dek_mark", keys::dek_mark(tenant, subject, keyring, DekVersion(1))),
         ("key key change", keys::key_change(tenant)),
         ("key keystore copies", keys::keystore_copies()),
+        ("key freezes", keys::freezes(tenant)),
         ("key job", keys::job(tenant, JobKind::Rewrap)),
         ("entry row id", keys::encode_row_id(row)),
         ("entry handles", keys::encode_handles(&[subject, SubjectHandle(1 << 48 | 43)])),

@@ -34,6 +34,7 @@ mod meta {
     pub const KEY_CHANGE: u8 = 9;
     pub const JOB: u8 = 10;
     pub const KEYSTORE_COPIES: u8 = 11;
+    pub const FREEZES: u8 = 12;
     pub const TENANT_IN_MAKING: u8 = 14;
     pub const TENANT_END: u8 = 15;
 }
@@ -314,6 +315,11 @@ pub fn tenant_ends_range() -> (Vec<u8>, Vec<u8>) {
 /// `Meta`: all of a tenant's rows but the heads of its log, which outlive it, from inclusive to exclusive.
 pub fn all_but_lanes_range(tenant: TenantNo) -> (Vec<u8>, Vec<u8>) {
     (Key::new(tenant).kind(meta::LANE + 1).done(), prefix_end(&Key::new(tenant).done()))
+}
+
+/// `Meta`: what a tenant has frozen, and whom it has suspended. Tenant zero's is what holds for all.
+pub fn freezes(tenant: TenantNo) -> Vec<u8> {
+    Key::new(tenant).kind(meta::FREEZES).done()
 }
 
 /// `Meta`: the newest job of a kind.

@@ -146,6 +146,9 @@ async fn remove<S: Store>(
     prepared
         .guards
         .push(strongroom_commit::Guard::Unchanged(strongroom_commit::Fact::row(road.tenant.number, found.id)));
+    if let Err(error) = road.unfrozen(&found.field) {
+        return Ok(Err(Refusal { item: found.item(error.reason()), error }));
+    }
     let last = road.has_one_holder(found, prepared).await?;
     if !named.holds(found, holder) {
         // Subjects hold it, and nobody was named: whose hold should end?

@@ -145,7 +145,10 @@ impl Detokenize {
             let error = Error::SubjectRequired;
             return Err(Box::new(Refusal { item: found.item(error.reason()), error }));
         }
-        Ok((found, view, holder))
+        match road.unfrozen(&found.field) {
+            Ok(()) => Ok((found, view, holder)),
+            Err(error) => Err(Box::new(Refusal { item: found.item(error.reason()), error })),
+        }
     }
 }
 

@@ -71,6 +71,21 @@ pub enum Error {
     /// named.
     #[error("several subjects share this token: name the subject that is meant")]
     SubjectRequired,
+    /// Something that the caller may do is frozen.
+    #[error(
+        "{what} are frozen, for everybody, until the freeze is ended: `strongroom freezes` shows an officer since when \
+         and by whom"
+    )]
+    Frozen {
+        /// What is frozen: `reads of borrower.id_card`.
+        what: String,
+    },
+    /// The caller is suspended.
+    #[error("you are suspended: nothing that you ask is done until a security officer of your tenant ends that")]
+    Suspended,
+    /// A principal can't be suspended.
+    #[error("{0}")]
+    SuspensionRefused(String),
     /// The idempotency key was used for another request.
     #[error("this idempotency key was used with another request within its lifetime: use a new key for a new request")]
     IdempotencyKeyReused,
@@ -149,7 +164,9 @@ pub enum Error {
     #[error("the tenant was destroyed: nothing of it can be read or written any more")]
     TenantDestroyed,
     /// The tenant's own key is not there.
-    #[error("the tenant is locked, for its own key is not there: an officer of the tenant brings it back")]
+    #[error(
+        "the tenant is locked, for its own key is not there: `strongroom own-key show`, by an officer of it, says how it comes back"
+    )]
     TenantLocked,
     /// The tenant's own key is left as it is.
     #[error("{0}")]
@@ -198,6 +215,11 @@ impl Error {
         Self::Invalid(vec![Violation::new(path, rule, description)])
     }
 
+    /// Whether a change of keys that ended so has failed for good, and is recorded so.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::KeyUnavailable(_) | Self::KeyState(_) | Self::KeyVersionUnknown(_) | Self::OwnKey(_))
+    }
+
     /// The stable word for the refusal, as the ledger keeps it. The wire says more finely what is invalid.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -209,6 +231,9 @@ impl Error {
             Self::ConsentRequired { .. } => "CONSENT_REQUIRED",
             Self::PurposeNotAllowed { .. } => "PURPOSE_NOT_ALLOWED",
             Self::SubjectRequired => "SUBJECT_REQUIRED",
+            Self::Frozen { .. } => "FROZEN",
+            Self::Suspended => "SUSPENDED",
+            Self::SuspensionRefused(_) => "SUSPENSION_REFUSED",
             Self::IdempotencyKeyReused => "IDEMPOTENCY_KEY_REUSED",
             Self::NoSchema => "NO_SCHEMA",
             Self::SourceRefused(_) => "SOURCE_REFUSED",

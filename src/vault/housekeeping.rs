@@ -61,15 +61,18 @@ impl<S: Store> Vault<S> {
     async fn write_counted(&self, what: &Counted, count: u64) -> Result<(), Error> {
         // No leaf comes after the one that ends a tenant's log.
         let _turn = self.turn.read().await;
-        let tenant = match self.tenant(what.tenant).and_then(|tenant| tenant.is_there().map(|()| tenant)) {
-            Err(Error::TenantDestroyed) => return Ok(()),
-            tenant => tenant?,
-        };
         // Nobody may know yet what became of its end.
-        match tenant.refresh(self).await {
+        let there = match self.tenant(what.tenant) {
+            Ok(tenant) => tenant.refresh(self).await,
+            Err(error) => Err(error),
+        };
+        match there {
             Err(Error::TenantDestroyed) => return Ok(()),
-            refreshed => refreshed?,
+            // Its log is there, if the tenant is.
+            Err(Error::TenantLocked) if !self.tenants.is_unsure() => {}
+            there => there?,
         }
+        let rules = self.rules_in_force(what.tenant)?;
         let count = count.to_string();
         let request = keys::random::<16>()?;
         let header = LeafHeader {
@@ -80,8 +83,8 @@ impl<S: Store> Vault<S> {
             purpose: None,
             decision: road::refusal(what.reason),
             reason: Some(what.reason),
-            policy: tenant.policy_version(),
-            schema: tenant.rules().schema.version(),
+            policy: rules.policy.version,
+            schema: rules.schema.version,
             keys: &[],
             client: "",
             detail: &[("counted", &count)],

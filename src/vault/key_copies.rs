@@ -87,6 +87,11 @@ impl Copies {
         Source::put(self, place::keystore_copies(), SourceKind::Copies, &vault.tenant(SYSTEM_NO)?.fingerprints)
     }
 
+    /// When the newest one was made, in microseconds since 1970; zero if there is none.
+    pub fn newest(&self) -> u64 {
+        self.0.iter().map(|copy| copy.time).max().unwrap_or_default()
+    }
+
     /// How a version of a key lives on in copies, and when it died.
     pub fn afterlife(&self, key: &KeyInfo) -> Afterlife {
         let destroyed = key.state == KeyState::Destroyed;

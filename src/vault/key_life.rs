@@ -16,10 +16,10 @@ use crate::key_copies::{Afterlife, Copies};
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::vault::Vault;
 
-pub(crate) use change::{is_open, keystore_is_new_enough, note_keystore};
+pub(crate) use change::{is_open, keystore_is_new_enough, note_keystore, note_with_system};
 #[cfg(test)]
 pub(crate) use own::RemoveOwnKey;
-pub use own::{ImportOwnKey, MoveOwnKey};
+pub use own::{ImportOwnKey, MoveOwnKey, ProviderSource};
 pub use root::RootMoveError;
 
 /// When to ask again what depends on a version, while somebody else does.

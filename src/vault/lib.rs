@@ -16,6 +16,7 @@ mod dependants;
 mod deterministic;
 mod detokenize;
 mod error;
+mod freezes;
 mod holders;
 mod housekeeping;
 mod idempotency;
@@ -59,13 +60,15 @@ pub use audit::{Checkpoint, Export, ExportPages};
 pub use delete::{Delete, DeleteItem};
 pub use detokenize::{Detokenize, ReadItem, Released};
 pub use error::{Error, Violation};
+pub use freezes::{Freeze, FrozenField, InForceFreezes, Suspend, Unfreeze, Unsuspend};
 pub use jobs::{CancelJob, Count, GetJob, Job, JobPage};
 pub use key_copies::{BackupKeystore, KeyCopy, NewKeyCopy, StrikeKeystoreCopy};
 pub use key_life::{
-    DestroyKeyVersion, ImportOwnKey, ListedKey, MoveOwnKey, RootMoveError, RotateKey, Rotated, SetKeyState,
+    DestroyKeyVersion, ImportOwnKey, ListedKey, MoveOwnKey, ProviderSource, RootMoveError, RotateKey, Rotated,
+    SetKeyState,
 };
 pub use limits::Limits;
-pub use lock::{Away, Back, Provided, provided_tenants};
+pub use lock::{Away, Provided, provided_tenants};
 pub use lookup::{FoundTokens, Lookup, LookupItem};
 pub use matching::{Match, MatchItem};
 pub use open::{LANE, NewTenant, NewVault, OpenError, Opening, SYSTEM, create, is_tenant_name};
@@ -76,6 +79,7 @@ pub use road::{AnswerRoom, Caller};
 pub use roll::StartRoll;
 pub use rules::{Applied, ApplyPolicy, ApplySchema, Explain, Explanation, InForce};
 pub use status::Status;
+pub use strongroom_access::{Frozen, Since, Suspension};
 pub use strongroom_commit::take_delivery;
 pub use strongroom_keys::{
     ImportPublicKey, OwnKeyInfo, OwnKeyKind, OwnKeyProbe, RootError, RootKind, RootProbe, RootProvider,

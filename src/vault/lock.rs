@@ -5,17 +5,17 @@ use std::sync::Arc;
 use strongroom_access::{Action, Directory, Role};
 use strongroom_commit::{Change, CommitterState};
 use strongroom_ids::{TenantId, TenantNo};
-use strongroom_keys::{self as keys, Keystore, OwnKeyKind, OwnKeyProbe, UnwrappedTenantKey};
+use strongroom_keys::{self as keys, BroughtKey, Keystore, OwnKeyKind, OwnKeyProbe, UnwrappedTenantKey};
 use strongroom_ledger::leaf::{self, LeafHeader};
 use strongroom_storage::rows::TenantRow;
-use strongroom_storage::{Family, Store, keys as place};
+use strongroom_storage::{Family, Mutation, Store, keys as place};
 
 use crate::error::Error;
 use crate::key_life;
 use crate::open::{SYSTEM_NO, tenant_rows};
 use crate::road::{Caller, refusal};
 use crate::source;
-use crate::tenant::Tenant;
+use crate::tenant::{Tenant, see_in_force};
 use crate::vault::Vault;
 
 /// Why a tenant's own key is away.
@@ -38,13 +38,13 @@ impl Away {
 }
 
 /// How a tenant's own key comes back.
-pub enum Back {
+pub(crate) enum Back {
     /// Its provider has unwrapped the tenant key.
     Unwrapped(UnwrappedTenantKey),
-    /// Somebody brought it, wrapped to the tenant's import key.
+    /// Somebody brought it.
     Brought {
-        /// What was wrapped.
-        wrapped: Vec<u8>,
+        /// The key.
+        key: BroughtKey,
         /// Who brought it, as the ledger names principals.
         by: String,
     },
@@ -89,6 +89,9 @@ pub async fn provided_tenants<S: Store>(store: &S, keystore: &Keystore) -> Resul
 
 impl<S: Store> Vault<S> {
     /// See [`provided_tenants`].
+    ///
+    /// # Errors
+    /// As that.
     pub async fn provided_tenants(&self) -> Result<Vec<Provided>, Error> {
         provided_tenants(&*self.store, &self.keystore).await
     }
@@ -99,30 +102,27 @@ impl<S: Store> Vault<S> {
     }
 
     /// Locks a tenant whose own key is away: when this returns, its keys are not in memory and nothing of it is released any
-    /// more. Requests that are under way end first. For one that is locked it sees that it stays so.
+    /// more. Requests that are under way end first. For one that is locked it sees that it stays so. Nothing is done if the own
+    /// key has changed since it was asked for, which was at `asked`, in microseconds since 1970.
     ///
     /// # Errors
-    /// [`Error::OwnKey`] if the tenant has no key of its own. If its log can't say so, the tenant is locked all the same.
-    pub async fn lock_tenant(&self, number: TenantNo, why: Away) -> Result<(), Error> {
-        let id = self.row_of(number).await?.id;
-        // Their leaves name the rules in force, which can't be read later.
-        self.write_counted_refusals().await;
-        let _changing = self.tenants.changing.lock().await;
-        self.see_tenants().await?;
-        let tenant = match self.tenants.get(number) {
+    /// If the tenant's log can't say so yet. It is locked all the same, and called again its log is told.
+    pub async fn lock_tenant(&self, tenant: &Provided, asked: u64, why: Away) -> Result<(), Error> {
+        {
+            // Nobody uses a key while it goes.
+            let _turn = self.turn.write().await;
+            let own = self.keystore.own_key(tenant.id);
+            if own.is_none_or(|own| own.changed != asked) {
+                return Ok(());
+            }
+            if let Ok(served) = self.tenants.get(tenant.number) {
+                self.lock_in_memory(&served);
+                self.tenants.owe(tenant.number, why.as_str());
+            }
             // Who unlocks it may have come as far as the keystore.
-            Err(Error::TenantLocked) => return self.lock_keys(id).await,
-            tenant => tenant?,
-        };
-        // Nobody uses a key while it goes.
-        let _turn = self.turn.write().await;
-        if self.keystore.own_key(id).is_none() {
-            return Err(Error::OwnKey("the tenant has no key of its own that could be away".to_owned()));
+            self.lock_keys(tenant.id).await?;
         }
-        // First, and at once: whoever is cut off below leaves a tenant that is not served.
-        self.lock_in_memory(&tenant);
-        self.lock_keys(id).await?;
-        self.record_lock(&tenant, "lock_tenant", ("why", why.as_str()), false).await
+        self.tell_lock(tenant.number, tenant.id).await
     }
 
     /// Takes a tenant out of memory, but for what the keystore has. Only while no request runs.
@@ -132,49 +132,72 @@ impl<S: Store> Vault<S> {
         tracing::warn!(tenant = tenant.name, "a tenant is locked: its own key is away");
     }
 
-    /// Unlocks a tenant. It serves when this returns. Of one that is not locked it sees whether its own key is still the same.
+    /// Tells a tenant's log that it was locked, if that is owed.
+    async fn tell_lock(&self, number: TenantNo, id: TenantId) -> Result<(), Error> {
+        let Some(why) = self.tenants.owed(number) else { return Ok(()) };
+        {
+            let _turn = self.turn.read().await;
+            self.still_locked(number)?;
+            self.record_lock(number, id, "lock_tenant", ("why", why), vec![]).await?;
+        }
+        self.tenants.settled(number);
+        Ok(())
+    }
+
+    /// Sees that a tenant is locked, and has neither come back nor ended.
+    fn still_locked(&self, number: TenantNo) -> Result<(), Error> {
+        match self.tenants.get(number) {
+            Err(Error::TenantLocked) if !self.tenants.is_unsure() => Ok(()),
+            Err(Error::TenantLocked) | Ok(_) => Err(Error::Conflict),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Unlocks a tenant with what its provider has unwrapped. It serves when this returns. Of one that is not locked it sees
+    /// whether its own key is still the same.
     ///
     /// # Errors
     /// [`Error::OwnKey`] if it is another key. A tenant that was locked still is, unless only what its lock had cut off could
     /// not be finished.
-    pub async fn unlock_tenant(&self, number: TenantNo, with: Back) -> Result<(), Error> {
+    pub async fn unlock_tenant(&self, tenant: &Provided, with: UnwrappedTenantKey) -> Result<(), Error> {
+        let (keystore, id) = (Arc::clone(&self.keystore), tenant.id);
+        // Nobody waits for this, and least of all for a key that does not fit.
+        let with = blocking(move || keystore.fits(id, &with).map(|()| with)).await??;
+        match self.tenants.get(tenant.number) {
+            Err(Error::TenantLocked) => {}
+            there => return there.map(drop),
+        }
+        self.come_back(tenant.number, Back::Unwrapped(with)).await
+    }
+
+    /// Brings a locked tenant back.
+    pub(crate) async fn come_back(&self, number: TenantNo, with: Back) -> Result<(), Error> {
         let row = self.row_of(number).await?;
-        let id = row.id;
-        let with = match (self.tenants.get(number), with) {
-            (Ok(_), Back::Unwrapped(key)) => {
-                // Nobody waits for this.
-                let keystore = Arc::clone(&self.keystore);
-                return Ok(blocking(move || keystore.unlock_tenant(id, Some(key))).await??);
-            }
-            (Ok(_), Back::Brought { .. }) => return Err(Error::Conflict),
-            (Err(Error::TenantLocked), with) => with,
-            (Err(error), _) => return Err(error),
-        };
+        let (id, brought) = (row.id, matches!(with, Back::Brought { .. }));
         {
             let _changing = self.tenants.changing.lock().await;
             self.see_tenants().await?;
-            match self.tenants.get(number) {
-                Err(Error::TenantLocked) => {}
-                there => return there.map(drop),
-            }
+            self.still_locked(number)?;
+            self.tell_lock(number, id).await?;
             let _turn = self.turn.write().await;
+            self.still_locked(number)?;
             let back = match self.unlock_keys(id, with).await {
-                Ok((by, changed)) => self.take_back(row, &by, changed).await,
+                Ok(by) => self.take_back(row, &by, brought).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = back {
-                // What is not served keeps no keys in memory.
+                // What is not served keeps no keys in memory, and what was brought for nothing is not kept.
                 self.lock_keys(id).await?;
+                if brought {
+                    self.take_away(id).await?;
+                }
                 return Err(error);
             }
         }
         // What its lock cut off: its jobs, and a change of its keys.
         self.jobs.tell_unlocked();
         match self.finish_key_change(number).await {
-            Err(
-                error
-                @ (Error::KeyUnavailable(_) | Error::KeyState(_) | Error::KeyVersionUnknown(_) | Error::OwnKey(_)),
-            ) => {
+            Err(error) if error.is_final() => {
                 tracing::error!(%error, tenant = number.0, "a change of keys that was cut off could not be made");
                 Ok(())
             }
@@ -182,45 +205,67 @@ impl<S: Store> Vault<S> {
         }
     }
 
-    /// Unlocks a tenant's keys, and tells who did and whether the keystore's file changed.
-    async fn unlock_keys(&self, tenant: TenantId, with: Back) -> Result<(String, bool), Error> {
+    /// Unlocks a tenant's keys, and tells who did.
+    async fn unlock_keys(&self, tenant: TenantId, with: Back) -> Result<String, Error> {
+        // While the store recovers, nothing that this stands on can be read.
+        self.serving()?;
         let (keystore, now) = (Arc::clone(&self.keystore), self.now());
         blocking(move || match with {
             Back::Unwrapped(key) => {
                 keystore.unlock_tenant(tenant, Some(key))?;
-                Ok(("vault".to_owned(), false))
+                Ok("vault".to_owned())
             }
-            Back::Brought { wrapped, by } => {
+            Back::Brought { key, by } => {
+                let own = keystore.own_key(tenant).ok_or(Error::Internal("a locked tenant without an own key"))?;
                 // Later than its last change, whatever the clock says.
-                let changed = keystore.own_key(tenant).map_or(0, |own| own.changed);
-                keystore.bring_key(tenant, &wrapped, now.max(changed.saturating_add(1)))?;
-                Ok((by, true))
+                keystore.bring_key(tenant, key, now.max(own.changed.saturating_add(1)))?;
+                Ok(by)
             }
         })
         .await?
     }
 
-    /// Takes a tenant into memory whose keys are unlocked, with the proofs that a start asks for.
-    async fn take_back(&self, row: TenantRow, by: &str, changed: bool) -> Result<(), Error> {
-        // While the store recovers, its readers may still see what a reopening will change.
-        let serving = || match self.committer.state() {
+    /// Takes the imported key of a locked tenant out of the keystore's file, if it is there.
+    pub(crate) async fn take_away(&self, tenant: TenantId) -> Result<(), Error> {
+        let (keystore, now) = (Arc::clone(&self.keystore), self.now());
+        blocking(move || match keystore.own_key(tenant) {
+            Some(own) if own.kind == OwnKeyKind::Imported && !own.removed => {
+                keystore.remove_key(tenant, now.max(own.changed.saturating_add(1)))
+            }
+            _ => Ok(()),
+        })
+        .await??;
+        Ok(())
+    }
+
+    /// While the store recovers, its readers may still see what a reopening will change.
+    fn serving(&self) -> Result<(), Error> {
+        match self.committer.state() {
             CommitterState::Serving => Ok(()),
             _ => Err(Error::Recovering),
-        };
-        serving()?;
+        }
+    }
+
+    /// Takes a tenant into memory whose keys are unlocked, with the proofs that a start asks for.
+    async fn take_back(&self, row: TenantRow, by: &str, brought: bool) -> Result<(), Error> {
+        self.serving()?;
         let lane = self.committer.head(row.number).ok_or(Error::Internal("a tenant without a log"))?;
-        source::in_force(&*self.store, (row.number, &row.name), &lane.rules)
-            .await
-            .map_err(|_| Error::DataLoss("the rules in force"))?;
+        see_in_force(self, row.number, &row.name).await?;
         let tenant = Tenant::load(row, lane.incarnation, &*self.store, &self.keystore).await?;
-        serving()?;
+        self.serving()?;
         if !key_life::keystore_is_new_enough(&*self.store, &tenant, &self.keystore).await? {
             let why = "the keystore is older than the last change of the tenant's keys; put the newest copy back";
             return Err(Error::KeyUnavailable(why.to_owned()));
         }
-        // What is open notes the keystore when it is finished.
-        let noted = changed && !key_life::is_open(&*self.store, &tenant).await?;
-        self.record_lock(&tenant, "unlock_tenant", ("by", by), noted).await?;
+        let mut noted = Vec::new();
+        if brought {
+            noted.push(key_life::note_with_system(self).await?);
+            // What is open notes the keystore when it is finished.
+            if !key_life::is_open(&*self.store, &tenant).await? {
+                noted.push(key_life::note_keystore(self, &tenant)?);
+            }
+        }
+        self.record_lock(tenant.number, tenant.id, "unlock_tenant", ("by", by), noted).await?;
         tracing::info!(tenant = tenant.name, "a tenant is unlocked: its own key is there again");
         self.tenants.begin(tenant, Directory::clone(&self.directory()));
         Ok(())
@@ -235,27 +280,28 @@ impl<S: Store> Vault<S> {
     /// The row of a tenant that may be locked.
     async fn row_of(&self, number: TenantNo) -> Result<TenantRow, Error> {
         if number == SYSTEM_NO {
-            return Err(Error::OwnKey("the vault itself has no own key but its root key".to_owned()));
+            return Err(Error::Internal("the vault itself has no own key"));
         }
         let row = self.store.get(Family::Meta, place::tenant(number)).await?.ok_or(Error::TenantNotFound)?;
         Ok(TenantRow::decode(&row)?)
     }
 
-    /// Records in a tenant's own log that it was locked or unlocked, and which key that was; and notes with it how far the
-    /// keystore has come, if that is to be.
+    /// Records in a tenant's own log that it was locked or unlocked, and which key that was; and notes with it what there is
+    /// to note.
     async fn record_lock(
         &self,
-        tenant: &Tenant,
+        number: TenantNo,
+        id: TenantId,
         action: &str,
         told: (&str, &str),
-        note_keystore: bool,
+        mutations: Vec<Mutation>,
     ) -> Result<(), Error> {
-        let own = self.keystore.own_key(tenant.id);
+        let own = self.keystore.own_key(id);
         let kind = own.as_ref().map(|own| own.kind.to_string()).unwrap_or_default();
         let mut detail = vec![("own_key", kind.as_str()), told];
         let fingerprint = own.as_ref().and_then(|own| own.fingerprint.as_deref());
         detail.extend(fingerprint.map(|fingerprint| ("fingerprint", fingerprint)));
-        let request = keys::random::<16>()?;
+        let (request, rules) = (keys::random::<16>()?, self.rules_in_force(number)?);
         let header = LeafHeader {
             request: &request,
             principal: "vault",
@@ -264,53 +310,53 @@ impl<S: Store> Vault<S> {
             purpose: None,
             decision: "allow",
             reason: None,
-            policy: tenant.policy_version(),
-            schema: tenant.rules().schema.version(),
+            policy: rules.policy.version,
+            schema: rules.schema.version,
             keys: &[],
             client: "",
             detail: &detail,
         };
-        let mutations = match note_keystore {
-            true => vec![key_life::note_keystore(self, tenant)?],
-            false => vec![],
-        };
         let leaves = leaf::prepare(&header, std::iter::empty());
-        let leaves = leaves.into_iter().map(|leaf| (tenant.number, leaf)).collect();
+        let leaves = leaves.into_iter().map(|leaf| (number, leaf)).collect();
         let position = self.committer.position();
         self.committer.commit(Change { position, guards: vec![], changes: vec![], mutations, leaves }).await?;
         Ok(())
     }
 
     /// Lets an officer of a locked tenant see to its own key. The tenant's rules can't be read meanwhile, so none are asked:
-    /// an officer is whose key the directory has. It is recorded before anything is done.
+    /// an officer is whose key the directory has, and who is not suspended by what the log has in force. It is recorded
+    /// before anything is done.
     ///
     /// # Errors
-    /// [`Error::TenantLocked`] for everybody else.
+    /// [`Error::TenantLocked`] for everybody else; [`Error::Suspended`].
     pub(crate) async fn admit_officer(&self, caller: &Caller, action: Action) -> Result<TenantRow, Error> {
         if caller.principal.role != Role::Officer {
             return Err(Error::TenantLocked);
         }
         let row = self.row_of(caller.principal.tenant).await?;
-        self.record_officer(caller, action, None).await?;
+        {
+            // No leaf comes after the one that ends a tenant's log.
+            let _turn = self.turn.read().await;
+            self.still_locked(row.number)?;
+            let rules = self.rules_in_force(row.number)?;
+            let freezes = source::logged_freezes(&*self.store, row.number, &rules).await?;
+            let suspended = freezes.is_suspended(&caller.principal.name).then_some(Error::Suspended);
+            self.record_own(caller, action, &[("tenant", "locked")], suspended.as_ref()).await?;
+            suspended.map_or(Ok(()), Err)?;
+        }
         Ok(row)
     }
 
-    /// Records what an officer of a locked tenant asks for, or why nothing came of it.
-    pub(crate) async fn record_officer(
+    /// Records what came of an officer's request about the own key of a tenant, which may be locked. Only in a turn.
+    pub(crate) async fn record_own(
         &self,
         caller: &Caller,
         action: Action,
+        detail: &[(&str, &str)],
         failed: Option<&Error>,
     ) -> Result<(), Error> {
-        // No leaf comes after the one that ends a tenant's log.
-        let _turn = self.turn.read().await;
         let number = caller.principal.tenant;
-        if !matches!(self.tenants.get(number), Err(Error::TenantLocked)) {
-            // It has come back or ended meanwhile.
-            return Err(Error::Conflict);
-        }
-        let lane = self.committer.head(number).ok_or(Error::Internal("a tenant without a log"))?;
-        let request = keys::random::<16>()?;
+        let (request, rules) = (keys::random::<16>()?, self.rules_in_force(number)?);
         let reason = failed.map(Error::reason);
         let header = LeafHeader {
             request: &request,
@@ -320,12 +366,23 @@ impl<S: Store> Vault<S> {
             purpose: None,
             decision: reason.map_or("allow", refusal),
             reason,
-            policy: lane.rules.policy.version,
-            schema: lane.rules.schema.version,
+            policy: rules.policy.version,
+            schema: rules.schema.version,
             keys: &[],
             client: &caller.client,
-            detail: &[("tenant", "locked")],
+            detail,
         };
         self.append(number, &header).await
+    }
+
+    /// The same of what failed, whether the tenant is locked or not; nothing, if it has ended.
+    pub(crate) async fn record_failed(&self, caller: &Caller, action: Action, error: &Error) -> Result<(), Error> {
+        let _turn = self.turn.read().await;
+        match self.tenants.get(caller.principal.tenant) {
+            Ok(tenant) => tenant.is_there()?,
+            Err(Error::TenantLocked) if !self.tenants.is_unsure() => {}
+            Err(error) => return Err(error),
+        }
+        self.record_own(caller, action, &[], Some(error)).await
     }
 }

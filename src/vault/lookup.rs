@@ -148,6 +148,7 @@ impl Lookup {
         if !lists(field, &self.purpose) || !road.decide(field, None).allowed {
             return Err(refuse(denials.why(road, field, None)));
         }
+        road.unfrozen(field).map_err(refuse)?;
         if !field.lookup {
             let description = "the schema declares this field without `lookup`";
             return Err(refuse(Error::invalid(format!("items[{index}].field"), "lookup_not_declared", description)));

@@ -58,25 +58,35 @@ impl<S: Store> Attempt<S> for Match {
                     resolved.guards_if_unwrapped(road.tenant.number, &mut prepared.guards);
                     (Err(refusal.error), refusal.item)
                 }
-                Ok(found) => match road.holder(found, &item.subject, &named, &mut prepared.guards) {
-                    None => {
-                        let refusal = denials.not_a_holder(road, &item.token, found);
-                        (Err(refusal.error), refusal.item)
+                Ok(found) => {
+                    match (road.holder(found, &item.subject, &named, &mut prepared.guards), road.unfrozen(&found.field))
+                    {
+                        (None, _) => {
+                            let refusal = denials.not_a_holder(road, &item.token, found);
+                            (Err(refusal.error), refusal.item)
+                        }
+                        (Some(_), Err(frozen)) => {
+                            resolved.guards_if_unwrapped(road.tenant.number, &mut prepared.guards);
+                            let leaf = found.item(frozen.reason());
+                            (Err(frozen), leaf)
+                        }
+                        (Some(holder), Ok(()))
+                            if found.is_shared() && !holder.is_some() && road.rests_on_consent(&self.purpose) =>
+                        {
+                            (Err(Error::SubjectRequired), found.item(Error::SubjectRequired.reason()))
+                        }
+                        (Some(holder), Ok(())) => {
+                            found.guards(road.tenant.number, &mut prepared.guards);
+                            let matched = compare(road, index, found, &item.value)?;
+                            let outcome = match &matched {
+                                Ok(true) => "matched",
+                                Ok(false) => "not_matched",
+                                Err(error) => error.reason(),
+                            };
+                            (matched, Item { subject: Some(holder), ..found.item(outcome) })
+                        }
                     }
-                    Some(holder) if found.is_shared() && !holder.is_some() && road.rests_on_consent(&self.purpose) => {
-                        (Err(Error::SubjectRequired), found.item(Error::SubjectRequired.reason()))
-                    }
-                    Some(holder) => {
-                        found.guards(road.tenant.number, &mut prepared.guards);
-                        let matched = compare(road, index, found, &item.value)?;
-                        let outcome = match &matched {
-                            Ok(true) => "matched",
-                            Ok(false) => "not_matched",
-                            Err(error) => error.reason(),
-                        };
-                        (matched, Item { subject: Some(holder), ..found.item(outcome) })
-                    }
-                },
+                }
             };
             prepared.answer.push(answer);
             prepared.items.push(leaf);

@@ -106,7 +106,7 @@ pub enum OpenError {
     Rules {
         /// Whose.
         tenant: String,
-        /// `policy` or `schema`.
+        /// `policy`, `schema` or `list of freezes`.
         what: &'static str,
         /// What stands in the store, in words.
         stored: String,
@@ -402,7 +402,7 @@ impl<S: Store> Vault<S> {
             refusals: Refusals::default(),
             started: clock(),
             clock,
-            tenants: Tenants::new(tenants.into_iter(), directory),
+            tenants: Arc::new(Tenants::new(tenants.into_iter(), directory)),
             notes: Default::default(),
             id: row.vault,
             damaged: AtomicBool::new(false),

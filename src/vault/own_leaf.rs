@@ -9,6 +9,11 @@ use crate::error::Error;
 use crate::vault::Vault;
 
 impl<S: Store> Vault<S> {
+    /// The rules in force of a tenant, which may be locked: as its log records them.
+    pub(crate) fn rules_in_force(&self, tenant: TenantNo) -> Result<strongroom_ledger::Rules, Error> {
+        Ok(self.committer.head(tenant).ok_or(Error::Internal("a tenant without a log"))?.rules)
+    }
+
     /// Appends a leaf without items to a tenant's log.
     pub(crate) async fn append(&self, tenant: TenantNo, header: &LeafHeader<'_>) -> Result<(), Error> {
         let leaves = leaf::prepare(header, std::iter::empty());

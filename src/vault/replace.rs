@@ -53,6 +53,7 @@ impl<S: Store> Attempt<S> for Replace {
                         items: vec![found.item("DENIED")],
                     });
                 }
+                not_frozen(road, &found)?;
                 found.guards(road.tenant.number, &mut prepared.guards);
                 // The one that this request made, whatever came after it.
                 prepared.answer.push(version.0);
@@ -65,6 +66,7 @@ impl<S: Store> Attempt<S> for Replace {
         let resolved = road.resolve(&tokens).await?;
         limits::none(repeats(&resolved))?;
         let found = self.decide(road, &resolved)?;
+        found.iter().try_for_each(|found| not_frozen(road, found))?;
         self.validate(road, &found)?;
         for found in found.iter().filter(|found| found.subject.is_none()) {
             road.tenant.allow_seals(road.vault, found.row.keyring, 1).await?;
@@ -227,6 +229,11 @@ impl<S: Store> Road<'_, S> {
         let dek = self.unwrap_dek(owner, keyring, wrapped.version, wrapped.kek_version, &wrapped.blob)?;
         Ok(NamedDek { dek, owner, keyring, version: wrapped.version })
     }
+}
+
+/// Refuses a request that would change a frozen value.
+fn not_frozen<S: Store>(road: &Road<'_, S>, found: &Found) -> Result<(), Refused> {
+    road.unfrozen(&found.field).map_err(|error| Refused { items: vec![found.item(error.reason())], error })
 }
 
 /// Two items with one token: which of them would win is not to be guessed.

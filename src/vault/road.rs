@@ -80,6 +80,12 @@ pub(crate) trait Attempt<S: Store>: Send + Sync {
         Ok(())
     }
 
+    /// Nobody knows whether what it changes is durable: makes who comes next look again before it relies on what is in
+    /// memory. Of one that has it alone, before its turn ends.
+    fn doubt(&self, _vault: &Vault<S>, tenant: &Tenant) {
+        tenant.forget_rules();
+    }
+
     /// Takes what is durable now into memory, before the turn ends.
     fn install(&self, _vault: &Vault<S>, _tenant: &Tenant, _answer: &Self::Answer) {}
 
@@ -206,7 +212,7 @@ impl<S: Store> Vault<S> {
         if A::ALONE {
             let _turn = self.turn.read().await;
             let road = self.road(tenant, caller, request, id).await?;
-            if let Err(error) = request.may_have_it_alone(&road) {
+            if let Err(error) = road.admit().and_then(|()| request.may_have_it_alone(&road)) {
                 return Err(road.record_refusal(error.into()).await);
             }
         }
@@ -217,6 +223,9 @@ impl<S: Store> Vault<S> {
                 true => Turn::Alone { _guard: self.turn.write().await },
             };
             let road = Road { alone, ..self.road(tenant, caller, request, id).await? };
+            if let Err(error) = road.admit() {
+                return Err(road.record_refusal(error.into()).await);
+            }
             match request.attempt(&road).await {
                 Ok(prepared) => match road.commit(prepared).await {
                     Ok(answer) => {
@@ -228,7 +237,7 @@ impl<S: Store> Vault<S> {
                     Err(error) => {
                         if A::ALONE {
                             // The new rules may be on disk or not: read them again before anybody relies on the old.
-                            tenant.forget_rules();
+                            request.doubt(self, tenant);
                         }
                         return Err(Error::from(error));
                     }
@@ -329,10 +338,10 @@ impl<S: Store> Road<'_, S> {
         }
     }
 
-    /// Whether policy lets the caller act on the vault itself.
+    /// Whether policy lets the caller act on the vault itself, and no freeze stops it.
     pub fn decide_vault(&self) -> Result<(), Error> {
         match self.allows_vault(self.action) {
-            true => Ok(()),
+            true => self.not_stopped(),
             false => Err(Error::Denied { action: self.action.as_str() }),
         }
     }
@@ -524,7 +533,13 @@ fn is_refused(item: &Item) -> bool {
 /// The decision that stands beside a refusal's reason in the ledger.
 pub(crate) fn refusal(reason: &str) -> &'static str {
     match reason {
-        "DENIED" | "VIEW_NOT_ALLOWED" | "PURPOSE_NOT_ALLOWED" | "CONSENT_REQUIRED" | "SUBJECT_REQUIRED" => "deny",
+        "DENIED"
+        | "VIEW_NOT_ALLOWED"
+        | "PURPOSE_NOT_ALLOWED"
+        | "CONSENT_REQUIRED"
+        | "SUBJECT_REQUIRED"
+        | "FROZEN"
+        | "SUSPENDED" => "deny",
         _ => "fail",
     }
 }

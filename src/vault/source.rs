@@ -1,7 +1,8 @@
-//! The rows of schema, policy, enrolled principals and key changes, which nobody without keys can write.
+//! The rows of schema, policy, freezes, enrolled principals and key changes, which nobody without keys can write.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use strongroom_access::Freezes;
 use strongroom_ids::TenantNo;
 use strongroom_keys::{self as keys, IndexKey};
 use strongroom_ledger::Rules;
@@ -30,6 +31,8 @@ pub(crate) enum SourceKind {
     Making,
     /// The end of a tenant.
     End,
+    /// What is frozen and who is suspended.
+    Freezes,
 }
 
 impl SourceKind {
@@ -42,12 +45,14 @@ impl SourceKind {
             Self::Copies => "copies",
             Self::Making => "making",
             Self::End => "end",
+            Self::Freezes => "freezes",
         }
     }
 
     fn place(self) -> &'static str {
         match self {
             Self::Schema | Self::Policy | Self::Principals => "the rules in force",
+            Self::Freezes => "the freezes in force",
             Self::Keys => "the last change of keys",
             Self::Copies => "the list of copies of the keystore",
             Self::Making => "the tenant in the making",
@@ -56,8 +61,9 @@ impl SourceKind {
     }
 }
 
-/// The row of a schema, of policies, of the enrolled principals, or of the last change of keys: format byte, salt (16), version (4, big-endian),
-/// version of the tenant's fingerprint key (4), HMAC-SHA256 under that key (32), text.
+/// The row of a schema, of policies, of freezes, of the enrolled principals, or of the last change of keys: format
+/// byte, salt (16), version (4, big-endian), version of the tenant's fingerprint key (4), HMAC-SHA256 under that key
+/// (32), text.
 ///
 /// The MAC is what keeps whoever controls the files, and not the keys, from writing rules of their own.
 #[derive(Clone)]
@@ -139,9 +145,9 @@ impl Source {
     }
 }
 
-/// Whether a tenant's policy and schema are those that its log has in force. A MAC says that this vault wrote a row, and
-/// not that it is the newest: an older one that was put back has one, too. `lane` is the log's head, which the head file
-/// vouches for.
+/// Whether a tenant's policy, schema and freezes are those that its log has in force. A MAC says that this vault wrote
+/// a row, and not that it is the newest: an older one that was put back has one, too. `lane` is the log's head, which
+/// the head file vouches for.
 pub(crate) async fn as_recorded<S: Store>(store: &S, tenant: &TenantRow, lane: &LaneHead) -> Result<(), OpenError> {
     let rules = Rules::from_bytes(&lane.rules).map_err(|_| Error::DataLoss("the head of a log"))?;
     in_force(store, (tenant.number, &tenant.name), &rules).await
@@ -153,7 +159,11 @@ pub(crate) async fn in_force<S: Store>(
     (number, name): (TenantNo, &str),
     rules: &Rules,
 ) -> Result<(), OpenError> {
-    let rows = [("policy", place::policy(number), rules.policy), ("schema", place::schema(number), rules.schema)];
+    let rows = [
+        ("policy", place::policy(number), rules.policy),
+        ("schema", place::schema(number), rules.schema),
+        ("list of freezes", place::freezes(number), rules.freezes),
+    ];
     for (what, key, recorded) in rows {
         let row = store.get(Family::Meta, key).await?;
         let stored = match &row {
@@ -171,4 +181,18 @@ pub(crate) async fn in_force<S: Store>(
         return Err(OpenError::Rules { tenant, what, stored, recorded });
     }
     Ok(())
+}
+
+/// What a tenant has frozen, read without its keys: while it is locked nothing proves its row but the hash in its log.
+pub(crate) async fn logged_freezes<S: Store>(store: &S, number: TenantNo, rules: &Rules) -> Result<Freezes, Error> {
+    const DAMAGED: Error = Error::DataLoss("the freezes in force");
+    let recorded = rules.freezes;
+    match store.get(Family::Meta, place::freezes(number)).await? {
+        None if recorded.version == 0 => Ok(Freezes::default()),
+        Some(row) if row_hash(&row) == recorded.hash => {
+            let (source, ..) = Source::parse(&row)?;
+            Freezes::from_stored(&source.body).map_err(|_| DAMAGED)
+        }
+        _ => Err(DAMAGED),
+    }
 }

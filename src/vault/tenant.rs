@@ -15,6 +15,8 @@ use strongroom_storage::rows::TenantRow;
 use strongroom_storage::{Family, Store};
 
 use crate::error::Error;
+use crate::freezes::Standing;
+use crate::open::{SYSTEM, SYSTEM_NO};
 use crate::source::{self, Source, SourceKind};
 use crate::vault::Vault;
 
@@ -44,10 +46,13 @@ pub(crate) struct Tenant {
 }
 
 /// The rules in force, replaced as a whole.
+#[derive(Clone)]
 pub(crate) struct Rules {
     pub schema: Arc<Schema>,
     pub policy: Source,
     pub keys: KeysInUse,
+    /// What is frozen, and who is suspended.
+    pub freezes: Arc<Standing>,
 }
 
 /// The keys that a writing request uses now.
@@ -111,23 +116,27 @@ impl Tenant {
 
     /// Puts another schema in force. Only while no request runs.
     pub fn install_schema(&self, schema: Arc<Schema>, keys: KeysInUse) {
-        let policy = self.rules().policy.clone();
-        self.rules.store(Arc::new(Rules { schema, policy, keys }));
+        self.replace_rules(|rules| Rules { schema, keys, ..rules });
     }
 
     /// Puts another policy in force. Only while no request runs.
     pub fn install_policy(&self, policies: Arc<Policies>, policy: Source) {
-        let rules = self.rules();
         self.access.install(policies, policy.version);
-        let (schema, keys) = (Arc::clone(&rules.schema), rules.keys.clone());
-        self.rules.store(Arc::new(Rules { schema, policy, keys }));
+        self.replace_rules(|rules| Rules { policy, ..rules });
+    }
+
+    /// Puts other freezes and suspensions in force. Only while no request runs.
+    pub fn install_freezes(&self, freezes: Arc<Standing>) {
+        self.replace_rules(|rules| Rules { freezes, ..rules });
     }
 
     /// Uses other keys for what is new. Only while no request runs.
     pub fn install_keys(&self, keys: KeysInUse) {
-        let rules = self.rules();
-        let (schema, policy) = (Arc::clone(&rules.schema), rules.policy.clone());
-        self.rules.store(Arc::new(Rules { schema, policy, keys }));
+        self.replace_rules(|rules| Rules { keys, ..rules });
+    }
+
+    fn replace_rules(&self, next: impl FnOnce(Rules) -> Rules) {
+        self.rules.store(Arc::new(next(Rules::clone(&self.rules()))));
     }
 
     /// It was destroyed. Only while no request runs.
@@ -172,10 +181,7 @@ impl Tenant {
             return Err(Error::TenantDestroyed);
         }
         // What the log has in force, and nothing that somebody put back while the store was closed.
-        let lane = vault.committer.head(self.number).ok_or(Error::Internal("a tenant without a log"))?;
-        source::in_force(&*vault.store, (self.number, &self.name), &lane.rules)
-            .await
-            .map_err(|_| Error::DataLoss("the rules in force"))?;
+        see_in_force(vault, self.number, &self.name).await?;
         let (rules, policies) = load_rules(self.number, self.id, &*vault.store, &vault.keystore).await?;
         if !serving() {
             return Err(Error::Recovering);
@@ -218,6 +224,18 @@ impl Tenant {
     }
 }
 
+/// Sees that the rules in the store are what the logs of a vault that runs have in force: those of a tenant, and those
+/// of the vault itself, which freeze it too.
+pub(crate) async fn see_in_force<S: Store>(vault: &Vault<S>, number: TenantNo, name: &str) -> Result<(), Error> {
+    let own = (number, name);
+    for of in std::iter::once(own).chain((number != SYSTEM_NO).then_some((SYSTEM_NO, SYSTEM))) {
+        let lane = vault.committer.head(of.0).ok_or(Error::Internal("a tenant without a log"))?;
+        let proven = source::in_force(&*vault.store, of, &lane.rules).await;
+        proven.map_err(|_| Error::DataLoss("the rules in force"))?;
+    }
+    Ok(())
+}
+
 async fn load_rules<S: Store>(
     number: TenantNo,
     id: TenantId,
@@ -241,5 +259,6 @@ async fn load_rules<S: Store>(
         store.get(Family::Meta, place::policy(number)).await?.ok_or(Error::DataLoss("a tenant without policy"))?;
     let policy = Source::decode(&bytes, SourceKind::Policy, &fingerprints)?;
     let policies = Policies::compile(&policy.body).map_err(|_| Error::DataLoss("a policy"))?;
-    Ok((Rules { schema: Arc::new(schema), policy, keys }, policies))
+    let freezes = Arc::new(Standing::load(number, id, store, keystore).await?);
+    Ok((Rules { schema: Arc::new(schema), policy, keys, freezes }, policies))
 }

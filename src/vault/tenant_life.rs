@@ -25,7 +25,7 @@ use crate::open::{SYSTEM, SYSTEM_NO, is_tenant_name};
 use crate::own_leaf::Rules;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
-use crate::tenant::Tenant;
+use crate::tenant::{Tenant, see_in_force};
 use crate::values::row_hash;
 use crate::vault::Vault;
 
@@ -254,7 +254,8 @@ impl<S: Store> Vault<S> {
         let (_, directory) = stored_directory(&*self.store, &system.fingerprints).await?;
         serving()?;
         for number in directory.destroyed.values() {
-            if self.tenants.all().contains_key(number) {
+            // One that was locked is known by the directory alone.
+            if !self.directory().destroyed.values().any(|known| known == number) {
                 self.tenants.end(*number, directory.clone());
                 self.deks.clear();
             }
@@ -275,6 +276,8 @@ impl<S: Store> Vault<S> {
         let row = self.store.get(Family::Meta, place::tenant(number)).await?;
         let row = TenantRow::decode(&row.ok_or(Error::DataLoss("a tenant's row"))?)?;
         let head = self.committer.head(number).ok_or(Error::Internal("a tenant without a log"))?;
+        // Made while all tenants are frozen, it is frozen too.
+        see_in_force(self, number, &row.name).await?;
         let tenant = Tenant::load(row, head.incarnation, &*self.store, &self.keystore).await?;
         self.tenants.begin(tenant, directory);
         Ok(())

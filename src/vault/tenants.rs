@@ -1,9 +1,9 @@
 //! The tenants of a running vault, and the directory that certificates are held against. Both are replaced as a whole when a
 //! tenant comes or goes, so that nobody waits to look one up.
 
-use std::collections::{HashMap, btree_map};
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet, btree_map};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use strongroom_access::Directory;
@@ -22,6 +22,10 @@ pub(crate) struct Tenants {
     directory: ArcSwap<Directory>,
     /// Whether a tenant may have come or gone on disk and not here.
     unsure: AtomicBool,
+    /// Why tenants were locked whose logs could not be told yet.
+    owed: std::sync::Mutex<HashMap<TenantNo, &'static str>>,
+    /// Tenants for whose own key something is done that takes long: one thing at a time.
+    busy: std::sync::Mutex<HashSet<TenantNo>>,
     /// Held while a tenant is made or destroyed.
     pub changing: Mutex<()>,
     /// Woken when something is left to do of a tenant's making or end.
@@ -36,6 +40,8 @@ impl Tenants {
             by_number: ArcSwap::from_pointee(by_number),
             directory: ArcSwap::from_pointee(directory),
             unsure: AtomicBool::new(false),
+            owed: std::sync::Mutex::default(),
+            busy: std::sync::Mutex::default(),
             changing: Mutex::new(()),
             left: Notify::new(),
         }
@@ -107,6 +113,27 @@ impl Tenants {
         self.by_number.store(Arc::new(all));
     }
 
+    /// A tenant's log is to be told that it was locked, and why.
+    pub fn owe(&self, number: TenantNo, why: &'static str) {
+        unpoisoned(&self.owed).insert(number, why);
+    }
+
+    /// Why a tenant was locked, if its log was not told yet.
+    pub fn owed(&self, number: TenantNo) -> Option<&'static str> {
+        unpoisoned(&self.owed).get(&number).copied()
+    }
+
+    /// A tenant's log was told.
+    pub fn settled(&self, number: TenantNo) {
+        unpoisoned(&self.owed).remove(&number);
+    }
+
+    /// Begins something for a tenant's own key that takes long; `None` if something is done already.
+    pub fn begin_long(self: &Arc<Self>, number: TenantNo) -> Option<Busy> {
+        let begun = unpoisoned(&self.busy).insert(number);
+        begun.then(|| Busy { tenants: Arc::clone(self), number })
+    }
+
     /// A tenant is gone: nothing more is done with it, also by who has found it already. Only while no request runs.
     pub fn end(&self, number: TenantNo, directory: Directory) {
         self.directory.store(Arc::new(directory));
@@ -117,4 +144,21 @@ impl Tenants {
         self.by_number.store(Arc::new(all));
         self.settle();
     }
+}
+
+/// While it is held, something is done for a tenant's own key.
+pub(crate) struct Busy {
+    tenants: Arc<Tenants>,
+    number: TenantNo,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        unpoisoned(&self.tenants.busy).remove(&self.number);
+    }
+}
+
+/// A panic elsewhere leaves what is behind these locks whole.
+fn unpoisoned<T>(behind: &std::sync::Mutex<T>) -> MutexGuard<'_, T> {
+    behind.lock().unwrap_or_else(PoisonError::into_inner)
 }

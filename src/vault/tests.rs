@@ -17,6 +17,7 @@ use crate::{
 
 mod bounds;
 mod copies;
+mod freezes;
 mod hang_up;
 mod holders;
 mod keys;

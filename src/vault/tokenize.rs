@@ -173,7 +173,7 @@ impl Tokenize {
             }
         }
         if items.is_empty() {
-            return Ok(());
+            return road.none_frozen(fields);
         }
         Err(Refused { error: Error::Denied { action: Action::Tokenize.as_str() }, items })
     }

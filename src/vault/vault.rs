@@ -46,7 +46,7 @@ pub struct Vault<S: Store> {
     pub(crate) limits: Limits,
     pub(crate) refusals: Refusals,
     pub(crate) clock: Clock,
-    pub(crate) tenants: Tenants,
+    pub(crate) tenants: Arc<Tenants>,
     pub(crate) notes: Notes,
     pub(crate) id: VaultId,
     pub(crate) started: u64,
@@ -56,7 +56,7 @@ pub struct Vault<S: Store> {
     pub(crate) jobs: Jobs,
     /// Held while it is counted what depends on a key.
     pub(crate) counting: Mutex<()>,
-    /// Held while an import key is made.
+    /// Held while an import key is made: first come, first served.
     pub(crate) importing: Mutex<()>,
     /// Last, so that it goes after all else: whoever waits for the vault's end waits for this.
     pub(crate) alive: watch::Sender<()>,

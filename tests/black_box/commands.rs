@@ -85,6 +85,11 @@ fn every_command_explains_itself() {
         "policy check",
         "policy show",
         "policy explain",
+        "freeze",
+        "unfreeze",
+        "freezes",
+        "principal suspend",
+        "principal unsuspend",
         "own-key show",
         "own-key import-key",
         "own-key bring",
@@ -118,6 +123,8 @@ fn bad_usage_ends_with_2_and_says_what_is_right() {
         (&["status", "--key", "x.key"], "--cert"),
         (&["status", "--address", "http://127.0.0.1:1"], "https://"),
         (&["detokenize", "-", "--purpose", "kyc_review"], "one a line"),
+        (&["freeze", "borrower.name", "--all-tenants"], "--all-tenants"),
+        (&["principal", "suspend", "app/app"], "--reason"),
     ] {
         // Certificates come before the address, so there must be some.
         let dir = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ mod commands;
 mod crash;
 mod damage;
 mod deterministic;
+mod freezes;
 mod harness;
 mod house;
 mod idempotency;

@@ -138,7 +138,7 @@ async fn a_provider_that_is_away_is_waited_for_and_one_that_denies_ends_it_at_on
     // Denied: no key is left, until it may again.
     vault.server.set_policy(NOBODY);
     let seal = until(&mut operator, "it seals itself", |state, _| state == "sealed").await;
-    assert!(seal.sealed && seal.reason.contains("openbao denies the root key"), "{}", seal.reason);
+    assert!(seal.sealed && seal.reason.contains("openbao denies the key"), "{}", seal.reason);
     let refused = reads(&vault.house, &token).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unavailable);
     let told = harness::refused(operator.unseal(v1::UnsealRequest { credential: None, reset: false }).await);

@@ -13,7 +13,8 @@ use super::tenants::{ImportRecord, Own, Part, Tenants, Wrapping, Wraps};
 use super::{Entry, Keystore, Table, Unsettled, damaged};
 use crate::error::KeyError;
 use crate::own_key::{
-    ImportPublicKey, ImportedKey, NewImportKey, OwnKey, OwnKeyInfo, OwnKeyProbe, UnwrappedTenantKey, no_import,
+    BroughtKey, ImportPublicKey, ImportedKey, NewImportKey, OwnKey, OwnKeyInfo, OwnKeyProbe, UnwrappedTenantKey,
+    no_import,
 };
 use crate::root::{KeystoreKey, RootError};
 use crate::stack;
@@ -60,23 +61,30 @@ impl Keystore {
         import.map(|import| stack::wiped_deep(|| table.public_part(tenant, import))).transpose()
     }
 
-    /// Takes a key that was wrapped to the tenant's import key, which is used up by that. For a tenant without a key of its
-    /// own it becomes that, and all its keys but the ledger's are wrapped anew under it; for one whose imported key was
-    /// taken away it must be the same, and the tenant is unlocked. `decided` is when that was decided, in microseconds
-    /// since 1970.
+    /// Opens a key that was wrapped to the tenant's import key. Nothing changes: it is for [`Keystore::bring_key`] and
+    /// [`Keystore::move_key`]. `now` is when that is, in microseconds since 1970. Takes some milliseconds.
     ///
     /// # Errors
-    /// [`KeyError::OwnKey`] if there is no import key or it is too old, if what was wrapped does not open to 32 bytes, or if
-    /// the tenant's own key is with a provider; [`KeyError::OtherOwnKey`]; else as [`Keystore::ensure`]. After any of the
-    /// first the import key can still be used.
-    pub fn bring_key(&self, tenant: TenantId, wrapped: &[u8], decided: u64) -> Result<(), KeyError> {
+    /// [`KeyError::OwnKey`] if there is no import key or it is too old, or if what was wrapped does not open to 32 bytes.
+    pub fn open_brought(&self, tenant: TenantId, wrapped: &[u8], now: u64) -> Result<BroughtKey, KeyError> {
+        stack::wiped_deep(|| self.table.load_full().imported(tenant, wrapped, now))
+    }
+
+    /// Takes a key that was wrapped to the tenant's import key, which is used up by that. It must be the imported one that was
+    /// taken away, and the tenant is unlocked. A first one comes by [`Keystore::move_key`]. `decided` is when that was decided,
+    /// in microseconds since 1970.
+    ///
+    /// # Errors
+    /// [`KeyError::OwnKey`] if the import key is not there any more, or if the tenant's own key is with a provider;
+    /// [`KeyError::OtherOwnKey`]; else as [`Keystore::ensure`]. After any of the first the import key can still be used.
+    pub fn bring_key(&self, tenant: TenantId, brought: BroughtKey, decided: u64) -> Result<(), KeyError> {
         stack::wiped_deep(|| {
             let mut unsettled = self.settled()?;
             let table = self.table.load_full();
             match table.tenants.own(tenant) {
                 Some(own) if own.record.changed >= decided => Ok(()),
                 Some(own) => {
-                    let imported = table.imported(tenant, wrapped, decided)?;
+                    let imported = table.at_hand(tenant, brought)?;
                     let own = table.brought_again(tenant, own, &imported, decided)?;
                     let mut tenants = table.tenants.clone();
                     tenants.set_own(tenant, Some(own));
@@ -84,10 +92,7 @@ impl Keystore {
                     let keys = table.opened(tenant, &tenants)?;
                     self.replace(&table, Arc::clone(&table.sealing), tenants, keys, &mut unsettled)
                 }
-                None => {
-                    let to = table.first_imported(tenant, wrapped, decided)?;
-                    self.wrap_tenant_anew(&table, tenant, Some(to), decided, &mut unsettled)
-                }
+                None => Err(NONE_OF_ITS_OWN.for_(tenant)),
             }
         })
     }
@@ -99,7 +104,7 @@ impl Keystore {
     /// # Errors
     /// [`KeyError::OwnKeyAway`]; [`KeyError::OwnKey`] as [`Keystore::bring_key`], or if a provider wrapped for another
     /// tenant; else as [`Keystore::ensure`].
-    pub fn move_key(&self, tenant: TenantId, to: Option<OwnKey<'_>>, decided: u64) -> Result<(), KeyError> {
+    pub fn move_key(&self, tenant: TenantId, to: Option<OwnKey>, decided: u64) -> Result<(), KeyError> {
         stack::wiped_deep(|| {
             let mut unsettled = self.settled()?;
             let table = self.table.load_full();
@@ -111,7 +116,7 @@ impl Keystore {
                 return Ok(());
             }
             let to = match to {
-                Some(OwnKey::Imported(wrapped)) => Some(table.first_imported(tenant, wrapped, decided)?),
+                Some(OwnKey::Imported(brought)) => Some(table.first_imported(tenant, brought)?),
                 Some(OwnKey::Provided(provided)) => {
                     let (envelope, key) = provided.of(self.vault, tenant).ok_or_else(|| OTHERS.for_(tenant))?;
                     Some((Wrapping::Provider(envelope), key))
@@ -163,7 +168,10 @@ impl Keystore {
         let table = self.table.load_full();
         let own = table.tenants.own(tenant).ok_or_else(|| NONE_OF_ITS_OWN.for_(tenant))?;
         match &own.record.wrapping {
-            Wrapping::Provider(envelope) => Ok(OwnKeyProbe { vault: self.vault, tenant, envelope: envelope.clone() }),
+            Wrapping::Provider(envelope) => {
+                let changed = own.record.changed;
+                Ok(OwnKeyProbe { vault: self.vault, tenant, envelope: envelope.clone(), changed })
+            }
             Wrapping::Imported { .. } => Err(IMPORTED.for_(tenant)),
         }
     }
@@ -183,12 +191,10 @@ impl Keystore {
             let table = self.table.load_full();
             let own = table.tenants.own(tenant).ok_or_else(|| NONE_OF_ITS_OWN.for_(tenant))?;
             let (key, provider) = match (&own.record.wrapping, with) {
-                (Wrapping::Provider(now), Some(UnwrappedTenantKey { probe, key })) => {
-                    match probe.tenant == tenant && probe.envelope == *now {
-                        true => (key, Some(now.kind)),
-                        false => return Err(MOVED_MEANWHILE.for_(tenant).into()),
-                    }
-                }
+                (Wrapping::Provider(now), Some(unwrapped)) => match unwrapped.is_of(tenant, now) {
+                    true => (unwrapped.key, Some(now.kind)),
+                    false => return Err(MOVED_MEANWHILE.for_(tenant).into()),
+                },
                 (Wrapping::Provider(_), None) => return Err(WITH_A_PROVIDER.for_(tenant).into()),
                 (Wrapping::Imported { .. }, Some(_)) => return Err(MOVED_MEANWHILE.for_(tenant).into()),
                 (Wrapping::Imported { .. }, None) => {
@@ -209,6 +215,30 @@ impl Keystore {
                 (Err(error), _) => return Err(error.into()),
             }
             Ok(())
+        })
+    }
+
+    /// Whether what a provider unwrapped opens a tenant's keys. Nothing changes.
+    ///
+    /// # Errors
+    /// As [`Keystore::unlock_tenant`].
+    pub fn fits(&self, tenant: TenantId, with: &UnwrappedTenantKey) -> Result<(), RootError> {
+        stack::wiped_deep(|| {
+            let table = self.table.load_full();
+            let own = table.tenants.own(tenant).ok_or_else(|| NONE_OF_ITS_OWN.for_(tenant))?;
+            let provider = match &own.record.wrapping {
+                Wrapping::Provider(now) if with.is_of(tenant, now) => now.kind,
+                _ => return Err(MOVED_MEANWHILE.for_(tenant).into()),
+            };
+            let opened =
+                own.opened(&table.sealing.own, tenant, with.key.copy()).and_then(|own| table.unlocked(tenant, own));
+            match opened {
+                Ok(_) => Ok(()),
+                Err(KeyError::Damaged { .. }) => {
+                    Err(provider.other_key("what it unwraps does not open the tenant's keys"))
+                }
+                Err(error) => Err(error.into()),
+            }
         })
     }
 
@@ -305,19 +335,29 @@ impl Table {
     }
 
     /// Opens what was wrapped to the tenant's import key.
-    fn imported(&self, tenant: TenantId, wrapped: &[u8], now: u64) -> Result<ImportedKey, KeyError> {
+    fn imported(&self, tenant: TenantId, wrapped: &[u8], now: u64) -> Result<BroughtKey, KeyError> {
         let import = self.tenants.import(tenant).ok_or_else(|| NO_IMPORT_KEY.for_(tenant))?;
         // One that seems to be of the future is as old as nobody knows.
         if now.checked_sub(import.made).is_none_or(|age| age > ImportPublicKey::AGE) {
             return Err(TOO_OLD.for_(tenant));
         }
         let opened = self.private_part(tenant, import)?.open(wrapped).map_err(|error| no_import(tenant, error))?;
-        ImportedKey::new(&opened).ok_or_else(|| NOT_256_BITS.for_(tenant))
+        let key = ImportedKey::new(&opened).ok_or_else(|| NOT_256_BITS.for_(tenant))?;
+        Ok(BroughtKey { tenant, import: import.made, key })
+    }
+
+    /// A key that was brought, if it was wrapped to the import key that is still there.
+    fn at_hand(&self, tenant: TenantId, brought: BroughtKey) -> Result<ImportedKey, KeyError> {
+        let there = self.tenants.import(tenant).is_some_and(|import| import.made == brought.import);
+        match there && brought.tenant == tenant {
+            true => Ok(brought.key),
+            false => Err(NO_IMPORT_KEY.for_(tenant)),
+        }
     }
 
     /// An imported key that a tenant has not had until now, with a new tenant key under it.
-    fn first_imported(&self, tenant: TenantId, wrapped: &[u8], now: u64) -> Result<(Wrapping, KeystoreKey), KeyError> {
-        let imported = self.imported(tenant, wrapped, now)?;
+    fn first_imported(&self, tenant: TenantId, brought: BroughtKey) -> Result<(Wrapping, KeystoreKey), KeyError> {
+        let imported = self.at_hand(tenant, brought)?;
         let (own, key) = (&self.sealing.own, KeystoreKey::random()?);
         let wrapped = imported.wrap(own.vault(), tenant, &key)?;
         let sealed = own.seal_part(Part::Imported, tenant, imported.as_bytes())?;
@@ -357,14 +397,14 @@ struct Reason(&'static str);
 
 const NONE_OF_ITS_OWN: Reason = Reason("the tenant has none: bring or move it to one first");
 const WITH_A_PROVIDER: Reason =
-    Reason("it is with a provider: give or take it there, or move the tenant to an imported one first");
+    Reason("it is with a provider: have that allow the vault to use it, or take it away there");
 const IMPORTED: Reason = Reason("it was imported, and no provider keeps it: bring it");
 const OTHERS: Reason = Reason("its provider wrapped for another tenant or vault");
 const MOVED_MEANWHILE: Reason =
-    Reason("it was moved or taken away meanwhile: see where it is, and unlock the tenant again");
+    Reason("it was moved or taken away meanwhile: `strongroom own-key show` says where it is");
 const NO_IMPORT_KEY: Reason = Reason("no import key waits for it: make one, and wrap the own key to that");
 const TOO_OLD: Reason =
-    Reason("its import key is more than 24 hours old: make a new one, and wrap the own key to that");
+    Reason("its import key is not of the last 24 hours: make a new one, and wrap the own key to that");
 const NOT_256_BITS: Reason = Reason("what was wrapped is not a key of 32 bytes: give an AES-256 key as it is");
 
 impl Reason {

@@ -100,6 +100,7 @@ impl Refusal {
             ("IDEMPOTENCY_KEY_REUSED", _) => Some("the same command with another --idempotency-key"),
             ("SOURCE_REFUSED", _) => None,
             ("TENANT_LOCKED", _) => Some("strongroom own-key show, by an officer of the tenant"),
+            ("SUSPENDED", _) => Some("strongroom principal unsuspend NAME, by an officer of the tenant"),
             ("TENANT_DESTROYED", _) => Some("strongroom tenant list; strongroom tenant receipt NAME"),
             _ if self.violations.iter().any(|broken| broken.field == "items") => {
                 Some("fewer at once (import, export: --batch)")

@@ -12,15 +12,16 @@ use serde::{Deserialize, Serialize};
 use strongroom_access::Action;
 use strongroom_commit::{Change, Fact, Position};
 use strongroom_ids::{KeyVersion, TenantId, TenantNo};
-use strongroom_keys::{KeyName, KeyState, Keystore, Operation};
+use strongroom_keys::{KeyName, KeyState, Keystore, Operation, OwnKey};
 use strongroom_ledger::leaf;
 use strongroom_storage::keys as place;
 use strongroom_storage::{Mutation, Store};
 
 use super::of_state;
-use super::own::BroughtOwnKey;
 use crate::error::Error;
+use crate::key_copies::Copies;
 use crate::lock;
+use crate::open::SYSTEM_NO;
 use crate::own_leaf::Noted;
 use crate::road::{Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
@@ -120,13 +121,7 @@ impl Intent {
 
     /// Makes the change, if it is not made yet, and sees that it is. `before` is the keystore's number when it was
     /// decided.
-    fn make(
-        &self,
-        tenant: TenantId,
-        keystore: &Keystore,
-        before: u64,
-        brought: Option<BroughtOwnKey>,
-    ) -> Result<(), Error> {
+    fn make(&self, tenant: TenantId, keystore: &Keystore, before: u64, brought: Option<OwnKey>) -> Result<(), Error> {
         if self.moves_root() {
             return self.root_was_moved(keystore, before);
         }
@@ -156,12 +151,7 @@ impl<S: Store> Vault<S> {
         for tenant in self.tenants.numbers() {
             match self.finish_key_change(tenant).await {
                 // It has failed for good, and is recorded so: no reason not to serve.
-                Err(
-                    error @ (Error::KeyUnavailable(_)
-                    | Error::KeyState(_)
-                    | Error::KeyVersionUnknown(_)
-                    | Error::OwnKey(_)),
-                ) => {
+                Err(error) if error.is_final() => {
                     tracing::error!(%error, tenant = tenant.0, "a change of keys that was cut off could not be made");
                 }
                 // It was locked meanwhile: what is open is finished when it is unlocked.
@@ -191,7 +181,7 @@ impl<S: Store> Vault<S> {
     }
 
     /// The same, with what was brought for it.
-    pub(super) async fn make_key_change(&self, number: TenantNo, brought: Option<BroughtOwnKey>) -> Result<(), Error> {
+    pub(super) async fn make_key_change(&self, number: TenantNo, brought: Option<OwnKey>) -> Result<(), Error> {
         let tenant = &*self.tenant(number)?;
         let open = async || {
             let record = Record::load(&*self.store, tenant).await?;
@@ -205,7 +195,11 @@ impl<S: Store> Vault<S> {
         let _turn = self.turn.write().await;
         let position = self.committer.position();
         tenant.is_there()?;
-        let Some((before, intent)) = open().await? else { return Ok(()) };
+        let Some((before, mut intent)) = open().await? else { return Ok(()) };
+        if intent.state.parse() == Ok(KeyState::Destroyed) {
+            // What was copied while nobody could finish this holds the version.
+            intent.time = intent.time.max(Copies::load(self).await?.newest().saturating_add(1));
+        }
         let made = {
             let (intent, keystore, id) = (intent.clone(), Arc::clone(&self.keystore), tenant.id);
             let made = tokio::task::spawn_blocking(move || intent.make(id, &keystore, before, brought)).await;
@@ -223,8 +217,9 @@ impl<S: Store> Vault<S> {
             // Its own key was taken away: nothing more is done with it, whatever becomes of the file.
             self.lock_in_memory(tenant);
         }
-        if made.is_err() && !self.keystore.is_settled() {
-            // Whether the file has it is not known yet: the next change, or start, finds out.
+        let still_there = intent.removes_own_key() && matches!(made, Err(Error::KeyUnavailable(_)));
+        if still_there || (made.is_err() && !self.keystore.is_settled()) {
+            // Whether the file has it is not known yet, or it has what is to be gone: the next change, or start, goes on.
             return made;
         }
         if !locked {
@@ -249,11 +244,15 @@ impl<S: Store> Vault<S> {
     ) -> Result<(), Error> {
         let open = (stage == "intent").then(|| intent.clone());
         let record = Record { keystore: self.keystore.number(), open };
+        let mut mutations = vec![record.put(tenant)?];
+        if stage == "done" && tenant.number != SYSTEM_NO {
+            mutations.push(note_with_system(self).await?);
+        }
         let change = Change {
             position,
             guards: vec![],
             changes: vec![Fact::key_states(tenant.number)],
-            mutations: vec![record.put(tenant)?],
+            mutations,
             leaves: self.change_leaf(tenant, intent, stage, failed)?,
         };
         self.committer.commit(change).await?;
@@ -293,6 +292,14 @@ pub(crate) async fn is_open<S: Store>(store: &S, tenant: &Tenant) -> Result<bool
 /// What notes with a tenant, of whose keys no change is open, that the keystore has come as far as it is now.
 pub(crate) fn note_keystore<S: Store>(vault: &Vault<S>, tenant: &Tenant) -> Result<Mutation, Error> {
     Record { keystore: vault.keystore.number(), open: None }.put(tenant)
+}
+
+/// What notes with the vault itself that the keystore has come as far as it is now, since a tenant may be locked when an older
+/// one is put back. Only while no request runs.
+pub(crate) async fn note_with_system<S: Store>(vault: &Vault<S>) -> Result<Mutation, Error> {
+    let system = vault.tenant(SYSTEM_NO)?;
+    let open = Record::load(&*vault.store, &system).await?.and_then(|record| record.open);
+    Record { keystore: vault.keystore.number(), open }.put(&system)
 }
 
 /// Whether a keystore is as new as the last change of a tenant's keys says: an older copy would bring destroyed keys

@@ -4,7 +4,7 @@ use strongroom_keys::{ArgonCost, OwnKey, Passphrase, PassphraseRoot, ProvidedKey
 
 use super::tenants::{NUMBER, SAVINGS, fill, listed, log, make, of, operator, read_of};
 use super::*;
-use crate::{Away, Back, DestroyTenant, Export, RotateKey, StartRewrap, TenantState, Verification, verify};
+use crate::{Away, DestroyTenant, Export, Provided, RotateKey, StartRewrap, TenantState, Verification, verify};
 
 /// A key that one tenant keeps.
 fn own(passphrase: &str) -> Arc<dyn RootProvider> {
@@ -24,14 +24,16 @@ fn give(vault: &Tested) {
 
 /// Locks the tenant as one whose provider says no.
 async fn lock(vault: &Tested) {
-    vault.lock_tenant(NUMBER, Away::Denied).await.unwrap();
+    let [tenant] = &vault.provided_tenants().await.unwrap()[..] else { panic!("one tenant has a provider") };
+    let asked = vault.own_key_probe(tenant.id).unwrap().changed();
+    vault.lock_tenant(tenant, asked, Away::Denied).await.unwrap();
 }
 
 /// Unlocks the tenant by what its provider unwraps.
 async fn unlock(vault: &Tested) -> Result<(), Error> {
     let [tenant] = &vault.provided_tenants().await?[..] else { panic!("one tenant has a provider") };
     let key = vault.own_key_probe(tenant.id).unwrap().ask(&*theirs())?;
-    vault.unlock_tenant(tenant.number, Back::Unwrapped(key)).await
+    vault.unlock_tenant(tenant, key).await
 }
 
 fn is_locked<T>(result: Result<T, Error>) -> bool {
@@ -74,7 +76,7 @@ async fn nothing_of_a_locked_tenant_is_read_or_written_and_others_notice_nothing
     let of_locks: Vec<_> = leaves.iter().filter(|leaf| leaf["principal"] == "vault").collect();
     let actions: Vec<_> = of_locks.iter().map(|leaf| leaf["action"].as_str().unwrap()).collect();
     assert_eq!(actions, ["lock_tenant", "unlock_tenant"]);
-    assert_eq!(of_locks[0]["detail"]["own_key"], "passphrase");
+    assert_eq!(of_locks[0]["detail"]["own_key"], "file");
     let id = held.id;
     vault.close().await;
 
@@ -102,12 +104,10 @@ async fn a_start_leaves_a_tenant_locked_until_its_own_key_and_no_other_unlocks_i
         Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints: &[] };
     let report = verify(&verification, &mut |_| {}).await.unwrap();
     assert_eq!(report.findings, []);
-    let counts = |name: &str| report.tenants.iter().find(|(known, _)| **known == *name).unwrap().1.clone();
-    assert!(
-        counts(SAVINGS).locked && counts(SAVINGS).leaves > 0 && counts(SAVINGS).values == 0,
-        "only its log is proved"
-    );
-    assert!(!counts("acme").locked && counts("acme").values == 1);
+    let (locked, served): (Vec<_>, Vec<_>) = report.tenants.iter().partition(|(_, counts)| counts.locked);
+    let [(name, only_the_log)] = &locked[..] else { panic!("one is locked") };
+    assert!(**name == *SAVINGS && only_the_log.leaves > 0 && only_the_log.values == 0);
+    assert_eq!(served.iter().map(|(_, counts)| counts.values).sum::<u64>(), 1);
     drop(keystore);
 
     let vault = bench.open().await;
@@ -144,11 +144,13 @@ async fn jobs_of_a_locked_tenant_wait_and_go_on() {
 async fn who_has_no_key_of_its_own_is_not_locked_and_the_vault_itself_never() {
     let (_bench, vault) = Bench::new().await;
     let token = store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
-    for number in [TenantNo(0), TenantNo(1)] {
-        assert!(matches!(vault.lock_tenant(number, Away::Denied).await, Err(Error::OwnKey(_))));
-    }
     assert_eq!(vault.provided_tenants().await.unwrap(), []);
-    assert!(matches!(vault.lock_tenant(TenantNo(9), Away::Denied).await, Err(Error::TenantNotFound)));
+    for number in [TenantNo(0), TenantNo(1)] {
+        let id = vault.tenant(number).unwrap().id;
+        let one = Provided { number, id, name: "whoever".to_owned() };
+        vault.lock_tenant(&one, 0, Away::Denied).await.unwrap();
+        vault.tenant(number).unwrap().is_there().unwrap();
+    }
     assert_eq!(read_one(&vault, &token, "plain").await.unwrap(), ID_CARD.as_bytes());
 }
 
@@ -167,11 +169,42 @@ async fn a_locked_tenant_can_be_destroyed() {
     let gone = vault.destroy_tenant(&operator(), &DestroyTenant { name: SAVINGS.to_owned(), dry_run: false }).await;
     assert!(gone.unwrap().receipt.contains(SAVINGS));
     assert!(vault.keystore.own_key(id).is_none() && vault.provided_tenants().await.unwrap().is_empty());
-    assert!(matches!(vault.lock_tenant(NUMBER, Away::Denied).await, Err(Error::TenantDestroyed)));
     vault.close().await;
     let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
     let head_file = bench.folder.path().join("head");
     let verification =
         Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints: &[] };
     assert_eq!(verify(&verification, &mut |_| {}).await.unwrap().findings, []);
+}
+
+#[tokio::test]
+async fn what_is_heard_of_an_own_key_that_has_changed_since_locks_nobody() {
+    let (_bench, vault) = Bench::new().await;
+    make(&vault, SAVINGS).await.unwrap();
+    let tokens = fill(&vault, NUMBER).await;
+    give(&vault);
+    let tenant = vault.provided_tenants().await.unwrap().remove(0);
+    let before = vault.own_key_probe(tenant.id).unwrap();
+    let asked = before.changed();
+    let late = before.ask(&*theirs()).unwrap();
+    give(&vault);
+    vault.lock_tenant(&tenant, asked, Away::Denied).await.unwrap();
+    assert_eq!(read_of(&vault, NUMBER, &tokens[0]).await.unwrap(), ID_CARD.as_bytes());
+    assert!(matches!(vault.unlock_tenant(&tenant, late).await, Err(Error::OwnKey(_))));
+    assert_eq!(read_of(&vault, NUMBER, &tokens[0]).await.unwrap(), ID_CARD.as_bytes());
+}
+
+#[tokio::test]
+async fn an_older_keystore_is_refused_though_its_tenant_is_locked_in_it() {
+    let (bench, vault) = Bench::new().await;
+    make(&vault, SAVINGS).await.unwrap();
+    fill(&vault, NUMBER).await;
+    give(&vault);
+    let file = bench.folder.path().join("keys");
+    let before = std::fs::read(&file).unwrap();
+    let rotate = RotateKey { name: "kek/0".to_owned(), from_version: 0 };
+    vault.rotate_key(&of(NUMBER, Role::Officer), &rotate).await.unwrap();
+    vault.close().await;
+    std::fs::write(&file, before).unwrap();
+    assert!(bench.try_open().await.is_err());
 }

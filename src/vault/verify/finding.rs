@@ -31,6 +31,8 @@ pub enum Kind {
     Schema,
     /// The policy in force.
     Policy,
+    /// What is frozen and who is suspended.
+    Freezes,
     /// The enrolled principals.
     Principals,
     /// A tenant.
@@ -57,6 +59,7 @@ impl Kind {
             Self::Holder => "holder",
             Self::Schema => "schema",
             Self::Policy => "policy",
+            Self::Freezes => "freezes",
             Self::Principals => "principals",
             Self::Tenant => "tenant",
             Self::Counter => "counter",

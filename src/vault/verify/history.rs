@@ -53,7 +53,7 @@ pub(super) struct RecordedSubject {
     pub hash: [u8; 32],
 }
 
-/// A schema or policy as its leaf records it.
+/// A schema, policy or list of freezes as its leaf records it.
 pub(super) struct RecordedRule {
     pub leaf: u64,
     pub version: u32,
@@ -83,6 +83,7 @@ pub(super) struct History {
     pub rules: Rules,
     pub schema: Option<RecordedRule>,
     pub policy: Option<RecordedRule>,
+    pub freezes: Option<RecordedRule>,
     /// SHA-256 of the principals' row, in the vault's own log, and the leaf that recorded it.
     pub principals: Option<([u8; 32], u64)>,
     /// Tenants that were destroyed, in the vault's own log.
@@ -116,6 +117,7 @@ impl History {
                 _ if !self.rules.put(new) => wrong.push((RowId(0), "rules of an older version come into force")),
                 NewRule::Policy(rule) => self.policy = Some(recorded(rule)),
                 NewRule::Schema(rule) => self.schema = Some(recorded(rule)),
+                NewRule::Freezes(rule) => self.freezes = Some(recorded(rule)),
             }
         }
         for item in &leaf.items {

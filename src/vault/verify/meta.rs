@@ -22,7 +22,7 @@ const KIND: usize = 4;
 impl<S: Store> Check<'_, S> {
     /// Everything of the tenant in `Meta`.
     pub async fn meta(&mut self, history: &History, tenants: &[TenantRow]) -> Result<(), StoreError> {
-        let (mut schema, mut policy, mut principals) = (false, false, false);
+        let (mut schema, mut policy, mut freezes, mut principals) = (false, false, false, false);
         let mut pages = Pages::of_tenant(Family::Meta, self.number);
         while let Some(page) = pages.next(self.store).await? {
             for (key, row) in &page {
@@ -36,6 +36,9 @@ impl<S: Store> Check<'_, S> {
                 } else if **key == *place::policy(self.number) {
                     policy = true;
                     self.rule(Kind::Policy, row, history.policy.as_ref());
+                } else if **key == *place::freezes(self.number) {
+                    freezes = true;
+                    self.rule(Kind::Freezes, row, history.freezes.as_ref());
                 } else if self.number == SYSTEM_NO && **key == *place::principals() {
                     principals = true;
                     self.principals(row, history, tenants);
@@ -46,9 +49,13 @@ impl<S: Store> Check<'_, S> {
                 }
             }
         }
-        if let Some(rule) = history.schema.as_ref().filter(|_| !schema) {
-            let what = format!("leaf {} records version {}, and there is none", rule.leaf, rule.version);
-            self.found(Kind::Schema, Fault::Missing, Place::Only, what);
+        for (kind, recorded, there) in
+            [(Kind::Schema, &history.schema, schema), (Kind::Freezes, &history.freezes, freezes)]
+        {
+            if let Some(rule) = recorded.as_ref().filter(|_| !there) {
+                let what = format!("leaf {} records version {}, and there is none", rule.leaf, rule.version);
+                self.found(kind, Fault::Missing, Place::Only, what);
+            }
         }
         if !schema {
             self.schema = history.schema.is_none().then(Schema::empty);

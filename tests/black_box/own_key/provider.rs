@@ -97,7 +97,7 @@ async fn a_tenant_is_locked_while_its_provider_denies_and_nobody_has_to_unlock_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_does_not_answer_is_waited_for_and_not_for_ever() {
-    let with = WithBao::new("check_seconds = 1\nunreachable_seconds = 3").await;
+    let with = WithBao::new("check_seconds = 1\nunreachable_seconds = 15").await;
     let mut officer = with.two.officer().await;
     officer.move_own_key(to("openbao")).await.unwrap();
     with.relay.cut();
