@@ -254,6 +254,9 @@ impl<S: Store> Watched<S> {
             Ok(known) => known,
             Err(status) => return Some(Err(status)),
         };
+        if let Err(error) = vault.still_admits(&caller) {
+            return Some(Err(status(error)));
+        }
         match told {
             Ok(Ok(())) => {
                 let job = self.after.borrow_and_update().clone();

@@ -13,8 +13,8 @@ use strongroom_storage::{Family, Range, Store};
 use crate::error::Error;
 use crate::open::{LANE, SYSTEM_NO};
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
-use crate::tenant::Tenant;
 use crate::tenant_life::End;
+use crate::tenants::Tenants;
 use crate::vault::Vault;
 
 /// Leaves read at once.
@@ -113,8 +113,9 @@ impl<S: Store> Road<'_, S> {
 pub struct ExportPages<S: Store> {
     /// A caller who takes its time keeps no vault open that is to be sealed.
     store: Weak<S>,
-    /// Whose rules say whether the caller is suspended meanwhile, and its name.
-    reader: (Weak<Tenant>, Arc<str>),
+    /// Where it is known whether the reader is still let in, and who that is.
+    tenants: Weak<Tenants>,
+    reader: Arc<Principal>,
     tenant: TenantNo,
     next: u64,
     end: u64,
@@ -130,11 +131,9 @@ impl<S: Store> ExportPages<S> {
         }
         let (from, to) = place::leaves_range(self.tenant, self.next, self.end);
         let store = self.store.upgrade().ok_or(Error::Sealed)?;
-        let (tenant, principal) = &self.reader;
-        if tenant.upgrade().is_some_and(|tenant| tenant.rules().freezes.is_suspended(principal)) {
-            return Err(Error::Suspended);
-        }
         let page = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
+        // Last: a page that was read before the reader was suspended is not told after that.
+        self.tenants.upgrade().ok_or(Error::Sealed)?.admit(self.reader.tenant, &self.reader.name)?;
         for (key, _) in &page {
             if place::decode_leaf(key)? != self.next {
                 return Err(Error::DataLoss("the ledger: a leaf is missing"));
@@ -153,9 +152,8 @@ impl<S: Store> Vault<S> {
     pub async fn export(&self, caller: &Caller, request: &Export) -> Result<ExportPages<S>, Error> {
         let (tenant, first, end) = self.travel(caller, request).await?;
         let store = Arc::downgrade(&self.store);
-        let reader = self.tenant(caller.principal.tenant)?;
-        let reader = (Arc::downgrade(&reader), Arc::clone(&caller.principal.name));
-        Ok(ExportPages { store, reader, tenant, next: first, end, total: end - first })
+        let (tenants, reader) = (Arc::downgrade(&self.tenants), Arc::clone(&caller.principal));
+        Ok(ExportPages { store, tenants, reader, tenant, next: first, end, total: end - first })
     }
 
     /// The signed head of a log. What is returned is at most a second old.

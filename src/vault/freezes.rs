@@ -110,7 +110,10 @@ impl<S: Store> Road<'_, S> {
         if self.rules.freezes.nothing {
             return Ok(());
         }
-        match Touch::of(self.action).filter(|touch| self.rules.freezes.is_frozen(field, *touch)) {
+        let frozen = |touch: &Touch| self.rules.freezes.is_frozen(field, *touch);
+        // The same value gets the same token: whoever stores a guess learns as much as who asks whether it matches.
+        let tells = (self.action == Action::Tokenize && field.deterministic.is_some()).then_some(Touch::Reads);
+        match Touch::of(self.action).into_iter().chain(tells).find(frozen) {
             Some(touch) => Err(Error::Frozen { what: format!("{} of {}", touch.as_str(), field.full_name) }),
             None => Ok(()),
         }
@@ -218,6 +221,7 @@ impl ChangeOfFreezes for OfTenant<'_, Unfreeze> {
     const ACTION: Action = Action::Unfreeze;
 
     fn apply<S: Store>(&self, road: &Road<'_, S>, freezes: &mut Freezes) -> Result<Told, Error> {
+        only_officers(road)?;
         let Unfreeze { field, reads, writes, all_tenants: _ } = self.0;
         let (scope, told) = scope(road, field)?;
         let touches = touches(*reads, *writes)?;
@@ -254,6 +258,7 @@ impl ChangeOfFreezes for OfTenant<'_, Suspend> {
     const ACTION: Action = Action::Suspend;
 
     fn apply<S: Store>(&self, road: &Road<'_, S>, freezes: &mut Freezes) -> Result<Told, Error> {
+        only_officers(road)?;
         let Suspend { principal, reason } = self.0;
         let caller = &road.caller.principal;
         let Some((role, name)) = parse_principal(principal) else {
@@ -265,10 +270,6 @@ impl ChangeOfFreezes for OfTenant<'_, Suspend> {
             return Err(Error::SuspensionRefused(why.to_owned()));
         }
         if role == Role::Officer {
-            if caller.role != Role::Officer {
-                // Whatever policy says: who makes the rules is not shut out by whom they are made for.
-                return Err(Error::Denied { action: Action::Suspend.as_str() });
-            }
             let enrolled = road.vault.directory();
             if !enrolled.officers.contains_key(&(road.tenant.number, name.to_owned())) {
                 let description = "the tenant has no officer of this name";
@@ -288,12 +289,22 @@ impl ChangeOfFreezes for OfTenant<'_, Suspend> {
 impl ChangeOfFreezes for OfTenant<'_, Unsuspend> {
     const ACTION: Action = Action::Unsuspend;
 
-    fn apply<S: Store>(&self, _road: &Road<'_, S>, freezes: &mut Freezes) -> Result<Told, Error> {
+    fn apply<S: Store>(&self, road: &Road<'_, S>, freezes: &mut Freezes) -> Result<Told, Error> {
+        only_officers(road)?;
         if parse_principal(&self.0.principal).is_none() {
             return Err(Error::invalid("principal", "principal_name", SuspendError::Name.to_string()));
         }
         freezes.unsuspend(&self.0.principal);
         Ok(vec![("suspended", self.0.principal.clone())])
+    }
+}
+
+/// Whatever policy permits: policies from before there were freezes may permit services all that there is, and those for
+/// whom something was stopped don't end that.
+fn only_officers<S: Store>(road: &Road<'_, S>) -> Result<(), Error> {
+    match road.caller.principal.role {
+        Role::Officer => Ok(()),
+        _ => Err(Error::Denied { action: road.action.as_str() }),
     }
 }
 
@@ -306,8 +317,22 @@ fn scope<S: Store>(road: &Road<'_, S>, field: &str) -> Result<(Scope, Told), Err
         return Ok((Scope::Everything, vec![]));
     }
     let unknown = || Error::invalid("field", "field_unknown", "no such field in the schema");
-    let field = road.schema.field(field).ok_or_else(unknown)?;
-    Ok((Scope::Field(field.number), vec![("field", field.full_name.to_string())]))
+    // One that was retired has no name any more, and may still have values.
+    let numbered = |number: &str| road.schema.field_no(FieldNo(number.parse().ok()?));
+    let field = match field.strip_prefix('#') {
+        Some(number) => numbered(number),
+        None => road.schema.field(field),
+    };
+    let field = field.ok_or_else(unknown)?;
+    Ok((Scope::Field(field.number), vec![("field", shown(field))]))
+}
+
+/// How a field is called: one that was retired by its number, since another may have its name.
+fn shown(field: &Field) -> String {
+    match field.retired {
+        true => format!("#{}", field.number.0),
+        false => field.full_name.to_string(),
+    }
 }
 
 fn no_field(field: &str) -> Result<(), Error> {
@@ -457,8 +482,7 @@ impl<S: Store> Attempt<S> for ListFreezes {
         road.decide_vault()?;
         let Standing { own, of_all, .. } = &*road.rules.freezes;
         let fields = own.fields.iter().map(|(number, frozen)| {
-            // A field's name goes with the schema, its number stays.
-            let named = road.schema.field_no(*number).map(|field| field.full_name.to_string());
+            let named = road.schema.field_no(*number).map(|field| shown(field));
             FrozenField { field: named.unwrap_or_else(|| format!("#{}", number.0)), frozen: frozen.clone() }
         });
         let answer = InForceFreezes {
@@ -472,6 +496,12 @@ impl<S: Store> Attempt<S> for ListFreezes {
 }
 
 impl<S: Store> Vault<S> {
+    /// Whether a caller who was let in before, and is told more and more, still would be: its tenant is there, and it is not
+    /// suspended.
+    pub fn still_admits(&self, caller: &Caller) -> Result<(), Error> {
+        self.tenants.admit(caller.principal.tenant, &caller.principal.name)
+    }
+
     /// Freezes a field, the caller's tenant, or all tenants. When this returns nothing that is frozen is released or
     /// stored any more. The answer is whether it changed anything.
     pub async fn freeze(&self, caller: &Caller, request: &Freeze) -> Result<bool, Error> {

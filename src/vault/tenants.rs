@@ -61,6 +61,16 @@ impl Tenants {
         })
     }
 
+    /// Whether a principal would still be let in: its tenant is there, and it is not suspended.
+    pub fn admit(&self, number: TenantNo, principal: &str) -> Result<(), Error> {
+        let tenant = self.get(number)?;
+        tenant.is_there()?;
+        match tenant.rules().freezes.is_suspended(principal) {
+            true => Err(Error::Suspended),
+            false => Ok(()),
+        }
+    }
+
     /// All tenants.
     pub fn all(&self) -> Arc<ByNumber> {
         self.by_number.load_full()

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use strongroom_ids::{KeyVersion, KeyringNo, TenantId, TenantNo, VaultId};
 use strongroom_keys::{IndexName, KeyError, Keystore};
-use strongroom_ledger::{LedgerError, checkpoint};
+use strongroom_ledger::{LedgerError, Rules, checkpoint};
 use strongroom_schema::Schema;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{LaneHead, TenantRow, VaultRow};
@@ -33,6 +33,7 @@ use thiserror::Error;
 
 use crate::lock;
 use crate::open::{FORMAT, LANE, OpenError, SYSTEM_NO, tenant_rows};
+use crate::source;
 use crate::tenant_life;
 use finding::Findings;
 pub use finding::{Fault, Finding, Kind, Place};
@@ -349,7 +350,7 @@ impl<'a, S: Store> Check<'a, S> {
         }
         self.counts.locked = lock::is_locked(self.keystore, self.id);
         if self.counts.locked {
-            return Ok(());
+            return self.rules_by_hash().await;
         }
         let checked = self.meta(&history, tenants).await;
         self.unless_damaged(checked)?;
@@ -367,6 +368,27 @@ impl<'a, S: Store> Check<'a, S> {
         self.unless_damaged(checked)?;
         self.counters_suffice(&history);
         Ok(())
+    }
+
+    /// Of a locked tenant: whether the rules in the store are those that its log has in force. Their hashes need no key.
+    async fn rules_by_hash(&mut self) -> Result<(), StoreError> {
+        let Some(rules) = self.lane.as_ref().and_then(|lane| Rules::from_bytes(&lane.rules).ok()) else {
+            return Ok(());
+        };
+        match source::in_force(self.store, (self.number, &self.name), &rules).await {
+            Err(OpenError::Rules { what, stored, recorded, .. }) => {
+                let kind = match what {
+                    "policy" => Kind::Policy,
+                    "schema" => Kind::Schema,
+                    _ => Kind::Freezes,
+                };
+                let what = format!("its log has version {recorded} in force, and there is {stored}");
+                self.found(kind, Fault::Changed, Place::Only, what);
+                Ok(())
+            }
+            Err(OpenError::Store(error)) => Err(error),
+            Err(_) | Ok(()) => Ok(()),
+        }
     }
 
     /// Makes a finding of damage, and lets other failures end the verification.

@@ -309,10 +309,9 @@ impl<S: Store> Vault<S> {
         };
         // A change of keys that is under way finds out by the keystore's number what became of it.
         let _turn = self.turn.read().await;
-        match self.tenants.get(caller.principal.tenant) {
-            Ok(tenant) => tenant.is_there()?,
+        match self.still_admits(caller) {
             Err(Error::TenantLocked) => {}
-            Err(error) => return Err(error),
+            admitted => admitted?,
         }
         let (keystore, now) = (Arc::clone(&self.keystore), self.now());
         let public = blocking(move || keystore.keep_import_key(&key, now)).await??;
