@@ -18,6 +18,7 @@
 //! - Policies that do not pass the strict validator never come into force.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod approvals;
 mod cache;
 mod check;
 mod directory;
@@ -29,6 +30,7 @@ mod request;
 mod source;
 mod spiffe;
 
+pub use approvals::{Approval, Approvals, ApproveError, Vote};
 pub use cache::Access;
 pub use check::{CheckError, DEFAULT_TESTS, check};
 pub use directory::{Directory, DirectoryError, identify};

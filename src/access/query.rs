@@ -128,6 +128,12 @@ actions! {
     GetJob = "get_job" on vault,
     /// Ends a job.
     CancelJob = "cancel_job" on vault,
+    /// Approves what somebody else asks for.
+    Approve = "approve" on vault,
+    /// Rejects it.
+    Reject = "reject" on vault,
+    /// Sees what waits for approval.
+    ListApprovals = "list_approvals" on vault,
     /// Wipes the vault's keys from memory.
     Seal = "seal" on vault,
     /// Makes a tenant.

@@ -6,6 +6,7 @@
 //! `records.rs`, `cells.rs`, `columns.rs`, `batches.rs`, `progress.rs` and `transfer.rs`.
 
 mod anew;
+mod approve;
 mod audit;
 mod batches;
 mod bench;
@@ -91,6 +92,9 @@ enum Command {
     Export(export::Args),
     Schema(schema::Args),
     Policy(policy::Args),
+    Approvals(approve::ListArgs),
+    Approve(approve::ApproveArgs),
+    Reject(approve::RejectArgs),
     Freeze(freeze::FreezeArgs),
     Unfreeze(freeze::UnfreezeArgs),
     Freezes(freezes::Args),
@@ -143,6 +147,9 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Export(args) => export::run(args, &global.context(export::PRINCIPAL)?).await,
         Command::Schema(args) => schema::run(args, &global.context(schema::PRINCIPAL)?).await,
         Command::Policy(args) => policy::run(args, &global.context(policy::PRINCIPAL)?).await,
+        Command::Approvals(args) => approve::list(args, &global.context(approve::PRINCIPAL)?).await,
+        Command::Approve(args) => approve::approve(args, &global.context(approve::PRINCIPAL)?).await,
+        Command::Reject(args) => approve::reject(args, &global.context(approve::PRINCIPAL)?).await,
         Command::Freeze(args) => {
             let context = global.context(args.principal())?;
             freeze::freeze(args, &context).await

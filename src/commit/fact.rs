@@ -31,6 +31,7 @@ enum Kind {
     Principals,
     KeyStates,
     Job,
+    Approvals,
 }
 
 /// Sip hash under keys drawn once per process, so that nobody outside can choose keys that meet.
@@ -99,6 +100,11 @@ impl Fact {
     /// The state of every key version of a tenant.
     pub fn key_states(tenant: TenantNo) -> Self {
         Self::new(Kind::KeyStates, tenant, 0)
+    }
+
+    /// What waits for approval.
+    pub fn approvals(tenant: TenantNo) -> Self {
+        Self::new(Kind::Approvals, tenant, 0)
     }
 
     /// The newest job of a kind, by the kind's number.

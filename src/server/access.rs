@@ -1,10 +1,11 @@
-//! strongroom.v1.Access: schema, policy and freezes, for security officers.
+//! strongroom.v1.Access: schema, policy, freezes and approvals, for security officers.
 
 use strongroom_proto::v1;
 use strongroom_storage::Store;
 use strongroom_vault::{ApplyPolicy, ApplySchema, Error, Explain};
 use tonic::{Request, Response, Status};
 
+use crate::approvals;
 use crate::edge::Edge;
 use crate::errors::{problem, status};
 use crate::freezes;
@@ -109,5 +110,20 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         request: Request<v1::ListFreezesRequest>,
     ) -> Result<Response<v1::ListFreezesResponse>, Status> {
         freezes::list(&self.0, request).await
+    }
+
+    async fn list_approvals(
+        &self,
+        request: Request<v1::ListApprovalsRequest>,
+    ) -> Result<Response<v1::ListApprovalsResponse>, Status> {
+        approvals::list(&self.0, request).await
+    }
+
+    async fn approve(&self, request: Request<v1::ApproveRequest>) -> Result<Response<v1::Approval>, Status> {
+        approvals::approve(&self.0, request).await
+    }
+
+    async fn reject(&self, request: Request<v1::RejectRequest>) -> Result<Response<v1::Approval>, Status> {
+        approvals::reject(&self.0, request).await
     }
 }

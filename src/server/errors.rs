@@ -193,6 +193,8 @@ fn code(error: &Error) -> Code {
         | Error::TenantDestroyed
         | Error::Frozen { .. }
         | Error::SuspensionRefused(_)
+        | Error::ApprovalRequired { .. }
+        | Error::ApprovalRefused(_)
         | Error::OwnKey(_) => Code::FailedPrecondition,
         Error::AnswerTooLarge { .. }
         | Error::TokensExhausted
@@ -230,6 +232,7 @@ fn finer(violations: &[Violation]) -> &'static str {
         (Some("reason"), _) => "REASON_INVALID",
         (Some("copies"), _) => "LIST_FULL",
         (Some("wrapped" | "to"), _) => "OWN_KEY_INVALID",
+        (Some("public_key" | "signature"), _) => "SIGNATURE_INVALID",
         (Some("state"), _) => "STATE_INVALID",
         (Some("idempotency_key"), _) => "IDEMPOTENCY_KEY_INVALID",
         _ => "INVALID",
@@ -285,6 +288,8 @@ mod tests {
             Error::TenantDestroyed,
             Error::TenantLocked,
             Error::OwnKey("it is with a provider".to_owned()),
+            Error::ApprovalRequired { name: "approval/7".to_owned(), have: 0, need: 1, expires: 1 },
+            Error::ApprovalRefused("you have approved it already".to_owned()),
             Error::Frozen { what: "reads of borrower.id_card".to_owned() },
             Error::Suspended,
             Error::SuspensionRefused("nobody suspends itself".to_owned()),

@@ -23,6 +23,7 @@
 
 mod access;
 mod answer;
+mod approvals;
 mod audit;
 mod bulk;
 mod cores;

@@ -86,6 +86,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("key key change", keys::key_change(tenant)),
         ("key keystore copies", keys::keystore_copies()),
         ("key freezes", keys::freezes(tenant)),
+        ("key approvals", keys::approvals(tenant)),
         ("key job", keys::job(tenant, JobKind::Rewrap)),
         ("entry row id", keys::encode_row_id(row)),
         ("entry handles", keys::encode_handles(&[subject, SubjectHandle(1 << 48 | 43)])),

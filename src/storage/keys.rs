@@ -35,6 +35,7 @@ mod meta {
     pub const JOB: u8 = 10;
     pub const KEYSTORE_COPIES: u8 = 11;
     pub const FREEZES: u8 = 12;
+    pub const APPROVALS: u8 = 13;
     pub const TENANT_IN_MAKING: u8 = 14;
     pub const TENANT_END: u8 = 15;
 }
@@ -320,6 +321,11 @@ pub fn all_but_lanes_range(tenant: TenantNo) -> (Vec<u8>, Vec<u8>) {
 /// `Meta`: what a tenant has frozen, and whom it has suspended. Tenant zero's is what holds for all.
 pub fn freezes(tenant: TenantNo) -> Vec<u8> {
     Key::new(tenant).kind(meta::FREEZES).done()
+}
+
+/// `Meta`: what waits for the approval of a tenant's officers.
+pub fn approvals(tenant: TenantNo) -> Vec<u8> {
+    Key::new(tenant).kind(meta::APPROVALS).done()
 }
 
 /// `Meta`: the newest job of a kind.

@@ -168,6 +168,23 @@ pub enum Error {
         "the tenant is locked, for its own key is not there: `strongroom own-key show`, by an officer of it, says how it comes back"
     )]
     TenantLocked,
+    /// Policy wants the approval of others.
+    #[error(
+        "{name} waits for approval ({have} of {need}): another officer runs `strongroom approve {name}`; then ask for the same again"
+    )]
+    ApprovalRequired {
+        /// What waits: `approval/7`.
+        name: String,
+        /// How many have approved.
+        have: u8,
+        /// How many are needed.
+        need: u8,
+        /// Until when it waits, in microseconds since 1970.
+        expires: u64,
+    },
+    /// An approval is not given, or can't be asked for.
+    #[error("{0}")]
+    ApprovalRefused(String),
     /// The tenant's own key is left as it is.
     #[error("{0}")]
     OwnKey(String),
@@ -252,6 +269,8 @@ impl Error {
             Self::TenantDestroyed => "TENANT_DESTROYED",
             Self::TenantLocked => "TENANT_LOCKED",
             Self::OwnKey(_) => "OWN_KEY",
+            Self::ApprovalRequired { .. } => "APPROVAL_REQUIRED",
+            Self::ApprovalRefused(_) => "APPROVAL_REFUSED",
             Self::TenantLimit(_) | Self::TenantsUsedUp(_) => "TENANT_LIMIT",
             Self::Conflict => "CONFLICT",
             Self::Overloaded { .. } => "OVERLOADED",

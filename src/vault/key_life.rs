@@ -11,6 +11,7 @@ use strongroom_ids::{KeyVersion, KeyringNo};
 use strongroom_keys::{IndexName, KeyError, KeyName, KeyState, Operation};
 use strongroom_storage::Store;
 
+use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
 use crate::key_copies::{Afterlife, Copies};
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
@@ -242,7 +243,7 @@ impl<S: Store> Attempt<S> for MayDestroy<'_> {
     const ON_FULL_DISK: bool = true;
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<KeyName>, Refused> {
-        road.decide_vault()?;
+        road.decide_with_others()?;
         let name = self.0.allowed(road)?;
         let mut prepared = road.prepare(name);
         prepared.detail.push(("key", name.to_string()));
@@ -265,7 +266,7 @@ impl<S: Store> Attempt<S> for Destroy<'_> {
     const ON_FULL_DISK: bool = true;
 
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
-        road.decide_vault()?;
+        road.decide_with_others()?;
         let name = self.request.allowed(road)?;
         if self.dependants > 0 {
             let (version, dependants) = (self.request.version, self.dependants);
@@ -276,8 +277,23 @@ impl<S: Store> Attempt<S> for Destroy<'_> {
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<()>, Refused> {
         self.may_have_it_alone(road)?;
+        let given = road.decide_approved(&Approvable::<S>::asked(self)).await?;
         let (name, _) = road.key(&self.request.name)?;
-        road.intend(name, KeyVersion(self.request.version), KeyState::Destroyed, ()).await
+        let mut prepared = road.intend(name, KeyVersion(self.request.version), KeyState::Destroyed, ()).await?;
+        given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
+        Ok(prepared)
+    }
+}
+
+impl<S: Store> Approvable<S> for Destroy<'_> {
+    fn asked(&self) -> Asked {
+        let DestroyKeyVersion { name, version, .. } = self.request;
+        let parts = vec![name.clone().into_bytes(), version.to_be_bytes().to_vec()];
+        Asked { parts, summary: format!("destroy version {version} of key {name}") }
+    }
+
+    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
+        self.may_have_it_alone(road)
     }
 }
 
@@ -348,7 +364,11 @@ impl<S: Store> Vault<S> {
         // Outside of any turn: it may take as long as there is much.
         let dependants = self.dependants(caller.principal.tenant, name, KeyVersion(request.version)).await?;
         if !request.dry_run {
-            self.change_key(caller, &Destroy { request, dependants }).await?;
+            let destroy = Destroy { request, dependants };
+            if self.wants_approval(caller, Action::DestroyKeyVersion)? {
+                self.approved(caller, &destroy).await?;
+            }
+            self.change_key(caller, &destroy).await?;
         }
         Ok(dependants)
     }

@@ -10,6 +10,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod approvals;
 mod audit;
 mod delete;
 mod dependants;
@@ -56,6 +57,7 @@ mod values;
 mod vault;
 mod verify;
 
+pub use approvals::{Approve, ListedApproval, Reject};
 pub use audit::{Checkpoint, Export, ExportPages};
 pub use delete::{Delete, DeleteItem};
 pub use detokenize::{Detokenize, ReadItem, Released};

@@ -539,6 +539,7 @@ pub(crate) fn refusal(reason: &str) -> &'static str {
         | "CONSENT_REQUIRED"
         | "SUBJECT_REQUIRED"
         | "FROZEN"
+        | "APPROVAL_REQUIRED"
         | "SUSPENDED" => "deny",
         _ => "fail",
     }

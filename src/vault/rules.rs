@@ -9,6 +9,7 @@ use strongroom_schema::{Schema, SchemaFile};
 use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Mutation, Store};
 
+use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
 use crate::reading::lists;
 use crate::road::{Attempt, Prepared, Refused, Road};
@@ -178,32 +179,75 @@ impl<'r> PolicyInTurn<'r> {
     }
 }
 
-impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
-    type Answer = NewPolicy;
-    const ACTION: Action = Action::ApplyPolicy;
-    const ALONE: bool = true;
-
-    fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
-        road.decide_vault()?;
-        within_limit("source", &self.request.source)?;
-        within_limit("tests", &self.request.tests)?;
-        self.tested().map(drop)
-    }
-
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewPolicy>, Refused> {
-        road.decide_vault()?;
-        let version = road.tenant.policy_version().checked_add(1).ok_or(Error::Internal("too many policy versions"))?;
-        let Tested { policies, cases } = self.tested()?;
+impl PolicyInTurn<'_> {
+    /// Sees that the caller could apply policies again, alone or with the approval of those who could give it.
+    fn locks_nobody_out<S: Store>(&self, policies: &Policies, road: &Road<'_, S>) -> Result<(), Error> {
         let own = Query {
             principal: &road.caller.principal,
             action: Action::ApplyPolicy,
             resource: Resource::Vault,
             context: Context::new(road.now),
         };
-        if !policies.decide(&own).allowed {
-            let why = "under these policies you could not apply any policy again: keep a permit for apply_policy";
-            return Err(Error::SourceRefused(why.to_owned()).into());
+        if policies.decide(&own).allowed {
+            return Ok(());
         }
+        let Some(need) = policies.approvals_needed(&own) else {
+            let why = "under these policies you could not apply any policy again: keep a permit for apply_policy";
+            return Err(Error::SourceRefused(why.to_owned()));
+        };
+        let directory = road.vault.directory();
+        let others = directory.officers.keys().filter(|(tenant, name)| {
+            *tenant == road.tenant.number && *road.caller.principal.name != *format!("{}/{name}", Role::Officer)
+        });
+        let others = others.count();
+        match others >= usize::from(need) {
+            true => Ok(()),
+            false => Err(Error::SourceRefused(format!(
+                "under these policies you could not apply any policy again: that needs the approval of {need} other \
+                 officers, and the tenant has {others}"
+            ))),
+        }
+    }
+}
+
+impl<S: Store> Approvable<S> for PolicyInTurn<'_> {
+    fn asked(&self) -> Asked {
+        let ApplyPolicy { source, tests, .. } = self.request;
+        let parts = [source, tests].map(|text| text.clone().into_bytes()).to_vec();
+        let sha256 = ring::digest::digest(&ring::digest::SHA256, source.as_bytes());
+        Asked {
+            parts,
+            summary: format!("apply the policies with SHA-256 {}", data_encoding::HEXLOWER.encode(sha256.as_ref())),
+        }
+    }
+
+    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
+        Attempt::<S>::may_have_it_alone(self, road)
+    }
+}
+
+impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
+    type Answer = NewPolicy;
+    const ACTION: Action = Action::ApplyPolicy;
+    const ALONE: bool = true;
+
+    fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
+        road.decide_with_others()?;
+        within_limit("source", &self.request.source)?;
+        within_limit("tests", &self.request.tests)?;
+        self.locks_nobody_out(&self.tested()?.policies, road)
+    }
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewPolicy>, Refused> {
+        road.decide_with_others()?;
+        let version = road.tenant.policy_version().checked_add(1).ok_or(Error::Internal("too many policy versions"))?;
+        let Tested { policies, cases } = self.tested()?;
+        self.locks_nobody_out(&policies, road)?;
+        // What only is checked needs nobody's approval.
+        let given = match self.request.dry_run {
+            true => None,
+            false => road.decide_approved(&Approvable::<S>::asked(self)).await?,
+        };
         let applied = Applied { version, count: cases };
         if self.request.dry_run {
             let mut prepared = road.prepare(NewPolicy { applied, installed: None });
@@ -217,6 +261,7 @@ impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
         prepared.detail.push(("version", version.to_string()));
         prepared.detail.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
         prepared.mutations.push(Mutation::Put(Family::Meta, place::policy(road.tenant.number), row));
+        given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
         Ok(prepared)
     }
 

@@ -33,6 +33,8 @@ pub(crate) enum SourceKind {
     End,
     /// What is frozen and who is suspended.
     Freezes,
+    /// What waits for approval.
+    Approvals,
 }
 
 impl SourceKind {
@@ -46,6 +48,7 @@ impl SourceKind {
             Self::Making => "making",
             Self::End => "end",
             Self::Freezes => "freezes",
+            Self::Approvals => "approvals",
         }
     }
 
@@ -53,6 +56,7 @@ impl SourceKind {
         match self {
             Self::Schema | Self::Policy | Self::Principals => "the rules in force",
             Self::Freezes => "the freezes in force",
+            Self::Approvals => "what waits for approval",
             Self::Keys => "the last change of keys",
             Self::Copies => "the list of copies of the keystore",
             Self::Making => "the tenant in the making",

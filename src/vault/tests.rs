@@ -15,6 +15,7 @@ use crate::{
     LookupItem, Match, MatchItem, NewValue, NewVersion, OpenError, Opening, ReadItem, Replace,
 };
 
+mod approvals;
 mod bounds;
 mod copies;
 mod freezes;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use strongroom_access::Directory;
+use strongroom_access::{Action, Directory};
 use strongroom_commit::{Committer, CommitterState};
 use strongroom_ids::{TenantNo, VaultId};
 use strongroom_keys::{DekCache, Keystore};
@@ -109,7 +109,11 @@ impl<S: Store> Vault<S> {
 
     /// Puts policies in force.
     pub async fn apply_policy(&self, caller: &Caller, request: &ApplyPolicy) -> Result<Applied, Error> {
-        Ok(self.travel(caller, &PolicyInTurn::new(request)).await?.applied)
+        let in_turn = PolicyInTurn::new(request);
+        if !request.dry_run && self.wants_approval(caller, Action::ApplyPolicy)? {
+            self.approved(caller, &in_turn).await?;
+        }
+        Ok(self.travel(caller, &in_turn).await?.applied)
     }
 
     /// The policies in force.

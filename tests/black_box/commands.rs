@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::approvals::command_with_approval;
 use crate::harness::{BINARY, TestVault};
 use crate::house::{Authority, House, TRUST_DOMAIN, start, start_and_read};
 
@@ -90,6 +91,9 @@ fn every_command_explains_itself() {
         "freezes",
         "principal suspend",
         "principal unsuspend",
+        "approvals",
+        "approve",
+        "reject",
         "own-key show",
         "own-key import-key",
         "own-key bring",
@@ -311,7 +315,8 @@ fn schema_and_policy_are_checked_applied_shown_and_explained() {
     assert_eq!((&checked["version"], &checked["in_force"]), (&2.into(), &false.into()));
     assert!(checked["cases"].as_u64().unwrap() > 80, "{checked}");
     assert_eq!(json(&vault, &["status", "--as", "app"])["policy_version"], 1);
-    assert!(vault.cli_ok(&["policy", "apply", &policy, "--tests", &cases]).contains("version 2 is in force"));
+    let applied = command_with_approval(&vault, &["policy", "apply", &policy, "--tests", &cases]);
+    assert!(applied.contains("version 2 is in force"), "{applied}");
     assert_eq!(vault.cli_ok(&["policy", "show"]), fs::read_to_string(&policy).unwrap());
 
     let ask = ["policy", "explain", "--role", "app", "--action", "detokenize", "--field", "borrower.id_card"];

@@ -157,12 +157,13 @@ pub fn spiffe(tenant: &str, role: &str, name: &str) -> String {
     format!("spiffe://{TRUST_DOMAIN}/tenant/{tenant}/{role}/{name}")
 }
 
-/// A vault of several tenants, each with the officer `alice`, and what issues certificates to its callers.
+/// A vault of several tenants, each with the officers `alice` and `bob`, and what issues certificates to its callers.
 pub struct House {
     folder: TempDir,
     /// Issues the certificates of all callers.
     pub authority: Authority,
     officers: Vec<(String, Issued)>,
+    seconds: Vec<(String, Issued)>,
     running: Option<Running>,
 }
 
@@ -178,7 +179,7 @@ impl House {
         let authority = Authority::new("the house");
         let passphrase = folder.path().join("passphrase");
         std::fs::write(&passphrase, PASSPHRASE).unwrap();
-        let mut house = Self { folder, authority, officers: vec![], running: None };
+        let mut house = Self { folder, authority, officers: vec![], seconds: vec![], running: None };
         let mut init = house.command("init");
         let authorities = house.folder.path().join("authorities.pem");
         std::fs::write(&authorities, house.authority.pem()).unwrap();
@@ -188,7 +189,12 @@ impl House {
             let file = house.folder.path().join(format!("{tenant}-alice.pem"));
             std::fs::write(&file, alice.certificate.pem()).unwrap();
             init.args(["--tenant", tenant, "--officer", &format!("{tenant}/alice={}", file.display())]);
+            let bob = house.authority.client(&[&spiffe(tenant, "officer", "bob")]);
+            let file = house.folder.path().join(format!("{tenant}-bob.pem"));
+            std::fs::write(&file, bob.certificate.pem()).unwrap();
+            init.args(["--officer", &format!("{tenant}/bob={}", file.display())]);
             house.officers.push(((*tenant).to_owned(), alice));
+            house.seconds.push(((*tenant).to_owned(), bob));
         }
         more(&mut init);
         let made = init.output().unwrap();
@@ -274,6 +280,11 @@ impl House {
     /// The officer of a tenant.
     pub fn officer(&self, tenant: &str) -> &Issued {
         &self.officers.iter().find(|(name, _)| name == tenant).unwrap().1
+    }
+
+    /// The second officer of a tenant, who approves what the first one asks for.
+    pub fn second(&self, tenant: &str) -> &Issued {
+        &self.seconds.iter().find(|(name, _)| name == tenant).unwrap().1
     }
 
     /// A connection with a certificate.

@@ -205,8 +205,8 @@ async fn a_certificate_that_names_nobody_is_told_so_and_leaves_no_trace_in_the_l
         // Alice's name and another key; her tenant's other namesake; a name that nobody enrolled, with Alice's key.
         name(&[&alice]),
         house.authority.issue(key_of("savings"), &[&alice], |_| {}),
-        house.authority.issue(key_of("lending"), &[&spiffe("lending", "officer", "bob")], |_| {}),
-        name(&[&spiffe("lending", "officer", "bob")]),
+        house.authority.issue(key_of("lending"), &[&spiffe("lending", "officer", "mallory")], |_| {}),
+        name(&[&spiffe("lending", "officer", "mallory")]),
     ];
     for (strangers, reason) in [
         (&not_accepted[..], "CERTIFICATE_NOT_ACCEPTED"),

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tonic::Code;
 use tonic::transport::Channel;
 
+use crate::approvals::command_with_approval;
 use crate::harness::{TestVault, detokenize, item, read_one, refused, tokenize, value};
 
 async fn keys_as(vault: &TestVault, principal: &str) -> KeysClient<Channel> {
@@ -194,7 +195,7 @@ async fn index_keys_rotate_while_everybody_works_and_all_is_found_and_nothing_tw
         let job = json(&vault, &["keys", "reindex"]);
         assert_eq!((&job["state"], &job["skipped"]), (&"done".into(), &"0".into()));
         for index in ["index/token", "index/field/14", "index/subject-id"] {
-            vault.cli_ok(&["keys", "destroy", index, &(round - 1).to_string(), "--as", "officer-1"]);
+            command_with_approval(&vault, &["keys", "destroy", index, &(round - 1).to_string(), "--as", "officer-1"]);
         }
         for _ in 0..40 {
             progress.recv().await.unwrap();
@@ -349,7 +350,7 @@ async fn a_reindex_that_is_killed_goes_on_by_itself_and_nothing_gets_a_second_to
     let last = last.unwrap();
     assert_eq!((last.state.as_str(), last.done, last.total, last.skipped), ("done", 6_600, 6_600, 0));
     for index in ["index/field/14", "index/subject-id"] {
-        vault.cli_ok(&["keys", "destroy", index, "1", "--as", "officer-1"]);
+        command_with_approval(&vault, &["keys", "destroy", index, "1", "--as", "officer-1"]);
     }
     for (batch, tokens) in tokens.iter().enumerate() {
         assert_eq!(client.tokenize(tokenize(items(batch))).await.unwrap().into_inner().tokens, *tokens);
@@ -405,7 +406,7 @@ async fn a_destroyed_version_is_in_no_file_and_stays_gone_after_a_kill() {
     }
     json(&vault, &["keys", "rewrap"]);
     for kek in keks(&vault) {
-        json(&vault, &["keys", "destroy", &kek, "1", "--as", "officer-1"]);
+        command_with_approval(&vault, &["keys", "destroy", &kek, "1", "--as", "officer-1"]);
     }
     let after = blobs(&keystore());
     let gone: Vec<&Vec<u8>> = before.iter().filter(|blob| !after.contains(blob)).collect();
@@ -492,7 +493,7 @@ async fn a_copy_of_the_keystore_is_listed_and_put_back_opens_the_vault() {
     assert!(text.contains("copy/1") && text.contains("safe 3"), "{text}");
     json(&vault, &["keys", "rotate", "kek/0"]);
     json(&vault, &["keys", "rewrap"]);
-    json(&vault, &["keys", "destroy", "kek/0", "1", "--as", "officer-1"]);
+    command_with_approval(&vault, &["keys", "destroy", "kek/0", "1", "--as", "officer-1"]);
     assert!(vault.cli_ok(&["keys", "list"]).contains("copy/1"));
     json(&vault, &["keys", "copies", "strike", "copy/1"]);
     let listed = json(&vault, &["keys", "list"]);

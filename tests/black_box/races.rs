@@ -1,5 +1,6 @@
 //! Races: what many do to the same thing at once ends as if they had done it one after the other.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,6 +15,7 @@ use tokio::task::JoinSet;
 use tonic::Code;
 use tonic::transport::Channel;
 
+use crate::approvals::with_approval;
 use crate::deterministic::uscc;
 use crate::harness::{TestVault, Told, detokenize, item, one_token, read_one, tokenize, value};
 
@@ -91,7 +93,8 @@ fn without_plain() -> String {
 
 async fn apply_policy(vault: &TestVault, source: String) -> u32 {
     let request = v1::ApplyPolicyRequest { source, tests: String::new(), dry_run: false };
-    vault.access().await.apply_policy(request).await.unwrap().into_inner().version
+    let apply = async || vault.access().await.apply_policy(request.clone()).await;
+    with_approval(vault, apply).await.unwrap().into_inner().version
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -204,6 +207,13 @@ async fn a_policy_whose_officer_hangs_up_is_in_force_once_it_is_stored() {
         let source = if number % 2 == 0 { without_plain() } else { POLICY.to_owned() };
         let mut officer = vault.access().await;
         let request = v1::ApplyPolicyRequest { source, tests: String::new(), dry_run: false };
+        // It is approved beforehand, unless the one before was not in force when it was hung up on.
+        let asked = Cell::new(false);
+        let ask = async || match asked.replace(true) {
+            false => vault.access().await.apply_policy(request.clone()).await.map(drop),
+            true => Ok(()),
+        };
+        with_approval(&vault, ask).await.unwrap();
         // From before it arrives to about when it is answered.
         let patience = whole * number / TRIES;
         drop(tokio::time::timeout(patience, officer.apply_policy(request)).await);

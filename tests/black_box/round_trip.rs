@@ -7,6 +7,7 @@ use futures_util::stream;
 use strongroom_proto::v1;
 use tonic::Code;
 
+use crate::approvals::with_approval;
 use crate::harness::{TestVault, Told, detokenize, item, one_token, read_one, refused, tokenize, value};
 
 const ID_CARD: &str = "11010519491231002X";
@@ -375,7 +376,8 @@ async fn a_token_made_elsewhere_comes_in_only_where_policy_permits() {
     // The policies that ship let only the service named migration do so.
     let source = include_str!("../../deploy/policies/default.cedar").replace("app/migration", "app/app");
     let request = v1::ApplyPolicyRequest { source, tests: String::new(), dry_run: false };
-    vault.access().await.apply_policy(request).await.unwrap();
+    let apply = async || vault.access().await.apply_policy(request.clone()).await;
+    with_approval(&vault, apply).await.unwrap();
     let mut client = vault.vault().await;
     let tokens = client.tokenize(bring("LEGACY-0001", ID_CARD)).await.unwrap().into_inner().tokens;
     assert_eq!(tokens, ["LEGACY-0001"]);

@@ -3,6 +3,7 @@
 use strongroom_proto::v1;
 use tonic::Code;
 
+use crate::approvals::with_approval;
 use crate::harness::{TestVault, Told, detokenize, item, one_token, read_one, refused, tokenize, value};
 
 const LENDING: &str = include_str!("../../deploy/schemas/lending.toml");
@@ -17,7 +18,8 @@ async fn apply_schema(vault: &TestVault, source: &str, dry_run: bool) -> Result<
 
 async fn apply_policy(vault: &TestVault, source: &str, tests: &str, dry_run: bool) -> Result<(u32, u32), Told> {
     let request = v1::ApplyPolicyRequest { source: source.to_owned(), tests: tests.to_owned(), dry_run };
-    let applied = vault.access().await.apply_policy(request).await?.into_inner();
+    let apply = async || vault.access().await.apply_policy(request.clone()).await;
+    let applied = with_approval(vault, apply).await?.into_inner();
     Ok((applied.version, applied.cases))
 }
 

@@ -11,6 +11,7 @@ use strongroom_proto::v1::system_client::SystemClient;
 use strongroom_proto::v1::unseal_request::Credential;
 use tonic::Code;
 
+use crate::approvals::command_with_approval;
 use crate::harness::{BINARY, TestVault, detokenize, item, one_token, read_one, refused, tokenize, value};
 use crate::{house, raw};
 
@@ -96,7 +97,7 @@ async fn jobs_rest_while_a_vault_is_sealed_and_go_on_when_it_is_unsealed() {
         let job: serde_json::Value = serde_json::from_str(&job).unwrap();
         assert_eq!((&job["state"], &job["done"], &job["total"]), (&"done".into(), &due.into(), &due.into()));
     }
-    vault.cli_ok(&["keys", "destroy", "index/field/14", "1", "--as", "officer-1"]);
+    command_with_approval(&vault, &["keys", "destroy", "index/field/14", "1", "--as", "officer-1"]);
     let again = vault.vault().await.tokenize(tokenize((0..1_000).map(account).collect())).await.unwrap();
     assert_eq!(again.into_inner().tokens, tokens[..1_000]);
     vault.stop();

@@ -12,6 +12,7 @@ use strongroom_rocksdb::{RocksOptions, RocksStore};
 use strongroom_storage::{Family, Mutation, Store, keys as place};
 use tempfile::TempDir;
 
+use crate::approvals::with_approval;
 use crate::harness::{BINARY, TestVault, one_token, read_one};
 use crate::house::{Authority, Ended, House, PASSPHRASE, start};
 
@@ -184,7 +185,8 @@ async fn an_older_policy_that_is_put_back_does_not_hold() {
     vault.up();
     let source = concat!("// stricter\n", include_str!("../../deploy/policies/default.cedar")).to_owned();
     let request = v1::ApplyPolicyRequest { source, tests: String::new(), dry_run: false };
-    vault.access().await.apply_policy(request).await.unwrap();
+    let apply = async || vault.access().await.apply_policy(request.clone()).await;
+    with_approval(&vault, apply).await.unwrap();
     assert!(vault.stop().success());
     let newest = row(&vault).await;
     put(&vault, &older).await;

@@ -172,7 +172,8 @@ async fn destroy(key: &KeyVersion, context: &Context, done: &mut Done) -> Result
         Err(refused) if refused.code() == Code::PermissionDenied => {
             done.waiting.push(format!("an officer: strongroom keys destroy {name} {version} --as OFFICER"))
         }
-        Err(refused) if Refusal::from(&refused).reason == "KEY_IN_USE" => {
+        // It waits, and the same is asked for the next night.
+        Err(refused) if ["KEY_IN_USE", "APPROVAL_REQUIRED"].contains(&&*Refusal::from(&refused).reason) => {
             done.waiting.push(refused.message().to_owned());
         }
         Err(refused) => return Err(refused.into()),

@@ -87,6 +87,8 @@ impl CliError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) => Exit::Usage,
+            // It was asked for, and others have their say.
+            Self::Refused(refusal) if refusal.reason == "APPROVAL_REQUIRED" => Exit::Partly,
             Self::Advised { cause, .. } => cause.exit(),
             _ => Exit::Failed,
         }

@@ -99,6 +99,8 @@ impl Refusal {
             ("PURPOSE_NOT_ALLOWED", _) => Some("the same command with --purpose and one of the purposes above"),
             ("IDEMPOTENCY_KEY_REUSED", _) => Some("the same command with another --idempotency-key"),
             ("SOURCE_REFUSED", _) => None,
+            ("APPROVAL_REQUIRED", _) => Some("strongroom approvals, by another officer"),
+            ("APPROVAL_REFUSED", _) => Some("strongroom approvals"),
             ("TENANT_LOCKED", _) => Some("strongroom own-key show, by an officer of the tenant"),
             ("SUSPENDED", _) => Some("strongroom principal unsuspend NAME, by an officer of the tenant"),
             ("TENANT_DESTROYED", _) => Some("strongroom tenant list; strongroom tenant receipt NAME"),

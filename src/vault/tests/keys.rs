@@ -19,7 +19,7 @@ pub(super) async fn set_state(vault: &Tested, name: &str, version: u32, state: &
 
 pub(super) async fn destroy(vault: &Tested, name: &str, version: u32, dry_run: bool) -> Result<u64, Error> {
     let request = DestroyKeyVersion { name: name.to_owned(), version, dry_run };
-    vault.destroy_key_version(&caller(Role::Officer), &request).await
+    with_approval(vault, TENANT, async || vault.destroy_key_version(&caller(Role::Officer), &request).await).await
 }
 
 async fn start(vault: &Tested) -> Result<Job, Error> {
@@ -425,7 +425,7 @@ async fn who_may_not_changes_no_key_and_bad_requests_are_told_what_is_wrong() {
         assert!(matches!(vault.rotate_key(&caller(role), &request).await, Err(Error::Denied { .. })));
     }
     let destroy_it = DestroyKeyVersion { name: "kek/1".to_owned(), version: 1, dry_run: true };
-    let denied = vault.destroy_key_version(&caller(Role::Rotator), &destroy_it).await;
+    let denied = vault.destroy_key_version(&caller(Role::Privacy), &destroy_it).await;
     assert!(matches!(denied, Err(Error::Denied { .. })));
     for name in ["", "kek", "kek/", "kek/01", "kek/99", "kek/1 ", "ledger", "index/fingerprint", "\u{0}"] {
         assert!(matches!(rotate(&vault, name).await, Err(Error::Invalid(_))), "{name:?}");

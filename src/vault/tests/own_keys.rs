@@ -217,7 +217,7 @@ async fn a_service_that_policy_permits_everything_does_not_change_the_own_key() 
     make(&vault, SAVINGS).await.unwrap();
     let all = "@id(\"all\") permit (principal, action, resource);".to_owned();
     let apply = crate::ApplyPolicy { source: all, tests: String::new(), dry_run: false };
-    vault.apply_policy(&officer(), &apply).await.unwrap();
+    with_approval(&vault, NUMBER, async || vault.apply_policy(&officer(), &apply).await).await.unwrap();
     bring(&vault, OWN).await.unwrap();
     let app = of(NUMBER, Role::App);
     assert!(vault.get_own_key(&app).await.is_ok());

@@ -1,18 +1,20 @@
 //! The vault that these tests turn: over a store in memory, with a clock and a disk of their own.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
+use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use strongroom_access::{Principal, Role};
 use strongroom_ids::{TenantNo, VaultId};
 use strongroom_keys::{ArgonCost, Keystore, Passphrase, PassphraseRoot, RootProvider};
+use strongroom_ledger::approval;
 use strongroom_storage::faulty::{Faults, FaultyStore};
 use strongroom_storage::memory::MemoryStore;
 use tempfile::TempDir;
 
 use crate::{
-    ApplySchema, Caller, Clock, Detokenize, Error, Export, Finding, Limits, NewTenant, NewValue, NewVault, OpenError,
-    Opening, ReadItem, Space, Tokenize, Vault, Verification, create, verify,
+    ApplySchema, Approve, Caller, Clock, Detokenize, Error, Export, Finding, Limits, ListedApproval, NewTenant,
+    NewValue, NewVault, OpenError, Opening, ReadItem, Space, Tokenize, Vault, Verification, create, verify,
 };
 
 pub type Tested = Vault<FaultyStore<MemoryStore>>;
@@ -47,7 +49,10 @@ impl Bench {
             head_file: dir.join("head"),
             trust_domain: "test.example".to_owned(),
             trust_anchors: vec![[2; 32]],
-            tenants: vec![NewTenant { name: "demo".to_owned(), officers: vec![("alice".to_owned(), [1; 32])] }],
+            tenants: vec![NewTenant {
+                name: "demo".to_owned(),
+                officers: vec![("alice".to_owned(), [1; 32]), (SECOND.to_owned(), key_of_second())],
+            }],
             clock: bench.clock(),
         })
         .await
@@ -119,6 +124,54 @@ pub fn root() -> PassphraseRoot {
 pub fn caller(role: Role) -> Caller {
     let name = if role == Role::Officer { "alice" } else { "tester" };
     Caller { principal: Arc::new(Principal::new(TenantNo(1), role, name)), client: "test".into(), room: None }
+}
+
+/// The name of every tenant's second officer, who approves what the first one asks for.
+pub const SECOND: &str = "bob";
+
+/// The second officers' key.
+static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap());
+
+/// By which they are enrolled.
+pub fn key_of_second() -> [u8; 32] {
+    ring::digest::digest(&ring::digest::SHA256, &KEY.subject_public_key_info()).as_ref().try_into().unwrap()
+}
+
+/// The second officer of a tenant.
+pub fn second(tenant: TenantNo) -> Caller {
+    Caller { principal: Arc::new(Principal::new(tenant, Role::Officer, SECOND)), client: "test".into(), room: None }
+}
+
+/// An approval that is signed by the second officers' key.
+pub async fn signed(vault: &Tested, by: &Caller, name: &str) -> Approve {
+    let listed = vault.list_approvals(&second(by.principal.tenant)).await.unwrap();
+    let request = listed.iter().find(|one| one.approval.name() == name).map(|one| one.approval.request.clone());
+    let (vault_id, tenant) = vault.ids(by).unwrap();
+    let request = request.unwrap_or_default();
+    let text =
+        approval::Approval { vault: vault_id, tenant, name, request: &request, officer: &by.principal.name }.text();
+    let signature = KEY.sign(text.as_bytes()).unwrap();
+    Approve { name: name.to_owned(), public_key: KEY.subject_public_key_info(), signature }
+}
+
+/// Somebody approves by that key.
+pub async fn approve_as(vault: &Tested, by: &Caller, name: &str) -> Result<ListedApproval, Error> {
+    vault.approve(by, &signed(vault, by, name).await).await
+}
+
+/// Asks for what needs the second officer's approval, has that approve, and asks again.
+pub async fn with_approval<T>(
+    vault: &Tested,
+    tenant: TenantNo,
+    ask: impl AsyncFn() -> Result<T, Error>,
+) -> Result<T, Error> {
+    match ask().await {
+        Err(Error::ApprovalRequired { name, .. }) => {
+            approve_as(vault, &second(tenant), &name).await?;
+            ask().await
+        }
+        done => done,
+    }
 }
 
 pub fn new_value(field: &str, value: &str, subject: &str) -> NewValue {

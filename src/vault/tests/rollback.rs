@@ -21,7 +21,8 @@ async fn changed() -> (Bench, [(Vec<u8>, Vec<u8>); 2], Vec<u8>) {
     let vault = bench.open().await;
     let officer = caller(Role::Officer);
     let source = format!("// the second\n{DEFAULT_POLICIES}");
-    vault.apply_policy(&officer, &ApplyPolicy { source, tests: String::new(), dry_run: false }).await.unwrap();
+    let policy = ApplyPolicy { source, tests: String::new(), dry_run: false };
+    with_approval(&vault, TENANT, async || vault.apply_policy(&officer, &policy).await).await.unwrap();
     let source = format!("# the second\n{LENDING}");
     vault.apply_schema(&officer, &ApplySchema { source, dry_run: false }).await.unwrap();
     vault.close().await;

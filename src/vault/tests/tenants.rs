@@ -23,7 +23,7 @@ pub fn of(tenant: TenantNo, role: Role) -> Caller {
 }
 
 pub async fn make(vault: &Tested, name: &str) -> Result<MadeTenant, Error> {
-    let officers = vec![("carol".to_owned(), [3; 32])];
+    let officers = vec![("carol".to_owned(), [3; 32]), (SECOND.to_owned(), key_of_second())];
     vault.create_tenant(&operator(), &CreateTenant { name: name.to_owned(), officers }).await
 }
 
@@ -170,7 +170,8 @@ async fn a_tenants_own_policy_allows_nothing_that_is_the_vaults() {
     let (_bench, vault) = Bench::new().await;
     let all = "@id(\"all\") @why(\"All.\") permit (principal, action, resource);";
     let request = ApplyPolicy { source: all.to_owned(), tests: String::new(), dry_run: false };
-    vault.apply_policy(&caller(Role::Officer), &request).await.unwrap();
+    let apply = async || vault.apply_policy(&caller(Role::Officer), &request).await;
+    with_approval(&vault, TenantNo(1), apply).await.unwrap();
     let officer = caller(Role::Officer);
     assert!(vault.list_keys(&officer).await.is_ok());
     assert!(matches!(vault.list_tenants(&officer).await, Err(Error::Denied { .. })));

@@ -150,6 +150,7 @@ impl<S: Store> Check<'_, S> {
         vaults_own
             || *key == *place::lane(self.number, LANE)
             || (*key == *place::key_change(self.number) && self.source(row, SourceKind::Keys).is_some())
+            || (*key == *place::approvals(self.number) && self.source(row, SourceKind::Approvals).is_some())
             || JobKind::ALL.into_iter().any(is_job)
             || (row.is_empty() && place::decode_dek_mark(key).is_ok())
     }

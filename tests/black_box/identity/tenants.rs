@@ -6,6 +6,7 @@ use strongroom_proto::v1::system_client::SystemClient;
 use tonic::Code;
 
 use super::ID_CARD;
+use crate::approvals::{approve, waiting};
 use crate::harness::{Told, detokenize, item, tokenize, value};
 use crate::house::{House, TRUST_DOMAIN};
 
@@ -99,6 +100,10 @@ async fn each_tenant_has_rules_and_a_ledger_of_its_own() {
     let policy = "@id(\"nothing\") @why(\"Closed.\") forbid (principal, action == Action::\"tokenize\", resource);";
     let closed = include_str!("../../../deploy/policies/default.cedar").to_owned() + policy;
     let request = v1::ApplyPolicyRequest { source: closed, tests: String::new(), dry_run: false };
+    let told = crate::harness::refused(officer.apply_policy(request.clone()).await);
+    let bob = house.second("savings");
+    let mut second = v1::access_client::AccessClient::new(house.connect(bob).await);
+    approve(&mut second, ("officer/bob", &bob.key), &waiting(&told)).await.unwrap();
     officer.apply_policy(request).await.unwrap();
 
     let stores = |tenant| {

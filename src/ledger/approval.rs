@@ -1,0 +1,132 @@
+//! What an officer signs to approve a request of somebody else, so that whoever has the leaf can check it.
+
+use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
+use strongroom_ids::{TenantId, VaultId};
+use thiserror::Error;
+use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_SIG_ED25519};
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::SubjectPublicKeyInfo;
+
+/// What is approved, and by whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Approval<'a> {
+    /// The vault.
+    pub vault: VaultId,
+    /// The tenant.
+    pub tenant: TenantId,
+    /// `approval/7`.
+    pub name: &'a str,
+    /// The keyed hash of the request, in lower-case hexadecimal.
+    pub request: &'a str,
+    /// Who approves, by role and name: `officer/alice`.
+    pub officer: &'a str,
+}
+
+/// Why an officer's signature does not hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum SignatureError {
+    /// The key is none that can be checked.
+    #[error("an officer's public key is a SubjectPublicKeyInfo in DER: ECDSA on P-256 or P-384, or Ed25519")]
+    Key,
+    /// The signature is of something else, or by another key.
+    #[error("the signature does not hold: it is by the officer's own key, over the text of just this approval")]
+    Signature,
+}
+
+impl Approval<'_> {
+    /// The text that is signed. No part can have a line end.
+    pub fn text(&self) -> String {
+        let Self { vault, tenant, name, request, officer } = self;
+        format!(
+            "strongroom approval 1\nvault {vault}\ntenant {tenant}\napproval {name}\nrequest {request}\nofficer {officer}\n"
+        )
+    }
+
+    /// Verifies a signature: ECDSA with SHA-256 on P-256 or with SHA-384 on P-384, in ASN.1 (FIPS 186-5), or Ed25519
+    /// (RFC 8032). That the key is the officer's own is not known here.
+    ///
+    /// # Errors
+    /// [`SignatureError`].
+    pub fn verify(&self, public_key: &[u8], signature: &[u8]) -> Result<(), SignatureError> {
+        let (rest, key) = SubjectPublicKeyInfo::from_der(public_key).map_err(|_| SignatureError::Key)?;
+        if !rest.is_empty() {
+            return Err(SignatureError::Key);
+        }
+        let algorithm = algorithm(&key).ok_or(SignatureError::Key)?;
+        let key = UnparsedPublicKey::new(algorithm, &*key.subject_public_key.data);
+        key.verify(self.text().as_bytes(), signature).map_err(|_| SignatureError::Signature)
+    }
+}
+
+fn algorithm(key: &SubjectPublicKeyInfo<'_>) -> Option<&'static dyn VerificationAlgorithm> {
+    let kind = &key.algorithm.algorithm;
+    if *kind == OID_SIG_ED25519 {
+        return Some(&signature::ED25519);
+    }
+    if *kind != OID_KEY_TYPE_EC_PUBLIC_KEY {
+        return None;
+    }
+    let curve = key.algorithm.parameters.as_ref()?.as_oid().ok()?;
+    match curve {
+        curve if curve == OID_EC_P256 => Some(&signature::ECDSA_P256_SHA256_ASN1),
+        curve if curve == OID_NIST_EC_P384 => Some(&signature::ECDSA_P384_SHA384_ASN1),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData, SigningKey};
+
+    use super::*;
+
+    fn approval<'a>(name: &'a str, officer: &'a str) -> Approval<'a> {
+        Approval { vault: VaultId([1; 16]), tenant: TenantId([2; 16]), name, request: "0abc", officer }
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_key_and_text_alone() {
+        let one = approval("approval/7", "officer/bob");
+        for kind in [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ED25519] {
+            let (key, other) = (KeyPair::generate_for(kind).unwrap(), KeyPair::generate_for(kind).unwrap());
+            let public = key.subject_public_key_info();
+            let signature = key.sign(one.text().as_bytes()).unwrap();
+            one.verify(&public, &signature).unwrap();
+            assert_eq!(one.verify(&other.subject_public_key_info(), &signature), Err(SignatureError::Signature));
+            let others = [
+                approval("approval/8", "officer/bob"),
+                approval("approval/7", "officer/carol"),
+                Approval { request: "0abd", ..one },
+                Approval { vault: VaultId([3; 16]), ..one },
+                Approval { tenant: TenantId([3; 16]), ..one },
+            ];
+            for other in others {
+                assert_eq!(other.verify(&public, &signature), Err(SignatureError::Signature));
+            }
+            let mut longer = public.clone();
+            longer.push(0);
+            assert_eq!(one.verify(&longer, &signature), Err(SignatureError::Key));
+        }
+    }
+
+    #[test]
+    fn what_is_signed_is_as_specified() {
+        let id = |byte: &str| byte.repeat(16);
+        assert_eq!(
+            approval("approval/7", "officer/bob").text(),
+            format!(
+                "strongroom approval 1\nvault {}\ntenant {}\napproval approval/7\nrequest 0abc\nofficer officer/bob\n",
+                id("01"),
+                id("02")
+            )
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn rubbish_is_neither_a_key_nor_a_signature(key: Vec<u8>, signature: Vec<u8>) {
+            prop_assert!(approval("approval/7", "officer/bob").verify(&key, &signature).is_err());
+        }
+    }
+}

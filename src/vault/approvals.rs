@@ -1,0 +1,359 @@
+//! The two-person rule: a request that policy allows only with the approval of others waits for theirs.
+//!
+//! What needs approval, policy says: it denies a request as it is, and would allow it with so many approvals. Such a request
+//! opens an approval that is bound to it, officers approve that with their own signatures, and the same request by the same
+//! principal then goes through, once. What it is bound to includes the version of the policy, so an approval that was used to
+//! change that is good for nothing, even if somebody puts its row back.
+
+use ring::digest;
+use strongroom_access::{Action, Approval, Approvals, ApproveError, Context, Query, Resource, Role, Vote};
+use strongroom_commit::{Fact, Guard};
+use strongroom_ids::{TenantId, VaultId};
+use strongroom_ledger::{Timestamp, approval};
+use strongroom_storage::Store;
+use strongroom_storage::keys as place;
+
+use crate::error::Error;
+use crate::open::SYSTEM_NO;
+use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::source::{Source, SourceKind};
+use crate::vault::Vault;
+
+/// What a request says of itself to those who shall approve it.
+pub(crate) struct Asked {
+    /// All that changes what it does.
+    pub parts: Vec<Vec<u8>>,
+    /// The same in words, without a secret.
+    pub summary: String,
+}
+
+/// A request that may need approval.
+pub(crate) trait Approvable<S: Store>: Attempt<S> {
+    /// What is to be approved.
+    fn asked(&self) -> Asked;
+
+    /// Whether it would be done if it was approved: nobody is asked for what is refused anyway.
+    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error>;
+}
+
+/// An approval that was given, to be used up by the request.
+pub(crate) struct Given {
+    name: String,
+    expires: u64,
+    /// What waits without it.
+    rest: Approvals,
+}
+
+impl Given {
+    /// Uses it up in the commit of its request.
+    pub fn use_up<S: Store, A>(self, road: &Road<'_, S>, prepared: &mut Prepared<A>) -> Result<(), Error> {
+        road.put_approvals(&self.rest, prepared)?;
+        // Whoever approved still is who they were, and it is still time.
+        prepared.guards.push(Guard::Unchanged(Fact::principals()));
+        prepared.guards.push(Guard::Before(Timestamp(self.expires)));
+        prepared.detail.push(("approval", self.name));
+        Ok(())
+    }
+}
+
+impl<S: Store> Road<'_, S> {
+    /// How many approvals policy wants for the action; `None` if it allows it as it is, or denies it in any case.
+    fn approvals_needed(&self) -> Option<u8> {
+        if self.action.is_the_vaults_own() && self.tenant.number != SYSTEM_NO {
+            return None;
+        }
+        let query = Query {
+            principal: &self.caller.principal,
+            action: self.action,
+            resource: Resource::Vault,
+            context: Context::new(self.now),
+        };
+        self.tenant.access.approvals_needed(&query)
+    }
+
+    /// Whether policy lets the caller act, as it is or with the approval of others, and no freeze stops it.
+    pub fn decide_with_others(&self) -> Result<(), Error> {
+        match self.allows_vault(self.action) || self.approvals_needed().is_some() {
+            true => self.not_stopped(),
+            false => Err(Error::Denied { action: self.action.as_str() }),
+        }
+    }
+
+    /// Whether policy lets the caller act, with the approvals that were given if it wants some.
+    pub async fn decide_approved(&self, asked: &Asked) -> Result<Option<Given>, Error> {
+        if self.allows_vault(self.action) {
+            return self.not_stopped().map(|()| None);
+        }
+        let need = self.approvals_needed().ok_or(Error::Denied { action: self.action.as_str() })?;
+        self.not_stopped()?;
+        let mut approvals = self.approvals().await?;
+        let (requester, request) = (&self.caller.principal.name, self.request_hash(asked));
+        let Some(one) = approvals.of(requester, &request, self.now).cloned() else {
+            return Err(Error::Conflict);
+        };
+        if self.standing(&one) < need {
+            return Err(self.waits(&one, need));
+        }
+        approvals.end(&one.name(), self.now).map_err(refused)?;
+        Ok(Some(Given { name: one.name(), expires: one.expires, rest: approvals }))
+    }
+
+    fn waits(&self, one: &Approval, need: u8) -> Error {
+        Error::ApprovalRequired { name: one.name(), have: self.standing(one), need, expires: one.expires }
+    }
+
+    /// How many approvals count: of officers who are still enrolled with the key that signed.
+    fn standing(&self, one: &Approval) -> u8 {
+        let directory = self.vault.directory();
+        one.standing(|name| {
+            let pinned = directory.officers.get(&(self.tenant.number, name.to_owned()));
+            pinned.map(|key| data_encoding::HEXLOWER.encode(key))
+        })
+    }
+
+    /// What waits for approval in the tenant.
+    async fn approvals(&self) -> Result<Approvals, Error> {
+        let (at, key) = (place::approvals(self.tenant.number), &self.tenant.fingerprints);
+        let stored: Option<Approvals> = Source::load(&*self.vault.store, at, SourceKind::Approvals, key).await?;
+        let approvals = stored.unwrap_or_default();
+        match approvals.is_sound() {
+            true => Ok(approvals),
+            false => Err(Error::DataLoss("what waits for approval")),
+        }
+    }
+
+    /// Commits what waits, if nobody else changes that meanwhile.
+    fn put_approvals<A>(&self, approvals: &Approvals, prepared: &mut Prepared<A>) -> Result<(), Error> {
+        let fact = Fact::approvals(self.tenant.number);
+        prepared.guards.push(Guard::Unchanged(fact));
+        prepared.changes.push(fact);
+        let at = place::approvals(self.tenant.number);
+        prepared.mutations.push(Source::put(approvals, at, SourceKind::Approvals, &self.tenant.fingerprints)?);
+        Ok(())
+    }
+
+    /// What an approval is bound to: who asks for what, and under which policy.
+    fn request_hash(&self, asked: &Asked) -> String {
+        let policy = self.tenant.policy_version().to_be_bytes();
+        let mut parts: Vec<&[u8]> =
+            vec![b"approval", self.action.as_str().as_bytes(), self.caller.principal.name.as_bytes(), &policy];
+        parts.extend(asked.parts.iter().map(Vec::as_slice));
+        data_encoding::HEXLOWER.encode(&self.tenant.fingerprints.mac(&parts))
+    }
+}
+
+/// How an approval stands.
+enum Standing {
+    /// It was given, or none is needed.
+    Given,
+    /// It waits.
+    Waits(Error),
+}
+
+/// Opens the approval that a request needs, or finds the one that it has.
+struct OpenApproval<'r, R>(&'r R);
+
+impl<S: Store, R: Approvable<S>> Attempt<S> for OpenApproval<'_, R> {
+    type Answer = Standing;
+    const ACTION: Action = R::ACTION;
+    const ON_FULL_DISK: bool = true;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Standing>, Refused> {
+        road.decide_with_others()?;
+        self.0.would_be_done(road)?;
+        let Some(need) = road.approvals_needed() else {
+            return Ok(road.prepare(Standing::Given));
+        };
+        let asked = self.0.asked();
+        let (requester, request) = (&*road.caller.principal.name, road.request_hash(&asked));
+        let mut approvals = road.approvals().await?;
+        let there = approvals.of(requester, &request, road.now).cloned();
+        let one = match &there {
+            Some(there) => there.clone(),
+            None => {
+                approvals.open([road.action.as_str(), requester, &request, &asked.summary], need, road.now).ok_or_else(
+                    || Error::ApprovalRefused("too many requests wait for approval: approve or reject some".to_owned()),
+                )?
+            }
+        };
+        let given = road.standing(&one) >= need;
+        let mut prepared = road.prepare(if given { Standing::Given } else { Standing::Waits(road.waits(&one, need)) });
+        if there.is_none() {
+            road.put_approvals(&approvals, &mut prepared)?;
+        }
+        prepared.detail.extend([
+            ("stage", if given { "approved" } else { "pending" }.to_owned()),
+            ("approval", one.name()),
+            ("request", request),
+            ("need", need.to_string()),
+        ]);
+        Ok(prepared)
+    }
+}
+
+/// Approves a request of somebody else.
+pub struct Approve {
+    /// `approval/7`.
+    pub name: String,
+    /// The officer's public key, a SubjectPublicKeyInfo in DER.
+    pub public_key: Vec<u8>,
+    /// Its signature over the text of the approval.
+    pub signature: Vec<u8>,
+}
+
+impl<S: Store> Attempt<S> for Approve {
+    type Answer = ListedApproval;
+    const ACTION: Action = Action::Approve;
+    const ON_FULL_DISK: bool = true;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<ListedApproval>, Refused> {
+        let officer = officer(road)?;
+        let key = digest::digest(&digest::SHA256, &self.public_key);
+        let directory = road.vault.directory();
+        if directory.officers.get(&(road.tenant.number, officer.to_owned())).is_none_or(|pinned| pinned != key.as_ref())
+        {
+            let description = "it is not the key that you are enrolled with";
+            return Err(Error::invalid("public_key", "officer_key", description).into());
+        }
+        let mut approvals = road.approvals().await?;
+        let vote = Vote {
+            officer: road.caller.principal.name.to_string(),
+            key: data_encoding::HEXLOWER.encode(key.as_ref()),
+            time: road.now,
+        };
+        let one = approvals.approve(&self.name, vote).map_err(refused)?.clone();
+        let signed = approval::Approval {
+            vault: road.vault.id,
+            tenant: road.tenant.id,
+            name: &self.name,
+            request: &one.request,
+            officer: &road.caller.principal.name,
+        };
+        signed
+            .verify(&self.public_key, &self.signature)
+            .map_err(|error| Error::invalid("signature", "signature", error.to_string()))?;
+        let mut prepared = road.prepare(road.listed(&one));
+        road.put_approvals(&approvals, &mut prepared)?;
+        prepared.guards.push(Guard::Unchanged(Fact::principals()));
+        let base64 = |bytes: &[u8]| data_encoding::BASE64.encode(bytes);
+        prepared.detail.extend([
+            ("approval", one.name()),
+            ("asked", one.action.clone()),
+            ("requester", one.requester.clone()),
+            ("request", one.request.clone()),
+            ("public_key", base64(&self.public_key)),
+            ("signature", base64(&self.signature)),
+        ]);
+        Ok(prepared)
+    }
+}
+
+/// Rejects a request, which ends its approval.
+pub struct Reject {
+    /// `approval/7`.
+    pub name: String,
+}
+
+impl<S: Store> Attempt<S> for Reject {
+    type Answer = ListedApproval;
+    const ACTION: Action = Action::Reject;
+    const ON_FULL_DISK: bool = true;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<ListedApproval>, Refused> {
+        officer(road)?;
+        let mut approvals = road.approvals().await?;
+        let one = approvals.end(&self.name, road.now).map_err(refused)?;
+        let mut prepared = road.prepare(road.listed(&one));
+        road.put_approvals(&approvals, &mut prepared)?;
+        prepared.detail.extend([
+            ("approval", one.name()),
+            ("asked", one.action.clone()),
+            ("requester", one.requester.clone()),
+            ("request", one.request),
+        ]);
+        Ok(prepared)
+    }
+}
+
+/// A request that waits for approval, as officers see it.
+pub struct ListedApproval {
+    /// The approval.
+    pub approval: Approval,
+    /// How many approvals count now.
+    pub have: u8,
+}
+
+/// Asks what waits.
+struct ListApprovals;
+
+impl<S: Store> Attempt<S> for ListApprovals {
+    type Answer = Vec<ListedApproval>;
+    const ACTION: Action = Action::ListApprovals;
+    const ON_FULL_DISK: bool = true;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Vec<ListedApproval>>, Refused> {
+        road.decide_vault()?;
+        let approvals = road.approvals().await?;
+        let listed = approvals.waiting(road.now).map(|one| road.listed(one)).collect();
+        Ok(road.prepare(listed))
+    }
+}
+
+impl<S: Store> Road<'_, S> {
+    fn listed(&self, one: &Approval) -> ListedApproval {
+        ListedApproval { approval: one.clone(), have: self.standing(one) }
+    }
+}
+
+/// The name under the role of a caller who may approve: whatever policy permits, it is an officer, whose key is pinned.
+fn officer<'r, S: Store>(road: &'r Road<'_, S>) -> Result<&'r str, Error> {
+    road.decide_vault()?;
+    let principal = &road.caller.principal;
+    let name = principal.name.split_once('/').map(|(_, name)| name).filter(|_| principal.role == Role::Officer);
+    name.ok_or(Error::Denied { action: road.action.as_str() })
+}
+
+fn refused(error: ApproveError) -> Error {
+    Error::ApprovalRefused(error.to_string())
+}
+
+impl<S: Store> Vault<S> {
+    /// Sees that a request has the approvals that policy wants, if it wants any: else one is opened, or waits already.
+    pub(crate) async fn approved<R: Approvable<S>>(&self, caller: &Caller, request: &R) -> Result<(), Error> {
+        match self.travel(caller, &OpenApproval(request)).await? {
+            Standing::Given => Ok(()),
+            Standing::Waits(error) => Err(error),
+        }
+    }
+
+    /// Whether policy wants approvals for an action of the caller.
+    pub(crate) fn wants_approval(&self, caller: &Caller, action: Action) -> Result<bool, Error> {
+        let query = Query {
+            principal: &caller.principal,
+            action,
+            resource: Resource::Vault,
+            context: Context::new(self.now()),
+        };
+        Ok(self.tenant(caller.principal.tenant)?.access.approvals_needed(&query).is_some())
+    }
+
+    /// The permanent identities of the vault and of the caller's tenant.
+    pub fn ids(&self, caller: &Caller) -> Result<(VaultId, TenantId), Error> {
+        Ok((self.id, self.tenant(caller.principal.tenant)?.id))
+    }
+
+    /// What waits for approval in the caller's tenant.
+    pub async fn list_approvals(&self, caller: &Caller) -> Result<Vec<ListedApproval>, Error> {
+        self.travel(caller, &ListApprovals).await
+    }
+
+    /// Approves what somebody else asked for.
+    pub async fn approve(&self, caller: &Caller, request: &Approve) -> Result<ListedApproval, Error> {
+        self.travel(caller, request).await
+    }
+
+    /// Rejects what somebody asked for.
+    pub async fn reject(&self, caller: &Caller, request: &Reject) -> Result<ListedApproval, Error> {
+        self.travel(caller, request).await
+    }
+}

@@ -1,0 +1,190 @@
+//! What nobody does alone: it waits for others, and goes through once they have signed.
+
+use strongroom_ledger::approval;
+
+use super::keys::rotate;
+use super::tenants::{NUMBER, SAVINGS, make, of};
+use super::*;
+use crate::{ApplyPolicy, Approve, DestroyKeyVersion, Reject};
+
+fn destroy_first() -> DestroyKeyVersion {
+    DestroyKeyVersion { name: "kek/1".to_owned(), version: 1, dry_run: false }
+}
+
+/// The name of what waits, and how far it has come.
+fn waits<T>(asked: Result<T, Error>) -> (String, u8, u8) {
+    match asked {
+        Err(Error::ApprovalRequired { name, have, need, .. }) => (name, have, need),
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("it was done"),
+    }
+}
+
+async fn state(vault: &Tested) -> &'static str {
+    let keys = vault.list_keys(&caller(Role::Officer)).await.unwrap();
+    keys.iter().find(|key| (key.name.as_str(), key.version) == ("kek/1", 1)).unwrap().state
+}
+
+/// A vault with an older version of a KEK that nothing needs.
+async fn bench() -> (Bench, Arc<Tested>) {
+    let (bench, vault) = Bench::new().await;
+    rotate(&vault, "kek/1").await.unwrap();
+    (bench, vault)
+}
+
+#[tokio::test]
+async fn a_version_is_destroyed_by_two_and_the_log_proves_who_agreed() {
+    let (bench, vault) = bench().await;
+    let (alice, bob) = (caller(Role::Officer), second(TenantNo(1)));
+    let request = destroy_first();
+    assert_eq!(waits(vault.destroy_key_version(&alice, &request).await), ("approval/1".to_owned(), 0, 1));
+    assert_eq!(
+        waits(vault.destroy_key_version(&alice, &request).await),
+        ("approval/1".to_owned(), 0, 1),
+        "it is reused"
+    );
+    let dry = DestroyKeyVersion { dry_run: true, ..destroy_first() };
+    assert_eq!(vault.destroy_key_version(&alice, &dry).await.unwrap(), 0, "to look needs nobody");
+    assert_eq!(state(&vault).await, "decrypt-only");
+    // Nobody does both, and nobody but an officer does it at all.
+    assert!(matches!(
+        approve_as(&vault, &alice, "approval/1").await,
+        Err(Error::Invalid(_) | Error::ApprovalRefused(_))
+    ));
+    for role in [Role::App, Role::Rotator, Role::Auditor] {
+        assert!(matches!(approve_as(&vault, &caller(role), "approval/1").await, Err(Error::Denied { .. })));
+    }
+    let listed = vault.list_approvals(&bob).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].approval.summary, "destroy version 1 of key kek/1");
+
+    assert_eq!(approve_as(&vault, &bob, "approval/1").await.unwrap().have, 1);
+    assert!(matches!(approve_as(&vault, &bob, "approval/1").await, Err(Error::ApprovalRefused(_))), "once each");
+    vault.close().await;
+    let vault = bench.open().await;
+    vault.destroy_key_version(&alice, &request).await.unwrap();
+    assert_eq!(state(&vault).await, "destroyed");
+    assert!(vault.list_approvals(&bob).await.unwrap().is_empty());
+    assert!(matches!(approve_as(&vault, &bob, "approval/1").await, Err(Error::ApprovalRefused(_))));
+
+    // From the leaf alone: whose key signed what.
+    let leaves = leaves(&vault).await;
+    let of = |action: &str| leaves.iter().filter(|leaf| leaf["action"] == action).cloned().collect::<Vec<_>>();
+    let approved = of("approve").into_iter().find(|leaf| leaf["decision"] == "allow").unwrap();
+    let detail = |name: &str| approved["detail"][name].as_str().unwrap().to_owned();
+    let decoded = |name: &str| data_encoding::BASE64.decode(detail(name).as_bytes()).unwrap();
+    let (vault_id, tenant_id) = vault.ids(&alice).unwrap();
+    let (name, request) = (detail("approval"), detail("request"));
+    let officer = approved["principal"].as_str().unwrap();
+    let text = approval::Approval { vault: vault_id, tenant: tenant_id, name: &name, request: &request, officer };
+    text.verify(&decoded("public_key"), &decoded("signature")).unwrap();
+    let destroyed = of("destroy_key_version");
+    let with = |stage: &str| destroyed.iter().find(|leaf| leaf["detail"]["stage"] == stage).unwrap()["detail"].clone();
+    assert_eq!(
+        (&with("pending")["approval"], &with("pending")["request"]),
+        (&"approval/1".into(), &request.as_str().into())
+    );
+    assert_eq!(with("intent")["approval"], "approval/1");
+    vault.close().await;
+    assert_eq!(findings(&bench, &[]).await, []);
+}
+
+#[tokio::test]
+async fn an_approval_is_for_one_request_of_one_principal_under_one_policy() {
+    let (_bench, vault) = bench().await;
+    rotate(&vault, "kek/1").await.unwrap();
+    let (alice, bob) = (caller(Role::Officer), second(TenantNo(1)));
+    let (name, ..) = waits(vault.destroy_key_version(&alice, &destroy_first()).await);
+    approve_as(&vault, &bob, &name).await.unwrap();
+    // Another version, and the same by somebody else.
+    let other = DestroyKeyVersion { version: 2, ..destroy_first() };
+    assert_eq!(waits(vault.destroy_key_version(&alice, &other).await), ("approval/2".to_owned(), 0, 1));
+    assert_eq!(waits(vault.destroy_key_version(&bob, &destroy_first()).await), ("approval/3".to_owned(), 0, 1));
+    let by_a_job = vault.destroy_key_version(&caller(Role::Rotator), &destroy_first()).await;
+    assert_eq!(waits(by_a_job), ("approval/4".to_owned(), 0, 2), "a job needs two");
+    approve_as(&vault, &bob, "approval/4").await.unwrap();
+    let by_a_job = vault.destroy_key_version(&caller(Role::Rotator), &destroy_first()).await;
+    assert_eq!(waits(by_a_job), ("approval/4".to_owned(), 1, 2));
+    // Under another policy nobody has approved it.
+    let policy = ApplyPolicy { source: format!("// 2\n{DEFAULT_POLICIES}"), tests: String::new(), dry_run: false };
+    with_approval(&vault, TenantNo(1), async || vault.apply_policy(&alice, &policy).await).await.unwrap();
+    assert_eq!(waits(vault.destroy_key_version(&alice, &destroy_first()).await).1, 0);
+    assert_eq!(state(&vault).await, "decrypt-only");
+}
+
+#[tokio::test]
+async fn what_is_rejected_or_has_expired_must_be_asked_for_again() {
+    let (bench, vault) = bench().await;
+    let (alice, bob) = (caller(Role::Officer), second(TenantNo(1)));
+    let (name, ..) = waits(vault.destroy_key_version(&alice, &destroy_first()).await);
+    approve_as(&vault, &bob, &name).await.unwrap();
+    vault.reject(&alice, &Reject { name: name.clone() }).await.unwrap();
+    assert!(matches!(vault.reject(&alice, &Reject { name }).await, Err(Error::ApprovalRefused(_))));
+    let (name, have, _) = waits(vault.destroy_key_version(&alice, &destroy_first()).await);
+    assert_eq!((name.as_str(), have), ("approval/2", 0));
+    approve_as(&vault, &bob, &name).await.unwrap();
+    bench.pass(24 * 3_600);
+    assert_eq!(waits(vault.destroy_key_version(&alice, &destroy_first()).await), ("approval/3".to_owned(), 0, 1));
+    assert!(matches!(approve_as(&vault, &bob, &name).await, Err(Error::ApprovalRefused(_))));
+    assert_eq!(state(&vault).await, "decrypt-only");
+}
+
+#[tokio::test]
+async fn nobody_is_asked_for_what_would_be_refused_anyway() {
+    let (_bench, vault) = Bench::new().await;
+    let (alice, bob) = (caller(Role::Officer), second(TenantNo(1)));
+    store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    assert!(matches!(vault.destroy_key_version(&alice, &destroy_first()).await, Err(Error::KeyState(_))));
+    rotate(&vault, "kek/0").await.unwrap();
+    let in_use = DestroyKeyVersion { name: "kek/0".to_owned(), ..destroy_first() };
+    assert!(matches!(vault.destroy_key_version(&alice, &in_use).await, Err(Error::KeyInUse { .. })));
+    let broken = ApplyPolicy { source: "permit (".to_owned(), tests: String::new(), dry_run: false };
+    assert!(matches!(vault.apply_policy(&alice, &broken).await, Err(Error::SourceRefused(_))));
+    // Nor for what nobody could approve afterwards.
+    let source = DEFAULT_POLICIES.replace("context.approvals >= 1", "context.approvals >= 2");
+    let too_many = ApplyPolicy { source, tests: String::new(), dry_run: false };
+    assert!(
+        matches!(vault.apply_policy(&alice, &too_many).await, Err(Error::SourceRefused(why)) if why.contains("2 other"))
+    );
+    assert!(vault.list_approvals(&bob).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_signature_by_another_key_or_over_another_text_is_none() {
+    let (_bench, vault) = bench().await;
+    let (alice, bob) = (caller(Role::Officer), second(TenantNo(1)));
+    let (name, ..) = waits(vault.destroy_key_version(&alice, &destroy_first()).await);
+    let good = signed(&vault, &bob, &name).await;
+    let stranger = rcgen::KeyPair::generate().unwrap();
+    let public = rcgen::PublicKeyData::subject_public_key_info(&stranger);
+    let mut flipped = good.signature.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let wrong = [
+        Approve { public_key: public, ..signed(&vault, &bob, &name).await },
+        Approve { signature: flipped, ..signed(&vault, &bob, &name).await },
+        Approve { signature: vec![], ..signed(&vault, &bob, &name).await },
+        Approve { public_key: vec![], ..signed(&vault, &bob, &name).await },
+    ];
+    for wrong in wrong {
+        assert!(matches!(vault.approve(&bob, &wrong).await, Err(Error::Invalid(_))));
+    }
+    assert_eq!(vault.list_approvals(&bob).await.unwrap()[0].have, 0);
+    vault.approve(&bob, &good).await.unwrap();
+    // What one tenant's officer signed is nothing to another tenant.
+    make(&vault, SAVINGS).await.unwrap();
+    rotate_of(&vault, NUMBER).await;
+    let (name, ..) = waits(vault.destroy_key_version(&of(NUMBER, Role::Officer), &destroy_zero()).await);
+    assert_eq!(name, "approval/1");
+    let theirs = Approve { name: name.clone(), ..good };
+    assert!(matches!(vault.approve(&second(NUMBER), &theirs).await, Err(Error::Invalid(_))));
+    approve_as(&vault, &second(NUMBER), &name).await.unwrap();
+}
+
+fn destroy_zero() -> DestroyKeyVersion {
+    DestroyKeyVersion { name: "kek/0".to_owned(), ..destroy_first() }
+}
+
+async fn rotate_of(vault: &Tested, tenant: TenantNo) {
+    let request = crate::RotateKey { name: "kek/0".to_owned(), from_version: 0 };
+    vault.rotate_key(&of(tenant, Role::Officer), &request).await.unwrap();
+}
