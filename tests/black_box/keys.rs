@@ -58,7 +58,7 @@ async fn all_read(vault: &TestVault, stored: &[(String, String)]) {
 }
 
 #[tokio::test]
-async fn a_night_of_maintenance_rotates_rewraps_and_says_who_must_destroy() {
+async fn a_night_of_maintenance_rotates_rewraps_and_destroys_what_officers_agree_to() {
     let vault = TestVault::start();
     let mut stored = fill(&vault, 1_000).await;
     for kek in keks(&vault) {
@@ -78,19 +78,22 @@ async fn a_night_of_maintenance_rotates_rewraps_and_says_who_must_destroy() {
     assert!(night["rewrapped"]["done"].as_str().unwrap().parse::<u64>().unwrap() >= 550);
     assert_eq!((&night["reindexed"]["state"], &night["reindexed"]["done"]), (&"done".into(), &"100".into()));
     assert_eq!(night["waiting"], Value::Array(vec![]));
-    // With nothing kept, an officer must do the last step.
+    // With nothing kept, officers must agree to the last step.
     let night = vault.cli(&["keys", "maintain", "--keep", "0", "--output", "json"]);
     assert_eq!(night.status.code(), Some(3));
     let night: Value = serde_json::from_slice(&night.stdout).unwrap();
     let waiting = night["waiting"].as_array().unwrap();
-    assert!(
-        waiting.iter().any(|what| what.as_str().unwrap().contains("strongroom keys destroy kek/1 1 --as")),
-        "{night}"
-    );
-    let officer = json(&vault, &["keys", "maintain", "--keep", "0", "--as", "officer-1"]);
-    assert_eq!(officer["destroyed"].as_array().unwrap().len(), keks(&vault).len() + 1);
+    assert!(waiting.iter().all(|what| what.as_str().unwrap().contains("waits for approval (0 of 2)")), "{night}");
+    assert_eq!(waiting.len(), keks(&vault).len() + 1);
+    for one in json(&vault, &["approvals"])["approvals"].as_array().unwrap() {
+        for officer in ["officer-1", "officer-2"] {
+            vault.cli_ok(&["approve", one["name"].as_str().unwrap(), "--as", officer]);
+        }
+    }
+    let next = json(&vault, &["keys", "maintain", "--keep", "0"]);
+    assert_eq!(next["destroyed"].as_array().unwrap().len(), keks(&vault).len() + 1);
     // And again: nothing is left to do.
-    let again = json(&vault, &["keys", "maintain", "--keep", "0", "--as", "officer-1"]);
+    let again = json(&vault, &["keys", "maintain", "--keep", "0"]);
     assert_eq!((&again["rotated"], &again["destroyed"]), (&Value::Array(vec![]), &Value::Array(vec![])));
     all_read(&vault, &stored).await;
     vault.verify_ledger();
