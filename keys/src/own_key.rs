@@ -43,7 +43,8 @@ pub struct BroughtKey {
     pub(crate) tenant: TenantId,
     /// When the import key was made that it was wrapped to: that is used up with it.
     pub(crate) import: u64,
-    pub(crate) key: ImportedKey,
+    /// In a place of its own, like the keys below: what is moved leaves nothing behind then.
+    pub(crate) key: Box<ImportedKey>,
 }
 
 /// A new tenant key, wrapped by a provider that has shown that it unwraps it. Wiped on drop.
@@ -51,7 +52,7 @@ pub struct ProvidedKey {
     vault: VaultId,
     tenant: TenantId,
     envelope: Envelope,
-    key: KeystoreKey,
+    key: Box<KeystoreKey>,
 }
 
 impl ProvidedKey {
@@ -61,7 +62,7 @@ impl ProvidedKey {
     /// A [`RootError`] of the provider; [`RootError::OtherKey`] if it does not unwrap what it wrapped.
     pub fn ask(vault: VaultId, tenant: TenantId, provider: &dyn RootProvider) -> Result<Self, RootError> {
         stack::wiped_deep(|| {
-            let (key, place) = (KeystoreKey::random()?, place(vault, tenant));
+            let (key, place) = (Box::new(KeystoreKey::random()?), place(vault, tenant));
             let envelope = provider.wrap(place, &key)?;
             match provider.unwrap(place, &envelope)?.is(&key) {
                 true => Ok(Self { vault, tenant, envelope, key }),
@@ -71,7 +72,7 @@ impl ProvidedKey {
     }
 
     /// What it is for its tenant; `None` for another one.
-    pub(crate) fn of(self, vault: VaultId, tenant: TenantId) -> Option<(Envelope, KeystoreKey)> {
+    pub(crate) fn of(self, vault: VaultId, tenant: TenantId) -> Option<(Envelope, Box<KeystoreKey>)> {
         (self.vault == vault && self.tenant == tenant).then_some((self.envelope, self.key))
     }
 }
@@ -88,7 +89,7 @@ pub struct OwnKeyProbe {
 /// A tenant key as a provider unwrapped it. Wiped on drop.
 pub struct UnwrappedTenantKey {
     probe: OwnKeyProbe,
-    pub(crate) key: KeystoreKey,
+    pub(crate) key: Box<KeystoreKey>,
 }
 
 impl UnwrappedTenantKey {
@@ -115,7 +116,7 @@ impl OwnKeyProbe {
     /// A [`RootError`] of the provider.
     pub fn ask(self, provider: &dyn RootProvider) -> Result<UnwrappedTenantKey, RootError> {
         stack::wiped_deep(|| {
-            let key = provider.unwrap(place(self.vault, self.tenant), &self.envelope)?;
+            let key = Box::new(provider.unwrap(place(self.vault, self.tenant), &self.envelope)?);
             Ok(UnwrappedTenantKey { probe: self, key })
         })
     }

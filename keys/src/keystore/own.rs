@@ -119,7 +119,7 @@ impl Keystore {
                 Some(OwnKey::Imported(brought)) => Some(table.first_imported(tenant, brought)?),
                 Some(OwnKey::Provided(provided)) => {
                     let (envelope, key) = provided.of(self.vault, tenant).ok_or_else(|| OTHERS.for_(tenant))?;
-                    Some((Wrapping::Provider(envelope), key))
+                    Some((Wrapping::Provider(envelope), *key))
                 }
                 None => None,
             };
@@ -192,7 +192,7 @@ impl Keystore {
             let own = table.tenants.own(tenant).ok_or_else(|| NONE_OF_ITS_OWN.for_(tenant))?;
             let (key, provider) = match (&own.record.wrapping, with) {
                 (Wrapping::Provider(now), Some(unwrapped)) => match unwrapped.is_of(tenant, now) {
-                    true => (unwrapped.key, Some(now.kind)),
+                    true => (*unwrapped.key, Some(now.kind)),
                     false => return Err(MOVED_MEANWHILE.for_(tenant).into()),
                 },
                 (Wrapping::Provider(_), None) => return Err(WITH_A_PROVIDER.for_(tenant).into()),
@@ -342,12 +342,12 @@ impl Table {
             return Err(TOO_OLD.for_(tenant));
         }
         let opened = self.private_part(tenant, import)?.open(wrapped).map_err(|error| no_import(tenant, error))?;
-        let key = ImportedKey::new(&opened).ok_or_else(|| NOT_256_BITS.for_(tenant))?;
+        let key = Box::new(ImportedKey::new(&opened).ok_or_else(|| NOT_256_BITS.for_(tenant))?);
         Ok(BroughtKey { tenant, import: import.made, key })
     }
 
     /// A key that was brought, if it was wrapped to the import key that is still there.
-    fn at_hand(&self, tenant: TenantId, brought: BroughtKey) -> Result<ImportedKey, KeyError> {
+    fn at_hand(&self, tenant: TenantId, brought: BroughtKey) -> Result<Box<ImportedKey>, KeyError> {
         let there = self.tenants.import(tenant).is_some_and(|import| import.made == brought.import);
         match there && brought.tenant == tenant {
             true => Ok(brought.key),
