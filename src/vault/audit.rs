@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
-use strongroom_access::Action;
+use strongroom_access::{Action, Principal};
 use strongroom_ids::TenantNo;
 use strongroom_ledger::checkpoint;
 use strongroom_storage::keys as place;

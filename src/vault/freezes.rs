@@ -10,7 +10,7 @@ use strongroom_access::{
     Action, Freezes, Frozen, Role, Scope, Since, SuspendError, Suspension, Touch, parse_principal,
 };
 use strongroom_commit::Fact;
-use strongroom_ids::{TenantId, TenantNo};
+use strongroom_ids::{FieldNo, TenantId, TenantNo};
 use strongroom_keys::{IndexName, Keystore};
 use strongroom_schema::Field;
 use strongroom_storage::rows::TenantRow;
