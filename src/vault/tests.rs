@@ -26,7 +26,7 @@ mod locks;
 mod own_keys;
 mod refusals;
 mod reindex;
-mod rig;
+pub(crate) mod rig;
 mod rollback;
 mod rolls;
 mod root_key;
@@ -81,7 +81,9 @@ async fn rules_of_unknown_outcome_are_read_again_before_anybody_relies_on_the_ol
         let without_plain = DEFAULT_POLICIES.replace("context.view == \"plain\"", "context.view == \"nothing\"");
         assert_ne!(without_plain, DEFAULT_POLICIES);
         let request = ApplyPolicy { source: without_plain, tests: String::new(), dry_run: false };
-        bench.faults.fail_write(fate);
+        approved(&vault, TenantNo(1), vault.apply_policy(&caller(Role::Officer), &request).await).await;
+        // That it is approved is recorded first.
+        bench.faults.fail_writes_after(1, fate);
         assert!(vault.apply_policy(&caller(Role::Officer), &request).await.is_err());
         recovered(&vault).await;
         let plain = read_one(&vault, &token, "plain").await;
@@ -492,12 +494,16 @@ async fn repeats_are_decided_anew() {
     assert_ne!(without, DEFAULT_POLICIES);
     let withdrawn = ApplyPolicy { source: without, tests: String::new(), dry_run: false };
     let permitted = ApplyPolicy { source: DEFAULT_POLICIES.to_owned(), tests: String::new(), dry_run: false };
-    vault.apply_policy(&caller(Role::Officer), &withdrawn).await.unwrap();
+    let apply = async |policy: &ApplyPolicy| {
+        let apply = async || vault.apply_policy(&caller(Role::Officer), policy).await;
+        with_approval(&vault, TenantNo(1), apply).await.unwrap();
+    };
+    apply(&withdrawn).await;
     assert!(matches!(vault.replace(&app, &replace).await, Err(Error::Denied { .. })));
-    vault.apply_policy(&caller(Role::Officer), &permitted).await.unwrap();
+    apply(&permitted).await;
     assert!(vault.delete(&app, &delete).await.unwrap()[0].is_ok());
     assert!(vault.delete(&app, &delete).await.unwrap()[0].is_ok());
-    vault.apply_policy(&caller(Role::Officer), &withdrawn).await.unwrap();
+    apply(&withdrawn).await;
     assert!(matches!(vault.delete(&app, &delete).await, Err(Error::Denied { .. })));
 }
 

@@ -258,7 +258,7 @@ async fn what_frees_protects_or_shows_goes_on_while_all_is_frozen() {
     assert!(is_frozen(&vault.destroy_tenant(&operator(), &end).await));
     // And what goes on.
     let policy = ApplyPolicy { source: DEFAULT_POLICIES.to_owned(), tests: String::new(), dry_run: false };
-    with_approval(&vault, NUMBER, async || vault.apply_policy(&officer, &policy).await).await.unwrap();
+    with_approval(&vault, DEMO, async || vault.apply_policy(&officer, &policy).await).await.unwrap();
     vault.status(&officer).await.unwrap();
     vault.list_keys(&officer).await.unwrap();
     vault.get_schema(&officer).await.unwrap();
@@ -365,7 +365,8 @@ async fn whatever_a_suspended_principal_asks_is_refused_and_others_are_answered(
 #[tokio::test]
 async fn nobody_suspends_itself_and_only_officers_suspend_officers() {
     let (_bench, vault) = Bench::new().await;
-    let officers = ["carol", "dave"].map(|name| (name.to_owned(), [3; 32])).to_vec();
+    let mut officers = ["carol", "dave"].map(|name| (name.to_owned(), [3; 32])).to_vec();
+    officers.push((SECOND.to_owned(), key_of_second()));
     vault.create_tenant(&operator(), &CreateTenant { name: SAVINGS.to_owned(), officers }).await.unwrap();
     let named = |role, name| {
         let principal = Arc::new(Principal::new(NUMBER, role, name));

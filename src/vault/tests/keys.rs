@@ -315,9 +315,11 @@ async fn a_change_that_was_cut_off_is_finished_by_the_next_start() {
         start(&vault).await.unwrap();
         rewrap(&vault, 100).await;
         let before = std::fs::read(&file).unwrap();
-        // Two entries of the road come first: what is asked, and the intent.
-        bench.faults.fail_writes_after(2, Fate::Lost);
-        assert!(destroy(&vault, "kek/1", 1, false).await.is_err());
+        let request = DestroyKeyVersion { name: "kek/1".to_owned(), version: 1, dry_run: false };
+        approved(&vault, TENANT, vault.destroy_key_version(&caller(Role::Officer), &request).await).await;
+        // Three entries of the road come first: what is asked, that it is approved, and the intent.
+        bench.faults.fail_writes_after(3, Fate::Lost);
+        assert!(vault.destroy_key_version(&caller(Role::Officer), &request).await.is_err());
         recovered(&vault).await;
         vault.close().await;
         if !written {

@@ -8,6 +8,7 @@ use strongroom_access::{Principal, Role};
 use strongroom_ids::{TenantNo, VaultId};
 use strongroom_keys::{ArgonCost, Keystore, Passphrase, PassphraseRoot, RootProvider};
 use strongroom_ledger::approval;
+use strongroom_storage::Store;
 use strongroom_storage::faulty::{Faults, FaultyStore};
 use strongroom_storage::memory::MemoryStore;
 use tempfile::TempDir;
@@ -143,7 +144,7 @@ pub fn second(tenant: TenantNo) -> Caller {
 }
 
 /// An approval that is signed by the second officers' key.
-pub async fn signed(vault: &Tested, by: &Caller, name: &str) -> Approve {
+pub async fn signed<S: Store>(vault: &Vault<S>, by: &Caller, name: &str) -> Approve {
     let listed = vault.list_approvals(&second(by.principal.tenant)).await.unwrap();
     let request = listed.iter().find(|one| one.approval.name() == name).map(|one| one.approval.request.clone());
     let (vault_id, tenant) = vault.ids(by).unwrap();
@@ -155,13 +156,13 @@ pub async fn signed(vault: &Tested, by: &Caller, name: &str) -> Approve {
 }
 
 /// Somebody approves by that key.
-pub async fn approve_as(vault: &Tested, by: &Caller, name: &str) -> Result<ListedApproval, Error> {
+pub async fn approve_as<S: Store>(vault: &Vault<S>, by: &Caller, name: &str) -> Result<ListedApproval, Error> {
     vault.approve(by, &signed(vault, by, name).await).await
 }
 
 /// Asks for what needs the second officer's approval, has that approve, and asks again.
-pub async fn with_approval<T>(
-    vault: &Tested,
+pub async fn with_approval<S: Store, T>(
+    vault: &Vault<S>,
     tenant: TenantNo,
     ask: impl AsyncFn() -> Result<T, Error>,
 ) -> Result<T, Error> {
@@ -172,6 +173,12 @@ pub async fn with_approval<T>(
         }
         done => done,
     }
+}
+
+/// Asks for what needs the second officer's approval, and has that approve: what comes next goes through.
+pub async fn approved<T>(vault: &Tested, tenant: TenantNo, asked: Result<T, Error>) {
+    let Err(Error::ApprovalRequired { name, .. }) = asked else { panic!("it needs no approval") };
+    approve_as(vault, &second(tenant), &name).await.unwrap();
 }
 
 pub fn new_value(field: &str, value: &str, subject: &str) -> NewValue {

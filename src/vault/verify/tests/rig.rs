@@ -1,5 +1,6 @@
 //! A vault over a store in memory that has seen all kinds of requests, and was closed.
 
+use crate::tests::rig::{SECOND, key_of_second, with_approval};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -127,7 +128,10 @@ impl Rig {
             head_file: folder.path().join("head"),
             trust_domain: "bank.example".to_owned(),
             trust_anchors: vec![[2; 32]],
-            tenants: vec![NewTenant { name: "demo".to_owned(), officers: vec![("one".to_owned(), [1; 32])] }],
+            tenants: vec![NewTenant {
+                name: "demo".to_owned(),
+                officers: vec![("one".to_owned(), [1; 32]), (SECOND.to_owned(), key_of_second())],
+            }],
             clock: Arc::new(move || time.load(Ordering::SeqCst)),
         })
         .await
@@ -289,7 +293,8 @@ impl Running {
         .await;
         let policy =
             ApplyPolicy { source: format!("// the second\n{DEFAULT_POLICIES}"), tests: String::new(), dry_run: false };
-        self.vault.apply_policy(&officer, &policy).await.unwrap();
+        let apply = async || self.vault.apply_policy(&officer, &policy).await;
+        with_approval(&self.vault, officer.principal.tenant, apply).await.unwrap();
         self.vault.apply_policy(&officer, &ApplyPolicy { dry_run: true, ..policy }).await.unwrap();
         let schema = LENDING.replacen("lookup = true\n", "", 1);
         for dry_run in [false, true] {
