@@ -3,6 +3,8 @@
 //! An approval is bound to one request by one principal: to the keyed hash of all that the request says. It ends by being
 //! used, by one rejection, or by its time.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::principal::Role;
@@ -11,15 +13,17 @@ use crate::principal::Role;
 const FORMAT: u32 = 1;
 /// Requests of a tenant that may wait at once.
 const MOST: usize = 100;
-/// How long one waits, in microseconds: 24 hours.
-const LIFE: u64 = 24 * 3_600 * 1_000_000;
+/// Requests of one principal that may wait at once.
+const MOST_OF_ONE: usize = 10;
+/// How long one waits, in microseconds: seven days, so that a nightly job finds what was approved.
+const LIFE: u64 = 7 * 24 * 3_600 * 1_000_000;
 
 /// A request that waits for approval.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Approval {
-    /// Its number, which no other gets: `approval/7`.
-    pub number: u32,
+    /// Its number, which no other gets: how many leaves the tenant's log had when it was opened.
+    pub number: u64,
     /// The action that is asked for.
     pub action: String,
     /// Who asks, by role and name.
@@ -56,14 +60,16 @@ impl Approval {
         format!("approval/{}", self.number)
     }
 
-    /// How many approvals count: those of officers who still are who they were. `pinned` is the hash of an officer's public
-    /// key by the name under its role, if it is one.
+    /// How many approvals count: those of officers who still are who they were, each by another key, and none by the
+    /// requester's. `pinned` is the hash of an officer's public key by the name under its role, if it is one that counts.
     pub fn standing(&self, pinned: impl Fn(&str) -> Option<String>) -> u8 {
+        let own = officer_name(&self.requester).and_then(&pinned);
         let counts = |vote: &&Vote| {
-            let name = officer_name(&vote.officer);
-            vote.officer != self.requester && name.and_then(&pinned).is_some_and(|key| key == vote.key)
+            let key = officer_name(&vote.officer).and_then(&pinned);
+            vote.officer != self.requester && key.as_ref() == Some(&vote.key) && key != own
         };
-        u8::try_from(self.votes.iter().filter(counts).count()).unwrap_or(u8::MAX)
+        let keys: BTreeSet<&str> = self.votes.iter().filter(counts).map(|vote| vote.key.as_str()).collect();
+        u8::try_from(keys.len()).unwrap_or(u8::MAX)
     }
 }
 
@@ -93,8 +99,6 @@ pub enum ApproveError {
 #[serde(deny_unknown_fields)]
 pub struct Approvals {
     format: u32,
-    /// The number of the last one.
-    last: u32,
     waiting: Vec<Approval>,
 }
 
@@ -109,17 +113,24 @@ impl Approvals {
         self.waiting(now).find(|approval| approval.requester == requester && approval.request == request)
     }
 
-    /// Opens one, and drops those that have expired. `None` if as many wait as may. `asked` says action, requester, hash and
-    /// summary.
-    pub fn open(&mut self, asked: [&str; 4], need: u8, now: u64) -> Option<Approval> {
+    /// Drops what was opened before a log had so many leaves: who puts an older list back while the vault is stopped brings
+    /// nothing back that was rejected or used since.
+    pub fn since(mut self, leaves: u64) -> Self {
+        self.waiting.retain(|approval| approval.number >= leaves);
+        self
+    }
+
+    /// Opens one, and drops those that have expired. `None` if as many wait as may, in all or of one principal. `asked` says
+    /// action, requester, hash and summary.
+    pub fn open(&mut self, asked: [&str; 4], need: u8, number: u64, now: u64) -> Option<Approval> {
         self.waiting.retain(|approval| now < approval.expires);
-        if self.waiting.len() >= MOST {
+        let [action, requester, request, summary] = asked.map(str::to_owned);
+        let of_one = self.waiting.iter().filter(|approval| approval.requester == requester).count();
+        if self.waiting.len() >= MOST || of_one >= MOST_OF_ONE {
             return None;
         }
         self.format = FORMAT;
-        self.last = self.last.checked_add(1)?;
-        let [action, requester, request, summary] = asked.map(str::to_owned);
-        let (number, votes, expires) = (self.last, Vec::new(), now.saturating_add(LIFE));
+        let (votes, expires) = (Vec::new(), now.saturating_add(LIFE));
         let opened = Approval { number, action, requester, request, summary, opened: now, expires, need, votes };
         self.waiting.push(opened.clone());
         Some(opened)
@@ -148,11 +159,7 @@ impl Approvals {
     /// Whether a stored list is one that this version writes.
     pub fn is_sound(&self) -> bool {
         let known = self.format == FORMAT || *self == Self::default();
-        let mut last = 0;
-        let ordered = self.waiting.iter().all(|approval| {
-            let after = approval.number > std::mem::replace(&mut last, approval.number);
-            after && approval.number <= self.last
-        });
+        let ordered = self.waiting.is_sorted_by(|one, next| one.number < next.number);
         known && ordered && self.waiting.len() <= MOST
     }
 }
@@ -176,7 +183,7 @@ mod tests {
     #[test]
     fn others_approve_once_each_and_never_what_they_asked_for() {
         let mut approvals = Approvals::default();
-        let opened = approvals.open(ASKED, 2, 10).unwrap();
+        let opened = approvals.open(ASKED, 2, 1, 10).unwrap();
         assert_eq!((opened.name().as_str(), opened.expires), ("approval/1", 10 + LIFE));
         assert_eq!(approvals.approve("approval/1", vote("officer/alice", 11)), Err(ApproveError::Requester));
         assert_eq!(approvals.approve("approval/2", vote("officer/bob", 11)), Err(ApproveError::Unknown));
@@ -188,32 +195,50 @@ mod tests {
         assert_eq!(one.standing(|name| (name == "bob").then(|| "another key".to_owned())), 0);
         assert!(approvals.of("officer/bob", "aa", 12).is_none() && approvals.of("officer/alice", "ab", 12).is_none());
         assert!(approvals.end("approval/1", 13).is_ok() && approvals.end("approval/1", 13).is_err());
-        assert_eq!(approvals.open(ASKED, 2, 14).unwrap().number, 2, "no number comes again");
+        approvals.open(ASKED, 2, 7, 14).unwrap();
+        assert!(approvals.clone().since(7).of("officer/alice", "aa", 14).is_some());
+        assert!(approvals.since(8).of("officer/alice", "aa", 14).is_none(), "it was opened before");
+    }
+
+    #[test]
+    fn one_key_is_one_person_whatever_its_names() {
+        let mut approvals = Approvals::default();
+        approvals.open(ASKED, 2, 1, 10).unwrap();
+        for officer in ["officer/bob", "officer/bob-2"] {
+            let vote = Vote { officer: officer.to_owned(), key: "one".to_owned(), time: 11 };
+            approvals.approve("approval/1", vote).unwrap();
+        }
+        let one = approvals.of("officer/alice", "aa", 12).unwrap();
+        assert_eq!(one.standing(|_| Some("one".to_owned())), 0, "it is the requester's too");
+        assert_eq!(one.standing(|name| (name != "alice").then(|| "one".to_owned())), 1);
     }
 
     #[test]
     fn what_has_expired_is_gone_and_makes_room() {
         let mut approvals = Approvals::default();
-        for _ in 0..MOST {
-            assert!(approvals.open(ASKED, 1, 0).is_some());
+        for number in 0..MOST {
+            let requester = format!("officer/{}", number / MOST_OF_ONE);
+            assert!(approvals.open(["a", &requester, "aa", ""], 1, number as u64, 0).is_some());
         }
-        assert!(approvals.open(ASKED, 1, LIFE - 1).is_none());
-        assert!(approvals.of("officer/alice", "aa", LIFE - 1).is_some());
+        assert!(approvals.open(ASKED, 1, 100, LIFE - 1).is_none(), "all places are taken");
+        approvals.end("approval/99", 1).unwrap();
+        assert!(approvals.open(["a", "officer/0", "aa", ""], 1, 100, 1).is_none(), "its own are");
+        assert!(approvals.of("officer/3", "aa", LIFE - 1).is_some());
         assert_eq!(approvals.approve("approval/1", vote("officer/bob", LIFE)), Err(ApproveError::Unknown));
-        assert!(approvals.of("officer/alice", "aa", LIFE).is_none() && approvals.waiting(LIFE).next().is_none());
-        assert_eq!(approvals.open(ASKED, 1, LIFE).unwrap().number, 101);
+        assert!(approvals.of("officer/3", "aa", LIFE).is_none() && approvals.waiting(LIFE).next().is_none());
+        assert_eq!(approvals.open(ASKED, 1, 101, LIFE).unwrap().number, 101);
         assert_eq!(approvals.waiting.len(), 1);
     }
 
     #[test]
     fn they_are_stored_as_specified() {
         let mut approvals = Approvals::default();
-        approvals.open(ASKED, 1, 5).unwrap();
-        approvals.approve("approval/1", vote("officer/bob", 6)).unwrap();
+        approvals.open(ASKED, 1, 41, 5).unwrap();
+        approvals.approve("approval/41", vote("officer/bob", 6)).unwrap();
         let stored = serde_json::to_string(&approvals).unwrap();
         let expected = format!(
             concat!(
-                r#"{{"format":1,"last":1,"waiting":[{{"number":1,"action":"apply_policy","requester":"officer/alice","#,
+                r#"{{"format":1,"waiting":[{{"number":41,"action":"apply_policy","requester":"officer/alice","#,
                 r#""request":"aa","summary":"policies","opened":5,"expires":{},"need":1,"#,
                 r#""votes":[{{"officer":"officer/bob","key":"key of officer/bob","time":6}}]}}]}}"#
             ),
@@ -221,8 +246,8 @@ mod tests {
         );
         assert_eq!(stored, expected);
         assert!(serde_json::from_str::<Approvals>(&stored).unwrap().is_sound());
-        let wrong = [stored.replace("\"format\":1", "\"format\":2"), stored.replace("\"last\":1", "\"last\":0")];
-        assert!(wrong.iter().all(|wrong| !serde_json::from_str::<Approvals>(wrong).unwrap().is_sound()));
+        let wrong = stored.replace("\"format\":1", "\"format\":2");
+        assert!(!serde_json::from_str::<Approvals>(&wrong).unwrap().is_sound());
     }
 
     proptest! {
@@ -232,11 +257,11 @@ mod tests {
         ) {
             // Alice asks and votes as often as she likes; nobody else does anything.
             let mut approvals = Approvals::default();
-            for (call, request, time) in calls {
+            for (number, (call, request, time)) in (0..).zip(calls) {
                 let request = if request == 0 { "aa" } else { "bb" };
-                let name = format!("approval/{}", time + 1);
+                let name = format!("approval/{time}");
                 match call {
-                    0 => drop(approvals.open(["a", "officer/alice", request, ""], 1, time)),
+                    0 => drop(approvals.open(["a", "officer/alice", request, ""], 1, number, time)),
                     1 => drop(approvals.approve(&name, vote("officer/alice", time))),
                     _ => drop(approvals.end(&name, time)),
                 }

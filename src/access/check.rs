@@ -140,8 +140,8 @@ impl Case {
         }
         let approvals = match self.approvals {
             None => 0,
-            Some(_) if action.is_on_field() => {
-                return Err(Wrong::Case(format!("{action} is done to a field; leave out approvals")));
+            Some(_) if !action.is_approvable() => {
+                return Err(Wrong::Case(format!("{action} is not what others can approve; leave out approvals")));
             }
             Some(approvals) if approvals > MAX_APPROVALS => {
                 return Err(Wrong::Case(format!("approvals must be 0 to {MAX_APPROVALS}")));
@@ -212,10 +212,10 @@ mod tests {
     #[test]
     fn a_case_says_how_many_approved() {
         let policies = Policies::compile(
-            r#"@id("two") permit (principal, action == Action::"seal", resource) when { context.approvals >= 1 };"#,
+            r#"@id("two") permit (principal, action == Action::"apply_policy", resource) when { context.approvals >= 1 };"#,
         )
         .unwrap();
-        let case = |rest: &str| format!("[[case]]\nrole = \"officer\"\naction = \"seal\"\n{rest}\n");
+        let case = |rest: &str| format!("[[case]]\nrole = \"officer\"\naction = \"apply_policy\"\n{rest}\n");
         let table = case("expect = \"deny\"") + &case("approvals = 1\nexpect = \"allow\"\npolicy = \"two\"");
         assert_eq!(check(&policies, &table), Ok(2));
         assert!(check(&policies, &case("approvals = 1\nexpect = \"deny\"")).is_err());
@@ -295,7 +295,8 @@ expect = \"allow\"
             (format!("{value}, field = \"a.b\", consent = \"given\""), "standing"),
             (format!("{value}, field = \"a.b\", hour = 24"), "hour must be"),
             (format!("{value}, field = \"a.b\", approvals = 1"), "leave out approvals"),
-            (format!("{vault}, approvals = 6"), "approvals must be"),
+            (format!("{vault}, approvals = 1"), "leave out approvals"),
+            (vault.replace("status", "apply_policy") + ", approvals = 6", "approvals must be"),
             (format!("{vault}, field = \"a.b\""), "leave out"),
             (vault.replace("app", "apps"), "rotator"),
             (vault.replace("status", "read"), "detokenize"),

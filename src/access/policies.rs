@@ -182,7 +182,7 @@ impl Policies {
     /// How many approvals a request needs in all: the fewest with which it would be allowed. None if it is allowed as
     /// it is, or if no number of approvals would help. A forbid that does not look at approvals is never outvoted.
     pub fn approvals_needed(&self, query: &Query<'_>) -> Option<u8> {
-        if query.action.is_on_field() || self.decide(query).allowed {
+        if !query.action.is_approvable() || self.decide(query).allowed {
             return None;
         }
         (query.context.approvals + 1..=MAX_APPROVALS).find(|approvals| {

@@ -161,6 +161,11 @@ actions! {
 }
 
 impl Action {
+    /// Whether a request for it can wait for the approval of others: of any other action policy sees none.
+    pub fn is_approvable(self) -> bool {
+        matches!(self, Self::DestroyKeyVersion | Self::ApplyPolicy | Self::ApplySchema)
+    }
+
     /// Whether it concerns all tenants, so that no tenant's own policy can allow it: only that of the vault itself.
     pub fn is_the_vaults_own(self) -> bool {
         matches!(

@@ -1,5 +1,7 @@
 //! `strongroom approvals`, `approve` and `reject`: what waits for the approval of others.
 
+use std::io::{self, Write};
+
 use clap::Args as ClapArgs;
 use rustls::SignatureScheme;
 use rustls::crypto::ring::sign::any_supported_type;
@@ -28,8 +30,10 @@ pub struct ListArgs {}
   strongroom approvals
   strongroom approve approval/7 --as officer-2
 
-Signs with the private key of your certificate. The signature stands in the
-ledger. Who asked for it then asks for the same again.")]
+Shows what it signs, with the private key of your certificate. The signature
+stands in the ledger. Of policies and schemas it names the SHA-256: have the
+file given to you, and compare (sha256sum FILE). Who asked for it then asks for
+the same again.")]
 pub struct ApproveArgs {
     /// What is approved: approval/7.
     name: String,
@@ -84,9 +88,14 @@ pub async fn approve(args: ApproveArgs, context: &Context) -> Result<Exit, CliEr
         tenant: TenantId(id(&tenant_id)?),
         name: &one.name,
         request: &one.request,
+        action: &one.action,
+        requester: &one.requester,
+        summary: &one.summary,
         officer: &officer,
     }
     .text();
+    // Before it is signed: just this is.
+    let _ = write!(io::stderr(), "signs:\n{text}\n");
     let signature = signed(&key, text.as_bytes())?;
     let request = ApproveRequest { name: args.name, public_key: public_key.into(), signature: signature.into() };
     let approved = context.access().await?.approve(request).await?.into_inner();

@@ -18,6 +18,12 @@ pub struct Approval<'a> {
     pub name: &'a str,
     /// The keyed hash of the request, in lower-case hexadecimal.
     pub request: &'a str,
+    /// The action that is asked for.
+    pub action: &'a str,
+    /// Who asks for it, by role and name.
+    pub requester: &'a str,
+    /// The request in words, on one line.
+    pub summary: &'a str,
     /// Who approves, by role and name: `officer/alice`.
     pub officer: &'a str,
 }
@@ -36,9 +42,10 @@ pub enum SignatureError {
 impl Approval<'_> {
     /// The text that is signed. No part can have a line end.
     pub fn text(&self) -> String {
-        let Self { vault, tenant, name, request, officer } = self;
+        let Self { vault, tenant, name, request, action, requester, summary, officer } = self;
         format!(
-            "strongroom approval 1\nvault {vault}\ntenant {tenant}\napproval {name}\nrequest {request}\nofficer {officer}\n"
+            "strongroom approval 1\nvault {vault}\ntenant {tenant}\napproval {name}\nrequest {request}\naction {action}\n\
+             requester {requester}\nsummary {summary}\nofficer {officer}\n"
         )
     }
 
@@ -82,7 +89,9 @@ mod tests {
     use super::*;
 
     fn approval<'a>(name: &'a str, officer: &'a str) -> Approval<'a> {
-        Approval { vault: VaultId([1; 16]), tenant: TenantId([2; 16]), name, request: "0abc", officer }
+        let (action, requester, summary) = ("apply_policy", "officer/alice", "apply the policies");
+        let (vault, tenant) = (VaultId([1; 16]), TenantId([2; 16]));
+        Approval { vault, tenant, name, request: "0abc", action, requester, summary, officer }
     }
 
     #[test]
@@ -98,6 +107,9 @@ mod tests {
                 approval("approval/8", "officer/bob"),
                 approval("approval/7", "officer/carol"),
                 Approval { request: "0abd", ..one },
+                Approval { action: "apply_schema", ..one },
+                Approval { requester: "officer/dave", ..one },
+                Approval { summary: "apply other policies", ..one },
                 Approval { vault: VaultId([3; 16]), ..one },
                 Approval { tenant: TenantId([3; 16]), ..one },
             ];
@@ -116,7 +128,10 @@ mod tests {
         assert_eq!(
             approval("approval/7", "officer/bob").text(),
             format!(
-                "strongroom approval 1\nvault {}\ntenant {}\napproval approval/7\nrequest 0abc\nofficer officer/bob\n",
+                concat!(
+                    "strongroom approval 1\nvault {}\ntenant {}\napproval approval/7\nrequest 0abc\naction apply_policy\n",
+                    "requester officer/alice\nsummary apply the policies\nofficer officer/bob\n"
+                ),
                 id("01"),
                 id("02")
             )

@@ -2,8 +2,8 @@
 //!
 //! What needs approval, policy says: it denies a request as it is, and would allow it with so many approvals. Such a request
 //! opens an approval that is bound to it, officers approve that with their own signatures, and the same request by the same
-//! principal then goes through, once. What it is bound to includes the version of the policy, so an approval that was used to
-//! change that is good for nothing, even if somebody puts its row back.
+//! principal then goes through, once. What waits is forgotten when the vault stops: an older list that somebody puts back then
+//! brings nothing back.
 
 use ring::digest;
 use strongroom_access::{Action, Approval, Approvals, ApproveError, Context, Query, Resource, Role, Vote};
@@ -14,7 +14,6 @@ use strongroom_storage::Store;
 use strongroom_storage::keys as place;
 
 use crate::error::Error;
-use crate::open::SYSTEM_NO;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
 use crate::vault::Vault;
@@ -59,9 +58,6 @@ impl Given {
 impl<S: Store> Road<'_, S> {
     /// How many approvals policy wants for the action; `None` if it allows it as it is, or denies it in any case.
     fn approvals_needed(&self) -> Option<u8> {
-        if self.action.is_the_vaults_own() && self.tenant.number != SYSTEM_NO {
-            return None;
-        }
         let query = Query {
             principal: &self.caller.principal,
             action: self.action,
@@ -106,6 +102,10 @@ impl<S: Store> Road<'_, S> {
     fn standing(&self, one: &Approval) -> u8 {
         let directory = self.vault.directory();
         one.standing(|name| {
+            // Who is suspended has no say, also by what it said before.
+            if self.rules.freezes.is_suspended(&format!("{}/{name}", Role::Officer)) {
+                return None;
+            }
             let pinned = directory.officers.get(&(self.tenant.number, name.to_owned()));
             pinned.map(|key| data_encoding::HEXLOWER.encode(key))
         })
@@ -117,7 +117,7 @@ impl<S: Store> Road<'_, S> {
         let stored: Option<Approvals> = Source::load(&*self.vault.store, at, SourceKind::Approvals, key).await?;
         let approvals = stored.unwrap_or_default();
         match approvals.is_sound() {
-            true => Ok(approvals),
+            true => Ok(approvals.since(self.tenant.leaves_at_start)),
             false => Err(Error::DataLoss("what waits for approval")),
         }
     }
@@ -166,14 +166,18 @@ impl<S: Store, R: Approvable<S>> Attempt<S> for OpenApproval<'_, R> {
         };
         let asked = self.0.asked();
         let (requester, request) = (&*road.caller.principal.name, road.request_hash(&asked));
+        // No other one gets it: whoever opens one writes a leaf.
+        let number = road.vault.committer.head(road.tenant.number).map_or(0, |head| head.size);
         let mut approvals = road.approvals().await?;
         let there = approvals.of(requester, &request, road.now).cloned();
         let one = match &there {
             Some(there) => there.clone(),
             None => {
-                approvals.open([road.action.as_str(), requester, &request, &asked.summary], need, road.now).ok_or_else(
-                    || Error::ApprovalRefused("too many requests wait for approval: approve or reject some".to_owned()),
-                )?
+                let asked = [road.action.as_str(), requester, &request, &asked.summary];
+                approvals.open(asked, need, number, road.now).ok_or_else(|| {
+                    let why = "too many requests wait for approval, 10 of one principal and 100 of all: approve or reject some";
+                    Error::ApprovalRefused(why.to_owned())
+                })?
             }
         };
         let given = road.standing(&one) >= need;
@@ -185,6 +189,7 @@ impl<S: Store, R: Approvable<S>> Attempt<S> for OpenApproval<'_, R> {
             ("stage", if given { "approved" } else { "pending" }.to_owned()),
             ("approval", one.name()),
             ("request", request),
+            ("summary", asked.summary),
             ("need", need.to_string()),
         ]);
         Ok(prepared)
@@ -227,6 +232,9 @@ impl<S: Store> Attempt<S> for Approve {
             tenant: road.tenant.id,
             name: &self.name,
             request: &one.request,
+            action: &one.action,
+            requester: &one.requester,
+            summary: &one.summary,
             officer: &road.caller.principal.name,
         };
         signed
@@ -241,6 +249,7 @@ impl<S: Store> Attempt<S> for Approve {
             ("asked", one.action.clone()),
             ("requester", one.requester.clone()),
             ("request", one.request.clone()),
+            ("summary", one.summary.clone()),
             ("public_key", base64(&self.public_key)),
             ("signature", base64(&self.signature)),
         ]);
@@ -270,6 +279,7 @@ impl<S: Store> Attempt<S> for Reject {
             ("asked", one.action.clone()),
             ("requester", one.requester.clone()),
             ("request", one.request),
+            ("summary", one.summary),
         ]);
         Ok(prepared)
     }

@@ -366,6 +366,8 @@ impl<S: Store> Vault<S> {
         if !request.dry_run {
             let destroy = Destroy { request, dependants };
             if self.wants_approval(caller, Action::DestroyKeyVersion)? {
+                // What was approved and cut off is not asked for again.
+                self.finish_key_change(caller.principal.tenant).await?;
                 self.approved(caller, &destroy).await?;
             }
             self.change_key(caller, &destroy).await?;

@@ -251,7 +251,7 @@ impl<S: Store> Vault<S> {
         self.serving()?;
         let lane = self.committer.head(row.number).ok_or(Error::Internal("a tenant without a log"))?;
         see_in_force(self, row.number, &row.name).await?;
-        let tenant = Tenant::load(row, lane.incarnation, &*self.store, &self.keystore).await?;
+        let tenant = Tenant::load(row, (lane.incarnation, lane.size), &*self.store, &self.keystore).await?;
         self.serving()?;
         if !key_life::keystore_is_new_enough(&*self.store, &tenant, &self.keystore).await? {
             let why = "the keystore is older than the last change of the tenant's keys; put the newest copy back";

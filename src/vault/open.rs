@@ -373,9 +373,11 @@ impl<S: Store> Vault<S> {
                 continue;
             }
             let tenant =
-                Tenant::load(tenant, lane.incarnation, &store, &keystore).await.map_err(|error| match error {
-                    Error::KeyUnavailable(_) => OpenError::KeystoreBehind(error),
-                    other => OpenError::Vault(other),
+                Tenant::load(tenant, (lane.incarnation, lane.size), &store, &keystore).await.map_err(|error| {
+                    match error {
+                        Error::KeyUnavailable(_) => OpenError::KeystoreBehind(error),
+                        other => OpenError::Vault(other),
+                    }
                 })?;
             if !key_life::keystore_is_new_enough(&store, &tenant, &keystore).await? {
                 return Err(OpenError::KeystoreOld { tenant: tenant.name });

@@ -78,7 +78,7 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
     const ALONE: bool = true;
 
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
-        road.decide_vault()?;
+        road.decide_with_others()?;
         within_limit("source", &self.request.source)?;
         let schema = self.next(road)?;
         // One whose last change is not known to be durable has to find that out, and others must not read keys meanwhile: that
@@ -91,7 +91,12 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
     }
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewSchema>, Refused> {
-        road.decide_vault()?;
+        road.decide_with_others()?;
+        // What only is checked needs nobody's approval.
+        let given = match self.request.dry_run {
+            true => None,
+            false => road.decide_approved(&Approvable::<S>::asked(self)).await?,
+        };
         let schema = Arc::new(self.next(road)?);
         let version = schema.version();
         let applied = Applied { version, count: schema.fields().count() as u32 };
@@ -113,6 +118,7 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
         let needed: Vec<String> = needed.iter().map(ToString::to_string).collect();
         prepared.detail.push(("keys", needed.join(" ")));
         prepared.mutations.push(Mutation::Put(Family::Meta, place::schema(road.tenant.number), row));
+        given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
         Ok(prepared)
     }
 
@@ -121,6 +127,25 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
             tenant.install_schema(Arc::clone(schema), keys.clone());
         }
     }
+}
+
+impl<S: Store> Approvable<S> for SchemaInTurn<'_> {
+    fn asked(&self) -> Asked {
+        let source = &self.request.source;
+        Asked {
+            parts: vec![source.clone().into_bytes()],
+            summary: format!("apply the schema with SHA-256 {}", sha256(source)),
+        }
+    }
+
+    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
+        within_limit("source", &self.request.source)?;
+        self.next(road).map(drop)
+    }
+}
+
+fn sha256(text: &str) -> String {
+    data_encoding::HEXLOWER.encode(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref())
 }
 
 /// The keys that a schema's fields and keyrings need.
@@ -195,16 +220,23 @@ impl PolicyInTurn<'_> {
             let why = "under these policies you could not apply any policy again: keep a permit for apply_policy";
             return Err(Error::SourceRefused(why.to_owned()));
         };
+        // Who could approve then: officers who are not suspended, and whom these policies let.
         let directory = road.vault.directory();
         let others = directory.officers.keys().filter(|(tenant, name)| {
-            *tenant == road.tenant.number && *road.caller.principal.name != *format!("{}/{name}", Role::Officer)
+            let other = Principal::new(road.tenant.number, Role::Officer, name);
+            let may = |action| policies.decide(&Query { principal: &other, action, ..own }).allowed;
+            *tenant == road.tenant.number
+                && other.name != road.caller.principal.name
+                && !road.rules.freezes.is_suspended(&other.name)
+                && may(Action::Approve)
+                && may(Action::ListApprovals)
         });
         let others = others.count();
         match others >= usize::from(need) {
             true => Ok(()),
             false => Err(Error::SourceRefused(format!(
                 "under these policies you could not apply any policy again: that needs the approval of {need} other \
-                 officers, and the tenant has {others}"
+                 officers, and the tenant has {others} who could give it"
             ))),
         }
     }
@@ -214,11 +246,7 @@ impl<S: Store> Approvable<S> for PolicyInTurn<'_> {
     fn asked(&self) -> Asked {
         let ApplyPolicy { source, tests, .. } = self.request;
         let parts = [source, tests].map(|text| text.clone().into_bytes()).to_vec();
-        let sha256 = ring::digest::digest(&ring::digest::SHA256, source.as_bytes());
-        Asked {
-            parts,
-            summary: format!("apply the policies with SHA-256 {}", data_encoding::HEXLOWER.encode(sha256.as_ref())),
-        }
+        Asked { parts, summary: format!("apply the policies with SHA-256 {}", sha256(source)) }
     }
 
     fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {

@@ -43,6 +43,8 @@ pub(crate) struct Tenant {
     rows: Allocator,
     subjects: Allocator,
     seals: Mutex<HashMap<(KeyringNo, KeyVersion), Arc<Allocator>>>,
+    /// How many leaves its log had when it was taken into memory.
+    pub leaves_at_start: u64,
 }
 
 /// The rules in force, replaced as a whole.
@@ -82,7 +84,7 @@ impl Tenant {
     /// A tenant as the store holds it.
     pub async fn load<S: Store>(
         row: TenantRow,
-        incarnation: u16,
+        (incarnation, leaves): (u16, u64),
         store: &S,
         keystore: &Keystore,
     ) -> Result<Self, Error> {
@@ -101,6 +103,7 @@ impl Tenant {
             rows: ids(Counter::RowIds),
             subjects: ids(Counter::SubjectHandles),
             seals: Mutex::new(HashMap::new()),
+            leaves_at_start: leaves,
         })
     }
 

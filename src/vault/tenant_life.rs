@@ -278,7 +278,7 @@ impl<S: Store> Vault<S> {
         let head = self.committer.head(number).ok_or(Error::Internal("a tenant without a log"))?;
         // Made while all tenants are frozen, it is frozen too.
         see_in_force(self, number, &row.name).await?;
-        let tenant = Tenant::load(row, head.incarnation, &*self.store, &self.keystore).await?;
+        let tenant = Tenant::load(row, (head.incarnation, head.size), &*self.store, &self.keystore).await?;
         self.tenants.begin(tenant, directory);
         Ok(())
     }

@@ -99,7 +99,11 @@ impl<S: Store> Vault<S> {
 
     /// Puts a schema in force.
     pub async fn apply_schema(&self, caller: &Caller, request: &ApplySchema) -> Result<Applied, Error> {
-        Ok(self.travel(caller, &SchemaInTurn::new(request)).await?.applied)
+        let in_turn = SchemaInTurn::new(request);
+        if !request.dry_run && self.wants_approval(caller, Action::ApplySchema)? {
+            self.approved(caller, &in_turn).await?;
+        }
+        Ok(self.travel(caller, &in_turn).await?.applied)
     }
 
     /// The schema in force.

@@ -19,10 +19,10 @@ pub async fn approve(
 ) -> Result<v1::Approval, Status> {
     let listed = access.list_approvals(v1::ListApprovalsRequest {}).await?.into_inner();
     let id = |hex: &str| data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap().try_into().unwrap();
-    let request = listed.approvals.iter().find(|one| one.name == name).map(|one| one.request.clone());
-    let request = request.unwrap_or_default();
     let (vault, tenant) = (VaultId(id(&listed.vault_id)), TenantId(id(&listed.tenant_id)));
-    let text = approval::Approval { vault, tenant, name, request: &request, officer }.text();
+    let one = listed.approvals.into_iter().find(|one| one.name == name).unwrap_or_default();
+    let (request, action, requester, summary) = (&*one.request, &*one.action, &*one.requester, &*one.summary);
+    let text = approval::Approval { vault, tenant, name, request, action, requester, summary, officer }.text();
     let signature = key.sign(text.as_bytes()).unwrap().into();
     let public_key = key.subject_public_key_info().into();
     Ok(access.approve(v1::ApproveRequest { name: name.to_owned(), public_key, signature }).await?.into_inner())
@@ -48,13 +48,23 @@ pub async fn with_approval<T>(vault: &TestVault, ask: impl AsyncFn() -> Result<T
     }
 }
 
-/// The same of a command.
-pub fn command_with_approval(vault: &TestVault, words: &[&str]) -> String {
+/// The name in what a command said.
+fn named(said: &str) -> String {
+    let at = said.find("approval/").unwrap_or_else(|| panic!("no approval: {said}"));
+    said[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '/').collect()
+}
+
+/// Runs a command that waits for approval, and returns the name under which it does.
+fn command_waits(vault: &TestVault, words: &[&str]) -> String {
     let first = vault.cli(words);
     let said = String::from_utf8_lossy(&first.stderr).into_owned();
     assert_eq!(first.status.code(), Some(3), "{words:?}: {said}");
-    let at = said.find("approval/").unwrap_or_else(|| panic!("{words:?}: {said}"));
-    let name: String = said[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '/').collect();
+    named(&said)
+}
+
+/// The same as [`with_approval`], of a command.
+pub fn command_with_approval(vault: &TestVault, words: &[&str]) -> String {
+    let name = command_waits(vault, words);
     vault.cli_ok(&["approve", &name, "--as", "officer-2"]);
     vault.cli_ok(words)
 }
@@ -64,36 +74,41 @@ async fn one_officer_changes_no_policy_and_destroys_no_key_and_two_do() {
     let mut vault = TestVault::start();
     vault.cli_ok(&["keys", "rotate", "kek/1"]);
     let destroy = ["keys", "destroy", "kek/1", "1", "--as", "officer-1"];
-    let refused = vault.cli(&destroy);
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert_eq!(refused.status.code(), Some(3), "{said}");
-    assert!(said.contains("approval/1 waits for approval (0 of 1)") && said.contains("strongroom approve"), "{said}");
+    let asked = vault.cli(&destroy);
+    let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert!(said.contains("waits for approval (0 of 1)") && said.contains("strongroom approve"), "{said}");
+    let name = command_waits(&vault, &destroy);
+    assert_eq!(name, named(&said), "it is reused");
     // Whoever asked can't, and it is listed for who can.
-    let own = vault.cli(&["approve", "approval/1", "--as", "officer-1"]);
+    let own = vault.cli(&["approve", &name, "--as", "officer-1"]);
     assert!(String::from_utf8_lossy(&own.stderr).contains("another officer"), "{own:?}");
     let listed = vault.cli_ok(&["approvals"]);
-    assert!(listed.contains("approval/1") && listed.contains("destroy version 1 of key kek/1"), "{listed}");
-    assert!(!vault.cli(&["approve", "approval/9"]).status.success());
-    // It is still there after a kill, and what was approved then as well.
+    assert!(listed.contains(&name) && listed.contains("destroy version 1 of key kek/1"), "{listed}");
+    assert!(!vault.cli(&["approve", "approval/999999"]).status.success());
+    let approve = vault.cli(&["approve", &name]);
+    let (shown, signed) = (String::from_utf8_lossy(&approve.stdout), String::from_utf8_lossy(&approve.stderr));
+    assert!(shown.contains("1 of 1") && shown.contains("officer/officer-1 asks for the same again"), "{shown}");
+    assert!(signed.contains("summary destroy version 1 of key kek/1\n"), "it shows what it signs: {signed}");
+    // A start forgets what waits, approved or not; what was done is done.
     vault.kill();
     vault.up();
-    let approved = vault.cli_ok(&["approve", "approval/1"]);
-    assert!(
-        approved.contains("1 of 1") && approved.contains("officer/officer-1 asks for the same again"),
-        "{approved}"
-    );
-    vault.kill();
-    vault.up();
+    let again = command_waits(&vault, &destroy);
+    assert_ne!(again, name);
+    vault.cli_ok(&["approve", &again]);
     vault.cli_ok(&destroy);
+    vault.kill();
+    vault.up();
     assert!(vault.cli_ok(&["approvals", "--output", "json"]).contains("\"approvals\": []"));
+    let keys = vault.cli_ok(&["keys", "list", "--output", "json"]);
+    assert!(keys.contains("destroyed"), "{keys}");
     // Once only.
     vault.cli_ok(&["keys", "rotate", "kek/1"]);
-    assert_eq!(vault.cli(&["keys", "destroy", "kek/1", "2", "--as", "officer-1"]).status.code(), Some(3));
-    vault.cli_ok(&["reject", "approval/2"]);
+    let next = command_waits(&vault, &["keys", "destroy", "kek/1", "2", "--as", "officer-1"]);
+    vault.cli_ok(&["reject", &next]);
     let mut officer = KeysClient::new(vault.channel("officer-1").await);
     let request = v1::DestroyKeyVersionRequest { name: "kek/1".to_owned(), version: 2, dry_run: false };
-    let told = crate::harness::refused(officer.destroy_key_version(request).await);
-    assert_eq!(waiting(&told), "approval/3", "what was rejected is asked for anew");
+    let told = refused(officer.destroy_key_version(request).await);
+    assert_ne!(waiting(&told), next, "what was rejected is asked for anew");
     vault.stop();
     vault.cli_ok(&["verify"]);
 }
@@ -103,19 +118,20 @@ async fn a_nightly_job_asks_once_and_does_it_when_two_have_agreed() {
     let vault = TestVault::start();
     vault.cli_ok(&["keys", "rotate", "kek/1"]);
     let maintain = ["keys", "maintain", "--keep", "0"];
-    for _ in 0..2 {
+    let night = || {
         let night = vault.cli(&maintain);
         let said = String::from_utf8_lossy(&night.stdout).into_owned();
         assert_eq!(night.status.code(), Some(3), "{said}");
-        assert!(said.contains("approval/1 waits for approval (0 of 2)"), "{said}");
-    }
-    let only: serde_json::Value = serde_json::from_str(&vault.cli_ok(&["approvals", "--output", "json"])).unwrap();
-    assert_eq!(only["approvals"].as_array().unwrap().len(), 1, "it is reused");
-    vault.cli_ok(&["approve", "approval/1", "--as", "officer-1"]);
-    assert_eq!(vault.cli(&maintain).status.code(), Some(3));
-    vault.cli_ok(&["approve", "approval/1", "--as", "officer-2"]);
-    let night = vault.cli_ok(&maintain);
-    assert!(night.contains("version 1 of kek/1"), "{night}");
+        assert!(said.contains("waits for approval ("), "{said}");
+        named(&said)
+    };
+    let name = night();
+    assert_eq!(night(), name, "it is reused");
+    vault.cli_ok(&["approve", &name, "--as", "officer-1"]);
+    assert_eq!(night(), name);
+    vault.cli_ok(&["approve", &name, "--as", "officer-2"]);
+    let last = vault.cli_ok(&maintain);
+    assert!(last.contains("version 1 of kek/1"), "{last}");
 }
 
 #[tokio::test]

@@ -237,7 +237,8 @@ fn a_request_needs_the_fewest_approvals_with_which_it_is_allowed() {
         r#"
         @id("two") permit (principal, action == Action::"destroy_key_version", resource) when { context.approvals >= 2 };
         @id("free") permit (principal, action == Action::"status", resource);
-        @id("six") permit (principal, action == Action::"seal", resource) when { context.approvals >= 6 };
+        @id("six") permit (principal, action == Action::"apply_schema", resource) when { context.approvals >= 6 };
+        @id("deaf") permit (principal, action == Action::"set_key_state", resource) when { context.approvals >= 1 };
         @id("never") forbid (principal, action == Action::"apply_policy", resource);
         @id("one") permit (principal, action == Action::"apply_policy", resource) when { context.approvals >= 1 };
         "#,
@@ -257,9 +258,11 @@ fn a_request_needs_the_fewest_approvals_with_which_it_is_allowed() {
     for (action, approvals, allowed) in [
         (Action::DestroyKeyVersion, 2, true),
         (Action::Status, 0, true),
-        (Action::Seal, u8::MAX, false),
+        (Action::ApplySchema, u8::MAX, false),
         (Action::ApplyPolicy, 0, false),
         (Action::RotateKey, 0, false),
+        // Nobody could approve it: no such request waits.
+        (Action::SetKeyState, 0, false),
     ] {
         let (is_allowed, need, text) = ask(action, approvals);
         assert_eq!((is_allowed, need), (allowed, None), "{action}");

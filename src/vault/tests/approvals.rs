@@ -1,6 +1,7 @@
 //! What nobody does alone: it waits for others, and goes through once they have signed.
 
 use strongroom_ledger::approval;
+use strongroom_storage::{Family, Mutation, Store};
 
 use super::keys::rotate;
 use super::tenants::{NUMBER, SAVINGS, make, of};
@@ -37,35 +38,27 @@ async fn a_version_is_destroyed_by_two_and_the_log_proves_who_agreed() {
     let (bench, vault) = bench().await;
     let (alice, bob) = (caller(Role::Officer), second(TenantNo(1)));
     let request = destroy_first();
-    assert_eq!(waits(vault.destroy_key_version(&alice, &request).await), ("approval/1".to_owned(), 0, 1));
-    assert_eq!(
-        waits(vault.destroy_key_version(&alice, &request).await),
-        ("approval/1".to_owned(), 0, 1),
-        "it is reused"
-    );
+    let (name, ..) = waits(vault.destroy_key_version(&alice, &request).await);
+    let name = name.as_str();
+    assert_eq!(waits(vault.destroy_key_version(&alice, &request).await), (name.to_owned(), 0, 1), "it is reused");
     let dry = DestroyKeyVersion { dry_run: true, ..destroy_first() };
     assert_eq!(vault.destroy_key_version(&alice, &dry).await.unwrap(), 0, "to look needs nobody");
     assert_eq!(state(&vault).await, "decrypt-only");
     // Nobody does both, and nobody but an officer does it at all.
-    assert!(matches!(
-        approve_as(&vault, &alice, "approval/1").await,
-        Err(Error::Invalid(_) | Error::ApprovalRefused(_))
-    ));
+    assert!(matches!(approve_as(&vault, &alice, name).await, Err(Error::Invalid(_) | Error::ApprovalRefused(_))));
     for role in [Role::App, Role::Rotator, Role::Auditor] {
-        assert!(matches!(approve_as(&vault, &caller(role), "approval/1").await, Err(Error::Denied { .. })));
+        assert!(matches!(approve_as(&vault, &caller(role), name).await, Err(Error::Denied { .. })));
     }
     let listed = vault.list_approvals(&bob).await.unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].approval.summary, "destroy version 1 of key kek/1");
 
-    assert_eq!(approve_as(&vault, &bob, "approval/1").await.unwrap().have, 1);
-    assert!(matches!(approve_as(&vault, &bob, "approval/1").await, Err(Error::ApprovalRefused(_))), "once each");
-    vault.close().await;
-    let vault = bench.open().await;
+    assert_eq!(approve_as(&vault, &bob, name).await.unwrap().have, 1);
+    assert!(matches!(approve_as(&vault, &bob, name).await, Err(Error::ApprovalRefused(_))), "once each");
     vault.destroy_key_version(&alice, &request).await.unwrap();
     assert_eq!(state(&vault).await, "destroyed");
     assert!(vault.list_approvals(&bob).await.unwrap().is_empty());
-    assert!(matches!(approve_as(&vault, &bob, "approval/1").await, Err(Error::ApprovalRefused(_))));
+    assert!(matches!(approve_as(&vault, &bob, name).await, Err(Error::ApprovalRefused(_))));
 
     // From the leaf alone: whose key signed what.
     let leaves = leaves(&vault).await;
@@ -74,17 +67,23 @@ async fn a_version_is_destroyed_by_two_and_the_log_proves_who_agreed() {
     let detail = |name: &str| approved["detail"][name].as_str().unwrap().to_owned();
     let decoded = |name: &str| data_encoding::BASE64.decode(detail(name).as_bytes()).unwrap();
     let (vault_id, tenant_id) = vault.ids(&alice).unwrap();
-    let (name, request) = (detail("approval"), detail("request"));
-    let officer = approved["principal"].as_str().unwrap();
-    let text = approval::Approval { vault: vault_id, tenant: tenant_id, name: &name, request: &request, officer };
+    let [named, request, action, requester, summary] =
+        ["approval", "request", "asked", "requester", "summary"].map(detail);
+    let text = approval::Approval {
+        vault: vault_id,
+        tenant: tenant_id,
+        name: &named,
+        request: &request,
+        action: &action,
+        requester: &requester,
+        summary: &summary,
+        officer: approved["principal"].as_str().unwrap(),
+    };
     text.verify(&decoded("public_key"), &decoded("signature")).unwrap();
     let destroyed = of("destroy_key_version");
     let with = |stage: &str| destroyed.iter().find(|leaf| leaf["detail"]["stage"] == stage).unwrap()["detail"].clone();
-    assert_eq!(
-        (&with("pending")["approval"], &with("pending")["request"]),
-        (&"approval/1".into(), &request.as_str().into())
-    );
-    assert_eq!(with("intent")["approval"], "approval/1");
+    assert_eq!((&with("pending")["approval"], &with("pending")["request"]), (&name.into(), &request.as_str().into()));
+    assert_eq!(with("intent")["approval"], name);
     vault.close().await;
     assert_eq!(findings(&bench, &[]).await, []);
 }
@@ -98,13 +97,15 @@ async fn an_approval_is_for_one_request_of_one_principal_under_one_policy() {
     approve_as(&vault, &bob, &name).await.unwrap();
     // Another version, and the same by somebody else.
     let other = DestroyKeyVersion { version: 2, ..destroy_first() };
-    assert_eq!(waits(vault.destroy_key_version(&alice, &other).await), ("approval/2".to_owned(), 0, 1));
-    assert_eq!(waits(vault.destroy_key_version(&bob, &destroy_first()).await), ("approval/3".to_owned(), 0, 1));
-    let by_a_job = vault.destroy_key_version(&caller(Role::Rotator), &destroy_first()).await;
-    assert_eq!(waits(by_a_job), ("approval/4".to_owned(), 0, 2), "a job needs two");
-    approve_as(&vault, &bob, "approval/4").await.unwrap();
-    let by_a_job = vault.destroy_key_version(&caller(Role::Rotator), &destroy_first()).await;
-    assert_eq!(waits(by_a_job), ("approval/4".to_owned(), 1, 2));
+    let (second_name, have, need) = waits(vault.destroy_key_version(&alice, &other).await);
+    assert!(second_name != name && (have, need) == (0, 1));
+    let (by_bob, ..) = waits(vault.destroy_key_version(&bob, &destroy_first()).await);
+    assert!(by_bob != name && by_bob != second_name);
+    let (by_a_job, have, need) = waits(vault.destroy_key_version(&caller(Role::Rotator), &destroy_first()).await);
+    assert_eq!((have, need), (0, 2), "a job needs two");
+    approve_as(&vault, &bob, &by_a_job).await.unwrap();
+    let again = vault.destroy_key_version(&caller(Role::Rotator), &destroy_first()).await;
+    assert_eq!(waits(again), (by_a_job, 1, 2));
     // Under another policy nobody has approved it.
     let policy = ApplyPolicy { source: format!("// 2\n{DEFAULT_POLICIES}"), tests: String::new(), dry_run: false };
     with_approval(&vault, TenantNo(1), async || vault.apply_policy(&alice, &policy).await).await.unwrap();
@@ -119,13 +120,36 @@ async fn what_is_rejected_or_has_expired_must_be_asked_for_again() {
     let (name, ..) = waits(vault.destroy_key_version(&alice, &destroy_first()).await);
     approve_as(&vault, &bob, &name).await.unwrap();
     vault.reject(&alice, &Reject { name: name.clone() }).await.unwrap();
-    assert!(matches!(vault.reject(&alice, &Reject { name }).await, Err(Error::ApprovalRefused(_))));
-    let (name, have, _) = waits(vault.destroy_key_version(&alice, &destroy_first()).await);
-    assert_eq!((name.as_str(), have), ("approval/2", 0));
+    assert!(matches!(vault.reject(&alice, &Reject { name: name.clone() }).await, Err(Error::ApprovalRefused(_))));
+    let (again, have, _) = waits(vault.destroy_key_version(&alice, &destroy_first()).await);
+    assert!(again != name && have == 0);
+    approve_as(&vault, &bob, &again).await.unwrap();
+    bench.pass(7 * 24 * 3_600);
+    let (third, have, _) = waits(vault.destroy_key_version(&alice, &destroy_first()).await);
+    assert!(third != again && have == 0);
+    assert!(matches!(approve_as(&vault, &bob, &again).await, Err(Error::ApprovalRefused(_))));
+    assert_eq!(state(&vault).await, "decrypt-only");
+    // Neither does a list of before come back that somebody puts back while the vault is stopped, nor what waits.
+    approve_as(&vault, &bob, &third).await.unwrap();
+    let at = strongroom_storage::keys::approvals(TenantNo(1));
+    let row = bench.disk.get(Family::Meta, at.clone()).await.unwrap().unwrap();
+    vault.reject(&bob, &Reject { name: third.clone() }).await.unwrap();
+    vault.close().await;
+    bench.disk.write(vec![Mutation::Put(Family::Meta, at, row.to_vec())]).await.unwrap();
+    let vault = bench.open().await;
+    let (fourth, have, _) = waits(vault.destroy_key_version(&alice, &destroy_first()).await);
+    assert!(fourth != third && have == 0, "what was rejected stays so");
+}
+
+#[tokio::test]
+async fn who_is_suspended_has_no_say_any_more() {
+    let (_bench, vault) = bench().await;
+    let (alice, bob) = (caller(Role::Officer), second(TenantNo(1)));
+    let (name, ..) = waits(vault.destroy_key_version(&alice, &destroy_first()).await);
     approve_as(&vault, &bob, &name).await.unwrap();
-    bench.pass(24 * 3_600);
-    assert_eq!(waits(vault.destroy_key_version(&alice, &destroy_first()).await), ("approval/3".to_owned(), 0, 1));
-    assert!(matches!(approve_as(&vault, &bob, &name).await, Err(Error::ApprovalRefused(_))));
+    let stolen = crate::Suspend { principal: "officer/bob".to_owned(), reason: "its key was stolen".to_owned() };
+    vault.suspend(&alice, &stolen).await.unwrap();
+    assert_eq!(waits(vault.destroy_key_version(&alice, &destroy_first()).await), (name, 0, 1));
     assert_eq!(state(&vault).await, "decrypt-only");
 }
 
@@ -174,7 +198,6 @@ async fn a_signature_by_another_key_or_over_another_text_is_none() {
     make(&vault, SAVINGS).await.unwrap();
     rotate_of(&vault, NUMBER).await;
     let (name, ..) = waits(vault.destroy_key_version(&of(NUMBER, Role::Officer), &destroy_zero()).await);
-    assert_eq!(name, "approval/1");
     let theirs = Approve { name: name.clone(), ..good };
     assert!(matches!(vault.approve(&second(NUMBER), &theirs).await, Err(Error::Invalid(_))));
     approve_as(&vault, &second(NUMBER), &name).await.unwrap();

@@ -146,11 +146,12 @@ pub fn second(tenant: TenantNo) -> Caller {
 /// An approval that is signed by the second officers' key.
 pub async fn signed<S: Store>(vault: &Vault<S>, by: &Caller, name: &str) -> Approve {
     let listed = vault.list_approvals(&second(by.principal.tenant)).await.unwrap();
-    let request = listed.iter().find(|one| one.approval.name() == name).map(|one| one.approval.request.clone());
-    let (vault_id, tenant) = vault.ids(by).unwrap();
-    let request = request.unwrap_or_default();
-    let text =
-        approval::Approval { vault: vault_id, tenant, name, request: &request, officer: &by.principal.name }.text();
+    let waits = listed.into_iter().find(|one| one.approval.name() == name).map(|one| one.approval);
+    let [request, action, requester, summary] =
+        waits.map(|one| [one.request, one.action, one.requester, one.summary]).unwrap_or_default();
+    let (request, action, requester, summary) = (&*request, &*action, &*requester, &*summary);
+    let ((vault, tenant), officer) = (vault.ids(by).unwrap(), &*by.principal.name);
+    let text = approval::Approval { vault, tenant, name, request, action, requester, summary, officer }.text();
     let signature = KEY.sign(text.as_bytes()).unwrap();
     Approve { name: name.to_owned(), public_key: KEY.subject_public_key_info(), signature }
 }
