@@ -44,7 +44,8 @@ pub struct Args {
     #[arg(long = "tenant", value_name = "NAME", required = true)]
     tenants: Vec<String>,
 
-    /// An officer of a tenant, with its certificate. Each tenant needs one at least; two are better.
+    /// An officer of a tenant, with its certificate. Each tenant needs one at least, and two to change
+    /// policies: one approves what the other asks for. Three are better.
     #[arg(long = "officer", value_name = "TENANT/NAME=CERT.pem", required = true, value_parser = parse_officer)]
     officers: Vec<Officer>,
 

@@ -37,7 +37,7 @@ officer is who holds that key. A tenant's name is never given to another one, al
         /// Its name: 1 to 64 lower-case letters, digits and hyphens.
         name: String,
 
-        /// The certificate of an officer, PEM. At least one; two are better.
+        /// The certificate of an officer, PEM. At least one, and two to change policies.
         #[arg(long = "officer", value_name = "CERT.pem", required = true)]
         officers: Vec<PathBuf>,
     },

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use serde_json::Value;
 use strongroom_proto::v1;
@@ -10,7 +11,7 @@ use tokio::sync::mpsc;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::approvals::command_with_approval;
+use crate::approvals::{command_with_approval, waiting};
 use crate::harness::{TestVault, detokenize, item, read_one, refused, tokenize, value};
 
 async fn keys_as(vault: &TestVault, principal: &str) -> KeysClient<Channel> {
@@ -435,6 +436,47 @@ async fn a_destroyed_version_is_in_no_file_and_stays_gone_after_a_kill() {
             .await,
     );
     assert_eq!((revived.code, revived.reason.as_str()), (Code::FailedPrecondition, "KEY_STATE"));
+}
+
+#[tokio::test]
+async fn a_version_whose_destruction_is_killed_is_destroyed_or_as_it_was() {
+    const TRIES: u32 = 6;
+    let mut vault = TestVault::start();
+    let stored = fill(&vault, 200).await;
+    for _ in 0..=TRIES {
+        json(&vault, &["keys", "rotate", "kek/1"]);
+    }
+    json(&vault, &["keys", "rewrap"]);
+    let request = |version: u32| v1::DestroyKeyVersionRequest { name: "kek/1".to_owned(), version, dry_run: false };
+    let begun = Instant::now();
+    command_with_approval(&vault, &["keys", "destroy", "kek/1", "1", "--as", "officer-1"]);
+    let whole = begun.elapsed();
+    let mut destroyed = vec![1];
+    for version in 2..=TRIES {
+        let told = refused(keys_as(&vault, "officer-1").await.destroy_key_version(request(version)).await);
+        vault.cli_ok(&["approve", &waiting(&told), "--as", "officer-2"]);
+        let mut officer = keys_as(&vault, "officer-1").await;
+        // From before it arrives to about when it is answered.
+        let patience = whole * (version - 2) / (4 * TRIES);
+        drop(tokio::time::timeout(patience, officer.destroy_key_version(request(version))).await);
+        vault.kill();
+        vault.up();
+        let listed = json(&vault, &["keys", "list"]);
+        let of = |key: &&Value| key["name"] == "kek/1" && key["version"] == version;
+        let state = listed["keys"].as_array().unwrap().iter().find(of).unwrap()["state"].clone();
+        assert!(state == "destroyed" || state == "decrypt-only", "{version}: {state}");
+        if state == "destroyed" {
+            destroyed.push(version);
+        }
+    }
+    let leaves = vault.leaves().await;
+    let done =
+        leaves.iter().filter(|leaf| leaf["action"] == "destroy_key_version" && leaf["detail"]["stage"] == "done");
+    let done: Vec<u32> = done.map(|leaf| leaf["detail"]["version"].as_str().unwrap().parse().unwrap()).collect();
+    assert_eq!(done, destroyed, "the ledger tells of just those");
+    all_read(&vault, &stored).await;
+    vault.stop();
+    vault.cli_ok(&["verify"]);
 }
 
 #[tokio::test]
