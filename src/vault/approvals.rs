@@ -185,6 +185,7 @@ impl<S: Store, R: Approvable<S>> Attempt<S> for OpenApproval<'_, R> {
         if there.is_none() {
             road.put_approvals(&approvals, &mut prepared)?;
         }
+        prepared.denied = (!given).then_some("APPROVAL_REQUIRED");
         prepared.detail.extend([
             ("stage", if given { "approved" } else { "pending" }.to_owned()),
             ("approval", one.name()),

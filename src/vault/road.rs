@@ -104,6 +104,8 @@ pub(crate) struct Prepared<A> {
     pub forget: Vec<DekPlace>,
     /// Leaves for the logs of others.
     pub elsewhere: Vec<(TenantNo, leaf::PreparedLeaf)>,
+    /// Why the request is denied, though something of it is committed.
+    pub denied: Option<&'static str>,
     pub answer: A,
 }
 
@@ -111,13 +113,14 @@ impl<A> Prepared<A> {
     /// Nothing but an answer.
     pub fn new(answer: A) -> Self {
         let (guards, changes, mutations) = (vec![], vec![], vec![]);
-        Self { guards, changes, mutations, items: vec![], detail: vec![], forget: vec![], elsewhere: vec![], answer }
+        let (items, detail, forget, elsewhere, denied) = (vec![], vec![], vec![], vec![], None);
+        Self { guards, changes, mutations, items, detail, forget, elsewhere, denied, answer }
     }
 
     /// The same with another answer.
     pub fn answering<B>(self, answer: impl FnOnce(A) -> B) -> Prepared<B> {
-        let Self { guards, changes, mutations, elsewhere, items, detail, forget, answer: before } = self;
-        Prepared { guards, changes, mutations, elsewhere, items, detail, forget, answer: answer(before) }
+        let Self { guards, changes, mutations, elsewhere, denied, items, detail, forget, answer: before } = self;
+        Prepared { guards, changes, mutations, elsewhere, denied, items, detail, forget, answer: answer(before) }
     }
 }
 
@@ -392,7 +395,10 @@ impl<S: Store> Road<'_, S> {
         if reason.is_none() {
             self.list_refused(&mut prepared);
         }
-        let mut leaves = self.leaves(decision, reason, &prepared.items, &prepared.detail);
+        let mut leaves = match prepared.denied {
+            None => self.leaves(decision, reason, &prepared.items, &prepared.detail),
+            denied => self.leaves("deny", denied, &prepared.items, &prepared.detail),
+        };
         leaves.append(&mut prepared.elsewhere);
         if let Some(reason) = reason
             && !self.may_record(reason, leaves.len(), prepared.items.len())

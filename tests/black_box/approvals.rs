@@ -49,7 +49,7 @@ pub async fn with_approval<T>(vault: &TestVault, ask: impl AsyncFn() -> Result<T
 }
 
 /// The name in what a command said.
-fn named(said: &str) -> String {
+pub fn named(said: &str) -> String {
     let at = said.find("approval/").unwrap_or_else(|| panic!("no approval: {said}"));
     said[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '/').collect()
 }

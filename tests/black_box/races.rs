@@ -76,8 +76,10 @@ fn rules_hold_from_their_leaf_on(leaves: &[Value], action: &str, member: &str) -
         if let Some(version) = in_force {
             assert_eq!(leaf[member], version, "{member} in {leaf}");
         }
-        if leaf["action"] == action && leaf["decision"] == "allow" {
-            in_force = Some(leaf["detail"]["version"].as_str().unwrap().parse().unwrap());
+        // One that was only found to be approved puts nothing in force yet.
+        let version = leaf["detail"]["version"].as_str().filter(|_| leaf["decision"] == "allow");
+        if let Some(version) = version.filter(|_| leaf["action"] == action) {
+            in_force = Some(version.parse().unwrap());
             changes += 1;
         }
     }

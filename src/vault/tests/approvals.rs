@@ -84,6 +84,8 @@ async fn a_version_is_destroyed_by_two_and_the_log_proves_who_agreed() {
     let with = |stage: &str| destroyed.iter().find(|leaf| leaf["detail"]["stage"] == stage).unwrap()["detail"].clone();
     assert_eq!((&with("pending")["approval"], &with("pending")["request"]), (&name.into(), &request.as_str().into()));
     assert_eq!(with("intent")["approval"], name);
+    let pending = destroyed.iter().find(|leaf| leaf["detail"]["stage"] == "pending").unwrap();
+    assert_eq!((&pending["decision"], &pending["reason"]), (&"deny".into(), &"APPROVAL_REQUIRED".into()));
     vault.close().await;
     assert_eq!(findings(&bench, &[]).await, []);
 }
