@@ -130,6 +130,8 @@ impl Approvals {
             return None;
         }
         self.format = FORMAT;
+        // Also if the log is told of the one before only after this was asked: no two have one number.
+        let number = self.waiting.last().map_or(number, |last| number.max(last.number.saturating_add(1)));
         let (votes, expires) = (Vec::new(), now.saturating_add(LIFE));
         let opened = Approval { number, action, requester, request, summary, opened: now, expires, need, votes };
         self.waiting.push(opened.clone());
@@ -236,6 +238,7 @@ mod tests {
         approvals.open(ASKED, 1, 41, 5).unwrap();
         approvals.approve("approval/41", vote("officer/bob", 6)).unwrap();
         let stored = serde_json::to_string(&approvals).unwrap();
+        assert_eq!(approvals.clone().open(ASKED, 1, 41, 5).unwrap().number, 42, "no two have one number");
         let expected = format!(
             concat!(
                 r#"{{"format":1,"waiting":[{{"number":41,"action":"apply_policy","requester":"officer/alice","#,

@@ -310,6 +310,13 @@ pub struct Query<'a> {
     pub context: Context<'a>,
 }
 
+impl<'a> Query<'a> {
+    /// Whether somebody may do something to the vault itself, at a time in microseconds since 1970.
+    pub fn on_vault(principal: &'a Principal, action: Action, now: u64) -> Self {
+        Self { principal, action, resource: Resource::Vault, context: Context::new(now) }
+    }
+}
+
 impl fmt::Display for Query<'_> {
     /// The question in words, for an explanation.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

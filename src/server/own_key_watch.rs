@@ -8,9 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use strongroom_storage::Store;
-use strongroom_vault::{
-    Away, Error, OwnKeyProbe, Provided, RootError, RootKind, RootProvider, UnwrappedTenantKey, Vault,
-};
+use strongroom_vault::{Error, OwnKeyProbe, Provided, RootError, RootKind, RootProvider, UnwrappedTenantKey, Vault};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -91,7 +89,6 @@ async fn watch_one<S: Store>(vault: &Vault<S>, tenant: &Provided, providers: &Ow
             }
             Verdict::GiveUp(why, reason) => {
                 tracing::warn!(tenant = tenant.name, reason, "a tenant's own key is away");
-                let why = if why == Verdict::DENIED { Away::Denied } else { Away::Unreachable };
                 vault.lock_tenant(tenant, asked, why).await
             }
         };

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strongroom_storage::Store;
+use strongroom_vault::Away;
 use tokio::time::Instant;
 
 use crate::door::{Door, Heard};
@@ -33,15 +34,8 @@ pub struct RootWatch {
 pub(crate) enum Verdict {
     /// Go on, and say this in its status.
     GoOn(String),
-    /// Give up all keys; why in a word, and in a sentence.
-    GiveUp(&'static str, String),
-}
-
-impl Verdict {
-    /// The word for keys that the vault may not have any more.
-    pub(crate) const DENIED: &'static str = "denied";
-    /// The word for keys that nobody says it may have.
-    const UNREACHABLE: &'static str = "unreachable";
+    /// Give up all keys; why, and in a sentence.
+    GiveUp(Away, String),
 }
 
 /// What was heard since when.
@@ -73,7 +67,7 @@ impl Watched {
             }
             Heard::Denied(why) => {
                 self.failures = self.failures.saturating_add(1);
-                Verdict::GiveUp(Verdict::DENIED, why)
+                Verdict::GiveUp(Away::Denied, why)
             }
             Heard::Nothing(why) => {
                 let silent = now.duration_since(self.held);
@@ -84,10 +78,9 @@ impl Watched {
                         silent.as_secs(),
                         left.as_secs()
                     )),
-                    None => Verdict::GiveUp(
-                        Verdict::UNREACHABLE,
-                        format!("{why}; not confirmed for {} s", silent.as_secs()),
-                    ),
+                    None => {
+                        Verdict::GiveUp(Away::Unreachable, format!("{why}; not confirmed for {} s", silent.as_secs()))
+                    }
                 }
             }
         }
@@ -127,7 +120,7 @@ pub async fn watch_root<S: Store>(door: Arc<Door<S>>, watch: RootWatch, stop: im
         }
         match heard.map(|heard| watched.hears(heard, Instant::now())) {
             Some(Verdict::GoOn(note)) => door.note(note),
-            Some(Verdict::GiveUp(why, reason)) => door.seal_by_itself(opening, why, &reason).await,
+            Some(Verdict::GiveUp(why, reason)) => door.seal_by_itself(opening, why.as_str(), &reason).await,
             None => {
                 let opened = door.unseal_by_itself().await;
                 watched.tried(opened.is_ok(), Instant::now());
@@ -160,10 +153,10 @@ mod tests {
         }
         assert_eq!(watched.hears(Heard::Holds, at(begun, 599)), Verdict::GoOn(String::new()));
         assert!(matches!(watched.hears(silence(), at(begun, 1_100)), Verdict::GoOn(_)), "counted from the last answer");
-        assert!(matches!(watched.hears(silence(), at(begun, 1_199)), Verdict::GiveUp("unreachable", _)));
+        assert!(matches!(watched.hears(silence(), at(begun, 1_199)), Verdict::GiveUp(Away::Unreachable, _)));
         let mut watched = Watched::new(WATCH, begun);
         let denied = watched.hears(Heard::Denied("it is disabled".to_owned()), at(begun, 1));
-        assert_eq!(denied, Verdict::GiveUp("denied", "it is disabled".to_owned()));
+        assert_eq!(denied, Verdict::GiveUp(Away::Denied, "it is disabled".to_owned()));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! brings nothing back.
 
 use ring::digest;
-use strongroom_access::{Action, Approval, Approvals, ApproveError, Context, Query, Resource, Role, Vote};
+use strongroom_access::{Action, Approval, Approvals, ApproveError, Query, Role, Vote};
 use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{TenantId, VaultId};
 use strongroom_ledger::{Timestamp, approval};
@@ -58,12 +58,7 @@ impl Given {
 impl<S: Store> Road<'_, S> {
     /// How many approvals policy wants for the action; `None` if it allows it as it is, or denies it in any case.
     fn approvals_needed(&self) -> Option<u8> {
-        let query = Query {
-            principal: &self.caller.principal,
-            action: self.action,
-            resource: Resource::Vault,
-            context: Context::new(self.now),
-        };
+        let query = Query::on_vault(&self.caller.principal, self.action, self.now);
         self.tenant.access.approvals_needed(&query)
     }
 
@@ -87,15 +82,12 @@ impl<S: Store> Road<'_, S> {
         let Some(one) = approvals.of(requester, &request, self.now).cloned() else {
             return Err(Error::Conflict);
         };
-        if self.standing(&one) < need {
-            return Err(self.waits(&one, need));
+        let have = self.standing(&one);
+        if have < need {
+            return Err(waits(&one, have, need));
         }
         approvals.end(&one.name(), self.now).map_err(refused)?;
         Ok(Some(Given { name: one.name(), expires: one.expires, rest: approvals }))
-    }
-
-    fn waits(&self, one: &Approval, need: u8) -> Error {
-        Error::ApprovalRequired { name: one.name(), have: self.standing(one), need, expires: one.expires }
     }
 
     /// How many approvals count: of officers who are still enrolled with the key that signed.
@@ -180,8 +172,9 @@ impl<S: Store, R: Approvable<S>> Attempt<S> for OpenApproval<'_, R> {
                 })?
             }
         };
-        let given = road.standing(&one) >= need;
-        let mut prepared = road.prepare(if given { Standing::Given } else { Standing::Waits(road.waits(&one, need)) });
+        let have = road.standing(&one);
+        let given = have >= need;
+        let mut prepared = road.prepare(if given { Standing::Given } else { Standing::Waits(waits(&one, have, need)) });
         if there.is_none() {
             road.put_approvals(&approvals, &mut prepared)?;
         }
@@ -324,6 +317,10 @@ fn officer<'r, S: Store>(road: &'r Road<'_, S>) -> Result<&'r str, Error> {
     name.ok_or(Error::Denied { action: road.action.as_str() })
 }
 
+fn waits(one: &Approval, have: u8, need: u8) -> Error {
+    Error::ApprovalRequired { name: one.name(), have, need, expires: one.expires }
+}
+
 fn refused(error: ApproveError) -> Error {
     Error::ApprovalRefused(error.to_string())
 }
@@ -331,21 +328,15 @@ fn refused(error: ApproveError) -> Error {
 impl<S: Store> Vault<S> {
     /// Sees that a request has the approvals that policy wants, if it wants any: else one is opened, or waits already.
     pub(crate) async fn approved<R: Approvable<S>>(&self, caller: &Caller, request: &R) -> Result<(), Error> {
+        let query = Query::on_vault(&caller.principal, R::ACTION, self.now());
+        if self.tenant(caller.principal.tenant)?.access.approvals_needed(&query).is_none() {
+            // Allowed as it is, or not at all: the request itself is told.
+            return Ok(());
+        }
         match self.travel(caller, &OpenApproval(request)).await? {
             Standing::Given => Ok(()),
             Standing::Waits(error) => Err(error),
         }
-    }
-
-    /// Whether policy wants approvals for an action of the caller.
-    pub(crate) fn wants_approval(&self, caller: &Caller, action: Action) -> Result<bool, Error> {
-        let query = Query {
-            principal: &caller.principal,
-            action,
-            resource: Resource::Vault,
-            context: Context::new(self.now()),
-        };
-        Ok(self.tenant(caller.principal.tenant)?.access.approvals_needed(&query).is_some())
     }
 
     /// The permanent identities of the vault and of the caller's tenant.

@@ -89,7 +89,7 @@ impl<S: Store> Vault<S> {
             client: "",
             detail: &[("counted", &count)],
         };
-        self.append(what.tenant, &header).await
+        self.append(what.tenant, &header, vec![]).await
     }
 
     /// Removes idempotency rows whose time is over, a page a commit.

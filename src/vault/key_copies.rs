@@ -12,6 +12,7 @@ use strongroom_keys::{KeyInfo, KeyState};
 use strongroom_storage::keys as place;
 use strongroom_storage::{Mutation, Store};
 
+use crate::blocking::blocking;
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
@@ -146,8 +147,7 @@ impl<S: Store> Attempt<S> for BackupKeystore {
             return Err(Error::Conflict.into());
         }
         let keystore = Arc::clone(&road.vault.keystore);
-        let copied = tokio::task::spawn_blocking(move || keystore.copy()).await;
-        let copy = copied.map_err(|_| Error::Internal("a copy did not end"))?.map_err(|error| {
+        let copy = blocking(move || keystore.copy()).await?.map_err(|error| {
             tracing::error!(%error, "the keystore can't be copied");
             Error::KeyUnavailable("the keystore can't be copied; the vault's log says why".to_owned())
         })?;

@@ -12,6 +12,7 @@
 
 mod approvals;
 mod audit;
+mod blocking;
 mod delete;
 mod dependants;
 mod deterministic;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use strongroom_access::{Action, Directory, Role};
-use strongroom_commit::{Change, CommitterState};
 use strongroom_ids::{TenantId, TenantNo};
 use strongroom_keys::{self as keys, BroughtKey, Keystore, OwnKeyKind, OwnKeyProbe, UnwrappedTenantKey};
-use strongroom_ledger::leaf::{self, LeafHeader};
+use strongroom_ledger::leaf::LeafHeader;
 use strongroom_storage::rows::TenantRow;
 use strongroom_storage::{Family, Mutation, Store, keys as place};
 
+use crate::blocking::blocking;
 use crate::error::Error;
 use crate::key_life;
 use crate::open::{SYSTEM_NO, tenant_rows};
@@ -18,7 +18,7 @@ use crate::source;
 use crate::tenant::{Tenant, see_in_force};
 use crate::vault::Vault;
 
-/// Why a tenant's own key is away.
+/// Why a key that somebody outside keeps is away: a tenant's own, or the root key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Away {
     /// Who keeps it does not let the vault have it any more.
@@ -29,7 +29,7 @@ pub enum Away {
 
 impl Away {
     /// The word of the ledger.
-    fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Denied => "denied",
             Self::Unreachable => "unreachable",
@@ -64,11 +64,6 @@ pub struct Provided {
 /// Whether a tenant has a key of its own, and that is away.
 pub(crate) fn is_locked(keystore: &Keystore, tenant: TenantId) -> bool {
     keystore.own_key(tenant).is_some_and(|own| own.locked)
-}
-
-/// Does what may take long, or wait for the disk, on a thread of its own.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Internal("work on the keystore did not end"))
 }
 
 /// The tenants whose own keys providers keep, locked or not.
@@ -238,14 +233,6 @@ impl<S: Store> Vault<S> {
         Ok(())
     }
 
-    /// While the store recovers, its readers may still see what a reopening will change.
-    fn serving(&self) -> Result<(), Error> {
-        match self.committer.state() {
-            CommitterState::Serving => Ok(()),
-            _ => Err(Error::Recovering),
-        }
-    }
-
     /// Takes a tenant into memory whose keys are unlocked, with the proofs that a start asks for.
     async fn take_back(&self, row: TenantRow, by: &str, brought: bool) -> Result<(), Error> {
         self.serving()?;
@@ -301,26 +288,7 @@ impl<S: Store> Vault<S> {
         let mut detail = vec![("own_key", kind.as_str()), told];
         let fingerprint = own.as_ref().and_then(|own| own.fingerprint.as_deref());
         detail.extend(fingerprint.map(|fingerprint| ("fingerprint", fingerprint)));
-        let (request, rules) = (keys::random::<16>()?, self.rules_in_force(number)?);
-        let header = LeafHeader {
-            request: &request,
-            principal: "vault",
-            actor: None,
-            action,
-            purpose: None,
-            decision: "allow",
-            reason: None,
-            policy: rules.policy.version,
-            schema: rules.schema.version,
-            keys: &[],
-            client: "",
-            detail: &detail,
-        };
-        let leaves = leaf::prepare(&header, std::iter::empty());
-        let leaves = leaves.into_iter().map(|leaf| (number, leaf)).collect();
-        let position = self.committer.position();
-        self.committer.commit(Change { position, guards: vec![], changes: vec![], mutations, leaves }).await?;
-        Ok(())
+        self.record_by_itself(number, action, &detail, mutations).await
     }
 
     /// Lets an officer of a locked tenant see to its own key. The tenant's rules can't be read meanwhile, so none are asked:
@@ -372,10 +340,13 @@ impl<S: Store> Vault<S> {
             client: &caller.client,
             detail,
         };
-        self.append(number, &header).await
+        self.append(number, &header, vec![]).await
     }
 
-    /// The same of what failed, whether the tenant is locked or not; nothing, if it has ended.
+    /// The same of what failed, whether the tenant is locked or not.
+    ///
+    /// # Errors
+    /// Those of the commit; [`Error::TenantDestroyed`] if its log has ended meanwhile.
     pub(crate) async fn record_failed(&self, caller: &Caller, action: Action, error: &Error) -> Result<(), Error> {
         let _turn = self.turn.read().await;
         match self.tenants.get(caller.principal.tenant) {

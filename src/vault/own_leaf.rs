@@ -2,8 +2,9 @@
 
 use strongroom_commit::Change;
 use strongroom_ids::TenantNo;
+use strongroom_keys as keys;
 use strongroom_ledger::leaf::{self, LeafHeader, PreparedLeaf};
-use strongroom_storage::Store;
+use strongroom_storage::{Mutation, Store};
 
 use crate::error::Error;
 use crate::vault::Vault;
@@ -14,14 +15,45 @@ impl<S: Store> Vault<S> {
         Ok(self.committer.head(tenant).ok_or(Error::Internal("a tenant without a log"))?.rules)
     }
 
-    /// Appends a leaf without items to a tenant's log.
-    pub(crate) async fn append(&self, tenant: TenantNo, header: &LeafHeader<'_>) -> Result<(), Error> {
+    /// Records in a log what the vault does by itself, in one commit with what there is to note.
+    pub(crate) async fn record_by_itself(
+        &self,
+        tenant: TenantNo,
+        action: &str,
+        detail: &[(&str, &str)],
+        mutations: Vec<Mutation>,
+    ) -> Result<(), Error> {
+        let (request, rules) = (keys::random::<16>()?, self.rules_in_force(tenant)?);
+        let header = LeafHeader {
+            request: &request,
+            principal: "vault",
+            actor: None,
+            action,
+            purpose: None,
+            decision: "allow",
+            reason: None,
+            policy: rules.policy.version,
+            schema: rules.schema.version,
+            keys: &[],
+            client: "",
+            detail,
+        };
+        self.append(tenant, &header, mutations).await
+    }
+
+    /// Appends a leaf without items to a tenant's log, in one commit with what there is to note.
+    pub(crate) async fn append(
+        &self,
+        tenant: TenantNo,
+        header: &LeafHeader<'_>,
+        mutations: Vec<Mutation>,
+    ) -> Result<(), Error> {
         let leaves = leaf::prepare(header, std::iter::empty());
         let change = Change {
             position: self.committer.position(),
             guards: vec![],
             changes: vec![],
-            mutations: vec![],
+            mutations,
             leaves: leaves.into_iter().map(|leaf| (tenant, leaf)).collect(),
         };
         self.committer.commit(change).await?;

@@ -354,13 +354,7 @@ impl<S: Store> Road<'_, S> {
         if action.is_the_vaults_own() && self.tenant.number != SYSTEM_NO {
             return false;
         }
-        let query = Query {
-            principal: &self.caller.principal,
-            action,
-            resource: Resource::Vault,
-            context: Context::new(self.now),
-        };
-        self.tenant.access.decide(&query).allowed
+        self.tenant.access.decide(&Query::on_vault(&self.caller.principal, action, self.now)).allowed
     }
 
     /// What a request commits at the least: its answer, which stands on the rules that it was decided by.

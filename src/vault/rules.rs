@@ -207,12 +207,7 @@ impl<'r> PolicyInTurn<'r> {
 impl PolicyInTurn<'_> {
     /// Sees that the caller could apply policies again, alone or with the approval of those who could give it.
     fn locks_nobody_out<S: Store>(&self, policies: &Policies, road: &Road<'_, S>) -> Result<(), Error> {
-        let own = Query {
-            principal: &road.caller.principal,
-            action: Action::ApplyPolicy,
-            resource: Resource::Vault,
-            context: Context::new(road.now),
-        };
+        let own = Query::on_vault(&road.caller.principal, Action::ApplyPolicy, road.now);
         if policies.decide(&own).allowed {
             return Ok(());
         }
@@ -224,7 +219,7 @@ impl PolicyInTurn<'_> {
         let directory = road.vault.directory();
         let others = directory.officers.keys().filter(|(tenant, name)| {
             let other = Principal::new(road.tenant.number, Role::Officer, name);
-            let may = |action| policies.decide(&Query { principal: &other, action, ..own }).allowed;
+            let may = |action| policies.decide(&Query::on_vault(&other, action, road.now)).allowed;
             *tenant == road.tenant.number
                 && other.name != road.caller.principal.name
                 && !road.rules.freezes.is_suspended(&other.name)

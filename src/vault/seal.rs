@@ -3,8 +3,7 @@
 use std::future::Future;
 
 use strongroom_access::Action;
-use strongroom_keys::{self as keys, RootKind, RootProbe};
-use strongroom_ledger::leaf::LeafHeader;
+use strongroom_keys::{RootKind, RootProbe};
 use strongroom_storage::Store;
 
 use crate::error::Error;
@@ -36,12 +35,12 @@ impl<S: Store> Vault<S> {
     /// Records in the vault's own log that it was unsealed: what keeps its root key, and who brought what that needed.
     /// Nobody is a name that the vault vouches for: while it was sealed it knew nobody.
     pub async fn record_unsealed(&self, provider: &str, by: &[String]) -> Result<(), Error> {
-        self.record("unseal", &[("provider", provider), ("by", &by.join(" "))]).await
+        self.record_by_itself(SYSTEM_NO, "unseal", &[("provider", provider), ("by", &by.join(" "))], vec![]).await
     }
 
     /// Records in the vault's own log that it seals itself: what keeps its root key, and why it may not have it any more.
     pub async fn record_sealed(&self, provider: &str, why: &str) -> Result<(), Error> {
-        self.record("seal", &[("provider", provider), ("why", why)]).await
+        self.record_by_itself(SYSTEM_NO, "seal", &[("provider", provider), ("why", why)], vec![]).await
     }
 
     /// Who keeps the root key.
@@ -58,25 +57,5 @@ impl<S: Store> Vault<S> {
     pub fn gone(&self) -> impl Future<Output = ()> + Send + 'static + use<S> {
         let mut alive = self.alive.subscribe();
         async move { while alive.changed().await.is_ok() {} }
-    }
-
-    async fn record(&self, action: &str, detail: &[(&str, &str)]) -> Result<(), Error> {
-        let tenant = self.tenant(SYSTEM_NO)?;
-        let request = keys::random::<16>()?;
-        let header = LeafHeader {
-            request: &request,
-            principal: "vault",
-            actor: None,
-            action,
-            purpose: None,
-            decision: "allow",
-            reason: None,
-            policy: tenant.policy_version(),
-            schema: tenant.rules().schema.version(),
-            keys: &[],
-            client: "",
-            detail,
-        };
-        self.append(SYSTEM_NO, &header).await
     }
 }

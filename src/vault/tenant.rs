@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use strongroom_access::{Access, Policies};
-use strongroom_commit::{AllocateError, Allocator, CommitterState, Numbers};
+use strongroom_commit::{AllocateError, Allocator, Numbers};
 use strongroom_ids::{KeyVersion, KeyringNo, TenantId, TenantNo};
 use strongroom_keys::{IndexKey, IndexName, KEK_SEAL_LIMIT, KeyError, KeyName, Keystore, TokenKey};
 use strongroom_schema::Schema;
@@ -174,11 +174,7 @@ impl Tenant {
         if !self.stale.load(Ordering::Acquire) {
             return Ok(());
         }
-        // While the store recovers, its readers may still see what a reopening will change.
-        let serving = || vault.committer.state() == CommitterState::Serving;
-        if !serving() {
-            return Err(Error::Recovering);
-        }
+        vault.serving()?;
         if vault.store.get(Family::Meta, place::tenant_end(self.number)).await?.is_some() {
             self.end();
             return Err(Error::TenantDestroyed);
@@ -186,9 +182,7 @@ impl Tenant {
         // What the log has in force, and nothing that somebody put back while the store was closed.
         see_in_force(vault, self.number, &self.name).await?;
         let (rules, policies) = load_rules(self.number, self.id, &*vault.store, &vault.keystore).await?;
-        if !serving() {
-            return Err(Error::Recovering);
-        }
+        vault.serving()?;
         self.access.install(policies, rules.policy.version);
         self.rules.store(Arc::new(rules));
         self.stale.store(false, Ordering::Release);

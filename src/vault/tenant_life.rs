@@ -12,7 +12,7 @@ mod receipt;
 
 use serde::Serialize;
 use strongroom_access::{Action, Directory};
-use strongroom_commit::{Change, CommitterState};
+use strongroom_commit::Change;
 use strongroom_ids::{TenantId, TenantNo};
 use strongroom_keys::{IndexKey, KeyInfo};
 use strongroom_storage::keys as place;
@@ -245,14 +245,9 @@ impl<S: Store> Vault<S> {
         }
         let system = self.tenant(SYSTEM_NO)?;
         let _turn = self.turn.write().await;
-        // While the store recovers, its readers may still see what a reopening will change.
-        let serving = || match self.committer.state() {
-            CommitterState::Serving => Ok(()),
-            _ => Err(Error::Recovering),
-        };
-        serving()?;
+        self.serving()?;
         let (_, directory) = stored_directory(&*self.store, &system.fingerprints).await?;
-        serving()?;
+        self.serving()?;
         for number in directory.destroyed.values() {
             // One that was locked is known by the directory alone.
             if !self.directory().destroyed.values().any(|known| known == number) {

@@ -114,7 +114,7 @@ impl Tenants {
     }
 
     /// A tenant's own key is away: nothing more is done with it, also by who has found it already, until another
-    /// [`Tenants::begin`]. Only while no request runs and no other tenant comes or goes.
+    /// [`Tenants::begin`]. Only while no request runs.
     pub fn lock(&self, number: TenantNo) {
         let mut all = HashMap::clone(&self.by_number.load());
         if let Some(tenant) = all.remove(&number) {

@@ -16,13 +16,13 @@ use crate::own_key::{
     BroughtKey, ImportPublicKey, ImportedKey, NewImportKey, OwnKey, OwnKeyInfo, OwnKeyProbe, UnwrappedTenantKey,
     no_import,
 };
-use crate::root::{KeystoreKey, RootError};
+use crate::root::{KeystoreKey, RootError, RootKind};
 use crate::stack;
 
 impl Keystore {
     /// What there is to know of a tenant's own key, if it has one.
     pub fn own_key(&self, tenant: TenantId) -> Option<OwnKeyInfo> {
-        self.own_keys().into_iter().find(|own| own.tenant == tenant)
+        Some(self.table.load().tenants.own(tenant)?.info(tenant))
     }
 
     /// What there is to know of all tenants' own keys, in the order of the file.
@@ -207,13 +207,7 @@ impl Keystore {
                 Some(_) => Err(damaged("it is another tenant key")),
                 None => own.opened(&table.sealing.own, tenant, key).and_then(|own| table.unlocked(tenant, own)),
             };
-            match (opened, provider) {
-                (Ok(table), _) => self.table.store(Arc::new(table)),
-                (Err(KeyError::Damaged { .. }), Some(provider)) => {
-                    return Err(provider.other_key("what it unwraps does not open the tenant's keys"));
-                }
-                (Err(error), _) => return Err(error.into()),
-            }
+            self.table.store(Arc::new(opened.map_err(|error| does_not_open(error, provider))?));
             Ok(())
         })
     }
@@ -232,13 +226,7 @@ impl Keystore {
             };
             let opened =
                 own.opened(&table.sealing.own, tenant, with.key.copy()).and_then(|own| table.unlocked(tenant, own));
-            match opened {
-                Ok(_) => Ok(()),
-                Err(KeyError::Damaged { .. }) => {
-                    Err(provider.other_key("what it unwraps does not open the tenant's keys"))
-                }
-                Err(error) => Err(error.into()),
-            }
+            opened.map(drop).map_err(|error| does_not_open(error, Some(provider)))
         })
     }
 
@@ -389,6 +377,16 @@ impl Table {
         }
         own.record.changed = decided;
         Ok(own)
+    }
+}
+
+/// Why a tenant's keys don't open: what was read was proved, so it is what a provider unwrapped, if one did.
+fn does_not_open(error: KeyError, by: Option<RootKind>) -> RootError {
+    match (error, by) {
+        (KeyError::Damaged { .. }, Some(provider)) => {
+            provider.other_key("what it unwraps does not open the tenant's keys")
+        }
+        (error, _) => error.into(),
     }
 }
 

@@ -198,7 +198,7 @@ impl Own {
         KeyError::OwnKeyAway { tenant, kind: self.kind() }
     }
 
-    fn info(&self, tenant: TenantId) -> OwnKeyInfo {
+    pub fn info(&self, tenant: TenantId) -> OwnKeyInfo {
         let (fingerprint, removed) = match &self.record.wrapping {
             Wrapping::Imported { fingerprint, key, .. } => {
                 (Some(data_encoding::HEXLOWER.encode(fingerprint)), key.is_none())

@@ -18,6 +18,7 @@ use strongroom_storage::keys as place;
 use strongroom_storage::{Mutation, Store};
 
 use super::of_state;
+use crate::blocking::blocking;
 use crate::error::Error;
 use crate::key_copies::Copies;
 use crate::lock;
@@ -202,8 +203,7 @@ impl<S: Store> Vault<S> {
         }
         let made = {
             let (intent, keystore, id) = (intent.clone(), Arc::clone(&self.keystore), tenant.id);
-            let made = tokio::task::spawn_blocking(move || intent.make(id, &keystore, before, brought)).await;
-            made.unwrap_or(Err(Error::Internal("a change of keys did not end")))
+            blocking(move || intent.make(id, &keystore, before, brought)).await.and_then(|made| made)
         };
         let made = made.map_err(|error| match error {
             Error::KeyUnavailable(why) => {

@@ -15,8 +15,9 @@ use strongroom_keys::{
 use strongroom_storage::Store;
 
 use super::change::Intent;
+use crate::blocking::blocking;
 use crate::error::Error;
-use crate::lock::{Back, blocking};
+use crate::lock::Back;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::tenants::Busy;
 use crate::vault::Vault;

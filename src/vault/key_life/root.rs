@@ -7,6 +7,7 @@ use strongroom_storage::Store;
 use thiserror::Error;
 
 use super::change::{Intent, Record};
+use crate::blocking::blocking;
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
 use crate::vault::Vault;
@@ -56,8 +57,7 @@ impl<S: Store> Vault<S> {
         };
         self.commit_stage(tenant, position, &intent, "intent", None).await?;
         let keystore = Arc::clone(&self.keystore);
-        let moved = tokio::task::spawn_blocking(move || keystore.move_root(&*to)).await;
-        let moved = moved.map_err(|_| Error::Internal("a move to another root key did not end"))?;
+        let moved = blocking(move || keystore.move_root(&*to)).await?;
         match moved {
             Err(error) if !self.keystore.is_settled() => return Err(RootMoveError::Unknown(error)),
             _ => {}

@@ -13,6 +13,7 @@ use strongroom_storage::rows::TenantRow;
 use strongroom_storage::{Family, Range, Store, StoreError};
 
 use super::{NewDirectory, TenantState, lives_on, named, noted_id, rules_of, stored_directory, told};
+use crate::blocking::blocking;
 use crate::error::Error;
 use crate::key_copies::Copies;
 use crate::key_life;
@@ -382,8 +383,7 @@ impl<S: Store> Vault<S> {
         }
         if end.done.is_none() {
             let (keystore, time): (Arc<Keystore>, u64) = (Arc::clone(&self.keystore), end.time);
-            let destroyed = tokio::task::spawn_blocking(move || keystore.destroy_tenant(id, time)).await;
-            destroyed.map_err(|_| Error::Internal("a change of keys did not end"))?.map_err(|error| {
+            blocking(move || keystore.destroy_tenant(id, time)).await?.map_err(|error| {
                 tracing::error!(%error, tenant = end.name, "a tenant's keys could not be destroyed yet");
                 Error::KeyUnavailable("the keystore can't be written; the vault's log says why".to_owned())
             })?;

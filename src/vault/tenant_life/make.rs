@@ -12,6 +12,7 @@ use strongroom_storage::rows::{LaneHead, TenantRow};
 use strongroom_storage::{Family, Mutation, Store};
 
 use super::{NewDirectory, named, noted_id, rules_of, stored_directory, told};
+use crate::blocking::blocking;
 use crate::error::Error;
 use crate::open::{MOST_TENANTS, SYSTEM_NO, first_keys, whose_log};
 use crate::own_leaf::Noted;
@@ -257,8 +258,7 @@ impl<S: Store> Vault<S> {
 
     async fn make_keys(&self, tenant: TenantId, time: u64) -> Result<(), Error> {
         let keystore: Arc<Keystore> = Arc::clone(&self.keystore);
-        let made = tokio::task::spawn_blocking(move || keystore.ensure(&first_keys(tenant), time)).await;
-        made.map_err(|_| Error::Internal("a change of keys did not end"))??;
+        blocking(move || keystore.ensure(&first_keys(tenant), time)).await??;
         Ok(())
     }
 }
