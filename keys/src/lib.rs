@@ -38,6 +38,7 @@ mod seal;
 mod secret;
 mod stack;
 mod token_key;
+mod totp;
 
 pub use cache::DekCache;
 pub use dek::Dek;
@@ -56,3 +57,4 @@ pub use random::random;
 pub use root::{ArgonCost, Envelope, KeystoreKey, PassphraseRoot, RootError, RootKind, RootProvider};
 pub use secret::{Passphrase, Plaintext};
 pub use token_key::TokenKey;
+pub use totp::{TotpPlace, TotpSecret, recovery_code};

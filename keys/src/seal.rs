@@ -35,6 +35,8 @@ pub(crate) enum Format {
     Tenant = 5,
     /// What else the keystore keeps of a tenant, sealed under the keystore key.
     Part = 6,
+    /// The secret of an authenticator app, sealed under a key of the tenant.
+    Totp = 7,
 }
 
 const NONCE: usize = 12;
@@ -212,7 +214,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_open(bytes in vec(any::<u8>(), 0..200)) {
             for format in [
-                Format::Value, Format::Dek, Format::Key, Format::Root, Format::Tenant, Format::Part,
+                Format::Value, Format::Dek, Format::Key, Format::Root, Format::Tenant, Format::Part, Format::Totp,
             ] {
                 prop_assert!(open_blob(&cipher(&[3; 32]), format, b"", &bytes).is_err());
             }

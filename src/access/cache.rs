@@ -14,7 +14,7 @@ use strongroom_ids::{FieldNo, KeyringNo, TenantNo};
 
 use crate::policies::{Decision, Explanation, Policies};
 use crate::principal::Role;
-use crate::query::{Action, Consent, Context, Query, Resource};
+use crate::query::{Action, CaseLoad, Consent, Context, Query, Resource, SecondFactor, Tier};
 
 /// How many decisions are remembered.
 const MAX_DECISIONS: usize = 8192;
@@ -106,14 +106,14 @@ impl<'a> Parts<'a> {
     /// The length of all names.
     fn names(&self) -> usize {
         let length = |name: Option<&str>| name.map_or(0, str::len);
-        let Context { purpose, view, class, consent: _, hour: _, tier: _, approvals: _ } = self.context;
+        let Context { purpose, view, class, actor_role, .. } = self.context;
         let resource = match self.resource {
             Resource::Field { name, collection, class, keyring: _, number: _ } => {
                 name.len() + collection.len() + class.len()
             }
             Resource::Vault => 0,
         };
-        self.principal.len() + resource + length(purpose) + length(view) + length(class)
+        self.principal.len() + resource + length(purpose) + length(view) + length(class) + length(actor_role)
     }
 }
 
@@ -129,7 +129,10 @@ struct Key {
     class: Option<Box<str>>,
     consent: Consent,
     hour: u8,
-    tier: u8,
+    tier: Tier,
+    actor_role: Option<Box<str>>,
+    case_load: CaseLoad,
+    second_factor: SecondFactor,
     approvals: u8,
 }
 
@@ -144,7 +147,8 @@ struct FieldKey {
 impl From<&Parts<'_>> for Key {
     fn from(parts: &Parts<'_>) -> Self {
         let Parts { tenant, principal, role, action, resource, context } = *parts;
-        let Context { purpose, view, class, consent, hour, tier, approvals } = context;
+        let Context { purpose, view, class, consent, hour, tier, actor_role, case_load, second_factor, approvals } =
+            context;
         let field = match resource {
             Resource::Field { name, collection, class, keyring, number } => Some(FieldKey {
                 name: name.into(),
@@ -167,6 +171,9 @@ impl From<&Parts<'_>> for Key {
             consent,
             hour,
             tier,
+            actor_role: actor_role.map(Into::into),
+            case_load,
+            second_factor,
             approvals,
         }
     }
@@ -193,6 +200,9 @@ impl Key {
                 consent: self.consent,
                 hour: self.hour,
                 tier: self.tier,
+                actor_role: self.actor_role.as_deref(),
+                case_load: self.case_load,
+                second_factor: self.second_factor,
                 approvals: self.approvals,
             },
         }
@@ -301,7 +311,17 @@ mod tests {
     }
 
     /// Owned parts of a question, few enough of each that questions repeat.
-    type Question = (u32, usize, &'static str, usize, &'static str, &'static str, &'static str, (u8, usize, u64, u8));
+    type Question =
+        (u32, usize, &'static str, usize, &'static str, &'static str, &'static str, (u8, usize, u64, u8), Who);
+
+    /// The circumstances of the person: tier, role, case load and second factor, by their places in the lists.
+    type Who = (usize, &'static str, usize, usize);
+
+    fn with_who<'a>(context: Context<'a>, who: &Who) -> Context<'a> {
+        let (tier, role, load, factor) = *who;
+        let context = context.tier(Tier::ALL[tier]).case_load(CaseLoad::ALL[load]);
+        context.second_factor(SecondFactor::ALL[factor]).actor_role(Some(role))
+    }
 
     fn question() -> impl Strategy<Value = Question> {
         (
@@ -313,6 +333,7 @@ mod tests {
             prop::sample::select(&["", "kyc_review", "marketing"][..]),
             prop::sample::select(&["", "masked", "plain"][..]),
             (0_u8..3, 0_usize..3, 0_u64..3, 0_u8..3),
+            (0_usize..3, prop::sample::select(&["", "clerk", "auditor"][..]), 0_usize..3, 0_usize..3),
         )
     }
 
@@ -330,13 +351,20 @@ mod tests {
                 @id("name") permit (principal, action in Action::"write", resource == Field::"company.uscc");
                 @id("approvals") forbid (principal, action == Action::"status", resource)
                   when {{ context.approvals == 2 }};
+                @id("tier") forbid (principal, action in Action::"read", resource) when {{ context.tier == 3 }};
+                @id("clerk") permit (principal, action == Action::"detokenize", resource)
+                  when {{ context.actor_role == "clerk" && context.case_load != CaseLoad::"other" }};
+                @id("factor") permit (principal, action == Action::"get_policy", resource)
+                  when {{ context.second_factor == SecondFactor::"bound" }};
+                @id("own") permit (principal, action == Action::"delete", resource)
+                  when {{ context.case_load == CaseLoad::"own" && context.second_factor != SecondFactor::"absent" }};
                 @id("zero") permit (principal in Role::"rotator", action, resource) when {{ principal.tenant == 0 }};
             "#);
             let access = access(&source);
             let policies = access.policies();
             // Twice, so that all are asked with the memory full.
             for question in questions.iter().chain(&questions) {
-                let (tenant, role, name, action, class, purpose, view, (consent, field, hour, approvals)) = *question;
+                let (tenant, role, name, action, class, purpose, view, (consent, field, hour, approvals), who) = *question;
                 let principal = Principal::new(TenantNo(tenant), Role::ALL[role], name);
                 let action = Action::ALL[action];
                 let (collection, name, keyring) = [("borrower", "id_card", 1), ("borrower", "id_card", 2), ("company", "uscc", 1)][field];
@@ -350,6 +378,7 @@ mod tests {
                     .view(Some(view))
                     .consent(consent)
                     .approvals(approvals);
+                let context = with_who(context, &who);
                 let query = Query { principal: &principal, action, resource, context };
                 prop_assert_eq!(&*access.decide(&query), &policies.decide(&query), "{}", query);
             }
@@ -358,14 +387,14 @@ mod tests {
         #[test]
         fn a_key_equals_the_question_it_was_made_of(a in question(), b in question()) {
             fn parts<T>(question: &Question, look: impl FnOnce(Parts<'_>) -> T) -> T {
-                let (tenant, role, name, action, class, purpose, view, (_, field, hour, approvals)) = *question;
+                let (tenant, role, name, action, class, purpose, view, (_, field, hour, approvals), who) = *question;
                 let principal = Principal::new(TenantNo(tenant), Role::ALL[role], name);
                 let resource = match field {
                     0 => Resource::Vault,
                     _ => Resource::Field { name, collection: view, class, keyring: KeyringNo(1), number: FieldNo(1) },
                 };
                 let context = Context::new(hour * 3_600_000_000).purpose(Some(purpose));
-                let context = context.class(class).approvals(approvals);
+                let context = with_who(context.class(class).approvals(approvals), &who);
                 look(Parts::of(&Query { principal: &principal, action: Action::ALL[action], resource, context }))
             }
             parts(&a, |left| {

@@ -12,6 +12,10 @@
 //! purpose = "loan_origination"
 //! consent = "not_needed"    # or standing, absent; not_needed if left out
 //! hour = 12                 # 0 to 23, UTC; 12 if left out
+//! tier = "I"                # or II, III; I if left out
+//! actor_role = "clerk"      # of the person on whose behalf a service calls; nobody if left out
+//! case_load = "own"         # or other, none; none if left out
+//! second_factor = "fresh"   # or bound, absent; absent if left out
 //! approvals = 0             # for actions on the vault: how many others approved, 0 to 5; 0 if left out
 //! expect = "allow"          # or deny
 //! policy = "app-plain"      # a policy that must be among those that decided
@@ -23,7 +27,7 @@ use toml::Spanned;
 
 use crate::policies::Policies;
 use crate::principal::{Principal, Role};
-use crate::query::{Action, Consent, Context, MAX_APPROVALS, Query, Resource};
+use crate::query::{Action, CaseLoad, Consent, Context, MAX_APPROVALS, Query, Resource, SecondFactor, Tier};
 
 /// The table that the default policies pass.
 pub const DEFAULT_TESTS: &str = include_str!("../../deploy/policies/default.tests.toml");
@@ -88,6 +92,10 @@ struct Case {
     purpose: Option<String>,
     consent: Option<String>,
     hour: Option<u8>,
+    tier: Option<String>,
+    actor_role: Option<String>,
+    case_load: Option<String>,
+    second_factor: Option<String>,
     approvals: Option<u8>,
     expect: Expect,
     policy: Option<String>,
@@ -134,6 +142,10 @@ impl Case {
         let role: Role = self.role.parse().map_err(unclear)?;
         let action: Action = self.action.parse().map_err(unclear)?;
         let consent = self.consent.as_deref().map_or(Ok(Consent::NotNeeded), str::parse).map_err(unclear)?;
+        let tier = self.tier.as_deref().map_or(Ok(Tier::I), str::parse).map_err(unclear)?;
+        let case_load = self.case_load.as_deref().map_or(Ok(CaseLoad::None), str::parse).map_err(unclear)?;
+        let second_factor =
+            self.second_factor.as_deref().map_or(Ok(SecondFactor::Absent), str::parse).map_err(unclear)?;
         let hour = self.hour.unwrap_or(12);
         if hour > 23 {
             return Err(Wrong::Case("hour must be 0 to 23".to_owned()));
@@ -154,6 +166,10 @@ impl Case {
             .purpose(self.purpose.as_deref())
             .view(self.view.as_deref())
             .consent(consent)
+            .tier(tier)
+            .actor_role(self.actor_role.as_deref())
+            .case_load(case_load)
+            .second_factor(second_factor)
             .approvals(approvals);
         let query = Query { principal: &principal, action, resource: self.resource(action)?, context };
         let explanation = policies.explain(&query);
@@ -222,15 +238,50 @@ mod tests {
     }
 
     #[test]
+    fn a_case_says_who_stands_behind_the_service() {
+        let policies = Policies::compile(
+            r#"@id("own") permit (principal, action == Action::"detokenize", resource) when {
+                context.actor_role == "clerk" && context.case_load == CaseLoad::"own" && context.tier < 3 &&
+                context.second_factor == SecondFactor::"fresh" };"#,
+        )
+        .unwrap();
+        let right = r#"tier = "II"
+            actor_role = "clerk"
+            case_load = "own"
+            second_factor = "fresh""#;
+        let case = |rest: &str, expect: &str| {
+            let asked = "role = \"app\"\naction = \"detokenize\"\nfield = \"borrower.name\"";
+            format!("[[case]]\n{asked}\n{rest}\nexpect = \"{expect}\"\n")
+        };
+        assert_eq!(check(&policies, &case(right, "allow")), Ok(1));
+        for (from, to) in [("II", "III"), ("clerk", "chief"), ("own", "other"), ("fresh", "absent")] {
+            let other = right.replace(&format!("\"{from}\""), &format!("\"{to}\""));
+            assert_eq!(check(&policies, &case(&other, "deny")), Ok(1), "{other}");
+        }
+        for wrong in ["tier = \"IV\"", "case_load = \"mine\"", "second_factor = \"stale\""] {
+            assert!(matches!(check(&policies, &case(wrong, "deny")), Err(CheckError::Case { .. })), "{wrong}");
+        }
+    }
+
+    #[test]
     fn the_default_policies_pass_their_table() {
         assert!(check(&default(), DEFAULT_TESTS).unwrap() > 80);
+    }
+
+    #[test]
+    fn the_policies_with_second_factors_decide_as_their_table_says() {
+        let more = include_str!("../../deploy/policies/second-factor.cedar");
+        let table = include_str!("../../deploy/policies/second-factor.tests.toml");
+        let with = Policies::compile(&format!("{DEFAULT_POLICIES}\n{more}")).unwrap();
+        assert!(check(&with, table).unwrap() > 20);
+        assert!(matches!(check(&default(), table), Err(CheckError::Failed { .. })), "they are needed for that");
     }
 
     #[test]
     fn every_default_policy_is_in_the_table() {
         let ids = DEFAULT_POLICIES.lines().filter_map(|line| line.strip_prefix("@id(\"")?.strip_suffix("\")"));
         let ids: BTreeSet<_> = ids.collect();
-        assert_eq!(ids.len(), 28);
+        assert_eq!(ids.len(), 34);
         let untested: Vec<_> =
             ids.into_iter().filter(|id| !DEFAULT_TESTS.contains(&format!("policy = \"{id}\""))).collect();
         assert!(untested.is_empty(), "{untested:?}");

@@ -14,6 +14,7 @@
 //! - What no policy permits is denied, and so is what any policy cannot evaluate.
 //! - A decision of policies that were replaced is never found again: the cache goes with them.
 //! - A freeze only takes away, and its end ends no other.
+//! - No code of a second factor is used twice.
 //! - The same question gets the same answer with the cache and without it.
 //! - Policies that do not pass the strict validator never come into force.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -27,8 +28,10 @@ mod policies;
 mod principal;
 mod query;
 mod request;
+mod second_factor;
 mod source;
 mod spiffe;
+mod tiers;
 
 pub use approvals::{Approval, Approvals, ApproveError, Vote};
 pub use cache::Access;
@@ -37,6 +40,11 @@ pub use directory::{Directory, DirectoryError, identify};
 pub use freezes::{Freezes, FreezesError, Frozen, Scope, Since, SuspendError, Suspension, Touch, parse_principal};
 pub use policies::{DEFAULT_POLICIES, Decision, Explanation, Policies, PolicyError};
 pub use principal::{Principal, Role};
-pub use query::{Action, Consent, Context, MAX_APPROVALS, Query, Resource, UnknownName};
+pub use query::{Action, CaseLoad, Consent, Context, MAX_APPROVALS, Query, Resource, SecondFactor, Tier, UnknownName};
 pub use request::CEDAR_SCHEMA;
+pub use second_factor::{
+    ASSERTION_LIFE, Assertion, Enrolment, Factor, FactorKind, Holder as FactorHolder, Outcome, RECOVERY_CODES,
+    Shown as FactorShown,
+};
 pub use spiffe::{IdentityError, SpiffeId};
+pub use tiers::{ClassLimits, HIGHEST_LIMIT, Rate, TierError, TierLimits, Tiers, TiersError};

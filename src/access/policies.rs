@@ -7,7 +7,8 @@ use cedar_policy::{
     AuthorizationError, Authorizer, Decision as CedarDecision, Policy, PolicyId, PolicySet, ValidationMode, Validator,
 };
 
-use crate::query::{MAX_APPROVALS, Query};
+use crate::principal::Role;
+use crate::query::{MAX_APPROVALS, Query, SecondFactor};
 use crate::request::{NotAQuestion, Terms};
 use crate::source::{self, MAX_DEPTH, MAX_POLICIES, MAX_POLICY, MAX_SOURCE, MAX_STEPS, Piece};
 
@@ -156,6 +157,11 @@ impl Policies {
         let Ok((request, entities)) = self.terms.request(query) else {
             return NotAQuestion::decision();
         };
+        let officer = query.principal.role == Role::Officer;
+        if query.action.is_never_done_alone() && (!officer || query.context.approvals == 0) {
+            let reason = "only officers do it, with the approval of another one, whatever policy permits".to_owned();
+            return Decision { allowed: false, policies: vec![], reason };
+        }
         let response = self.authorizer.is_authorized(&request, &self.set, &entities);
         let sorted = |ids: &mut dyn Iterator<Item = &PolicyId>| {
             let mut ids: Vec<String> = ids.map(PolicyId::to_string).collect();
@@ -191,6 +197,19 @@ impl Policies {
         })
     }
 
+    /// The second factor with which it would be allowed, perhaps with approvals; none if it is not missing, or if none
+    /// would help.
+    fn factor_needed(&self, query: &Query<'_>) -> Option<SecondFactor> {
+        let would = |factor| {
+            let other = Query { context: query.context.second_factor(factor), ..*query };
+            self.decide(&other).allowed || self.approvals_needed(&other).is_some()
+        };
+        if would(query.context.second_factor) {
+            return None;
+        }
+        [SecondFactor::Fresh, SecondFactor::Bound].into_iter().find(|factor| would(*factor))
+    }
+
     /// Decides and says why in words.
     pub fn explain(&self, query: &Query<'_>) -> Explanation {
         let Decision { allowed, policies, reason } = self.decide(query);
@@ -205,6 +224,10 @@ impl Policies {
             let more = need.saturating_sub(query.context.approvals);
             let approvals = if more == 1 { "approval" } else { "approvals" };
             text.push_str(&format!("\n{more} more {approvals} needed."));
+        }
+        if let Some(factor) = self.factor_needed(query) {
+            let factor = if factor == SecondFactor::Bound { "one for this very request" } else { "a fresh one" };
+            text.push_str(&format!("\nWith a second factor it would be allowed: {factor}."));
         }
         Explanation { allowed, policies, text }
     }

@@ -84,6 +84,8 @@ actions! {
     ExportLedger = "export_ledger" on vault,
     /// Gets the ledger's signed head.
     GetCheckpoint = "get_checkpoint" on vault,
+    /// Gets proofs of what the ledger holds.
+    GetProof = "get_proof" on vault,
     /// Puts a schema in force.
     ApplySchema = "apply_schema" on vault,
     /// Reads the schema.
@@ -156,6 +158,28 @@ actions! {
     Unsuspend = "unsuspend" on vault,
     /// Sees what is frozen and who is suspended.
     ListFreezes = "list_freezes" on vault,
+    /// Puts a principal into a tier.
+    SetTier = "set_tier" on vault,
+    /// Sets how much may be read in a tier.
+    SetTierLimits = "set_tier_limits" on vault,
+    /// Sees who is in which tier or suspended.
+    ListPrincipals = "list_principals" on vault,
+    /// Enrols a second factor of one's own.
+    EnrolSecondFactor = "enrol_second_factor" on vault,
+    /// Confirms it by its first code.
+    ConfirmSecondFactor = "confirm_second_factor" on vault,
+    /// Turns a code of it into an assertion.
+    StepUp = "step_up" on vault,
+    /// Takes somebody's second factor away.
+    ResetSecondFactor = "reset_second_factor" on vault,
+    /// Sees who has a second factor.
+    ListSecondFactors = "list_second_factors" on vault,
+    /// Enrols an officer, or gives one another key.
+    EnrolOfficer = "enrol_officer" on vault,
+    /// Takes an officer off the list.
+    RemoveOfficer = "remove_officer" on vault,
+    /// Sees who the officers are.
+    ListOfficers = "list_officers" on vault,
     /// Asks how the vault is.
     Status = "status" on vault,
 }
@@ -163,7 +187,23 @@ actions! {
 impl Action {
     /// Whether a request for it can wait for the approval of others: of any other action policy sees none.
     pub fn is_approvable(self) -> bool {
-        matches!(self, Self::DestroyKeyVersion | Self::ApplyPolicy | Self::ApplySchema)
+        matches!(
+            self,
+            Self::DestroyKeyVersion
+                | Self::ApplyPolicy
+                | Self::ApplySchema
+                | Self::Unfreeze
+                | Self::Unsuspend
+                | Self::SetTier
+                | Self::SetTierLimits
+                | Self::ResetSecondFactor
+        ) || self.is_never_done_alone()
+    }
+
+    /// Whether only officers do it, and none without the approval of another one, whatever policy permits: else one of
+    /// them could make the others whose approval it needs.
+    pub fn is_never_done_alone(self) -> bool {
+        matches!(self, Self::EnrolOfficer | Self::RemoveOfficer)
     }
 
     /// Whether it concerns all tenants, so that no tenant's own policy can allow it: only that of the vault itself.
@@ -243,6 +283,120 @@ impl FromStr for Consent {
     }
 }
 
+/// How fresh the second factor of the person who asks is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum SecondFactor {
+    /// None was shown, or too long ago.
+    #[default]
+    Absent,
+    /// It was shown lately.
+    Fresh,
+    /// It was shown lately, for just this request.
+    Bound,
+}
+
+impl SecondFactor {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Absent, Self::Fresh, Self::Bound];
+
+    /// The name in policies.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Fresh => "fresh",
+            Self::Bound => "bound",
+        }
+    }
+}
+
+impl FromStr for SecondFactor {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        let known = Self::ALL.into_iter().find(|factor| factor.as_str() == name);
+        known.ok_or(UnknownName { kind: "second factor", known: "absent, fresh, bound" })
+    }
+}
+
+/// Whose case the data subject is, as seen from the person on whose behalf a service calls.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum CaseLoad {
+    /// There is no such person, or one of the two has no label.
+    #[default]
+    None,
+    /// The person's own.
+    Own,
+    /// Somebody else's.
+    Other,
+}
+
+impl CaseLoad {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::None, Self::Own, Self::Other];
+
+    /// The name in policies.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Own => "own",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl FromStr for CaseLoad {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        let known = Self::ALL.into_iter().find(|load| load.as_str() == name);
+        known.ok_or(UnknownName { kind: "case load", known: "none, own, other" })
+    }
+}
+
+/// How much a principal may read: I is the widest. Policy sees its number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Tier {
+    /// The widest, and that of whoever was given no other.
+    #[default]
+    I,
+    /// Narrower.
+    II,
+    /// The narrowest.
+    III,
+}
+
+impl Tier {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::I, Self::II, Self::III];
+
+    /// The name on the command line and in the ledger.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::I => "I",
+            Self::II => "II",
+            Self::III => "III",
+        }
+    }
+
+    /// The number in policies, 1 to 3.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::I => 1,
+            Self::II => 2,
+            Self::III => 3,
+        }
+    }
+}
+
+impl FromStr for Tier {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        let known = Self::ALL.into_iter().find(|tier| tier.as_str() == name);
+        known.ok_or(UnknownName { kind: "tier", known: "I, II, III" })
+    }
+}
+
 /// The circumstances that a decision may depend on. The list is closed: whatever policy can see is part of the key
 /// under which a decision is remembered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -252,7 +406,10 @@ pub struct Context<'a> {
     pub(crate) class: Option<&'a str>,
     pub(crate) consent: Consent,
     pub(crate) hour: u8,
-    pub(crate) tier: u8,
+    pub(crate) tier: Tier,
+    pub(crate) actor_role: Option<&'a str>,
+    pub(crate) case_load: CaseLoad,
+    pub(crate) second_factor: SecondFactor,
     pub(crate) approvals: u8,
 }
 
@@ -262,7 +419,18 @@ impl<'a> Context<'a> {
     pub fn new(now_micros: u64) -> Self {
         // The remainder is below 24.
         let hour = (now_micros / MICROS_PER_HOUR % 24) as u8;
-        Self { purpose: None, view: None, class: None, consent: Consent::NotNeeded, hour, tier: 1, approvals: 0 }
+        Self {
+            purpose: None,
+            view: None,
+            class: None,
+            consent: Consent::NotNeeded,
+            hour,
+            tier: Tier::I,
+            actor_role: None,
+            case_load: CaseLoad::None,
+            second_factor: SecondFactor::Absent,
+            approvals: 0,
+        }
     }
 
     /// Why the data is wanted. An empty name is no purpose.
@@ -289,6 +457,35 @@ impl<'a> Context<'a> {
         self
     }
 
+    /// How much the principal may read.
+    pub fn tier(mut self, tier: Tier) -> Self {
+        self.tier = tier;
+        self
+    }
+
+    /// The role of the person on whose behalf a service calls. An empty name is no role.
+    pub fn actor_role(mut self, role: Option<&'a str>) -> Self {
+        self.actor_role = role.filter(|name| !name.is_empty());
+        self
+    }
+
+    /// Whose case the data subject is. Policy sees it for what is done to a field only.
+    pub fn case_load(mut self, case_load: CaseLoad) -> Self {
+        self.case_load = case_load;
+        self
+    }
+
+    /// How fresh the second factor is.
+    pub fn second_factor(mut self, second_factor: SecondFactor) -> Self {
+        self.second_factor = second_factor;
+        self
+    }
+
+    /// Whether a second factor was shown.
+    pub fn has_second_factor(&self) -> bool {
+        self.second_factor != SecondFactor::Absent
+    }
+
     /// How many others have approved the request; more than [`MAX_APPROVALS`] count as that many. Policy sees it for
     /// what is done to the vault only.
     pub fn approvals(mut self, approvals: u8) -> Self {
@@ -313,7 +510,12 @@ pub struct Query<'a> {
 impl<'a> Query<'a> {
     /// Whether somebody may do something to the vault itself, at a time in microseconds since 1970.
     pub fn on_vault(principal: &'a Principal, action: Action, now: u64) -> Self {
-        Self { principal, action, resource: Resource::Vault, context: Context::new(now) }
+        Self::on_vault_in(principal, action, Context::new(now))
+    }
+
+    /// The same in other circumstances than the time's alone.
+    pub fn on_vault_in(principal: &'a Principal, action: Action, context: Context<'a>) -> Self {
+        Self { principal, action, resource: Resource::Vault, context }
     }
 }
 
@@ -333,9 +535,26 @@ impl fmt::Display for Query<'_> {
             None => {}
         }
         match self.context.consent {
-            Consent::NotNeeded => Ok(()),
-            Consent::Standing => f.write_str(" with standing consent"),
-            Consent::Absent => f.write_str(" without the consent that it needs"),
+            Consent::NotNeeded => {}
+            Consent::Standing => f.write_str(" with standing consent")?,
+            Consent::Absent => f.write_str(" without the consent that it needs")?,
+        }
+        if let Some(role) = self.context.actor_role {
+            write!(f, " on behalf of a {role}")?;
+        }
+        match self.context.case_load {
+            CaseLoad::None => {}
+            CaseLoad::Own => f.write_str(" with the case")?,
+            CaseLoad::Other => f.write_str(" without the case")?,
+        }
+        match self.context.second_factor {
+            SecondFactor::Absent => {}
+            SecondFactor::Fresh => f.write_str(" with a fresh second factor")?,
+            SecondFactor::Bound => f.write_str(" with a second factor for this very request")?,
+        }
+        match self.context.tier {
+            Tier::I => Ok(()),
+            tier => write!(f, " in tier {}", tier.as_str()),
         }
     }
 }
@@ -359,6 +578,21 @@ mod tests {
             assert_eq!(consent.as_str().parse::<Consent>().unwrap(), consent);
         }
         assert!("given".parse::<Consent>().is_err());
+    }
+
+    #[test]
+    fn circumstances_read_back_from_their_names() {
+        for tier in Tier::ALL {
+            assert_eq!(tier.as_str().parse::<Tier>(), Ok(tier));
+        }
+        for factor in SecondFactor::ALL {
+            assert_eq!(factor.as_str().parse::<SecondFactor>(), Ok(factor));
+        }
+        for load in CaseLoad::ALL {
+            assert_eq!(load.as_str().parse::<CaseLoad>(), Ok(load));
+        }
+        assert!("IV".parse::<Tier>().is_err() && "stale".parse::<SecondFactor>().is_err());
+        assert!("mine".parse::<CaseLoad>().is_err());
     }
 
     #[test]

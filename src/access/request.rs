@@ -71,10 +71,10 @@ impl Terms {
             HashSet::from([uid(&self.role, asker.role.as_str())]),
         )?];
         let mut context = vec![
-            ("tier".to_owned(), RestrictedExpression::new_long(query.context.tier.into())),
+            ("tier".to_owned(), RestrictedExpression::new_long(query.context.tier.number().into())),
             ("hour".to_owned(), RestrictedExpression::new_long(query.context.hour.into())),
-            ("actor_role".to_owned(), text("none")),
-            ("second_factor".to_owned(), entity(&self.second_factor, "absent")),
+            ("actor_role".to_owned(), text(query.context.actor_role.unwrap_or("none"))),
+            ("second_factor".to_owned(), entity(&self.second_factor, query.context.second_factor.as_str())),
         ];
         let resource = match query.resource {
             Resource::Vault => {
@@ -100,7 +100,7 @@ impl Terms {
                 )?);
                 context.push(("class".to_owned(), entity(&self.class, query.context.class.unwrap_or(class))));
                 context.push(("consent".to_owned(), entity(&self.consent, query.context.consent.as_str())));
-                context.push(("case_load".to_owned(), entity(&self.case_load, "none")));
+                context.push(("case_load".to_owned(), entity(&self.case_load, query.context.case_load.as_str())));
                 context.extend(query.context.purpose.map(|purpose| ("purpose".to_owned(), text(purpose))));
                 context.extend(query.context.view.map(|view| ("view".to_owned(), text(view))));
                 field
@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
     use crate::principal::{Principal, Role};
-    use crate::query::{Action, Consent, Context};
+    use crate::query::{Action, CaseLoad, Consent, Context, SecondFactor, Tier};
 
     fn field(class: &str) -> Resource<'_> {
         Resource::Field {
@@ -156,6 +156,15 @@ mod tests {
                     assert!(terms.request(&query).is_ok(), "{query}");
                     let query = Query { context: Context::new(0), ..query };
                     assert!(terms.request(&query).is_ok(), "{query}");
+                    for which in 0..3 {
+                        let context = Context::new(0)
+                            .tier(Tier::ALL[which])
+                            .case_load(CaseLoad::ALL[which])
+                            .second_factor(SecondFactor::ALL[which])
+                            .actor_role(Some("clerk"));
+                        let query = Query { context, ..query };
+                        assert!(terms.request(&query).is_ok(), "{query}");
+                    }
                 }
             }
         }

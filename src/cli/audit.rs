@@ -1,5 +1,9 @@
 //! `strongroom audit`: the ledger out of the vault, and its proof without the vault.
 
+mod proofs;
+mod tail;
+mod tiles;
+
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -7,16 +11,16 @@ use std::path::{Path, PathBuf};
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use strongroom_ledger::{checkpoint, verify};
+use strongroom_ledger::{checkpoint, cosignature, verify};
 use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::{ExportRequest, GetCheckpointRequest, GetCheckpointResponse};
 use tonic::Code;
-use tonic::transport::Channel;
 
-use super::client::{Context, Global};
+use super::client::{Context, Global, Wire};
 use super::files::{create, rename, replace};
 use super::output::{CliError, Exit, Output, facts};
 use super::shell::quoted;
+pub(super) use proofs::hashes_of;
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "auditor";
@@ -43,6 +47,26 @@ that comes with an export proves only that both come from the same hand: give
 the one that you kept from before.
 Exit code 0: all holds; 1: it does not, or can't be read.")]
     Verify(Verify),
+    /// Check the proof of one leaf, without the vault.
+    #[command(after_help = "Examples:
+  strongroom audit check 41.tlog-proof
+  strongroom audit check 41.tlog-proof --key kept-since-last-year.key
+
+Without --leaf and --key the files beside the proof are taken. A key that
+comes with a proof proves only that both come from the same hand.
+Exit code 0: the ledger has the leaf; 1: it is not shown, or can't be read.")]
+    Check {
+        /// The proof, as C2SP tlog-proof.
+        proof: PathBuf,
+
+        /// The leaf, one line [default: PROOF.leaf].
+        #[arg(long, value_name = "FILE")]
+        leaf: Option<PathBuf>,
+
+        /// The ledger's public keys, one a line [default: PROOF.key].
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
 }
 
 /// What is asked of the vault.
@@ -82,6 +106,67 @@ are whole.")]
         #[arg(long, default_value = "", hide_default_value = true)]
         log: String,
     },
+    /// Write the proof that the ledger has one leaf, which anybody can check without the vault.
+    #[command(after_help = "Examples:
+  strongroom audit prove 41 -o 41.tlog-proof
+  strongroom audit check 41.tlog-proof
+
+Writes OUT (the proof and the signed head it leads to, as C2SP tlog-proof),
+OUT.leaf (the leaf) and OUT.key (the public keys).")]
+    Prove {
+        /// Index of the leaf.
+        index: u64,
+
+        /// Where the proof goes.
+        #[arg(short, long, value_name = "OUT")]
+        out: PathBuf,
+
+        /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        log: String,
+    },
+    /// Prove that the ledger only grew since a checkpoint that you kept.
+    #[command(after_help = "Examples:
+  strongroom audit checkpoint > kept.checkpoint
+  strongroom audit grown kept.checkpoint --log-key kept-since-last-year.key
+
+Exit code 0: nothing was changed or dropped since; 1: it was, or can't be shown.")]
+    Grown {
+        /// The older checkpoint.
+        checkpoint: PathBuf,
+
+        /// The ledger's public keys, one a line [default: those that the vault names].
+        #[arg(long, value_name = "FILE")]
+        log_key: Option<PathBuf>,
+
+        /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        log: String,
+    },
+    /// Follow the ledger: print or send each leaf as it is written, until it is stopped.
+    #[command(after_help = "Examples:
+  strongroom audit tail                          # on the terminal, from now on
+  strongroom audit tail --from 0 -o ledger.jsonl # all, and what comes; rotated
+  strongroom audit tail --syslog siem.bank.example:6514 --syslog-ca siem-ca.pem \
+      --cursor siem.cursor
+
+A file and a collector get every leaf, over restarts of either side: run it as
+a service. A collector may get some twice; the index tells.")]
+    Tail(tail::Tail),
+    /// Write the ledger to a folder in which other tools find it: C2SP tlog-tiles.
+    #[command(after_help = "Example:
+  strongroom audit tiles -o ledger/
+
+Writes checkpoint, tile/LEVEL/N (hashes), tile/entries/N (leaves) and key.")]
+    Tiles {
+        /// The folder.
+        #[arg(short, long, value_name = "FOLDER")]
+        out: PathBuf,
+
+        /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        log: String,
+    },
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -101,6 +186,14 @@ struct Verify {
     /// The ledger's public keys, one a line [default: EXPORT.key].
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+
+    /// Keys of witnesses, one a line: one of the checkpoints must be cosigned by so many of them as --witnesses says.
+    #[arg(long, value_name = "FILE")]
+    witness_keys: Option<PathBuf>,
+
+    /// How many witnesses are needed [default: all whose keys are given].
+    #[arg(long, value_name = "COUNT", requires = "witness_keys")]
+    witnesses: Option<usize>,
 }
 
 /// The form of an export.
@@ -116,6 +209,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let asked = match args.command {
         Command::Ask(asked) => asked,
         Command::Verify(args) => return prove(args, global.output),
+        Command::Check { proof, leaf, key } => return proofs::check(&proof, leaf, key, global.output),
     };
     let context = &global.context(PRINCIPAL)?;
     let is_system = asked.log() == strongroom_vault::SYSTEM;
@@ -130,7 +224,13 @@ pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
 impl Ask {
     fn log(&self) -> &str {
         match self {
-            Self::Export { log, .. } | Self::Checkpoint { log } | Self::Key { log } => log,
+            Self::Export { log, .. }
+            | Self::Checkpoint { log }
+            | Self::Key { log }
+            | Self::Prove { log, .. }
+            | Self::Grown { log, .. }
+            | Self::Tiles { log, .. } => log,
+            Self::Tail(tail) => tail.log(),
         }
     }
 }
@@ -148,6 +248,10 @@ async fn ask(asked: Ask, context: &Context) -> Result<Exit, CliError> {
             context.output.show(|| json!({ "keys": head.keys }), || head.keys.join("\n"))?;
             Ok(Exit::Done)
         }
+        Ask::Prove { index, out, log } => proofs::prove(index, &out, log, context).await,
+        Ask::Grown { checkpoint, log_key, log } => proofs::grown(&checkpoint, log_key, log, context).await,
+        Ask::Tail(tail) => tail::run(tail, context).await,
+        Ask::Tiles { out, log } => tiles::write(&out, log, context).await,
     }
 }
 
@@ -200,7 +304,7 @@ async fn export(out: &Path, log: String, context: &Context) -> Result<Exit, CliE
 }
 
 /// Writes the first leaves of a ledger, `size` of them, to a file.
-async fn fetch(client: &mut AuditClient<Channel>, log: String, size: u64, part: &Path) -> Result<(), CliError> {
+async fn fetch(client: &mut AuditClient<Wire>, log: String, size: u64, part: &Path) -> Result<(), CliError> {
     let mut file = BufWriter::with_capacity(1 << 20, create(part).map_err(|error| CliError::file(part, error))?);
     let bar = bar(size);
     let mut leaves = 0u64;
@@ -233,8 +337,7 @@ fn prove(args: Verify, output: Output) -> Result<Exit, CliError> {
     let key_path = args.key.unwrap_or_else(|| beside(&args.export, ".key"));
     let export = File::open(&args.export).map_err(|error| CliError::file(&args.export, error))?;
     let note = read(&note_path)?;
-    let keys: Vec<String> =
-        read(&key_path)?.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    let keys = read_keys(&key_path)?;
     let older = args.older.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     let lines = BufReader::with_capacity(1 << 20, export);
     let report = match verify::verify_export_since(lines, &note, &older, &keys) {
@@ -245,6 +348,10 @@ fn prove(args: Verify, output: Output) -> Result<Exit, CliError> {
                 next: "keep all three files as they are, and compare with an older export or checkpoint".into(),
             });
         }
+    };
+    let witnessed = match &args.witness_keys {
+        Some(path) => Some(witnessed(path, args.witnesses, older.iter().chain([&note]))?),
+        None => None,
     };
     let root = data_encoding::HEXLOWER.encode(&report.root);
     let time = |time: Option<strongroom_ledger::Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
@@ -259,7 +366,9 @@ fn prove(args: Verify, output: Output) -> Result<Exit, CliError> {
                 "last_time": last,
                 "root": root,
                 "requests": report.counts,
+                "approvals": report.approvals.to_string(),
                 "key_given": own_key,
+                "witnessed_leaves": witnessed.map(|leaves| leaves.to_string()),
             })
         },
         || {
@@ -271,6 +380,10 @@ fn prove(args: Verify, output: Output) -> Result<Exit, CliError> {
                 ("to", last.clone()),
                 ("root", root.clone()),
             ];
+            if report.approvals > 0 {
+                pairs.push(("approvals", format!("{}, each signed by its officer's key", report.approvals)));
+            }
+            pairs.extend(witnessed.map(|leaves| ("witnessed", format!("the first {leaves} leaves"))));
             for (action, decisions) in &report.counts {
                 let decisions = decisions.iter().map(|(decision, count)| format!("{count} {decision}"));
                 pairs.push(("requests", format!("{action}: {}", decisions.collect::<Vec<_>>().join(", "))));
@@ -287,8 +400,33 @@ fn prove(args: Verify, output: Output) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-fn read(path: &Path) -> Result<String, CliError> {
+/// How many leaves the newest checkpoint has that enough witnesses have cosigned. That the log's key signed it was seen.
+fn witnessed<'n>(path: &Path, needed: Option<usize>, notes: impl Iterator<Item = &'n String>) -> Result<u64, CliError> {
+    let keys = read_keys(path)?;
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let needed = needed.unwrap_or(keys.len()).max(1);
+    let unfit = |error| CliError::unfit(format!("the witnesses' word does not hold: {error}"));
+    let (mut newest, mut most) = (None, 0);
+    for note in notes {
+        let count = cosignature::witnesses(note, &keys).map_err(unfit)?;
+        most = most.max(count);
+        if count >= needed {
+            newest = newest.max(Some(checkpoint::claimed_size(note).map_err(unfit)?));
+        }
+    }
+    newest.ok_or_else(|| CliError::Unfit {
+        message: format!("no checkpoint is cosigned by {needed} of the given witnesses: {most} at the most"),
+        next: "the same with the cosigned checkpoint: --checkpoint FILE, or --older FILE".into(),
+    })
+}
+
+pub(super) fn read(path: &Path) -> Result<String, CliError> {
     std::fs::read_to_string(path).map_err(|error| CliError::file(path, error))
+}
+
+/// Public keys, one a line.
+pub(super) fn read_keys(path: &Path) -> Result<Vec<String>, CliError> {
+    Ok(read(path)?.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

@@ -15,6 +15,7 @@
 
 mod bars;
 mod child;
+mod decide;
 mod dice;
 mod direct;
 mod disk;
@@ -62,6 +63,7 @@ use super::output::{CliError, Exit, say};
 use super::start;
 use bars::Bars;
 use child::Child;
+use decide::Decide;
 use growth::{Extent, Growth};
 use latency::{Latency, Pacing};
 use loads::{Load, Size};
@@ -236,7 +238,7 @@ const QUICK_PEER_SECONDS: f64 = 1.0;
 /// What can be measured by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum Part {
-    /// Loads beside their yardsticks, and what a value takes on disk.
+    /// Loads beside their yardsticks, what a value takes on disk, and what a decision costs.
     Loads,
     /// The loads in other sizes, streams, and reads by Zipf's law, as well.
     More,
@@ -369,6 +371,7 @@ async fn parts(args: &Args) -> Result<Whole, CliError> {
         lines,
         footprint: Some(footprint),
         ledger: Some(ledger),
+        decide: None,
         latency: None,
         overload: None,
         growth: None,
@@ -376,6 +379,9 @@ async fn parts(args: &Args) -> Result<Whole, CliError> {
         peers,
         notes: args.notes(),
     };
+    if has(Part::Loads) {
+        whole.decide = Some(Decide::measure(args.runs, args.quick).await?);
+    }
     if has(Part::Latency) {
         let vault = Child::start(&layout).await?;
         whole.latency = Some(Latency::measure(&vault.target(), &values, pacing, &bars).await?);

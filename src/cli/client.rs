@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
@@ -11,10 +12,15 @@ use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::keys_client::KeysClient;
 use strongroom_proto::v1::system_client::SystemClient;
 use strongroom_proto::v1::vault_client::VaultClient;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
+use tonic::{Request, Status};
 use zeroize::Zeroizing;
 
 use super::output::{CliError, Output};
+use super::second_factor;
 
 /// A call carries up to 16 MiB of values; this leaves room for what is around them.
 const MESSAGE_LIMIT: usize = 32 << 20;
@@ -68,6 +74,20 @@ pub struct Global {
     // two held against each other, only by what connects.
     #[arg(long, global = true, value_name = "FILE")]
     pub key: Option<PathBuf>,
+
+    /// A code of your authenticator app, for what needs a second factor: used only if the vault asks for one.
+    ///
+    /// Without it a code is asked for at the terminal.
+    #[arg(long, global = true, value_name = "CODE", env = "STRONGROOM_SECOND_FACTOR", hide_env_values = true)]
+    pub second_factor: Option<String>,
+
+    /// What a code was turned into already.
+    #[arg(skip)]
+    pub assertion: Option<String>,
+
+    /// How the command reached the vault, for who asks again on its behalf.
+    #[arg(skip)]
+    pub used: Arc<Mutex<Option<Connect>>>,
 }
 
 impl Global {
@@ -90,7 +110,12 @@ impl Global {
             key: key.unwrap_or_else(|| pki.join(format!("{name}.key"))),
             domain: self.server_name.clone().unwrap_or_else(|| server_name(&self.address)),
         };
-        Ok(Context { output: self.output, connect })
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Some(connect.clone());
+        let shown = match &self.assertion {
+            Some(assertion) => Shown::of(assertion),
+            None => second_factor::kept(&connect),
+        };
+        Ok(Context { output: self.output, connect, shown })
     }
 }
 
@@ -113,7 +138,36 @@ pub struct Context {
     pub output: Output,
     /// How to reach the vault.
     pub connect: Connect,
+    /// What it shows as a second factor.
+    pub shown: Shown,
 }
+
+/// Shows an assertion of a second factor with each request, if there is one.
+#[derive(Clone, Debug, Default)]
+pub struct Shown(Option<MetadataValue<Ascii>>);
+
+impl Shown {
+    /// This assertion; nothing if it can't be one.
+    pub fn of(assertion: &str) -> Self {
+        let value = assertion.parse().ok().map(|mut value: MetadataValue<Ascii>| {
+            value.set_sensitive(true);
+            value
+        });
+        Self(value)
+    }
+}
+
+impl Interceptor for Shown {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(assertion) = &self.0 {
+            request.metadata_mut().insert("strongroom-second-factor", assertion.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// The connection that clients use.
+pub type Wire = InterceptedService<Channel, Shown>;
 
 /// How to reach the vault.
 #[derive(Clone, Debug)]
@@ -133,9 +187,9 @@ pub struct Connect {
 macro_rules! client {
     ($(#[$doc:meta])* $name:ident, $client:ident) => {
         $(#[$doc])*
-        pub async fn $name(&self) -> Result<$client<Channel>, CliError> {
-            let channel = self.connect.channel().await?;
-            Ok($client::new(channel).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT))
+        pub async fn $name(&self) -> Result<$client<Wire>, CliError> {
+            let wire = InterceptedService::new(self.connect.channel().await?, self.shown.clone());
+            Ok($client::new(wire).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT))
         }
     };
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use strongroom_root_aws_kms as aws_kms;
 use strongroom_root_openbao as openbao;
 use strongroom_root_pkcs11 as pkcs11;
+use strongroom_server::NameRules;
 use strongroom_vault::Limits;
 
 use super::layout::Layout;
@@ -114,6 +115,51 @@ pub struct Tls {
     pub key: PathBuf,
     /// The authorities whose client certificates are accepted, PEM.
     pub client_ca: PathBuf,
+    /// The lists of what they have revoked, PEM or DER.
+    #[serde(default)]
+    pub crl: Vec<PathBuf>,
+    /// Where there are lists, whether who has an issuer without one is refused.
+    #[serde(default = "yes")]
+    pub require_crl: bool,
+    /// How often the files are looked at while the vault runs, in seconds.
+    #[serde(default = "one")]
+    pub reload_seconds: u64,
+    /// Who those services are whose certificates carry no URI.
+    #[serde(default)]
+    names: Vec<Name>,
+}
+
+/// A service that is known by its certificate's common name.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Name {
+    /// The only common name of the certificate's subject, whole.
+    cn: String,
+    /// The name that it stands for.
+    spiffe: String,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> u64 {
+    1
+}
+
+impl Tls {
+    /// Who those services are whose certificates carry no URI.
+    pub fn names(&self) -> Result<NameRules, String> {
+        let rules = self.names.iter().map(|name| (name.cn.clone(), name.spiffe.clone()));
+        NameRules::new(rules).map_err(|why| format!("[[tls.names]] {why}"))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.reload_seconds == 0 {
+            return Err("[tls] reload_seconds = 0: give 1 or more; 1 is usual".to_owned());
+        }
+        self.names().map(drop)
+    }
 }
 
 /// How much the vault may take at once.
@@ -166,6 +212,7 @@ impl Config {
     fn parse(text: &str) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         config.root.check()?;
+        config.tls.check()?;
         Ok(config)
     }
 
@@ -182,7 +229,8 @@ impl Config {
     pub fn text(listen: &str, root: &str) -> Result<String, CliError> {
         let text = format!(
             "# Where the vault answers.\nlisten = \"{listen}\"\n\n\
-             # Paths are relative to this folder. The certificates are read once, at start.\n\
+             # Paths are relative to this folder. Certificates that are replaced here come into force\n\
+             # while the vault runs; deploy/README.md tells of crl = [\"pki/ca.crl\"] and [[tls.names]].\n\
              [tls]\ncertificate = \"pki/server.pem\"\nkey = \"pki/server.key\"\nclient_ca = \"pki/ca.pem\"\n\n\
              # Limits of requests may be lowered here: value, token, subject, idempotency_key, items, message, found.\n\
              # [limits]\n# items = 1000\n\n\

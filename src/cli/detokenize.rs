@@ -87,6 +87,7 @@ fn read(result: DetokenizeResult) -> Read {
             reason: String::new(),
             message: "the vault answered neither a value nor a problem".into(),
             violations: vec![],
+            metadata: vec![],
         }),
     }
 }

@@ -126,7 +126,7 @@ pub async fn open(layout: &Layout) -> Result<(Opened, Config), CliError> {
     let tenant =
         vault.directory().tenants.get(TENANT).copied().ok_or_else(|| CliError::unfit("the tenant `demo` is gone"))?;
     let principal = Principal { tenant, name: "officer/officer-1".into(), role: Role::Officer };
-    let officer = Caller { principal: Arc::new(principal), client: "local".into(), room: None };
+    let officer = Caller::new(Arc::new(principal), "local");
     match vault.get_schema(&officer).await {
         Ok(in_force) if in_force.version == 0 => {
             let request = ApplySchema { source: LENDING.to_owned(), dry_run: false };

@@ -7,13 +7,12 @@ use serde_json::json;
 use strongroom_proto::v1::detokenize_result::Result as Found;
 use strongroom_proto::v1::vault_client::VaultClient;
 use strongroom_proto::v1::{DetokenizeItem, DetokenizeRequest, DetokenizeResult};
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::batches::{Answer, Exchange, Item};
 use super::cells::JsonStyle;
-use super::client::Context;
+use super::client::{Context, Wire};
 use super::mapping::{FormatName, Mapping, format_of, once_each, parse_delimiter};
 use super::output::{CliError, Exit};
 use super::transfer::{Job, Transfer, report};
@@ -131,7 +130,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
 }
 
 struct Detokenizer {
-    client: VaultClient<Channel>,
+    client: VaultClient<Wire>,
     fields: Vec<String>,
     purpose: String,
     view: String,

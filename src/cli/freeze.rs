@@ -30,7 +30,9 @@ pub struct FreezeArgs {
 #[command(after_help = "Examples:
   strongroom unfreeze borrower.id_card --reads
   strongroom unfreeze                             that of your tenant
-  strongroom unfreeze --all-tenants               that of all tenants, by an operator")]
+  strongroom unfreeze --all-tenants               that of all tenants, by an operator
+
+The policies that ship want the approval of another officer: strongroom approvals")]
 pub struct UnfreezeArgs {
     #[command(flatten)]
     what: What,

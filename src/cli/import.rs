@@ -9,11 +9,10 @@ use strongroom_proto::v1::TokenizeRequest;
 use strongroom_proto::v1::vault_client::VaultClient;
 use time::OffsetDateTime;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::batches::{Answer, Exchange, Item};
 use super::cells::JsonStyle;
-use super::client::Context;
+use super::client::{Context, Wire};
 use super::expiry::parse_time;
 use super::mapping::{FormatName, Mapping, format_of, once_each, parse_delimiter};
 use super::output::{CliError, Exit};
@@ -116,7 +115,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
 }
 
 struct Tokenizer {
-    client: VaultClient<Channel>,
+    client: VaultClient<Wire>,
     fields: Vec<String>,
     expires: Option<OffsetDateTime>,
 }

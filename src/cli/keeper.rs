@@ -27,7 +27,8 @@ const RECORD: Duration = Duration::from_secs(2);
 pub struct FolderKeeper {
     layout: Layout,
     config: Config,
-    /// SHA-256 of the authorities that connections are accepted from: they were read once, with the server's certificate.
+    /// SHA-256 of the authorities that connections were accepted from at start. Others come into force only if they are
+    /// enrolled.
     authorities: Vec<[u8; 32]>,
     /// What keeps the root key, if it is outside of the process. The same for all calls: it knows what failed before.
     outside: Mutex<Option<Arc<dyn RootProvider>>>,

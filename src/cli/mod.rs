@@ -10,7 +10,9 @@ mod approve;
 mod audit;
 mod batches;
 mod bench;
+mod break_glass;
 mod cells;
+mod certificates;
 mod client;
 mod columns;
 mod config;
@@ -32,6 +34,7 @@ mod lookup;
 mod make;
 mod mapping;
 mod match_value;
+mod officer;
 mod output;
 mod own_key;
 mod own_keys;
@@ -44,16 +47,19 @@ mod records;
 mod root;
 mod schema;
 mod seal;
+mod second_factor;
 mod serve;
 mod shell;
 mod start;
 mod status;
 mod tenant;
+mod tiers;
 mod tokenize;
 mod transfer;
 mod unseal;
 mod value;
 mod verify;
+mod witness;
 
 use clap::{Parser, Subcommand};
 
@@ -95,15 +101,19 @@ enum Command {
     Approvals(approve::ListArgs),
     Approve(approve::ApproveArgs),
     Reject(approve::RejectArgs),
+    SecondFactor(second_factor::Args),
     Freeze(freeze::FreezeArgs),
     Unfreeze(freeze::UnfreezeArgs),
     Freezes(freezes::Args),
     Principal(principal::Args),
+    Officer(officer::Args),
     Keys(keys::Args),
     OwnKey(own_key::Args),
     Root(root::Args),
+    BreakGlass(break_glass::Args),
     Tenant(tenant::Args),
     Audit(audit::Args),
+    Witness(witness::Args),
     Verify(verify::Args),
     Bench(Box<bench::Args>),
 }
@@ -120,7 +130,7 @@ pub fn main() -> std::process::ExitCode {
             return Exit::Failed.into();
         }
     };
-    match runtime.block_on(run(cli)) {
+    match runtime.block_on(second_factor::shown_if_asked(cli)) {
         Ok(exit) => exit.into(),
         Err(error) => {
             output.complain(&error);
@@ -150,6 +160,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Approvals(args) => approve::list(args, &global.context(approve::PRINCIPAL)?).await,
         Command::Approve(args) => approve::approve(args, &global.context(approve::PRINCIPAL)?).await,
         Command::Reject(args) => approve::reject(args, &global.context(approve::PRINCIPAL)?).await,
+        Command::SecondFactor(args) => second_factor::run(args, &global.context(second_factor::PRINCIPAL)?).await,
         Command::Freeze(args) => {
             let context = global.context(args.principal())?;
             freeze::freeze(args, &context).await
@@ -160,14 +171,17 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         }
         Command::Freezes(args) => freezes::run(args, &global.context(freezes::PRINCIPAL)?).await,
         Command::Principal(args) => principal::run(args, &global.context(principal::PRINCIPAL)?).await,
+        Command::Officer(args) => officer::run(args, &global.context(officer::PRINCIPAL)?).await,
         Command::Keys(args) => {
             let context = global.context(args.principal())?;
             keys::run(args, &context).await
         }
         Command::OwnKey(args) => own_key::run(args, &global.context(own_key::PRINCIPAL)?).await,
         Command::Root(args) => root::run(args, &layout::Layout::new(&global.dir), global.output).await,
+        Command::BreakGlass(args) => break_glass::run(args, &layout::Layout::new(&global.dir), global.output).await,
         Command::Tenant(args) => tenant::run(args, &global).await,
         Command::Audit(args) => audit::run(args, &global).await,
+        Command::Witness(args) => witness::run(args, &global).await,
         Command::Verify(args) => verify::run(args, &global.dir, global.output).await,
         Command::Bench(args) => bench::run(*args, &global).await,
     }

@@ -4,10 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
-use strongroom_proto::v1::{ApplyPolicyRequest, ExplainPolicyRequest, ExplainPolicyResponse, GetPolicyRequest};
+use strongroom_proto::v1::{
+    ApplyPolicyRequest, ExplainPolicyRequest, ExplainPolicyResponse, GetPolicyRequest, ListPoliciesRequest,
+    RollBackPolicyRequest,
+};
 
 use super::client::Context;
-use super::output::{CliError, Exit, Refusal, facts};
+use super::output::{CliError, Exit, Refusal, facts, instant, table};
 use super::schema::read_source;
 
 /// Who asks unless the caller says otherwise.
@@ -45,16 +48,43 @@ Every read whose ledger entry comes after is decided by the new set.")]
         #[arg(long, value_name = "FILE")]
         tests: Option<PathBuf>,
     },
-    /// Print the policies in force, as they were applied.
-    Show,
+    /// Print the policies in force, or an older version, as they were applied.
+    #[command(after_help = "Examples:
+  strongroom policy show
+  strongroom policy show --version 3")]
+    Show {
+        /// An older version: `strongroom policy history` shows which are kept.
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        version: u32,
+    },
+    /// Show which versions there are, when each was applied, and by whom. The last 50 are kept.
+    #[command(after_help = "Next: strongroom policy show --version N, strongroom policy rollback N")]
+    History,
+    /// Put an older version in force again, under a new version.
+    #[command(after_help = "Examples:
+  strongroom policy rollback 3 --dry-run
+  strongroom policy rollback 3
+
+It is checked and approved as if its text was applied: strongroom policy apply.")]
+    Rollback {
+        /// Which version.
+        version: u32,
+
+        /// Check only.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Say which policy allows or denies a request, and what would be allowed instead.
     #[command(after_help = "Examples:
   strongroom policy explain --role app --action detokenize \\
       --field borrower.id_card --view plain --purpose kyc_review
   strongroom policy explain --role auditor --action export_ledger
+  strongroom policy explain --role officer --action apply_policy --approvals 1
+  strongroom policy explain --role app --action detokenize \\
+      --field borrower.name --view masked --purpose marketing --consent standing
 
 Exit code 0: allowed; 1: denied.")]
-    Explain(Explain),
+    Explain(Box<Explain>),
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -82,6 +112,34 @@ struct Explain {
     /// Why it would be read.
     #[arg(long, default_value = "", hide_default_value = true)]
     purpose: String,
+
+    /// The caller's tier: I, II or III; I without it.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    tier: String,
+
+    /// The role of the person on whose behalf it would be asked.
+    #[arg(long, value_name = "ROLE", default_value = "", hide_default_value = true)]
+    actor_role: String,
+
+    /// Whose case the data subject is, as seen from that person: none, own or other.
+    #[arg(long, value_name = "LOAD", default_value = "", hide_default_value = true)]
+    case_load: String,
+
+    /// How fresh the second factor would be: absent, fresh or bound.
+    #[arg(long, value_name = "FACTOR", default_value = "", hide_default_value = true)]
+    second_factor: String,
+
+    /// What the data subject allowed: not_needed, standing or absent; absent without it where the purpose rests on consent.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    consent: String,
+
+    /// The hour of the day, 0 to 23, UTC; this one without it.
+    #[arg(long)]
+    hour: Option<u32>,
+
+    /// How many others would have approved.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    approvals: u32,
 }
 
 /// Runs the command.
@@ -89,8 +147,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     match args.command {
         Command::Apply { file, tests } => apply(file, tests, false, context).await,
         Command::Check { file, tests } => apply(file, tests, true, context).await,
-        Command::Show => show(context).await,
-        Command::Explain(question) => explain(question, context).await,
+        Command::Show { version } => show(version, context).await,
+        Command::History => history(context).await,
+        Command::Rollback { version, dry_run } => roll_back(version, dry_run, context).await,
+        Command::Explain(question) => explain(*question, context).await,
     }
 }
 
@@ -112,8 +172,53 @@ async fn apply(file: PathBuf, tests: Option<PathBuf>, dry_run: bool, context: &C
     Ok(Exit::Done)
 }
 
-async fn show(context: &Context) -> Result<Exit, CliError> {
-    let policy = context.access().await?.get_policy(GetPolicyRequest {}).await?.into_inner();
+async fn history(context: &Context) -> Result<Exit, CliError> {
+    let policies = context.access().await?.list_policies(ListPoliciesRequest {}).await?.into_inner().policies;
+    let rolled_back = |to: u32| if to == 0 { String::new() } else { format!("rolled back to {to}") };
+    context.output.show(
+        || {
+            let policies = policies.iter().map(|one| {
+                json!({
+                    "version": one.version,
+                    "sha256": one.sha256,
+                    "apply_time": instant(one.apply_time.as_ref()),
+                    "by": one.by,
+                    "rolled_back_to": (one.rolled_back_to > 0).then_some(one.rolled_back_to),
+                })
+            });
+            json!({ "policies": policies.collect::<Vec<_>>() })
+        },
+        || {
+            let rows = policies.iter().map(|one| {
+                vec![
+                    one.version.to_string(),
+                    instant(one.apply_time.as_ref()),
+                    one.by.clone(),
+                    one.sha256.clone(),
+                    rolled_back(one.rolled_back_to),
+                ]
+            });
+            table(&["VERSION", "APPLIED", "BY", "SHA-256", ""], rows)
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+async fn roll_back(version: u32, dry_run: bool, context: &Context) -> Result<Exit, CliError> {
+    let request = RollBackPolicyRequest { version, dry_run };
+    let applied = context.access().await?.roll_back_policy(request).await?.into_inner();
+    context.output.show(
+        || json!({ "version": applied.version, "rolled_back_to": version, "in_force": !dry_run }),
+        || match dry_run {
+            true => format!("good; version {version} would be version {}", applied.version),
+            false => format!("policy version {} is in force, with the text of version {version}", applied.version),
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+async fn show(version: u32, context: &Context) -> Result<Exit, CliError> {
+    let policy = context.access().await?.get_policy(GetPolicyRequest { version }).await?.into_inner();
     if policy.version == 0 {
         return Err(CliError::Unfit {
             message: "no policy is in force yet: everything is denied".into(),
@@ -125,8 +230,23 @@ async fn show(context: &Context) -> Result<Exit, CliError> {
 }
 
 async fn explain(question: Explain, context: &Context) -> Result<Exit, CliError> {
-    let Explain { role, name, action, field, view, purpose } = question;
-    let request = ExplainPolicyRequest { role, name, action, field, view, purpose };
+    let Explain { role, name, action, field, view, purpose, hour, approvals, .. } = question;
+    let Explain { tier, actor_role, case_load, second_factor, consent, .. } = question;
+    let request = ExplainPolicyRequest {
+        role,
+        name,
+        action,
+        field,
+        view,
+        purpose,
+        tier,
+        actor_role,
+        case_load,
+        second_factor,
+        consent,
+        hour,
+        approvals,
+    };
     let answer = context.access().await?.explain_policy(request).await?.into_inner();
     if let Some(problem) = &answer.problem {
         return Err(CliError::Refused(Box::new(Refusal::from(problem))));
@@ -139,6 +259,9 @@ async fn explain(question: Explain, context: &Context) -> Result<Exit, CliError>
                 "explanation": answer.explanation,
                 "allowed_views": answer.allowed_views,
                 "allowed_purposes": answer.allowed_purposes,
+                "allowed_approvals": answer.allowed_approvals,
+                "allowed_second_factor": answer.allowed_second_factor,
+                "allowed_with_consent": answer.allowed_with_consent,
             })
         },
         || in_words(&answer),
@@ -157,5 +280,19 @@ fn in_words(answer: &ExplainPolicyResponse) -> String {
         ("allowed purposes", &answer.allowed_purposes),
     ];
     pairs.extend(lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| (name, list.join(", "))));
+    let mut instead = Vec::new();
+    if answer.allowed_approvals > 0 {
+        let approvals = if answer.allowed_approvals == 1 { "approval" } else { "approvals" };
+        instead.push(format!("{} {approvals} in all", answer.allowed_approvals));
+    }
+    if !answer.allowed_second_factor.is_empty() {
+        instead.push(format!("a {} second factor", answer.allowed_second_factor));
+    }
+    if answer.allowed_with_consent {
+        instead.push("the data subject's consent".to_owned());
+    }
+    if !instead.is_empty() {
+        pairs.push(("allowed with", instead.join(", or with ")));
+    }
     facts(pairs)
 }

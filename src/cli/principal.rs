@@ -1,4 +1,4 @@
-//! `strongroom principal`: suspend somebody, and end that.
+//! `strongroom principal`: suspend somebody, and end that; say how much somebody may read.
 
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
@@ -6,11 +6,12 @@ use strongroom_proto::v1::{SuspendRequest, UnsuspendRequest};
 
 use super::client::Context;
 use super::output::{CliError, Exit};
+use super::tiers;
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "officer-1";
 
-/// Suspend a principal of your tenant: whatever it asks is refused; or end that.
+/// Suspend a principal of your tenant, or end that; put it into a tier, which says how much it may read.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
@@ -42,6 +43,12 @@ too. Officers are suspended by officers only, and nobody by itself.
         /// Role and name: app/loan-core.
         name: String,
     },
+    /// Put a principal into a tier, from now on.
+    Tier(tiers::TierArgs),
+    /// Set how much may be read in a tier.
+    Limits(tiers::LimitsArgs),
+    /// Show who has a tier or is suspended, and what the tiers allow.
+    List(tiers::ListArgs),
 }
 
 /// Runs the command.
@@ -56,6 +63,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             let request = UnsuspendRequest { principal: name.clone() };
             (name, false, access.unsuspend(request).await?.into_inner().changed)
         }
+        Command::Tier(args) => return tiers::give(args, context).await,
+        Command::Limits(args) => return tiers::limit(args, context).await,
+        Command::List(args) => return tiers::list(args, context).await,
     };
     context.output.show(
         || json!({ "principal": name, "suspended": suspended, "changed": changed }),

@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 use strongroom_keys::{Keystore, RootError, RootProvider};
 use strongroom_rocksdb::{Background, RocksOptions, RocksStore};
-use strongroom_server::{Door, Options, RootWatch, TlsMaterial};
+use strongroom_server::{Door, Options, Reload, RootWatch, TlsMaterial};
 use strongroom_storage::StoreError;
 use strongroom_vault::{Clock, Opening, Space, Vault};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use zeroize::Zeroizing;
 
 use super::config::Config;
@@ -178,7 +178,10 @@ pub async fn open_vault(
         vault.close().await;
         return Err(Closed::Unfit(CliError::Unfit {
             message: format!("the vault in {} does not serve: {error}", layout.dir().display()),
-            next: format!("[tls] client_ca of {} with the file that was given to init", layout.config().display()),
+            next: format!(
+                "[tls] client_ca of {} with the file that was given to init; or enrol the other one: strongroom break-glass anchor add FILE",
+                layout.config().display()
+            ),
         }));
     }
     Ok((Arc::new(vault), background))
@@ -224,6 +227,12 @@ pub async fn unlock(folder: PathBuf, root: Arc<dyn RootProvider>) -> Result<Keys
 
 /// Reads the certificates of a vault, and sees that they can be used.
 pub fn tls(layout: &Layout, config: &Config) -> Result<TlsMaterial, CliError> {
+    let tls = read_tls(layout, config)?;
+    tls.check().map_err(|error| CliError::unfit(error.to_string()))?;
+    Ok(tls)
+}
+
+fn read_tls(layout: &Layout, config: &Config) -> Result<TlsMaterial, CliError> {
     let read = |path: &PathBuf| {
         let path = layout.dir().join(path);
         std::fs::read(&path).map_err(|error| CliError::Unfit {
@@ -231,13 +240,13 @@ pub fn tls(layout: &Layout, config: &Config) -> Result<TlsMaterial, CliError> {
             next: format!("the vault's certificates where [tls] of {} says", layout.config().display()),
         })
     };
-    let tls = TlsMaterial {
+    Ok(TlsMaterial {
         certificate_pem: read(&config.tls.certificate)?,
         key_pem: Zeroizing::new(read(&config.tls.key)?),
         client_ca_pem: read(&config.tls.client_ca)?,
-    };
-    tls.check().map_err(|error| CliError::unfit(error.to_string()))?;
-    Ok(tls)
+        crls: config.tls.crl.iter().map(read).collect::<Result<_, _>>()?,
+        require_crl: config.tls.require_crl,
+    })
 }
 
 /// Binds the socket that a vault will answer on.
@@ -275,16 +284,38 @@ pub async fn serve(
             (Door::waiting(keeper(&tls, Some(root))?, why.to_string()), tls)
         }
     };
-    serve_door(door, tls, listener, config, stop).await
+    let reload = reload(layout, config);
+    serve_door(door, tls, reload, listener, config, stop).await
 }
 
 fn authorities(tls: &TlsMaterial) -> Result<Vec<[u8; 32]>, CliError> {
     tls.client_authorities().map_err(|error| CliError::unfit(error.to_string()))
 }
 
+/// How certificates are looked for while the vault runs: again and again, and at once on SIGHUP.
+fn reload(layout: &Layout, config: &Config) -> Reload {
+    let now = Arc::new(Notify::new());
+    // Without the signal they are still looked for, only later.
+    if let Ok(mut hangup) = signal(SignalKind::hangup()) {
+        let told = Arc::downgrade(&now);
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some()
+                && let Some(now) = told.upgrade()
+            {
+                now.notify_one();
+            }
+        });
+    }
+    let every = Duration::from_secs(config.tls.reload_seconds);
+    let (layout, config) = (layout.clone(), config.clone());
+    let read = move || read_tls(&layout, &config).map_err(|error| error.to_string());
+    Reload { read: Arc::new(read), every, now }
+}
+
 async fn serve_door(
     door: Door<RocksStore>,
     tls: TlsMaterial,
+    reload: Reload,
     listener: TcpListener,
     config: &Config,
     stop: impl Future<Output = ()> + Send + 'static,
@@ -292,6 +323,8 @@ async fn serve_door(
     let options = Options {
         max_connections: config.capacity.connections,
         max_requests_in_flight: config.capacity.requests,
+        names: config.tls.names().map_err(CliError::unfit)?,
+        reload: Some(reload),
         ..Options::new(listener, tls, env!("CARGO_PKG_VERSION"))
     };
     let door = Arc::new(door);

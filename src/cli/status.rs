@@ -4,6 +4,7 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 use strongroom_proto::v1::{StatusRequest, StatusResponse};
 
+use super::certificates;
 use super::client::Context;
 use super::output::{CliError, Exit, facts, instant, table};
 use super::unseal;
@@ -47,6 +48,7 @@ fn document(status: &StatusResponse, started: &str) -> serde_json::Value {
         "keystore_number": status.keystore_number.to_string(),
         "keys": keys.collect::<Vec<_>>(),
         "seal": status.seal.as_ref().map(unseal::document),
+        "certificates": status.certificates.as_ref().map(certificates::document),
     })
 }
 
@@ -67,25 +69,30 @@ fn text(status: &StatusResponse, started: &str) -> String {
             ("version", status.version.clone()),
             ("you are", format!("{} ({}), as your certificate says", status.principal, status.role)),
         ];
-        return facts(known.into_iter().filter(|(_, value)| !value.is_empty()));
+        let known = known.into_iter().chain(certificates::facts(status));
+        return facts(known.filter(|(_, value)| !value.is_empty()));
     }
     let version = |number: u32| if number == 0 { "none yet".to_owned() } else { format!("version {number}") };
-    let mut text = facts([
-        ("state", status.state.clone()),
-        ("version", status.version.clone()),
-        ("vault", status.vault_id.clone()),
-        ("tenant", status.tenant.clone()),
-        ("you are", format!("{} ({})", status.principal, status.role)),
-        ("since", started.to_owned()),
-        ("schema", version(status.schema_version)),
-        ("policy", version(status.policy_version)),
-        ("ledger", format!("{} leaves", status.ledger_size)),
-        ("keystore", format!("number {}", status.keystore_number)),
-        (
-            "root key",
-            if seal.reason.is_empty() { seal.provider } else { format!("{}: {}", seal.provider, seal.reason) },
-        ),
-    ]);
+    let mut text = facts(
+        [
+            ("state", status.state.clone()),
+            ("version", status.version.clone()),
+            ("vault", status.vault_id.clone()),
+            ("tenant", status.tenant.clone()),
+            ("you are", format!("{} ({})", status.principal, status.role)),
+            ("since", started.to_owned()),
+            ("schema", version(status.schema_version)),
+            ("policy", version(status.policy_version)),
+            ("ledger", format!("{} leaves", status.ledger_size)),
+            ("keystore", format!("number {}", status.keystore_number)),
+            (
+                "root key",
+                if seal.reason.is_empty() { seal.provider } else { format!("{}: {}", seal.provider, seal.reason) },
+            ),
+        ]
+        .into_iter()
+        .chain(certificates::facts(status)),
+    );
     if !status.keys.is_empty() {
         let rows = status.keys.iter().map(|key| vec![key.name.clone(), key.version.to_string(), key.state.clone()]);
         text.push_str("\n\n");

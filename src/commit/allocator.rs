@@ -146,6 +146,7 @@ impl Allocator {
             changes: vec![],
             mutations: vec![Mutation::Put(Family::Meta, self.key.clone(), row)],
             leaves: vec![],
+            charge: None,
         }
     }
 

@@ -10,6 +10,7 @@ use strongroom_storage::Mutation;
 use thiserror::Error;
 
 use crate::fact::Fact;
+use crate::meter::{Charge, Quota};
 
 /// A point of the store's history: the number of the last group that was applied. It counts from the start of the
 /// process and is never stored.
@@ -44,6 +45,8 @@ pub struct Change {
     pub mutations: Vec<Mutation>,
     /// The leaves to append, in their order.
     pub leaves: Vec<(TenantNo, PreparedLeaf)>,
+    /// What it lets be told, of an allowance; `None` if nobody counts it.
+    pub charge: Option<Box<Charge>>,
 }
 
 impl fmt::Debug for Change {
@@ -88,6 +91,9 @@ pub enum CommitError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// It tells more than its principal may be told now. Nothing was stored.
+    #[error("{0}; nothing was stored: try again after {after:?}", after = .0.retry_after)]
+    Quota(Quota),
     /// The write failed, and nobody knows whether it was stored.
     #[error("the write failed and whether it was stored is unknown: retry with the same idempotency key")]
     Unknown,

@@ -18,6 +18,7 @@ use crate::fact::Fact;
 use crate::group::Lanes;
 use crate::head_file::HeadFile;
 use crate::lane::{Lane, LaneView};
+use crate::meter::Meters;
 use crate::worker::Worker;
 
 /// When a request that found the queue full should try again: a full queue empties in a few writes.
@@ -50,6 +51,8 @@ pub struct Start {
     pub queue: usize,
     /// How many facts the conflict table remembers.
     pub table: usize,
+    /// What principals were told today: [`Meters::load`], of the same logs.
+    pub meters: Meters,
 }
 
 /// Why the committer could not start.
@@ -165,7 +168,7 @@ impl Committer {
         let (jobs, queue) = mpsc::channel(start.queue.max(1));
         let heads = start.head.map(|head| head.keep(Arc::clone(&shared))).transpose()?;
         let (ended, done) = watch::channel(());
-        let settings = (lanes, start.clock, start.table);
+        let settings = (lanes, start.clock, start.table, start.meters);
         Worker::new(store, queue, Arc::clone(&shared), settings, heads).spawn(ended)?;
         Ok(Self { jobs, shared, done })
     }

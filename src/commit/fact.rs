@@ -32,6 +32,7 @@ enum Kind {
     KeyStates,
     Job,
     Approvals,
+    SecondFactor,
 }
 
 /// Sip hash under keys drawn once per process, so that nobody outside can choose keys that meet.
@@ -107,6 +108,11 @@ impl Fact {
         Self::new(Kind::Approvals, tenant, 0)
     }
 
+    /// The second factor of a principal.
+    pub fn second_factor(tenant: TenantNo, principal: &[u8]) -> Self {
+        Self::new(Kind::SecondFactor, tenant, HASH.hash_one(principal))
+    }
+
     /// The newest job of a kind, by the kind's number.
     pub fn job(tenant: TenantNo, kind: u8) -> Self {
         Self::new(Kind::Job, tenant, u64::from(kind))
@@ -139,6 +145,8 @@ mod tests {
             Fact::principals(),
             Fact::key_states(a),
             Fact::job(a, 1),
+            Fact::second_factor(a, b"one"),
+            Fact::second_factor(b, b"one"),
         ];
         let distinct: std::collections::HashSet<Fact> = facts.into_iter().collect();
         assert_eq!(distinct.len(), facts.len());

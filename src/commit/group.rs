@@ -8,6 +8,7 @@ use strongroom_storage::{Family, Mutation};
 
 use crate::change::{Change, CommitError, Committed, Guard, Position};
 use crate::lane::Lane;
+use crate::meter::Meters;
 use crate::table::{ConflictTable, Seen};
 
 /// The logs that the committer writes.
@@ -22,6 +23,8 @@ pub(crate) struct Group<'a> {
     touched: Lanes,
     batch: Vec<Mutation>,
     members: usize,
+    /// What is counted of what it tells; nobody may be told anything that counts without.
+    meters: Option<&'a mut Meters>,
 }
 
 /// What a group wants written, and what holds once it is.
@@ -37,7 +40,12 @@ pub(crate) struct Staged {
 impl<'a> Group<'a> {
     /// An empty group with its number in history and its time.
     pub fn new(table: &'a mut ConflictTable, lanes: &'a Lanes, number: u64, time: u64) -> Self {
-        Self { table, lanes, number, time, touched: Lanes::new(), batch: Vec::new(), members: 0 }
+        Self { table, lanes, number, time, touched: Lanes::new(), batch: Vec::new(), members: 0, meters: None }
+    }
+
+    /// The same, with the counts of what it tells.
+    pub fn metered(self, meters: &'a mut Meters) -> Self {
+        Self { meters: Some(meters), ..self }
     }
 
     /// Checks a change against history and the members before it, and takes it in if every guard holds.
@@ -48,6 +56,11 @@ impl<'a> Group<'a> {
         if let Some((tenant, _)) = change.leaves.iter().find(|(tenant, _)| !self.lanes.contains_key(tenant)) {
             tracing::error!(tenant = tenant.0, "a leaf for a tenant whose log is not open; the change was refused");
             return Err(CommitError::Closed);
+        }
+        // Last of what may refuse it: all is counted or nothing.
+        if let Some(charge) = &change.charge {
+            let meters = self.meters.as_mut().ok_or(CommitError::Closed)?;
+            meters.charge(charge, self.time).map_err(CommitError::Quota)?;
         }
         for fact in &change.changes {
             self.table.record(*fact, self.number);
@@ -85,6 +98,9 @@ impl<'a> Group<'a> {
         for (tenant, lane) in &self.touched {
             self.batch.push(Mutation::Put(Family::Meta, Lane::key(*tenant), lane.head().encode()));
         }
+        if let Some(meters) = self.meters {
+            meters.stage(&mut self.batch);
+        }
         Staged { batch: self.batch, lanes: self.touched, members: self.members }
     }
 }
@@ -104,7 +120,14 @@ mod tests {
     }
 
     fn change(guards: Vec<Guard>, changes: Vec<Fact>) -> Change {
-        Change { position: Position(0), guards, changes, mutations: vec![put(1, 1)], leaves: vec![(TENANT, leaf("x"))] }
+        Change {
+            position: Position(0),
+            guards,
+            changes,
+            mutations: vec![put(1, 1)],
+            leaves: vec![(TENANT, leaf("x"))],
+            charge: None,
+        }
     }
 
     #[test]

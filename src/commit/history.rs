@@ -43,7 +43,8 @@ async fn run(rig: Arc<Rig>, request: Request) -> (Outcome, Seen) {
     for _ in 0..50 {
         let position = rig.committer.position();
         seen.clear();
-        let mut change = Change { position, guards: vec![], changes: vec![], mutations: vec![], leaves: vec![] };
+        let mut change =
+            Change { position, guards: vec![], changes: vec![], mutations: vec![], leaves: vec![], charge: None };
         for (counter, raises) in &request.counters {
             // Reads may come at any moment between others' commits.
             yield_now().await;

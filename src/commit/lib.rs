@@ -15,7 +15,8 @@
 //!   guard turns back only its own request.
 //! - Leaf indexes have no gaps, and time in a log never goes backwards.
 //! - After a failed write nobody knows what is on disk. The committer answers [`CommitError::Unknown`], opens the
-//!   store again, reloads its lanes, and only then goes on.
+//!   store again, reloads its lanes and counts, and only then goes on.
+//! - What a change lets be told is counted with it ([`Charge`]), or it is refused and leaves no trace.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod allocator;
@@ -27,6 +28,7 @@ mod group;
 mod head_check;
 mod head_file;
 mod lane;
+mod meter;
 mod table;
 mod worker;
 
@@ -45,3 +47,4 @@ pub use fact::Fact;
 pub use head_check::HeadError;
 pub use head_file::{HeadFile, SignHead};
 pub use lane::LaneView;
+pub use meter::{Charge, ClassWindows, MeterLimits, Meters, Quota, Shown, Use, Window, day_of};

@@ -18,6 +18,7 @@ use crate::change::{Change, CommitError, Committed};
 use crate::committer::{Committer, Start, StartError};
 use crate::head_file::HeadFile;
 use crate::lane::Lane;
+use crate::meter::Meters;
 
 pub const TENANT: TenantNo = TenantNo(1);
 pub const OTHER: TenantNo = TenantNo(2);
@@ -168,8 +169,9 @@ pub async fn start<S: Store>(
     clock: Arc<AtomicU64>,
 ) -> Result<Committer, StartError> {
     let lanes = stored_lanes(&*store).await;
+    let meters = Meters::load(&*store, lanes.iter().map(|(tenant, head)| (*tenant, head.time))).await.unwrap();
     let clock = Arc::new(move || clock.load(Ordering::SeqCst));
-    Committer::start(store, Start { lanes, head, clock, queue: 64, table: 1 << 10 })
+    Committer::start(store, Start { lanes, head, clock, queue: 64, table: 1 << 10, meters })
 }
 
 /// A committer over a disk, with a clock to turn.
@@ -198,7 +200,7 @@ impl Rig {
 
     /// A change without guards, as of now.
     pub fn change(&self, mutations: Vec<Mutation>, leaves: Vec<(TenantNo, PreparedLeaf)>) -> Change {
-        Change { position: self.committer.position(), guards: vec![], changes: vec![], mutations, leaves }
+        Change { position: self.committer.position(), guards: vec![], changes: vec![], mutations, leaves, charge: None }
     }
 
     pub async fn append(&self, tenant: TenantNo, action: &str) -> Result<Committed, CommitError> {

@@ -114,6 +114,7 @@ async fn time_never_goes_backwards() {
         changes: vec![],
         mutations: vec![],
         leaves: vec![(OTHER, leaf("four"))],
+        charge: None,
     };
     assert_eq!(committer.commit(change).await.unwrap().time, Timestamp(2_000));
 }
@@ -272,6 +273,7 @@ async fn a_log_begins_with_its_first_leaves_and_an_open_one_goes_on() {
         changes: vec![],
         mutations: vec![],
         leaves: vec![(new, leaf("fourth"))],
+        charge: None,
     };
     assert_eq!(committer.begin_log(new, empty_head(), change).await.unwrap().leaves, [3]);
     assert_eq!(committer.head(new).unwrap().size, 4);

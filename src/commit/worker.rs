@@ -19,6 +19,7 @@ use crate::group::{Group, Lanes};
 use crate::head_check::follow;
 use crate::head_file::HeadKeeper;
 use crate::lane::Lane;
+use crate::meter::Meters;
 use crate::table::ConflictTable;
 
 /// A group is closed at this many changes, or at these many bytes, whichever comes first: a write that takes long
@@ -50,6 +51,7 @@ pub(crate) struct Worker<S> {
     shared: Arc<Shared>,
     lanes: Lanes,
     table: ConflictTable,
+    meters: Meters,
     clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     heads: Option<HeadKeeper>,
     /// The number of the last group, stored or not.
@@ -72,13 +74,13 @@ impl<S: Store> Worker<S> {
         store: Arc<S>,
         queue: mpsc::Receiver<Job>,
         shared: Arc<Shared>,
-        start: (Lanes, Arc<dyn Fn() -> u64 + Send + Sync>, usize),
+        start: (Lanes, Arc<dyn Fn() -> u64 + Send + Sync>, usize, Meters),
         heads: Option<HeadKeeper>,
     ) -> Self {
-        let (lanes, clock, entries) = start;
+        let (lanes, clock, entries, meters) = start;
         let time = lanes.values().map(|lane| lane.time).max().unwrap_or(0);
         let table = ConflictTable::new(entries, 0);
-        Self { store, queue, put_back: None, shared, lanes, table, clock, heads, last: 0, time, busy: None }
+        Self { store, queue, put_back: None, shared, lanes, table, meters, clock, heads, last: 0, time, busy: None }
     }
 
     /// Starts the thread. A durable write runs on the calling thread, so it has a runtime of its own and blocks nobody.
@@ -166,7 +168,7 @@ impl<S: Store> Worker<S> {
         self.busy = (members.len() >= BUSY).then(Instant::now);
         let number = self.last + 1;
         let time = (self.clock)().max(self.time);
-        let mut group = Group::new(&mut self.table, &self.lanes, number, time);
+        let mut group = Group::new(&mut self.table, &self.lanes, number, time).metered(&mut self.meters);
         let answers: Vec<(Reply, Answer)> =
             members.into_iter().map(|member| (member.reply, group.add(member.change))).collect();
         let staged = group.stage();
@@ -210,9 +212,9 @@ impl<S: Store> Worker<S> {
     /// Opens the store again until it opens, and goes on from what is really there.
     async fn recover(&mut self) -> Goes {
         let mut wait = FIRST_BACKOFF;
-        let lanes = loop {
+        let (lanes, meters) = loop {
             match self.reload().await {
-                Ok(lanes) => break lanes,
+                Ok(reloaded) => break reloaded,
                 Err(error) => tracing::error!(%error, "the store cannot be opened again yet"),
             }
             if self.pause(wait).await == Goes::Out {
@@ -222,13 +224,14 @@ impl<S: Store> Worker<S> {
         };
         // Nobody knows which facts the failed write changed. Whoever read before now must read again.
         self.table.forget(self.last);
+        self.meters = meters;
         self.advance(lanes);
         self.shared.set_state(CommitterState::Serving);
         tracing::info!("the store is open again");
         Goes::On
     }
 
-    async fn reload(&self) -> Result<Lanes, StoreError> {
+    async fn reload(&self) -> Result<(Lanes, Meters), StoreError> {
         self.store.reopen().await?;
         let mut lanes = Lanes::new();
         for (tenant, known) in &self.lanes {
@@ -249,7 +252,8 @@ impl<S: Store> Worker<S> {
             follow(*tenant, from, &stored, &*self.store).await.map_err(|error| corrupt(error.to_string()))?;
             lanes.insert(*tenant, stored);
         }
-        Ok(lanes)
+        let meters = Meters::load(&*self.store, lanes.iter().map(|(tenant, lane)| (*tenant, lane.time))).await?;
+        Ok((lanes, meters))
     }
 
     /// Waits between two attempts, and turns away who asks meanwhile.

@@ -54,6 +54,13 @@ pub fn verify(note: &str, vkeys: &[&str]) -> Result<Checkpoint, LedgerError> {
     Ok(Checkpoint { origin: head.origin().to_owned(), size: head.size(), root: head.hash().0 })
 }
 
+/// How many leaves a checkpoint claims that its log had, whoever signed it: to ask for a proof from there.
+pub fn claimed_size(note: &str) -> Result<u64, LedgerError> {
+    let malformed = LedgerError::Note("a checkpoint has the lines origin, size and root hash");
+    let size = note.lines().nth(1).and_then(|line| line.parse().ok());
+    size.ok_or(malformed)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
@@ -131,6 +138,8 @@ pub(crate) mod tests {
         let vkey = vkey(&log(), &key.public());
         let checkpoint = verify(&key.checkpoint(&log(), &tree()), &[&vkey]).unwrap();
         assert_eq!(checkpoint, Checkpoint { origin: log(), size: 3, root: tree().root() });
+        assert_eq!(claimed_size(&key.checkpoint(&log(), &tree())), Ok(3));
+        assert!(claimed_size("log\nmany\n").is_err() && claimed_size("").is_err());
     }
 
     #[test]

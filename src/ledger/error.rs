@@ -41,4 +41,19 @@ pub enum LedgerError {
     /// A head to be signed contradicts itself.
     #[error("not a head of this vault: {0}")]
     Head(&'static str),
+    /// Tiles that do not make up the tree.
+    #[error("the tiles of the tree can't be used: {0}")]
+    Tiles(&'static str),
+    /// Text is not a proof of a leaf.
+    #[error("not a proof of a leaf as C2SP tlog-proof has it: expected {0}")]
+    Proof(&'static str),
+    /// A proof does not show what it should.
+    #[error("the proof does not show {0}")]
+    NotProven(&'static str),
+    /// A witness's key cannot be read.
+    #[error("witness key {place} of those given is not an Ed25519 key for cosignatures, written as NAME+ID+BASE64")]
+    Witness {
+        /// Which of the keys given, counted from 1.
+        place: usize,
+    },
 }

@@ -141,7 +141,13 @@ mod tests {
         let mut tree = Frontier::new();
         (0..size).for_each(|number| tree.push(&number.to_be_bytes()));
         let rule = |version: u64| Rule { version: version as u32, hash: [version as u8; 32] };
-        let rules = Rules { policy: rule(size), schema: rule(size / 2), freezes: rule(size / 3) };
+        let rules = Rules {
+            policy: rule(size),
+            schema: rule(size / 2),
+            freezes: rule(size / 3),
+            principals: rule(size / 4),
+            tiers: rule(size / 5),
+        };
         LaneState { tenant: TenantNo(tenant), size, root: tree.root(), frontier: tree.to_bytes(), rules }
     }
 

@@ -7,6 +7,8 @@
 //! ```text
 //! LeafHeader, LeafItem -> leaf::prepare -> PreparedLeaf::finish(index, time) -> a line
 //! a line -> Frontier::push -> root -> checkpoint::sign, head::sign
+//! leaf hashes -> tiles::Edge -> tiles; a Question, tiles -> a proof, proof::verify_inclusion, verify_consistency
+//! a checkpoint -> cosignature::cosign, by a witness; cosignature::witnesses
 //! Destroyed -> receipt::sign -> a note, receipt::verify
 //! lines, a checkpoint, a public key -> verify::verify_export -> what holds, or the place of what does not
 //! ```
@@ -18,13 +20,16 @@
 
 pub mod approval;
 pub mod checkpoint;
+pub mod cosignature;
 mod error;
 mod frontier;
 pub mod head;
 pub mod leaf;
 mod note;
+pub mod proof;
 pub mod receipt;
 mod rules;
+pub mod tiles;
 mod timestamp;
 pub mod verify;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use data_encoding::BASE64;
 use signed_note::{Note, NoteError, Signature, StandardVerifier, Verifier, VerifierList, is_key_name_valid, key_id};
 
+use crate::cosignature::Cosigner;
 use crate::error::LedgerError;
 
 /// Signature type of plain Ed25519 in signed notes.
@@ -40,7 +41,8 @@ pub(crate) fn sign(
     String::from_utf8(note.to_bytes()).map_err(|_| LedgerError::Note("its lines must be plain text"))
 }
 
-/// Verifies a note, and returns its text and the names of those among the given keys that signed it.
+/// Verifies a note, and returns its text and the names of those among the given keys that signed it, without those of
+/// witnesses: their word is about others.
 pub(crate) fn open(note: &str, vkeys: &[&str]) -> Result<(String, Vec<String>), LedgerError> {
     let note = Note::from_bytes(note.as_bytes())
         .map_err(|_| LedgerError::Note("lines of text, a blank line and lines with signatures are expected"))?;
@@ -51,18 +53,27 @@ pub(crate) fn open(note: &str, vkeys: &[&str]) -> Result<(String, Vec<String>), 
 }
 
 fn check(note: &Note, vkeys: &[&str]) -> Result<Vec<String>, LedgerError> {
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut own) = (BTreeSet::new(), BTreeSet::new());
     let mut verifiers: Vec<Box<dyn Verifier>> = Vec::with_capacity(vkeys.len());
     for (index, vkey) in vkeys.iter().enumerate() {
         // The same key given twice is no ambiguity.
-        if seen.insert(vkey.trim()) {
-            let verifier =
-                StandardVerifier::new(vkey.trim()).map_err(|_| LedgerError::Key { place: index.saturating_add(1) })?;
-            verifiers.push(Box::new(verifier));
+        if !seen.insert(vkey.trim()) {
+            continue;
         }
+        if let Some(cosigner) = Cosigner::read(vkey.trim()) {
+            verifiers.push(Box::new(cosigner));
+            continue;
+        }
+        let verifier =
+            StandardVerifier::new(vkey.trim()).map_err(|_| LedgerError::Key { place: index.saturating_add(1) })?;
+        own.insert((verifier.name().to_owned(), verifier.key_id()));
+        verifiers.push(Box::new(verifier));
     }
     match note.verify(&VerifierList::new(verifiers)) {
-        Ok((verified, _)) => Ok(verified.iter().map(|signature| signature.name().to_owned()).collect()),
+        Ok((verified, _)) => {
+            let names = verified.iter().map(|signature| (signature.name().to_owned(), signature.id()));
+            Ok(names.filter(|signed| own.contains(signed)).map(|(name, _)| name).collect())
+        }
         Err(NoteError::UnverifiedNote) => Err(LedgerError::Unsigned),
         Err(_) => Err(LedgerError::Signature),
     }

@@ -1,7 +1,8 @@
-//! The rules in force, as a log records them: which policy, which schema and which freezes its leaves say hold now.
+//! The rules in force, as a log records them: which policy, schema, freezes and tiers and, in the log `system`, which
+//! principals its leaves say hold.
 //!
 //! Like a tree's frontier they are the sum of all leaves so far, and are carried along with it: so a store whose
-//! policy, schema or freezes were put back to an older one is found out without reading the log again.
+//! rules were put back to older ones is found out without reading the log again.
 
 use data_encoding::HEXLOWER;
 
@@ -9,10 +10,10 @@ use crate::error::LedgerError;
 use crate::leaf::{LeafHeader, ParsedLeaf};
 
 const FORMAT: u8 = 1;
-/// Format, and a version and a hash for each of three.
-const LENGTH: usize = 1 + 3 * (4 + 32);
+/// Format, and a version and a hash for each of five.
+const LENGTH: usize = 1 + 5 * (4 + 32);
 
-/// A policy, a schema, or what is frozen.
+/// A policy, a schema, what is frozen, who the principals are, or who is in which tier.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Rule {
     /// Its version; zero for none.
@@ -30,6 +31,10 @@ pub struct Rules {
     pub schema: Rule,
     /// What is frozen and who is suspended.
     pub freezes: Rule,
+    /// Tenants, officers and trust anchors: in the log `system` only.
+    pub principals: Rule,
+    /// The tiers of principals and their limits.
+    pub tiers: Rule,
 }
 
 /// What a leaf puts in force.
@@ -41,6 +46,17 @@ pub enum NewRule {
     Schema(Rule),
     /// Other freezes or suspensions.
     Freezes(Rule),
+    /// Other tenants, officers or trust anchors.
+    Principals(Rule),
+    /// What a vault begins with, in the log `system`.
+    First {
+        /// The vault's own policy.
+        policy: Rule,
+        /// The first principals.
+        principals: Rule,
+    },
+    /// Other tiers or limits.
+    Tiers(Rule),
 }
 
 impl NewRule {
@@ -72,17 +88,33 @@ impl NewRule {
         let hash = |name| HEXLOWER.decode(detail(name)?.as_bytes()).ok()?.try_into().ok();
         // One that was only checked has neither.
         let rule = || Some(Rule { version: detail("version")?.parse().ok()?, hash: hash("sha256")? });
+        let principals = || {
+            let version = detail("principals_version")?.parse().ok()?;
+            Some(Self::Principals(Rule { version, hash: hash("principals_sha256")? }))
+        };
         match action {
             // The first leaf of a log.
-            "create_vault" | "create_tenant" => {
-                Some(Self::Policy(Rule { version: policy, hash: hash("policy_sha256")? }))
+            "create_vault" | "create_tenant" if detail("policy_sha256").is_some() => {
+                let policy = Rule { version: policy, hash: hash("policy_sha256")? };
+                Some(match hash("principals_sha256") {
+                    Some(hash) => Self::First { policy, principals: Rule { version: 1, hash } },
+                    None => Self::Policy(policy),
+                })
             }
+            "create_tenant" | "destroy_tenant" | "enrol_officer" | "remove_officer" => principals(),
+            "break_glass" => match detail("policy_version") {
+                None => principals(),
+                Some(version) => {
+                    Some(Self::Policy(Rule { version: version.parse().ok()?, hash: hash("policy_sha256")? }))
+                }
+            },
             "apply_policy" => rule().map(Self::Policy),
             "apply_schema" => rule().map(Self::Schema),
             // What concerns all tenants is the vault's own rule: only the log `system` has its version and hash.
             "freeze" | "unfreeze" | "freeze_all" | "unfreeze_all" | "suspend" | "unsuspend" => {
                 rule().map(Self::Freezes)
             }
+            "set_tier" | "set_tier_limits" => rule().map(Self::Tiers),
             _ => None,
         }
     }
@@ -96,6 +128,11 @@ impl Rules {
             NewRule::Policy(new) => (&mut self.policy, new),
             NewRule::Schema(new) => (&mut self.schema, new),
             NewRule::Freezes(new) => (&mut self.freezes, new),
+            NewRule::Principals(new) => (&mut self.principals, new),
+            NewRule::First { policy, principals } => {
+                return self.put(NewRule::Policy(policy)) & self.put(NewRule::Principals(principals));
+            }
+            NewRule::Tiers(new) => (&mut self.tiers, new),
         };
         let newer = new.version > old.version;
         if newer {
@@ -104,12 +141,12 @@ impl Rules {
         newer
     }
 
-    /// The stored form: format, then version (4 bytes, big-endian) and hash of the policy, of the schema, and of the
-    /// freezes.
+    /// The stored form: format, then version (4 bytes, big-endian) and hash of the policy, of the schema, of the
+    /// freezes, of the principals, and of the tiers.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(LENGTH);
         bytes.push(FORMAT);
-        for rule in [&self.policy, &self.schema, &self.freezes] {
+        for rule in [&self.policy, &self.schema, &self.freezes, &self.principals, &self.tiers] {
             bytes.extend_from_slice(&rule.version.to_be_bytes());
             bytes.extend_from_slice(&rule.hash);
         }
@@ -133,7 +170,7 @@ impl Rules {
                 false => Ok(rule),
             }
         };
-        Ok(Self { policy: rule(1)?, schema: rule(37)?, freezes: rule(73)? })
+        Ok(Self { policy: rule(1)?, schema: rule(37)?, freezes: rule(73)?, principals: rule(109)?, tiers: rule(145)? })
     }
 }
 
@@ -190,6 +227,34 @@ mod tests {
             // What changed nothing, and what another log has in force.
             assert_eq!(both(action, "allow", &[("what", "reads")]), [None; 2], "{action}");
         }
+        for action in ["set_tier", "set_tier_limits"] {
+            assert_eq!(both(action, "allow", &applied), [Some(NewRule::Tiers(rule(7))); 2], "{action}");
+            assert_eq!(both(action, "deny", &applied), [None; 2], "{action}");
+        }
+    }
+
+    #[test]
+    fn the_log_system_says_who_the_principals_are() {
+        let hash = "07".repeat(32);
+        let principals = [("tenant", "acme"), ("principals_version", "7"), ("principals_sha256", hash.as_str())];
+        for action in ["create_tenant", "destroy_tenant", "enrol_officer", "remove_officer", "break_glass"] {
+            assert_eq!(both(action, "allow", &principals), [Some(NewRule::Principals(rule(7))); 2], "{action}");
+            assert_eq!(both(action, "deny", &principals), [None; 2], "{action}");
+            // What changed nothing, and what the tenant's own log says of it.
+            assert_eq!(both(action, "allow", &principals[..1]), [None; 2], "{action}");
+            assert_eq!(both(action, "allow", &principals[..2]), [None; 2], "{action}");
+        }
+        assert_eq!(both("apply_schema", "allow", &principals), [None; 2]);
+        let forced = [("policy_version", "7"), ("policy_sha256", hash.as_str())];
+        assert_eq!(both("break_glass", "allow", &forced), [Some(NewRule::Policy(rule(7))); 2]);
+        let first = [("policy_sha256", hash.as_str()), ("principals_sha256", hash.as_str())];
+        let one = Rule { version: 1, hash: [7; 32] };
+        let first = both("create_vault", "allow", &first);
+        assert_eq!(first, [Some(NewRule::First { policy: one, principals: one }); 2]);
+        let mut rules = Rules::default();
+        assert!(rules.put(first[0].unwrap()) && !rules.put(first[0].unwrap()));
+        assert_eq!(rules, Rules { policy: one, principals: one, ..Rules::default() });
+        assert!(rules.put(NewRule::Principals(rule(2))) && !rules.put(NewRule::Principals(rule(1))));
     }
 
     #[test]
@@ -202,13 +267,17 @@ mod tests {
         assert_eq!(rules, Rules { policy: rule(1), schema: rule(3), ..Rules::default() });
         assert!(rules.put(NewRule::Freezes(rule(2))));
         assert!(!rules.put(NewRule::Freezes(rule(1))));
+        assert!(rules.put(NewRule::Tiers(rule(4))));
+        assert!(!rules.put(NewRule::Tiers(rule(4))));
         assert!(rules.put(NewRule::Policy(rule(5))));
-        assert_eq!(rules, Rules { policy: rule(5), schema: rule(3), freezes: rule(2) });
+        let now = Rules { policy: rule(5), schema: rule(3), freezes: rule(2), tiers: rule(4), ..Rules::default() };
+        assert_eq!(rules, now);
     }
 
     #[test]
     fn the_stored_form_is_as_specified() {
-        let bytes = Rules { policy: rule(2), schema: rule(1), freezes: rule(3) }.to_bytes();
+        let (freezes, principals, tiers) = (rule(3), rule(4), rule(5));
+        let bytes = Rules { policy: rule(2), schema: rule(1), freezes, principals, tiers }.to_bytes();
         let written = data_encoding::HEXLOWER.encode(&bytes);
         assert!(include_str!("FORMAT.md").contains(&format!("`{written}`")), "{written}");
     }
@@ -216,10 +285,11 @@ mod tests {
     proptest! {
         #[test]
         fn rules_come_back_and_nothing_else_does(
-            policy: u32, schema: u32, freezes: u32, hash: [u8; 32], at in 0..LENGTH,
+            policy: u32, schema: u32, freezes: u32, principals: u32, tiers: u32, hash: [u8; 32], at in 0..LENGTH,
         ) {
             let rule = |version| if version == 0 { Rule::default() } else { Rule { version, hash } };
-            let rules = Rules { policy: rule(policy), schema: rule(schema), freezes: rule(freezes) };
+            let (policy, schema, freezes) = (rule(policy), rule(schema), rule(freezes));
+            let rules = Rules { policy, schema, freezes, principals: rule(principals), tiers: rule(tiers) };
             let mut bytes = rules.to_bytes();
             prop_assert_eq!(Rules::from_bytes(&bytes), Ok(rules));
             prop_assert!(Rules::from_bytes(&bytes[..at]).is_err());

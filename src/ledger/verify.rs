@@ -4,6 +4,7 @@
 //! its part of a request) is named by its line. A change that keeps all that in order shows in the root of the tree,
 //! which says that something is wrong and not where; older checkpoints of the same log narrow it.
 
+mod approvals;
 mod fault;
 mod lines;
 mod parts;
@@ -16,6 +17,8 @@ use crate::error::LedgerError;
 use crate::frontier::Frontier;
 use crate::leaf::{self, ParsedLeaf};
 use crate::timestamp::Timestamp;
+pub use approvals::ApprovalError;
+use approvals::Approvals;
 pub use fault::{Fault, VerifyError};
 use lines::Lines;
 use parts::Parts;
@@ -40,6 +43,8 @@ pub struct Report {
     pub root: [u8; 32],
     /// How many requests, by action and decision. A request in several parts counts once.
     pub counts: BTreeMap<String, BTreeMap<String, u64>>,
+    /// How many approvals officers gave; each is signed by a key that the log enrolled.
+    pub approvals: u64,
 }
 
 /// Verifies the export of a whole log against its checkpoint.
@@ -98,6 +103,7 @@ struct Walk {
     newest: u64,
     frontier: Frontier,
     parts: Parts,
+    approvals: Approvals,
     proven: u64,
     report: Report,
 }
@@ -113,8 +119,10 @@ impl Walk {
             last_time: None,
             root: frontier.root(),
             counts: BTreeMap::new(),
+            approvals: 0,
         };
-        Self { signed: signed.into_iter().peekable(), newest, frontier, parts: Parts::default(), proven: 0, report }
+        let (parts, approvals) = (Parts::default(), Approvals::of(&report.origin));
+        Self { signed: signed.into_iter().peekable(), newest, frontier, parts, approvals, proven: 0, report }
     }
 
     fn run(&mut self, mut lines: Lines<impl BufRead>) -> Result<(), Fault> {
@@ -132,6 +140,7 @@ impl Walk {
             }
             self.check_time(&leaf, lines.number)?;
             self.parts.step(&leaf, lines.number)?;
+            self.report.approvals += u64::from(self.approvals.step(&leaf, lines.number)?);
             self.count(&leaf);
             self.frontier.push(&lines.text);
             self.check_roots()?;

@@ -45,6 +45,11 @@ impl View {
         Self { kind, mask }
     }
 
+    /// Whether it shows all of a value.
+    pub fn is_plain(&self) -> bool {
+        self.mask == Mask::Plain
+    }
+
     /// The view of a value. A value that is not of the field's type, which the vault would not have stored, is refused.
     pub fn apply(&self, value: &[u8]) -> Result<Zeroizing<Vec<u8>>, Violation> {
         let mut shown = match self.mask {

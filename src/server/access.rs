@@ -1,14 +1,19 @@
-//! strongroom.v1.Access: schema, policy, freezes and approvals, for security officers.
+//! strongroom.v1.Access: schema, policy, freezes, tiers, approvals, officers and second factors, for security officers.
 
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::{ApplyPolicy, ApplySchema, Error, Explain};
+use strongroom_vault::{ApplyPolicy, ApplySchema};
 use tonic::{Request, Response, Status};
 
 use crate::approvals;
 use crate::edge::Edge;
-use crate::errors::{problem, status};
+use crate::errors::status;
+use crate::explain;
 use crate::freezes;
+use crate::officers;
+use crate::policies;
+use crate::second_factors;
+use crate::tiers;
 
 /// The service.
 pub(crate) struct AccessService<S: Store>(pub Edge<S>);
@@ -56,9 +61,21 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         &self,
         request: Request<v1::GetPolicyRequest>,
     ) -> Result<Response<v1::GetPolicyResponse>, Status> {
-        let caller = self.0.caller(&request)?;
-        let in_force = self.0.vault()?.get_policy(&caller).await.map_err(status)?;
-        Ok(Response::new(v1::GetPolicyResponse { version: in_force.version, source: in_force.source }))
+        policies::get(&self.0, request).await
+    }
+
+    async fn list_policies(
+        &self,
+        request: Request<v1::ListPoliciesRequest>,
+    ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
+        policies::list(&self.0, request).await
+    }
+
+    async fn roll_back_policy(
+        &self,
+        request: Request<v1::RollBackPolicyRequest>,
+    ) -> Result<Response<v1::ApplyPolicyResponse>, Status> {
+        policies::roll_back(&self.0, request).await
     }
 
     async fn explain_policy(
@@ -66,24 +83,7 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         request: Request<v1::ExplainPolicyRequest>,
     ) -> Result<Response<v1::ExplainPolicyResponse>, Status> {
         let caller = self.0.caller(&request)?;
-        let v1::ExplainPolicyRequest { role, name, action, field, view, purpose } = request.into_inner();
-        let question = Explain { role, name, action, field, view, purpose };
-        let answer = match self.0.vault()?.explain_policy(&caller, &question).await {
-            Ok(explained) => v1::ExplainPolicyResponse {
-                allowed: explained.allowed,
-                policies: explained.policies,
-                explanation: explained.text,
-                allowed_views: explained.allowed_views,
-                allowed_purposes: explained.allowed_purposes,
-                problem: None,
-            },
-            // A name that nobody knows is part of the answer: the question itself was in order.
-            Err(error @ Error::Invalid(_)) => {
-                v1::ExplainPolicyResponse { problem: Some(problem(&error)), ..Default::default() }
-            }
-            Err(error) => return Err(status(error)),
-        };
-        Ok(Response::new(answer))
+        explain::explain(self.0.vault()?.as_ref(), &caller, request.into_inner()).await
     }
 
     async fn freeze(&self, request: Request<v1::FreezeRequest>) -> Result<Response<v1::FreezeResponse>, Status> {
@@ -112,6 +112,24 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
         freezes::list(&self.0, request).await
     }
 
+    async fn set_tier(&self, request: Request<v1::SetTierRequest>) -> Result<Response<v1::SetTierResponse>, Status> {
+        tiers::set(&self.0, request).await
+    }
+
+    async fn set_tier_limits(
+        &self,
+        request: Request<v1::SetTierLimitsRequest>,
+    ) -> Result<Response<v1::SetTierLimitsResponse>, Status> {
+        tiers::set_limits(&self.0, request).await
+    }
+
+    async fn list_principals(
+        &self,
+        request: Request<v1::ListPrincipalsRequest>,
+    ) -> Result<Response<v1::ListPrincipalsResponse>, Status> {
+        tiers::list(&self.0, request).await
+    }
+
     async fn list_approvals(
         &self,
         request: Request<v1::ListApprovalsRequest>,
@@ -125,5 +143,58 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
 
     async fn reject(&self, request: Request<v1::RejectRequest>) -> Result<Response<v1::Approval>, Status> {
         approvals::reject(&self.0, request).await
+    }
+
+    async fn enrol_officer(
+        &self,
+        request: Request<v1::EnrolOfficerRequest>,
+    ) -> Result<Response<v1::EnrolOfficerResponse>, Status> {
+        officers::enrol(&self.0, request).await
+    }
+
+    async fn remove_officer(
+        &self,
+        request: Request<v1::RemoveOfficerRequest>,
+    ) -> Result<Response<v1::RemoveOfficerResponse>, Status> {
+        officers::remove(&self.0, request).await
+    }
+
+    async fn list_officers(
+        &self,
+        request: Request<v1::ListOfficersRequest>,
+    ) -> Result<Response<v1::ListOfficersResponse>, Status> {
+        officers::list(&self.0, request).await
+    }
+
+    async fn enrol_second_factor(
+        &self,
+        request: Request<v1::EnrolSecondFactorRequest>,
+    ) -> Result<Response<v1::EnrolSecondFactorResponse>, Status> {
+        second_factors::enrol(&self.0, request).await
+    }
+
+    async fn confirm_second_factor(
+        &self,
+        request: Request<v1::ConfirmSecondFactorRequest>,
+    ) -> Result<Response<v1::ConfirmSecondFactorResponse>, Status> {
+        second_factors::confirm(&self.0, request).await
+    }
+
+    async fn step_up(&self, request: Request<v1::StepUpRequest>) -> Result<Response<v1::StepUpResponse>, Status> {
+        second_factors::step_up(&self.0, request).await
+    }
+
+    async fn reset_second_factor(
+        &self,
+        request: Request<v1::ResetSecondFactorRequest>,
+    ) -> Result<Response<v1::ResetSecondFactorResponse>, Status> {
+        second_factors::reset(&self.0, request).await
+    }
+
+    async fn list_second_factors(
+        &self,
+        request: Request<v1::ListSecondFactorsRequest>,
+    ) -> Result<Response<v1::ListSecondFactorsResponse>, Status> {
+        second_factors::list(&self.0, request).await
     }
 }

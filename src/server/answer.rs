@@ -120,7 +120,7 @@ mod tests {
     impl House {
         fn new() -> Self {
             let shares = Shares::new(Bounds { calls: 1, streams: 0, bytes: 4 << 20 });
-            let peer = Peer::new(Authority::new().client(&[]).certificate.der(), String::new());
+            let peer = Peer::alone(Authority::new().client(&[]).certificate.der(), String::new());
             Self { shares, principal: Principal::new(TenantNo(1), Role::App, "a"), peer }
         }
 

@@ -2,14 +2,16 @@
 
 use std::pin::Pin;
 
+use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::Export;
+use strongroom_vault::{Export, ProveGrowth, ProveLeaf, Tail};
 use tonic::{Request, Response, Status};
 
 use crate::edge::{self, Edge};
 use crate::errors::status;
+use crate::tail::Followed;
 
 /// The service.
 pub(crate) struct AuditService<S: Store>(pub Edge<S>);
@@ -37,6 +39,16 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
         Ok(Response::new(Box::pin(answers)))
     }
 
+    type TailStream = Pin<Box<dyn Stream<Item = Result<v1::TailResponse, Status>> + Send>>;
+
+    async fn tail(&self, request: Request<v1::TailRequest>) -> Result<Response<Self::TailStream>, Status> {
+        let (peer, caller) = (edge::peer(&request)?, self.0.caller(&request)?);
+        let v1::TailRequest { first, log } = request.into_inner();
+        let leaves = self.0.vault()?.tail(&caller, &Tail { first, log }).await.map_err(status)?;
+        let followed = Followed { edge: self.0.clone(), peer, leaves };
+        Ok(Response::new(Box::pin(stream::try_unfold(followed, Followed::next))))
+    }
+
     async fn get_checkpoint(
         &self,
         request: Request<v1::GetCheckpointRequest>,
@@ -45,4 +57,38 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
         let checkpoint = self.0.vault()?.checkpoint(&caller, &request.into_inner().log).await.map_err(status)?;
         Ok(Response::new(v1::GetCheckpointResponse { checkpoint: checkpoint.note, keys: checkpoint.keys }))
     }
+
+    async fn get_inclusion_proof(
+        &self,
+        request: Request<v1::GetInclusionProofRequest>,
+    ) -> Result<Response<v1::GetInclusionProofResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::GetInclusionProofRequest { index, size, log } = request.into_inner();
+        let proof = self.0.vault()?.prove_leaf(&caller, &ProveLeaf { index, size, log }).await.map_err(status)?;
+        Ok(Response::new(v1::GetInclusionProofResponse {
+            hashes: hashes(&proof.hashes),
+            size: proof.size,
+            checkpoint: proof.checkpoint.note,
+            keys: proof.checkpoint.keys,
+        }))
+    }
+
+    async fn get_consistency_proof(
+        &self,
+        request: Request<v1::GetConsistencyProofRequest>,
+    ) -> Result<Response<v1::GetConsistencyProofResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::GetConsistencyProofRequest { from, to, log } = request.into_inner();
+        let proof = self.0.vault()?.prove_growth(&caller, &ProveGrowth { from, to, log }).await.map_err(status)?;
+        Ok(Response::new(v1::GetConsistencyProofResponse {
+            hashes: hashes(&proof.hashes),
+            to: proof.size,
+            checkpoint: proof.checkpoint.note,
+            keys: proof.checkpoint.keys,
+        }))
+    }
+}
+
+fn hashes(proof: &[[u8; 32]]) -> Vec<Bytes> {
+    proof.iter().map(|hash| Bytes::copy_from_slice(hash)).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use strongroom_access::{Assertion, Role};
 use strongroom_storage::Store;
 use strongroom_vault::{Caller, Error, Vault};
 use tokio::runtime::Handle;
@@ -15,6 +16,9 @@ use crate::gate;
 use crate::identity::{self, Peer};
 use crate::share::Load;
 use crate::stage::Stage;
+
+/// The metadata in which an assertion of `StepUp` is shown.
+pub(crate) const SECOND_FACTOR: &str = "strongroom-second-factor";
 
 /// Items of a request that is large: it takes half a millisecond or more.
 const LARGE: usize = 64;
@@ -43,7 +47,9 @@ impl<S: Store> Edge<S> {
     /// Who sent a request: asked again now that its message is here, since a certificate may have ended meanwhile.
     pub fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let room = request.extensions().get::<Load>().map(Load::room);
-        Ok(Caller { room, ..self.identify(&peer(request)?)? })
+        let caller = self.identify(&peer(request)?)?;
+        let second_factor = shown(request, &caller)?;
+        Ok(Caller { room, second_factor, ..caller })
     }
 
     /// Does a request's work: a small one's where its connection is, a large one's apart, where it keeps nobody waiting
@@ -75,4 +81,21 @@ impl<S: Store> Edge<S> {
 /// The other end of the connection that brought a request.
 pub(crate) fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
     request.extensions().get::<Peer>().cloned().ok_or_else(gate::no_peer)
+}
+
+/// What a request shows as its second factor. A service has none, and nobody looks for it.
+pub(crate) fn shown<T>(request: &Request<T>, caller: &Caller) -> Result<Option<Arc<Assertion>>, Status> {
+    if !matches!(caller.principal.role, Role::Officer | Role::Privacy) {
+        return Ok(None);
+    }
+    let mut shown = request.metadata().get_all(SECOND_FACTOR).iter();
+    match (shown.next(), shown.next()) {
+        (None, _) => Ok(None),
+        (Some(text), None) => match Assertion::parse(text.as_encoded_bytes()) {
+            Some(assertion) => Ok(Some(Arc::new(assertion))),
+            None => Err(errors::status(Error::SecondFactorNotAccepted)),
+        },
+        // Of two, nobody knows which is meant.
+        _ => Err(errors::status(Error::SecondFactorNotAccepted)),
+    }
 }

@@ -35,12 +35,16 @@ pub(crate) struct Refusal {
     message: String,
     violations: Vec<Violation>,
     retry: Option<Duration>,
+    /// The quota that is used up.
+    quota: Option<String>,
+    /// What a program needs to know besides, by name.
+    metadata: Vec<(&'static str, String)>,
 }
 
 impl Refusal {
     /// A refusal with nothing but a reason and a sentence.
     pub fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), violations: vec![], retry: None }
+        Self { code, reason, message: message.into(), violations: vec![], retry: None, quota: None, metadata: vec![] }
     }
 
     /// A refusal that may be tried again as it is.
@@ -80,12 +84,24 @@ impl From<&Error> for Refusal {
             _ => (vec![], error.reason()),
         };
         let retry = match error {
-            Error::Overloaded { retry_after } => Some(*retry_after),
+            Error::Overloaded { retry_after } | Error::QuotaExceeded { retry_after, .. } => Some(*retry_after),
             Error::Unknown | Error::Recovering | Error::Sealed => Some(SOON),
             Error::TenantLocked => Some(LATER),
+            Error::SecondFactorLocked { retry_after } => Some(*retry_after),
             _ => None,
         };
-        Self { code: code(error), reason, message: error.to_string(), violations, retry }.bounded()
+        let quota = match error {
+            Error::QuotaExceeded { what, .. } => Some(what.clone()),
+            _ => None,
+        };
+        let metadata = match error {
+            Error::SecondFactorRequired { request: None } => vec![("kind", "fresh".to_owned())],
+            Error::SecondFactorRequired { request: Some(request) } => {
+                vec![("kind", "bound".to_owned()), ("request", request.clone())]
+            }
+            _ => vec![],
+        };
+        Self { code: code(error), reason, message: error.to_string(), violations, retry, quota, metadata }.bounded()
     }
 }
 
@@ -93,9 +109,14 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let refusal = refusal.bounded();
         let mut details = ErrorDetails::new();
-        details.set_error_info(refusal.reason, DOMAIN, std::collections::HashMap::<String, String>::new());
+        let metadata = refusal.metadata.into_iter().map(|(name, value)| (name.to_owned(), value));
+        details.set_error_info(refusal.reason, DOMAIN, metadata.collect::<std::collections::HashMap<_, _>>());
         if !refusal.violations.is_empty() {
             details.set_bad_request(refusal.violations.into_iter().map(field_violation).collect::<Vec<_>>());
+        }
+        if let Some(what) = refusal.quota {
+            // Whoever it is knows who it is.
+            details.add_quota_failure_violation("principal", what);
         }
         if let Some(delay) = refusal.retry {
             details.set_retry_info(Some(delay));
@@ -182,7 +203,11 @@ fn code(error: &Error) -> Code {
         | Error::ViewNotAllowed { .. }
         | Error::PurposeNotAllowed { .. }
         | Error::ConsentRequired { .. }
-        | Error::Suspended => Code::PermissionDenied,
+        | Error::OfficerRemoved
+        | Error::Suspended
+        | Error::SecondFactorRequired { .. }
+        | Error::SecondFactorWrong => Code::PermissionDenied,
+        Error::SecondFactorNotAccepted => Code::Unauthenticated,
         Error::IdempotencyKeyReused
         | Error::NoSchema
         | Error::KeyUnavailable(_)
@@ -193,14 +218,19 @@ fn code(error: &Error) -> Code {
         | Error::TenantDestroyed
         | Error::Frozen { .. }
         | Error::SuspensionRefused(_)
+        | Error::TierRefused(_)
         | Error::ApprovalRequired { .. }
         | Error::ApprovalRefused(_)
+        | Error::OfficerRefused(_)
+        | Error::SecondFactorRefused(_)
         | Error::OwnKey(_) => Code::FailedPrecondition,
         Error::AnswerTooLarge { .. }
+        | Error::QuotaExceeded { .. }
         | Error::TokensExhausted
         | Error::KeyExhausted { .. }
         | Error::TenantLimit(_)
         | Error::TenantsUsedUp(_)
+        | Error::SecondFactorLocked { .. }
         | Error::DiskFull => Code::ResourceExhausted,
         Error::Conflict => Code::Aborted,
         Error::Overloaded { .. } | Error::Unknown | Error::Recovering | Error::Sealed | Error::TenantLocked => {
@@ -226,6 +256,7 @@ fn finer(violations: &[Violation]) -> &'static str {
         (Some("name"), "key_unknown" | "not_rotated" | "not_destroyed" | "no_kek") => "KEY_INVALID",
         (Some("name"), "copy_unknown") => "COPY_UNKNOWN",
         (Some("name"), "tenant_name" | "tenant_system") => "TENANT_INVALID",
+        (_, "officer_unknown") => "PRINCIPAL_INVALID",
         (_, "officer") => "OFFICER_INVALID",
         (Some("label"), _) => "LABEL_INVALID",
         (Some("principal"), _) => "PRINCIPAL_INVALID",
@@ -233,6 +264,7 @@ fn finer(violations: &[Violation]) -> &'static str {
         (Some("copies"), _) => "LIST_FULL",
         (Some("wrapped" | "to"), _) => "OWN_KEY_INVALID",
         (Some("public_key" | "signature"), _) => "SIGNATURE_INVALID",
+        (Some("code" | "request"), _) => "SECOND_FACTOR_INVALID",
         (Some("state"), _) => "STATE_INVALID",
         (Some("idempotency_key"), _) => "IDEMPOTENCY_KEY_INVALID",
         _ => "INVALID",
@@ -290,7 +322,17 @@ mod tests {
             Error::OwnKey("it is with a provider".to_owned()),
             Error::ApprovalRequired { name: "approval/7".to_owned(), have: 0, need: 1, expires: 1 },
             Error::ApprovalRefused("you have approved it already".to_owned()),
+            Error::OfficerRefused("it is enrolled already".to_owned()),
+            Error::OfficerRemoved,
+            Error::SecondFactorRequired { request: None },
+            Error::SecondFactorRequired { request: Some("ab".repeat(32)) },
+            Error::SecondFactorNotAccepted,
+            Error::SecondFactorWrong,
+            Error::SecondFactorLocked { retry_after: Duration::from_secs(900) },
+            Error::SecondFactorRefused("you have none".to_owned()),
             Error::Frozen { what: "reads of borrower.id_card".to_owned() },
+            Error::QuotaExceeded { what: "at most 3 a day".to_owned(), retry_after: Duration::from_secs(60) },
+            Error::TierRefused("10,000 principals have a tier".to_owned()),
             Error::Suspended,
             Error::SuspensionRefused("nobody suspends itself".to_owned()),
             Error::TenantLimit(1_000),
@@ -342,10 +384,25 @@ mod tests {
     #[test]
     fn what_may_be_tried_again_says_when() {
         for error in every_error() {
+            let quota = matches!(error, Error::QuotaExceeded { .. });
+            let locked = matches!(error, Error::SecondFactorLocked { .. });
             let status = status(error);
             let says_when = status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some());
-            assert_eq!(says_when, status.code() == Code::Unavailable);
+            assert_eq!(says_when, quota || locked || status.code() == Code::Unavailable);
+            let counted = status.get_details_quota_failure().is_some_and(|failure| failure.violations.len() == 1);
+            assert_eq!(counted, quota);
         }
+    }
+
+    #[test]
+    fn a_program_is_told_which_second_factor_is_wanted() {
+        let told = |request: Option<&str>| {
+            let status = status(Error::SecondFactorRequired { request: request.map(str::to_owned) });
+            let metadata = status.get_details_error_info().unwrap().metadata;
+            (metadata.get("kind").cloned(), metadata.get("request").cloned())
+        };
+        assert_eq!(told(None), (Some("fresh".to_owned()), None));
+        assert_eq!(told(Some("ab")), (Some("bound".to_owned()), Some("ab".to_owned())));
     }
 
     #[test]

@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn request(path: &str, uri: &str) -> Request<Body> {
-        let peer = Peer::new(Authority::new().client(&[uri]).certificate.der(), "127.0.0.1:5".to_owned());
+        let peer = Peer::alone(Authority::new().client(&[uri]).certificate.der(), "127.0.0.1:5".to_owned());
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = path.parse().unwrap();
         request.extensions_mut().insert(peer);

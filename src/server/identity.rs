@@ -5,13 +5,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use ring::digest;
+use rustls::pki_types::CertificateDer;
 use strongroom_access::{Directory, IdentityError, Principal, Role, SpiffeId, identify};
 use strongroom_vault::Caller;
 use tonic::{Code, Status};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use crate::certificates::Certificates;
 use crate::errors;
 use crate::patience::Answers;
+use crate::vetting::Vetting;
 
 /// Where the vault's directory of tenants and officers is found: nowhere while it is sealed. It may change while a
 /// connection lasts.
@@ -28,16 +31,21 @@ pub(crate) enum Nobody {
     TenantUnknown,
     /// Its time is over.
     CertificateExpired,
+    /// Whoever issued it has revoked it since the connection began.
+    CertificateRevoked,
+    /// The authorities that are in force by now do not vouch for it.
+    AuthorityNotAccepted,
 }
 
 impl Nobody {
     /// The stable word on the wire and in the log.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::CertificateNotAccepted => "CERTIFICATE_NOT_ACCEPTED",
+            Self::CertificateNotAccepted | Self::AuthorityNotAccepted => "CERTIFICATE_NOT_ACCEPTED",
             Self::OfficerNotEnrolled => "OFFICER_NOT_ENROLLED",
             Self::TenantUnknown => "TENANT_UNKNOWN",
             Self::CertificateExpired => "CERTIFICATE_EXPIRED",
+            Self::CertificateRevoked => "CERTIFICATE_REVOKED",
         }
     }
 
@@ -50,6 +58,11 @@ impl Nobody {
             Self::OfficerNotEnrolled => "the client certificate names an officer, but its key is not the one enrolled",
             Self::TenantUnknown => "the client certificate names a tenant that this vault does not have",
             Self::CertificateExpired => "the client certificate has expired since the connection began: connect anew",
+            Self::CertificateRevoked => "the client certificate is revoked: connect anew with another one",
+            Self::AuthorityNotAccepted => {
+                "the authorities and revocation lists that the vault accepts by now do not vouch for the client \
+                 certificate: connect anew with one that they vouch for"
+            }
         }
     }
 }
@@ -80,11 +93,26 @@ pub(crate) fn officer(certificate: &[u8], trust_domain: &str, tenant: &str) -> O
     fits.then_some((id.name, claims.key))
 }
 
+/// The same of a certificate in DER or PEM.
+fn officer_of(certificate: &[u8], trust_domain: &str, tenant: &str) -> Option<(String, [u8; 32])> {
+    match x509_parser::pem::parse_x509_pem(certificate) {
+        Ok((_, pem)) => officer(&pem.contents, trust_domain, tenant),
+        Err(_) => officer(certificate, trust_domain, tenant),
+    }
+}
+
+/// The SHA-256 of the public key in a certificate (PEM or DER) that names this officer of a tenant and nobody else.
+pub fn officer_key(certificate: &[u8], trust_domain: &str, tenant: &str, name: &str) -> Option<[u8; 32]> {
+    officer_of(certificate, trust_domain, tenant).filter(|(named, _)| named == name).map(|(_, key)| key)
+}
+
 /// What one certificate says of its holder.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Claims {
     /// The URI subject alternative names.
     uris: Vec<String>,
+    /// The common names of its subject.
+    common_names: Vec<String>,
     /// SHA-256 of the SubjectPublicKeyInfo.
     key: [u8; 32],
     /// The last second at which it is valid, since 1970.
@@ -106,7 +134,9 @@ impl Claims {
         });
         let mut key = [0; 32];
         key.copy_from_slice(digest::digest(&digest::SHA256, certificate.public_key().raw).as_ref());
-        Some(Self { uris: uris.collect(), key, not_after: certificate.validity().not_after.timestamp() })
+        let common_names = certificate.subject().iter_common_name();
+        let common_names = common_names.filter_map(|name| Some(name.as_str().ok()?.to_owned())).collect();
+        Some(Self { uris: uris.collect(), common_names, key, not_after: certificate.validity().not_after.timestamp() })
     }
 }
 
@@ -119,6 +149,7 @@ struct Inner {
     /// The address and port that it comes from, as the ledger writes it.
     address: Arc<str>,
     known: ArcSwapOption<Known>,
+    vetting: Vetting,
     /// The answers that are on their way to it.
     answers: Arc<Answers>,
 }
@@ -130,12 +161,20 @@ struct Known {
 }
 
 impl Peer {
-    /// The peer that showed this certificate.
-    pub fn new(certificate: &[u8], address: String) -> Self {
-        let claims = Claims::read(certificate);
+    /// The peer that showed this chain, its own certificate first, in a handshake under the certificates in force.
+    /// `None`: it showed nothing.
+    pub fn new(chain: &[CertificateDer<'_>], address: String, certificates: Arc<Certificates>) -> Option<Self> {
+        let mut claims = Claims::read(chain.first()?);
+        // A name that the certificate gives itself goes before any that the vault gives it.
+        if let Some(Claims { uris, common_names, .. }) = &mut claims
+            && let ([], [name]) = (&uris[..], &common_names[..])
+        {
+            uris.extend(certificates.names().uri(name).map(str::to_owned));
+        }
         let address: Arc<str> = address.into();
         let answers = Answers::new(Arc::clone(&address));
-        Self(Arc::new(Inner { claims, address, known: ArcSwapOption::empty(), answers }))
+        let vetting = Vetting::new(chain, certificates);
+        Some(Self(Arc::new(Inner { claims, address, known: ArcSwapOption::empty(), vetting, answers })))
     }
 
     /// Who calls, at `now` in seconds since 1970. A connection does not outlive its certificate, nor a change of the
@@ -145,11 +184,13 @@ impl Peer {
         if now > claims.not_after {
             return Err(Nobody::CertificateExpired);
         }
+        self.0.vetting.vetted()?;
         let principal = match &*self.0.known.load() {
             Some(known) if Arc::ptr_eq(&known.directory, directory) => known.principal.clone(),
             _ => self.find(claims, directory),
         };
-        Ok(Caller { principal: principal?, client: Arc::clone(&self.0.address), room: None })
+        let certificate = Some(claims.key);
+        Ok(Caller { certificate, ..Caller::new(principal?, Arc::clone(&self.0.address)) })
     }
 
     /// Whom the certificate names, at `now` in seconds since 1970, while the vault is sealed and can look nobody up. Good
@@ -159,6 +200,7 @@ impl Peer {
         if now > claims.not_after {
             return Err(Nobody::CertificateExpired);
         }
+        self.0.vetting.vetted()?;
         let [uri] = &claims.uris[..] else { return Err(Nobody::CertificateNotAccepted) };
         let id = SpiffeId::parse(uri).map_err(|error| Nobody::from(&error))?;
         // A tenant has no operators, and the vault itself has nobody else.
@@ -198,6 +240,17 @@ impl Peer {
     }
 }
 
+#[cfg(test)]
+impl Peer {
+    /// The peer that showed this certificate to a vault whose certificates never change.
+    pub fn alone(certificate: &[u8], address: String) -> Self {
+        let certificates = Certificates::of(crate::testing::Authority::new().server_material());
+        let mut peer = Self::new(&[CertificateDer::from(certificate)], address, Arc::clone(&certificates)).unwrap();
+        Arc::get_mut(&mut peer.0).unwrap().vetting = Vetting::accepted(certificates);
+        peer
+    }
+}
+
 /// The clock by which certificates expire, in seconds since 1970.
 pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -215,7 +268,7 @@ mod tests {
     const OFFICER: &str = "spiffe://bank.example/tenant/retail/officer/officer-1";
 
     fn peer(uris: &[&str]) -> Peer {
-        Peer::new(Authority::new().client(uris).certificate.der(), "127.0.0.1:5".to_owned())
+        Peer::alone(Authority::new().client(uris).certificate.der(), "127.0.0.1:5".to_owned())
     }
 
     #[test]
@@ -261,7 +314,7 @@ mod tests {
         let authority = Authority::new();
         let enrolled = authority.client(&[OFFICER]);
         let directory = directory(&[("officer-1", enrolled.key_hash())]);
-        let accept = |der: &[u8]| Peer::new(der, String::new()).caller(&directory, 0).map(|_| ());
+        let accept = |der: &[u8]| Peer::alone(der, String::new()).caller(&directory, 0).map(|_| ());
         assert_eq!(accept(enrolled.certificate.der()), Ok(()));
         let other = authority.client(&[OFFICER]);
         assert_eq!(accept(other.certificate.der()), Err(Nobody::OfficerNotEnrolled));
@@ -278,12 +331,14 @@ mod tests {
         assert_eq!(officer(authority.client(&[APP]).certificate.der(), "bank.example", "retail"), None);
         assert_eq!(officer(authority.client(&[OFFICER, APP]).certificate.der(), "bank.example", "retail"), None);
         assert_eq!(officer(b"no certificate", "bank.example", "retail"), None);
+        let key = |name: &str| officer_key(one.certificate.der(), "bank.example", "retail", name);
+        assert_eq!((key("officer-1"), key("officer-2")), (Some(one.key_hash()), None));
     }
 
     #[test]
     fn a_connection_follows_changes_of_the_directory() {
         let officer = Authority::new().client(&[OFFICER]);
-        let peer = Peer::new(officer.certificate.der(), String::new());
+        let peer = Peer::alone(officer.certificate.der(), String::new());
         let with = directory(&[("officer-1", officer.key_hash())]);
         assert!(peer.caller(&with, 0).is_ok());
         assert_eq!(peer.caller(&directory(&[]), 0).unwrap_err(), Nobody::OfficerNotEnrolled);
@@ -293,7 +348,7 @@ mod tests {
     #[test]
     fn a_connection_does_not_outlive_its_certificate() {
         let client = Authority::new().client(&[APP]);
-        let peer = Peer::new(client.certificate.der(), String::new());
+        let peer = Peer::alone(client.certificate.der(), String::new());
         assert!(peer.caller(&directory(&[]), client.not_after).is_ok());
         let late = peer.caller(&directory(&[]), client.not_after + 1).unwrap_err();
         assert_eq!(late, Nobody::CertificateExpired);

@@ -5,6 +5,7 @@
 //! ```text
 //! cores      a thread a processor, and connections dealt out to them
 //! listener   a socket becomes a TLS 1.3 connection with a verified client certificate   (tls, identity, seats)
+//! certificates  those in force, and their files while the vault runs                    (vetting, names)
 //! door       the vault while it is open: sealed and unsealed while the process goes on
 //! root_watch whether an open vault may still have its root key
 //! own_key_watch  the same of tenants' own keys
@@ -26,10 +27,12 @@ mod answer;
 mod approvals;
 mod audit;
 mod bulk;
+mod certificates;
 mod cores;
 mod door;
 mod edge;
 mod errors;
+mod explain;
 mod freezes;
 mod gate;
 mod health;
@@ -38,20 +41,27 @@ mod instants;
 mod intake;
 mod keys;
 mod listener;
+mod names;
+mod officers;
 mod own_key_watch;
 mod patience;
+mod policies;
 mod root_watch;
 mod seats;
+mod second_factors;
 mod share;
 mod stage;
 mod system;
+mod tail;
 mod tenants;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod tiers;
 mod tls;
 mod vault;
+mod vetting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,13 +77,17 @@ use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+pub use certificates::Reload;
 pub use cores::{Cores, Dealer, Sockets};
 pub use door::{Admits, Brought, Door, Heard, Keeper, NotUnsealed, Wants};
 pub use errors::DOMAIN;
+pub use identity::officer_key;
+pub use names::NameRules;
 pub use own_key_watch::{OwnKeyProviders, watch_own_keys};
 pub use root_watch::{RootWatch, watch_root};
 pub use tls::{TlsError, TlsMaterial, authorities};
 
+use certificates::Certificates;
 use edge::Edge;
 use gate::Gate;
 use health::Health;
@@ -106,6 +120,10 @@ pub struct Options {
     pub listener: TcpListener,
     /// The vault's certificate and the authorities of its callers.
     pub tls: TlsMaterial,
+    /// Where they are looked for from then on; nowhere, if they never change.
+    pub reload: Option<Reload>,
+    /// Who those are whose certificates carry no URI.
+    pub names: NameRules,
     /// The version of the software, as `Status` tells it.
     pub version: &'static str,
     /// Threads that serve; as many as there are processors, if none are named.
@@ -129,6 +147,8 @@ impl Options {
         Self {
             listener,
             tls,
+            reload: None,
+            names: NameRules::default(),
             version,
             threads: None,
             max_connections: 1_000,
@@ -166,28 +186,34 @@ pub enum ServeError {
 /// minute.
 pub async fn serve<S: Store>(
     door: Arc<Door<S>>,
-    options: Options,
+    mut options: Options,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
+    let certificates = Arc::new(Certificates::new(&options.tls, std::mem::take(&mut options.names))?);
+    let following = options.reload.take();
     let (reporter, health) = reporter();
     let (stages, stage) = watch::channel(Stage::Open);
     let directory: DirectorySource = {
         let door = Arc::clone(&door);
         Arc::new(move || door.directory())
     };
-    let services = services(Edge { door: Arc::clone(&door), stage, workers: Handle::current() }, options.version);
+    let edge = Edge { door: Arc::clone(&door), stage, workers: Handle::current() };
+    let services = services(edge, options.version, Arc::clone(&certificates));
     // Before anybody can ask: a service that health does not know yet would be told as NOT_FOUND.
     let health_now = || Health { vault: door.health(), root_key_holds: door.root_key_holds() };
     health::tell(health_now(), &reporter).await;
-    let serving = serve_routes(with_open_services(services, health)?, directory, options, &stages, &reporter, shutdown);
+    let following = certificates::follow(Arc::clone(&certificates), Arc::clone(&directory), following);
+    let routes = with_open_services(services, health)?;
+    let serving = serve_routes(routes, (directory, certificates), options, &stages, &reporter, shutdown);
     tokio::select! {
         ended = serving => ended,
         () = health::follow(health_now, reporter.clone()) => Err(ServeError::Stopped),
+        () = following => Err(ServeError::Stopped),
     }
 }
 
 /// The services that are guarded.
-fn services<S: Store>(edge: Edge<S>, version: &'static str) -> RoutesBuilder {
+fn services<S: Store>(edge: Edge<S>, version: &'static str, certificates: Arc<Certificates>) -> RoutesBuilder {
     let mut routes = RoutesBuilder::default();
     macro_rules! add {
         ($server:ty, $service:expr) => {
@@ -202,7 +228,7 @@ fn services<S: Store>(edge: Edge<S>, version: &'static str) -> RoutesBuilder {
     add!(v1::audit_server::AuditServer<_>, audit::AuditService(edge.clone()));
     add!(v1::access_server::AccessServer<_>, access::AccessService(edge.clone()));
     add!(v1::keys_server::KeysServer<_>, keys::KeysService(edge.clone()));
-    add!(v1::system_server::SystemServer<_>, system::SystemService { edge, version });
+    add!(v1::system_server::SystemServer<_>, system::SystemService { edge, version, certificates });
     routes
 }
 
@@ -227,13 +253,12 @@ fn reporter() -> (HealthReporter, HealthServer<HealthService>) {
 /// Serves routes behind TLS and the gate.
 async fn serve_routes(
     routes: Routes,
-    directory: DirectorySource,
+    (directory, certificates): (DirectorySource, Arc<Certificates>),
     options: Options,
     stages: &watch::Sender<Stage>,
     reporter: &HealthReporter,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let tls = tls::config(&options.tls)?;
     let bounds = Bounds {
         calls: options.max_requests_in_flight,
         streams: options.max_streams,
@@ -245,8 +270,8 @@ async fn serve_routes(
     let (dealer, sockets) = cores.dealer();
     let threads = sockets.len();
     let serve = |sockets| {
-        let (tls, seats, directory) = (Arc::clone(&tls), Arc::clone(&seats), Arc::clone(&directory));
-        let listener = Listener::new((sockets, threads), tls, seats, directory, stages.subscribe());
+        let (certificates, seats, directory) = (Arc::clone(&certificates), Arc::clone(&seats), Arc::clone(&directory));
+        let listener = Listener::new((sockets, threads), certificates, seats, directory, stages.subscribe());
         let serving = Server::builder()
             .max_concurrent_streams(STREAMS_OF_A_CONNECTION)
             .http2_max_header_list_size(HEADERS)

@@ -13,7 +13,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -22,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use crate::certificates::Certificates;
 use crate::cores::Sockets;
 use crate::identity::{self, DirectorySource, Peer};
 use crate::seats::{Full, Seat, Seats};
@@ -45,7 +45,7 @@ pub(crate) struct Listener {
 
 #[derive(Clone)]
 struct Handshaker {
-    tls: TlsAcceptor,
+    certificates: Arc<Certificates>,
     seats: Arc<Seats>,
     directory: DirectorySource,
     stage: watch::Receiver<Stage>,
@@ -55,12 +55,12 @@ impl Listener {
     /// A listener on one of so many threads, whose connections share these seats.
     pub fn new(
         (sockets, threads): (Sockets, usize),
-        tls: Arc<ServerConfig>,
+        certificates: Arc<Certificates>,
         seats: Arc<Seats>,
         directory: DirectorySource,
         stage: watch::Receiver<Stage>,
     ) -> Self {
-        let handshaker = Handshaker { tls: tls.into(), seats, directory, stage };
+        let handshaker = Handshaker { certificates, seats, directory, stage };
         Self {
             sockets,
             handshaker,
@@ -110,7 +110,8 @@ impl Listener {
 
 impl Handshaker {
     async fn shake(self, socket: TcpStream, address: SocketAddr) -> Option<Connection> {
-        let io = match tokio::time::timeout(HANDSHAKE, self.tls.accept(socket)).await {
+        let acceptor = TlsAcceptor::from(self.certificates.server());
+        let io = match tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await {
             Ok(Ok(io)) => io,
             // The reason may quote the stranger's certificate, so it is escaped.
             Ok(Err(error)) => {
@@ -127,7 +128,7 @@ impl Handshaker {
             tracing::info!(client = %address, "handshake refused: the client does not offer HTTP/2 by ALPN");
             return None;
         }
-        let peer = Peer::new(session.peer_certificates()?.first()?, address.to_string());
+        let peer = Peer::new(session.peer_certificates()?, address.to_string(), self.certificates)?;
         let seat = match self.seats.seat(peer.holder()) {
             Ok(seat) => seat,
             Err(Full::All) => {
@@ -229,7 +230,6 @@ mod tests {
     use super::*;
     use crate::cores::Cores;
     use crate::testing::{Authority, Issued, directory};
-    use crate::tls;
 
     const APP: &str = "spiffe://bank.example/tenant/retail/app/loan-core";
 
@@ -241,7 +241,7 @@ mod tests {
         drop(tokio::spawn(dealer.deal(socket)));
         let (stages, stage) = watch::channel(Stage::Open);
         let known = directory(&[]);
-        let tls = tls::config(&authority.server_material()).unwrap();
+        let tls = Certificates::of(authority.server_material());
         let directory = Arc::new(move || Some(Arc::clone(&known)));
         (Listener::new((sockets.remove(0), 1), tls, Seats::new(most), directory, stage), address, stages)
     }

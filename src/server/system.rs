@@ -10,6 +10,7 @@ use strongroom_vault::Error;
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
+use crate::certificates::Certificates;
 use crate::door::Brought;
 use crate::edge::{self, Edge};
 use crate::errors::status;
@@ -22,6 +23,8 @@ pub(crate) struct SystemService<S: Store> {
     pub edge: Edge<S>,
     /// The version of the software.
     pub version: &'static str,
+    /// The certificates that it is served with.
+    pub certificates: Arc<Certificates>,
 }
 
 impl<S: Store> SystemService<S> {
@@ -34,6 +37,11 @@ impl<S: Store> SystemService<S> {
         }
     }
 
+    /// How the certificates are.
+    fn certificates_for(&self, role: Role) -> v1::CertificateStatus {
+        self.certificates.status(matches!(role, Role::Operator | Role::Officer))
+    }
+
     /// What a sealed vault tells of itself.
     fn sealed(&self, principal: &Principal) -> v1::StatusResponse {
         v1::StatusResponse {
@@ -42,6 +50,7 @@ impl<S: Store> SystemService<S> {
             role: principal.role.as_str().to_owned(),
             state: self.edge.door.health().to_owned(),
             seal: Some(self.seal_for(principal.role)),
+            certificates: Some(self.certificates_for(principal.role)),
             ..Default::default()
         }
     }
@@ -71,6 +80,7 @@ impl<S: Store> v1::system_server::System for SystemService<S> {
             keystore_number: now.keystore_number,
             keys: keys.collect(),
             seal: Some(self.seal_for(caller.principal.role)),
+            certificates: Some(self.certificates_for(caller.principal.role)),
         }))
     }
 

@@ -1,10 +1,12 @@
 //! Certificates and directories for the tests of this crate.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
-    PublicKeyData, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, RevokedCertParams, SanType,
+    date_time_ymd,
 };
 use ring::digest;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -14,6 +16,9 @@ use strongroom_ids::TenantNo;
 use zeroize::Zeroizing;
 
 use crate::TlsMaterial;
+
+/// Authorities that were made, so that each has a name of its own.
+static MADE: AtomicU64 = AtomicU64::new(0);
 
 /// A certificate authority of one test.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -35,8 +40,11 @@ impl Issued {
 impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(vec![]).unwrap();
+        // A list of revoked certificates is found by its issuer's name.
+        let name = format!("authority {}", MADE.fetch_add(1, Ordering::Relaxed));
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -71,7 +79,39 @@ impl Authority {
             certificate_pem: issued.certificate.pem().into_bytes(),
             key_pem: Zeroizing::new(issued.key.serialize_pem().into_bytes()),
             client_ca_pem: self.pem().into_bytes(),
+            crls: vec![],
+            require_crl: true,
         }
+    }
+
+    /// A client's certificate with a serial number and a common name, and these URI names.
+    pub fn numbered(&self, serial: u64, name: &str, uris: &[&str]) -> Issued {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.serial_number = Some(serial.into());
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue(params)
+    }
+
+    /// The list (DER) that revokes these serial numbers.
+    pub fn revoked(&self, serials: &[u64]) -> Vec<u8> {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2060, 1, 1),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().der().to_vec()
     }
 
     /// TLS as a client of this authority's server does it.

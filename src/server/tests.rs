@@ -16,6 +16,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
+use crate::certificates::Certificates;
+use crate::identity::DirectorySource;
 use crate::stage::Stage;
 use crate::testing::{Authority, Issued, directory};
 use crate::{Options, ServeError, health, reporter, serve_routes, with_open_services};
@@ -35,6 +37,7 @@ impl Server {
         let authority = Authority::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let certificates = Certificates::of(authority.server_material());
         let options = Options::new(listener, authority.server_material(), "test");
         let (stop, stopped) = oneshot::channel::<()>();
         let (reporter, service) = reporter();
@@ -43,8 +46,8 @@ impl Server {
         let ended = tokio::spawn(async move {
             let (stages, _) = watch::channel(Stage::Open);
             let stopped = async { drop(stopped.await) };
-            let serving =
-                serve_routes(routes, Arc::new(move || Some(Arc::clone(&known))), options, &stages, &reporter, stopped);
+            let known: DirectorySource = Arc::new(move || Some(Arc::clone(&known)));
+            let serving = serve_routes(routes, (known, certificates), options, &stages, &reporter, stopped);
             tokio::select! {
                 ended = serving => ended,
                 () = health::follow(|| health::Health { vault: health, root_key_holds: true }, reporter.clone()) => Ok(()),

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use ring::digest;
 use rustls::crypto::ring as provider;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use thiserror::Error;
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 /// The one application protocol: HTTP/2 (RFC 9113 section 3.2).
@@ -22,6 +24,10 @@ pub struct TlsMaterial {
     pub key_pem: Zeroizing<Vec<u8>>,
     /// The authorities whose client certificates are accepted.
     pub client_ca_pem: Vec<u8>,
+    /// What those authorities have revoked: files of PEM or of one DER list each. None: nothing is looked up.
+    pub crls: Vec<Vec<u8>>,
+    /// Where there are lists, whether who has an issuer without one is refused.
+    pub require_crl: bool,
 }
 
 impl TlsMaterial {
@@ -33,7 +39,21 @@ impl TlsMaterial {
 
     /// Whether a vault could serve with this, so that it is known before anything is opened.
     pub fn check(&self) -> Result<(), TlsError> {
-        config(self).map(drop)
+        usable(self).map(drop)
+    }
+
+    /// SHA-256 over all of it: whether anything has changed.
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        let parts = [&self.certificate_pem, &*self.key_pem, &self.client_ca_pem];
+        hash.update(&[u8::from(self.require_crl)]);
+        for part in parts.into_iter().chain(&self.crls) {
+            hash.update(&part.len().to_be_bytes());
+            hash.update(part);
+        }
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(hash.finish().as_ref());
+        fingerprint
     }
 }
 
@@ -58,20 +78,43 @@ pub enum TlsError {
     },
 }
 
-/// The configuration of every connection.
-pub(crate) fn config(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsError> {
+/// Material that connections can be served with, and what it says of itself.
+pub(crate) struct Usable {
+    /// The configuration of every connection.
+    pub server: Arc<ServerConfig>,
+    /// What the handshake asks about a client's certificate.
+    pub verifier: Arc<dyn ClientCertVerifier>,
+    /// SHA-256 of each authority of callers, in order.
+    pub authorities: Vec<[u8; 32]>,
+    /// The last second at which the vault's own certificate is valid, since 1970.
+    pub not_after: i64,
+    /// When the first of the lists of revoked certificates is due to be replaced, in seconds since 1970.
+    pub crl_next_update: Option<i64>,
+}
+
+/// What connections are served with.
+pub(crate) fn usable(material: &TlsMaterial) -> Result<Usable, TlsError> {
     let provider = Arc::new(provider::default_provider());
     let roots = client_roots(&material.client_ca_pem)?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .build()
-        .map_err(|why| unusable("the client authorities", why))?;
+    let crls = revocations(&material.crls)?;
+    let crl_next_update = next_update(&crls)?;
+    let mut verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).with_crls(crls);
+    if !material.require_crl {
+        verifier = verifier.allow_unknown_revocation_status();
+    }
+    // A list that is overdue still counts: refusing everybody would make the publisher's outage the vault's own.
+    let verifier =
+        verifier.build().map_err(|why| unusable("the client authorities with their revocation lists", why))?;
     let chain = certificates("server certificate", &material.certificate_pem)?;
+    let not_after = chain.first().and_then(|own| Some(X509Certificate::from_der(own).ok()?.1.validity().not_after));
+    let not_after = not_after.ok_or_else(|| unusable("the server certificate", "it can't be read"))?.timestamp();
     let key = PrivateKeyDer::from_pem_slice(&material.key_pem)
         .map_err(|_| TlsError::Pem { what: "server key", wanted: "private key" })?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|why| unusable("the cipher suites", why))?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::clone(&verifier))
         .with_single_cert(chain, key)
         .map_err(|why| unusable("the server certificate and key", why))?;
     config.alpn_protocols = vec![ALPN.to_vec()];
@@ -79,7 +122,45 @@ pub(crate) fn config(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsErr
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
-    Ok(Arc::new(config))
+    let mut authorities = material.client_authorities()?;
+    authorities.sort_unstable();
+    authorities.dedup();
+    Ok(Usable { server: Arc::new(config), verifier, authorities, not_after, crl_next_update })
+}
+
+/// The lists in files: all those of a file in PEM, or the one of a file in DER.
+fn revocations(files: &[Vec<u8>]) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let refused = || TlsError::Pem { what: "revocation list", wanted: "X509 CRL (or be one in DER)" };
+    let mut found = Vec::new();
+    for file in files {
+        // DER begins with the tag of a SEQUENCE.
+        if file.first() == Some(&0x30) {
+            found.push(CertificateRevocationListDer::from(file.clone()));
+            continue;
+        }
+        let before = found.len();
+        for list in CertificateRevocationListDer::pem_slice_iter(file) {
+            found.push(list.map_err(|_| refused())?);
+        }
+        if found.len() == before {
+            return Err(refused());
+        }
+    }
+    Ok(found)
+}
+
+fn next_update(crls: &[CertificateRevocationListDer<'_>]) -> Result<Option<i64>, TlsError> {
+    let mut first = None;
+    for list in crls {
+        let (rest, list) = CertificateRevocationList::from_der(list)
+            .map_err(|_| unusable("a revocation list", "it can't be read as an X.509 CRL"))?;
+        if !rest.is_empty() {
+            return Err(unusable("a revocation list", "bytes follow its end"));
+        }
+        let next = list.next_update().map(|time| time.timestamp());
+        first = [first, next].into_iter().flatten().min();
+    }
+    Ok(first)
 }
 
 /// SHA-256 of each certificate (DER) in a PEM file of authorities.
@@ -124,7 +205,7 @@ mod tests {
     #[test]
     fn good_material_makes_a_configuration_without_resumption() {
         let authority = Authority::new();
-        let config = config(&authority.server_material()).unwrap();
+        let config = usable(&authority.server_material()).unwrap().server;
         assert_eq!(config.alpn_protocols, [ALPN]);
         assert_eq!((config.send_tls13_tickets, config.max_early_data_size), (0, 0));
         assert!(!config.session_storage.can_cache() && !config.ticketer.enabled());
@@ -151,8 +232,10 @@ mod tests {
             (TlsMaterial { key_pem: Zeroizing::new(b"no key".to_vec()), ..good() }, "server key"),
             (TlsMaterial { client_ca_pem: b"-----BEGIN".to_vec(), ..good() }, "client authorities"),
             (TlsMaterial { key_pem: foreign_key, ..good() }, "server certificate and key"),
+            (TlsMaterial { crls: vec![vec![]], ..good() }, "revocation list"),
+            (TlsMaterial { crls: vec![b"\x30\x03abc".to_vec()], ..good() }, "revocation list"),
         ] {
-            let error = config(&material).unwrap_err().to_string();
+            let error = usable(&material).err().unwrap().to_string();
             assert!(error.contains(named), "{error}");
         }
     }

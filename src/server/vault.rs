@@ -7,8 +7,8 @@ use futures_util::stream::Stream;
 use strongroom_proto::v1;
 use strongroom_storage::Store;
 use strongroom_vault::{
-    Delete, DeleteItem, Detokenize, Error, Lookup, LookupItem, Match, MatchItem, NewValue, NewVersion, ReadItem,
-    Released, Replace, Tokenize,
+    Caller, Delete, DeleteItem, Detokenize, Error, Lookup, LookupItem, Match, MatchItem, NewValue, NewVersion,
+    ReadItem, Released, Replace, Tokenize,
 };
 use tonic::{Request, Response, Status};
 
@@ -110,11 +110,12 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
     ) -> Result<Response<Self::TokenizeStreamStream>, Status> {
         use v1::tokenize_stream_response::Result as Outcome;
         let (edge, peer) = (self.0.clone(), edge::peer(&request)?);
+        let shown = edge::shown(&request, &edge.identify(&peer)?)?;
         let stage = edge.stage.clone();
         let answers = bulk::answers(request.into_inner(), stage, edge.workers.clone(), move |message| {
-            let (edge, peer) = (edge.clone(), peer.clone());
+            let (edge, peer, second_factor) = (edge.clone(), peer.clone(), shown.clone());
             async move {
-                let caller = edge.identify(&peer)?;
+                let caller = Caller { second_factor, ..edge.identify(&peer)? };
                 let answer = match tokenize(message) {
                     Ok(request) => edge.vault()?.tokenize(&caller, &request).await,
                     Err(error) => Err(error),
@@ -135,11 +136,12 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
     ) -> Result<Response<Self::DetokenizeStreamStream>, Status> {
         use v1::detokenize_stream_response::Result as Outcome;
         let (edge, peer) = (self.0.clone(), edge::peer(&request)?);
+        let shown = edge::shown(&request, &edge.identify(&peer)?)?;
         let stage = edge.stage.clone();
         let answers = bulk::answers(request.into_inner(), stage, edge.workers.clone(), move |message| {
-            let (edge, peer) = (edge.clone(), peer.clone());
+            let (edge, peer, second_factor) = (edge.clone(), peer.clone(), shown.clone());
             async move {
-                let caller = edge.identify(&peer)?;
+                let caller = Caller { second_factor, ..edge.identify(&peer)? };
                 let result = match edge.vault()?.detokenize(&caller, &detokenize(message)).await {
                     Ok(answers) => Outcome::Response(detokenized(answers)),
                     Err(error) => Outcome::Problem(problem(&error)),

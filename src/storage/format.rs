@@ -10,7 +10,7 @@ use strongroom_ids::{
 use crate::keys::{self, Counter};
 use crate::rows::{
     CounterRow, IdempotencyRow, IndexEntry, IndexKind, JobKind, JobRow, JobState, LaneHead, RowDek, SubjectRecord,
-    SubjectState, TenantRow, ValueRow, VaultRow, WrappedDek,
+    SubjectState, TenantRow, UsageRow, ValueRow, VaultRow, WrappedDek,
 };
 
 const DOCUMENT: &str = include_str!("FORMAT.md");
@@ -73,6 +73,8 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("key token", keys::token(tenant, version, &mac)),
         ("key idempotency", keys::idempotency(tenant, &mac)),
         ("key leaf", keys::leaf(tenant, 1000)),
+        ("key tile", keys::tile(tenant, 1, 1000)),
+        ("key tiled", keys::tiled(tenant)),
         ("key vault", keys::vault()),
         ("key tenant", keys::tenant(tenant)),
         ("key principals", keys::principals()),
@@ -87,8 +89,14 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("key keystore copies", keys::keystore_copies()),
         ("key freezes", keys::freezes(tenant)),
         ("key approvals", keys::approvals(tenant)),
+        ("key tiers", keys::tiers(tenant)),
+        ("key usage", keys::usage(tenant, &keys::Usage { day: 20_000, meter: [1; 16], what: 3, class: 1, id: 0 })),
+        ("key second factor", keys::second_factor(tenant, "officer/alice")),
         ("key job", keys::job(tenant, JobKind::Rewrap)),
+        ("key older policy", keys::older_policy(tenant, 5)),
+        ("key policy history", keys::policy_history(tenant)),
         ("entry row id", keys::encode_row_id(row)),
+        ("entry tiled", keys::encode_tiled(1000)),
         ("entry handles", keys::encode_handles(&[subject, SubjectHandle(1 << 48 | 43)])),
         ("row value", value.encode()),
         ("row value, all parts", full.encode()),
@@ -110,6 +118,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
             TenantRow { number: tenant, id: TenantId(counting(0x60)), name: "bank".to_owned(), created }.encode(),
         ),
         ("row counter", CounterRow { next: 70_000 }.encode()),
+        ("row usage", UsageRow { minute: 28_800_001, in_minute: 2, in_day: 300, mark: 0 }.encode()),
         (
             "row job",
             JobRow {

@@ -38,6 +38,11 @@ mod meta {
     pub const APPROVALS: u8 = 13;
     pub const TENANT_IN_MAKING: u8 = 14;
     pub const TENANT_END: u8 = 15;
+    pub const TIERS: u8 = 16;
+    pub const USAGE: u8 = 17;
+    pub const SECOND_FACTOR: u8 = 18;
+    pub const OLDER_POLICY: u8 = 19;
+    pub const POLICY_HISTORY: u8 = 20;
 }
 
 /// The first byte of an index entry's value.
@@ -220,6 +225,49 @@ pub fn leaves_range(tenant: TenantNo, first: u64, end: u64) -> (Vec<u8>, Vec<u8>
     (leaf(tenant, first), leaf(tenant, end))
 }
 
+// Tiles.
+
+/// In place of a level: how far a log is in tiles.
+const TILED: u8 = u8::MAX;
+
+/// `Tiles`: a piece of the tree over a tenant's ledger. Its bytes are those of C2SP tlog-tiles.
+pub fn tile(tenant: TenantNo, level: u8, index: u64) -> Vec<u8> {
+    Key::new(tenant).kind(level).u64(index).done()
+}
+
+/// `Tiles`: how many leaves of a tenant's ledger are in tiles.
+pub fn tiled(tenant: TenantNo) -> Vec<u8> {
+    Key::new(tenant).kind(TILED).done()
+}
+
+/// `Tiles`: all of a tenant's, from inclusive to exclusive.
+pub fn tiles_range(tenant: TenantNo) -> (Vec<u8>, Vec<u8>) {
+    Key::new(tenant).range()
+}
+
+/// The level and index of a [`tile`]'s key; none for [`tiled`].
+pub fn decode_tile(key: &[u8]) -> Result<Option<(u8, u64)>, StoreError> {
+    match key.get(TENANT..) {
+        Some([TILED]) => Ok(None),
+        _ => {
+            let index = ending("a tile's key", key, 13, None)?;
+            Ok(key.get(TENANT).map(|level| (*level, index)))
+        }
+    }
+}
+
+/// The entry of [`tiled`].
+pub fn encode_tiled(leaves: u64) -> Vec<u8> {
+    Writer::new(ENTRY_FORMAT, 9).fixed(&leaves.to_be_bytes()).finish()
+}
+
+/// Reads what [`encode_tiled`] wrote.
+pub fn decode_tiled(bytes: &[u8]) -> Result<u64, StoreError> {
+    let mut reader = Reader::new("how far a ledger is in tiles", bytes, ENTRY_FORMAT)?;
+    let leaves = u64::from_be_bytes(reader.array()?);
+    reader.finish().map(|()| leaves)
+}
+
 // Meta.
 
 /// `Meta`: the vault's own row.
@@ -255,6 +303,21 @@ pub fn schema(tenant: TenantNo) -> Vec<u8> {
 /// `Meta`: a tenant's policy in force.
 pub fn policy(tenant: TenantNo) -> Vec<u8> {
     Key::new(tenant).kind(meta::POLICY).done()
+}
+
+/// `Meta`: an older version of a tenant's policy.
+pub fn older_policy(tenant: TenantNo, version: u32) -> Vec<u8> {
+    Key::new(tenant).kind(meta::OLDER_POLICY).u32(version).done()
+}
+
+/// `Meta`: all older versions of a tenant's policy that are kept, from inclusive to exclusive.
+pub fn older_policies_range(tenant: TenantNo) -> (Vec<u8>, Vec<u8>) {
+    Key::new(tenant).kind(meta::OLDER_POLICY).range()
+}
+
+/// `Meta`: when and by whom the versions of a tenant's policy were applied.
+pub fn policy_history(tenant: TenantNo) -> Vec<u8> {
+    Key::new(tenant).kind(meta::POLICY_HISTORY).done()
 }
 
 /// `Meta`: how far a counter is reserved.
@@ -328,6 +391,61 @@ pub fn approvals(tenant: TenantNo) -> Vec<u8> {
     Key::new(tenant).kind(meta::APPROVALS).done()
 }
 
+/// `Meta`: the tiers of a tenant's principals, and their limits.
+pub fn tiers(tenant: TenantNo) -> Vec<u8> {
+    Key::new(tenant).kind(meta::TIERS).done()
+}
+
+/// What a row of usage counts, beside the tenant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Usage {
+    /// Days since 1970.
+    pub day: u32,
+    /// Keyed hash of principal and actor.
+    pub meter: [u8; 16],
+    /// What is counted.
+    pub what: u8,
+    /// Of which data class.
+    pub class: u8,
+    /// A row or a subject, or zero.
+    pub id: u64,
+}
+
+/// `Meta`: what a principal was told on a day.
+pub fn usage(tenant: TenantNo, usage: &Usage) -> Vec<u8> {
+    let day = Key::new(tenant).kind(meta::USAGE).u32(usage.day);
+    day.with(usage.meter).kind(usage.what).kind(usage.class).u64(usage.id).done()
+}
+
+/// `Meta`: what all of a tenant's principals were told from one day up to, but without, another.
+pub fn usage_range(tenant: TenantNo, first: u32, end: u32) -> (Vec<u8>, Vec<u8>) {
+    let day = |day| Key::new(tenant).kind(meta::USAGE).u32(day).done();
+    (day(first), day(end))
+}
+
+/// The parts of a key of usage.
+pub fn decode_usage(key: &[u8]) -> Result<Usage, StoreError> {
+    let wrong = || StoreError::Corrupt { place: "a key of usage", what: "not of its form".to_owned() };
+    let (&[_, _, _, _, meta::USAGE], rest) = key.split_first_chunk::<5>().ok_or_else(wrong)? else {
+        return Err(wrong());
+    };
+    let (day, rest) = rest.split_first_chunk::<4>().ok_or_else(wrong)?;
+    let (meter, rest) = rest.split_first_chunk::<16>().ok_or_else(wrong)?;
+    let (&[what, class], rest) = rest.split_first_chunk::<2>().ok_or_else(wrong)?;
+    let id: [u8; 8] = rest.try_into().map_err(|_| wrong())?;
+    Ok(Usage { day: u32::from_be_bytes(*day), meter: *meter, what, class, id: u64::from_be_bytes(id) })
+}
+
+/// `Meta`: the second factor of a principal, by role and name.
+pub fn second_factor(tenant: TenantNo, principal: &str) -> Vec<u8> {
+    Key::new(tenant).kind(meta::SECOND_FACTOR).with(principal).done()
+}
+
+/// `Meta`: all second factors of a tenant, from inclusive to exclusive.
+pub fn second_factors_range(tenant: TenantNo) -> (Vec<u8>, Vec<u8>) {
+    Key::new(tenant).kind(meta::SECOND_FACTOR).range()
+}
+
 /// `Meta`: the newest job of a kind.
 pub fn job(tenant: TenantNo, kind: JobKind) -> Vec<u8> {
     Key::new(tenant).kind(meta::JOB).kind(kind.number()).done()
@@ -343,6 +461,13 @@ pub fn decode_row(key: &[u8]) -> Result<RowId, StoreError> {
 /// The handle of a `Subjects` key.
 pub fn decode_subject(key: &[u8]) -> Result<SubjectHandle, StoreError> {
     ending("a subject's key", key, 12, None).map(SubjectHandle)
+}
+
+/// The version of an [`older_policy`] key.
+pub fn decode_older_policy(key: &[u8]) -> Result<u32, StoreError> {
+    let corrupt = || StoreError::Corrupt { place: "the key of an older policy", what: "it is none".to_owned() };
+    let version = key.get(TENANT..).and_then(|key| key.strip_prefix(&[meta::OLDER_POLICY])).ok_or_else(corrupt)?;
+    version.try_into().map(u32::from_be_bytes).map_err(|_| corrupt())
 }
 
 /// The holder of a `Holders` key.
@@ -388,6 +513,11 @@ pub fn decode_dek_marks(key: &[u8]) -> Result<(SubjectHandle, KeyringNo), StoreE
 
 fn no_mark() -> StoreError {
     StoreError::Corrupt { place: "the mark of a DEK", what: "it has not the form of one".to_owned() }
+}
+
+/// Whose second factor a key of [`second_factors_range`] is about; `None` for any other key.
+pub fn decode_second_factor(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key.get(TENANT..)?.strip_prefix(&[meta::SECOND_FACTOR])?).ok()
 }
 
 /// The leaf index of a `Leaves` key.

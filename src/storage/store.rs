@@ -27,11 +27,13 @@ pub enum Family {
     Idempotency = 7,
     /// Ledger leaves, keyed by tenant and leaf index.
     Leaves = 8,
+    /// Tiles of the ledgers' trees, keyed by tenant, level and index.
+    Tiles = 9,
 }
 
 impl Family {
     /// Every family, in the order of its number.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Meta,
         Self::Rows,
         Self::RowDeks,
@@ -41,6 +43,7 @@ impl Family {
         Self::Index,
         Self::Idempotency,
         Self::Leaves,
+        Self::Tiles,
     ];
 
     /// The name under which a store keeps it.
@@ -55,6 +58,7 @@ impl Family {
             Self::Index => "index",
             Self::Idempotency => "idempotency",
             Self::Leaves => "leaves",
+            Self::Tiles => "tiles",
         }
     }
 }

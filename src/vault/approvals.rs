@@ -14,8 +14,10 @@ use strongroom_storage::Store;
 use strongroom_storage::keys as place;
 
 use crate::error::Error;
-use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::road::{Attempt, Caller, Prepared, Refused, Road, circumstances};
+use crate::second_factors;
 use crate::source::{Source, SourceKind};
+use crate::tenant::{Rules, Tenant};
 use crate::vault::Vault;
 
 /// What a request says of itself to those who shall approve it.
@@ -28,8 +30,13 @@ pub(crate) struct Asked {
 
 /// A request that may need approval.
 pub(crate) trait Approvable<S: Store>: Attempt<S> {
-    /// What is to be approved.
-    fn asked(&self) -> Asked;
+    /// What is to be approved, as things stand: where the rest of the vault is part of what was agreed to, it is part of this.
+    fn asked(&self, rules: &Rules) -> Asked;
+
+    /// Whether it would change nothing, so that nobody needs to be asked.
+    fn changes_nothing(&self, _road: &Road<'_, S>) -> bool {
+        false
+    }
 
     /// Whether it would be done if it was approved: nobody is asked for what is refused anyway.
     fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error>;
@@ -58,8 +65,7 @@ impl Given {
 impl<S: Store> Road<'_, S> {
     /// How many approvals policy wants for the action; `None` if it allows it as it is, or denies it in any case.
     fn approvals_needed(&self) -> Option<u8> {
-        let query = Query::on_vault(&self.caller.principal, self.action, self.now);
-        self.tenant.access.approvals_needed(&query)
+        self.tenant.access.approvals_needed(&self.query_on_vault(self.action))
     }
 
     /// Whether policy lets the caller act, as it is or with the approval of others, and no freeze stops it.
@@ -126,12 +132,17 @@ impl<S: Store> Road<'_, S> {
 
     /// What an approval is bound to: who asks for what, and under which policy.
     fn request_hash(&self, asked: &Asked) -> String {
-        let policy = self.tenant.policy_version().to_be_bytes();
-        let mut parts: Vec<&[u8]> =
-            vec![b"approval", self.action.as_str().as_bytes(), self.caller.principal.name.as_bytes(), &policy];
-        parts.extend(asked.parts.iter().map(Vec::as_slice));
-        data_encoding::HEXLOWER.encode(&self.tenant.fingerprints.mac(&parts))
+        data_encoding::HEXLOWER.encode(&request_hash(self.tenant, self.caller, self.action, asked))
     }
+}
+
+/// The keyed hash of what a caller asks: what an approval, or a second factor for one request, is bound to.
+pub(crate) fn request_hash(tenant: &Tenant, caller: &Caller, action: Action, asked: &Asked) -> [u8; 32] {
+    let policy = tenant.policy_version().to_be_bytes();
+    let mut parts: Vec<&[u8]> =
+        vec![b"approval", action.as_str().as_bytes(), caller.principal.name.as_bytes(), &policy];
+    parts.extend(asked.parts.iter().map(Vec::as_slice));
+    tenant.fingerprints.mac(&parts)
 }
 
 /// How an approval stands.
@@ -150,13 +161,17 @@ impl<S: Store, R: Approvable<S>> Attempt<S> for OpenApproval<'_, R> {
     const ACTION: Action = R::ACTION;
     const ON_FULL_DISK: bool = true;
 
+    fn bound_to(&self, rules: &Rules) -> Option<Asked> {
+        Some(self.0.asked(rules))
+    }
+
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Standing>, Refused> {
         road.decide_with_others()?;
         self.0.would_be_done(road)?;
-        let Some(need) = road.approvals_needed() else {
+        let Some(need) = road.approvals_needed().filter(|_| !self.0.changes_nothing(road)) else {
             return Ok(road.prepare(Standing::Given));
         };
-        let asked = self.0.asked();
+        let asked = self.0.asked(&road.rules);
         let (requester, request) = (&*road.caller.principal.name, road.request_hash(&asked));
         // No other one gets it: whoever opens one writes a leaf.
         let number = road.vault.committer.head(road.tenant.number).map_or(0, |head| head.size);
@@ -328,8 +343,14 @@ fn refused(error: ApproveError) -> Error {
 impl<S: Store> Vault<S> {
     /// Sees that a request has the approvals that policy wants, if it wants any: else one is opened, or waits already.
     pub(crate) async fn approved<R: Approvable<S>>(&self, caller: &Caller, request: &R) -> Result<(), Error> {
-        let query = Query::on_vault(&caller.principal, R::ACTION, self.now());
-        if self.tenant(caller.principal.tenant)?.access.approvals_needed(&query).is_none() {
+        let tenant = self.tenant(caller.principal.tenant)?;
+        let now = self.now();
+        let rules = tenant.rules();
+        let asked = || request_hash(&tenant, caller, R::ACTION, &request.asked(&rules));
+        let factor = second_factors::claimed(&tenant, caller, asked, now);
+        let context = circumstances(caller, &rules, now).second_factor(factor);
+        let query = Query::on_vault_in(&caller.principal, R::ACTION, context);
+        if tenant.access.approvals_needed(&query).is_none() {
             // Allowed as it is, or not at all: the request itself is told.
             return Ok(());
         }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use strongroom_access::{Action, Principal};
 use strongroom_ids::TenantNo;
 use strongroom_ledger::checkpoint;
+use strongroom_ledger::proof::Tree;
 use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Range, Store};
 
@@ -28,6 +29,7 @@ pub(crate) type Notes = Mutex<HashMap<TenantNo, Signed>>;
 pub(crate) struct Signed {
     at: u64,
     checkpoint: Checkpoint,
+    tree: Tree,
 }
 
 /// A signed head.
@@ -91,7 +93,7 @@ impl<S: Store> Attempt<S> for GetCheckpoint<'_> {
 impl<S: Store> Road<'_, S> {
     /// A caller reads the log of its own tenant only. The vault's operators belong to the tenant `system`; they also read the
     /// logs of tenants that were destroyed, which have no auditors any more.
-    fn log(&self, log: &str) -> Result<TenantNo, Error> {
+    pub(crate) fn log(&self, log: &str) -> Result<TenantNo, Error> {
         let directory = self.vault.directory();
         if let Some(gone) = directory.destroyed.get(log).filter(|_| self.tenant.number == SYSTEM_NO) {
             return Ok(*gone);
@@ -159,9 +161,17 @@ impl<S: Store> Vault<S> {
     /// The signed head of a log. What is returned is at most a second old.
     pub async fn checkpoint(&self, caller: &Caller, log: &str) -> Result<Checkpoint, Error> {
         let whose = self.travel(caller, &GetCheckpoint { log }).await?;
+        Ok(self.checkpoint_of(caller, whose).await?.0)
+    }
+
+    /// The signed head of a log that the caller may see, and the tree that it signs.
+    pub(crate) async fn checkpoint_of(&self, caller: &Caller, whose: TenantNo) -> Result<(Checkpoint, Tree), Error> {
         if whose != caller.principal.tenant {
             let end = End::load(self, whose).await?.ok_or(Error::TenantNotFound)?;
-            return self.kept_checkpoint(&end);
+            let kept = self.kept_checkpoint(&end)?;
+            let keys: Vec<&str> = kept.keys.iter().map(String::as_str).collect();
+            let signed = checkpoint::verify(&kept.note, &keys).map_err(|_| Error::DataLoss("the end of a tenant"))?;
+            return Ok((kept, Tree { size: signed.size, root: signed.root }));
         }
         let tenant = self.tenant(whose)?;
         let now = self.now();
@@ -169,7 +179,7 @@ impl<S: Store> Vault<S> {
         if let Some(signed) = notes.get(&tenant.number)
             && now.saturating_sub(signed.at) < SIGN_EVERY
         {
-            return Ok(signed.checkpoint.clone());
+            return Ok((signed.checkpoint.clone(), signed.tree));
         }
         let head = self.committer.head(tenant.number).ok_or(Error::Internal("a tenant without a log"))?;
         let key = self.keystore.ledger_key(tenant.id)?;
@@ -178,7 +188,8 @@ impl<S: Store> Vault<S> {
         let note = checkpoint::sign(&origin, head.size, &head.root, &public, |text| key.sign(text))
             .map_err(|_| Error::Internal("a checkpoint that can't be signed"))?;
         let checkpoint = Checkpoint { note, keys: vec![checkpoint::vkey(&origin, &public)] };
-        notes.insert(tenant.number, Signed { at: now, checkpoint: checkpoint.clone() });
-        Ok(checkpoint)
+        let tree = Tree { size: head.size, root: head.root };
+        notes.insert(tenant.number, Signed { at: now, checkpoint: checkpoint.clone(), tree });
+        Ok((checkpoint, tree))
     }
 }

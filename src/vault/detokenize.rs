@@ -76,6 +76,7 @@ impl<S: Store> Attempt<S> for Detokenize {
         let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
         let named = road.named(holders, false, &mut prepared.guards).await?;
 
+        let mut charge = road.charge();
         let mut decisions = Decisions::default();
         let (mut size, mut sealed) = (0_usize, 0_usize);
         for (index, resolved) in resolved.iter().enumerate() {
@@ -84,6 +85,11 @@ impl<S: Store> Attempt<S> for Detokenize {
                 Ok((found, view, holder)) => {
                     sealed = sealed.saturating_add(found.row.sealed.len());
                     reserve_room(road, sealed)?;
+                    if let Some(charge) = &mut charge
+                        && let Some(shown) = found.field.view(view)
+                    {
+                        road.charge_read(charge, found, shown, holder);
+                    }
                     let released = release(road, found, view)?;
                     size = size.saturating_add(released.value.len());
                     let limit = road.vault.limits.message;
@@ -103,6 +109,7 @@ impl<S: Store> Attempt<S> for Detokenize {
             };
             prepared.answer.push(answer);
         }
+        prepared.charge = charge;
         Ok(prepared)
     }
 }

@@ -80,6 +80,21 @@ pub enum Error {
         /// What is frozen: `reads of borrower.id_card`.
         what: String,
     },
+    /// The caller's tier allows no more now.
+    #[error(
+        "your tier allows {what}: nothing was done; try again after {} seconds, or ask a security officer of your tenant \
+         for another tier",
+        .retry_after.as_secs() + 1
+    )]
+    QuotaExceeded {
+        /// What it allows: `at most 100 values of class c2 in plain a day`.
+        what: String,
+        /// When the window ends.
+        retry_after: Duration,
+    },
+    /// A principal can't be given a tier.
+    #[error("{0}")]
+    TierRefused(String),
     /// The caller is suspended.
     #[error("you are suspended: nothing that you ask is done until a security officer of your tenant ends that")]
     Suspended,
@@ -182,9 +197,46 @@ pub enum Error {
         /// Until when it waits, in microseconds since 1970.
         expires: u64,
     },
+    /// Policy wants a second factor.
+    #[error("{}", second_factor_required(.request.as_deref()))]
+    SecondFactorRequired {
+        /// The keyed hash of the request that it must be for; none: it must be fresh.
+        request: Option<String>,
+    },
+    /// What was shown as a second factor is none.
+    #[error(
+        "the second factor that you showed is not accepted: it has ended, or was not given to you and this certificate; \
+         `strongroom second-factor step-up` gives another"
+    )]
+    SecondFactorNotAccepted,
+    /// A code is wrong.
+    #[error(
+        "the code is wrong, or was used already: wait for the next one of your app, and see that its clock is right; \
+         five wrong ones lock your second factor"
+    )]
+    SecondFactorWrong,
+    /// Too many codes were wrong.
+    #[error(
+        "too many codes were wrong: none is taken for {} minutes; another officer may end that with `strongroom \
+         second-factor reset`",
+        .retry_after.as_secs().div_ceil(60)
+    )]
+    SecondFactorLocked {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// A second factor can't be enrolled, used or reset.
+    #[error("{0}")]
+    SecondFactorRefused(String),
     /// An approval is not given, or can't be asked for.
     #[error("{0}")]
     ApprovalRefused(String),
+    /// An officer is not enrolled or removed.
+    #[error("{0}")]
+    OfficerRefused(String),
+    /// Who asks was an officer when it connected.
+    #[error("you are no officer of this tenant any more: `strongroom officer list`, by another one, shows who is")]
+    OfficerRemoved,
     /// The tenant's own key is left as it is.
     #[error("{0}")]
     OwnKey(String),
@@ -249,6 +301,8 @@ impl Error {
             Self::PurposeNotAllowed { .. } => "PURPOSE_NOT_ALLOWED",
             Self::SubjectRequired => "SUBJECT_REQUIRED",
             Self::Frozen { .. } => "FROZEN",
+            Self::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
+            Self::TierRefused(_) => "TIER_REFUSED",
             Self::Suspended => "SUSPENDED",
             Self::SuspensionRefused(_) => "SUSPENSION_REFUSED",
             Self::IdempotencyKeyReused => "IDEMPOTENCY_KEY_REUSED",
@@ -271,6 +325,13 @@ impl Error {
             Self::OwnKey(_) => "OWN_KEY",
             Self::ApprovalRequired { .. } => "APPROVAL_REQUIRED",
             Self::ApprovalRefused(_) => "APPROVAL_REFUSED",
+            Self::OfficerRefused(_) => "OFFICER_REFUSED",
+            Self::OfficerRemoved => "OFFICER_NOT_ENROLLED",
+            Self::SecondFactorRequired { .. } => "SECOND_FACTOR_REQUIRED",
+            Self::SecondFactorNotAccepted => "SECOND_FACTOR_NOT_ACCEPTED",
+            Self::SecondFactorWrong => "SECOND_FACTOR_WRONG",
+            Self::SecondFactorLocked { .. } => "SECOND_FACTOR_LOCKED",
+            Self::SecondFactorRefused(_) => "SECOND_FACTOR_REFUSED",
             Self::TenantLimit(_) | Self::TenantsUsedUp(_) => "TENANT_LIMIT",
             Self::Conflict => "CONFLICT",
             Self::Overloaded { .. } => "OVERLOADED",
@@ -281,6 +342,20 @@ impl Error {
             Self::DataLoss(_) => "DATA_LOSS",
             Self::Internal(_) => "INTERNAL",
         }
+    }
+}
+
+fn second_factor_required(request: Option<&str>) -> String {
+    match request {
+        None => {
+            "this needs a fresh second factor: `strongroom second-factor step-up`, or the same with --second-factor \
+                 and a code; then ask again"
+                .to_owned()
+        }
+        Some(request) => format!(
+            "this needs a second factor for just this request: `strongroom second-factor step-up --request {request}`, \
+             or the same with --second-factor and a code; then ask again"
+        ),
     }
 }
 

@@ -12,16 +12,18 @@ use strongroom_access::{
 use strongroom_commit::Fact;
 use strongroom_ids::{FieldNo, TenantId, TenantNo};
 use strongroom_keys::{IndexName, Keystore};
-use strongroom_schema::Field;
+use strongroom_ledger::Timestamp;
+use strongroom_schema::{Field, Schema};
 use strongroom_storage::rows::TenantRow;
 use strongroom_storage::{Family, Mutation, Store, keys as place};
 
+use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
 use crate::own_leaf::{self, Noted};
 use crate::road::{Attempt, Caller, Item, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
-use crate::tenant::Tenant;
+use crate::tenant::{Rules, Tenant};
 use crate::values::row_hash;
 use crate::vault::Vault;
 
@@ -96,11 +98,16 @@ async fn stored<S: Store>(
 }
 
 impl<S: Store> Road<'_, S> {
-    /// Sees that the caller is not suspended.
+    /// Sees that the caller is not suspended, that an officer still is one, and that what is shown as a second factor is one.
     pub fn admit(&self) -> Result<(), Error> {
+        if self.caller.principal.role == Role::Officer
+            && !self.vault.tenants.is_enrolled(self.tenant.number, &self.caller.principal.name)
+        {
+            return Err(Error::OfficerRemoved);
+        }
         match self.rules.freezes.is_suspended(&self.caller.principal.name) {
             true => Err(Error::Suspended),
-            false => Ok(()),
+            false => self.factor_holds(),
         }
     }
 
@@ -197,6 +204,12 @@ trait ChangeOfFreezes: Send + Sync {
 
     /// Makes the change, if it can be made.
     fn apply<S: Store>(&self, road: &Road<'_, S>, freezes: &mut Freezes) -> Result<Told, Error>;
+
+    /// What it ends, in words and since when and by whom; nothing of what protects, which waits for nobody's approval. Who
+    /// approves an end approves that of just this freeze, and not of one that a colleague makes later.
+    fn ends(&self, _rules: &Rules) -> (String, Vec<Since>) {
+        (String::new(), vec![])
+    }
 }
 
 /// Of the caller's tenant.
@@ -210,7 +223,7 @@ impl ChangeOfFreezes for OfTenant<'_, Freeze> {
 
     fn apply<S: Store>(&self, road: &Road<'_, S>, freezes: &mut Freezes) -> Result<Told, Error> {
         let Freeze { field, reads, writes, all_tenants: _ } = self.0;
-        let (scope, told) = scope(road, field)?;
+        let (scope, told) = scope(&road.schema, field)?;
         let touches = touches(*reads, *writes)?;
         freezes.freeze(scope, &touches, &since(road));
         Ok(tell(told, &touches))
@@ -223,10 +236,25 @@ impl ChangeOfFreezes for OfTenant<'_, Unfreeze> {
     fn apply<S: Store>(&self, road: &Road<'_, S>, freezes: &mut Freezes) -> Result<Told, Error> {
         only_officers(road)?;
         let Unfreeze { field, reads, writes, all_tenants: _ } = self.0;
-        let (scope, told) = scope(road, field)?;
+        let (scope, told) = scope(&road.schema, field)?;
         let touches = touches(*reads, *writes)?;
         freezes.unfreeze(scope, &touches);
         Ok(tell(told, &touches))
+    }
+
+    fn ends(&self, rules: &Rules) -> (String, Vec<Since>) {
+        let Unfreeze { field, reads, writes, all_tenants: _ } = self.0;
+        let own = &rules.freezes.own;
+        let (frozen, of) = match scope(&rules.schema, field) {
+            Ok((Scope::Field(number), _)) => (own.fields.get(&number), format!("field {}", number.0)),
+            _ => (Some(&own.everything), "everything".to_owned()),
+        };
+        let touches = touches(*reads, *writes).unwrap_or_default();
+        let ended = touches.iter().filter_map(|touch| Some((*touch, frozen?.of(*touch)?)));
+        let (ended, since): (Vec<&str>, Vec<Since>) =
+            ended.map(|(touch, since)| (touch.as_str(), since.clone())).unzip();
+        let named = if field.is_empty() { of } else { format!("{field} ({of})") };
+        (format!("end the freeze of {} of {named}", ended.join(" and ")), since)
     }
 }
 
@@ -297,6 +325,13 @@ impl ChangeOfFreezes for OfTenant<'_, Unsuspend> {
         freezes.unsuspend(&self.0.principal);
         Ok(vec![("suspended", self.0.principal.clone())])
     }
+
+    fn ends(&self, rules: &Rules) -> (String, Vec<Since>) {
+        let principal = &self.0.principal;
+        let suspension = rules.freezes.own.suspended.get(principal);
+        let since = suspension.map(|suspension| suspension.since.clone());
+        (format!("end the suspension of {principal}"), since.into_iter().collect())
+    }
 }
 
 /// Whatever policy permits: policies from before there were freezes may permit services all that there is, and those for
@@ -312,16 +347,16 @@ fn since<S: Store>(road: &Road<'_, S>) -> Since {
     Since { time: road.now, by: road.caller.principal.name.to_string() }
 }
 
-fn scope<S: Store>(road: &Road<'_, S>, field: &str) -> Result<(Scope, Told), Error> {
+fn scope(schema: &Schema, field: &str) -> Result<(Scope, Told), Error> {
     if field.is_empty() {
         return Ok((Scope::Everything, vec![]));
     }
     let unknown = || Error::invalid("field", "field_unknown", "no such field in the schema");
     // One that was retired has no name any more, and may still have values.
-    let numbered = |number: &str| road.schema.field_no(FieldNo(number.parse().ok()?));
+    let numbered = |number: &str| schema.field_no(FieldNo(number.parse().ok()?));
     let field = match field.strip_prefix('#') {
         Some(number) => numbered(number),
-        None => road.schema.field(field),
+        None => schema.field(field),
     };
     let field = field.ok_or_else(unknown)?;
     Ok((Scope::Field(field.number), vec![("field", shown(field))]))
@@ -372,13 +407,17 @@ impl<S: Store, C: ChangeOfFreezes> Attempt<S> for InTurn<C> {
     /// It protects.
     const ON_FULL_DISK: bool = true;
 
+    fn bound_to(&self, rules: &Rules) -> Option<Asked> {
+        Some(Approvable::<S>::asked(self, rules))
+    }
+
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
-        road.decide_vault()?;
+        road.decide_with_others()?;
         self.0.apply(road, &mut road.rules.freezes.own.clone()).map(drop)
     }
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewStanding>, Refused> {
-        road.decide_vault()?;
+        road.decide_with_others()?;
         let before = &road.rules.freezes;
         let mut own = before.own.clone();
         let mut told = self.0.apply(road, &mut own)?;
@@ -388,6 +427,7 @@ impl<S: Store, C: ChangeOfFreezes> Attempt<S> for InTurn<C> {
             prepared.detail = told;
             return Ok(prepared);
         }
+        let given = road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?;
         let version = before.version.checked_add(1).ok_or(Error::Internal("too many changes of freezes"))?;
         let body = own.to_stored().map_err(|_| Error::Internal("freezes that are not text"))?;
         let row = Source::new(version, body)?.encode(SourceKind::Freezes, &road.tenant.fingerprints);
@@ -402,6 +442,7 @@ impl<S: Store, C: ChangeOfFreezes> Attempt<S> for InTurn<C> {
         told.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
         prepared.detail = told;
         prepared.mutations.push(Mutation::Put(Family::Meta, place::freezes(road.tenant.number), row));
+        given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
         Ok(prepared)
     }
 
@@ -420,6 +461,27 @@ impl<S: Store, C: ChangeOfFreezes> Attempt<S> for InTurn<C> {
         if C::OF_ALL {
             vault.tenants.all().values().for_each(|other| other.forget_rules());
         }
+    }
+}
+
+impl<S: Store, C: ChangeOfFreezes> Approvable<S> for InTurn<C> {
+    fn asked(&self, rules: &Rules) -> Asked {
+        let (mut summary, ended) = self.0.ends(rules);
+        let mut parts = vec![summary.clone().into_bytes()];
+        for Since { time, by } in ended {
+            parts.extend([time.to_be_bytes().to_vec(), by.clone().into_bytes()]);
+            summary.push_str(&format!(", which {by} began at {}", Timestamp(time)));
+        }
+        Asked { parts, summary }
+    }
+
+    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
+        self.may_have_it_alone(road)
+    }
+
+    fn changes_nothing(&self, road: &Road<'_, S>) -> bool {
+        let mut own = road.rules.freezes.own.clone();
+        self.0.apply(road, &mut own).is_ok_and(|_| own == road.rules.freezes.own)
     }
 }
 
@@ -536,6 +598,7 @@ impl<S: Store> Vault<S> {
     }
 
     async fn change<C: ChangeOfFreezes>(&self, caller: &Caller, change: &InTurn<C>) -> Result<bool, Error> {
+        self.approved(caller, change).await?;
         Ok(self.travel(caller, change).await?.0.is_some())
     }
 

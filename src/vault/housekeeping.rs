@@ -1,4 +1,5 @@
-//! What the vault does by itself: counts refusals into the ledger and forgets idempotency keys that have expired.
+//! What the vault does by itself: counts refusals into the ledger, takes leaves into tiles, and forgets idempotency keys
+//! that have expired.
 
 use std::future::Future;
 use std::time::Duration;
@@ -21,6 +22,8 @@ use crate::vault::Vault;
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How many rounds of that lie between two searches for expired keys: an hour.
 const FORGET_EVERY: u64 = 3_600;
+/// How many rounds lie between two times that leaves are taken into tiles.
+const FOLLOW_EVERY: u64 = 10;
 /// Keys looked at in one step.
 const PAGE: usize = 1_000;
 
@@ -39,10 +42,20 @@ impl<S: Store> Vault<S> {
             self.look_at_space();
             self.write_counted_refusals().await;
             round += 1;
+            if round.is_multiple_of(FOLLOW_EVERY)
+                && let Err(error) = self.follow_logs().await
+            {
+                tracing::warn!(%error, "leaves are taken into tiles in the next round");
+            }
             if round.is_multiple_of(FORGET_EVERY)
                 && let Err(error) = self.forget_expired_keys().await
             {
                 tracing::warn!(%error, "expired idempotency keys are left for the next round");
+            }
+            if round.is_multiple_of(FORGET_EVERY)
+                && let Err(error) = self.forget_old_counts().await
+            {
+                tracing::warn!(%error, "counts of earlier days are left for the next round");
             }
         }
     }
@@ -113,7 +126,8 @@ impl<S: Store> Vault<S> {
         page: Vec<strongroom_storage::Entry>,
     ) -> Result<(), Error> {
         let now = self.now();
-        let mut change = Change { position, guards: vec![], changes: vec![], mutations: vec![], leaves: vec![] };
+        let mut change =
+            Change { position, guards: vec![], changes: vec![], mutations: vec![], leaves: vec![], charge: None };
         for (key, row) in page {
             if IdempotencyRow::decode(&row)?.expires <= now {
                 let fact = Fact::idempotency(tenant, &key);

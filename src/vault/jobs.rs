@@ -439,7 +439,7 @@ impl<S: Store> Vault<S> {
     /// Does the next page of a tenant's job.
     pub async fn job_page(&self, tenant: TenantNo, page: JobPage) -> Result<Job, Error> {
         let itself = Principal { tenant, name: "vault".into(), role: Role::Operator };
-        let caller = Caller { principal: Arc::new(itself), client: "".into(), room: None };
+        let caller = Caller::new(Arc::new(itself), "");
         let row = match page.kind {
             JobKind::Rewrap => self.travel(&caller, &RewrapPage(page)).await?,
             JobKind::Roll => self.travel(&caller, &RollPage(page)).await?,

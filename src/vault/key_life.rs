@@ -15,6 +15,7 @@ use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
 use crate::key_copies::{Afterlife, Copies};
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::tenant::Rules;
 use crate::vault::Vault;
 
 pub(crate) use change::{is_open, keystore_is_new_enough, note_keystore, note_with_system};
@@ -242,6 +243,10 @@ impl<S: Store> Attempt<S> for MayDestroy<'_> {
     const ACTION: Action = Action::DestroyKeyVersion;
     const ON_FULL_DISK: bool = true;
 
+    fn bound_to(&self, _rules: &Rules) -> Option<Asked> {
+        Some(self.0.asked())
+    }
+
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<KeyName>, Refused> {
         road.decide_with_others()?;
         let name = self.0.allowed(road)?;
@@ -265,6 +270,10 @@ impl<S: Store> Attempt<S> for Destroy<'_> {
     const ALONE: bool = true;
     const ON_FULL_DISK: bool = true;
 
+    fn bound_to(&self, rules: &Rules) -> Option<Asked> {
+        Some(Approvable::<S>::asked(self, rules))
+    }
+
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
         road.decide_with_others()?;
         let name = self.request.allowed(road)?;
@@ -277,7 +286,7 @@ impl<S: Store> Attempt<S> for Destroy<'_> {
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<()>, Refused> {
         self.may_have_it_alone(road)?;
-        let given = road.decide_approved(&Approvable::<S>::asked(self)).await?;
+        let given = road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?;
         let (name, _) = road.key(&self.request.name)?;
         let mut prepared = road.intend(name, KeyVersion(self.request.version), KeyState::Destroyed, ()).await?;
         given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
@@ -286,10 +295,8 @@ impl<S: Store> Attempt<S> for Destroy<'_> {
 }
 
 impl<S: Store> Approvable<S> for Destroy<'_> {
-    fn asked(&self) -> Asked {
-        let DestroyKeyVersion { name, version, .. } = self.request;
-        let parts = vec![name.clone().into_bytes(), version.to_be_bytes().to_vec()];
-        Asked { parts, summary: format!("destroy version {version} of key {name}") }
+    fn asked(&self, _rules: &Rules) -> Asked {
+        self.request.asked()
     }
 
     fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
@@ -298,6 +305,12 @@ impl<S: Store> Approvable<S> for Destroy<'_> {
 }
 
 impl DestroyKeyVersion {
+    fn asked(&self) -> Asked {
+        let Self { name, version, .. } = self;
+        let parts = vec![name.clone().into_bytes(), version.to_be_bytes().to_vec()];
+        Asked { parts, summary: format!("destroy version {version} of key {name}") }
+    }
+
     /// Which key it is, if that version can be destroyed. Only what no longer protects can, so what depends on it does
     /// not become more.
     fn allowed<S: Store>(&self, road: &Road<'_, S>) -> Result<KeyName, Error> {

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use strongroom_access::Action;
-use strongroom_commit::Guard;
+use strongroom_commit::{Guard, Use};
 use strongroom_ids::RowId;
 use strongroom_schema::Field;
 use strongroom_storage::keys as place;
@@ -77,6 +77,7 @@ impl<S: Store> Attempt<S> for Lookup {
                 Err(refusal) => Err(refusal),
             });
         }
+        let mut charge = road.charge();
         let mut size = 0_usize;
         for searched in searched {
             let found = match searched {
@@ -87,6 +88,9 @@ impl<S: Store> Attempt<S> for Lookup {
                 }
             };
             if let Ok(found) = &found {
+                if let Some(charge) = &mut charge {
+                    charge.uses.push(Use::Asked { row: None, missed: found.tokens.is_empty() });
+                }
                 size = found.tokens.iter().fold(size, |size, token| size.saturating_add(token.len()));
             }
             let limit = limits.message;
@@ -95,6 +99,7 @@ impl<S: Store> Attempt<S> for Lookup {
             }
             prepared.answer.push(found);
         }
+        prepared.charge = charge;
         Ok(prepared)
     }
 }

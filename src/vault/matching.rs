@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use strongroom_access::Action;
+use strongroom_commit::Use;
 use strongroom_ids::FieldNo;
 use strongroom_keys::Sealed;
 use strongroom_storage::Store;
@@ -50,6 +51,7 @@ impl<S: Store> Attempt<S> for Match {
         let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
         let named = road.named(holders, false, &mut prepared.guards).await?;
 
+        let mut charge = road.charge();
         let mut decisions: HashMap<FieldNo, bool> = HashMap::new();
         let mut denials = Denials::default();
         for (index, (item, resolved)) in self.items.iter().zip(&resolved).enumerate() {
@@ -78,6 +80,9 @@ impl<S: Store> Attempt<S> for Match {
                         (Some(holder), Ok(())) => {
                             found.guards(road.tenant.number, &mut prepared.guards);
                             let matched = compare(road, index, found, &item.value)?;
+                            if let (Some(charge), Ok(matched)) = (&mut charge, &matched) {
+                                charge.uses.push(Use::Asked { row: Some(found.id), missed: !matched });
+                            }
                             let outcome = match &matched {
                                 Ok(true) => "matched",
                                 Ok(false) => "not_matched",
@@ -91,6 +96,7 @@ impl<S: Store> Attempt<S> for Match {
             prepared.answer.push(answer);
             prepared.items.push(leaf);
         }
+        prepared.charge = charge;
         Ok(prepared)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use strongroom_access::{DEFAULT_POLICIES, Directory, DirectoryError};
-use strongroom_commit::{Change, CommitError, Committer, HeadError, HeadFile, Start, StartError};
+use strongroom_commit::{Change, CommitError, Committer, HeadError, HeadFile, Meters, Start, StartError};
 use strongroom_ids::{KeyringNo, TenantId, TenantNo, VaultId};
 use strongroom_keys::{self as keys, DekCache, IndexName, KeyError, KeyName, Keystore};
 use strongroom_ledger::leaf::{self, LeafHeader};
@@ -106,7 +106,7 @@ pub enum OpenError {
     Rules {
         /// Whose.
         tenant: String,
-        /// `policy`, `schema` or `list of freezes`.
+        /// `policy`, `schema`, `list of freezes` or `list of officers and authorities`.
         what: &'static str,
         /// What stands in the store, in words.
         stored: String,
@@ -118,10 +118,11 @@ pub enum OpenError {
     Vault(#[from] Error),
     /// The authorities of callers are not those that were enrolled.
     #[error(
-        "the configured authorities of client certificates are not those that were enrolled when the vault was made: \
-         put the enrolled ones back"
+        "the configured authorities of client certificates are not those that were enrolled: {0}; put the enrolled ones \
+         back, or have those who hold the root key enrol another one, while the vault is stopped: `strongroom break-glass \
+         anchor add FILE`"
     )]
-    TrustAnchors,
+    TrustAnchors(String),
     /// The tenants' rows and the directory of principals do not fit together.
     #[error(
         "tenant `{tenant}` {what}: the data folder was put back in part, or changed; bring back its newest copy as a whole"
@@ -205,10 +206,11 @@ pub async fn create<S: Store>(new: NewVault<S>) -> Result<(), OpenError> {
         clock: new.clock,
         queue: QUEUE,
         table: FACTS,
+        meters: Meters::new(),
     };
     let committer = Committer::start(Arc::new(new.store), start)?;
     let position = committer.position();
-    let change = Change { position, guards: vec![], changes: vec![], mutations, leaves };
+    let change = Change { position, guards: vec![], changes: vec![], mutations, leaves, charge: None };
     let committed = committer.commit(change).await;
     committer.shutdown().await;
     committed?;
@@ -386,12 +388,14 @@ impl<S: Store> Vault<S> {
         }
         let store = Arc::new(store);
         let keystore = Arc::new(keystore);
+        let meters = Meters::load(&*store, lanes.iter().map(|(tenant, head)| (*tenant, head.time))).await?;
         let start = Start {
             lanes,
             head: Some(head_file(head, row.vault, system, &keystore)?),
             clock: Arc::clone(&clock),
             queue: QUEUE,
             table: FACTS,
+            meters,
         };
         let committer = Committer::start(Arc::clone(&store), start)?;
         let vault = Self {
@@ -413,6 +417,7 @@ impl<S: Store> Vault<S> {
             jobs: Jobs::default(),
             counting: Mutex::new(()),
             importing: Mutex::new(()),
+            tiling: Mutex::new(()),
             alive: watch::Sender::new(()),
         };
         vault.look_at_space();
@@ -432,11 +437,17 @@ impl<S: Store> Vault<S> {
     /// put an authority of their own in place. `anchors` are SHA-256 of certificates (DER).
     pub fn check_trust_anchors(&self, anchors: &[[u8; 32]]) -> Result<(), OpenError> {
         let directory = self.directory();
-        let enrolled = |anchor| directory.trust_anchors.contains(anchor);
-        if anchors.is_empty() || !anchors.iter().all(enrolled) {
-            return Err(OpenError::TrustAnchors);
+        let enrolled = |anchor: &[u8; 32]| directory.trust_anchors.contains(anchor);
+        if anchors.is_empty() {
+            return Err(OpenError::TrustAnchors("there is none".to_owned()));
         }
-        Ok(())
+        match anchors.iter().find(|anchor| !enrolled(anchor)) {
+            None => Ok(()),
+            Some(anchor) => Err(OpenError::TrustAnchors(format!(
+                "the one with SHA-256 {} is not among them",
+                data_encoding::HEXLOWER.encode(anchor)
+            ))),
+        }
     }
 }
 

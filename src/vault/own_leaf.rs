@@ -55,6 +55,7 @@ impl<S: Store> Vault<S> {
             changes: vec![],
             mutations,
             leaves: leaves.into_iter().map(|leaf| (tenant, leaf)).collect(),
+            charge: None,
         };
         self.committer.commit(change).await?;
         Ok(())

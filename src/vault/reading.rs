@@ -131,6 +131,9 @@ impl<S: Store> Road<'_, S> {
             _ => {}
         }
         let purpose = self.purpose.unwrap_or_default();
+        if lists(field, purpose) && self.second_factor_would_do(field, view) {
+            return Error::SecondFactorRequired { request: None };
+        }
         if self.action == Action::Detokenize {
             let allowed = self.allowed_views(field, purpose);
             match view {

@@ -10,8 +10,8 @@ use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use strongroom_access::{Action, Consent, Context, Decision, Principal, Query, Resource};
-use strongroom_commit::{Change, CommitError, Committed, Fact, Guard, Position};
+use strongroom_access::{Action, Assertion, Consent, Context, Decision, Principal, Query, Resource, SecondFactor};
+use strongroom_commit::{Change, Charge, CommitError, Committed, Fact, Guard, Position};
 use strongroom_ids::{RowId, RowVersion, SubjectHandle, TenantNo};
 use strongroom_keys::{self as keys, DekCache, DekPlace};
 use strongroom_ledger::Timestamp;
@@ -20,9 +20,11 @@ use strongroom_schema::{Field, Schema};
 use strongroom_storage::{Mutation, Store};
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 
+use crate::approvals::{Asked, request_hash};
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
 use crate::refusals::Size;
+use crate::second_factors::Showing;
 use crate::tenant::{Rules, Tenant};
 use crate::vault::Vault;
 
@@ -41,6 +43,17 @@ pub struct Caller {
     /// Where the bytes of a large answer are counted before they come to be; nothing where the edge has bounds of its
     /// own.
     pub room: Option<Arc<dyn AnswerRoom>>,
+    /// SHA-256 of the public key of the client certificate.
+    pub certificate: Option<[u8; 32]>,
+    /// What it shows as its second factor.
+    pub second_factor: Option<Arc<Assertion>>,
+}
+
+impl Caller {
+    /// A principal that came from an address, with nothing else to say for itself.
+    pub fn new(principal: Arc<Principal>, client: impl Into<Arc<str>>) -> Self {
+        Self { principal, client: client.into(), room: None, certificate: None, second_factor: None }
+    }
 }
 
 impl fmt::Debug for Caller {
@@ -71,6 +84,11 @@ pub(crate) trait Attempt<S: Store>: Send + Sync {
 
     /// The purpose that the caller named.
     fn purpose(&self) -> Option<&str> {
+        None
+    }
+
+    /// What a second factor for just this request is bound to; none if it can't be bound.
+    fn bound_to(&self, _rules: &Rules) -> Option<Asked> {
         None
     }
 
@@ -106,6 +124,8 @@ pub(crate) struct Prepared<A> {
     pub elsewhere: Vec<(TenantNo, leaf::PreparedLeaf)>,
     /// Why the request is denied, though something of it is committed.
     pub denied: Option<&'static str>,
+    /// What it tells of the caller's allowance, if that is counted.
+    pub charge: Option<Box<Charge>>,
     pub answer: A,
 }
 
@@ -114,13 +134,25 @@ impl<A> Prepared<A> {
     pub fn new(answer: A) -> Self {
         let (guards, changes, mutations) = (vec![], vec![], vec![]);
         let (items, detail, forget, elsewhere, denied) = (vec![], vec![], vec![], vec![], None);
-        Self { guards, changes, mutations, items, detail, forget, elsewhere, denied, answer }
+        Self { guards, changes, mutations, items, detail, forget, elsewhere, denied, charge: None, answer }
     }
 
     /// The same with another answer.
     pub fn answering<B>(self, answer: impl FnOnce(A) -> B) -> Prepared<B> {
-        let Self { guards, changes, mutations, elsewhere, denied, items, detail, forget, answer: before } = self;
-        Prepared { guards, changes, mutations, elsewhere, denied, items, detail, forget, answer: answer(before) }
+        let Self { guards, changes, mutations, elsewhere, denied, items, detail, forget, charge, answer: before } =
+            self;
+        Prepared {
+            guards,
+            changes,
+            mutations,
+            elsewhere,
+            denied,
+            items,
+            detail,
+            forget,
+            charge,
+            answer: answer(before),
+        }
     }
 }
 
@@ -168,6 +200,8 @@ pub(crate) struct Road<'a, S: Store> {
     pub now: u64,
     /// Whether nobody else is on the road.
     pub alone: bool,
+    /// What the caller shows as its second factor.
+    pub showing: Showing,
     /// DEKs that this attempt put into the cache.
     pub unwrapped: Unwrapped<'a>,
 }
@@ -216,7 +250,7 @@ impl<S: Store> Vault<S> {
             let _turn = self.turn.read().await;
             let road = self.road(tenant, caller, request, id).await?;
             if let Err(error) = road.admit().and_then(|()| request.may_have_it_alone(&road)) {
-                return Err(road.record_refusal(error.into()).await);
+                return Err(road.record_refusal(road.or_second_factor(request, error.into())).await);
             }
         }
         for round in 0..=SHARED_TURNS {
@@ -237,6 +271,9 @@ impl<S: Store> Vault<S> {
                         return Ok(answer);
                     }
                     Err(CommitError::Conflict(_) | CommitError::Expired | CommitError::TooOld) => {}
+                    Err(error @ CommitError::Quota(_)) => {
+                        return Err(road.record_refusal(Error::from(error).into()).await);
+                    }
                     Err(error) => {
                         if A::ALONE {
                             // The new rules may be on disk or not: read them again before anybody relies on the old.
@@ -254,7 +291,7 @@ impl<S: Store> Vault<S> {
                         }
                         self.damaged(place);
                     }
-                    return Err(road.record_refusal(refused).await);
+                    return Err(road.record_refusal(road.or_second_factor(request, refused)).await);
                 }
             }
         }
@@ -276,6 +313,14 @@ impl<S: Store> Vault<S> {
         // The position comes before everything that is read at it.
         let position = self.committer.position();
         let rules = tenant.rules();
+        let now = self.now();
+        let showing = match &caller.second_factor {
+            None => Showing::Nothing,
+            Some(shown) => {
+                let asked = request.bound_to(&rules).map(|asked| request_hash(tenant, caller, A::ACTION, &asked));
+                self.showing(tenant, caller, shown, asked, now).await?
+            }
+        };
         Ok(Road {
             vault: self,
             tenant,
@@ -286,8 +331,9 @@ impl<S: Store> Vault<S> {
             schema: Arc::clone(&rules.schema),
             rules,
             request: id,
-            now: self.now(),
+            now,
             alone: false,
+            showing,
             unwrapped: Unwrapped { deks: &self.deks, places: Mutex::default() },
         })
     }
@@ -312,6 +358,18 @@ impl<S: Store> Road<'_, S> {
         view: Option<&str>,
         purpose: Option<&str>,
     ) -> Arc<Decision> {
+        self.decide_showing(self.showing.seen(), action, field, view, purpose)
+    }
+
+    /// The same if the caller showed this as its second factor.
+    pub fn decide_showing(
+        &self,
+        factor: SecondFactor,
+        action: Action,
+        field: &Field,
+        view: Option<&str>,
+        purpose: Option<&str>,
+    ) -> Arc<Decision> {
         let resource = Resource::Field {
             name: &field.name,
             collection: &field.collection,
@@ -319,11 +377,9 @@ impl<S: Store> Road<'_, S> {
             keyring: field.keyring,
             number: field.number,
         };
-        let context = Context::new(self.now)
-            .purpose(purpose)
-            .view(view)
-            .class(field.class.as_str())
-            .consent(self.consent(purpose));
+        let context =
+            self.circumstances().purpose(purpose).view(view).class(field.class.as_str()).consent(self.consent(purpose));
+        let context = context.second_factor(factor);
         self.tenant.access.decide(&Query { principal: &self.caller.principal, action, resource, context })
     }
 
@@ -354,7 +410,17 @@ impl<S: Store> Road<'_, S> {
         if action.is_the_vaults_own() && self.tenant.number != SYSTEM_NO {
             return false;
         }
-        self.tenant.access.decide(&Query::on_vault(&self.caller.principal, action, self.now)).allowed
+        self.tenant.access.decide(&self.query_on_vault(action)).allowed
+    }
+
+    /// The question whether the caller may act on the vault itself.
+    pub fn query_on_vault(&self, action: Action) -> Query<'_> {
+        Query::on_vault_in(&self.caller.principal, action, self.circumstances())
+    }
+
+    /// What policy is told of the caller, whatever is asked.
+    fn circumstances(&self) -> Context<'_> {
+        circumstances(self.caller, &self.rules, self.now).second_factor(self.showing.seen())
     }
 
     /// What a request commits at the least: its answer, which stands on the rules that it was decided by.
@@ -394,6 +460,7 @@ impl<S: Store> Road<'_, S> {
             denied => self.leaves("deny", denied, &prepared.items, &prepared.detail),
         };
         leaves.append(&mut prepared.elsewhere);
+        self.factor_guards(&mut prepared.guards);
         if let Some(reason) = reason
             && !self.may_record(reason, leaves.len(), prepared.items.len())
         {
@@ -405,6 +472,7 @@ impl<S: Store> Road<'_, S> {
             changes: prepared.changes,
             mutations: prepared.mutations,
             leaves,
+            charge: prepared.charge,
         };
         match prepared.forget.is_empty() {
             true => self.vault.committer.commit(change).await?,
@@ -437,7 +505,14 @@ impl<S: Store> Road<'_, S> {
         if !self.may_record(reason, leaves.len(), refused.items.len()) {
             return refused.error;
         }
-        let change = Change { position: self.position, guards: vec![], changes: vec![], mutations: vec![], leaves };
+        let change = Change {
+            position: self.position,
+            guards: vec![],
+            changes: vec![],
+            mutations: vec![],
+            leaves,
+            charge: None,
+        };
         match self.vault.committer.commit(change).await {
             Ok(_) => refused.error,
             Err(error) => Error::from(error),
@@ -506,6 +581,11 @@ impl<S: Store> Road<'_, S> {
     }
 }
 
+/// What policy is told of a caller, whatever is asked.
+pub(crate) fn circumstances<'a>(caller: &'a Caller, rules: &Rules, now: u64) -> Context<'a> {
+    Context::new(now).tier(rules.tiers.of(&caller.principal.name))
+}
+
 /// Lets the thread's other requests go on between the items of a large one, every half millisecond or so.
 pub(crate) async fn make_way(item: usize) {
     const ITEMS: usize = 64;
@@ -540,6 +620,11 @@ pub(crate) fn refusal(reason: &str) -> &'static str {
         | "SUBJECT_REQUIRED"
         | "FROZEN"
         | "APPROVAL_REQUIRED"
+        | "OFFICER_NOT_ENROLLED"
+        | "QUOTA_EXCEEDED"
+        | "SECOND_FACTOR_REQUIRED"
+        | "SECOND_FACTOR_NOT_ACCEPTED"
+        | "SECOND_FACTOR_LOCKED"
         | "SUSPENDED" => "deny",
         _ => "fail",
     }
@@ -550,6 +635,9 @@ impl From<CommitError> for Error {
         match error {
             CommitError::Conflict(_) | CommitError::Expired | CommitError::TooOld => Self::Conflict,
             CommitError::Overloaded { retry_after } => Self::Overloaded { retry_after },
+            CommitError::Quota(quota) => {
+                Self::QuotaExceeded { what: quota.to_string(), retry_after: quota.retry_after }
+            }
             CommitError::Unknown => Self::Unknown,
             CommitError::Closed => Self::Recovering,
         }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use strongroom_access::{self as access, Action, Consent, Context, Policies, Principal, Query, Resource, Role};
+use strongroom_access::{self as access, Action, Policies, Query, SecondFactor};
 use strongroom_commit::Fact;
 use strongroom_keys::{IndexName, KeyName};
 use strongroom_schema::{Schema, SchemaFile};
@@ -11,17 +11,16 @@ use strongroom_storage::{Family, Mutation, Store};
 
 use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
-use crate::reading::lists;
+use crate::officers::approvers;
+use crate::policies::{self, AppliedPolicy, RolledBack};
 use crate::road::{Attempt, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
-use crate::tenant::{KeysInUse, Tenant};
+use crate::tenant::{KeysInUse, Rules, Tenant};
 use crate::values::row_hash;
 use crate::vault::Vault;
 
 /// Bytes of a schema or policy, at most.
 const SOURCE_LIMIT: usize = 1 << 20;
-/// Bytes of a principal's name, at most.
-const NAME_LIMIT: usize = 64;
 
 /// Puts a schema in force.
 pub struct ApplySchema {
@@ -77,6 +76,10 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
     const ACTION: Action = Action::ApplySchema;
     const ALONE: bool = true;
 
+    fn bound_to(&self, rules: &Rules) -> Option<Asked> {
+        Some(Approvable::<S>::asked(self, rules))
+    }
+
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
         road.decide_with_others()?;
         within_limit("source", &self.request.source)?;
@@ -95,7 +98,7 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
         // What only is checked needs nobody's approval.
         let given = match self.request.dry_run {
             true => None,
-            false => road.decide_approved(&Approvable::<S>::asked(self)).await?,
+            false => road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?,
         };
         let schema = Arc::new(self.next(road)?);
         let version = schema.version();
@@ -130,7 +133,7 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
 }
 
 impl<S: Store> Approvable<S> for SchemaInTurn<'_> {
-    fn asked(&self) -> Asked {
+    fn asked(&self, _rules: &Rules) -> Asked {
         let source = &self.request.source;
         Asked {
             parts: vec![source.clone().into_bytes()],
@@ -144,7 +147,7 @@ impl<S: Store> Approvable<S> for SchemaInTurn<'_> {
     }
 }
 
-fn sha256(text: &str) -> String {
+pub(crate) fn sha256(text: &str) -> String {
     data_encoding::HEXLOWER.encode(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref())
 }
 
@@ -174,6 +177,8 @@ pub(crate) struct NewPolicy {
 /// Policies that wait for their turn, compiled and tested already.
 pub(crate) struct PolicyInTurn<'r> {
     request: &'r ApplyPolicy,
+    /// The older version that is put in force again, if it is that.
+    rolled_back: Option<RolledBack>,
     tested: OnceLock<Tested>,
 }
 
@@ -185,13 +190,21 @@ struct Tested {
 
 impl<'r> PolicyInTurn<'r> {
     pub fn new(request: &'r ApplyPolicy) -> Self {
-        Self { request, tested: OnceLock::new() }
+        Self { request, rolled_back: None, tested: OnceLock::new() }
+    }
+
+    /// An older version, whose text is that of the request.
+    pub fn rolled_back(request: &'r ApplyPolicy, to: RolledBack) -> Self {
+        Self { rolled_back: Some(to), ..Self::new(request) }
     }
 
     /// Compiles the policies and runs their table, once.
     fn tested(&self) -> Result<Tested, Error> {
         if let Some(tested) = self.tested.get() {
             return Ok(tested.clone());
+        }
+        if let Some(to) = &self.rolled_back {
+            to.is_kept()?;
         }
         let ApplyPolicy { source, tests, .. } = self.request;
         let policies = Policies::compile(source).map_err(|error| Error::SourceRefused(error.to_string()))?;
@@ -207,41 +220,46 @@ impl<'r> PolicyInTurn<'r> {
 impl PolicyInTurn<'_> {
     /// Sees that the caller could apply policies again, alone or with the approval of those who could give it.
     fn locks_nobody_out<S: Store>(&self, policies: &Policies, road: &Road<'_, S>) -> Result<(), Error> {
-        let own = Query::on_vault(&road.caller.principal, Action::ApplyPolicy, road.now);
+        let mut own = road.query_on_vault(Action::ApplyPolicy);
+        if own.context.has_second_factor() {
+            // Whoever shows a second factor could show it for that request too.
+            own.context = own.context.second_factor(SecondFactor::Bound);
+        }
         if policies.decide(&own).allowed {
             return Ok(());
         }
         let Some(need) = policies.approvals_needed(&own) else {
-            let why = "under these policies you could not apply any policy again: keep a permit for apply_policy";
+            let why = "under these policies you could not apply any policy again: keep a permit for apply_policy; if they want a \
+                       second factor for it, show yours now (`strongroom second-factor step-up`); or have those who hold the \
+                       root key force them: `strongroom break-glass policy TENANT FILE`";
             return Err(Error::SourceRefused(why.to_owned()));
         };
-        // Who could approve then: officers who are not suspended, and whom these policies let.
-        let directory = road.vault.directory();
-        let others = directory.officers.keys().filter(|(tenant, name)| {
-            let other = Principal::new(road.tenant.number, Role::Officer, name);
-            let may = |action| policies.decide(&Query::on_vault(&other, action, road.now)).allowed;
-            *tenant == road.tenant.number
-                && other.name != road.caller.principal.name
-                && !road.rules.freezes.is_suspended(&other.name)
-                && may(Action::Approve)
-                && may(Action::ListApprovals)
-        });
-        let others = others.count();
+        let may = |query: &Query<'_>| policies.decide(query).allowed;
+        let others = approvers(road, &road.vault.directory(), may, &road.caller.principal.name);
         match others >= usize::from(need) {
             true => Ok(()),
             false => Err(Error::SourceRefused(format!(
                 "under these policies you could not apply any policy again: that needs the approval of {need} other \
-                 officers, and the tenant has {others} who could give it"
+                 officers, and the tenant has {others} who could give it; those who hold the root key can force them: \
+                 `strongroom break-glass policy TENANT FILE`"
             ))),
         }
     }
 }
 
 impl<S: Store> Approvable<S> for PolicyInTurn<'_> {
-    fn asked(&self) -> Asked {
+    fn asked(&self, _rules: &Rules) -> Asked {
         let ApplyPolicy { source, tests, .. } = self.request;
-        let parts = [source, tests].map(|text| text.clone().into_bytes()).to_vec();
-        Asked { parts, summary: format!("apply the policies with SHA-256 {}", sha256(source)) }
+        let mut parts = [source, tests].map(|text| text.clone().into_bytes()).to_vec();
+        let sha256 = sha256(source);
+        let summary = match &self.rolled_back {
+            None => format!("apply the policies with SHA-256 {sha256}"),
+            Some(to) => {
+                parts.extend([b"roll back".to_vec(), to.version.to_be_bytes().to_vec()]);
+                format!("roll the policies back to version {}, with SHA-256 {sha256}", to.version)
+            }
+        };
+        Asked { parts, summary }
     }
 
     fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
@@ -253,6 +271,10 @@ impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
     type Answer = NewPolicy;
     const ACTION: Action = Action::ApplyPolicy;
     const ALONE: bool = true;
+
+    fn bound_to(&self, rules: &Rules) -> Option<Asked> {
+        Some(Approvable::<S>::asked(self, rules))
+    }
 
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
         road.decide_with_others()?;
@@ -269,9 +291,10 @@ impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
         // What only is checked needs nobody's approval.
         let given = match self.request.dry_run {
             true => None,
-            false => road.decide_approved(&Approvable::<S>::asked(self)).await?,
+            false => road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?,
         };
         let applied = Applied { version, count: cases };
+        let to = self.rolled_back.as_ref().map(|to| to.version);
         if self.request.dry_run {
             let mut prepared = road.prepare(NewPolicy { applied, installed: None });
             prepared.detail.push(("dry_run", "true".to_owned()));
@@ -283,7 +306,11 @@ impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
         prepared.changes.push(Fact::policy(road.tenant.number));
         prepared.detail.push(("version", version.to_string()));
         prepared.detail.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
+        prepared.detail.extend(to.map(|to| ("rolled_back_to", to.to_string())));
         prepared.mutations.push(Mutation::Put(Family::Meta, place::policy(road.tenant.number), row));
+        let by = road.caller.principal.name.to_string();
+        let next = AppliedPolicy { version, sha256: sha256(&self.request.source), time: road.now, by, of: to };
+        prepared.mutations.extend(policies::keep(&*road.vault.store, road.tenant, &road.rules.policy, next).await?);
         given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
         Ok(prepared)
     }
@@ -320,129 +347,6 @@ impl<S: Store> Attempt<S> for GetSchema {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<InForce>, Refused> {
         road.decide_vault()?;
         let answer = InForce { version: road.schema.version(), source: road.schema.source().to_owned() };
-        Ok(road.prepare(answer))
-    }
-}
-
-/// Asks for the policies in force.
-pub(crate) struct GetPolicy;
-
-impl<S: Store> Attempt<S> for GetPolicy {
-    type Answer = InForce;
-    const ACTION: Action = Action::GetPolicy;
-
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<InForce>, Refused> {
-        road.decide_vault()?;
-        let answer = InForce { version: road.rules.policy.version, source: road.rules.policy.body.clone() };
-        Ok(road.prepare(answer))
-    }
-}
-
-/// Asks how policy would decide for somebody.
-pub struct Explain {
-    /// The role of who would ask.
-    pub role: String,
-    /// Its name, if policies name principals; may be empty.
-    pub name: String,
-    /// What would be asked.
-    pub action: String,
-    /// The field; empty for actions on the vault itself.
-    pub field: String,
-    /// The view; may be empty.
-    pub view: String,
-    /// The purpose; may be empty.
-    pub purpose: String,
-}
-
-/// How policy would decide, and why.
-pub struct Explanation {
-    /// Whether it would be allowed.
-    pub allowed: bool,
-    /// The policies that decide.
-    pub policies: Vec<String>,
-    /// In words.
-    pub text: String,
-    /// The views that would be allowed for that purpose.
-    pub allowed_views: Vec<String>,
-    /// The purposes for which it would be allowed.
-    pub allowed_purposes: Vec<String>,
-}
-
-impl<S: Store> Attempt<S> for Explain {
-    type Answer = Explanation;
-    const ACTION: Action = Action::ExplainPolicy;
-
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Explanation>, Refused> {
-        road.decide_vault()?;
-        let unknown = |path: &str, rule, what: &str| Error::invalid(path, rule, what);
-        let role: Role = self.role.parse().map_err(|_| {
-            unknown("role", "role_unknown", "the roles are app, rotator, auditor, privacy, officer, operator")
-        })?;
-        let action: Action = self
-            .action
-            .parse()
-            .map_err(|_| unknown("action", "action_unknown", "no such action: tokenize, detokenize, ..."))?;
-        if self.name.len() > NAME_LIMIT {
-            return Err(Error::invalid("name", "too_long", format!("a name has at most {NAME_LIMIT} bytes")).into());
-        }
-        let name = if self.name.is_empty() { "anyone" } else { &self.name };
-        let principal =
-            Principal { tenant: road.tenant.number, name: format!("{}/{name}", role.as_str()).into(), role };
-        let field = match self.field.is_empty() {
-            true => None,
-            false => Some(
-                road.schema
-                    .field(&self.field)
-                    .ok_or_else(|| unknown("field", "field_unknown", "no such field in the schema"))?,
-            ),
-        };
-        let given = |text: &'_ str| (!text.is_empty()).then_some(text.to_owned());
-        let (view, purpose) = (given(&self.view), given(&self.purpose));
-        let ask = |view: Option<&str>, purpose: Option<&str>| {
-            let mut context = Context::new(road.now).purpose(purpose).view(view);
-            let resource = match field {
-                None => Resource::Vault,
-                Some(field) => {
-                    let consent = purpose.is_some_and(|name| road.rests_on_consent(name));
-                    context = context.class(field.class.as_str()).consent(if consent {
-                        Consent::Absent
-                    } else {
-                        Consent::NotNeeded
-                    });
-                    Resource::Field {
-                        name: &field.name,
-                        collection: &field.collection,
-                        class: field.class.as_str(),
-                        keyring: field.keyring,
-                        number: field.number,
-                    }
-                }
-            };
-            road.tenant.access.explain(&Query { principal: &principal, action, resource, context })
-        };
-        let asked = ask(view.as_deref(), purpose.as_deref());
-        let listed = field.zip(purpose.as_deref()).is_none_or(|(field, purpose)| lists(field, purpose));
-        let reading = action == Action::Detokenize;
-        let mut answer = Explanation {
-            allowed: asked.allowed && listed,
-            policies: asked.policies,
-            text: match listed {
-                true => asked.text,
-                false => "the schema does not list this purpose for the field".to_owned(),
-            },
-            allowed_views: vec![],
-            allowed_purposes: vec![],
-        };
-        if let Some(field) = field.filter(|_| reading) {
-            let may = |view: &str, purpose: &str| ask(Some(view), Some(purpose)).allowed;
-            let views: Vec<&str> = field.views().map(|(name, _)| &**name).collect();
-            if let Some(purpose) = purpose.as_deref().filter(|_| listed) {
-                let allowed = views.iter().filter(|view| may(view, purpose));
-                answer.allowed_views = allowed.map(|view| (*view).to_owned()).collect();
-            }
-            let purposes = field.purposes.iter().filter(|purpose| views.iter().any(|view| may(view, purpose)));
-            answer.allowed_purposes = purposes.map(ToString::to_string).collect();
-        }
         Ok(road.prepare(answer))
     }
 }

@@ -12,7 +12,7 @@ use strongroom_storage::{Family, Mutation, Store, StoreError};
 use subtle::ConstantTimeEq;
 
 use crate::error::Error;
-use crate::open::OpenError;
+use crate::open::{OpenError, SYSTEM_NO};
 use crate::values::row_hash;
 
 const FORMAT: u8 = 1;
@@ -35,6 +35,12 @@ pub(crate) enum SourceKind {
     Freezes,
     /// What waits for approval.
     Approvals,
+    /// When and by whom policies were applied.
+    Policies,
+    /// The tiers of principals and their limits.
+    Tiers,
+    /// The second factor of a principal.
+    SecondFactor,
 }
 
 impl SourceKind {
@@ -49,6 +55,9 @@ impl SourceKind {
             Self::End => "end",
             Self::Freezes => "freezes",
             Self::Approvals => "approvals",
+            Self::Policies => "policies",
+            Self::Tiers => "tiers",
+            Self::SecondFactor => "second factor",
         }
     }
 
@@ -56,7 +65,10 @@ impl SourceKind {
         match self {
             Self::Schema | Self::Policy | Self::Principals => "the rules in force",
             Self::Freezes => "the freezes in force",
+            Self::Tiers => "the tiers in force",
             Self::Approvals => "what waits for approval",
+            Self::Policies => "when policies were applied",
+            Self::SecondFactor => "a second factor",
             Self::Keys => "the last change of keys",
             Self::Copies => "the list of copies of the keystore",
             Self::Making => "the tenant in the making",
@@ -149,7 +161,7 @@ impl Source {
     }
 }
 
-/// Whether a tenant's policy, schema and freezes are those that its log has in force. A MAC says that this vault wrote
+/// Whether a tenant's policy, schema, freezes and tiers, and the principals, are those that its log has in force. A MAC says that this vault wrote
 /// a row, and not that it is the newest: an older one that was put back has one, too. `lane` is the log's head, which
 /// the head file vouches for.
 pub(crate) async fn as_recorded<S: Store>(store: &S, tenant: &TenantRow, lane: &LaneHead) -> Result<(), OpenError> {
@@ -167,8 +179,11 @@ pub(crate) async fn in_force<S: Store>(
         ("policy", place::policy(number), rules.policy),
         ("schema", place::schema(number), rules.schema),
         ("list of freezes", place::freezes(number), rules.freezes),
+        ("list of tiers", place::tiers(number), rules.tiers),
     ];
-    for (what, key, recorded) in rows {
+    // One row for all tenants, for which the vault's own log answers.
+    let principals = ("list of officers and authorities", place::principals(), rules.principals);
+    for (what, key, recorded) in rows.into_iter().chain((number == SYSTEM_NO).then_some(principals)) {
         let row = store.get(Family::Meta, key).await?;
         let stored = match &row {
             None if recorded.version == 0 => continue,

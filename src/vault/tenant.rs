@@ -18,6 +18,8 @@ use crate::error::Error;
 use crate::freezes::Standing;
 use crate::open::{SYSTEM, SYSTEM_NO};
 use crate::source::{self, Source, SourceKind};
+use crate::tenant_life::stored_directory;
+use crate::tiers::TiersInForce;
 use crate::vault::Vault;
 
 /// Row ids, and subject handles, that are reserved at once.
@@ -55,6 +57,8 @@ pub(crate) struct Rules {
     pub keys: KeysInUse,
     /// What is frozen, and who is suspended.
     pub freezes: Arc<Standing>,
+    /// Who is in which tier, and what that allows.
+    pub tiers: Arc<TiersInForce>,
 }
 
 /// The keys that a writing request uses now.
@@ -133,6 +137,11 @@ impl Tenant {
         self.replace_rules(|rules| Rules { freezes, ..rules });
     }
 
+    /// Puts other tiers in force. Only while no request runs.
+    pub fn install_tiers(&self, tiers: Arc<TiersInForce>) {
+        self.replace_rules(|rules| Rules { tiers, ..rules });
+    }
+
     /// Uses other keys for what is new. Only while no request runs.
     pub fn install_keys(&self, keys: KeysInUse) {
         self.replace_rules(|rules| Rules { keys, ..rules });
@@ -182,7 +191,13 @@ impl Tenant {
         // What the log has in force, and nothing that somebody put back while the store was closed.
         see_in_force(vault, self.number, &self.name).await?;
         let (rules, policies) = load_rules(self.number, self.id, &*vault.store, &vault.keystore).await?;
+        let (_, directory) = stored_directory(&*vault.store, &vault.tenant(SYSTEM_NO)?.fingerprints).await?;
         vault.serving()?;
+        let known = vault.directory();
+        // A tenant that came or went is taken into memory elsewhere.
+        if (&directory.tenants, &directory.destroyed) == (&known.tenants, &known.destroyed) && directory != *known {
+            vault.tenants.enrol(directory);
+        }
         self.access.install(policies, rules.policy.version);
         self.rules.store(Arc::new(rules));
         self.stale.store(false, Ordering::Release);
@@ -257,5 +272,6 @@ async fn load_rules<S: Store>(
     let policy = Source::decode(&bytes, SourceKind::Policy, &fingerprints)?;
     let policies = Policies::compile(&policy.body).map_err(|_| Error::DataLoss("a policy"))?;
     let freezes = Arc::new(Standing::load(number, id, store, keystore).await?);
-    Ok((Rules { schema: Arc::new(schema), policy, keys, freezes }, policies))
+    let tiers = Arc::new(TiersInForce::load(number, store, &fingerprints).await?);
+    Ok((Rules { schema: Arc::new(schema), policy, keys, freezes, tiers }, policies))
 }

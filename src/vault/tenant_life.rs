@@ -139,7 +139,7 @@ fn lives_on(copies: &Copies, keys: &[KeyInfo]) -> (Vec<String>, Option<u64>) {
 }
 
 /// The versions of a tenant's rules.
-fn rules_of(tenant: &Tenant) -> Rules<'static> {
+pub(crate) fn rules_of(tenant: &Tenant) -> Rules<'static> {
     (tenant.policy_version(), tenant.rules().schema.version(), &[])
 }
 
@@ -160,23 +160,29 @@ fn noted_id(hex: &str, noted: &'static str) -> Result<TenantId, Error> {
 }
 
 /// The row of the directory, and what a leaf says of it.
-struct NewDirectory {
-    mutation: Mutation,
+pub(crate) struct NewDirectory {
+    pub mutation: Mutation,
+    version: u32,
     sha256: String,
 }
 
 impl NewDirectory {
     /// The row that follows the one in the store. `key` is the fingerprint key of the vault's own tenant.
-    fn after(stored: &Source, directory: &Directory, key: &IndexKey) -> Result<Self, Error> {
+    pub fn after(stored: &Source, directory: &Directory, key: &IndexKey) -> Result<Self, Error> {
         let version = stored.version.checked_add(1).ok_or(Error::Internal("too many changes of the directory"))?;
         let row = Source::new(version, directory.to_stored())?.encode(SourceKind::Principals, key);
         let sha256 = data_encoding::HEXLOWER.encode(&row_hash(&row));
-        Ok(Self { mutation: Mutation::Put(Family::Meta, place::principals(), row), sha256 })
+        Ok(Self { mutation: Mutation::Put(Family::Meta, place::principals(), row), version, sha256 })
+    }
+
+    /// What the log `system` says of it: by that it is in force.
+    pub fn detail(&self) -> [(&'static str, String); 2] {
+        [("principals_version", self.version.to_string()), ("principals_sha256", self.sha256.clone())]
     }
 }
 
 /// The directory as it is stored. `key` is the fingerprint key of the vault's own tenant.
-async fn stored_directory<S: Store>(store: &S, key: &IndexKey) -> Result<(Source, Directory), Error> {
+pub(crate) async fn stored_directory<S: Store>(store: &S, key: &IndexKey) -> Result<(Source, Directory), Error> {
     const PLACE: &str = "the enrolled officers";
     let row = store.get(Family::Meta, place::principals()).await?.ok_or(Error::DataLoss(PLACE))?;
     let source = Source::decode(&row, SourceKind::Principals, key)?;
@@ -246,6 +252,8 @@ impl<S: Store> Vault<S> {
         let system = self.tenant(SYSTEM_NO)?;
         let _turn = self.turn.write().await;
         self.serving()?;
+        // What the log has in force, and nothing that somebody put back while the store was closed.
+        see_in_force(self, SYSTEM_NO, SYSTEM).await?;
         let (_, directory) = stored_directory(&*self.store, &system.fingerprints).await?;
         self.serving()?;
         for number in directory.destroyed.values() {
@@ -262,6 +270,7 @@ impl<S: Store> Vault<S> {
                 self.begin_tenant(*number, directory.clone()).await?;
             }
         }
+        self.tenants.enrol(directory);
         self.tenants.settle();
         Ok(())
     }
@@ -283,7 +292,9 @@ impl<S: Store> Vault<S> {
         let system = self.tenant(SYSTEM_NO)?;
         let mutations = vec![Source::put(held, at, kind, &system.fingerprints)?];
         let position = self.committer.position();
-        self.committer.commit(Change { position, guards: vec![], changes: vec![], mutations, leaves: vec![] }).await?;
+        self.committer
+            .commit(Change { position, guards: vec![], changes: vec![], mutations, leaves: vec![], charge: None })
+            .await?;
         Ok(())
     }
 }

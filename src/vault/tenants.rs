@@ -65,6 +65,9 @@ impl Tenants {
     pub fn admit(&self, number: TenantNo, principal: &str) -> Result<(), Error> {
         let tenant = self.get(number)?;
         tenant.is_there()?;
+        if !self.is_enrolled(number, principal) {
+            return Err(Error::OfficerRemoved);
+        }
         match tenant.rules().freezes.is_suspended(principal) {
             true => Err(Error::Suspended),
             false => Ok(()),
@@ -111,6 +114,19 @@ impl Tenants {
         self.by_number.store(Arc::new(all));
         self.directory.store(Arc::new(directory));
         self.settle();
+    }
+
+    /// Others may act for the tenants that there are. Only while no tenant comes or goes.
+    pub fn enrol(&self, directory: Directory) {
+        self.directory.store(Arc::new(directory));
+    }
+
+    /// Whether a principal, by role and name, is none of the officers, or one who is enrolled.
+    pub fn is_enrolled(&self, number: TenantNo, principal: &str) -> bool {
+        match principal.strip_prefix("officer/") {
+            None => true,
+            Some(name) => self.directory.load().officers.contains_key(&(number, name.to_owned())),
+        }
     }
 
     /// A tenant's own key is away: nothing more is done with it, also by who has found it already, until another

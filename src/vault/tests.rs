@@ -23,14 +23,20 @@ mod hang_up;
 mod holders;
 mod keys;
 mod locks;
+mod officers;
 mod own_keys;
+mod policies;
+mod proofs;
+mod quotas;
 mod refusals;
 mod reindex;
 pub(crate) mod rig;
 mod rollback;
 mod rolls;
 mod root_key;
+mod second_factors;
 mod tenants;
+mod visible;
 
 use rig::*;
 

@@ -14,6 +14,7 @@ use crate::audit::Notes;
 use crate::delete::Delete;
 use crate::detokenize::{Detokenize, Released};
 use crate::error::Error;
+use crate::explain::{Explain, Explanation};
 use crate::jobs::Jobs;
 use crate::limits::Limits;
 use crate::lookup::{FoundTokens, Lookup};
@@ -21,9 +22,7 @@ use crate::matching::Match;
 use crate::refusals::Refusals;
 use crate::replace::Replace;
 use crate::road::Caller;
-use crate::rules::{
-    Applied, ApplyPolicy, ApplySchema, Explain, Explanation, GetPolicy, GetSchema, InForce, PolicyInTurn, SchemaInTurn,
-};
+use crate::rules::{Applied, ApplyPolicy, ApplySchema, GetSchema, InForce, PolicyInTurn, SchemaInTurn};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
 use crate::tokenize::Tokenize;
@@ -58,6 +57,8 @@ pub struct Vault<S: Store> {
     pub(crate) counting: Mutex<()>,
     /// Held while an import key is made: first come, first served.
     pub(crate) importing: Mutex<()>,
+    /// Held while leaves are taken into tiles, and while proofs are made of these.
+    pub(crate) tiling: Mutex<()>,
     /// Last, so that it goes after all else: whoever waits for the vault's end waits for this.
     pub(crate) alive: watch::Sender<()>,
 }
@@ -118,11 +119,6 @@ impl<S: Store> Vault<S> {
             self.approved(caller, &in_turn).await?;
         }
         Ok(self.travel(caller, &in_turn).await?.applied)
-    }
-
-    /// The policies in force.
-    pub async fn get_policy(&self, caller: &Caller) -> Result<InForce, Error> {
-        self.travel(caller, &GetPolicy).await
     }
 
     /// Sees that the store is not recovering: its readers may still see then what a reopening will change.

@@ -13,9 +13,11 @@ mod finding;
 mod history;
 mod ledger;
 mod meta;
+mod policies;
 mod subjects;
 #[cfg(test)]
 mod tests;
+mod tiles;
 mod values;
 
 use std::collections::{BTreeMap, HashMap};
@@ -328,6 +330,8 @@ impl<'a, S: Store> Check<'a, S> {
         if self.number == SYSTEM_NO {
             *ends = std::mem::take(&mut history.ends);
         }
+        let checked = self.tiles().await;
+        self.unless_damaged(checked)?;
         match (ends.get(&self.number), history.ended) {
             (None, None) => {}
             (None, Some(leaf)) => {
@@ -350,9 +354,12 @@ impl<'a, S: Store> Check<'a, S> {
         }
         self.counts.locked = lock::is_locked(self.keystore, self.id);
         if self.counts.locked {
-            return self.rules_by_hash().await;
+            self.rules_by_hash().await?;
+            return self.older_policies(&history).await;
         }
         let checked = self.meta(&history, tenants).await;
+        self.unless_damaged(checked)?;
+        let checked = self.policies(&history).await;
         self.unless_damaged(checked)?;
         let checked = self.subjects(&mut history).await;
         self.unless_damaged(checked)?;
@@ -380,6 +387,7 @@ impl<'a, S: Store> Check<'a, S> {
                 let kind = match what {
                     "policy" => Kind::Policy,
                     "schema" => Kind::Schema,
+                    "list of tiers" => Kind::Tiers,
                     _ => Kind::Freezes,
                 };
                 let what = format!("its log has version {recorded} in force, and there is {stored}");

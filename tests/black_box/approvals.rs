@@ -1,5 +1,7 @@
 //! What nobody does alone, over the wire and on the command line.
 
+use std::time::{Duration, Instant};
+
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use strongroom_ids::{TenantId, VaultId};
 use strongroom_ledger::approval;
@@ -153,4 +155,35 @@ async fn services_approve_nothing_and_see_nothing_of_it() {
         let told = refused(nobody.reject(v1::RejectRequest { name: "approval/1".to_owned() }).await);
         assert_eq!((told.code, told.reason.as_str()), (Code::PermissionDenied, "DENIED"));
     }
+}
+
+#[tokio::test]
+async fn whoever_has_an_export_sees_that_an_approval_was_forged() {
+    let vault = TestVault::start();
+    vault.cli_ok(&["keys", "rotate", "kek/1"]);
+    command_with_approval(&vault, &["keys", "destroy", "kek/1", "1", "--as", "officer-1"]);
+    let file = vault.dir().join("ledger.jsonl");
+    let out = file.to_str().unwrap();
+    // A checkpoint is up to a second old.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let export = loop {
+        vault.cli_ok(&["audit", "export", "-o", out]);
+        let export = std::fs::read_to_string(&file).unwrap();
+        if export.contains("\"stage\":\"intent\"") {
+            break export;
+        }
+        assert!(Instant::now() < deadline, "{export}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let proof = vault.cli_ok(&["audit", "verify", out, "--output", "json"]);
+    assert!(proof.contains("\"approvals\": \"1\""), "{proof}");
+    let lines: Vec<&str> = export.lines().collect();
+    let at = lines.iter().position(|line| line.contains("\"action\":\"approve\"")).unwrap();
+    // What was approved was another version, as a forger would have it.
+    let forged = lines[at].replace("destroy version 1 of", "destroy version 2 of");
+    assert_ne!(forged, lines[at]);
+    std::fs::write(&file, export.replace(lines[at], &forged)).unwrap();
+    let said = vault.cli(&["audit", "verify", out]);
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains(&format!("leaf {at}: the approval by officer/officer-2 does not hold")), "{said}");
 }

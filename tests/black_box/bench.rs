@@ -79,6 +79,8 @@ fn a_short_run_measures_every_load_beside_its_yardsticks_and_leaves_nothing() {
         goal["verdict"].as_str().unwrap().to_owned()
     };
     assert_ne!(verdict("Tokenize of one value, against (a) echo"), "not measured");
+    assert_ne!(verdict("A decision under 200 policies"), "not measured");
+    assert!(bytes(&report["decide"]["cold_micros"], "median") > bytes(&report["decide"]["cached_micros"], "median"));
     assert_eq!(verdict("Detokenize with many tokens"), "not measured");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -85,12 +85,29 @@ fn every_command_explains_itself() {
         "policy apply",
         "policy check",
         "policy show",
+        "policy history",
+        "policy rollback",
         "policy explain",
         "freeze",
         "unfreeze",
         "freezes",
         "principal suspend",
         "principal unsuspend",
+        "principal tier",
+        "principal limits",
+        "principal list",
+        "officer list",
+        "officer enrol",
+        "officer remove",
+        "break-glass officer",
+        "break-glass anchor add",
+        "break-glass anchor remove",
+        "break-glass policy",
+        "second-factor enrol",
+        "second-factor confirm",
+        "second-factor step-up",
+        "second-factor reset",
+        "second-factor list",
         "approvals",
         "approve",
         "reject",
@@ -331,6 +348,21 @@ fn schema_and_policy_are_checked_applied_shown_and_explained() {
     assert_eq!(code(&denied), 1);
     assert!(printed(&denied).contains("denied"), "{denied:?}");
     assert_eq!(code(&vault.cli(&["policy", "explain", "--role", "auditor", "--action", "export_ledger"])), 0);
+    // What would be allowed in other circumstances.
+    let officer = ["policy", "explain", "--role", "officer", "--action", "apply_policy"];
+    let alone = vault.cli(&officer);
+    assert_eq!(code(&alone), 1);
+    assert!(printed(&alone).contains("allowed with") && printed(&alone).contains("1 approval in all"), "{alone:?}");
+    assert_eq!(code(&vault.cli(&[&officer[..], &["--approvals", "1"]].concat())), 0);
+    let marketing = [&ask[..6], &["--field", "borrower.name", "--view", "masked", "--purpose", "marketing"]].concat();
+    let told = vault.cli(&[&marketing[..], &["--output", "json"]].concat());
+    assert_eq!(code(&told), 1);
+    let told: Value = serde_json::from_str(&printed(&told)).unwrap();
+    assert_eq!((&told["allowed_with_consent"], &told["allowed_approvals"]), (&true.into(), &0.into()));
+    assert_eq!((&told["allowed_second_factor"], told["allowed_purposes"].as_array().unwrap().len()), (&"".into(), 4));
+    assert_eq!(code(&vault.cli(&[&marketing[..], &["--consent", "standing"]].concat())), 0);
+    let (ended, _, error) = refusal(&vault, &[&officer[..], &["--tier", "IV"]].concat());
+    assert_eq!((ended, &error["violations"][0]["rule"]), (1, &"name_unknown".into()));
     let (ended, text, error) = refusal(&vault, &["policy", "explain", "--role", "king", "--action", "status"]);
     assert_eq!((ended, &error["violations"][0]["rule"]), (1, &"role_unknown".into()));
     assert!(text.contains("auditor"), "{text}");

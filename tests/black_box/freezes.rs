@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
+use crate::approvals::command_with_approval;
 use crate::harness::{TestVault, Told, detokenize, item, one_token, read_one, refused, tokenize, value};
 use crate::house::House;
 use crate::tenants::{make, operator, proven, reads, store};
@@ -72,7 +73,7 @@ async fn a_stream_under_way_is_told_nothing_more_once_it_is_frozen_or_its_caller
     assert_eq!((told.code, told.reason.as_str()), (Code::FailedPrecondition, "FROZEN"));
     assert!(told.message.contains("reads of borrower.id_card") && told.message.contains("strongroom freezes"));
     one_token(&vault, FIELD, "110105194912310038", "cust-2").await;
-    vault.cli_ok(&["unfreeze", FIELD, "--reads"]);
+    command_with_approval(&vault, &["unfreeze", FIELD, "--reads"]);
     assert_eq!(stream.next().await.unwrap(), ID_CARD.as_bytes());
 
     vault.cli_ok(&["principal", "suspend", "app/app", "--reason", "its key was found on a laptop"]);
@@ -115,7 +116,7 @@ async fn what_was_answered_as_frozen_is_frozen_after_a_crash() {
     let told = refused(vault.vault().await.detokenize(detokenize(&[&token], "kyc_review", "plain")).await);
     assert_eq!((told.code, told.reason.as_str()), (Code::PermissionDenied, "SUSPENDED"));
     vault.cli_ok(&["principal", "unsuspend", "app/app"]);
-    vault.cli_ok(&["unfreeze"]);
+    command_with_approval(&vault, &["unfreeze"]);
     assert_eq!(read_one(&vault, &token, "kyc_review", "plain").await.as_deref(), Ok(ID_CARD));
     vault.verify_ledger();
     vault.kill();
@@ -193,8 +194,8 @@ async fn the_command_line_freezes_lists_and_says_what_to_do() {
         assert!(complained(&refused).starts_with("error: "), "{words:?}: {}", complained(&refused));
     }
     vault.cli_ok(&["unfreeze", "--all-tenants"]);
-    assert!(vault.cli_ok(&["unfreeze", FIELD]).contains("has ended"));
-    assert!(vault.cli_ok(&["unfreeze", FIELD]).contains("nothing has changed"));
     vault.cli_ok(&["principal", "unsuspend", "officer/officer-2"]);
+    assert!(command_with_approval(&vault, &["unfreeze", FIELD]).contains("has ended"));
+    assert!(vault.cli_ok(&["unfreeze", FIELD]).contains("nothing has changed"));
     assert!(vault.cli_ok(&["freezes", "--as", "officer-2"]).contains("nothing is frozen"));
 }

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationList, CertificateRevocationListParams, CertifiedIssuer,
+    DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 use strongroom_proto::v1;
 use strongroom_proto::v1::access_client::AccessClient;
@@ -115,7 +115,7 @@ impl Authority {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -127,6 +127,11 @@ impl Authority {
     /// Its own certificate, as TLS takes it.
     pub fn der(&self) -> rustls::pki_types::CertificateDer<'static> {
         self.0.der().clone()
+    }
+
+    /// A list of what it has revoked.
+    pub fn list(&self, params: &CertificateRevocationListParams) -> CertificateRevocationList {
+        params.signed_by(&self.0).unwrap()
     }
 
     /// A client's certificate with these URI names, and whatever else the test wants of it.

@@ -100,7 +100,7 @@ impl Two {
         told.push(refused(exported));
         let mut officer = AccessClient::new(house.connect(&self.alice).await);
         told.push(refused(officer.get_schema(v1::GetSchemaRequest {}).await));
-        told.push(refused(officer.get_policy(v1::GetPolicyRequest {}).await));
+        told.push(refused(officer.get_policy(v1::GetPolicyRequest::default()).await));
         let mut officer = self.officer().await;
         told.push(refused(officer.list_keys(v1::ListKeysRequest {}).await));
         told.push(refused(officer.move_own_key(to("none")).await));

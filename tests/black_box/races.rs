@@ -227,7 +227,7 @@ async fn a_policy_whose_officer_hangs_up_is_in_force_once_it_is_stored() {
     let leaves = vault.leaves().await;
     let changes = rules_hold_from_their_leaf_on(&leaves, "apply_policy", "policy");
     assert!(changes > 1, "not one of them arrived before its officer hung up");
-    let request = v1::GetPolicyRequest {};
+    let request = v1::GetPolicyRequest::default();
     let version = vault.access().await.get_policy(request).await.unwrap().into_inner().version;
     assert_eq!(version as usize, 1 + changes);
     vault.verify_ledger();

@@ -49,7 +49,7 @@ fn bare(house: &House, words: &[&str]) -> Command {
 }
 
 /// The same with shares.
-fn with_shares(house: &House, words: &[&str], shares: &[PathBuf]) -> Command {
+pub fn with_shares(house: &House, words: &[&str], shares: &[PathBuf]) -> Command {
     let mut command = bare(house, words);
     for share in shares {
         command.arg("--share-file").arg(share);
@@ -65,10 +65,10 @@ fn with_passphrase(house: &House, words: &[&str], passphrase: &Path) -> Command 
 }
 
 const ID_CARD: &str = "11010519491231002X";
-const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
+pub const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
 
 /// A vault whose root key is in five shares of which three open it, and the files with these.
-fn in_shares() -> (House, TempDir, Vec<PathBuf>) {
+pub fn in_shares() -> (House, TempDir, Vec<PathBuf>) {
     let scratch = tempfile::tempdir().unwrap();
     let folder = scratch.path().join("shares");
     let house = House::made_with(&["lending"], |init| {

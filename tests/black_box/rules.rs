@@ -27,7 +27,7 @@ async fn apply_policy(vault: &TestVault, source: &str, tests: &str, dry_run: boo
 async fn in_force(vault: &TestVault) -> (u32, u32) {
     let mut access = vault.access().await;
     let schema = access.get_schema(v1::GetSchemaRequest {}).await.unwrap().into_inner();
-    (schema.version, access.get_policy(v1::GetPolicyRequest {}).await.unwrap().into_inner().version)
+    (schema.version, access.get_policy(v1::GetPolicyRequest::default()).await.unwrap().into_inner().version)
 }
 
 /// The lending schema without one field.
@@ -143,10 +143,10 @@ async fn a_policy_that_does_not_hold_is_refused_with_its_line_and_the_old_one_st
     for (source, line, hint) in [
         (
             policy(
-                "principal in Role::\"auditor\", action in [Action::\"export_ledger\"",
-                "principal in Role::\"auditor\", action in [Action::\"steal\"",
+                "action in [Action::\"export_ledger\", Action::\"get_checkpoint\"",
+                "action in [Action::\"steal\", Action::\"get_checkpoint\"",
             ),
-            line_of("Action::\"export_ledger\", Action::\"get_checkpoint\"], resource);"),
+            line_of("action in [Action::\"export_ledger\", Action::\"get_checkpoint\""),
             "steal",
         ),
         (
@@ -291,6 +291,7 @@ async fn an_explanation_says_what_a_request_would_meet() {
             field: field.to_owned(),
             view: view.to_owned(),
             purpose: purpose.to_owned(),
+            ..Default::default()
         };
         vault.access().await.explain_policy(request).await.unwrap().into_inner()
     };
@@ -342,7 +343,7 @@ async fn an_explanation_says_what_a_request_would_meet() {
     // Who may not ask is not answered.
     let mut app = v1::access_client::AccessClient::new(vault.channel("app").await);
     assert_eq!(refused(app.explain_policy(v1::ExplainPolicyRequest::default()).await).reason, "DENIED");
-    assert_eq!(refused(app.get_policy(v1::GetPolicyRequest {}).await).reason, "DENIED");
+    assert_eq!(refused(app.get_policy(v1::GetPolicyRequest::default()).await).reason, "DENIED");
     let apply = v1::ApplyPolicyRequest { source: POLICY.to_owned(), tests: String::new(), dry_run: true };
     assert_eq!(refused(app.apply_policy(apply).await).code, Code::PermissionDenied);
 }

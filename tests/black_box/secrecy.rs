@@ -208,9 +208,21 @@ impl Load {
             field: STRAY.to_owned(),
             view: STRAY.to_owned(),
             purpose: STRAY.to_owned(),
+            ..Default::default()
         };
-        let said = officer.explain_policy(request.clone()).await.unwrap().into_inner();
-        assert!(self.needles.found(said.problem.unwrap().message.as_bytes()).is_empty());
+        let stray = || STRAY.to_owned();
+        let known =
+            v1::ExplainPolicyRequest { role: "app".to_owned(), action: "status".to_owned(), ..Default::default() };
+        for request in [
+            request.clone(),
+            v1::ExplainPolicyRequest { tier: stray(), ..known.clone() },
+            v1::ExplainPolicyRequest { case_load: stray(), ..known.clone() },
+            v1::ExplainPolicyRequest { second_factor: stray(), ..known.clone() },
+            v1::ExplainPolicyRequest { consent: stray(), ..known },
+        ] {
+            let said = officer.explain_policy(request).await.unwrap().into_inner();
+            assert!(self.needles.found(said.problem.unwrap().message.as_bytes()).is_empty());
+        }
         let request = v1::ExplainPolicyRequest {
             role: "app".to_owned(),
             action: "detokenize".to_owned(),

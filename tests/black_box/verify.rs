@@ -69,7 +69,7 @@ fn said(output: &Output) -> String {
 }
 
 /// Copies a stopped vault's folder.
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

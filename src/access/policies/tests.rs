@@ -269,3 +269,34 @@ fn a_request_needs_the_fewest_approvals_with_which_it_is_allowed() {
         assert!(!text.contains("needed."), "{text}");
     }
 }
+
+#[test]
+fn an_explanation_says_which_second_factor_would_do() {
+    let policies = Policies::compile(
+        r#"
+        @id("all") permit (principal, action, resource);
+        @id("fresh") forbid (principal, action == Action::"unfreeze", resource)
+        unless { context.second_factor != SecondFactor::"absent" };
+        @id("bound") forbid (principal, action == Action::"apply_policy", resource)
+        unless { context.second_factor == SecondFactor::"bound" };
+        @id("never") forbid (principal, action == Action::"seal", resource);
+        "#,
+    )
+    .unwrap();
+    let officer = Principal::new(TenantNo(1), Role::Officer, "alice");
+    let text = |action, factor| {
+        let context = Context::new(0).second_factor(factor);
+        policies.explain(&Query::on_vault_in(&officer, action, context)).text
+    };
+    assert!(text(Action::Unfreeze, SecondFactor::Absent).ends_with("it would be allowed: a fresh one."));
+    assert!(text(Action::ApplyPolicy, SecondFactor::Absent).ends_with("allowed: one for this very request."));
+    assert!(text(Action::ApplyPolicy, SecondFactor::Fresh).ends_with("allowed: one for this very request."));
+    for (action, factor) in [
+        (Action::Unfreeze, SecondFactor::Fresh),
+        (Action::ApplyPolicy, SecondFactor::Bound),
+        (Action::Seal, SecondFactor::Absent),
+        (Action::Status, SecondFactor::Absent),
+    ] {
+        assert!(!text(action, factor).contains("second factor it would"), "{action}");
+    }
+}

@@ -16,7 +16,6 @@ use strongroom_proto::v1::vault_client::VaultClient;
 use strongroom_rocksdb::Background;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tonic::transport::Channel;
 
 use super::measure::{self, Meter, Sample};
 use super::noted::Noted;
@@ -24,7 +23,7 @@ use super::pace::{self, Numbers, Schedule, Tick, Until};
 use super::process::Process;
 use super::streams;
 use super::workload::Source;
-use crate::cli::client::Context;
+use crate::cli::client::{Context, Wire};
 use crate::cli::output::CliError;
 
 /// Calls that the vault lets one connection have under way.
@@ -248,12 +247,7 @@ impl Client {
         });
     }
 
-    async fn closed(
-        &self,
-        client: &VaultClient<Channel>,
-        at_once: usize,
-        noted: &RefCell<Noted>,
-    ) -> Result<(), CliError> {
+    async fn closed(&self, client: &VaultClient<Wire>, at_once: usize, noted: &RefCell<Noted>) -> Result<(), CliError> {
         let mut loops: FuturesUnordered<_> = (0..at_once).map(|_| self.go_round(client.clone(), noted)).collect();
         while let Some(ended) = loops.next().await {
             ended?;
@@ -262,7 +256,7 @@ impl Client {
     }
 
     /// One loop: a request after the other, until the load ends.
-    async fn go_round(&self, mut client: VaultClient<Channel>, noted: &RefCell<Noted>) -> Result<(), CliError> {
+    async fn go_round(&self, mut client: VaultClient<Wire>, noted: &RefCell<Noted>) -> Result<(), CliError> {
         while let Some(number) = self.numbers.next() {
             let call = self.source.call(number);
             let items = call.items();
@@ -275,7 +269,7 @@ impl Client {
 
     async fn open(
         &self,
-        client: &VaultClient<Channel>,
+        client: &VaultClient<Wire>,
         ticks: UnboundedReceiver<Tick>,
         over: &AtomicBool,
         noted: &RefCell<Noted>,

@@ -8,7 +8,6 @@ use strongroom_proto::v1::keys_client::KeysClient;
 use strongroom_proto::v1::{
     CancelJobRequest, GetJobRequest, Job, ListKeysRequest, RotateKeyRequest, StartRewrapRequest,
 };
-use tonic::transport::Channel;
 
 use super::bars::Bars;
 use super::child::Child;
@@ -19,6 +18,7 @@ use super::measure::Middle;
 use super::rig::{Filling, Values};
 use super::served;
 use super::sheet::{SPREAD, Sheet, ends, figure, rounded, spread};
+use crate::cli::client::Wire;
 use crate::cli::dev;
 use crate::cli::keys;
 use crate::cli::layout::Layout;
@@ -183,7 +183,7 @@ impl Rewrap {
     }
 }
 
-async fn rotate_all(keys: &mut KeysClient<Channel>) -> Result<(), CliError> {
+async fn rotate_all(keys: &mut KeysClient<Wire>) -> Result<(), CliError> {
     let listed = keys.list_keys(ListKeysRequest {}).await?.into_inner().keys;
     for key in listed.into_iter().filter(|key| key.name.starts_with("kek/") && key.state == "enabled") {
         keys.rotate_key(RotateKeyRequest { name: key.name, from_version: key.version }).await?;
@@ -191,12 +191,12 @@ async fn rotate_all(keys: &mut KeysClient<Channel>) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn start(keys: &mut KeysClient<Channel>) -> Result<String, CliError> {
+async fn start(keys: &mut KeysClient<Wire>) -> Result<String, CliError> {
     Ok(keys.start_rewrap(StartRewrapRequest::default()).await?.into_inner().name)
 }
 
 /// Waits until a job has counted what there is to do and begun to do it, and says how far it is then.
-async fn under_way(keys: &mut KeysClient<Channel>, name: &str) -> Result<u64, CliError> {
+async fn under_way(keys: &mut KeysClient<Wire>, name: &str) -> Result<u64, CliError> {
     loop {
         let job = keys.get_job(GetJobRequest { name: name.to_owned() }).await?.into_inner();
         if job.done > 0 || job.state != "running" {
@@ -207,7 +207,7 @@ async fn under_way(keys: &mut KeysClient<Channel>, name: &str) -> Result<u64, Cl
 }
 
 /// Ends a job, unless it has ended, and says how far it came.
-async fn ended(keys: &mut KeysClient<Channel>, name: &str) -> Result<Job, CliError> {
+async fn ended(keys: &mut KeysClient<Wire>, name: &str) -> Result<Job, CliError> {
     match keys.cancel_job(CancelJobRequest { name: name.to_owned() }).await {
         Ok(job) => Ok(job.into_inner()),
         Err(_) => Ok(keys.get_job(GetJobRequest { name: name.to_owned() }).await?.into_inner()),

@@ -18,7 +18,7 @@ use super::echo::Echo;
 use super::load::Target;
 use super::population::SCHEMA;
 use super::process::Process;
-use crate::cli::client::{Connect, Context};
+use crate::cli::client::{Connect, Context, Shown};
 use crate::cli::dev;
 use crate::cli::layout::Layout;
 use crate::cli::output::{CliError, Output};
@@ -131,7 +131,7 @@ pub fn context(address: &str, layout: &Layout, principal: &str) -> Context {
         key: pki.join(format!("{principal}.key")),
         domain: "localhost".to_owned(),
     };
-    Context { output: Output::Table, connect }
+    Context { output: Output::Table, connect, shown: Shown::default() }
 }
 
 /// Puts the lending schema with the measured fields beside it in force, as an officer would.

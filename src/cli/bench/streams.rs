@@ -10,12 +10,12 @@ use strongroom_proto::v1::{
 };
 use tokio::sync::mpsc::{self, Sender};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 use super::noted::Noted;
 use super::pace::Numbers;
 use super::workload::{self, Answer, Kind, Source};
+use crate::cli::client::Wire;
 use crate::cli::output::{CliError, Refusal};
 
 /// Messages under way on one stream: as many as the vault works at.
@@ -23,7 +23,7 @@ const AHEAD: usize = 4;
 
 /// Sends until the load ends. What the first kind of the source says is what the stream does.
 pub async fn run(
-    mut client: VaultClient<Channel>,
+    mut client: VaultClient<Wire>,
     source: &Source,
     numbers: &Numbers,
     noted: &RefCell<Noted>,

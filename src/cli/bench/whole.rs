@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::decide::Decide;
 use super::goals::{self, Bound, Goal, Other};
 use super::growth::Growth;
 use super::latency::Latency;
@@ -29,6 +30,8 @@ pub struct Whole {
     pub footprint: Option<Footprint>,
     /// What the ledger takes on disk.
     pub ledger: Option<Ledger>,
+    /// What a decision costs.
+    pub decide: Option<Decide>,
     /// Latency against load.
     pub latency: Option<Latency>,
     /// Overload.
@@ -160,6 +163,12 @@ impl Whole {
                 AtMost(64.0),
                 self.ledger.as_ref().map(|ledger| ledger.further().into()),
             ),
+            Goal::number(
+                "A decision under 200 policies, remembered",
+                "us",
+                AtMost(2.0),
+                self.decide.as_ref().map(|decide| decide.cached),
+            ),
             Goal {
                 shed: usual.map(|(_, shed)| shed.median),
                 ..Goal::number(
@@ -205,6 +214,7 @@ impl Whole {
             peers,
             self.footprint.as_ref().map(Footprint::sheet),
             self.ledger.as_ref().map(Ledger::sheet),
+            self.decide.as_ref().map(Decide::sheet),
             self.latency.as_ref().map(Latency::sheet),
             self.overload.as_ref().map(Overload::sheet),
             self.growth.as_ref().map(Growth::sheet),
@@ -219,6 +229,7 @@ impl Whole {
             ("peers", (!self.peers.is_empty()).then(|| self.peers.document())),
             ("disk", self.footprint.as_ref().map(Footprint::document)),
             ("ledger", self.ledger.as_ref().map(Ledger::document)),
+            ("decide", self.decide.as_ref().map(Decide::document)),
             ("latency", self.latency.as_ref().map(Latency::document)),
             ("overload", self.overload.as_ref().map(Overload::document)),
             ("growth", self.growth.as_ref().map(Growth::document)),
@@ -387,6 +398,7 @@ mod tests {
             lines: Lines::default(),
             footprint: None,
             ledger: None,
+            decide: None,
             latency: None,
             overload: None,
             growth: None,
@@ -399,14 +411,14 @@ mod tests {
     #[test]
     fn every_goal_stands_in_the_report_though_nothing_was_measured() {
         let whole = empty();
-        assert_eq!(whole.goals().len(), 22);
+        assert_eq!(whole.goals().len(), 23);
         assert!(whole.goals().iter().all(|goal| goal.verdict() == Verdict::NotMeasured));
         let report = whole.markdown("deploy/bench/run", None, "## What is left, by the profile\n\nNothing.\n");
-        assert_eq!(report.matches("| not measured |").count(), 22);
+        assert_eq!(report.matches("| not measured |").count(), 23);
         assert!(report.ends_with("## What is left, by the profile\n\nNothing.\n"));
         assert!(report.lines().filter(|line| !line.starts_with('|')).all(|line| line.len() <= 125), "{report}");
         assert_eq!(whole.document()["growth"], Value::Null);
-        assert!(whole.text().contains("22 more goals were not measured"));
+        assert!(whole.text().contains("23 more goals were not measured"));
     }
 
     #[test]

@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use strongroom_proto::v1;
 use strongroom_proto::v1::vault_client::VaultClient;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::picks::{Picks, Spread};
 use super::population::{COLUMNS, Datum, Owner, Shape};
 use super::tokens::Tokens;
+use crate::cli::client::Wire;
 use crate::cli::output::CliError;
 
 /// What the values are read for; every measured field lists it.
@@ -60,7 +60,7 @@ impl Call {
     }
 
     /// Sends it. Any refusal but one for want of room ends the benchmark.
-    pub async fn send(self, client: &mut VaultClient<Channel>) -> Result<Answer, CliError> {
+    pub async fn send(self, client: &mut VaultClient<Wire>) -> Result<Answer, CliError> {
         let items = self.items();
         let answered = match self {
             Self::Tokenize(request) => client.tokenize(request).await.map(|answer| made(answer.into_inner())),

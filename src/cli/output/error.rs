@@ -94,6 +94,15 @@ impl CliError {
         }
     }
 
+    /// What the vault said, if it refused.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            Self::Interrupted { cause, .. } | Self::Advised { cause, .. } => cause.refusal(),
+            _ => None,
+        }
+    }
+
     fn next(&self) -> Option<&str> {
         let next = match self {
             Self::Refused(refusal) => refusal.next()?,

@@ -27,6 +27,8 @@ pub struct Refusal {
     pub message: String,
     /// What broke which rule.
     pub violations: Vec<Broken>,
+    /// What a program needs to know besides, by name: of a whole call only.
+    pub metadata: Vec<(String, String)>,
 }
 
 impl From<&Status> for Refusal {
@@ -43,6 +45,7 @@ impl From<&Status> for Refusal {
             reason: details.error_info().map(|info| info.reason.clone()).unwrap_or_default(),
             message: status.message().to_owned(),
             violations: violations.collect(),
+            metadata: details.error_info().map(|info| info.metadata.clone().into_iter().collect()).unwrap_or_default(),
         }
     }
 }
@@ -59,6 +62,7 @@ impl From<&Problem> for Refusal {
             reason: problem.reason.clone(),
             message: problem.message.clone(),
             violations: violations.collect(),
+            metadata: vec![],
         }
     }
 }
@@ -101,6 +105,7 @@ impl Refusal {
             ("SOURCE_REFUSED", _) => None,
             ("APPROVAL_REQUIRED", _) => Some("strongroom approvals, by another officer"),
             ("APPROVAL_REFUSED", _) => Some("strongroom approvals"),
+            ("OFFICER_REFUSED", _) => Some("strongroom officer list"),
             ("TENANT_LOCKED", _) => Some("strongroom own-key show, by an officer of the tenant"),
             ("SUSPENDED", _) => Some("strongroom principal unsuspend NAME, by an officer of the tenant"),
             ("TENANT_DESTROYED", _) => Some("strongroom tenant list; strongroom tenant receipt NAME"),
@@ -150,6 +155,7 @@ mod tests {
             reason: "VIEW_NOT_ALLOWED".into(),
             message: "this view is not allowed for you; you may ask for: masked".into(),
             violations: vec![],
+            metadata: vec![],
         };
         assert!(refusal.next().unwrap().contains("--view"));
     }
@@ -161,6 +167,7 @@ mod tests {
             reason: "TENANT_LOCKED".into(),
             message: "the tenant is locked".into(),
             violations: vec![],
+            metadata: vec![],
         };
         assert!(refusal.next().unwrap().contains("own-key show"));
     }

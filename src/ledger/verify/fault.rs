@@ -4,6 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
+use super::ApprovalError;
 use crate::error::LedgerError;
 use crate::timestamp::Timestamp;
 
@@ -167,6 +168,16 @@ pub enum Fault {
         index: u64,
         /// Whether parts of a request were still awaited.
         begun: bool,
+    },
+    /// An approval is forged, or one that was needed is missing.
+    #[error("line {line}, leaf {index}: {error}")]
+    Approval {
+        /// Which line.
+        line: u64,
+        /// Which leaf.
+        index: u64,
+        /// What is wrong with it.
+        error: ApprovalError,
     },
     /// The log ends before all parts of a request.
     #[error("the log ends after {size} leaves, before all parts of its last request: the signed log itself is broken")]

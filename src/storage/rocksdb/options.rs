@@ -145,6 +145,8 @@ impl Shape {
             Family::Meta | Family::Index | Family::Idempotency => (true, Shrinks::AtLast, 4 << 10),
             Family::SubjectRows | Family::Holders => (false, Shrinks::AtLast, 8 << 10),
             Family::Leaves => (false, Shrinks::AtOnce, 16 << 10),
+            // A tile has 8 KiB of hashes.
+            Family::Tiles => (false, Shrinks::Not, 16 << 10),
         };
         Self { looked_up, shrinks, block }
     }

@@ -15,7 +15,7 @@ pub use job::{JobKind, JobRow, JobState};
 pub use requests::IdempotencyRow;
 pub use subject::{RowDek, SubjectRecord, SubjectState, WrappedDek};
 pub use value::{IndexEntry, IndexKind, ValueRow};
-pub use vault::{CounterRow, LaneHead, TenantRow, VaultRow};
+pub use vault::{CounterRow, LaneHead, TenantRow, UsageRow, VaultRow};
 
 #[cfg(doc)]
 use crate::StoreError;

@@ -84,6 +84,41 @@ impl CounterRow {
     }
 }
 
+/// What a principal was told of one thing on one day.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct UsageRow {
+    /// The last minute in which it was counted, since 1970.
+    pub minute: u32,
+    /// How often in that minute.
+    pub in_minute: u32,
+    /// How often on the day.
+    pub in_day: u32,
+    /// Which part of a value was shown first; zero in rows that count something else.
+    pub mark: u64,
+}
+
+impl UsageRow {
+    /// The row's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut row = Writer::new(FORMAT, 26);
+        row.number(self.minute).number(self.in_minute).number(self.in_day).number(self.mark).finish()
+    }
+
+    /// Reads what [`UsageRow::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let place = "a count of what was told";
+        let mut reader = Reader::new(place, bytes, FORMAT)?;
+        let mut small = || {
+            let number = reader.number()?;
+            let wrong = |_| StoreError::Corrupt { place, what: "a number beyond 32 bits stands".to_owned() };
+            u32::try_from(number).map_err(wrong)
+        };
+        let (minute, in_minute, in_day) = (small()?, small()?, small()?);
+        let row = Self { minute, in_minute, in_day, mark: reader.number()? };
+        reader.finish().map(|()| row)
+    }
+}
+
 /// Where one lane of a tenant's ledger ends. It is written in the same commit as the leaves before it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LaneHead {

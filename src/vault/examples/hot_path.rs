@@ -106,7 +106,7 @@ async fn open(folder: &std::path::Path) -> Result<Memory, Failure> {
 
 fn caller(role: Role, name: &str) -> Caller {
     let principal = Arc::new(Principal::new(TenantNo(1), role, name));
-    Caller { principal, client: "127.0.0.1:1".into(), room: None }
+    Caller::new(principal, "127.0.0.1:1")
 }
 
 fn write(count: usize) -> Tokenize {

@@ -254,6 +254,7 @@ impl<S: Store> Vault<S> {
             changes: vec![Fact::key_states(tenant.number)],
             mutations,
             leaves: self.change_leaf(tenant, intent, stage, failed)?,
+            charge: None,
         };
         self.committer.commit(change).await?;
         Ok(())

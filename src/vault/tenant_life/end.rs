@@ -269,11 +269,12 @@ impl<S: Store> Attempt<S> for Ending<'_> {
             Fact::schema(number),
             Fact::key_states(number),
         ]);
+        let recorded = known.detail();
         prepared.mutations.push(known.mutation);
         let at = place::tenant_end(number);
         prepared.mutations.push(Source::put(&end, at, SourceKind::End, &road.tenant.fingerprints)?);
         prepared.detail.extend(end.detail("intent"));
-        prepared.detail.push(("principals_sha256", known.sha256));
+        prepared.detail.extend(recorded);
         prepared.detail.push(("values", self.loss.values.to_string()));
         prepared.detail.push(("subjects", self.loss.subjects.to_string()));
         prepared.detail.push(("key_versions", self.loss.key_versions.to_string()));
@@ -422,7 +423,7 @@ impl<S: Store> Vault<S> {
         ];
         let leaves = end.about().leaf(SYSTEM_NO, rules_of(&system), &detail)?;
         let changes = vec![Fact::key_states(SYSTEM_NO)];
-        self.committer.commit(Change { position, guards: vec![], changes, mutations, leaves }).await?;
+        self.committer.commit(Change { position, guards: vec![], changes, mutations, leaves, charge: None }).await?;
         tracing::warn!(tenant = end.name, number = end.number, "a tenant was destroyed");
         Ok(())
     }
@@ -454,7 +455,7 @@ impl<S: Store> Vault<S> {
         }
         let own = number.0.to_be_bytes().to_vec();
         let (from, to) = match family {
-            Family::Leaves => return Ok(()),
+            Family::Leaves | Family::Tiles => return Ok(()),
             Family::Meta => place::all_but_lanes_range(number),
             _ => (own.clone(), place::prefix_end(&own)),
         };
@@ -472,7 +473,9 @@ impl<S: Store> Vault<S> {
         let end = End { cleared: true, ..end };
         let mutations = vec![Source::put(&end, place::tenant_end(number), SourceKind::End, &system.fingerprints)?];
         let leaves = end.about().leaf(SYSTEM_NO, rules_of(&system), &end.detail("cleared"))?;
-        self.committer.commit(Change { position, guards: vec![], changes: vec![], mutations, leaves }).await?;
+        self.committer
+            .commit(Change { position, guards: vec![], changes: vec![], mutations, leaves, charge: None })
+            .await?;
         Ok(())
     }
 }

@@ -216,7 +216,9 @@ impl<S: Store> Vault<S> {
                 let leaves =
                     making.about(Some(why.reason())).leaf(SYSTEM_NO, rules_of(&system), &making.detail("done"))?;
                 let (guards, changes) = (vec![], vec![]);
-                self.committer.commit(Change { position, guards, changes, mutations: vec![forget], leaves }).await?;
+                self.committer
+                    .commit(Change { position, guards, changes, mutations: vec![forget], leaves, charge: None })
+                    .await?;
             }
             return Err(why);
         }
@@ -230,7 +232,7 @@ impl<S: Store> Vault<S> {
         let fingerprints = self.keystore.index_key(id, IndexName::Fingerprint)?;
         let policy = Source::new(1, DEFAULT_POLICIES.to_owned())?.encode(SourceKind::Policy, &fingerprints);
         let mut detail = making.detail("done");
-        detail.push(("principals_sha256", enrolled.sha256));
+        detail.extend(enrolled.detail());
         let mut leaves = making.about(None).leaf(SYSTEM_NO, rules_of(&system), &detail)?;
         let row = TenantRow { number, id, name: making.name.clone(), created: making.time };
         leaves.extend(making.first_leaf(self, &row, &directory, &policy)?);
@@ -246,6 +248,7 @@ impl<S: Store> Vault<S> {
             changes: vec![Fact::principals()],
             mutations,
             leaves,
+            charge: None,
         };
         let incarnation = self.committer.head(SYSTEM_NO).map_or(1, |head| head.incarnation);
         let head = LaneHead { incarnation, size: 0, time: 0, frontier: vec![], rules: vec![] };

@@ -5,7 +5,7 @@ use crate::{BackupKeystore, DestroyKeyVersion, ListedKey, RotateKey, StrikeKeyst
 
 fn operator() -> Caller {
     let principal = Principal::new(TenantNo(0), Role::Operator, "sre-1");
-    Caller { principal: Arc::new(principal), client: "test".into(), room: None }
+    Caller::new(Arc::new(principal), "test")
 }
 
 async fn backup(vault: &Tested, label: &str) -> Result<crate::NewKeyCopy, Error> {

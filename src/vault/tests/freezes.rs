@@ -43,7 +43,8 @@ async fn freeze(vault: &Tested, field: &str, what: What) -> bool {
 }
 
 async fn unfreeze(vault: &Tested, field: &str, what: What) -> bool {
-    vault.unfreeze(&caller(Role::Officer), &unfreezing(field, what)).await.unwrap()
+    let request = unfreezing(field, what);
+    with_approval(vault, DEMO, async || vault.unfreeze(&caller(Role::Officer), &request).await).await.unwrap()
 }
 
 async fn freeze_all(vault: &Tested, what: What) -> Result<bool, Error> {
@@ -370,7 +371,7 @@ async fn nobody_suspends_itself_and_only_officers_suspend_officers() {
     vault.create_tenant(&operator(), &CreateTenant { name: SAVINGS.to_owned(), officers }).await.unwrap();
     let named = |role, name| {
         let principal = Arc::new(Principal::new(NUMBER, role, name));
-        Caller { principal, client: "test".into(), room: None }
+        Caller::new(principal, "test")
     };
     let (carol, dave) = (named(Role::Officer, "carol"), named(Role::Officer, "dave"));
     assert!(matches!(suspend(&vault, &carol, "officer/carol").await, Err(Error::SuspensionRefused(_))));
@@ -528,6 +529,51 @@ async fn a_locked_tenant_comes_back_frozen_and_its_suspended_officer_does_not_br
     assert!(is_suspended(&vault.get_own_key(&dave).await));
     assert!(is_suspended(&vault.create_import_key(&dave).await));
     assert!(vault.get_own_key(&carol).await.unwrap().unwrap().locked);
+}
+
+#[tokio::test]
+async fn the_end_of_a_freeze_is_agreed_on_by_two_and_no_later_freeze_is_meant() {
+    let (bench, vault) = Bench::new().await;
+    let (alice, bob) = (caller(Role::Officer), second(DEMO));
+    freeze(&vault, FIELD, What::Reads).await;
+    let request = unfreezing(FIELD, What::Both);
+    let Err(Error::ApprovalRequired { name, .. }) = vault.unfreeze(&alice, &request).await else {
+        panic!("one ends it alone");
+    };
+    let summary = vault.list_approvals(&bob).await.unwrap().remove(0).approval.summary;
+    assert!(summary.starts_with("end the freeze of reads of borrower.id_card (field "), "{summary}");
+    assert!(summary.contains("which officer/alice began at "), "{summary}");
+    approve_as(&vault, &bob, &name).await.unwrap();
+    // Another way it ends first, and a colleague freezes anew: nobody agreed to the end of that.
+    let theirs = unfreezing(FIELD, What::Reads);
+    let Err(Error::ApprovalRequired { name: other, .. }) = vault.unfreeze(&bob, &theirs).await else {
+        panic!("one ends it alone");
+    };
+    assert_ne!(other, name);
+    assert!(unfreeze(&vault, FIELD, What::Reads).await);
+    bench.pass(1);
+    assert!(vault.freeze(&bob, &freezing(FIELD, What::Reads)).await.unwrap());
+    let again = vault.unfreeze(&alice, &request).await;
+    assert!(matches!(again, Err(Error::ApprovalRequired { have: 0, name: ref new, .. }) if *new != name));
+    assert!(listed(&vault).await.fields[0].frozen.reads.is_some());
+    // What changes nothing needs nobody.
+    assert!(!vault.unfreeze(&alice, &unfreezing("borrower.name", What::Both)).await.unwrap());
+    // Nor does a suspension, unless policy says so; then just that suspension is meant.
+    assert!(suspend(&vault, &alice, "app/other").await.unwrap());
+    assert!(unsuspend(&vault, &alice, "app/other").await.unwrap());
+    let marked = DEFAULT_POLICIES
+        .replace("    Action::\"unsuspend\",\n", "")
+        .replace("action == Action::\"unfreeze\"", "action in [Action::\"unfreeze\", Action::\"unsuspend\"]");
+    let policy = ApplyPolicy { source: marked, tests: String::new(), dry_run: false };
+    with_approval(&vault, DEMO, async || vault.apply_policy(&alice, &policy).await).await.unwrap();
+    assert!(suspend(&vault, &alice, "app/other").await.unwrap());
+    let Err(Error::ApprovalRequired { name, .. }) = unsuspend(&vault, &alice, "app/other").await else {
+        panic!("one ends it alone");
+    };
+    approve_as(&vault, &bob, &name).await.unwrap();
+    assert!(unsuspend(&vault, &alice, "app/other").await.unwrap());
+    vault.close().await;
+    assert_eq!(findings(&bench, &[]).await, []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -124,7 +124,7 @@ pub fn root() -> PassphraseRoot {
 
 pub fn caller(role: Role) -> Caller {
     let name = if role == Role::Officer { "alice" } else { "tester" };
-    Caller { principal: Arc::new(Principal::new(TenantNo(1), role, name)), client: "test".into(), room: None }
+    Caller::new(Arc::new(Principal::new(TenantNo(1), role, name)), "test")
 }
 
 /// The name of every tenant's second officer, who approves what the first one asks for.
@@ -140,7 +140,7 @@ pub fn key_of_second() -> [u8; 32] {
 
 /// The second officer of a tenant.
 pub fn second(tenant: TenantNo) -> Caller {
-    Caller { principal: Arc::new(Principal::new(tenant, Role::Officer, SECOND)), client: "test".into(), room: None }
+    Caller::new(Arc::new(Principal::new(tenant, Role::Officer, SECOND)), "test")
 }
 
 /// An approval that is signed by the second officers' key.

@@ -33,6 +33,10 @@ pub enum Kind {
     Policy,
     /// What is frozen and who is suspended.
     Freezes,
+    /// The tiers of principals and their limits.
+    Tiers,
+    /// The second factor of a principal.
+    SecondFactor,
     /// The enrolled principals.
     Principals,
     /// A tenant.
@@ -41,6 +45,8 @@ pub enum Kind {
     Counter,
     /// What was made under an idempotency key.
     IdempotencyKey,
+    /// A tile of a log's tree, of which proofs are made.
+    Tile,
     /// Something that the vault does not write.
     Unknown,
 }
@@ -60,10 +66,13 @@ impl Kind {
             Self::Schema => "schema",
             Self::Policy => "policy",
             Self::Freezes => "freezes",
+            Self::Tiers => "tiers",
+            Self::SecondFactor => "second_factor",
             Self::Principals => "principals",
             Self::Tenant => "tenant",
             Self::Counter => "counter",
             Self::IdempotencyKey => "idempotency_key",
+            Self::Tile => "tile",
             Self::Unknown => "unknown",
         }
     }

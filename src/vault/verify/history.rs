@@ -7,6 +7,8 @@ use strongroom_ids::{COUNTER_BITS, RowId, SubjectHandle, TenantNo};
 use strongroom_ledger::leaf::{ParsedItem, ParsedLeaf};
 use strongroom_ledger::{NewRule, Rule, Rules};
 
+use crate::policies;
+
 /// A value as its leaf records it, and what was found of it. 64 bytes with its key, so that a million of values take
 /// about 75 to 150 MB, the more the closer the table is to its next growth.
 pub(super) struct RecordedValue {
@@ -53,7 +55,7 @@ pub(super) struct RecordedSubject {
     pub hash: [u8; 32],
 }
 
-/// A schema, policy or list of freezes as its leaf records it.
+/// A schema, policy, list of freezes or of tiers as its leaf records it.
 pub(super) struct RecordedRule {
     pub leaf: u64,
     pub version: u32,
@@ -84,6 +86,13 @@ pub(super) struct History {
     pub schema: Option<RecordedRule>,
     pub policy: Option<RecordedRule>,
     pub freezes: Option<RecordedRule>,
+    /// Older versions of the policy that must be kept, by version, and who applied each.
+    pub older_policies: BTreeMap<u32, (RecordedRule, String)>,
+    /// Who applied the policy in force.
+    pub policy_by: String,
+    pub tiers: Option<RecordedRule>,
+    /// SHA-256 of each second factor's row, by whose it is, and the leaf that recorded it; no hash of one that was reset.
+    pub second_factors: BTreeMap<String, (Option<[u8; 32]>, u64)>,
     /// SHA-256 of the principals' row, in the vault's own log, and the leaf that recorded it.
     pub principals: Option<([u8; 32], u64)>,
     /// Tenants that were destroyed, in the vault's own log.
@@ -100,13 +109,9 @@ impl History {
     /// either a leaf was forged or the vault has gone wrong.
     pub fn add(&mut self, leaf: &ParsedLeaf) -> Vec<(RowId, &'static str)> {
         let mut wrong = Vec::new();
+        self.second_factor(leaf);
         if leaf.decision != "allow" {
             return wrong;
-        }
-        if matches!(leaf.action.as_str(), "create_vault" | "create_tenant" | "destroy_tenant")
-            && let Some(hash) = hash(leaf, "principals_sha256")
-        {
-            self.principals = Some((hash, leaf.index));
         }
         if leaf.action == "destroy_tenant" {
             self.end(leaf);
@@ -115,9 +120,15 @@ impl History {
             let recorded = |rule: Rule| RecordedRule { leaf: leaf.index, version: rule.version, hash: rule.hash };
             match new {
                 _ if !self.rules.put(new) => wrong.push((RowId(0), "rules of an older version come into force")),
-                NewRule::Policy(rule) => self.policy = Some(recorded(rule)),
+                NewRule::Policy(rule) => self.applied(recorded(rule), &leaf.principal),
                 NewRule::Schema(rule) => self.schema = Some(recorded(rule)),
                 NewRule::Freezes(rule) => self.freezes = Some(recorded(rule)),
+                NewRule::Principals(rule) => self.principals = Some((rule.hash, leaf.index)),
+                NewRule::First { policy, principals } => {
+                    self.policy = Some(recorded(policy));
+                    self.principals = Some((principals.hash, leaf.index));
+                }
+                NewRule::Tiers(rule) => self.tiers = Some(recorded(rule)),
             }
         }
         for item in &leaf.items {
@@ -126,6 +137,26 @@ impl History {
             }
         }
         wrong
+    }
+
+    /// Another policy comes into force, and the one before it is kept.
+    fn applied(&mut self, rule: RecordedRule, by: &str) {
+        let oldest = policies::oldest(rule.version);
+        let before = self.policy.replace(rule);
+        let before_by = std::mem::replace(&mut self.policy_by, by.to_owned());
+        self.older_policies.extend(before.map(|before| (before.version, (before, before_by))));
+        self.older_policies.retain(|version, _| *version >= oldest);
+    }
+
+    /// A wrong code, too, changes its factor: that leaf says `deny`, and names the row. A refusal that changed nothing names
+    /// none.
+    fn second_factor(&mut self, leaf: &ParsedLeaf) {
+        const CHANGE: [&str; 4] = ["enrol_second_factor", "confirm_second_factor", "step_up", "reset_second_factor"];
+        if CHANGE.contains(&leaf.action.as_str())
+            && let Some(principal) = detail(leaf, "factor")
+        {
+            self.second_factors.insert(principal.to_owned(), (hash(leaf, "sha256"), leaf.index));
+        }
     }
 
     /// A tenant's own log only says that it ends; the vault's says whose end has come how far.
@@ -246,6 +277,7 @@ pub(super) fn detail<'l>(leaf: &'l ParsedLeaf, name: &str) -> Option<&'l str> {
     leaf.detail.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
+/// A hash in a leaf's detail.
 fn hash(leaf: &ParsedLeaf, name: &str) -> Option<[u8; 32]> {
     HEXLOWER.decode(detail(leaf, name)?.as_bytes()).ok()?.try_into().ok()
 }

@@ -1,11 +1,13 @@
 //! The vault's own rows: rules in force, principals, counters; and what belongs to nobody.
 
+use std::collections::BTreeSet;
+
 use strongroom_access::Directory;
 use strongroom_ids::{KeyVersion, KeyringNo, TenantNo};
 use strongroom_keys::{IndexName, KeyState};
 use strongroom_schema::Schema;
 use strongroom_storage::keys::{self as place, Counter};
-use strongroom_storage::rows::{CounterRow, IdempotencyRow, JobKind, JobRow, TenantRow};
+use strongroom_storage::rows::{CounterRow, IdempotencyRow, JobKind, JobRow, TenantRow, UsageRow};
 use strongroom_storage::{Family, Store, StoreError};
 
 use super::Check;
@@ -22,7 +24,8 @@ const KIND: usize = 4;
 impl<S: Store> Check<'_, S> {
     /// Everything of the tenant in `Meta`.
     pub async fn meta(&mut self, history: &History, tenants: &[TenantRow]) -> Result<(), StoreError> {
-        let (mut schema, mut policy, mut freezes, mut principals) = (false, false, false, false);
+        let (mut schema, mut policy, mut freezes, mut tiers, mut principals) = (false, false, false, false, false);
+        let mut second_factors = BTreeSet::new();
         let mut pages = Pages::of_tenant(Family::Meta, self.number);
         while let Some(page) = pages.next(self.store).await? {
             for (key, row) in &page {
@@ -39,9 +42,15 @@ impl<S: Store> Check<'_, S> {
                 } else if **key == *place::freezes(self.number) {
                     freezes = true;
                     self.rule(Kind::Freezes, row, history.freezes.as_ref());
+                } else if **key == *place::tiers(self.number) {
+                    tiers = true;
+                    self.rule(Kind::Tiers, row, history.tiers.as_ref());
                 } else if self.number == SYSTEM_NO && **key == *place::principals() {
                     principals = true;
                     self.principals(row, history, tenants);
+                } else if let Some(principal) = place::decode_second_factor(key) {
+                    self.second_factor(principal, key, row, history);
+                    second_factors.insert(principal.to_owned());
                 } else if let Some(next) = self.counter(key, row) {
                     self.counters.insert(key.to_vec(), next);
                 } else if !self.is_known(key, row, tenants) {
@@ -49,12 +58,21 @@ impl<S: Store> Check<'_, S> {
                 }
             }
         }
-        for (kind, recorded, there) in
-            [(Kind::Schema, &history.schema, schema), (Kind::Freezes, &history.freezes, freezes)]
-        {
+        for (kind, recorded, there) in [
+            (Kind::Schema, &history.schema, schema),
+            (Kind::Freezes, &history.freezes, freezes),
+            (Kind::Tiers, &history.tiers, tiers),
+        ] {
             if let Some(rule) = recorded.as_ref().filter(|_| !there) {
                 let what = format!("leaf {} records version {}, and there is none", rule.leaf, rule.version);
                 self.found(kind, Fault::Missing, Place::Only, what);
+            }
+        }
+        for (principal, (hash, leaf)) in &history.second_factors {
+            if hash.is_some() && !second_factors.contains(principal) {
+                let what = format!("leaf {leaf} records the second factor of {principal}, and there is none");
+                let key = place::second_factor(self.number, principal);
+                self.found(Kind::SecondFactor, Fault::Missing, Place::Key(key), what);
             }
         }
         if !schema {
@@ -67,6 +85,21 @@ impl<S: Store> Check<'_, S> {
             self.found(Kind::Principals, Fault::Missing, Place::Only, "the enrolled officers are gone");
         }
         Ok(())
+    }
+
+    /// One that is put back as it was before would take used codes and lost apps again.
+    fn second_factor(&mut self, principal: &str, key: &[u8], row: &[u8], history: &History) {
+        let (fault, what) = match history.second_factors.get(principal) {
+            Some((Some(hash), _)) if *hash == row_hash(row) => return,
+            Some((Some(_), leaf)) => {
+                (Fault::Changed, format!("the second factor of {principal} is not as leaf {leaf} records it"))
+            }
+            Some((None, leaf)) => {
+                (Fault::Added, format!("leaf {leaf} says that the second factor of {principal} was reset"))
+            }
+            None => (Fault::Added, "the ledger records no such second factor".to_owned()),
+        };
+        self.found(Kind::SecondFactor, fault, Place::Key(key.to_vec()), what);
     }
 
     fn rule(&mut self, kind: Kind, row: &[u8], recorded: Option<&RecordedRule>) {
@@ -83,7 +116,7 @@ impl<S: Store> Check<'_, S> {
     }
 
     /// A row of rules, if this vault wrote it.
-    fn source(&self, row: &[u8], kind: SourceKind) -> Option<Source> {
+    pub(super) fn source(&self, row: &[u8], kind: SourceKind) -> Option<Source> {
         let key = self.keystore.index_key(self.id, IndexName::Fingerprint).ok()?;
         Source::decode(row, kind, &key).ok()
     }
@@ -150,9 +183,13 @@ impl<S: Store> Check<'_, S> {
         vaults_own
             || *key == *place::lane(self.number, LANE)
             || (*key == *place::key_change(self.number) && self.source(row, SourceKind::Keys).is_some())
+            // Looked at by themselves.
+            || place::decode_older_policy(key).is_ok()
+            || *key == *place::policy_history(self.number)
             || (*key == *place::approvals(self.number) && self.source(row, SourceKind::Approvals).is_some())
             || JobKind::ALL.into_iter().any(is_job)
             || (row.is_empty() && place::decode_dek_mark(key).is_ok())
+            || (place::decode_usage(key).is_ok() && UsageRow::decode(row).is_ok())
     }
 
     /// No number that was given out may be given out again.
@@ -201,7 +238,7 @@ impl<S: Store> Check<'_, S> {
     /// Nothing is left of a tenant that was cleared but its log. `leaf`, of the log `system`, says that it was.
     pub async fn only_the_log(&mut self, leaf: u64) -> Result<(), StoreError> {
         let head = place::lane(self.number, LANE);
-        for family in Family::ALL.into_iter().filter(|family| *family != Family::Leaves) {
+        for family in Family::ALL.into_iter().filter(|family| !matches!(family, Family::Leaves | Family::Tiles)) {
             let mut pages = Pages::of_tenant(family, self.number);
             while let Some(page) = pages.next(self.store).await? {
                 for (key, _) in page.iter().filter(|(key, _)| **key != *head) {

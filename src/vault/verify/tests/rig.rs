@@ -54,7 +54,7 @@ struct Running {
 
 fn caller(role: Role, name: &str) -> Caller {
     let name = format!("{}/{name}", role.as_str()).into();
-    Caller { principal: Arc::new(Principal { tenant: TENANT, name, role }), client: "10.0.0.1:5".into(), room: None }
+    Caller::new(Arc::new(Principal { tenant: TENANT, name, role }), "10.0.0.1:5")
 }
 
 fn item(field: &str, value: &str, subject: &str) -> NewValue {

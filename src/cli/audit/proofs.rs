@@ -1,0 +1,170 @@
+//! `strongroom audit prove | check | grown`: proofs of single leaves, and that the ledger only grew.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use strongroom_ledger::proof::{LeafProof, Tree, verify_consistency};
+use strongroom_ledger::{checkpoint, leaf};
+use strongroom_proto::v1::{
+    ExportRequest, GetConsistencyProofRequest, GetConsistencyProofResponse, GetInclusionProofRequest,
+    GetInclusionProofResponse,
+};
+
+use super::{beside, read, read_keys};
+use crate::cli::client::Context;
+use crate::cli::files::replace;
+use crate::cli::output::{CliError, Exit, Output, facts};
+use crate::cli::shell::quoted;
+
+/// Writes the proof of one leaf, the leaf, and the ledger's keys to files.
+pub async fn prove(index: u64, out: &Path, log: String, context: &Context) -> Result<Exit, CliError> {
+    let mut client = context.audit().await?;
+    let asked = GetInclusionProofRequest { index, size: 0, log: log.clone() };
+    let GetInclusionProofResponse { hashes, size: _, checkpoint, keys } =
+        client.get_inclusion_proof(asked).await?.into_inner();
+    let mut leaves = client.export(ExportRequest { first: index, end: index + 1, log }).await?.into_inner();
+    let page = leaves.message().await?.ok_or_else(|| misfit("the vault sent no leaf"))?;
+    let line = page.leaves.first().ok_or_else(|| misfit("the vault sent no leaf"))?;
+    let proof = LeafProof { index, hashes: hashes_of(&hashes)?, checkpoint };
+    let known: Vec<&str> = keys.iter().map(String::as_str).collect();
+    proof.verify(line, &known).map_err(|error| misfit(&format!("the vault's own proof does not hold: {error}")))?;
+
+    let (leaf_path, key_path) = (beside(out, ".leaf"), beside(out, ".key"));
+    replace(&leaf_path, &[line, &b"\n"[..]].concat())?;
+    replace(&key_path, (keys.join("\n") + "\n").as_bytes())?;
+    replace(out, proof.to_text().as_bytes())?;
+    let shown = |path: &Path| path.display().to_string();
+    context.output.show(
+        || {
+            json!({
+                "out": shown(out),
+                "leaf": shown(&leaf_path),
+                "key": shown(&key_path),
+                "index": index.to_string(),
+            })
+        },
+        || {
+            facts([
+                ("written", shown(out)),
+                ("leaf", shown(&leaf_path)),
+                ("key", shown(&key_path)),
+                ("try", format!("strongroom audit check {}", quoted(&shown(out)))),
+            ])
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+/// Checks the proof of one leaf, without the vault.
+pub fn check(proof: &Path, leaf: Option<PathBuf>, key: Option<PathBuf>, output: Output) -> Result<Exit, CliError> {
+    let own_key = key.is_some();
+    let leaf = leaf.unwrap_or_else(|| beside(proof, ".leaf"));
+    let key = key.unwrap_or_else(|| beside(proof, ".key"));
+    let (text, line, keys) = (read(proof)?, read(&leaf)?, read_keys(&key)?);
+    let line = line.strip_suffix('\n').unwrap_or(&line);
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let does_not_hold = |error: &dyn std::fmt::Display| CliError::Unfit {
+        message: format!("{} does not hold: {error}", proof.display()),
+        next: "keep the files as they are, and ask the vault for the proof again: strongroom audit prove".into(),
+    };
+    let read = LeafProof::from_text(&text).map_err(|error| does_not_hold(&error))?;
+    let signed = read.verify(line.as_bytes(), &keys).map_err(|error| does_not_hold(&error))?;
+    let said = leaf::parse(line.as_bytes()).map_err(|error| does_not_hold(&error))?;
+    if said.index != read.index {
+        return Err(does_not_hold(&"the leaf names another index than the proof"));
+    }
+    output.show(
+        || {
+            json!({
+                "verified": true,
+                "origin": signed.origin,
+                "index": read.index.to_string(),
+                "time": said.time.to_string(),
+                "principal": said.principal,
+                "action": said.action,
+                "decision": said.decision,
+                "leaves": signed.size.to_string(),
+                "key_given": own_key,
+            })
+        },
+        || {
+            let mut pairs = vec![
+                ("verified", "the ledger has this leaf".to_owned()),
+                ("origin", signed.origin.clone()),
+                ("leaf", format!("{} of {}", read.index, signed.size)),
+                ("time", said.time.to_string()),
+                ("principal", said.principal.clone()),
+                ("action", said.action.clone()),
+                ("decision", said.decision.clone()),
+            ];
+            pairs.extend((!own_key).then(|| note(&key)));
+            facts(pairs)
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+/// Proves that the ledger only grew since an older checkpoint.
+pub async fn grown(older: &Path, key: Option<PathBuf>, log: String, context: &Context) -> Result<Exit, CliError> {
+    let note = read(older)?;
+    let kept = key.as_deref().map(read_keys).transpose()?;
+    let mut client = context.audit().await?;
+    let unread = |error| misfit(&format!("{} can't be used: {error}", older.display()));
+    // What is asked depends on the size only; whether the checkpoint holds is looked at with the keys.
+    let size = checkpoint::claimed_size(&note).map_err(unread)?;
+    let asked = GetConsistencyProofRequest { from: size.max(1), to: 0, log };
+    let GetConsistencyProofResponse { hashes, to: _, checkpoint: newer_note, keys } =
+        client.get_consistency_proof(asked).await?.into_inner();
+    let keys = kept.unwrap_or(keys);
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let before = checkpoint::verify(&note, &keys).map_err(unread)?;
+    let now = checkpoint::verify(&newer_note, &keys)
+        .map_err(|error| misfit(&format!("the vault's own checkpoint does not hold: {error}")))?;
+    let tree = |signed: &checkpoint::Checkpoint| Tree { size: signed.size, root: signed.root };
+    let hashes = if before.size == 0 { vec![] } else { hashes_of(&hashes)? };
+    let proven = match before.origin == now.origin {
+        true => verify_consistency(&hashes, &tree(&before), &tree(&now)).map_err(|error| error.to_string()),
+        false => Err(format!("it is of the log {}, and the vault's is {}", before.origin, now.origin)),
+    };
+    if let Err(why) = proven {
+        return Err(CliError::Unfit {
+            message: format!("the ledger is not the one of {}: {why}", older.display()),
+            next: "keep that file, take another export, and compare both".into(),
+        });
+    }
+    context.output.show(
+        || {
+            json!({
+                "verified": true,
+                "origin": now.origin,
+                "from": before.size.to_string(),
+                "to": now.size.to_string(),
+                "checkpoint": newer_note,
+                "key_given": key.is_some(),
+            })
+        },
+        || {
+            facts([
+                ("verified", "nothing was changed or dropped since".to_owned()),
+                ("origin", now.origin.clone()),
+                ("from", format!("{} leaves", before.size)),
+                ("to", format!("{} leaves", now.size)),
+                ("keep", "the newest checkpoint: strongroom audit checkpoint".to_owned()),
+            ])
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+fn note(key: &Path) -> (&'static str, String) {
+    ("note", format!("{} came with the proof: compare it with the one you keep", key.display()))
+}
+
+pub fn hashes_of(hashes: &[bytes::Bytes]) -> Result<Vec<[u8; 32]>, CliError> {
+    let hash = |hash: &bytes::Bytes| <[u8; 32]>::try_from(&**hash).ok();
+    hashes.iter().map(hash).collect::<Option<_>>().ok_or_else(|| misfit("the vault sent a hash that is none"))
+}
+
+fn misfit(message: &str) -> CliError {
+    CliError::unfit(message.to_owned())
+}

@@ -1,0 +1,107 @@
+//! `strongroom audit tiles`: the ledger as a folder in which other tools find it (C2SP tlog-tiles).
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+use strongroom_ledger::tiles::{Edge, TileId};
+use strongroom_ledger::{checkpoint, leaf_hash};
+use strongroom_proto::v1::{ExportRequest, GetCheckpointRequest};
+
+use super::bar;
+use crate::cli::client::Context;
+use crate::cli::files::replace;
+use crate::cli::output::{CliError, Exit, facts};
+
+/// The leaves under a tile of level zero.
+const BUNDLE: u64 = 256;
+
+/// Writes a ledger's checkpoint, its tree in tiles, and its leaves in bundles.
+pub async fn write(out: &Path, log: String, context: &Context) -> Result<Exit, CliError> {
+    let mut client = context.audit().await?;
+    let head = client.get_checkpoint(GetCheckpointRequest { log: log.clone() }).await?.into_inner();
+    let keys: Vec<&str> = head.keys.iter().map(String::as_str).collect();
+    let own = |why: &dyn std::fmt::Display| CliError::unfit(format!("what the vault sent does not hold: {why}"));
+    let signed = checkpoint::verify(&head.checkpoint, &keys).map_err(|error| own(&error))?;
+
+    let mut folder = Folder { out, bundle: Vec::new(), edge: Edge::new() };
+    let bar = bar(signed.size);
+    if signed.size > 0 {
+        let mut stream = client.export(ExportRequest { first: 0, end: signed.size, log }).await?.into_inner();
+        while let Some(page) = stream.message().await? {
+            for line in &page.leaves {
+                folder.add(line)?;
+            }
+            bar.set_position(folder.edge.size());
+        }
+    }
+    bar.finish_and_clear();
+    let size = folder.edge.size();
+    if (size, folder.edge.root()) != (signed.size, signed.root) {
+        return Err(own(&"the leaves are not those that the checkpoint signs"));
+    }
+    folder.finish()?;
+    replace(&out.join("checkpoint"), head.checkpoint.as_bytes())?;
+    replace(&out.join("key"), (head.keys.join("\n") + "\n").as_bytes())?;
+    context.output.show(
+        || json!({ "out": out.display().to_string(), "origin": signed.origin, "leaves": size.to_string() }),
+        || {
+            facts([
+                ("written", out.display().to_string()),
+                ("leaves", size.to_string()),
+                ("origin", signed.origin.clone()),
+                ("holds", "checkpoint, tile/LEVEL/N, tile/entries/N, key".to_owned()),
+            ])
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+/// The folder as it grows.
+struct Folder<'a> {
+    out: &'a Path,
+    /// The leaves that do not fill a bundle yet, each behind its length in two bytes.
+    bundle: Vec<u8>,
+    edge: Edge,
+}
+
+impl Folder<'_> {
+    fn add(&mut self, line: &[u8]) -> Result<(), CliError> {
+        let length = u16::try_from(line.len())
+            .map_err(|_| CliError::unfit("the vault sent a leaf that is longer than leaves may be".to_owned()))?;
+        self.bundle.extend_from_slice(&length.to_be_bytes());
+        self.bundle.extend_from_slice(line);
+        let mut complete = Vec::new();
+        self.edge.push(leaf_hash(line), |id, tile| complete.push((id, tile)));
+        for (id, tile) in complete {
+            put(self.out, &id.path(tile.len() / 32), &tile)?;
+        }
+        if self.edge.size().is_multiple_of(BUNDLE) {
+            let id = TileId { level: 0, index: self.edge.size() / BUNDLE - 1 };
+            put(self.out, &id.entries_path(BUNDLE as usize), &self.bundle)?;
+            self.bundle.clear();
+        }
+        Ok(())
+    }
+
+    /// Writes what is incomplete.
+    fn finish(self) -> Result<(), CliError> {
+        for (id, tile) in self.edge.tiles() {
+            put(self.out, &id.path(tile.len() / 32), tile)?;
+        }
+        let rest = self.edge.size() % BUNDLE;
+        if rest > 0 {
+            let id = TileId { level: 0, index: self.edge.size() / BUNDLE };
+            put(self.out, &id.entries_path(rest as usize), &self.bundle)?;
+        }
+        Ok(())
+    }
+}
+
+fn put(out: &Path, path: &str, bytes: &[u8]) -> Result<(), CliError> {
+    let path = out.join(path);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|error| CliError::file(folder, error))?;
+    }
+    fs::write(&path, bytes).map_err(|error| CliError::file(&path, error))
+}

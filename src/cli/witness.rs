@@ -1,0 +1,257 @@
+//! `strongroom witness`: sees that the ledger of another vault only grows, and cosigns that it does (C2SP tlog-cosignature).
+//!
+//! What a witness has seen is worth as much as its memory: the newest checkpoint of each log is on disk before a
+//! cosignature of it leaves, and one that does not continue it is refused.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{Args as ClapArgs, Subcommand};
+use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData, SigningKey};
+use serde_json::json;
+use strongroom_ledger::checkpoint::Checkpoint;
+use strongroom_ledger::proof::{Tree, verify_consistency};
+use strongroom_ledger::{checkpoint, cosignature};
+use strongroom_proto::v1::audit_client::AuditClient;
+use strongroom_proto::v1::{GetCheckpointRequest, GetConsistencyProofRequest};
+use zeroize::Zeroizing;
+
+use super::audit::{hashes_of, read, read_keys};
+use super::client::{Context, Global, Wire};
+use super::files::replace;
+use super::output::{CliError, Exit, Output, facts};
+
+/// Who asks the other vault, unless the caller says otherwise.
+pub const PRINCIPAL: &str = "auditor";
+
+/// Watch the ledger of another vault, and cosign what continues what was seen.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    /// Make a witness: its key, and the verifier key that others need.
+    #[command(after_help = "Example:
+  strongroom witness init bank-b.example/w1 --state witness/
+
+Writes witness.key (keep it) and witness.vkey (give it to auditors).")]
+    Init {
+        /// The witness's name: a domain and a path, without a scheme.
+        name: String,
+
+        /// The witness's folder.
+        #[arg(long, value_name = "FOLDER")]
+        state: PathBuf,
+    },
+    /// Fetch the newest checkpoint of a ledger, see that it continues the last one, and cosign it.
+    #[command(after_help = "Example:
+  strongroom witness cosign --state witness/ --log-key bank-a.key -o bank-a.checkpoint \\
+      --address https://vault.bank-a.example:7443 --ca bank-a-ca.pem \\
+      --cert witness.pem --key witness-tls.key
+
+Needs a certificate that may get checkpoints and proofs, such as an auditor's.
+The log's key is the one that its owner gave you (strongroom audit key), not one
+that the vault names today.
+Exit code 0: cosigned; 1: the ledger is not the one that was seen, or can't be read.")]
+    Cosign {
+        /// The witness's folder.
+        #[arg(long, value_name = "FOLDER")]
+        state: PathBuf,
+
+        /// The public keys of the ledger, one a line.
+        #[arg(long, value_name = "FILE")]
+        log_key: PathBuf,
+
+        /// Where the cosigned checkpoint goes [default: standard output].
+        #[arg(short, long, value_name = "OUT")]
+        out: Option<PathBuf>,
+
+        /// Which ledger: nothing for the caller's tenant's; for operators `system`.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        log: String,
+    },
+}
+
+/// Runs the command.
+pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
+    match args.command {
+        Command::Init { name, state } => init(&name, &state, global.output),
+        Command::Cosign { state, log_key, out, log } => {
+            let context = global.context(PRINCIPAL)?;
+            cosign(&Witness::open(&state)?, &log_key, out.as_deref(), log, &context).await
+        }
+    }
+}
+
+fn init(name: &str, state: &Path, output: Output) -> Result<Exit, CliError> {
+    fs::create_dir_all(state).map_err(|error| CliError::file(state, error))?;
+    let key_path = state.join("witness.key");
+    if key_path.exists() {
+        return Err(CliError::Unfit {
+            message: format!("{} is there already", key_path.display()),
+            next: "another --state, or this witness as it is".into(),
+        });
+    }
+    let unfit = |error: rcgen::Error| CliError::unfit(format!("no key can be made: {error}"));
+    let key = KeyPair::generate_for(&PKCS_ED25519).map_err(unfit)?;
+    let vkey = cosignature::vkey(name, &public(&key)?);
+    if cosignature::witnesses("", &[&vkey]) == Err(strongroom_ledger::LedgerError::Witness { place: 1 }) {
+        let why = "a witness's name is a domain and a path: bank-b.example/w1; without spaces and plus signs";
+        return Err(CliError::Usage(why.into()));
+    }
+    replace(&state.join("witness.vkey"), format!("{vkey}\n").as_bytes())?;
+    replace(&key_path, Zeroizing::new(key.serialize_pem()).as_bytes())?;
+    output.show(
+        || json!({ "name": name, "key": key_path.display().to_string(), "vkey": vkey }),
+        || {
+            facts([
+                ("witness", name.to_owned()),
+                ("key", key_path.display().to_string()),
+                ("vkey", vkey.clone()),
+                ("try", "strongroom witness cosign --help".to_owned()),
+            ])
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+/// A witness with its folder, which no other process uses meanwhile.
+struct Witness {
+    state: PathBuf,
+    name: String,
+    key: KeyPair,
+    _lock: File,
+}
+
+impl Witness {
+    fn open(state: &Path) -> Result<Self, CliError> {
+        let (key_path, vkey_path) = (state.join("witness.key"), state.join("witness.vkey"));
+        let unfit = |path: &Path| CliError::Unfit {
+            message: format!("{} is not what `witness init` wrote", path.display()),
+            next: "strongroom witness init NAME --state FOLDER, for a new witness".into(),
+        };
+        let pem = Zeroizing::new(read(&key_path)?);
+        let key = KeyPair::from_pem(&pem).map_err(|_| unfit(&key_path))?;
+        let vkey = read(&vkey_path)?;
+        let name = vkey.split('+').next().unwrap_or_default().to_owned();
+        if vkey.trim() != cosignature::vkey(&name, &public(&key)?) {
+            return Err(unfit(&vkey_path));
+        }
+        let path = state.join("lock");
+        let lock = File::create(&path).map_err(|error| CliError::file(&path, error))?;
+        lock.try_lock().map_err(|_| CliError::unfit(format!("{}: this witness is at work already", path.display())))?;
+        Ok(Self { state: state.to_owned(), name, key, _lock: lock })
+    }
+
+    /// Where the newest checkpoint of a log stands.
+    fn seen(&self, origin: &str) -> PathBuf {
+        let hash = ring::digest::digest(&ring::digest::SHA256, origin.as_bytes());
+        self.state.join(format!("{}.checkpoint", data_encoding::HEXLOWER.encode(hash.as_ref())))
+    }
+
+    /// Cosigns a checkpoint that was seen to be right.
+    fn sign(&self, note: &str) -> Result<String, CliError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let sign = |text: &[u8]| {
+            let signature = self.key.sign(text).ok().and_then(|signature| signature.try_into().ok());
+            // One that is none is refused by who checks it.
+            signature.unwrap_or([0; 64])
+        };
+        cosignature::cosign(note, &self.name, &public(&self.key)?, now, sign)
+            .map_err(|error| CliError::unfit(format!("the checkpoint can't be cosigned: {error}")))
+    }
+}
+
+/// The raw public key.
+fn public(key: &KeyPair) -> Result<[u8; 32], CliError> {
+    let unfit = || CliError::unfit("the witness's key is no Ed25519 key");
+    if key.algorithm() != &PKCS_ED25519 {
+        return Err(unfit());
+    }
+    key.der_bytes().try_into().map_err(|_| unfit())
+}
+
+async fn cosign(
+    witness: &Witness,
+    log_key: &Path,
+    out: Option<&Path>,
+    log: String,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let keys = read_keys(log_key)?;
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let mut client = context.audit().await?;
+    let note = client.get_checkpoint(GetCheckpointRequest { log: log.clone() }).await?.into_inner().checkpoint;
+    let now = checkpoint::verify(&note, &keys)
+        .map_err(|error| CliError::unfit(format!("the vault's checkpoint does not hold: {error}")))?;
+    let seen = witness.seen(&now.origin);
+    if let Some(older) = last(&seen, &keys)? {
+        continues(&mut client, log, &older, &now).await.map_err(|error| match error {
+            Refused::Fork(why) => CliError::Unfit {
+                message: format!("refused: the ledger {} is not the one that was seen: {why}", now.origin),
+                next: format!("keep {} and what the vault answers now; nothing was cosigned", seen.display()),
+            },
+            Refused::Asking(error) => error,
+        })?;
+    }
+    replace(&seen, note.as_bytes())?;
+    let cosigned = witness.sign(&note)?;
+    match out {
+        Some(out) => replace(out, cosigned.as_bytes())?,
+        None => {
+            return context.output.show(|| json!({ "checkpoint": cosigned }), || cosigned.clone()).map(|()| Exit::Done);
+        }
+    }
+    let written = out.map(|out| out.display().to_string()).unwrap_or_default();
+    context.output.show(
+        || json!({ "origin": now.origin, "leaves": now.size.to_string(), "out": written }),
+        || facts([("cosigned", now.origin.clone()), ("leaves", now.size.to_string()), ("written", written.clone())]),
+    )?;
+    Ok(Exit::Done)
+}
+
+/// The newest checkpoint that was seen of a log; none if it was never seen.
+fn last(seen: &Path, keys: &[&str]) -> Result<Option<Checkpoint>, CliError> {
+    let note = match fs::read_to_string(seen) {
+        Ok(note) => note,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(CliError::file(seen, error)),
+    };
+    let older = checkpoint::verify(&note, keys).map_err(|error| CliError::Unfit {
+        message: format!("{} is not what this witness wrote, or the log's key is another: {error}", seen.display()),
+        next: "bring the file back as it was: without it the witness would have to begin anew".into(),
+    })?;
+    Ok(Some(older))
+}
+
+enum Refused {
+    Fork(String),
+    Asking(CliError),
+}
+
+async fn continues(
+    client: &mut AuditClient<Wire>,
+    log: String,
+    older: &Checkpoint,
+    now: &Checkpoint,
+) -> Result<(), Refused> {
+    if now.size < older.size {
+        return Err(Refused::Fork(format!("it had {} leaves, and has {}", older.size, now.size)));
+    }
+    let hashes = match older.size {
+        // The tree without leaves is the beginning of every other, and equal trees need no proof.
+        0 => vec![],
+        size if size == now.size => vec![],
+        from => {
+            let asked = GetConsistencyProofRequest { from, to: now.size, log };
+            let answer = client.get_consistency_proof(asked).await.map_err(|error| Refused::Asking(error.into()))?;
+            hashes_of(&answer.into_inner().hashes).map_err(Refused::Asking)?
+        }
+    };
+    let tree = |signed: &Checkpoint| Tree { size: signed.size, root: signed.root };
+    verify_consistency(&hashes, &tree(older), &tree(now)).map_err(|error| Refused::Fork(error.to_string()))
+}

@@ -1,0 +1,439 @@
+//! What principals were told today, counted in the commit that lets them be told it.
+//!
+//! The committer's thread alone owns the table, so a count never turns anybody back: the changes of a group are
+//! counted one after the other, and the rows that they touched join the group's one write. Windows are fixed: the
+//! minute and the day (UTC) of the leaf's own time. That time never goes back, so a clock that is set back gives nobody
+//! anything.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use strongroom_ids::{RowId, SubjectHandle, TenantNo};
+use strongroom_storage::keys::{self, Usage};
+use strongroom_storage::rows::UsageRow;
+use strongroom_storage::{Family, Mutation, Range, Store, StoreError};
+
+/// In microseconds.
+const MINUTE: u64 = 60_000_000;
+const DAY: u64 = 86_400_000_000;
+
+/// Rows of a day that the vault keeps in memory, of all tenants: some 200 MB. Beyond it what is metered is refused, and
+/// nothing goes uncounted.
+const MOST: usize = 2_000_000;
+/// Rows read at once.
+const PAGE: usize = 1_000;
+
+/// Data classes, in the order of their names.
+const CLASSES: [&str; 3] = ["c1", "c2", "c3"];
+
+/// How many of something a minute and a day, at most; `None` for any number.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Window {
+    /// Within a minute of the clock.
+    pub minute: Option<u32>,
+    /// Within a day, UTC.
+    pub day: Option<u32>,
+}
+
+impl Window {
+    fn is_open(self) -> bool {
+        self.minute.is_none() && self.day.is_none()
+    }
+}
+
+/// The limits of a data class.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ClassWindows {
+    /// Values in plain.
+    pub plain: Window,
+    /// Parts of values.
+    pub masked: Window,
+    /// Distinct subjects.
+    pub subjects: Window,
+}
+
+/// The limits of one principal.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct MeterLimits {
+    /// By class: c1, c2, c3.
+    pub classes: [ClassWindows; 3],
+    /// Comparisons and look-ups that found nothing.
+    pub misses: Window,
+    /// Comparisons with one token that did not match, of all who have such a limit.
+    pub token_misses: Window,
+}
+
+impl MeterLimits {
+    /// Whether there are none.
+    pub fn is_open(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How much of a value is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shown {
+    /// All of it.
+    Plain,
+    /// A part; views that show the same part have the same number.
+    Part(u64),
+}
+
+/// One thing that is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Use {
+    /// A value is shown.
+    Read {
+        /// Its class: 0 for c1 to 2 for c3.
+        class: u8,
+        /// Its row.
+        row: RowId,
+        /// Whose it is; a value without subject counts as a subject of its own.
+        subject: SubjectHandle,
+        /// How much of it.
+        shown: Shown,
+    },
+    /// It is told whether a value is the one that was sent.
+    Asked {
+        /// Of which token, if it is about one.
+        row: Option<RowId>,
+        /// Whether it was not.
+        missed: bool,
+    },
+}
+
+/// What a change tells, of whose allowance.
+#[derive(Clone, Debug)]
+pub struct Charge {
+    /// Whose principal it is.
+    pub tenant: TenantNo,
+    /// The principal and the actor, as a keyed hash: rows name nobody.
+    pub meter: [u8; 16],
+    /// What may be told.
+    pub limits: Arc<MeterLimits>,
+    /// What is told, all or nothing.
+    pub uses: Vec<Use>,
+}
+
+/// Why something is not told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Quota {
+    what: What,
+    class: u8,
+    limit: u32,
+    span: Span,
+    /// When the window ends.
+    pub retry_after: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Span {
+    Minute,
+    Day,
+    /// The table is full, until the day ends.
+    Memory,
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let class = CLASSES.get(usize::from(self.class)).copied().unwrap_or_default();
+        let span = match self.span {
+            Span::Minute => "a minute",
+            Span::Day => "a day",
+            Span::Memory => return f.write_str("the vault can count no more reads today"),
+        };
+        let limit = self.limit;
+        match self.what {
+            What::Plain => write!(f, "at most {limit} values of class {class} in plain {span}"),
+            What::Masked => write!(f, "at most {limit} masked values of class {class} {span}"),
+            What::TokenMisses => write!(f, "at most {limit} comparisons with one token that do not match {span}"),
+            What::Misses => write!(f, "at most {limit} comparisons and look-ups that find nothing {span}"),
+            _ => write!(f, "at most {limit} subjects with values of class {class} {span}"),
+        }
+    }
+}
+
+/// What a row counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+enum What {
+    Plain = 1,
+    Masked = 2,
+    Subjects = 3,
+    Misses = 4,
+    TokenMisses = 5,
+    /// That a subject was among them.
+    Subject = 6,
+    /// The same of a value without subject.
+    Alone = 7,
+    /// The part of a value that was shown first.
+    Part = 8,
+}
+
+impl What {
+    const ALL: [Self; 8] = [
+        Self::Plain,
+        Self::Masked,
+        Self::Subjects,
+        Self::Misses,
+        Self::TokenMisses,
+        Self::Subject,
+        Self::Alone,
+        Self::Part,
+    ];
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+struct Place {
+    tenant: TenantNo,
+    meter: [u8; 16],
+    what: What,
+    class: u8,
+    id: u64,
+}
+
+impl Place {
+    fn key(&self, day: u32) -> Vec<u8> {
+        let Self { tenant, meter, what, class, id } = *self;
+        keys::usage(tenant, &Usage { day, meter, what: what as u8, class, id })
+    }
+}
+
+/// The counts of the day, of all tenants. They show nothing of themselves.
+#[derive(Default)]
+pub struct Meters {
+    rows: HashMap<Place, UsageRow, foldhash::fast::RandomState>,
+    /// What the group in the making has changed.
+    touched: BTreeSet<Place>,
+    /// The latest time that something was counted at.
+    now: u64,
+    /// How many rows there may be.
+    most: usize,
+}
+
+impl Meters {
+    /// Those of a vault that nobody was told anything of.
+    pub fn new() -> Self {
+        Self { most: MOST, ..Self::default() }
+    }
+
+    /// As the store has them, of the newest day that a leaf bears: of each tenant, when its last leaf came.
+    pub async fn load<S: Store>(store: &S, logs: impl Iterator<Item = (TenantNo, u64)>) -> Result<Self, StoreError> {
+        let logs: Vec<(TenantNo, u64)> = logs.collect();
+        let time = logs.iter().map(|(_, time)| *time).max().unwrap_or(0);
+        let mut meters = Self { now: time, most: MOST, ..Self::default() };
+        let day = day_of(time);
+        for (tenant, _) in logs {
+            let (mut from, to) = keys::usage_range(tenant, day, day.saturating_add(1));
+            loop {
+                let page = store.scan(Family::Meta, Range { from, to: to.clone(), limit: PAGE }).await?;
+                for (key, row) in &page {
+                    let corrupt = |what: &str| StoreError::Corrupt { place: "counts of reads", what: what.to_owned() };
+                    let Usage { meter, what, class, id, .. } = keys::decode_usage(key)?;
+                    let what = What::ALL.into_iter().find(|known| *known as u8 == what);
+                    let what = what.ok_or_else(|| corrupt("a count of an unknown kind"))?;
+                    meters.rows.insert(Place { tenant, meter, what, class, id }, UsageRow::decode(row)?);
+                }
+                match page.last() {
+                    Some((last, _)) if page.len() == PAGE => from = [last, &[0][..]].concat(),
+                    _ => break,
+                }
+            }
+        }
+        Ok(meters)
+    }
+
+    /// Counts all that a change tells, or nothing.
+    pub(crate) fn charge(&mut self, charge: &Charge, time: u64) -> Result<(), Quota> {
+        if day_of(time) > day_of(self.now) {
+            self.rows.clear();
+        }
+        self.now = self.now.max(time);
+        let mut step = Step { charge, before: Vec::new(), meters: self };
+        let told = step.tell();
+        let before = std::mem::take(&mut step.before);
+        match &told {
+            Ok(()) => self.touched.extend(before.into_iter().map(|(place, _)| place)),
+            // Backwards, so that the first that was there is what remains.
+            Err(_) => before.into_iter().rev().for_each(|(place, row)| match row {
+                Some(row) => drop(self.rows.insert(place, row)),
+                None => drop(self.rows.remove(&place)),
+            }),
+        }
+        told
+    }
+
+    /// The touched rows join the group's write, each once.
+    pub(crate) fn stage(&mut self, batch: &mut Vec<Mutation>) {
+        let day = day_of(self.now);
+        for place in std::mem::take(&mut self.touched) {
+            if let Some(row) = self.rows.get(&place) {
+                batch.push(Mutation::Put(Family::Meta, place.key(day), row.encode()));
+            }
+        }
+    }
+}
+
+/// One change, as it is counted.
+struct Step<'a> {
+    meters: &'a mut Meters,
+    charge: &'a Charge,
+    /// What it has overwritten so far.
+    before: Vec<(Place, Option<UsageRow>)>,
+}
+
+impl Step<'_> {
+    fn tell(&mut self) -> Result<(), Quota> {
+        let charge = self.charge;
+        self.see_room_for_misses()?;
+        for told in &charge.uses {
+            match *told {
+                Use::Read { class, row, subject, shown } => self.read(class, row, subject, shown)?,
+                Use::Asked { row, missed: true } => {
+                    self.add(What::Misses, 0, 0, charge.limits.misses, (1, 1))?;
+                    if let Some(row) = row {
+                        self.add(What::TokenMisses, 0, row.0, charge.limits.token_misses, (1, 1))?;
+                    }
+                }
+                Use::Asked { missed: false, .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A change that asks must have room for as many misses as it asks, whatever it would be told: a refusal that came
+    /// only of misses would tell of them.
+    fn see_room_for_misses(&self) -> Result<(), Quota> {
+        let limits = &self.charge.limits;
+        if limits.misses.is_open() && limits.token_misses.is_open() {
+            return Ok(());
+        }
+        let mut asked = 0_u32;
+        let mut of_tokens: HashMap<u64, u32> = HashMap::new();
+        for told in &self.charge.uses {
+            if let Use::Asked { row, .. } = told {
+                asked = asked.saturating_add(1);
+                if let Some(row) = row {
+                    *of_tokens.entry(row.0).or_default() += 1;
+                }
+            }
+        }
+        if asked > 0 {
+            self.room(What::Misses, 0, 0, limits.misses, (asked, asked))?;
+        }
+        for (row, asked) in of_tokens {
+            self.room(What::TokenMisses, 0, row, limits.token_misses, (asked, asked))?;
+        }
+        Ok(())
+    }
+
+    /// What counts is what is known afterwards: a second part of a value may complete the first.
+    fn read(&mut self, class: u8, row: RowId, subject: SubjectHandle, shown: Shown) -> Result<(), Quota> {
+        let charge = self.charge;
+        let Some(limits) = charge.limits.classes.get(usize::from(class)) else { return Ok(()) };
+        if !limits.subjects.is_open() {
+            let (what, id) = if subject.is_some() { (What::Subject, subject.0) } else { (What::Alone, row.0) };
+            let seen = self.get(self.place(what, class, id));
+            let of_day = u32::from(seen.is_none());
+            let of_minute = u32::from(seen.is_none_or(|seen| seen.minute != self.minute()));
+            if of_minute > 0 {
+                self.add(What::Subjects, class, 0, limits.subjects, (of_minute, of_day))?;
+                self.put(self.place(what, class, id), UsageRow { minute: self.minute(), ..UsageRow::default() })?;
+            }
+        }
+        if limits.plain.is_open() && limits.masked.is_open() {
+            return Ok(());
+        }
+        let plain = match shown {
+            Shown::Plain => true,
+            Shown::Part(part) => {
+                let place = self.place(What::Part, 0, row.0);
+                match self.get(place) {
+                    Some(first) => first.mark != part,
+                    None => {
+                        self.put(place, UsageRow { mark: part, ..UsageRow::default() })?;
+                        false
+                    }
+                }
+            }
+        };
+        match plain {
+            true => self.add(What::Plain, class, 0, limits.plain, (1, 1)),
+            false => self.add(What::Masked, class, 0, limits.masked, (1, 1)),
+        }
+    }
+
+    /// Adds to a minute's and a day's count, as far as there are limits.
+    fn add(&mut self, what: What, class: u8, id: u64, limit: Window, more: (u32, u32)) -> Result<(), Quota> {
+        if limit.is_open() {
+            return Ok(());
+        }
+        let row = self.room(what, class, id, limit, more)?;
+        self.put(self.place(what, class, id), row)
+    }
+
+    /// What the counts would be, if the limits allow it.
+    fn room(
+        &self,
+        what: What,
+        class: u8,
+        id: u64,
+        limit: Window,
+        (of_minute, of_day): (u32, u32),
+    ) -> Result<UsageRow, Quota> {
+        let minute = self.minute();
+        let before = self.get(self.place(what, class, id)).unwrap_or_default();
+        let counted = if before.minute == minute { before.in_minute } else { 0 };
+        let in_minute = counted.saturating_add(of_minute);
+        let in_day = before.in_day.saturating_add(of_day);
+        // The longer one first: who waits for a minute shall not be told to wait for a day then.
+        for (count, limit, span) in [(in_day, limit.day, Span::Day), (in_minute, limit.minute, Span::Minute)] {
+            if let Some(limit) = limit.filter(|limit| count > *limit) {
+                return Err(self.refusal(what, class, limit, span));
+            }
+        }
+        Ok(UsageRow { minute, in_minute, in_day, mark: 0 })
+    }
+
+    fn refusal(&self, what: What, class: u8, limit: u32, span: Span) -> Quota {
+        let length = if span == Span::Minute { MINUTE } else { DAY };
+        let retry_after = Duration::from_micros(length - self.meters.now % length);
+        Quota { what, class, limit, span, retry_after }
+    }
+
+    fn place(&self, what: What, class: u8, id: u64) -> Place {
+        // A token's misses are the token's, whoever they are by: else two services would guess twice as often.
+        let meter = if what == What::TokenMisses { [0; 16] } else { self.charge.meter };
+        Place { tenant: self.charge.tenant, meter, what, class, id }
+    }
+
+    fn get(&self, place: Place) -> Option<UsageRow> {
+        self.meters.rows.get(&place).copied()
+    }
+
+    fn put(&mut self, place: Place, row: UsageRow) -> Result<(), Quota> {
+        let full = self.meters.rows.len() >= self.meters.most;
+        if full && !self.meters.rows.contains_key(&place) {
+            return Err(self.refusal(place.what, place.class, 0, Span::Memory));
+        }
+        let before = self.meters.rows.insert(place, row);
+        self.before.push((place, before));
+        Ok(())
+    }
+
+    /// Minutes since 1970.
+    fn minute(&self) -> u32 {
+        u32::try_from(self.meters.now / MINUTE).unwrap_or(u32::MAX)
+    }
+}
+
+/// Days since 1970.
+pub fn day_of(time: u64) -> u32 {
+    u32::try_from(time / DAY).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+#[path = "meter_tests.rs"]
+mod tests;

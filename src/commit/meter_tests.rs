@@ -1,0 +1,288 @@
+//! The counts: no window ever lets more through than its limit, and what is stored is what is counted.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use strongroom_storage::faulty::Fate;
+
+use super::*;
+use crate::change::CommitError;
+use crate::testing::{OTHER, Rig, TENANT, leaf, put};
+
+fn limits(minute: u32, day: u32) -> Arc<MeterLimits> {
+    let window = Window { minute: Some(minute), day: Some(day) };
+    let class = ClassWindows { plain: window, masked: window, subjects: window };
+    Arc::new(MeterLimits { classes: [class; 3], misses: window, token_misses: window })
+}
+
+fn charge(limits: &Arc<MeterLimits>, uses: Vec<Use>) -> Charge {
+    Charge { tenant: TENANT, meter: [7; 16], limits: Arc::clone(limits), uses }
+}
+
+fn read(row: u64, subject: u64, shown: Shown) -> Use {
+    Use::Read { class: 1, row: RowId(row), subject: SubjectHandle(subject), shown }
+}
+
+fn missed(row: u64) -> Use {
+    Use::Asked { row: Some(RowId(row)), missed: true }
+}
+
+fn matched(row: u64) -> Use {
+    Use::Asked { row: Some(RowId(row)), missed: false }
+}
+
+/// Many rows of one subject, so that only the values count.
+fn plain(rows: std::ops::Range<u64>) -> Vec<Use> {
+    rows.map(|row| read(row, 1, Shown::Plain)).collect()
+}
+
+async fn stored(rig: &Rig) -> Meters {
+    let lanes = crate::testing::stored_lanes(&*rig.disk).await;
+    Meters::load(&*rig.disk, lanes.iter().map(|(tenant, head)| (*tenant, head.time))).await.unwrap()
+}
+
+async fn commit(rig: &Rig, charge: Charge) -> Result<(), CommitError> {
+    let change = rig.change(vec![put(1, 1)], vec![(TENANT, leaf("detokenize"))]);
+    let change = crate::Change { charge: Some(Box::new(charge)), ..change };
+    rig.committer.commit(change).await.map(drop)
+}
+
+fn is_quota<T>(result: &Result<T, CommitError>) -> bool {
+    matches!(result, Err(CommitError::Quota(_)))
+}
+
+#[test]
+fn a_minute_and_a_day_hold_at_once_and_end_by_themselves() {
+    let (mut meters, limits) = (Meters::new(), limits(2, 3));
+    let mut take = |time| meters.charge(&charge(&limits, plain(0..1)), time);
+    assert_eq!(take(DAY), Ok(()));
+    assert_eq!(take(DAY + 1), Ok(()));
+    let told = take(DAY + MINUTE - 1).unwrap_err();
+    assert_eq!(told.retry_after, Duration::from_micros(1));
+    assert_eq!(told.to_string(), "at most 2 values of class c2 in plain a minute");
+    assert_eq!(take(DAY + MINUTE), Ok(()));
+    let told = take(DAY + 2 * MINUTE).unwrap_err();
+    assert_eq!(told.retry_after, Duration::from_micros(DAY - 2 * MINUTE));
+    assert_eq!(told.to_string(), "at most 3 values of class c2 in plain a day");
+    // A clock that is set back gives nothing, one that goes on a new day.
+    assert!(take(1).is_err());
+    assert_eq!(take(2 * DAY), Ok(()));
+}
+
+#[test]
+fn two_parts_of_a_value_count_as_the_value() {
+    let limits = Arc::new(MeterLimits {
+        classes: [ClassWindows { plain: Window { minute: None, day: Some(1) }, ..ClassWindows::default() }; 3],
+        ..MeterLimits::default()
+    });
+    let mut meters = Meters::new();
+    let mut take = |row, shown| meters.charge(&charge(&limits, vec![read(row, 1, shown)]), DAY);
+    for row in 1..4 {
+        assert_eq!(take(row, Shown::Part(5)), Ok(()));
+        assert_eq!(take(row, Shown::Part(5)), Ok(()));
+    }
+    assert_eq!(take(1, Shown::Part(6)), Ok(()));
+    // The one value in plain is used up.
+    assert!(take(2, Shown::Part(6)).is_err());
+    assert!(take(3, Shown::Plain).is_err());
+    assert_eq!(take(2, Shown::Part(5)), Ok(()));
+}
+
+#[test]
+fn a_subject_counts_once_in_a_window_however_much_of_it_is_read() {
+    let subjects = Window { minute: Some(2), day: Some(3) };
+    let class = ClassWindows { subjects, ..ClassWindows::default() };
+    let limits = Arc::new(MeterLimits { classes: [class; 3], ..MeterLimits::default() });
+    let mut meters = Meters::new();
+    let mut take = |subject, time| meters.charge(&charge(&limits, vec![read(9, subject, Shown::Plain)]), time);
+    for subject in [1, 2, 1, 2] {
+        assert_eq!(take(subject, DAY), Ok(()));
+    }
+    assert!(take(3, DAY).is_err());
+    assert_eq!(take(3, DAY + MINUTE), Ok(()));
+    assert_eq!(take(1, DAY + MINUTE), Ok(()));
+    assert!(take(2, DAY + MINUTE).is_err());
+    assert_eq!(take(2, DAY + 2 * MINUTE), Ok(()));
+    assert!(take(4, DAY + 2 * MINUTE).is_err());
+    // A value without subject is one of its own.
+    assert!(take(0, DAY + 3 * MINUTE).is_err());
+}
+
+#[test]
+fn whether_a_question_is_refused_says_nothing_of_its_answer() {
+    let limits = limits(2, 2);
+    for first in [missed(1), matched(1)] {
+        let mut meters = Meters::new();
+        meters.charge(&charge(&limits, vec![missed(2)]), DAY).unwrap();
+        // One miss is left: two questions are too many, whatever the answers.
+        for second in [missed(3), matched(3)] {
+            assert!(meters.charge(&charge(&limits, vec![first, second]), DAY).is_err());
+        }
+        assert_eq!(meters.charge(&charge(&limits, vec![first]), DAY), Ok(()));
+    }
+    let mut meters = Meters::new();
+    meters.charge(&charge(&limits, vec![missed(1), missed(2)]), DAY).unwrap();
+    let told = [missed(3), matched(3)].map(|one| meters.charge(&charge(&limits, vec![one]), DAY).unwrap_err());
+    assert_eq!(told[0], told[1]);
+}
+
+#[test]
+fn a_token_has_misses_of_its_own() {
+    let token_misses = Window { minute: None, day: Some(1) };
+    let limits = Arc::new(MeterLimits { token_misses, ..MeterLimits::default() });
+    let mut meters = Meters::new();
+    meters.charge(&charge(&limits, vec![missed(1)]), DAY).unwrap();
+    assert!(meters.charge(&charge(&limits, vec![matched(1)]), DAY).is_err());
+    assert_eq!(meters.charge(&charge(&limits, vec![matched(2), matched(3)]), DAY), Ok(()));
+    let another = Charge { meter: [9; 16], ..charge(&limits, vec![matched(1)]) };
+    assert!(meters.charge(&another, DAY).is_err(), "whoever asks");
+}
+
+#[test]
+fn what_can_not_be_counted_is_refused() {
+    let limits = limits(100, 100);
+    let mut meters = Meters { most: 4, ..Meters::new() };
+    // A subject, the subjects, the values, and the part.
+    meters.charge(&charge(&limits, vec![read(1, 1, Shown::Part(1))]), DAY).unwrap();
+    let told = meters.charge(&charge(&limits, vec![read(2, 1, Shown::Part(1))]), DAY).unwrap_err();
+    assert_eq!(told.to_string(), "the vault can count no more reads today");
+    assert_eq!(meters.charge(&charge(&limits, vec![read(1, 1, Shown::Part(1))]), DAY), Ok(()));
+}
+
+#[tokio::test]
+async fn a_refused_change_leaves_no_trace_and_the_others_of_its_group_go_on() {
+    let rig = Rig::new().await;
+    let limits = limits(3, 3);
+    let other = Charge { tenant: OTHER, ..charge(&limits, plain(0..3)) };
+    let two = || charge(&limits, plain(0..2));
+    // The first write waits, so that the others become one group.
+    rig.disk.shut();
+    let changes = async {
+        let (first, second, third, fourth, fifth) = tokio::join!(
+            rig.append(TENANT, "first"),
+            commit(&rig, two()),
+            commit(&rig, two()),
+            commit(&rig, other),
+            commit(&rig, charge(&limits, plain(5..6))),
+        );
+        first.unwrap();
+        (second, third, fourth, fifth)
+    };
+    let open = async {
+        rig.disk.wait_for_write(1).await;
+        rig.disk.open();
+    };
+    let ((second, third, fourth, fifth), ()) = tokio::join!(changes, open);
+    assert_eq!((second, fourth, fifth), (Ok(()), Ok(()), Ok(())));
+    assert!(is_quota(&third));
+    assert_eq!(crate::testing::stored_leaves(&*rig.disk, TENANT).await.len(), 4);
+    assert!(is_quota(&commit(&rig, charge(&limits, plain(0..1))).await));
+}
+
+#[tokio::test]
+async fn counts_outlive_a_failed_write_and_a_restart() {
+    for fate in [Fate::Lost, Fate::Stored] {
+        let rig = Rig::new().await;
+        let limits = limits(3, 3);
+        commit(&rig, charge(&limits, plain(0..2))).await.unwrap();
+        rig.disk.faults.fail_write(fate);
+        assert_eq!(commit(&rig, charge(&limits, plain(2..3))).await, Err(CommitError::Unknown));
+        while rig.committer.state() == crate::CommitterState::Recovering {
+            tokio::task::yield_now().await;
+        }
+        // What was not stored was not told either.
+        let one_more = commit(&rig, charge(&limits, plain(3..4))).await;
+        assert_eq!(is_quota(&one_more), matches!(fate, Fate::Stored), "{one_more:?}");
+        rig.committer.shutdown().await;
+        let mut after = stored(&rig).await;
+        assert!(after.charge(&charge(&limits, plain(4..5)), 1_000).is_err());
+        assert!(after.charge(&charge(&limits, plain(4..5)), 0).is_err(), "the clock was set back");
+    }
+}
+
+fn uses() -> impl Strategy<Value = Use> {
+    let shown = prop_oneof![Just(Shown::Plain), (1..4_u64).prop_map(Shown::Part)];
+    prop_oneof![
+        (0..3_u8, 1..5_u64, 0..4_u64, shown).prop_map(|(class, row, subject, shown)| Use::Read {
+            class,
+            row: RowId(row),
+            subject: SubjectHandle(subject),
+            shown
+        }),
+        (1..4_u64, any::<bool>()).prop_map(|(row, missed)| Use::Asked { row: Some(RowId(row)), missed }),
+    ]
+}
+
+/// What was told in one window, counted anew by the simplest means.
+#[derive(Default)]
+struct Naive {
+    values: [u32; 3],
+    plain: [u32; 3],
+    subjects: [BTreeSet<(u64, u64)>; 3],
+    misses: u32,
+}
+
+impl Naive {
+    fn add(&mut self, uses: &[Use]) {
+        for one in uses {
+            match *one {
+                Use::Read { class, row, subject, shown } => {
+                    let class = usize::from(class);
+                    self.values[class] += 1;
+                    self.plain[class] += u32::from(shown == Shown::Plain);
+                    self.subjects[class].insert((subject.0, if subject.is_some() { 0 } else { row.0 }));
+                }
+                Use::Asked { missed, .. } => self.misses += u32::from(missed),
+            }
+        }
+    }
+
+    fn is_within(&self, limit: u32) -> bool {
+        // Masked and plain ones have the same limit here, each for itself.
+        self.values.iter().all(|count| *count <= 2 * limit)
+            && self.plain.iter().all(|count| *count <= limit)
+            && self.subjects.iter().all(|seen| seen.len() <= limit as usize)
+            && self.misses <= limit
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_window_lets_more_than_its_limit_through(
+        asked in vec((vec(uses(), 1..4), 0..MINUTE / 2), 1..80), minute in 0..6_u32, day in 0..12_u32,
+    ) {
+        let (mut meters, limits) = (Meters::new(), limits(minute, day));
+        // Across the end of a day.
+        let mut time = 2 * DAY - 10 * MINUTE;
+        let (mut minutes, mut days): (HashMap<u64, Naive>, HashMap<u64, Naive>) = Default::default();
+        for (uses, later) in asked {
+            time += later;
+            let before = meters.rows.clone();
+            match meters.charge(&charge(&limits, uses.clone()), time) {
+                Ok(()) => {
+                    minutes.entry(time / MINUTE).or_default().add(&uses);
+                    days.entry(time / DAY).or_default().add(&uses);
+                }
+                Err(_) if time / DAY == (time - later) / DAY => prop_assert_eq!(&meters.rows, &before),
+                Err(_) => prop_assert!(meters.rows.is_empty()),
+            }
+        }
+        prop_assert!(minutes.values().all(|told| told.is_within(minute)));
+        prop_assert!(days.values().all(|told| told.is_within(day)));
+    }
+
+    #[test]
+    fn what_is_stored_is_what_is_counted(asked in vec(vec(uses(), 1..4), 1..12), limit in 1..8_u32) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (rig, limits, mut meters) = (Rig::new().await, limits(limit, limit), Meters::new());
+            for uses in asked {
+                let counted = meters.charge(&charge(&limits, uses.clone()), 1_000).is_ok();
+                let committed = commit(&rig, charge(&limits, uses)).await;
+                prop_assert_eq!(committed.is_ok(), counted);
+            }
+            prop_assert_eq!(&stored(&rig).await.rows, &meters.rows);
+            rig.committer.shutdown().await;
+            Ok(())
+        })?;
+    }
+}

@@ -1,0 +1,280 @@
+//! Tiles (C2SP tlog-tiles): the nodes of a log's tree in pieces of 256 hashes, from which every proof is made.
+//!
+//! A tile never changes once it is complete, and until then it only grows. So what has been written of the tree at one
+//! size serves the tree at every later size.
+
+use std::fmt;
+
+use tlog_tiles::{EMPTY_HASH, HASH_SIZE, Tile, node_hash};
+
+use crate::error::LedgerError;
+
+/// The height of a tile: it spans as many levels of the tree.
+pub(crate) const HEIGHT: u8 = 8;
+/// Hashes of a complete tile.
+const WIDTH: usize = 1 << HEIGHT;
+/// Bytes of a complete tile.
+const BYTES: usize = WIDTH * HASH_SIZE;
+/// No log gets that long: it would take a million leaves a second for nine years.
+pub(crate) const MAX_SIZE: u64 = 1 << 48;
+
+/// Where a tile stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TileId {
+    /// Zero for the tiles over leaves; a tile's root is one hash of the level above.
+    pub level: u8,
+    /// Its place in the level.
+    pub index: u64,
+}
+
+impl TileId {
+    /// The path of the tile of so many hashes (C2SP tlog-tiles): `tile/0/x001/234`, with `.p/WIDTH` unless it is
+    /// complete. A width that no tile has counts as a complete one's.
+    pub fn path(self, width: usize) -> String {
+        self.named(width, false)
+    }
+
+    /// The path of the leaves under a tile of level zero: `tile/entries/x001/234`.
+    pub fn entries_path(self, width: usize) -> String {
+        self.named(width, true)
+    }
+
+    fn named(self, width: usize, entries: bool) -> String {
+        // 256 at most.
+        let width = if (1..WIDTH).contains(&width) { width as u32 } else { WIDTH as u32 };
+        let path = Tile::new(HEIGHT, self.level.min(63), self.index, width, entries).path();
+        // Go's checksum database, which the library follows, has the height in its paths, and another word for leaves.
+        let path = path.strip_prefix("tile/8/").unwrap_or(&path);
+        match path.strip_prefix("data/") {
+            Some(place) => format!("tile/entries/{place}"),
+            None => format!("tile/{path}"),
+        }
+    }
+}
+
+impl fmt::Display for TileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tile {} of level {}", self.index, self.level)
+    }
+}
+
+/// The incomplete tile of each level, at which a tree grows.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Edge {
+    size: u64,
+    /// The hashes of each level's incomplete tile; may be none.
+    levels: Vec<Vec<u8>>,
+}
+
+impl Edge {
+    /// The edge of an empty log.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The incomplete tiles of a tree of so many leaves, and how many hashes of each it has.
+    pub fn incomplete(size: u64) -> Vec<(TileId, usize)> {
+        let hashes = |level: u8| size.checked_shr(u32::from(level) * u32::from(HEIGHT)).unwrap_or(0);
+        let levels = (0..).map(|level| (level, hashes(level))).take_while(|(_, hashes)| *hashes > 0);
+        // Below 256.
+        let tiles = levels.map(|(level, hashes)| (TileId { level, index: hashes >> HEIGHT }, hashes as usize % WIDTH));
+        tiles.filter(|(_, width)| *width > 0).collect()
+    }
+
+    /// The edge of a tree of so many leaves, from its incomplete tiles. What a tile has beyond the tree came later.
+    pub fn open<'t>(size: u64, tile: impl Fn(TileId) -> Option<&'t [u8]>) -> Result<Self, LedgerError> {
+        if size > MAX_SIZE {
+            return Err(LedgerError::Tiles("there can't be so many leaves"));
+        }
+        let mut levels = Vec::new();
+        for (id, width) in Self::incomplete(size) {
+            let bytes = tile(id).and_then(|bytes| bytes.get(..width * HASH_SIZE));
+            levels.resize(usize::from(id.level), Vec::new());
+            levels.push(bytes.ok_or(LedgerError::Tiles("one is missing or too short"))?.to_vec());
+        }
+        Ok(Self { size, levels })
+    }
+
+    /// How many tiles the level of a tree of so many leaves has, incomplete ones too.
+    pub fn tiles_of(size: u64, level: u8) -> u64 {
+        let hashes = size.checked_shr(u32::from(level) * u32::from(HEIGHT)).unwrap_or(0);
+        hashes.div_ceil(WIDTH as u64)
+    }
+
+    /// How many hashes a tile of a tree of so many leaves has; none if there is no such tile.
+    pub fn width(size: u64, id: TileId) -> usize {
+        let hashes = size.checked_shr(u32::from(id.level) * u32::from(HEIGHT)).unwrap_or(0);
+        let before = id.index.saturating_mul(WIDTH as u64);
+        // 256 at most.
+        hashes.saturating_sub(before).min(WIDTH as u64) as usize
+    }
+
+    /// The hash that stands for a complete tile in the level above; none for an incomplete one.
+    pub fn root_of(tile: &[u8]) -> Option<[u8; HASH_SIZE]> {
+        (tile.len() == BYTES).then(|| Tile::subtree_hash(tile).0)
+    }
+
+    /// The root of the tree; of an empty one, SHA-256 of nothing.
+    pub fn root(&self) -> [u8; HASH_SIZE] {
+        let mut root = None;
+        for tile in &self.levels {
+            // A tile's hashes are the roots of complete subtrees, the largest first; they are joined from the smallest.
+            let mut rest = tile.as_slice();
+            for bit in (0..HEIGHT).filter(|bit| (tile.len() / HASH_SIZE) >> bit & 1 == 1) {
+                let (before, subtree) = rest.split_at(rest.len() - (HASH_SIZE << bit));
+                let hash = Tile::subtree_hash(subtree);
+                root = Some(root.map_or(hash, |right| node_hash(hash, right)));
+                rest = before;
+            }
+        }
+        root.unwrap_or(EMPTY_HASH).0
+    }
+
+    /// How many leaves the tree has.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Appends a leaf by its hash. `complete` gets each tile that it completes.
+    pub fn push(&mut self, leaf: [u8; HASH_SIZE], mut complete: impl FnMut(TileId, Vec<u8>)) {
+        self.size += 1;
+        let (mut hash, mut level) = (leaf, 0_u8);
+        loop {
+            if usize::from(level) == self.levels.len() {
+                self.levels.push(Vec::with_capacity(BYTES));
+            }
+            let Some(tile) = self.levels.get_mut(usize::from(level)) else { return };
+            tile.extend_from_slice(&hash);
+            if tile.len() < BYTES {
+                return;
+            }
+            let tile = std::mem::take(tile);
+            hash = Tile::subtree_hash(&tile).0;
+            let tiles = self.size >> (u32::from(level + 1) * u32::from(HEIGHT));
+            complete(TileId { level, index: tiles - 1 }, tile);
+            level += 1;
+        }
+    }
+
+    /// The incomplete tiles with their hashes.
+    pub fn tiles(&self) -> impl Iterator<Item = (TileId, &[u8])> {
+        let hashes = |id: TileId| self.levels.get(usize::from(id.level)).map_or(&[][..], Vec::as_slice);
+        Self::incomplete(self.size).into_iter().map(move |(id, _)| (id, hashes(id)))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use tlog_tiles::{Error, Hash, HashReader, stored_hashes_for_record_hash, tree_hash};
+
+    use super::*;
+
+    /// The tiles of a log, as somebody keeps them.
+    #[derive(Default)]
+    pub(crate) struct Kept {
+        pub tiles: BTreeMap<TileId, Vec<u8>>,
+        pub edge: Edge,
+    }
+
+    impl Kept {
+        pub fn of(leaves: u64) -> Self {
+            let mut kept = Self::default();
+            kept.grow(leaves);
+            kept
+        }
+
+        /// Appends leaves, and keeps what is incomplete then.
+        pub fn grow(&mut self, leaves: u64) {
+            for _ in 0..leaves {
+                let leaf = hash_of(self.edge.size());
+                self.edge.push(leaf, |id, tile| assert_eq!(self.tiles.insert(id, tile).map_or(0, |_| 0), 0));
+            }
+            self.tiles.extend(self.edge.tiles().map(|(id, tile)| (id, tile.to_vec())));
+        }
+
+        pub fn tile(&self, id: TileId) -> Option<&[u8]> {
+            self.tiles.get(&id).map(Vec::as_slice)
+        }
+    }
+
+    pub(crate) fn hash_of(leaf: u64) -> [u8; 32] {
+        crate::leaf_hash(format!("leaf {leaf}").as_bytes())
+    }
+
+    struct Stored(Vec<Hash>);
+
+    impl HashReader for Stored {
+        fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<Hash>, Error> {
+            Ok(indexes.iter().map(|index| self.0[usize::try_from(*index).unwrap()]).collect())
+        }
+    }
+
+    #[test]
+    fn tiles_are_those_of_the_full_tree() {
+        // Past the second level's first complete tile.
+        let size = 256 * 256 + 700;
+        let kept = Kept::of(size);
+        let mut full = Stored(vec![]);
+        for leaf in 0..size {
+            let hashes = stored_hashes_for_record_hash(leaf, Hash(hash_of(leaf)), &full).unwrap();
+            full.0.extend(hashes);
+        }
+        assert_eq!(kept.edge.root(), tree_hash(size, &full).unwrap().0);
+        let expected = Tile::new_tiles(HEIGHT, 0, size);
+        assert_eq!(expected.len(), kept.tiles.len());
+        for tile in expected {
+            let id = TileId { level: tile.level(), index: tile.level_index() };
+            assert_eq!(kept.tiles[&id], tile.read_data(&full).unwrap(), "{id}");
+            assert_eq!(Edge::width(size, id), tile.width() as usize, "{id}");
+        }
+    }
+
+    /// The examples of C2SP tlog-tiles.
+    #[test]
+    fn paths_are_those_of_the_specification() {
+        let path = |level, index, width| TileId { level, index }.path(width);
+        assert_eq!(path(0, 0, 256), "tile/0/000");
+        assert_eq!(path(0, 1_234_067, 256), "tile/0/x001/x234/067");
+        assert_eq!(path(1, 67, 8), "tile/1/067.p/8");
+        let entries = |index, width| TileId { level: 0, index }.entries_path(width);
+        assert_eq!(entries(1_234_067, 256), "tile/entries/x001/x234/067");
+        assert_eq!(entries(273, 112), "tile/entries/273.p/112");
+    }
+
+    #[test]
+    fn an_edge_from_tiles_that_are_missing_or_short_is_refused() {
+        let kept = Kept::of(700);
+        assert_eq!(Edge::open(700, |id| kept.tile(id)), Ok(kept.edge.clone()));
+        for (gone, _) in Edge::incomplete(700) {
+            assert!(Edge::open(700, |id| kept.tile(id).filter(|_| id != gone)).is_err());
+            let short = |id| kept.tile(id).map(|tile| if id == gone { &tile[..tile.len() - 1] } else { tile });
+            assert!(Edge::open(700, short).is_err());
+        }
+        assert!(Edge::open(u64::MAX, |_| None).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_tree_goes_on_from_what_was_kept(steps in prop::collection::vec(0..400_u64, 1..8)) {
+            let mut kept = Kept::default();
+            for step in steps {
+                kept.edge = Edge::open(kept.edge.size(), |id| kept.tile(id)).unwrap();
+                kept.grow(step);
+            }
+            let at_once = Kept::of(kept.edge.size());
+            let mut frontier = crate::Frontier::new();
+            (0..kept.edge.size()).for_each(|leaf| frontier.push_hash(hash_of(leaf)));
+            prop_assert_eq!(kept.edge.root(), frontier.root());
+            let levels = (0..3).map(|level| Edge::tiles_of(kept.edge.size(), level));
+            prop_assert_eq!(levels.sum::<u64>(), kept.tiles.len() as u64);
+            prop_assert_eq!(kept.edge, at_once.edge);
+            // A tile that was complete at the end of a step is not incomplete later.
+            prop_assert_eq!(kept.tiles, at_once.tiles);
+        }
+    }
+}

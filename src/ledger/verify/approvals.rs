@@ -1,0 +1,458 @@
+//! Approvals in a log: each signature holds, is by an officer whom the log itself has enrolled, and what needed some had them.
+//!
+//! Which requests need approval the policies say, and they are not looked at here: what is checked is each approval that the
+//! log says was given, and each request that the log says was done because of one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use data_encoding::{BASE64, HEXLOWER};
+use ring::digest;
+use strongroom_ids::{TenantId, VaultId};
+use thiserror::Error;
+
+use super::Fault;
+use crate::approval::{Approval, SignatureError};
+use crate::leaf::ParsedLeaf;
+
+/// How long what waits is remembered, in microseconds: a day longer than it may wait.
+const LIFE: u64 = 8 * 24 * 3_600 * 1_000_000;
+/// So many requests that wait are remembered; a forged export must not fill the memory.
+const MOST: usize = 20_000;
+/// By this an officer's name begins, as a principal and in the leaves that enrol one.
+const OFFICER: &str = "officer/";
+
+/// Why an approval, or what was done because of some, does not hold.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum ApprovalError {
+    /// The leaf does not say all that an approval has.
+    #[error("the approval lacks its `{0}`")]
+    Lacks(&'static str),
+    /// Nobody asked for it, as far as the log says.
+    #[error("{0} is approved or used, and the log does not say that it waits")]
+    Unasked(String),
+    /// It is another one than the one that waits under the name.
+    #[error("{0} is not what waits under that name: another request, action, requester or summary")]
+    Other(String),
+    /// The log does not enrol that officer with that key.
+    #[error("{0} is not enrolled with the key that signed")]
+    Officer(String),
+    /// The requester itself approved.
+    #[error("{0} approved what it asked for itself")]
+    Requester(String),
+    /// The signature does not hold.
+    #[error("the approval by {officer} does not hold: {error}")]
+    Signature {
+        /// Who would have signed.
+        officer: String,
+        /// Why.
+        error: SignatureError,
+    },
+    /// It was done with too few.
+    #[error("{name} was used with {have} approvals that hold, and it needs {need}")]
+    TooFew {
+        /// Its name.
+        name: String,
+        /// How many hold.
+        have: usize,
+        /// How many it needs.
+        need: usize,
+    },
+}
+
+/// A request that waits.
+struct Waiting {
+    action: String,
+    requester: String,
+    request: String,
+    summary: String,
+    need: usize,
+    /// Officers who approved, and the SHA-256 of the key that signed, in hexadecimal.
+    votes: BTreeMap<String, String>,
+    since: u64,
+}
+
+/// The approvals of one log, as far as it was read.
+#[derive(Default)]
+pub(super) struct Approvals {
+    /// Whose log it is: part of what is signed.
+    of: Option<(VaultId, TenantId)>,
+    /// SHA-256 of each officer's public key in hexadecimal, by the name under the role.
+    officers: BTreeMap<String, String>,
+    waiting: BTreeMap<String, Waiting>,
+}
+
+impl Approvals {
+    /// Of the log with this origin.
+    pub fn of(origin: &str) -> Self {
+        Self { of: whose(origin), ..Self::default() }
+    }
+
+    /// Takes the next leaf. The answer is whether it is an approval, which holds.
+    pub fn step(&mut self, leaf: &ParsedLeaf, line: u64) -> Result<bool, Fault> {
+        // Once a request: its first part says it.
+        if leaf.part.is_some_and(|part| part.which > 1) {
+            return Ok(false);
+        }
+        self.take(leaf).map_err(|error| Fault::Approval { line, index: leaf.index, error })
+    }
+
+    fn take(&mut self, leaf: &ParsedLeaf) -> Result<bool, ApprovalError> {
+        let stage = detail(leaf, "stage");
+        if stage == Some("pending") && leaf.reason.as_deref() == Some("APPROVAL_REQUIRED") {
+            return self.open(leaf).map(|()| false);
+        }
+        if leaf.decision != "allow" {
+            return Ok(false);
+        }
+        match leaf.action.as_str() {
+            "create_vault" | "create_tenant" => self.first(leaf),
+            // Only says that it has all that it needs, and is done in a leaf of its own.
+            _ if stage == Some("approved") => {}
+            // The log `system` says of each tenant who its officers are; what made that right is in the tenant's own.
+            "enrol_officer" | "remove_officer" | "break_glass" if detail(leaf, "tenant").is_some() => {}
+            "enrol_officer" | "remove_officer" => {
+                said(leaf, "approval")?;
+                self.used(leaf)?;
+                self.change(leaf)?;
+            }
+            "break_glass" if detail(leaf, "officer").is_some() => self.change(leaf)?,
+            "approve" => return self.approve(leaf).map(|()| true),
+            "reject" => drop(detail(leaf, "approval").and_then(|name| self.waiting.remove(name))),
+            _ => self.used(leaf)?,
+        }
+        Ok(false)
+    }
+
+    fn open(&mut self, leaf: &ParsedLeaf) -> Result<(), ApprovalError> {
+        let name = said(leaf, "approval")?;
+        // One that waits already is asked for again, and keeps what it has.
+        if self.waiting.contains_key(name) {
+            return Ok(());
+        }
+        self.waiting.retain(|_, one| one.since.saturating_add(LIFE) > leaf.time.0);
+        while self.waiting.len() >= MOST {
+            let oldest = self.waiting.iter().min_by_key(|(_, one)| one.since).map(|(name, _)| name.clone());
+            oldest.and_then(|oldest| self.waiting.remove(&oldest));
+        }
+        let waiting = Waiting {
+            action: leaf.action.clone(),
+            requester: leaf.principal.clone(),
+            request: said(leaf, "request")?.to_owned(),
+            summary: said(leaf, "summary")?.to_owned(),
+            need: said(leaf, "need")?.parse().map_err(|_| ApprovalError::Lacks("need"))?,
+            votes: BTreeMap::new(),
+            since: leaf.time.0,
+        };
+        self.waiting.insert(name.to_owned(), waiting);
+        Ok(())
+    }
+
+    /// Those whom the log begins with.
+    fn first(&mut self, leaf: &ParsedLeaf) {
+        let officers = leaf.detail.iter().filter_map(|(name, key)| Some((name.strip_prefix(OFFICER)?, key)));
+        self.officers.extend(officers.map(|(name, key)| (name.to_owned(), key.clone())));
+    }
+
+    /// One is enrolled by a key, or removed.
+    fn change(&mut self, leaf: &ParsedLeaf) -> Result<(), ApprovalError> {
+        let name = said(leaf, "officer")?;
+        match detail(leaf, "key") {
+            Some(key) => drop(self.officers.insert(name.to_owned(), key.to_owned())),
+            None => drop(self.officers.remove(name)),
+        }
+        Ok(())
+    }
+
+    fn approve(&mut self, leaf: &ParsedLeaf) -> Result<(), ApprovalError> {
+        let [name, request, asked, requester, summary] =
+            ["approval", "request", "asked", "requester", "summary"].map(|name| said(leaf, name));
+        let (name, request, action, requester, summary) = (name?, request?, asked?, requester?, summary?);
+        let bytes = |name| BASE64.decode(said(leaf, name)?.as_bytes()).map_err(|_| ApprovalError::Lacks(name));
+        let (public_key, signature) = (bytes("public_key")?, bytes("signature")?);
+        let officer = &leaf.principal;
+        let key = HEXLOWER.encode(digest::digest(&digest::SHA256, &public_key).as_ref());
+        if self.enrolled(officer) != Some(&key) {
+            return Err(ApprovalError::Officer(officer.clone()));
+        }
+        let (vault, tenant) = self.of.ok_or_else(|| ApprovalError::Unasked(name.to_owned()))?;
+        let signed = Approval { vault, tenant, name, request, action, requester, summary, officer };
+        let wrong = |error| ApprovalError::Signature { officer: officer.clone(), error };
+        signed.verify(&public_key, &signature).map_err(wrong)?;
+        let Some(waiting) = self.waiting.get_mut(name) else {
+            return Err(ApprovalError::Unasked(name.to_owned()));
+        };
+        let asked_for = [&*waiting.request, &*waiting.action, &*waiting.requester, &*waiting.summary];
+        if asked_for != [request, action, requester, summary] {
+            return Err(ApprovalError::Other(name.to_owned()));
+        }
+        if waiting.requester == *officer {
+            return Err(ApprovalError::Requester(officer.clone()));
+        }
+        waiting.votes.insert(officer.clone(), key);
+        Ok(())
+    }
+
+    /// What was done because it was approved: by so many as it needs, each by another key, none by the requester's.
+    fn used(&mut self, leaf: &ParsedLeaf) -> Result<(), ApprovalError> {
+        let Some(name) = detail(leaf, "approval") else { return Ok(()) };
+        let Some(waiting) = self.waiting.remove(name) else {
+            return Err(ApprovalError::Unasked(name.to_owned()));
+        };
+        if waiting.action != leaf.action || waiting.requester != leaf.principal {
+            return Err(ApprovalError::Other(name.to_owned()));
+        }
+        let own = self.enrolled(&waiting.requester);
+        let counts = |(officer, key): &(&String, &String)| self.enrolled(officer) == Some(*key) && own != Some(*key);
+        let keys: BTreeSet<&String> = waiting.votes.iter().filter(counts).map(|(_, key)| key).collect();
+        match keys.len() >= waiting.need {
+            true => Ok(()),
+            false => {
+                let (name, have, need) = (name.to_owned(), keys.len(), waiting.need);
+                Err(ApprovalError::TooFew { name, have, need })
+            }
+        }
+    }
+
+    /// The key of an officer, by role and name.
+    fn enrolled(&self, officer: &str) -> Option<&String> {
+        self.officers.get(officer.strip_prefix(OFFICER)?)
+    }
+}
+
+fn detail<'l>(leaf: &'l ParsedLeaf, name: &str) -> Option<&'l str> {
+    leaf.detail.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+fn said<'l>(leaf: &'l ParsedLeaf, name: &'static str) -> Result<&'l str, ApprovalError> {
+    detail(leaf, name).ok_or(ApprovalError::Lacks(name))
+}
+
+/// Vault and tenant of an origin.
+fn whose(origin: &str) -> Option<(VaultId, TenantId)> {
+    let mut parts = origin.strip_prefix("strongroom/")?.split('/');
+    let mut id = || HEXLOWER.decode(parts.next()?.as_bytes()).ok()?.try_into().ok();
+    Some((VaultId(id()?), TenantId(id()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{KeyPair, PublicKeyData, SigningKey};
+
+    use super::super::{Report, VerifyError, verify_export};
+    use super::*;
+    use crate::Timestamp;
+    use crate::checkpoint;
+    use crate::checkpoint::tests::{Key, log};
+    use crate::frontier::Frontier;
+    use crate::leaf::{LeafHeader, prepare};
+
+    /// A log in which officers ask, approve and act.
+    struct Log {
+        lines: Vec<String>,
+        keys: BTreeMap<&'static str, KeyPair>,
+    }
+
+    impl Log {
+        /// Which enrols alice, bob and carol.
+        fn new() -> Self {
+            let keys = ["alice", "bob", "carol"].map(|name| (name, KeyPair::generate().unwrap()));
+            let mut log = Self { lines: vec![], keys: keys.into() };
+            let officers = ["alice", "bob", "carol"].map(|name| (format!("officer/{name}"), log.hash(name)));
+            let detail: Vec<(&str, &str)> = officers.iter().map(|(name, key)| (&**name, &**key)).collect();
+            log.push("vault", "create_vault", ("allow", None), &detail);
+            log
+        }
+
+        fn hash(&self, name: &str) -> String {
+            let key = self.keys[name].subject_public_key_info();
+            HEXLOWER.encode(digest::digest(&digest::SHA256, &key).as_ref())
+        }
+
+        fn push(&mut self, who: &str, action: &str, (decision, reason): (&str, Option<&str>), detail: &[(&str, &str)]) {
+            let index = self.lines.len() as u64;
+            let header = LeafHeader {
+                request: &[index as u8; 16],
+                principal: who,
+                actor: None,
+                action,
+                purpose: None,
+                decision,
+                reason,
+                policy: 1,
+                schema: 1,
+                keys: &[],
+                client: "",
+                detail,
+            };
+            let line = prepare(&header, std::iter::empty()).remove(0).finish(index, Timestamp(1_000_000 * (index + 1)));
+            self.lines.push(String::from_utf8(line).unwrap());
+        }
+
+        /// Alice asks for what needs so many.
+        fn ask(&mut self, name: &str, need: &str) {
+            let summary = format!("do {name}");
+            let detail =
+                [("stage", "pending"), ("approval", name), ("request", "0a"), ("summary", &summary), ("need", need)];
+            self.push("officer/alice", "apply_policy", ("deny", Some("APPROVAL_REQUIRED")), &detail);
+        }
+
+        /// Somebody approves, by somebody's key.
+        fn approve(&mut self, name: &str, who: &str, by: &str) {
+            let (vault, tenant) = whose(&log()).unwrap();
+            let (officer, summary) = (format!("officer/{who}"), format!("do {name}"));
+            let (request, action, requester) = ("0a", "apply_policy", "officer/alice");
+            let text =
+                Approval { vault, tenant, name, request, action, requester, summary: &summary, officer: &officer }
+                    .text();
+            let key = BASE64.encode(&self.keys[by].subject_public_key_info());
+            let signature = BASE64.encode(&self.keys[by].sign(text.as_bytes()).unwrap());
+            let detail = [
+                ("approval", name),
+                ("asked", action),
+                ("requester", requester),
+                ("request", request),
+                ("summary", &summary),
+                ("public_key", &key),
+                ("signature", &signature),
+            ];
+            self.push(&officer, "approve", ("allow", None), &detail);
+        }
+
+        fn done(&mut self, name: &str) {
+            self.push("officer/alice", "apply_policy", ("allow", None), &[("approval", name)]);
+        }
+
+        fn verify(&self) -> Result<Report, VerifyError> {
+            let key = Key::new(1);
+            let mut tree = Frontier::new();
+            self.lines.iter().for_each(|line| tree.push(line.as_bytes()));
+            let export: String = self.lines.iter().map(|line| format!("{line}\n")).collect();
+            let keys = [checkpoint::vkey(&log(), &key.public())];
+            verify_export(export.as_bytes(), &key.checkpoint(&log(), &tree), &keys)
+        }
+
+        /// What is wrong, and in which leaf.
+        fn fault(&self) -> (u64, ApprovalError) {
+            match self.verify().unwrap_err().fault {
+                Fault::Approval { line, index, error } => {
+                    assert_eq!(line, index + 1);
+                    (index, error)
+                }
+                other => panic!("{other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_approved_by_as_many_as_it_needs_holds() {
+        let mut log = Log::new();
+        log.ask("approval/1", "2");
+        log.approve("approval/1", "bob", "bob");
+        log.ask("approval/1", "2");
+        log.approve("approval/1", "carol", "carol");
+        log.done("approval/1");
+        assert_eq!(log.verify().unwrap().approvals, 2);
+        // Once only.
+        log.done("approval/1");
+        assert_eq!(log.fault(), (6, ApprovalError::Unasked("approval/1".to_owned())));
+    }
+
+    #[test]
+    fn a_signature_that_was_changed_is_named_by_its_leaf() {
+        let mut log = Log::new();
+        log.ask("approval/1", "1");
+        log.approve("approval/1", "bob", "bob");
+        log.done("approval/1");
+        let other = BASE64.encode(&log.keys["bob"].sign(b"something else").unwrap());
+        let at = log.lines[2].find("\"signature\":\"").unwrap() + 13;
+        let end = at + log.lines[2][at..].find('"').unwrap();
+        log.lines[2].replace_range(at..end, &other);
+        let error = SignatureError::Signature;
+        assert_eq!(log.fault(), (2, ApprovalError::Signature { officer: "officer/bob".to_owned(), error }));
+        // So is a text that was changed after it was signed, also by whoever has the key of the log.
+        let mut log = Log::new();
+        log.ask("approval/1", "1");
+        log.approve("approval/1", "bob", "bob");
+        log.lines[2] = log.lines[2].replace("do approval/1", "do something");
+        assert_eq!(log.fault(), (2, ApprovalError::Signature { officer: "officer/bob".to_owned(), error }));
+    }
+
+    #[test]
+    fn what_was_approved_by_too_few_by_itself_or_by_a_stranger_is_named() {
+        let mut log = Log::new();
+        log.ask("approval/1", "2");
+        log.approve("approval/1", "bob", "bob");
+        log.done("approval/1");
+        let name = "approval/1".to_owned();
+        assert_eq!(log.fault(), (3, ApprovalError::TooFew { name: name.clone(), have: 1, need: 2 }));
+        let mut log = Log::new();
+        log.ask("approval/1", "1");
+        log.approve("approval/1", "alice", "alice");
+        assert_eq!(log.fault(), (2, ApprovalError::Requester("officer/alice".to_owned())));
+        let mut log = Log::new();
+        log.ask("approval/1", "1");
+        log.approve("approval/1", "bob", "carol");
+        assert_eq!(log.fault(), (2, ApprovalError::Officer("officer/bob".to_owned())));
+        let mut log = Log::new();
+        log.approve("approval/1", "bob", "bob");
+        assert_eq!(log.fault(), (1, ApprovalError::Unasked(name.clone())));
+        let mut log = Log::new();
+        log.ask("approval/1", "1");
+        log.push("officer/bob", "approve", ("allow", None), &[("approval", "approval/1")]);
+        assert_eq!(log.fault(), (2, ApprovalError::Lacks("request")));
+        // What was rejected is used no more.
+        let mut log = Log::new();
+        log.ask("approval/1", "1");
+        log.approve("approval/1", "bob", "bob");
+        log.push("officer/carol", "reject", ("allow", None), &[("approval", "approval/1")]);
+        log.done("approval/1");
+        assert_eq!(log.fault(), (4, ApprovalError::Unasked(name)));
+    }
+
+    #[test]
+    fn officers_come_and_go() {
+        let mut log = Log::new();
+        log.ask("approval/1", "1");
+        log.approve("approval/1", "bob", "bob");
+        let removed = [("change", "remove_officer"), ("officer", "bob")];
+        log.push("root", "break_glass", ("allow", None), &removed);
+        log.done("approval/1");
+        let (name, need) = ("approval/1".to_owned(), 1);
+        assert_eq!(log.fault(), (4, ApprovalError::TooFew { name, have: 0, need }), "who left counts no more");
+        let mut log = Log::new();
+        log.keys.insert("dave", KeyPair::generate().unwrap());
+        log.ask("approval/1", "1");
+        let key = log.hash("dave");
+        let dave = [("officer", "dave"), ("key", key.as_str())];
+        log.push("officer/alice", "enrol_officer", ("deny", Some("DENIED")), &dave);
+        // What the log `system` says of another tenant's.
+        log.push(
+            "officer/eve",
+            "enrol_officer",
+            ("allow", None),
+            &[("officer", "bob"), ("key", &key), ("tenant", "other")],
+        );
+        log.push("root", "break_glass", ("allow", None), &dave);
+        log.approve("approval/1", "dave", "dave");
+        log.done("approval/1");
+        assert_eq!(log.verify().unwrap().approvals, 1);
+        log.lines.remove(4);
+        log.lines.iter_mut().enumerate().for_each(|(index, line)| {
+            let end = line.find("\",\"time\"").unwrap();
+            line.replace_range(..end, &format!("{{\"index\":\"{index}"));
+        });
+        assert_eq!(log.fault(), (4, ApprovalError::Officer("officer/dave".to_owned())));
+    }
+
+    #[test]
+    fn nobody_enrols_or_removes_an_officer_alone() {
+        for action in ["enrol_officer", "remove_officer"] {
+            let mut log = Log::new();
+            // That it has all that it needs: nothing is done by this.
+            log.push("officer/alice", action, ("allow", None), &[("stage", "approved"), ("approval", "approval/1")]);
+            assert!(log.verify().is_ok(), "{action}");
+            log.push("officer/alice", action, ("allow", None), &[("officer", "dave")]);
+            assert_eq!(log.fault(), (2, ApprovalError::Lacks("approval")), "{action}");
+        }
+    }
+}

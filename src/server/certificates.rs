@@ -1,0 +1,326 @@
+//! The vault's certificates in force, and the watch over their files: what is replaced there comes into force while
+//! connections go on.
+//!
+//! What can't be used, or would let in authorities that are not enrolled, never comes into force: the last good ones
+//! stay, and the log and `Status` say why.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use rustls::ServerConfig;
+use strongroom_access::Directory;
+use strongroom_proto::v1;
+use tokio::sync::Notify;
+
+use crate::identity::{self, DirectorySource};
+use crate::names::NameRules;
+use crate::tls::{self, TlsError, TlsMaterial, Usable};
+
+/// A certificate that ends within this many seconds is warned about: a week.
+const SOON: i64 = 7 * 86_400;
+/// How often a warning is repeated, in seconds.
+const REPEAT: i64 = 86_400;
+
+/// Where the certificates are looked for while the vault runs.
+pub struct Reload {
+    /// Reads all of them, or says why not.
+    pub read: Arc<dyn Fn() -> Result<TlsMaterial, String> + Send + Sync>,
+    /// How often.
+    pub every: Duration,
+    /// Asks for it at once.
+    pub now: Arc<Notify>,
+}
+
+/// Certificates that came into force together.
+pub(crate) struct InForce {
+    /// Which ones these are: 1 at start, one more each time.
+    pub generation: u64,
+    pub usable: Usable,
+    fingerprint: [u8; 32],
+}
+
+/// What is told of the watch.
+#[derive(Default)]
+struct Told {
+    /// When others came into force last, in seconds since 1970.
+    reloaded: Option<i64>,
+    /// Why the files are not what is in force; empty if they are.
+    problem: String,
+    /// When it was last warned that something ends, in seconds since 1970.
+    warned: Option<i64>,
+}
+
+/// The certificates of a vault that runs.
+pub(crate) struct Certificates {
+    in_force: ArcSwap<InForce>,
+    names: NameRules,
+    told: Mutex<Told>,
+}
+
+impl Certificates {
+    /// Those that the vault starts with. Whoever starts it has asked the vault about their authorities.
+    pub fn new(material: &TlsMaterial, names: NameRules) -> Result<Self, TlsError> {
+        let in_force = InForce { generation: 1, usable: tls::usable(material)?, fingerprint: material.fingerprint() };
+        Ok(Self { in_force: ArcSwap::from_pointee(in_force), names, told: Mutex::default() })
+    }
+
+    /// How the next connection is served.
+    pub fn server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.in_force.load().usable.server)
+    }
+
+    /// What vouches for callers at this moment.
+    pub fn in_force(&self) -> Guard<Arc<InForce>> {
+        self.in_force.load()
+    }
+
+    /// The names of those whose certificates carry no URI.
+    pub fn names(&self) -> &NameRules {
+        &self.names
+    }
+
+    /// What `Status` says. What is wrong names files and authorities, so it is not for everybody.
+    pub fn status(&self, with_problem: bool) -> v1::CertificateStatus {
+        let at = |seconds| prost_types::Timestamp { seconds, nanos: 0 };
+        let in_force = self.in_force.load();
+        let told = self.lock();
+        v1::CertificateStatus {
+            not_after: Some(at(in_force.usable.not_after)),
+            crl_next_update: in_force.usable.crl_next_update.map(at),
+            reload_time: told.reloaded.map(at),
+            problem: if with_problem { told.problem.clone() } else { String::new() },
+        }
+    }
+
+    /// Takes what was read, at `now` in seconds since 1970, if it is new and good. Without a directory, while the vault
+    /// is sealed, no other authorities come into force than those that are.
+    pub fn consider(&self, read: Result<TlsMaterial, String>, directory: Option<&Directory>, now: i64) {
+        match read.and_then(|material| self.take(&material, directory, now)) {
+            Ok(()) => self.lock().problem.clear(),
+            Err(problem) => {
+                let mut told = self.lock();
+                if told.problem != problem {
+                    // It may quote a certificate, so it is escaped.
+                    tracing::warn!(why = ?problem, "the certificates on disk are not taken: those in force stay");
+                    told.problem = problem;
+                }
+            }
+        }
+        self.remind(now);
+    }
+
+    fn take(&self, material: &TlsMaterial, directory: Option<&Directory>, now: i64) -> Result<(), String> {
+        let fingerprint = material.fingerprint();
+        let before = self.in_force.load();
+        if before.fingerprint == fingerprint {
+            return Ok(());
+        }
+        let usable = tls::usable(material).map_err(|error| error.to_string())?;
+        if usable.not_after < now {
+            return Err("the server certificate has expired: put one in place that has not".to_owned());
+        }
+        may_vouch(&before.usable.authorities, &usable.authorities, directory)?;
+        tracing::info!(
+            generation = before.generation + 1,
+            not_after = usable.not_after,
+            authorities = usable.authorities.len(),
+            lists = material.crls.len(),
+            "new certificates are in force"
+        );
+        self.in_force.store(Arc::new(InForce { generation: before.generation + 1, usable, fingerprint }));
+        self.lock().reloaded = Some(now);
+        Ok(())
+    }
+
+    /// Warns once a day of what is about to end.
+    fn remind(&self, now: i64) {
+        let in_force = self.in_force.load();
+        let (ends, list) = (in_force.usable.not_after, in_force.usable.crl_next_update);
+        let (soon, overdue) = (ends - now < SOON, list.is_some_and(|next| next < now));
+        let mut told = self.lock();
+        if !(soon || overdue) || told.warned.is_some_and(|at| (0..REPEAT).contains(&(now - at))) {
+            return;
+        }
+        told.warned = Some(now);
+        if soon {
+            let hours = (ends - now) / 3_600;
+            tracing::warn!(hours, "the server certificate ends soon: put a new one and its key in place");
+        }
+        if overdue {
+            tracing::warn!(
+                "a revocation list is overdue: what it revokes stays revoked, but nobody has told of more since"
+            );
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        // A panic elsewhere leaves it whole.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether authorities may come into force: whoever controls the files must not be able to bring their own.
+fn may_vouch(before: &[[u8; 32]], after: &[[u8; 32]], directory: Option<&Directory>) -> Result<(), String> {
+    if before == after {
+        return Ok(());
+    }
+    let Some(directory) = directory else {
+        return Err("the client authorities are others than before, and a sealed vault can't see whether they are \
+                    enrolled: unseal it, or put the former ones back"
+            .to_owned());
+    };
+    let strange: BTreeSet<_> = after.iter().filter(|anchor| !directory.trust_anchors.contains(*anchor)).collect();
+    if let Some(first) = strange.first() {
+        let first: String = first.iter().map(|byte| format!("{byte:02x}")).collect();
+        return Err(format!(
+            "{} of the client authorities are not enrolled in this vault (the first has the SHA-256 {first}), so none \
+             of the file is accepted: put the enrolled ones back; those who hold the root key enrol another, while the vault \
+             is stopped: `strongroom break-glass anchor add FILE`",
+            strange.len()
+        ));
+    }
+    Ok(())
+}
+
+/// Looks at the files for as long as the vault is served.
+pub(crate) async fn follow(certificates: Arc<Certificates>, directory: DirectorySource, reload: Option<Reload>) {
+    let Some(Reload { read, every, now }) = reload else { return std::future::pending().await };
+    loop {
+        let read = Arc::clone(&read);
+        let read = tokio::task::spawn_blocking(move || read()).await;
+        let read = read.unwrap_or_else(|_| Err("the certificates could not be read: the log says why".to_owned()));
+        certificates.consider(read, directory().as_deref(), identity::now());
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = now.notified() => tracing::info!("the certificates are read again, as was asked"),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Certificates {
+    /// Certificates that are good, without any rules.
+    pub fn of(material: TlsMaterial) -> Arc<Self> {
+        Arc::new(Self::new(&material, NameRules::default()).unwrap())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Nobody, Peer};
+    use crate::testing::{Authority, Issued, directory};
+
+    const APP: &str = "spiffe://bank.example/tenant/retail/app/loan-core";
+
+    fn knows(authorities: &[&Authority]) -> Directory {
+        let pem: String = authorities.iter().map(|authority| authority.pem()).collect();
+        let trust_anchors = tls::authorities(pem.as_bytes()).unwrap().into_iter().collect();
+        Directory { trust_anchors, ..(*directory(&[])).clone() }
+    }
+
+    fn peer(issued: &Issued, certificates: &Arc<Certificates>) -> Peer {
+        Peer::new(&[issued.certificate.der().clone()], String::new(), Arc::clone(certificates)).unwrap()
+    }
+
+    fn asks(peer: &Peer) -> Result<(), Nobody> {
+        peer.caller(&directory(&[]), 0).map(drop)
+    }
+
+    #[test]
+    fn a_pair_that_does_not_fit_is_not_taken_and_a_good_one_is() {
+        let authority = Authority::new();
+        let (old, new) = (authority.server_material(), authority.server_material());
+        let certificates = Certificates::of(authority.server_material());
+        let half = TlsMaterial { certificate_pem: new.certificate_pem.clone(), ..old };
+        certificates.consider(Ok(half), None, 0);
+        assert_eq!(certificates.in_force().generation, 1);
+        assert!(certificates.status(true).problem.contains("server certificate and key"));
+        assert_eq!(certificates.status(false).problem, "");
+        certificates.consider(Ok(new), None, 5);
+        assert_eq!(certificates.in_force().generation, 2);
+        let status = certificates.status(true);
+        assert_eq!((status.problem.as_str(), status.reload_time.unwrap().seconds), ("", 5));
+    }
+
+    #[test]
+    fn what_has_not_changed_breaks_nothing_off() {
+        let authority = Authority::new();
+        let material = authority.server_material();
+        let again = TlsMaterial {
+            certificate_pem: material.certificate_pem.clone(),
+            key_pem: material.key_pem.clone(),
+            client_ca_pem: material.client_ca_pem.clone(),
+            ..authority.server_material()
+        };
+        let certificates = Certificates::of(material);
+        certificates.consider(Ok(again), None, 5);
+        assert_eq!(certificates.in_force().generation, 1);
+        certificates.consider(Err("it is gone".to_owned()), None, 6);
+        assert_eq!(certificates.status(true).problem, "it is gone");
+        assert!(certificates.status(true).reload_time.is_none());
+    }
+
+    #[test]
+    fn an_expired_certificate_does_not_replace_a_good_one() {
+        let authority = Authority::new();
+        let certificates = Certificates::of(authority.server_material());
+        certificates.consider(Ok(authority.server_material()), None, i64::MAX / 2);
+        assert_eq!(certificates.in_force().generation, 1);
+        assert!(certificates.status(true).problem.contains("expired"));
+    }
+
+    #[test]
+    fn only_enrolled_authorities_come_into_force_and_none_while_nobody_can_tell() {
+        let (first, second) = (Authority::new(), Authority::new());
+        let known = knows(&[&first, &second]);
+        let certificates = Certificates::of(first.server_material());
+        let with = |pem: String| Ok(TlsMaterial { client_ca_pem: pem.into_bytes(), ..first.server_material() });
+        let both = || with(first.pem() + &second.pem());
+        certificates.consider(both(), None, 0);
+        assert!(certificates.status(true).problem.contains("sealed"));
+        certificates.consider(with(first.pem() + &Authority::new().pem()), Some(&known), 0);
+        let problem = certificates.status(true).problem;
+        assert!(problem.starts_with("1 of") && problem.contains("break-glass anchor add"), "{problem}");
+        assert_eq!(certificates.in_force().generation, 1);
+        certificates.consider(both(), Some(&known), 0);
+        assert_eq!((certificates.in_force().generation, certificates.status(true).problem.as_str()), (2, ""));
+    }
+
+    #[test]
+    fn a_standing_connection_ends_with_its_certificate_or_its_authority_and_others_go_on() {
+        let (first, second) = (Authority::new(), Authority::new());
+        let known = knows(&[&first, &second]);
+        let certificates = Certificates::of(first.server_material());
+        let (lost, kept) =
+            (peer(&first.numbered(7, "", &[APP]), &certificates), peer(&first.numbered(8, "", &[APP]), &certificates));
+        assert_eq!((asks(&lost), asks(&kept)), (Ok(()), Ok(())));
+        let revoking = TlsMaterial { crls: vec![first.revoked(&[7])], ..first.server_material() };
+        certificates.consider(Ok(revoking), None, 0);
+        assert_eq!((asks(&lost), asks(&kept)), (Err(Nobody::CertificateRevoked), Ok(())));
+        assert_eq!(lost.named(0).err(), Some(Nobody::CertificateRevoked));
+        certificates.consider(Ok(second.server_material()), Some(&known), 0);
+        assert_eq!(asks(&kept), Err(Nobody::AuthorityNotAccepted));
+        certificates.consider(Ok(first.server_material()), Some(&known), 0);
+        assert_eq!(asks(&kept), Ok(()));
+    }
+
+    #[test]
+    fn who_has_an_issuer_without_a_list_is_refused_unless_that_is_allowed() {
+        let (first, second) = (Authority::new(), Authority::new());
+        let listed = |require_crl| TlsMaterial {
+            client_ca_pem: (first.pem() + &second.pem()).into_bytes(),
+            crls: vec![first.revoked(&[7])],
+            require_crl,
+            ..first.server_material()
+        };
+        for (require_crl, expected) in [(true, Err(Nobody::AuthorityNotAccepted)), (false, Ok(()))] {
+            let certificates = Certificates::of(listed(require_crl));
+            assert_eq!(asks(&peer(&first.numbered(8, "", &[APP]), &certificates)), Ok(()));
+            assert_eq!(asks(&peer(&second.numbered(8, "", &[APP]), &certificates)), expected);
+            assert_eq!(certificates.status(false).crl_next_update.unwrap().seconds, 2_840_140_800);
+        }
+    }
+}

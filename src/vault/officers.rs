@@ -1,0 +1,330 @@
+//! Officers: who they are, and how that changes while the vault runs. None of them changes it alone.
+//!
+//! All tenants' officers stand in one row of the vault's own, with the tenants and the trust anchors. A change of it is
+//! one commit with a leaf in the tenant's log, which says who, and one in the log `system`, which says which row is in force
+//! from then on. It changes the fact of the tenant's policy as well: so what is under way is turned back, and whoever is no
+//! officer any more is told so.
+
+use std::sync::Arc;
+
+use strongroom_access::{Action, Context, Directory, Principal, Query, Role, SecondFactor};
+use strongroom_commit::{Fact, Guard};
+use strongroom_storage::Store;
+
+use crate::approvals::{Approvable, Asked};
+use crate::error::Error;
+use crate::open::SYSTEM_NO;
+use crate::own_leaf::Noted;
+use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::tenant::{Rules, Tenant};
+use crate::tenant_life::{NewDirectory, rules_of, stored_directory};
+use crate::vault::Vault;
+
+/// Officers of a tenant, at most.
+const MOST: usize = 64;
+/// What is damaged, if a row of it can't be read.
+const PLACE: &str = "the enrolled officers";
+
+/// Enrols an officer, or gives one another key.
+pub struct EnrolOfficer {
+    /// The name under the role.
+    pub name: String,
+    /// SHA-256 of the public key (SPKI) of the certificate.
+    pub key: [u8; 32],
+}
+
+/// Takes an officer off the list.
+pub struct RemoveOfficer {
+    /// The name under the role.
+    pub name: String,
+}
+
+/// An officer, as others see it.
+pub struct ListedOfficer {
+    /// The name under the role.
+    pub name: String,
+    /// SHA-256 of the public key (SPKI) of the certificate, in lower-case hexadecimal.
+    pub key: String,
+    /// Whether it is suspended.
+    pub suspended: bool,
+}
+
+/// What the ledger says of a change.
+pub(crate) type Told = Vec<(&'static str, String)>;
+
+/// A change of who the officers are.
+pub(crate) trait ChangeOfOfficers: Send + Sync {
+    /// The action that policy decides on.
+    const ACTION: Action;
+
+    /// Makes the change in a directory, if it can be made.
+    fn apply<S: Store>(&self, road: &Road<'_, S>, directory: &mut Directory) -> Result<Told, Error>;
+
+    /// What others are to approve.
+    fn asked(&self) -> Asked;
+}
+
+impl ChangeOfOfficers for EnrolOfficer {
+    const ACTION: Action = Action::EnrolOfficer;
+
+    fn apply<S: Store>(&self, road: &Road<'_, S>, directory: &mut Directory) -> Result<Told, Error> {
+        let tenant = road.tenant.number;
+        if approvers(road, directory, |query| road.may(query), &road.caller.principal.name) == 0 {
+            return Err(Error::OfficerRefused(format!(
+                "there is no other officer who could approve it, and nobody enrols officers alone: those who hold the root key \
+                 do, while the vault is stopped: `strongroom break-glass officer {} NAME --certificate FILE`",
+                road.tenant.name
+            )));
+        }
+        let before = enrol(directory, tenant, &self.name, self.key)?;
+        Ok(told(&self.name, Some(&self.key), before.as_ref()))
+    }
+
+    fn asked(&self) -> Asked {
+        let key = data_encoding::HEXLOWER.encode(&self.key);
+        Asked {
+            parts: vec![self.name.clone().into_bytes(), self.key.to_vec()],
+            summary: format!("enrol officer {} by the public key with SHA-256 {key}", self.name),
+        }
+    }
+}
+
+impl ChangeOfOfficers for RemoveOfficer {
+    const ACTION: Action = Action::RemoveOfficer;
+
+    fn apply<S: Store>(&self, road: &Road<'_, S>, directory: &mut Directory) -> Result<Told, Error> {
+        let before = remove(directory, road.tenant.number, &self.name)?;
+        if !enough_are_left(road, directory) {
+            return Err(Error::OfficerRefused(format!(
+                "too few officers would be left to change policies and enrol others, as one needs the approval of another \
+                 one: enrol another one first, or have those who hold the root key do it, while the vault is stopped: \
+                 `strongroom break-glass officer {} {} --remove`",
+                road.tenant.name, self.name
+            )));
+        }
+        Ok(told(&self.name, None, Some(&before)))
+    }
+
+    fn asked(&self) -> Asked {
+        Asked { parts: vec![self.name.clone().into_bytes()], summary: format!("remove officer {}", self.name) }
+    }
+}
+
+/// Enrols an officer in a directory; the key that it had before. One key is one person, whatever its names.
+pub(crate) fn enrol(
+    directory: &mut Directory,
+    tenant: strongroom_ids::TenantNo,
+    name: &str,
+    key: [u8; 32],
+) -> Result<Option<[u8; 32]>, Error> {
+    let mut own = directory.officers.iter().filter(|((of, _), _)| *of == tenant);
+    match own.clone().find(|(_, known)| **known == key) {
+        Some(((_, known), _)) if known == name => {
+            return Err(Error::OfficerRefused(
+                "the officer is enrolled with this very key: nothing changes".to_owned(),
+            ));
+        }
+        Some(_) => {
+            let why = "another officer of the tenant is enrolled with this key: each has a key of its own";
+            return Err(Error::OfficerRefused(why.to_owned()));
+        }
+        None => {}
+    }
+    let is_new = !own.any(|((_, known), _)| known == name);
+    if is_new && directory.officers.keys().filter(|(of, _)| *of == tenant).count() >= MOST {
+        return Err(Error::OfficerRefused(format!("the tenant has {MOST} officers, as many as may be: remove some")));
+    }
+    let before = directory.officers.insert((tenant, name.to_owned()), key);
+    directory.check().map_err(|_| Error::invalid("name", "officer", "no certificate can carry such a name"))?;
+    Ok(before)
+}
+
+/// Takes an officer out of a directory; the key that it had.
+pub(crate) fn remove(
+    directory: &mut Directory,
+    tenant: strongroom_ids::TenantNo,
+    name: &str,
+) -> Result<[u8; 32], Error> {
+    let unknown = || Error::invalid("name", "officer_unknown", "the tenant has no officer of this name");
+    directory.officers.remove(&(tenant, name.to_owned())).ok_or_else(unknown)
+}
+
+/// What the tenant's log says: who, by which key from now on, and by which until now.
+pub(crate) fn told(name: &str, key: Option<&[u8; 32]>, before: Option<&[u8; 32]>) -> Told {
+    let hex = |key: &[u8; 32]| data_encoding::HEXLOWER.encode(key);
+    let mut told = vec![("officer", name.to_owned())];
+    told.extend(key.map(|key| ("key", hex(key))));
+    told.extend(before.map(|key| ("key_before", hex(key))));
+    told
+}
+
+/// How many officers of a directory could approve what somebody asks for: they are not suspended, and policy lets them.
+pub(crate) fn approvers<S: Store>(
+    road: &Road<'_, S>,
+    directory: &Directory,
+    may: impl Fn(&Query<'_>) -> bool,
+    requester: &str,
+) -> usize {
+    let others = officers(road, directory).filter(|other| {
+        let may = |action| asked_anyhow(other, action, road.now).any(|query| may(&query));
+        *other.name != *requester && may(Action::Approve) && may(Action::ListApprovals)
+    });
+    others.count()
+}
+
+/// The question whether somebody may do something, with each second factor: whoever has none can enrol one.
+fn asked_anyhow(who: &Principal, action: Action, now: u64) -> impl Iterator<Item = Query<'_>> {
+    let context = move |factor| Context::new(now).second_factor(factor);
+    SecondFactor::ALL.into_iter().map(move |factor| Query::on_vault_in(who, action, context(factor)))
+}
+
+/// The tenant's officers who are not suspended.
+fn officers<'r, S: Store>(
+    road: &'r Road<'_, S>,
+    directory: &'r Directory,
+) -> impl Iterator<Item = Principal> + use<'r, S> {
+    let own = directory.officers.keys().filter(|(of, _)| *of == road.tenant.number);
+    let named = own.map(|(_, name)| Principal::new(road.tenant.number, Role::Officer, name));
+    named.filter(|officer| !road.rules.freezes.is_suspended(&officer.name))
+}
+
+/// Whether some officer of a directory could still change policies, with the approval of others as far as it needs that,
+/// and officers, which always needs it.
+fn enough_are_left<S: Store>(road: &Road<'_, S>, directory: &Directory) -> bool {
+    officers(road, directory).any(|one| {
+        let need = |query: Query<'_>| match road.may(&query) {
+            true => Some(1),
+            false => road.tenant.access.approvals_needed(&query),
+        };
+        let need = asked_anyhow(&one, Action::ApplyPolicy, road.now).filter_map(need).min();
+        need.is_some_and(|need| approvers(road, directory, |query| road.may(query), &one.name) >= usize::from(need))
+    })
+}
+
+impl<S: Store> Road<'_, S> {
+    /// Whether the policy in force allows something to anybody.
+    fn may(&self, query: &Query<'_>) -> bool {
+        self.tenant.access.decide(query).allowed
+    }
+}
+
+/// A change, in its turn.
+struct InTurn<'r, C>(&'r C);
+
+impl<S: Store, C: ChangeOfOfficers> Approvable<S> for InTurn<'_, C> {
+    fn asked(&self, _rules: &Rules) -> Asked {
+        self.0.asked()
+    }
+
+    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
+        self.0.apply(road, &mut Directory::clone(&road.vault.directory())).map(drop)
+    }
+}
+
+impl<S: Store, C: ChangeOfOfficers> Attempt<S> for InTurn<'_, C> {
+    /// Who is known from then on.
+    type Answer = Directory;
+    const ACTION: Action = C::ACTION;
+    const ALONE: bool = true;
+    /// It protects.
+    const ON_FULL_DISK: bool = true;
+
+    fn bound_to(&self, rules: &Rules) -> Option<Asked> {
+        Some(Approvable::<S>::asked(self, rules))
+    }
+
+    fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
+        road.decide_with_others()?;
+        self.would_be_done(road)
+    }
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Directory>, Refused> {
+        road.decide_with_others()?;
+        let vault = road.vault;
+        if vault.tenants.is_unsure() {
+            // A tenant may have come or gone: that is found out first.
+            return Err(Error::Conflict.into());
+        }
+        let system = vault.tenant(SYSTEM_NO)?;
+        let (stored, mut directory) = stored_directory(&*vault.store, &system.fingerprints).await?;
+        let told = self.0.apply(road, &mut directory)?;
+        let given = road.decide_approved(&self.0.asked()).await?;
+        // Policy does not come to this: it is never allowed alone.
+        let given = given.ok_or(Error::Denied { action: road.action.as_str() })?;
+        let enrolled = NewDirectory::after(&stored, &directory, &system.fingerprints)?;
+        let mut prepared = road.prepare(directory);
+        prepared.guards.push(Guard::Unchanged(Fact::principals()));
+        prepared.changes.extend([Fact::principals(), Fact::policy(road.tenant.number)]);
+        let request = data_encoding::HEXLOWER.encode(&road.request);
+        let (principal, action) = (&*road.caller.principal.name, road.action.as_str());
+        let noted = Noted { request: &request, principal, action, failed: None, place: PLACE };
+        let mut known: Told = vec![("tenant", road.tenant.name.clone())];
+        known.extend(told.iter().cloned());
+        known.extend(enrolled.detail());
+        prepared.elsewhere.extend(noted.leaf(SYSTEM_NO, rules_of(&system), &known)?);
+        prepared.detail.extend(told);
+        prepared.mutations.push(enrolled.mutation);
+        given.use_up(road, &mut prepared)?;
+        Ok(prepared)
+    }
+
+    fn install(&self, vault: &Vault<S>, _tenant: &Tenant, answer: &Directory) {
+        vault.tenants.enrol(answer.clone());
+    }
+}
+
+/// Asks who the officers are.
+struct ListOfficers;
+
+impl<S: Store> Attempt<S> for ListOfficers {
+    type Answer = Vec<ListedOfficer>;
+    const ACTION: Action = Action::ListOfficers;
+    const ON_FULL_DISK: bool = true;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Vec<ListedOfficer>>, Refused> {
+        road.decide_vault()?;
+        let directory: Arc<Directory> = road.vault.directory();
+        let own = directory.officers.iter().filter(|((of, _), _)| *of == road.tenant.number);
+        let listed = own.map(|((_, name), key)| ListedOfficer {
+            name: name.clone(),
+            key: data_encoding::HEXLOWER.encode(key),
+            suspended: road.rules.freezes.is_suspended(&format!("{}/{name}", Role::Officer)),
+        });
+        Ok(road.prepare(listed.collect()))
+    }
+}
+
+impl<S: Store> Vault<S> {
+    /// Enrols an officer of the caller's tenant, or gives one another key, with the approval of another officer. When this
+    /// returns the old key is no officer's any more.
+    pub async fn enrol_officer(&self, caller: &Caller, request: &EnrolOfficer) -> Result<(), Error> {
+        self.change_officers(caller, request).await
+    }
+
+    /// Removes an officer of the caller's tenant, with the approval of another officer. When this returns nothing that it
+    /// asks is done any more.
+    pub async fn remove_officer(&self, caller: &Caller, request: &RemoveOfficer) -> Result<(), Error> {
+        self.change_officers(caller, request).await
+    }
+
+    /// The officers of the caller's tenant, in the order of their names.
+    pub async fn list_officers(&self, caller: &Caller) -> Result<Vec<ListedOfficer>, Error> {
+        self.travel(caller, &ListOfficers).await
+    }
+
+    async fn change_officers<C: ChangeOfOfficers>(&self, caller: &Caller, change: &C) -> Result<(), Error> {
+        let change = InTurn(change);
+        self.approved(caller, &change).await?;
+        match self.travel(caller, &change).await {
+            // Who was given the approval may also wait until it is known which tenants there are.
+            Err(Error::Conflict) if self.tenants.is_unsure() => {
+                {
+                    let _changing = self.tenants.changing.lock().await;
+                    self.see_tenants().await?;
+                }
+                self.travel(caller, &change).await.map(drop)
+            }
+            changed => changed.map(drop),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Proofs of leaves and of growth over the wire, and the folder in which other tools find the ledger.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use strongroom_proto::v1;
+use tlog_tiles::{Hash, HashReader, Tile, TileHashReader, TileReader};
+use tonic::Code;
+
+use crate::harness::{TestVault, one_token, refused};
+
+/// A folder of C2SP tlog-tiles, as a verifier of others reads it.
+struct Folder<'a>(&'a Path);
+
+impl TileReader for Folder<'_> {
+    fn height(&self) -> u8 {
+        8
+    }
+
+    fn read_tiles(&self, tiles: &[Tile]) -> Result<Vec<Vec<u8>>, tlog_tiles::Error> {
+        let path = |tile: &Tile| self.0.join(tile.path().replacen("tile/8/", "tile/", 1));
+        tiles.iter().map(|tile| fs::read(path(tile)).map_err(|_| tlog_tiles::Error::InvalidTile)).collect()
+    }
+
+    fn save_tiles(&self, _tiles: &[Tile], _data: &[Vec<u8>]) {}
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+async fn with_leaves(leaves: usize) -> TestVault {
+    let vault = TestVault::start();
+    for number in 0..leaves {
+        one_token(&vault, "borrower.name", &format!("Ann {number}"), "").await;
+    }
+    vault
+}
+
+#[tokio::test]
+async fn a_leaf_is_proved_to_whoever_has_the_files_and_nothing_else() {
+    let mut vault = with_leaves(3).await;
+    let proof = vault.scratch().join("2.tlog-proof");
+    vault.cli_ok(&["audit", "prove", "2", "-o", path(&proof)]);
+    let key = vault.scratch().join("kept.key");
+    fs::write(&key, vault.cli_ok(&["audit", "key"])).unwrap();
+    // The vault is gone.
+    vault.stop();
+    let said = vault.cli_ok(&["audit", "check", path(&proof), "--key", path(&key), "--output", "json"]);
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&said["verified"], &said["index"], &said["key_given"]), (&true.into(), &"2".into(), &true.into()));
+
+    let beside = |ending: &str| vault.scratch().join(format!("2.tlog-proof{ending}"));
+    let leaf = fs::read_to_string(beside(".leaf")).unwrap();
+    let text = fs::read_to_string(&proof).unwrap();
+    let refuses = |file: &Path, good: &str, wrong: String| {
+        assert_ne!(good, wrong);
+        fs::write(file, wrong).unwrap();
+        let output = vault.cli(&["audit", "check", path(&proof)]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("does not hold"));
+        fs::write(file, good).unwrap();
+    };
+    refuses(&beside(".leaf"), &leaf, leaf.replacen("allow", "deny", 1));
+    refuses(&proof, &text, text.replacen("index 2", "index 1", 1));
+    refuses(&proof, &text, text.replacen("tlog-proof@v1", "tlog-proof@v2", 1));
+    let (hashes, note) = text.split_once("\n\n").unwrap();
+    let fewer = hashes.rsplit_once('\n').unwrap().0;
+    refuses(&proof, &text, format!("{fewer}\n\n{note}"));
+    vault.cli_ok(&["audit", "check", path(&proof)]);
+}
+
+#[tokio::test]
+async fn a_kept_checkpoint_proves_that_the_ledger_only_grew() {
+    let vault = with_leaves(2).await;
+    let kept = vault.scratch().join("kept.checkpoint");
+    fs::write(&kept, vault.cli_ok(&["audit", "checkpoint"])).unwrap();
+    for number in 0..300 {
+        one_token(&vault, "borrower.name", &format!("Bob {number}"), "").await;
+    }
+    let said = vault.cli_ok(&["audit", "grown", path(&kept), "--output", "json"]);
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let count = |member: &str| said[member].as_str().unwrap().parse::<u64>().unwrap();
+    assert!(said["verified"] == true && count("to") >= count("from"), "{said}");
+
+    // The checkpoint of another vault, whose log is another.
+    let other = with_leaves(1).await;
+    let foreign = vault.scratch().join("foreign.checkpoint");
+    fs::write(&foreign, other.cli_ok(&["audit", "checkpoint"])).unwrap();
+    let output = vault.cli(&["audit", "grown", path(&foreign)]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[tokio::test]
+async fn other_tools_read_the_ledger_from_its_folder() {
+    // More than a tile, and some.
+    let vault = with_leaves(290).await;
+    let folder = vault.scratch().join("ledger");
+    vault.cli_ok(&["audit", "tiles", "-o", path(&folder)]);
+    let note = fs::read(folder.join("checkpoint")).unwrap();
+    let key = fs::read_to_string(folder.join("key")).unwrap();
+    let note = signed_note::Note::from_bytes(&note).unwrap();
+    let verifier = signed_note::StandardVerifier::new(key.trim()).unwrap();
+    note.verify(&signed_note::VerifierList::new(vec![Box::new(verifier)])).unwrap();
+    let head = tlog_tiles::Checkpoint::from_bytes(note.text()).unwrap();
+    assert!(head.size() > 256);
+
+    // The bundles hold the leaves, each behind its length; the tiles hold their hashes, up to the root.
+    let mut bundles = fs::read(folder.join("tile/entries/000")).unwrap();
+    bundles.extend(fs::read(folder.join(format!("tile/entries/001.p/{}", head.size() - 256))).unwrap());
+    let mut rest = &bundles[..];
+    let tiles = Folder(&folder);
+    let nodes = TileHashReader::new(head.size(), *head.hash(), &tiles);
+    for index in 0..head.size() {
+        let (length, after) = rest.split_first_chunk::<2>().unwrap();
+        let (line, after) = after.split_at(usize::from(u16::from_be_bytes(*length)));
+        rest = after;
+        let hash: Hash = tlog_tiles::record_hash(line);
+        let read = nodes.read_hashes(&[tlog_tiles::stored_hash_index(0, index)]).unwrap();
+        assert!(read[0] == hash, "leaf {index}");
+    }
+    assert!(rest.is_empty());
+    assert!(tlog_tiles::tree_hash(head.size(), &nodes).unwrap() == *head.hash());
+}
+
+#[tokio::test]
+async fn a_proof_over_the_wire_is_of_the_callers_own_log_and_within_it() {
+    let vault = with_leaves(3).await;
+    let ask = async |principal: &str, index: u64, size: u64, log: &str| {
+        let mut client = v1::audit_client::AuditClient::new(vault.channel(principal).await);
+        let request = v1::GetInclusionProofRequest { index, size, log: log.to_owned() };
+        client.get_inclusion_proof(request).await
+    };
+    assert!(ask("auditor", 0, 2, "").await.unwrap().into_inner().hashes.len() == 1);
+    assert!(ask("operator", 0, 0, "system").await.is_ok());
+    assert_eq!(refused(ask("auditor", 0, 0, "system").await).code, Code::PermissionDenied);
+    assert_eq!(refused(ask("app", 0, 0, "").await).code, Code::PermissionDenied);
+    assert_eq!(refused(ask("auditor", 99, 3, "").await).violations[0].1, "out_of_range");
+    let mut auditor = vault.audit().await;
+    let growth = v1::GetConsistencyProofRequest { from: 0, to: 0, log: String::new() };
+    assert_eq!(refused(auditor.get_consistency_proof(growth).await).violations[0].1, "out_of_range");
+}

@@ -1,0 +1,235 @@
+//! The ledger as it grows: on a pipe, in a file that is begun anew, and at a collector that goes away.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde_json::Value;
+use strongroom_proto::v1;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tonic::Code;
+
+use crate::harness::{TestVault, one_token, refused};
+
+/// How long anything here may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A run of the command, killed when dropped.
+struct Run(Child);
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn follow(vault: &TestVault, words: &[&str]) -> Run {
+    let words = [&["audit", "tail"], words].concat();
+    Run(vault.cli_command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+}
+
+async fn grow(vault: &TestVault, leaves: usize) {
+    for number in 0..leaves {
+        one_token(vault, "borrower.name", &format!("Ann {number}"), "").await;
+    }
+}
+
+fn index(line: &str) -> u64 {
+    let leaf: Value = serde_json::from_str(line).unwrap();
+    leaf["index"].as_str().map_or_else(|| leaf["index"].as_u64().unwrap(), |index| index.parse().unwrap())
+}
+
+/// Looks until something is there.
+async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{what} did not come");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaves_come_as_they_are_written() {
+    let vault = TestVault::start();
+    let mut run = follow(&vault, &["--from", "0"]);
+    let mut lines = BufReader::new(run.0.stdout.take().unwrap()).lines();
+    let mut next = 0;
+    for _ in 0..3 {
+        grow(&vault, 2).await;
+        for _ in 0..2 {
+            assert_eq!(index(&lines.next().unwrap().unwrap()), next);
+            next += 1;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_export_may_not_follow_and_who_no_longer_may_is_cut_off() {
+    let vault = TestVault::start();
+    let mut app = v1::audit_client::AuditClient::new(vault.channel("app").await);
+    let from = |first| v1::TailRequest { first, log: String::new() };
+    assert_eq!(refused(app.tail(from(0)).await).code, Code::PermissionDenied);
+    let mut stream = vault.audit().await.tail(from(0)).await.unwrap().into_inner();
+    assert!(!stream.message().await.unwrap().unwrap().leaves.is_empty());
+    vault.cli_ok(&["principal", "suspend", "auditor/auditor", "--reason", "a test"]);
+    let ended = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match stream.message().await {
+                Ok(Some(_)) => {}
+                ended => return ended,
+            }
+        }
+    });
+    assert_eq!(ended.await.unwrap().map(drop).unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_has_every_leaf_once_whatever_is_killed() {
+    let mut vault = TestVault::start();
+    let out = vault.scratch().join("ledger.jsonl");
+    let whole = || -> Vec<u64> {
+        let older = (1..100).rev().map(|number| PathBuf::from(format!("{}.{number}", path(&out))));
+        let files = older.chain([out.clone()]).filter_map(|file| fs::read_to_string(file).ok());
+        files.flat_map(|text| text.lines().filter(|line| line.ends_with('}')).map(index).collect::<Vec<_>>()).collect()
+    };
+    let mut words = vec!["--from", "0", "-o", path(&out), "--rotate-mib", "1", "--keep", "99"];
+    let mut expected = 0;
+    for round in 0..4 {
+        let run = follow(&vault, &words);
+        // From now on the cursor says where to go on.
+        words.retain(|word| !["--from", "0"].contains(word));
+        // A large request has large leaves: a megabyte of them begins another file.
+        let items =
+            (0..2_000).map(|number| crate::harness::item("borrower.name", &format!("{round} {number}"), "")).collect();
+        vault.vault().await.tokenize(crate::harness::tokenize(items)).await.unwrap();
+        grow(&vault, 3).await;
+        expected += 4;
+        until("the leaves", || (whole().len() >= expected).then_some(())).await;
+        match round % 2 {
+            0 => drop(run),
+            _ => {
+                // The vault goes, and comes again: at another port, so that the follower waits in vain.
+                vault.kill();
+                vault.up();
+                drop(run);
+            }
+        }
+    }
+    let run = follow(&vault, &words);
+    grow(&vault, 1).await;
+    let last = vault.cli_ok(&["audit", "checkpoint"]).lines().nth(1).unwrap().parse::<u64>().unwrap();
+    let indexes = until("the rest", || Some(whole()).filter(|indexes| indexes.len() as u64 >= last)).await;
+    drop(run);
+    assert!(indexes.iter().copied().eq(0..indexes.len() as u64), "in order, none missing and none twice: {indexes:?}");
+    assert!(fs::metadata(format!("{}.1", path(&out))).is_ok(), "it was begun anew");
+
+    let again = vault.cli(&["audit", "tail", "--from", "0", "-o", path(&out)]);
+    assert_eq!(again.status.code(), Some(1), "a file that goes on is not begun anew by mistake");
+    assert_eq!(whole().len(), indexes.len());
+}
+
+/// A collector that hangs up in the middle, so many times.
+struct Collector {
+    address: String,
+    ca: String,
+    seen: Arc<Mutex<BTreeSet<u64>>>,
+}
+
+impl Collector {
+    async fn start(hang_ups: usize) -> Self {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let authority = params.self_signed(&key).unwrap();
+        let issuer = Issuer::new(params, key);
+        let own = KeyPair::generate().unwrap();
+        let certificate =
+            CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&own, &issuer).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::from(PrivatePkcs8KeyDer::from(own.serialize_der())),
+            )
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("localhost:0").await.unwrap();
+        let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+        let seen = Arc::new(Mutex::new(BTreeSet::new()));
+        let kept = Arc::clone(&seen);
+        tokio::spawn(async move {
+            for connection in 0.. {
+                let (socket, _) = listener.accept().await.unwrap();
+                let Ok(mut io) = acceptor.accept(socket).await else { continue };
+                let mut bytes = Vec::new();
+                // What else was sent is lost.
+                let mut left = if connection < hang_ups { 5 } else { usize::MAX };
+                let mut read = [0; 4096];
+                while left > 0 {
+                    let Ok(count @ 1..) = io.read(&mut read).await else { break };
+                    bytes.extend_from_slice(&read[..count]);
+                    while left > 0
+                        && let Some(message) = cut(&mut bytes)
+                    {
+                        kept.lock().unwrap().insert(index(&message[message.find('{').unwrap()..]));
+                        left -= 1;
+                    }
+                }
+            }
+        });
+        Self { address, ca: authority.pem(), seen }
+    }
+}
+
+/// The next message, if it is whole.
+fn cut(bytes: &mut Vec<u8>) -> Option<String> {
+    let space = bytes.iter().position(|byte| *byte == b' ')?;
+    let length: usize = std::str::from_utf8(&bytes[..space]).unwrap().parse().unwrap();
+    let end = space + 1 + length;
+    let message = String::from_utf8(bytes.get(space + 1..end)?.to_vec()).unwrap();
+    bytes.drain(..end);
+    Some(message)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_hangs_up_gets_every_leaf() {
+    let vault = TestVault::start();
+    let collector = Collector::start(3).await;
+    let (ca, cursor) = (vault.scratch().join("siem.pem"), vault.scratch().join("siem.cursor"));
+    fs::write(&ca, &collector.ca).unwrap();
+    let words = |from: &'static [&'static str]| {
+        let words = ["--syslog", &collector.address, "--syslog-ca", path(&ca), "--cursor", path(&cursor)];
+        [from, &words].concat().iter().map(|word| (*word).to_owned()).collect::<Vec<_>>()
+    };
+    let start = |words: Vec<String>| follow(&vault, &words.iter().map(String::as_str).collect::<Vec<_>>());
+    let run = start(words(&["--from", "0"]));
+    grow(&vault, 8).await;
+    let has = |leaves: u64| collector.seen.lock().unwrap().len() as u64 >= leaves;
+    until("the first leaves", || has(5).then_some(())).await;
+    // Killed, and started again: it goes on where the cursor is.
+    drop(run);
+    let _run = start(words(&[]));
+    let last = vault.cli_ok(&["audit", "checkpoint"]).lines().nth(1).unwrap().parse::<u64>().unwrap();
+    until("every leaf", || has(last).then_some(())).await;
+    let seen = collector.seen.lock().unwrap().clone();
+    assert!((0..last).all(|index| seen.contains(&index)), "{seen:?}");
+}

@@ -1,0 +1,140 @@
+//! A witness of a ledger: what continues is cosigned, and what does not is refused and named.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use crate::harness::{TestVault, one_token};
+use crate::verify::copy;
+
+struct Witness<'a> {
+    vault: &'a TestVault,
+    state: PathBuf,
+    log_key: PathBuf,
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+impl<'a> Witness<'a> {
+    fn new(vault: &'a TestVault, name: &str) -> Self {
+        let state = vault.scratch().join(name);
+        let log_key = vault.scratch().join("log.key");
+        vault.cli_ok(&["witness", "init", &format!("{name}.example/w"), "--state", path(&state)]);
+        fs::write(&log_key, vault.cli_ok(&["audit", "key"])).unwrap();
+        Self { vault, state, log_key }
+    }
+
+    fn cosign(&self, out: &Path) -> Output {
+        self.of(self.vault, out)
+    }
+
+    fn of(&self, vault: &TestVault, out: &Path) -> Output {
+        let words =
+            ["witness", "cosign", "--state", path(&self.state), "--log-key", path(&self.log_key), "-o", path(out)];
+        vault.cli(&words)
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+async fn grow(vault: &TestVault, name: &str, leaves: usize) {
+    for number in 0..leaves {
+        one_token(vault, "borrower.name", &format!("{name} {number}"), "").await;
+    }
+}
+
+#[tokio::test]
+async fn what_continues_is_cosigned_and_auditors_can_ask_for_it() {
+    let vault = TestVault::start();
+    let (one, two) = (Witness::new(&vault, "one"), Witness::new(&vault, "two"));
+    let cosigned = vault.scratch().join("cosigned");
+    for round in 0..3 {
+        grow(&vault, &format!("Ann {round}"), 5).await;
+        let output = one.cosign(&cosigned);
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    // One that can't be made twice, and does not forget its key.
+    let again = vault.cli(&["witness", "init", "one.example/w", "--state", path(&one.state)]);
+    assert_eq!(again.status.code(), Some(1));
+
+    let ledger = vault.scratch().join("ledger.jsonl");
+    vault.cli_ok(&["audit", "export", "-o", path(&ledger)]);
+    let keys = vault.scratch().join("witnesses");
+    let both = [&one, &two].map(|witness| fs::read_to_string(witness.state.join("witness.vkey")).unwrap());
+    fs::write(&keys, both.concat()).unwrap();
+    let verify = |more: &[&str]| {
+        let words = ["audit", "verify", path(&ledger), "--older", path(&cosigned), "--witness-keys", path(&keys)];
+        vault.cli(&[&words[..], more].concat())
+    };
+    let output = verify(&["--witnesses", "1"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("witnessed"));
+    let output = verify(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("1 at the most"), "{}", said(&output));
+    // The log's own key is no witness.
+    fs::copy(&one.log_key, &keys).unwrap();
+    assert_eq!(verify(&[]).status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_fork_and_a_ledger_that_was_put_back_are_refused() {
+    let mut vault = TestVault::start();
+    grow(&vault, "Ann", 3).await;
+    vault.stop();
+    let older = vault.scratch().join("older");
+    copy(&vault.dir(), &older);
+    vault.up();
+    grow(&vault, "Bob", 20).await;
+    let out = vault.scratch().join("cosigned");
+    let (state, log_key) = {
+        let witness = Witness::new(&vault, "one");
+        assert!(witness.cosign(&out).status.success());
+        (witness.state, witness.log_key)
+    };
+    let kept = fs::read(&out).unwrap();
+
+    // All of it as it was before: shorter, and then another history of the same log.
+    vault.stop();
+    fs::remove_dir_all(vault.dir()).unwrap();
+    copy(&older, &vault.dir());
+    vault.up();
+    for (leaves, what) in [(1, "it had"), (30, "only grew")] {
+        grow(&vault, "Eve", leaves).await;
+        let witness = Witness { vault: &vault, state: state.clone(), log_key: log_key.clone() };
+        let begun = Instant::now();
+        loop {
+            let output = witness.cosign(&out);
+            assert_eq!(output.status.code(), Some(1));
+            let said = said(&output);
+            assert!(said.contains("refused"), "{said}");
+            assert_eq!(fs::read(&out).unwrap(), kept, "nothing was cosigned");
+            if said.contains(what) {
+                break;
+            }
+            // A checkpoint is a second old at the most.
+            assert!(begun.elapsed() < Duration::from_secs(30), "{said}");
+        }
+    }
+
+    // Another vault's log, and a key that is not the log's.
+    let other = TestVault::start();
+    let witness = Witness { vault: &other, state: state.clone(), log_key: log_key.clone() };
+    assert_eq!(witness.of(&other, &out).status.code(), Some(1));
+    // A memory that somebody changed is no memory.
+    for entry in fs::read_dir(&state).unwrap() {
+        let file = entry.unwrap().path();
+        if file.extension().is_some_and(|ending| ending == "checkpoint") {
+            fs::write(&file, "changed").unwrap();
+        }
+    }
+    let witness = Witness { vault: &vault, state, log_key };
+    let output = witness.cosign(&out);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("is not what this witness wrote"), "{}", said(&output));
+}
