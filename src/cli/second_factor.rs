@@ -41,7 +41,8 @@ enum Command {
   strongroom second-factor enrol --as officer-1
 
 Scan the QR code, keep the recovery codes apart from the phone, and confirm with
-the first code that the app shows. To enrol anew, show the old one.
+the first code that the app shows. To enrol anew, show the old one with
+--second-factor CODE.
 Next: strongroom second-factor confirm CODE")]
     Enrol,
     /// Confirm your app by the first code that it shows: from then on it counts.

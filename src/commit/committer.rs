@@ -18,7 +18,7 @@ use crate::fact::Fact;
 use crate::group::Lanes;
 use crate::head_file::HeadFile;
 use crate::lane::{Lane, LaneView};
-use crate::meter::Meters;
+use crate::meter::{Meters, Use};
 use crate::worker::Worker;
 
 /// When a request that found the queue full should try again: a full queue empties in a few writes.
@@ -260,5 +260,6 @@ fn weight(change: &Change) -> usize {
         .sum();
     let facts = change.guards.len() * size_of::<Guard>() + change.changes.len() * size_of::<Fact>();
     let leaves: usize = change.leaves.iter().map(|(_, leaf)| leaf.max_len()).sum();
-    CHANGE_BYTES + mutations + facts + leaves
+    let charge = change.charge.as_ref().map_or(0, |charge| charge.uses.len() * size_of::<Use>());
+    CHANGE_BYTES + mutations + facts + leaves + charge
 }

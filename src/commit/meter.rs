@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom_ids::{RowId, SubjectHandle, TenantNo};
+use strongroom_ids::{FieldNo, RowId, SubjectHandle, TenantNo};
 use strongroom_storage::keys::{self, Usage};
 use strongroom_storage::rows::UsageRow;
 use strongroom_storage::{Family, Mutation, Range, Store, StoreError};
@@ -22,6 +22,8 @@ const DAY: u64 = 86_400_000_000;
 /// Rows of a day that the vault keeps in memory, of all tenants: some 200 MB. Beyond it what is metered is refused, and
 /// nothing goes uncounted.
 const MOST: usize = 2_000_000;
+/// One tenant has at most this part of them, so that none takes the room of all others.
+const SHARE: usize = 4;
 /// Rows read at once.
 const PAGE: usize = 1_000;
 
@@ -92,6 +94,8 @@ pub enum Use {
         row: RowId,
         /// Whose it is; a value without subject counts as a subject of its own.
         subject: SubjectHandle,
+        /// Of which field: two parts of a subject's value are the value, whichever tokens led to them.
+        field: FieldNo,
         /// How much of it.
         shown: Shown,
     },
@@ -168,12 +172,14 @@ enum What {
     Subject = 6,
     /// The same of a value without subject.
     Alone = 7,
-    /// The part of a value that was shown first.
+    /// The part of a subject's values of a field that was shown first.
     Part = 8,
+    /// The same of a value without subject.
+    LonePart = 9,
 }
 
 impl What {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Plain,
         Self::Masked,
         Self::Subjects,
@@ -182,6 +188,7 @@ impl What {
         Self::Subject,
         Self::Alone,
         Self::Part,
+        Self::LonePart,
     ];
 }
 
@@ -192,12 +199,13 @@ struct Place {
     what: What,
     class: u8,
     id: u64,
+    field: u32,
 }
 
 impl Place {
     fn key(&self, day: u32) -> Vec<u8> {
-        let Self { tenant, meter, what, class, id } = *self;
-        keys::usage(tenant, &Usage { day, meter, what: what as u8, class, id })
+        let Self { tenant, meter, what, class, id, field } = *self;
+        keys::usage(tenant, &Usage { day, meter, what: what as u8, class, id, field })
     }
 }
 
@@ -211,6 +219,8 @@ pub struct Meters {
     now: u64,
     /// How many rows there may be.
     most: usize,
+    /// How many there are, by tenant.
+    of_tenants: HashMap<TenantNo, usize>,
 }
 
 impl Meters {
@@ -231,10 +241,10 @@ impl Meters {
                 let page = store.scan(Family::Meta, Range { from, to: to.clone(), limit: PAGE }).await?;
                 for (key, row) in &page {
                     let corrupt = |what: &str| StoreError::Corrupt { place: "counts of reads", what: what.to_owned() };
-                    let Usage { meter, what, class, id, .. } = keys::decode_usage(key)?;
+                    let Usage { meter, what, class, id, field, .. } = keys::decode_usage(key)?;
                     let what = What::ALL.into_iter().find(|known| *known as u8 == what);
                     let what = what.ok_or_else(|| corrupt("a count of an unknown kind"))?;
-                    meters.rows.insert(Place { tenant, meter, what, class, id }, UsageRow::decode(row)?);
+                    meters.insert(Place { tenant, meter, what, class, id, field }, UsageRow::decode(row)?);
                 }
                 match page.last() {
                     Some((last, _)) if page.len() == PAGE => from = [last, &[0][..]].concat(),
@@ -249,6 +259,7 @@ impl Meters {
     pub(crate) fn charge(&mut self, charge: &Charge, time: u64) -> Result<(), Quota> {
         if day_of(time) > day_of(self.now) {
             self.rows.clear();
+            self.of_tenants.clear();
         }
         self.now = self.now.max(time);
         let mut step = Step { charge, before: Vec::new(), meters: self };
@@ -258,11 +269,34 @@ impl Meters {
             Ok(()) => self.touched.extend(before.into_iter().map(|(place, _)| place)),
             // Backwards, so that the first that was there is what remains.
             Err(_) => before.into_iter().rev().for_each(|(place, row)| match row {
-                Some(row) => drop(self.rows.insert(place, row)),
-                None => drop(self.rows.remove(&place)),
+                Some(row) => drop(self.insert(place, row)),
+                None => self.remove(&place),
             }),
         }
         told
+    }
+
+    /// Puts a row in, and says what was there.
+    fn insert(&mut self, place: Place, row: UsageRow) -> Option<UsageRow> {
+        let before = self.rows.insert(place, row);
+        if before.is_none() {
+            *self.of_tenants.entry(place.tenant).or_default() += 1;
+        }
+        before
+    }
+
+    fn remove(&mut self, place: &Place) {
+        if self.rows.remove(place).is_some()
+            && let Some(rows) = self.of_tenants.get_mut(&place.tenant)
+        {
+            *rows = rows.saturating_sub(1);
+        }
+    }
+
+    /// Whether there is no room for another row of a tenant.
+    fn is_full(&self, tenant: TenantNo) -> bool {
+        let own = self.of_tenants.get(&tenant).copied().unwrap_or(0);
+        self.rows.len() >= self.most || own >= self.most / SHARE
     }
 
     /// The touched rows join the group's write, each once.
@@ -290,7 +324,7 @@ impl Step<'_> {
         self.see_room_for_misses()?;
         for told in &charge.uses {
             match *told {
-                Use::Read { class, row, subject, shown } => self.read(class, row, subject, shown)?,
+                Use::Read { class, row, subject, field, shown } => self.read(class, row, (subject, field), shown)?,
                 Use::Asked { row, missed: true } => {
                     self.add(What::Misses, 0, 0, charge.limits.misses, (1, 1))?;
                     if let Some(row) = row {
@@ -330,7 +364,13 @@ impl Step<'_> {
     }
 
     /// What counts is what is known afterwards: a second part of a value may complete the first.
-    fn read(&mut self, class: u8, row: RowId, subject: SubjectHandle, shown: Shown) -> Result<(), Quota> {
+    fn read(
+        &mut self,
+        class: u8,
+        row: RowId,
+        (subject, field): (SubjectHandle, FieldNo),
+        shown: Shown,
+    ) -> Result<(), Quota> {
         let charge = self.charge;
         let Some(limits) = charge.limits.classes.get(usize::from(class)) else { return Ok(()) };
         if !limits.subjects.is_open() {
@@ -349,7 +389,11 @@ impl Step<'_> {
         let plain = match shown {
             Shown::Plain => true,
             Shown::Part(part) => {
-                let place = self.place(What::Part, 0, row.0);
+                // A subject may have the same value twice, under two tokens.
+                let place = match subject.is_some() {
+                    true => Place { field: field.0, ..self.place(What::Part, 0, subject.0) },
+                    false => self.place(What::LonePart, 0, row.0),
+                };
                 match self.get(place) {
                     Some(first) => first.mark != part,
                     None => {
@@ -406,7 +450,7 @@ impl Step<'_> {
     fn place(&self, what: What, class: u8, id: u64) -> Place {
         // A token's misses are the token's, whoever they are by: else two services would guess twice as often.
         let meter = if what == What::TokenMisses { [0; 16] } else { self.charge.meter };
-        Place { tenant: self.charge.tenant, meter, what, class, id }
+        Place { tenant: self.charge.tenant, meter, what, class, id, field: 0 }
     }
 
     fn get(&self, place: Place) -> Option<UsageRow> {
@@ -414,11 +458,10 @@ impl Step<'_> {
     }
 
     fn put(&mut self, place: Place, row: UsageRow) -> Result<(), Quota> {
-        let full = self.meters.rows.len() >= self.meters.most;
-        if full && !self.meters.rows.contains_key(&place) {
+        if !self.meters.rows.contains_key(&place) && self.meters.is_full(place.tenant) {
             return Err(self.refusal(place.what, place.class, 0, Span::Memory));
         }
-        let before = self.meters.rows.insert(place, row);
+        let before = self.meters.insert(place, row);
         self.before.push((place, before));
         Ok(())
     }

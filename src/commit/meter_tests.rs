@@ -8,6 +8,8 @@ use super::*;
 use crate::change::CommitError;
 use crate::testing::{OTHER, Rig, TENANT, leaf, put};
 
+const FIELD: FieldNo = FieldNo(12);
+
 fn limits(minute: u32, day: u32) -> Arc<MeterLimits> {
     let window = Window { minute: Some(minute), day: Some(day) };
     let class = ClassWindows { plain: window, masked: window, subjects: window };
@@ -19,7 +21,7 @@ fn charge(limits: &Arc<MeterLimits>, uses: Vec<Use>) -> Charge {
 }
 
 fn read(row: u64, subject: u64, shown: Shown) -> Use {
-    Use::Read { class: 1, row: RowId(row), subject: SubjectHandle(subject), shown }
+    Use::Read { class: 1, row: RowId(row), subject: SubjectHandle(subject), field: FIELD, shown }
 }
 
 fn missed(row: u64) -> Use {
@@ -75,7 +77,7 @@ fn two_parts_of_a_value_count_as_the_value() {
         ..MeterLimits::default()
     });
     let mut meters = Meters::new();
-    let mut take = |row, shown| meters.charge(&charge(&limits, vec![read(row, 1, shown)]), DAY);
+    let mut take = |row, shown| meters.charge(&charge(&limits, vec![read(row, 0, shown)]), DAY);
     for row in 1..4 {
         assert_eq!(take(row, Shown::Part(5)), Ok(()));
         assert_eq!(take(row, Shown::Part(5)), Ok(()));
@@ -85,6 +87,43 @@ fn two_parts_of_a_value_count_as_the_value() {
     assert!(take(2, Shown::Part(6)).is_err());
     assert!(take(3, Shown::Plain).is_err());
     assert_eq!(take(2, Shown::Part(5)), Ok(()));
+}
+
+#[test]
+fn two_parts_count_as_the_value_under_two_tokens_of_a_subject_as_well() {
+    let limits = Arc::new(MeterLimits {
+        classes: [ClassWindows { plain: Window { minute: None, day: Some(0) }, ..ClassWindows::default() }; 3],
+        ..MeterLimits::default()
+    });
+    let mut meters = Meters::new();
+    let mut take = |one| meters.charge(&charge(&limits, vec![one]), DAY);
+    assert_eq!(take(read(1, 7, Shown::Part(5))), Ok(()));
+    assert_eq!(take(read(2, 7, Shown::Part(5))), Ok(()));
+    assert!(take(read(2, 7, Shown::Part(6))).is_err());
+    let elsewhere = |subject, field| Use::Read {
+        class: 1,
+        row: RowId(3),
+        subject: SubjectHandle(subject),
+        field: FieldNo(field),
+        shown: Shown::Part(6),
+    };
+    assert_eq!(take(elsewhere(8, 12)), Ok(()), "another subject's");
+    assert_eq!(take(elsewhere(7, 13)), Ok(()), "another field's");
+}
+
+#[test]
+fn what_can_not_be_counted_is_refused_and_no_tenant_takes_the_room_of_the_others() {
+    let limits = limits(100, 100);
+    let mut meters = Meters { most: 4 * SHARE, ..Meters::new() };
+    // A subject, the subjects, the values, and the part.
+    meters.charge(&charge(&limits, vec![read(1, 1, Shown::Part(1))]), DAY).unwrap();
+    let told = meters.charge(&charge(&limits, vec![read(2, 2, Shown::Part(1))]), DAY).unwrap_err();
+    assert_eq!(told.to_string(), "the vault can count no more reads today");
+    assert_eq!(meters.charge(&charge(&limits, vec![read(1, 1, Shown::Part(1))]), DAY), Ok(()));
+    let other = Charge { tenant: OTHER, ..charge(&limits, vec![read(1, 1, Shown::Part(1))]) };
+    assert_eq!(meters.charge(&other, DAY), Ok(()));
+    // A new day has room again.
+    assert_eq!(meters.charge(&charge(&limits, vec![read(2, 2, Shown::Part(1))]), 2 * DAY), Ok(()));
 }
 
 #[test]
@@ -135,17 +174,6 @@ fn a_token_has_misses_of_its_own() {
     assert_eq!(meters.charge(&charge(&limits, vec![matched(2), matched(3)]), DAY), Ok(()));
     let another = Charge { meter: [9; 16], ..charge(&limits, vec![matched(1)]) };
     assert!(meters.charge(&another, DAY).is_err(), "whoever asks");
-}
-
-#[test]
-fn what_can_not_be_counted_is_refused() {
-    let limits = limits(100, 100);
-    let mut meters = Meters { most: 4, ..Meters::new() };
-    // A subject, the subjects, the values, and the part.
-    meters.charge(&charge(&limits, vec![read(1, 1, Shown::Part(1))]), DAY).unwrap();
-    let told = meters.charge(&charge(&limits, vec![read(2, 1, Shown::Part(1))]), DAY).unwrap_err();
-    assert_eq!(told.to_string(), "the vault can count no more reads today");
-    assert_eq!(meters.charge(&charge(&limits, vec![read(1, 1, Shown::Part(1))]), DAY), Ok(()));
 }
 
 #[tokio::test]
@@ -206,6 +234,7 @@ fn uses() -> impl Strategy<Value = Use> {
             class,
             row: RowId(row),
             subject: SubjectHandle(subject),
+            field: FIELD,
             shown
         }),
         (1..4_u64, any::<bool>()).prop_map(|(row, missed)| Use::Asked { row: Some(RowId(row)), missed }),
@@ -225,7 +254,7 @@ impl Naive {
     fn add(&mut self, uses: &[Use]) {
         for one in uses {
             match *one {
-                Use::Read { class, row, subject, shown } => {
+                Use::Read { class, row, subject, shown, .. } => {
                     let class = usize::from(class);
                     self.values[class] += 1;
                     self.plain[class] += u32::from(shown == Shown::Plain);

@@ -90,7 +90,10 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("key freezes", keys::freezes(tenant)),
         ("key approvals", keys::approvals(tenant)),
         ("key tiers", keys::tiers(tenant)),
-        ("key usage", keys::usage(tenant, &keys::Usage { day: 20_000, meter: [1; 16], what: 3, class: 1, id: 0 })),
+        (
+            "key usage",
+            keys::usage(tenant, &keys::Usage { day: 20_000, meter: [1; 16], what: 8, class: 0, id: 42, field: 12 }),
+        ),
         ("key second factor", keys::second_factor(tenant, "officer/alice")),
         ("key job", keys::job(tenant, JobKind::Rewrap)),
         ("key older policy", keys::older_policy(tenant, 5)),

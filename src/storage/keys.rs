@@ -409,12 +409,14 @@ pub struct Usage {
     pub class: u8,
     /// A row or a subject, or zero.
     pub id: u64,
+    /// The number of the field whose part it is, or zero.
+    pub field: u32,
 }
 
 /// `Meta`: what a principal was told on a day.
 pub fn usage(tenant: TenantNo, usage: &Usage) -> Vec<u8> {
     let day = Key::new(tenant).kind(meta::USAGE).u32(usage.day);
-    day.with(usage.meter).kind(usage.what).kind(usage.class).u64(usage.id).done()
+    day.with(usage.meter).kind(usage.what).kind(usage.class).u64(usage.id).u32(usage.field).done()
 }
 
 /// `Meta`: what all of a tenant's principals were told from one day up to, but without, another.
@@ -432,8 +434,10 @@ pub fn decode_usage(key: &[u8]) -> Result<Usage, StoreError> {
     let (day, rest) = rest.split_first_chunk::<4>().ok_or_else(wrong)?;
     let (meter, rest) = rest.split_first_chunk::<16>().ok_or_else(wrong)?;
     let (&[what, class], rest) = rest.split_first_chunk::<2>().ok_or_else(wrong)?;
-    let id: [u8; 8] = rest.try_into().map_err(|_| wrong())?;
-    Ok(Usage { day: u32::from_be_bytes(*day), meter: *meter, what, class, id: u64::from_be_bytes(id) })
+    let (id, rest) = rest.split_first_chunk::<8>().ok_or_else(wrong)?;
+    let field: [u8; 4] = rest.try_into().map_err(|_| wrong())?;
+    let (id, field) = (u64::from_be_bytes(*id), u32::from_be_bytes(field));
+    Ok(Usage { day: u32::from_be_bytes(*day), meter: *meter, what, class, id, field })
 }
 
 /// `Meta`: the second factor of a principal, by role and name.

@@ -28,6 +28,16 @@ pub(crate) struct Asked {
     pub summary: String,
 }
 
+impl Asked {
+    /// What only is checked is another request than what is done.
+    pub fn or_only_checked(mut self, dry_run: bool) -> Self {
+        if dry_run {
+            self.parts.push(b"only checked".to_vec());
+        }
+        self
+    }
+}
+
 /// A request that may need approval.
 pub(crate) trait Approvable<S: Store>: Attempt<S> {
     /// What is to be approved, as things stand: where the rest of the vault is part of what was agreed to, it is part of this.
@@ -162,7 +172,7 @@ impl<S: Store, R: Approvable<S>> Attempt<S> for OpenApproval<'_, R> {
     const ON_FULL_DISK: bool = true;
 
     fn bound_to(&self, rules: &Rules) -> Option<Asked> {
-        Some(self.0.asked(rules))
+        self.0.bound_to(rules)
     }
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Standing>, Refused> {

@@ -407,8 +407,9 @@ impl<S: Store, C: ChangeOfFreezes> Attempt<S> for InTurn<C> {
     /// It protects.
     const ON_FULL_DISK: bool = true;
 
+    /// What stops something has no text of its own that says what: one for that could be shown for another.
     fn bound_to(&self, rules: &Rules) -> Option<Asked> {
-        Some(Approvable::<S>::asked(self, rules))
+        C::ACTION.is_approvable().then(|| Approvable::<S>::asked(self, rules))
     }
 
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {

@@ -166,16 +166,25 @@ pub(crate) fn approvers<S: Store>(
     requester: &str,
 ) -> usize {
     let others = officers(road, directory).filter(|other| {
-        let may = |action| asked_anyhow(other, action, road.now).any(|query| may(&query));
+        let shown = within_reach(road, other, &may);
+        let may = |action| shown.iter().any(|context| may(&Query::on_vault_in(other, action, *context)));
         *other.name != *requester && may(Action::Approve) && may(Action::ListApprovals)
     });
     others.count()
 }
 
-/// The question whether somebody may do something, with each second factor: whoever has none can enrol one.
-fn asked_anyhow(who: &Principal, action: Action, now: u64) -> impl Iterator<Item = Query<'_>> {
-    let context = move |factor| Context::new(now).second_factor(factor);
-    SecondFactor::ALL.into_iter().map(move |factor| Query::on_vault_in(who, action, context(factor)))
+/// The circumstances in which somebody can ask: with a second factor too, if policy lets whoever has none get one.
+fn within_reach<'p, S: Store>(
+    road: &Road<'_, S>,
+    who: &'p Principal,
+    may: impl Fn(&Query<'_>) -> bool,
+) -> Vec<Context<'p>> {
+    let without = Context::new(road.now).tier(road.rules.tiers.of(&who.name));
+    let mut steps = [Action::EnrolSecondFactor, Action::ConfirmSecondFactor, Action::StepUp].into_iter();
+    match steps.all(|step| may(&Query::on_vault_in(who, step, without))) {
+        true => SecondFactor::ALL.map(|factor| without.second_factor(factor)).to_vec(),
+        false => vec![without],
+    }
 }
 
 /// The tenant's officers who are not suspended.
@@ -192,11 +201,14 @@ fn officers<'r, S: Store>(
 /// and officers, which always needs it.
 fn enough_are_left<S: Store>(road: &Road<'_, S>, directory: &Directory) -> bool {
     officers(road, directory).any(|one| {
-        let need = |query: Query<'_>| match road.may(&query) {
-            true => Some(1),
-            false => road.tenant.access.approvals_needed(&query),
+        let need = |context: Context<'_>| {
+            let query = Query::on_vault_in(&one, Action::ApplyPolicy, context);
+            match road.may(&query) {
+                true => Some(1),
+                false => road.tenant.access.approvals_needed(&query),
+            }
         };
-        let need = asked_anyhow(&one, Action::ApplyPolicy, road.now).filter_map(need).min();
+        let need = within_reach(road, &one, |query| road.may(query)).into_iter().filter_map(need).min();
         need.is_some_and(|need| approvers(road, directory, |query| road.may(query), &one.name) >= usize::from(need))
     })
 }

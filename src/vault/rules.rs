@@ -77,7 +77,7 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
     const ALONE: bool = true;
 
     fn bound_to(&self, rules: &Rules) -> Option<Asked> {
-        Some(Approvable::<S>::asked(self, rules))
+        Some(Approvable::<S>::asked(self, rules).or_only_checked(self.request.dry_run))
     }
 
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
@@ -221,10 +221,13 @@ impl PolicyInTurn<'_> {
     /// Sees that the caller could apply policies again, alone or with the approval of those who could give it.
     fn locks_nobody_out<S: Store>(&self, policies: &Policies, road: &Road<'_, S>) -> Result<(), Error> {
         let mut own = road.query_on_vault(Action::ApplyPolicy);
-        if own.context.has_second_factor() {
-            // Whoever shows a second factor could show it for that request too.
-            own.context = own.context.second_factor(SecondFactor::Bound);
-        }
+        let mut step_up = Query { action: Action::StepUp, ..own };
+        step_up.context = step_up.context.second_factor(SecondFactor::Absent);
+        // Whoever shows a second factor could show it for that request too, as long as it may step up.
+        own.context = match own.context.has_second_factor() && policies.decide(&step_up).allowed {
+            true => own.context.second_factor(SecondFactor::Bound),
+            false => step_up.context,
+        };
         if policies.decide(&own).allowed {
             return Ok(());
         }
@@ -273,7 +276,7 @@ impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
     const ALONE: bool = true;
 
     fn bound_to(&self, rules: &Rules) -> Option<Asked> {
-        Some(Approvable::<S>::asked(self, rules))
+        Some(Approvable::<S>::asked(self, rules).or_only_checked(self.request.dry_run))
     }
 
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {

@@ -21,6 +21,7 @@ mod copies;
 mod freezes;
 mod hang_up;
 mod holders;
+mod honest;
 mod keys;
 mod locks;
 mod officers;

@@ -105,7 +105,7 @@ impl<S: Store> Road<'_, S> {
             Class::C3 => 2,
         };
         let shown = if view.is_plain() { Shown::Plain } else { Shown::Part(self.part(view)) };
-        charge.uses.push(Use::Read { class, row: found.id, subject, shown });
+        charge.uses.push(Use::Read { class, row: found.id, subject, field: found.field.number, shown });
     }
 
     /// The number of what a view shows: views that are declared alike show the same.
@@ -149,6 +149,11 @@ trait ChangeOfTiers: Send + Sync {
 
     /// All that changes what it does.
     fn parts(&self) -> Vec<Vec<u8>>;
+
+    /// Whose tier it changes, if it is one principal's.
+    fn of_whom(&self) -> Option<&str> {
+        None
+    }
 }
 
 impl ChangeOfTiers for SetTier {
@@ -168,6 +173,10 @@ impl ChangeOfTiers for SetTier {
 
     fn parts(&self) -> Vec<Vec<u8>> {
         [&self.principal, &self.tier].map(|part| part.clone().into_bytes()).to_vec()
+    }
+
+    fn of_whom(&self) -> Option<&str> {
+        Some(&self.principal)
     }
 }
 
@@ -203,10 +212,16 @@ fn refused(error: TierError) -> Error {
 
 /// Whatever policy permits: policies from before there were tiers may permit services all that there is, and nobody
 /// gives itself more to read.
-fn only_officers<S: Store>(road: &Road<'_, S>) -> Result<(), Error> {
-    match road.caller.principal.role {
-        Role::Officer => Ok(()),
-        _ => Err(Error::Denied { action: road.action.as_str() }),
+fn only_officers<S: Store>(road: &Road<'_, S>, change: &impl ChangeOfTiers) -> Result<(), Error> {
+    let caller = &road.caller.principal;
+    if caller.role != Role::Officer {
+        return Err(Error::Denied { action: road.action.as_str() });
+    }
+    match change.of_whom() {
+        Some(name) if *name == *caller.name => {
+            Err(Error::TierRefused("nobody sets its own tier: another officer does".to_owned()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -229,13 +244,13 @@ impl<S: Store, C: ChangeOfTiers> Attempt<S> for InTurn<'_, C> {
 
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
         road.decide_with_others()?;
-        only_officers(road)?;
+        only_officers(road, self.0)?;
         self.0.apply(&mut road.rules.tiers.own.clone()).map(drop)
     }
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewTiers>, Refused> {
         road.decide_with_others()?;
-        only_officers(road)?;
+        only_officers(road, self.0)?;
         let given = road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?;
         let before = &road.rules.tiers;
         let mut own = before.own.clone();

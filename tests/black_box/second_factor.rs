@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
-use crate::approvals::{named, with_approval};
+use crate::approvals::{named, waiting, with_approval};
 use crate::harness::{TestVault, Told, detokenize, one_token, refused, value, vault_client};
 
 const POLICIES: [&str; 2] =
@@ -164,9 +164,13 @@ async fn one_for_a_request_does_for_no_other() {
     assert_eq!(told.reason, "SECOND_FACTOR_REQUIRED");
     let told = refused(officer.unfreeze(showing(unfreeze(), &bound)).await);
     assert_eq!(told.reason, "SECOND_FACTOR_REQUIRED");
-    with_approval(&vault, async || officer.clone().apply_policy(showing(policies("// one"), &bound)).await)
-        .await
-        .unwrap();
+    let name = waiting(&refused(officer.apply_policy(showing(policies("// one"), &bound)).await));
+    // The other one approves with a factor of its own, or not at all.
+    let (others, _) = enrol(&mut access(&vault, "officer-2").await).await;
+    let without = vault.cli(&["approve", &name, "--as", "officer-2"]);
+    assert!(String::from_utf8_lossy(&without.stderr).contains("second-factor step-up"), "{without:?}");
+    vault.cli_ok(&["approve", &name, "--as", "officer-2", "--second-factor", &others.recovery[0]]);
+    officer.apply_policy(showing(policies("// one"), &bound)).await.unwrap();
     let mut client = access(&vault, "officer-1").await;
     for wrong in ["ab", &"g".repeat(64)] {
         let told = refused(step_up(&mut client, &app.recovery[1], wrong).await);
@@ -276,8 +280,13 @@ async fn the_command_line_enrols_steps_up_and_asks_again_by_itself() {
     let waits = vault.cli(&[&apply[..], &["--second-factor", &app.recovery[1]]].concat());
     let said = String::from_utf8_lossy(&waits.stderr).into_owned();
     assert_eq!(waits.status.code(), Some(3), "{said}");
-    vault.cli_ok(&["approve", &named(&said)]);
+    let (others, _) = enrol(&mut access(&vault, "officer-2").await).await;
+    vault.cli_ok(&["approve", &named(&said), "--as", "officer-2", "--second-factor", &others.recovery[0]]);
     vault.cli_ok(&[&apply[..], &["--second-factor", &app.recovery[2]]].concat());
+    // Another factor takes the old one, shown for just that.
+    let without = vault.cli(&factor(&["enrol"]));
+    assert!(String::from_utf8_lossy(&without.stderr).contains("second-factor step-up"), "{without:?}");
+    assert!(json(&factor(&["enrol", "--second-factor", &app.recovery[4]]))["uri"].is_string());
     // What is none is told as such, and not shown again.
     let good = vault.cli_ok(&factor(&["step-up", &app.recovery[3], "--print"])).trim().to_owned();
     std::fs::write(&kept, &good).unwrap();

@@ -28,7 +28,7 @@ fn meta_keys(tenant: TenantNo) -> Vec<Vec<u8>> {
         keystore_copies(),
         freezes(tenant),
         tiers(tenant),
-        usage(tenant, &Usage { day: 1, meter: [7; 16], what: 1, class: 0, id: 0 }),
+        usage(tenant, &Usage { day: 1, meter: [7; 16], what: 1, class: 0, id: 0, field: 0 }),
         second_factor(tenant, "officer/alice"),
         tenant_in_making(),
         tenant_end(tenant),

@@ -12,7 +12,7 @@ use strongroom_storage::{Family, Mutation, Store, keys as place};
 use zeroize::Zeroizing;
 
 use super::{PLACE, is_person, load};
-use crate::approvals::{Approvable, Asked};
+use crate::approvals::{Approvable, Asked, request_hash};
 use crate::error::Error;
 use crate::pages::Pages;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
@@ -93,17 +93,27 @@ pub struct Enrolled {
     pub recovery_codes: Vec<Zeroizing<String>>,
 }
 
+/// What the old factor is shown for, when another one is enrolled.
+fn anew() -> Asked {
+    Asked { parts: vec![], summary: "enrol another second factor".to_owned() }
+}
+
 impl<S: Store> Attempt<S> for EnrolSecondFactor {
     type Answer = Enrolled;
     const ACTION: Action = Action::EnrolSecondFactor;
+
+    fn bound_to(&self, _rules: &Rules) -> Option<Asked> {
+        Some(anew())
+    }
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Enrolled>, Refused> {
         own_factor(road)?;
         let name = &*road.caller.principal.name;
         let mut factor = load(road.vault, road.tenant, name).await?.unwrap_or_else(|| Factor::new(name));
-        // Else whoever has the certificate alone would get a factor, too.
-        if factor.confirmed.is_some() && road.showing.seen() == SecondFactor::Absent {
-            return Err(Error::SecondFactorRequired { request: None }.into());
+        // Else whoever has the certificate alone, or gets hold of an assertion, would get a factor, too.
+        if factor.confirmed.is_some() && road.showing.seen() != SecondFactor::Bound {
+            let hash = request_hash(road.tenant, road.caller, road.action, &anew());
+            return Err(Error::SecondFactorRequired { request: Some(HEXLOWER.encode(&hash)) }.into());
         }
         let secret = TotpSecret::new()?;
         let id = keys::random::<16>()?;

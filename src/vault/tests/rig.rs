@@ -167,9 +167,18 @@ pub async fn with_approval<S: Store, T>(
     tenant: TenantNo,
     ask: impl AsyncFn() -> Result<T, Error>,
 ) -> Result<T, Error> {
+    with_approval_by(vault, &second(tenant), ask).await
+}
+
+/// The same with that of the second officer as it comes here, perhaps with a second factor.
+pub async fn with_approval_by<S: Store, T>(
+    vault: &Vault<S>,
+    officer: &Caller,
+    ask: impl AsyncFn() -> Result<T, Error>,
+) -> Result<T, Error> {
     match ask().await {
         Err(Error::ApprovalRequired { name, .. }) => {
-            approve_as(vault, &second(tenant), &name).await?;
+            approve_as(vault, officer, &name).await?;
             ask().await
         }
         done => done,

@@ -203,9 +203,17 @@ async fn services_have_none_and_nobody_enrols_anew_without_the_old_one() {
     let told = vault.confirm_second_factor(&alice, &confirm(lost.code(&bench, 0))).await;
     assert!(matches!(told, Err(Error::SecondFactorWrong)));
     vault.confirm_second_factor(&alice, &confirm(app.code(&bench, 0))).await.unwrap();
-    assert!(matches!(vault.enrol_second_factor(&alice).await, Err(Error::SecondFactorRequired { request: None })));
+    let wanted = |told: Result<Enrolled, Error>| match told {
+        Err(Error::SecondFactorRequired { request: Some(request) }) => request,
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("it was enrolled"),
+    };
+    let request = wanted(vault.enrol_second_factor(&alice).await);
     let shown = step_up(&vault, &alice, &app.recovery[9].to_lowercase(), "").await.unwrap();
     assert_eq!(shown.recovery_codes, 9);
+    // One that was shown for whatever there was to do is not enough to be replaced.
+    assert_eq!(wanted(vault.enrol_second_factor(&showing(&alice, &shown.assertion)).await), request);
+    let shown = step_up(&vault, &alice, &app.recovery[8], &request).await.unwrap();
     let with = showing(&alice, &shown.assertion);
     let next = App::new(&vault.enrol_second_factor(&with).await.unwrap());
     // The old one goes on until the new one is confirmed, and ends then with all that it gave.
@@ -291,8 +299,18 @@ async fn one_for_a_request_is_for_that_alone() {
     let bound = showing(&alice, &step_up(&vault, &alice, &app.recovery[1], &request).await.unwrap().assertion);
     wanted(vault.apply_policy(&bound, &other).await);
     assert!(matches!(vault.unfreeze(&bound, &unfreeze()).await, Err(Error::SecondFactorRequired { request: None })));
-    // With it the request goes on to the approval that the policies want besides, and then through.
-    with_approval(&vault, TenantNo(1), async || vault.apply_policy(&bound, &one).await).await.unwrap();
+    // One for what only is checked is not for what is done.
+    let dry = |dry_run| ApplyPolicy { dry_run, ..policy("// one") };
+    let checked = wanted(vault.apply_policy(&alice, &dry(true)).await);
+    assert_ne!(checked, request);
+    // With it the request goes on to the approval that the policies want besides, which takes a second factor as well, and
+    // then through.
+    let bob = bob();
+    let told = with_approval_by(&vault, &bob, async || vault.apply_policy(&bound, &one).await).await;
+    assert!(matches!(told, Err(Error::SecondFactorRequired { request: None })), "{:?}", told.err());
+    let bobs = enrol(&bench, &vault, &bob).await;
+    let bob = showing(&bob, &step_up(&vault, &bob, &bobs.recovery[0], "").await.unwrap().assertion);
+    with_approval_by(&vault, &bob, async || vault.apply_policy(&bound, &one).await).await.unwrap();
     // Under the next policies it is another request.
     wanted(vault.apply_policy(&bound, &one).await);
 }
@@ -378,4 +396,38 @@ async fn who_would_lose_the_rules_applies_no_policy_that_wants_a_factor() {
     assert!(matches!(told, Err(Error::SourceRefused(why)) if why.contains("second-factor step-up")));
     let freeze = Freeze { field: String::new(), reads: true, writes: false, all_tenants: false };
     vault.freeze(&person(Role::Officer), &freeze).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_could_not_step_up_any_more_applies_no_policy_that_wants_a_factor() {
+    let (bench, vault) = Bench::new().await;
+    let alice = person(Role::Officer);
+    let app = enrol(&bench, &vault, &alice).await;
+    let shown = step_up(&vault, &alice, &app.code(&bench, 0), "").await.unwrap().assertion;
+    let no_step_up = "@id(\"no\") @why(\"no\") forbid (principal, action == Action::\"step_up\", resource);";
+    let source = format!("{DEFAULT_POLICIES}\n{MORE}\n{no_step_up}");
+    let policy = ApplyPolicy { source, tests: String::new(), dry_run: true };
+    let told = vault.apply_policy(&showing(&alice, &shown), &policy).await;
+    assert!(matches!(&told, Err(Error::SourceRefused(_))), "{:?}", told.err());
+    // The same, if it is the others who could not: nobody could approve.
+    let only = "@id(\"no\") @why(\"no\") forbid (principal, action == Action::\"enrol_second_factor\", resource);";
+    let source = format!("{DEFAULT_POLICIES}\n{MORE}\n{only}");
+    let policy = ApplyPolicy { source, tests: String::new(), dry_run: true };
+    let told = vault.apply_policy(&showing(&alice, &shown), &policy).await;
+    assert!(matches!(&told, Err(Error::SourceRefused(why)) if why.contains("approval")), "{:?}", told.err());
+}
+
+#[tokio::test]
+async fn what_stops_is_bound_to_nothing() {
+    let (bench, vault) = Bench::new().await;
+    let alice = person(Role::Officer);
+    let app = enrol(&bench, &vault, &alice).await;
+    let alice = showing(&alice, &step_up(&vault, &alice, &app.code(&bench, 0), "").await.unwrap().assertion);
+    let bound = "@id(\"b\") @why(\"b\") forbid (principal, action == Action::\"freeze\", resource) \
+                 unless { context.second_factor == SecondFactor::\"bound\" };";
+    let policy = ApplyPolicy { source: format!("{DEFAULT_POLICIES}\n{bound}"), tests: String::new(), dry_run: false };
+    with_approval(&vault, TenantNo(1), async || vault.apply_policy(&alice, &policy).await).await.unwrap();
+    // Nothing tells one freeze from another: a factor for one of them would be one for all.
+    let freeze = Freeze { field: String::new(), reads: true, writes: false, all_tenants: false };
+    assert!(matches!(vault.freeze(&alice, &freeze).await, Err(Error::Denied { .. })));
 }
