@@ -12,7 +12,7 @@ use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
 use strongroom_ids::{FieldNo, KeyringNo, TenantNo};
 
-use crate::policies::{Decision, Explanation, Policies};
+use crate::policies::{Decision, Explanation, Missing, Policies};
 use crate::principal::Role;
 use crate::query::{Action, CaseLoad, Consent, Context, Query, Resource, SecondFactor, Tier};
 
@@ -77,6 +77,11 @@ impl Access {
     /// it is, or if no number of approvals would help.
     pub fn approvals_needed(&self, query: &Query<'_>) -> Option<u8> {
         self.state.load().policies.approvals_needed(query)
+    }
+
+    /// What people could add to a request that is denied, so that it would be allowed.
+    pub fn missing(&self, query: &Query<'_>) -> Option<Missing> {
+        self.state.load().policies.missing(query)
     }
 
     /// Decides as the policies in force do, and says why in words.

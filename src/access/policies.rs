@@ -7,6 +7,7 @@ use cedar_policy::{
     AuthorizationError, Authorizer, Decision as CedarDecision, Policy, PolicyId, PolicySet, ValidationMode, Validator,
 };
 
+use crate::mentions::{self, Mention};
 use crate::principal::Role;
 use crate::query::{MAX_APPROVALS, Query, SecondFactor};
 use crate::request::{NotAQuestion, Terms};
@@ -121,12 +122,35 @@ pub struct Explanation {
     pub text: String,
 }
 
+/// What a request that is denied would be allowed with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Missing {
+    /// The second factor, if the one that is shown would not do.
+    pub second_factor: Option<SecondFactor>,
+    /// How many approvals in all; 0 if none more are needed.
+    pub approvals: u8,
+}
+
+impl Missing {
+    /// In words, of a request that has so many approvals.
+    fn said(self, have: u8) -> String {
+        let factor = self.second_factor.map(|factor| match factor {
+            SecondFactor::Bound => "a second factor for this very request".to_owned(),
+            _ => "a fresh second factor".to_owned(),
+        });
+        let more = self.approvals.saturating_sub(have);
+        let approvals = (more > 0).then(|| format!("{more} more {}", if more == 1 { "approval" } else { "approvals" }));
+        factor.into_iter().chain(approvals).collect::<Vec<_>>().join(" and ")
+    }
+}
+
 /// A compiled set of policies.
 #[derive(Debug)]
 pub struct Policies {
     set: PolicySet,
     terms: Terms,
     authorizer: Authorizer,
+    mentions: Vec<Mention>,
 }
 
 impl Policies {
@@ -137,9 +161,14 @@ impl Policies {
         let (pieces, rest) = source::split(source)?;
         let mut set = PolicySet::new();
         let mut known: BTreeMap<String, Piece<'_>> = BTreeMap::new();
+        let mut mentions = Vec::new();
         for piece in pieces {
             let (id, policy) = one(&piece)?;
             let line = piece.first_line();
+            let named = mentions::of(&policy, &id, line);
+            let unsaid =
+                || PolicyError::Syntax { line, what: "the policy has no form that can be read back".to_owned() };
+            mentions.extend(named.ok_or_else(unsaid)?);
             if let Some(first) = known.insert(id.clone(), piece) {
                 return Err(PolicyError::SameId { line, first: first.first_line(), id });
             }
@@ -148,7 +177,12 @@ impl Policies {
         nothing_more(&rest)?;
         let terms = Terms::new().map_err(PolicyError::Schema)?;
         validate(&set, &terms, &known)?;
-        Ok(Self { set, terms, authorizer: Authorizer::new() })
+        Ok(Self { set, terms, authorizer: Authorizer::new(), mentions })
+    }
+
+    /// What they name of the tenant's own schema, in the order of their lines.
+    pub fn mentions(&self) -> &[Mention] {
+        &self.mentions
     }
 
     /// Decides. A forbid wins over every permit; without a permit it is denied; if any policy that applies cannot be
@@ -197,17 +231,22 @@ impl Policies {
         })
     }
 
-    /// The second factor with which it would be allowed, perhaps with approvals; none if it is not missing, or if none
-    /// would help.
-    fn factor_needed(&self, query: &Query<'_>) -> Option<SecondFactor> {
-        let would = |factor| {
-            let other = Query { context: query.context.second_factor(factor), ..*query };
-            self.decide(&other).allowed || self.approvals_needed(&other).is_some()
-        };
-        if would(query.context.second_factor) {
+    /// What people could add to a request that is denied, so that it would be allowed: the least second factor, and with
+    /// it the fewest approvals. None if it is allowed as it is, or if neither would help.
+    pub fn missing(&self, query: &Query<'_>) -> Option<Missing> {
+        if self.decide(query).allowed {
             return None;
         }
-        [SecondFactor::Fresh, SecondFactor::Bound].into_iter().find(|factor| would(*factor))
+        let shown = query.context.second_factor;
+        let more = [SecondFactor::Fresh, SecondFactor::Bound].into_iter().filter(|factor| *factor != shown);
+        std::iter::once(shown).chain(more).find_map(|factor| {
+            let other = Query { context: query.context.second_factor(factor), ..*query };
+            let approvals = match self.decide(&other).allowed {
+                true => 0,
+                false => self.approvals_needed(&other)?,
+            };
+            Some(Missing { second_factor: (factor != shown).then_some(factor), approvals })
+        })
     }
 
     /// Decides and says why in words.
@@ -220,14 +259,8 @@ impl Policies {
                 text.push_str(&format!("\n{id}: {why}"));
             }
         }
-        if let Some(need) = self.approvals_needed(query) {
-            let more = need.saturating_sub(query.context.approvals);
-            let approvals = if more == 1 { "approval" } else { "approvals" };
-            text.push_str(&format!("\n{more} more {approvals} needed."));
-        }
-        if let Some(factor) = self.factor_needed(query) {
-            let factor = if factor == SecondFactor::Bound { "one for this very request" } else { "a fresh one" };
-            text.push_str(&format!("\nWith a second factor it would be allowed: {factor}."));
+        if let Some(missing) = self.missing(query) {
+            text.push_str(&format!("\nIt would be allowed with {}.", missing.said(query.context.approvals)));
         }
         Explanation { allowed, policies, text }
     }

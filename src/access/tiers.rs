@@ -4,6 +4,7 @@
 //! minute or a day of the clock (UTC); both hold at once.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +100,32 @@ impl TierLimits {
             .flat_map(|rate| [rate.per_minute, rate.per_day])
             .flatten()
             .all(|limit| limit <= HIGHEST_LIMIT)
+    }
+}
+
+impl fmt::Display for TierLimits {
+    /// What is limited and what not, as officers approve it and the ledger keeps it: `c2 plain 10 a minute, 50 a day`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = Vec::new();
+        let mut say = |what: String, rate: Rate| {
+            let limits = [(rate.per_minute, "a minute"), (rate.per_day, "a day")];
+            let limits = limits.into_iter().filter_map(|(limit, span)| Some(format!("{} {span}", limit?)));
+            let limits: Vec<String> = limits.collect();
+            if !limits.is_empty() {
+                said.push(format!("{what} {}", limits.join(", ")));
+            }
+        };
+        for (name, class) in ["c1", "c2", "c3"].into_iter().zip(self.classes()) {
+            say(format!("{name} plain"), class.plain);
+            say(format!("{name} masked"), class.masked);
+            say(format!("{name} subjects"), class.subjects);
+        }
+        say("misses".to_owned(), self.misses);
+        say("misses of one token".to_owned(), self.token_misses);
+        match said.is_empty() {
+            true => f.write_str("no limits"),
+            false => f.write_str(&said.join("; ")),
+        }
     }
 }
 
@@ -260,6 +287,15 @@ mod tests {
         fn any_text_is_read_or_refused(text in "\\PC*") {
             let _ = Tiers::from_stored(&text);
         }
+    }
+
+    #[test]
+    fn limits_say_what_is_limited_and_nothing_else() {
+        assert_eq!(TierLimits::default().to_string(), "no limits");
+        let mut limits = TierLimits::default();
+        limits.c2.plain = Rate::of(10, 50);
+        limits.token_misses.per_day = Some(5);
+        assert_eq!(limits.to_string(), "c2 plain 10 a minute, 50 a day; misses of one token 5 a day");
     }
 
     #[test]

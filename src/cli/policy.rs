@@ -113,7 +113,7 @@ struct Explain {
     #[arg(long, default_value = "", hide_default_value = true)]
     purpose: String,
 
-    /// The caller's tier: I, II or III; I without it.
+    /// The caller's tier: I, II or III; without it the one that --name has.
     #[arg(long, default_value = "", hide_default_value = true)]
     tier: String,
 
@@ -160,16 +160,22 @@ async fn apply(file: PathBuf, tests: Option<PathBuf>, dry_run: bool, context: &C
     let request = ApplyPolicyRequest { source, tests, dry_run };
     let applied = context.access().await?.apply_policy(request).await?.into_inner();
     context.output.show(
-        || json!({ "version": applied.version, "cases": applied.cases, "in_force": !dry_run }),
+        || json!({ "version": applied.version, "cases": applied.cases, "in_force": !dry_run, "notes": applied.notes }),
         || {
             let cases = if applied.cases == 0 { String::new() } else { format!(", {} cases hold", applied.cases) };
-            match dry_run {
+            let done = match dry_run {
                 true => format!("good{cases}; it would be version {}", applied.version),
                 false => format!("policy version {} is in force{cases}", applied.version),
-            }
+            };
+            with_notes(done, &applied.notes)
         },
     )?;
     Ok(Exit::Done)
+}
+
+/// What was done, and below it what may not be what was meant.
+pub fn with_notes(done: String, notes: &[String]) -> String {
+    notes.iter().fold(done, |said, note| format!("{said}\nnote: {note}"))
 }
 
 async fn history(context: &Context) -> Result<Exit, CliError> {
@@ -208,10 +214,20 @@ async fn roll_back(version: u32, dry_run: bool, context: &Context) -> Result<Exi
     let request = RollBackPolicyRequest { version, dry_run };
     let applied = context.access().await?.roll_back_policy(request).await?.into_inner();
     context.output.show(
-        || json!({ "version": applied.version, "rolled_back_to": version, "in_force": !dry_run }),
-        || match dry_run {
-            true => format!("good; version {version} would be version {}", applied.version),
-            false => format!("policy version {} is in force, with the text of version {version}", applied.version),
+        || {
+            json!({
+                "version": applied.version,
+                "rolled_back_to": version,
+                "in_force": !dry_run,
+                "notes": applied.notes,
+            })
+        },
+        || {
+            let done = match dry_run {
+                true => format!("good; version {version} would be version {}", applied.version),
+                false => format!("policy version {} is in force, with the text of version {version}", applied.version),
+            };
+            with_notes(done, &applied.notes)
         },
     )?;
     Ok(Exit::Done)
@@ -280,14 +296,15 @@ fn in_words(answer: &ExplainPolicyResponse) -> String {
         ("allowed purposes", &answer.allowed_purposes),
     ];
     pairs.extend(lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| (name, list.join(", "))));
-    let mut instead = Vec::new();
+    let mut people = Vec::new();
+    if !answer.allowed_second_factor.is_empty() {
+        people.push(format!("a {} second factor", answer.allowed_second_factor));
+    }
     if answer.allowed_approvals > 0 {
         let approvals = if answer.allowed_approvals == 1 { "approval" } else { "approvals" };
-        instead.push(format!("{} {approvals} in all", answer.allowed_approvals));
+        people.push(format!("{} {approvals} in all", answer.allowed_approvals));
     }
-    if !answer.allowed_second_factor.is_empty() {
-        instead.push(format!("a {} second factor", answer.allowed_second_factor));
-    }
+    let mut instead: Vec<String> = (!people.is_empty()).then(|| people.join(" and ")).into_iter().collect();
     if answer.allowed_with_consent {
         instead.push("the data subject's consent".to_owned());
     }

@@ -8,6 +8,7 @@ use strongroom_proto::v1::{ApplySchemaRequest, GetSchemaRequest};
 
 use super::client::Context;
 use super::output::{CliError, Exit};
+use super::policy::with_notes;
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "officer-1";
@@ -50,10 +51,16 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             let request = ApplySchemaRequest { source, dry_run: check };
             let applied = context.access().await?.apply_schema(request).await?.into_inner();
             context.output.show(
-                || json!({ "version": applied.version, "fields": applied.fields, "in_force": !check }),
-                || match check {
-                    true => format!("good: {} fields; it would be version {}", applied.fields, applied.version),
-                    false => format!("schema version {} is in force: {} fields", applied.version, applied.fields),
+                || {
+                    let (version, fields, notes) = (applied.version, applied.fields, &applied.notes);
+                    json!({ "version": version, "fields": fields, "in_force": !check, "notes": notes })
+                },
+                || {
+                    let done = match check {
+                        true => format!("good: {} fields; it would be version {}", applied.fields, applied.version),
+                        false => format!("schema version {} is in force: {} fields", applied.version, applied.fields),
+                    };
+                    with_notes(done, &applied.notes)
                 },
             )?;
         }

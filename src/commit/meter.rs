@@ -128,8 +128,8 @@ pub struct Quota {
     class: u8,
     limit: u32,
     span: Span,
-    /// When the window ends.
-    pub retry_after: Duration,
+    /// When the window ends; none if a whole window would not be enough for what was asked at once.
+    pub retry_after: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -257,6 +257,14 @@ impl Meters {
 
     /// Counts all that a change tells, or nothing.
     pub(crate) fn charge(&mut self, charge: &Charge, time: u64) -> Result<(), Quota> {
+        self.count(charge, time).map_err(|quota| {
+            // Waiting is of no use to what would be refused in a window that nobody has used yet.
+            let in_vain = Self { most: self.most, ..Self::default() }.count(charge, self.now).is_err();
+            Quota { retry_after: quota.retry_after.filter(|_| !in_vain), ..quota }
+        })
+    }
+
+    fn count(&mut self, charge: &Charge, time: u64) -> Result<(), Quota> {
         if day_of(time) > day_of(self.now) {
             self.rows.clear();
             self.of_tenants.clear();
@@ -444,7 +452,7 @@ impl Step<'_> {
     fn refusal(&self, what: What, class: u8, limit: u32, span: Span) -> Quota {
         let length = if span == Span::Minute { MINUTE } else { DAY };
         let retry_after = Duration::from_micros(length - self.meters.now % length);
-        Quota { what, class, limit, span, retry_after }
+        Quota { what, class, limit, span, retry_after: Some(retry_after) }
     }
 
     fn place(&self, what: What, class: u8, id: u64) -> Place {

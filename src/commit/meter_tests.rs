@@ -59,15 +59,24 @@ fn a_minute_and_a_day_hold_at_once_and_end_by_themselves() {
     assert_eq!(take(DAY), Ok(()));
     assert_eq!(take(DAY + 1), Ok(()));
     let told = take(DAY + MINUTE - 1).unwrap_err();
-    assert_eq!(told.retry_after, Duration::from_micros(1));
+    assert_eq!(told.retry_after, Some(Duration::from_micros(1)));
     assert_eq!(told.to_string(), "at most 2 values of class c2 in plain a minute");
     assert_eq!(take(DAY + MINUTE), Ok(()));
     let told = take(DAY + 2 * MINUTE).unwrap_err();
-    assert_eq!(told.retry_after, Duration::from_micros(DAY - 2 * MINUTE));
+    assert_eq!(told.retry_after, Some(Duration::from_micros(DAY - 2 * MINUTE)));
     assert_eq!(told.to_string(), "at most 3 values of class c2 in plain a day");
     // A clock that is set back gives nothing, one that goes on a new day.
     assert!(take(1).is_err());
     assert_eq!(take(2 * DAY), Ok(()));
+}
+
+#[test]
+fn what_no_window_has_room_for_is_not_told_to_wait() {
+    let (mut meters, limits) = (Meters::new(), limits(2, 100));
+    let told = meters.charge(&charge(&limits, plain(0..3)), DAY).unwrap_err();
+    assert_eq!((told.retry_after, told.span), (None, Span::Minute));
+    assert_eq!(meters.charge(&charge(&limits, plain(0..2)), DAY), Ok(()));
+    assert!(meters.charge(&charge(&limits, plain(0..2)), DAY).unwrap_err().retry_after.is_some());
 }
 
 #[test]

@@ -42,7 +42,7 @@ use toml::Spanned;
 use crate::declaration::{Class, Declaration, Retention};
 use crate::error::{Broken, SchemaError};
 use crate::mask::Mask;
-use crate::rules;
+use crate::rules::{self, MAX_PURPOSES};
 
 /// The most bytes of a schema file.
 const MAX_SOURCE: usize = 1 << 20;
@@ -121,6 +121,10 @@ fn purposes(
     let mut purposes = BTreeMap::new();
     for (name, declared) in written {
         let line = line(source, declared.span().start);
+        if purposes.len() == MAX_PURPOSES {
+            let broken = Broken::new("too_many", format!("a schema has at most {MAX_PURPOSES} purposes"));
+            return Err(SchemaError::rule(Some(line), format!("purpose {name}"), broken));
+        }
         rules::purpose(&name, declared.get_ref())
             .map_err(|broken| SchemaError::rule(Some(line), format!("purpose {name}"), broken))?;
         purposes.insert(name, declared.into_inner());

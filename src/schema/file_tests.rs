@@ -127,6 +127,8 @@ fn purposes_and_numbers_are_checked_across_the_file() {
     assert_eq!(rule(&with(note).replace("[\"kyc\"]", "[\"other\"]")), "purpose_unknown");
     assert_eq!(rule(&with(note).replace("[\"kyc\"]", "[\"kyc\", \"kyc\"]")), "purpose_repeated");
     assert_eq!(rule(&with(note).replace("[\"kyc\"]", "[]")), "purposes");
+    let many: String = (0..100).map(|number| format!("[purpose.p{number}]\ndescription = \"one\"\n")).collect();
+    assert_eq!(rule(&format!("{}\n{many}", with(note))), "too_many");
     assert_eq!(rule(&with(note).replace("\"Checking\"", "\" \"")), "description");
     assert_eq!(rule(&with(note).replace("number = 1", "number = 0")), "number");
     assert_eq!(rule(&with(note).replace("borrower", "Borrower")), "name");

@@ -13,6 +13,8 @@ use crate::types::FieldType;
 const MAX_NAME: usize = 63;
 const MAX_DESCRIPTION: usize = 1_000;
 const MAX_VIEWS: usize = 32;
+/// Purposes of a schema, at most.
+pub(crate) const MAX_PURPOSES: usize = 100;
 /// The shortest text that may be indexed.
 const MIN_INDEXED_TEXT: usize = 6;
 

@@ -31,7 +31,11 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
             .0
             .to_its_end(async move { vault.apply_schema(&caller, &ApplySchema { source, dry_run }).await })
             .await?;
-        Ok(Response::new(v1::ApplySchemaResponse { version: applied.version, fields: applied.count }))
+        Ok(Response::new(v1::ApplySchemaResponse {
+            version: applied.version,
+            fields: applied.count,
+            notes: applied.notes,
+        }))
     }
 
     async fn get_schema(
@@ -54,7 +58,11 @@ impl<S: Store> v1::access_server::Access for AccessService<S> {
             .0
             .to_its_end(async move { vault.apply_policy(&caller, &ApplyPolicy { source, tests, dry_run }).await })
             .await?;
-        Ok(Response::new(v1::ApplyPolicyResponse { version: applied.version, cases: applied.count }))
+        Ok(Response::new(v1::ApplyPolicyResponse {
+            version: applied.version,
+            cases: applied.count,
+            notes: applied.notes,
+        }))
     }
 
     async fn get_policy(

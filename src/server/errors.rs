@@ -84,7 +84,8 @@ impl From<&Error> for Refusal {
             _ => (vec![], error.reason()),
         };
         let retry = match error {
-            Error::Overloaded { retry_after } | Error::QuotaExceeded { retry_after, .. } => Some(*retry_after),
+            Error::Overloaded { retry_after } => Some(*retry_after),
+            Error::QuotaExceeded { retry_after, .. } => *retry_after,
             Error::Unknown | Error::Recovering | Error::Sealed => Some(SOON),
             Error::TenantLocked => Some(LATER),
             Error::SecondFactorLocked { retry_after } => Some(*retry_after),
@@ -141,6 +142,9 @@ impl From<Refusal> for v1::Problem {
                     description: broken.description,
                 })
                 .collect(),
+            // No delay is longer than a day.
+            retry_delay: refusal.retry.and_then(|delay| delay.try_into().ok()),
+            metadata: refusal.metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         }
     }
 }
@@ -260,6 +264,7 @@ fn finer(violations: &[Violation]) -> &'static str {
         (_, "officer") => "OFFICER_INVALID",
         (Some("label"), _) => "LABEL_INVALID",
         (Some("principal"), _) => "PRINCIPAL_INVALID",
+        (Some("tier" | "limits"), _) => "TIER_INVALID",
         (Some("reason"), _) => "REASON_INVALID",
         (Some("copies"), _) => "LIST_FULL",
         (Some("wrapped" | "to"), _) => "OWN_KEY_INVALID",
@@ -331,7 +336,7 @@ mod tests {
             Error::SecondFactorLocked { retry_after: Duration::from_secs(900) },
             Error::SecondFactorRefused("you have none".to_owned()),
             Error::Frozen { what: "reads of borrower.id_card".to_owned() },
-            Error::QuotaExceeded { what: "at most 3 a day".to_owned(), retry_after: Duration::from_secs(60) },
+            Error::QuotaExceeded { what: "at most 3 a day".to_owned(), retry_after: Some(Duration::from_secs(60)) },
             Error::TierRefused("10,000 principals have a tier".to_owned()),
             Error::Suspended,
             Error::SuspensionRefused("nobody suspends itself".to_owned()),
@@ -378,6 +383,9 @@ mod tests {
             assert_eq!(problem.reason, details.error_info().unwrap().reason);
             let listed = details.bad_request().map_or(0, |request| request.field_violations.len());
             assert_eq!(problem.violations.len(), listed);
+            let delay = problem.retry_delay.map(|delay| delay.try_into().unwrap());
+            assert_eq!(delay, details.retry_info().and_then(|info| info.retry_delay));
+            assert_eq!(problem.metadata, details.error_info().unwrap().metadata);
         }
     }
 

@@ -37,7 +37,7 @@ pub(crate) async fn roll_back<S: Store>(
     let vault = edge.vault()?;
     let request = RollBackPolicy { version, dry_run };
     let applied = edge.to_its_end(async move { vault.roll_back_policy(&caller, &request).await }).await?;
-    Ok(Response::new(v1::ApplyPolicyResponse { version: applied.version, cases: applied.count }))
+    Ok(Response::new(v1::ApplyPolicyResponse { version: applied.version, cases: applied.count, notes: applied.notes }))
 }
 
 fn shown(policy: AppliedPolicy) -> v1::PolicyVersion {

@@ -82,15 +82,17 @@ pub enum Error {
     },
     /// The caller's tier allows no more now.
     #[error(
-        "your tier allows {what}: nothing was done; try again after {} seconds, or ask a security officer of your tenant \
-         for another tier",
-        .retry_after.as_secs() + 1
+        "your tier allows {what}: nothing was done; {}, or ask a security officer of your tenant for another tier",
+        .retry_after.map_or_else(
+            || "ask for less at once: waiting is of no use".to_owned(),
+            |delay| format!("try again after {} seconds", delay.as_secs() + 1)
+        )
     )]
     QuotaExceeded {
         /// What it allows: `at most 100 values of class c2 in plain a day`.
         what: String,
-        /// When the window ends.
-        retry_after: Duration,
+        /// When the window ends; none if a whole one has no room for what was asked at once.
+        retry_after: Option<Duration>,
     },
     /// A principal can't be given a tier.
     #[error("{0}")]

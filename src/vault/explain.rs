@@ -31,7 +31,7 @@ pub struct Explain {
     pub view: String,
     /// The purpose; may be empty.
     pub purpose: String,
-    /// `I`, `II` or `III`; empty for I.
+    /// `I`, `II` or `III`; empty for the one that the principal has.
     pub tier: String,
     /// The role of the person on whose behalf it would be asked; may be empty.
     pub actor_role: String,
@@ -60,9 +60,11 @@ pub struct Explanation {
     pub allowed_views: Vec<String>,
     /// The purposes for which it would be allowed.
     pub allowed_purposes: Vec<String>,
-    /// Of what is denied: with so many approvals in all it would be allowed; 0 if no number helps.
+    /// Of what is denied: with so many approvals in all it would be allowed, and with the second factor that is named
+    /// beside it; 0 if it needs none more, or none would help.
     pub allowed_approvals: u8,
-    /// Of what is denied: the least second factor with which it would be allowed; empty if none helps.
+    /// Of what is denied: the least second factor with which it would be allowed, with the approvals that are named
+    /// beside it; empty if it needs no other, or none would help.
     pub allowed_second_factor: &'static str,
     /// Of what is denied: whether it would be allowed if the subject's consent stood.
     pub allowed_with_consent: bool,
@@ -177,9 +179,8 @@ impl<S: Store> Attempt<S> for Explain {
         let asked = access.explain(&question.query(context));
         let listed = question.field.zip(purpose).is_none_or(|(field, purpose)| lists(field, purpose));
         let allowed = asked.allowed && listed;
-        let would = |context: Context<'_>| !allowed && listed && access.explain(&question.query(context)).allowed;
-        let factors = [SecondFactor::Fresh, SecondFactor::Bound].into_iter();
-        let factor = factors.filter(|factor| *factor != context_factor(&self.second_factor));
+        let would = |context: Context<'_>| !allowed && listed && access.decide(&question.query(context)).allowed;
+        let missing = access.missing(&question.query(context)).filter(|_| listed);
         let mut answer = Explanation {
             allowed,
             policies: asked.policies,
@@ -189,11 +190,8 @@ impl<S: Store> Attempt<S> for Explain {
             },
             allowed_views: vec![],
             allowed_purposes: vec![],
-            allowed_approvals: access.approvals_needed(&question.query(context)).unwrap_or_default(),
-            allowed_second_factor: factor
-                .into_iter()
-                .find(|factor| would(context.second_factor(*factor)))
-                .map_or("", SecondFactor::as_str),
+            allowed_approvals: missing.map_or(0, |missing| missing.approvals),
+            allowed_second_factor: missing.and_then(|missing| missing.second_factor).map_or("", SecondFactor::as_str),
             allowed_with_consent: question.field.is_some()
                 && consent == Consent::Absent
                 && would(context.consent(Consent::Standing)),
@@ -202,21 +200,21 @@ impl<S: Store> Attempt<S> for Explain {
             let may = |view: &str, purpose: &str| {
                 let consent = self.consent(road, Some(purpose)).unwrap_or(Consent::Absent);
                 let context = context.view(Some(view)).purpose(Some(purpose)).consent(consent);
-                access.explain(&question.query(context)).allowed
+                access.decide(&question.query(context)).allowed
             };
             let views: Vec<&str> = field.views().map(|(name, _)| &**name).collect();
             if let Some(purpose) = purpose.filter(|_| listed) {
                 let allowed = views.iter().filter(|view| may(view, purpose));
                 answer.allowed_views = allowed.map(|view| (*view).to_owned()).collect();
             }
-            let purposes = field.purposes.iter().filter(|purpose| views.iter().any(|view| may(view, purpose)));
-            answer.allowed_purposes = purposes.map(ToString::to_string).collect();
+            for purpose in &field.purposes {
+                // A decision that nobody has taken yet takes its time, and there may be one for each view.
+                tokio::task::yield_now().await;
+                if views.iter().any(|view| may(view, purpose)) {
+                    answer.allowed_purposes.push(purpose.to_string());
+                }
+            }
         }
         Ok(road.prepare(answer))
     }
-}
-
-/// The second factor that is asked with; what is no name was refused before.
-fn context_factor(name: &str) -> SecondFactor {
-    name.parse().unwrap_or_default()
 }

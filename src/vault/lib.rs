@@ -32,6 +32,7 @@ mod limits;
 mod lock;
 mod lookup;
 mod matching;
+mod names;
 mod officers;
 mod open;
 mod own_leaf;

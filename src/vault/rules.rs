@@ -11,6 +11,7 @@ use strongroom_storage::{Family, Mutation, Store};
 
 use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
+use crate::names;
 use crate::officers::approvers;
 use crate::policies::{self, AppliedPolicy, RolledBack};
 use crate::road::{Attempt, Prepared, Refused, Road};
@@ -36,6 +37,8 @@ pub struct Applied {
     pub version: u32,
     /// The fields of a schema; the cases that were run of a policy's table.
     pub count: u32,
+    /// What is right and may not be what was meant, in words.
+    pub notes: Vec<String>,
 }
 
 /// A new schema, on its way into memory.
@@ -102,7 +105,8 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
         };
         let schema = Arc::new(self.next(road)?);
         let version = schema.version();
-        let applied = Applied { version, count: schema.fields().count() as u32 };
+        let notes = names::noted(&road.tenant.access.policies(), &schema);
+        let applied = Applied { version, count: schema.fields().count() as u32, notes };
         if self.request.dry_run {
             let mut prepared = road.prepare(NewSchema { applied, schema: None });
             prepared.detail.push(("dry_run", "true".to_owned()));
@@ -218,6 +222,14 @@ impl<'r> PolicyInTurn<'r> {
 }
 
 impl PolicyInTurn<'_> {
+    /// Sees that they speak of what there is. What was in force before comes back as it was.
+    fn names<S: Store>(&self, policies: &Policies, road: &Road<'_, S>) -> Result<Vec<String>, Error> {
+        match self.rolled_back {
+            None => names::checked(policies, &road.schema),
+            Some(_) => Ok(names::noted(policies, &road.schema)),
+        }
+    }
+
     /// Sees that the caller could apply policies again, alone or with the approval of those who could give it.
     fn locks_nobody_out<S: Store>(&self, policies: &Policies, road: &Road<'_, S>) -> Result<(), Error> {
         let mut own = road.query_on_vault(Action::ApplyPolicy);
@@ -283,7 +295,9 @@ impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
         road.decide_with_others()?;
         within_limit("source", &self.request.source)?;
         within_limit("tests", &self.request.tests)?;
-        self.locks_nobody_out(&self.tested()?.policies, road)
+        let tested = self.tested()?;
+        self.names(&tested.policies, road)?;
+        self.locks_nobody_out(&tested.policies, road)
     }
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewPolicy>, Refused> {
@@ -296,7 +310,7 @@ impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
             true => None,
             false => road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?,
         };
-        let applied = Applied { version, count: cases };
+        let applied = Applied { version, count: cases, notes: self.names(&policies, road)? };
         let to = self.rolled_back.as_ref().map(|to| to.version);
         if self.request.dry_run {
             let mut prepared = road.prepare(NewPolicy { applied, installed: None });

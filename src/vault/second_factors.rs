@@ -114,20 +114,17 @@ impl<S: Store> Road<'_, S> {
         if !people || !matches!(refused.error, Error::Denied { .. }) {
             return refused;
         }
-        let would = |factor| {
-            let mut query = self.query_on_vault(self.action);
-            query.context = query.context.second_factor(factor);
-            self.tenant.access.decide(&query).allowed || self.tenant.access.approvals_needed(&query).is_some()
-        };
-        if would(self.showing.seen()) {
-            // It is denied for something else.
-            return refused;
-        }
-        if would(SecondFactor::Fresh) {
-            refused.error = Error::SecondFactorRequired { request: None };
-        } else if let Some(asked) = request.bound_to(&self.rules).filter(|_| would(SecondFactor::Bound)) {
-            let hash = request_hash(self.tenant, self.caller, self.action, &asked);
-            refused.error = Error::SecondFactorRequired { request: Some(HEXLOWER.encode(&hash)) };
+        // Else it is denied for something else.
+        let missing = self.tenant.access.missing(&self.query_on_vault(self.action));
+        match missing.and_then(|missing| missing.second_factor) {
+            Some(SecondFactor::Bound) => {
+                if let Some(asked) = request.bound_to(&self.rules) {
+                    let hash = request_hash(self.tenant, self.caller, self.action, &asked);
+                    refused.error = Error::SecondFactorRequired { request: Some(HEXLOWER.encode(&hash)) };
+                }
+            }
+            Some(_) => refused.error = Error::SecondFactorRequired { request: None },
+            None => {}
         }
         refused
     }

@@ -186,15 +186,15 @@ impl ChangeOfTiers for SetTierLimits {
     fn apply(&self, tiers: &mut Tiers) -> Result<Told, Error> {
         let tier = tier(&self.tier)?;
         tiers.set_limits(tier, self.limits).map_err(refused)?;
-        Ok(vec![("tier", tier.as_str().to_owned())])
+        Ok(vec![("tier", tier.as_str().to_owned()), ("limits", self.limits.to_string())])
     }
 
     fn summary(&self) -> String {
-        format!("set the limits of tier {} to {:?}", tier(&self.tier).unwrap_or_default().as_str(), self.limits)
+        format!("set the limits of tier {} to: {}", tier(&self.tier).unwrap_or_default().as_str(), self.limits)
     }
 
     fn parts(&self) -> Vec<Vec<u8>> {
-        vec![self.tier.clone().into_bytes(), format!("{:?}", self.limits).into_bytes()]
+        vec![self.tier.clone().into_bytes(), self.limits.to_string().into_bytes()]
     }
 }
 

@@ -41,7 +41,7 @@ fn rows() -> Vec<Row> {
     let row = |line: &'static str| {
         let cells: Vec<&str> = line.split(',').collect();
         let [caller, action, field, view, purpose, tier, factor, expect] = cells[..] else { panic!("{line}") };
-        // Until a caller can have another tier or show a second factor, no row may rest on one.
+        // Those of tiers and second factors are in people.csv: under policies that look at them.
         assert_eq!((tier, factor), ("I", "absent"), "{line}");
         Row { caller, action, field, view, purpose, expect }
     };

@@ -25,6 +25,7 @@ mod needles;
 mod officers;
 mod outside;
 mod own_key;
+mod people;
 mod policies;
 mod proofs;
 mod python;

@@ -250,7 +250,7 @@ fn a_request_needs_the_fewest_approvals_with_which_it_is_allowed() {
         let query = Query { principal: &principal, action, resource: Resource::Vault, context };
         (policies.decide(&query).allowed, policies.approvals_needed(&query), policies.explain(&query).text)
     };
-    for (approvals, more) in [(0, "2 more approvals needed."), (1, "1 more approval needed.")] {
+    for (approvals, more) in [(0, "allowed with 2 more approvals."), (1, "allowed with 1 more approval.")] {
         let (allowed, need, text) = ask(Action::DestroyKeyVersion, approvals);
         assert_eq!((allowed, need), (false, Some(2)));
         assert!(text.ends_with(more), "{text}");
@@ -266,7 +266,7 @@ fn a_request_needs_the_fewest_approvals_with_which_it_is_allowed() {
     ] {
         let (is_allowed, need, text) = ask(action, approvals);
         assert_eq!((is_allowed, need), (allowed, None), "{action}");
-        assert!(!text.contains("needed."), "{text}");
+        assert!(!text.contains("It would be"), "{text}");
     }
 }
 
@@ -279,24 +279,46 @@ fn an_explanation_says_which_second_factor_would_do() {
         unless { context.second_factor != SecondFactor::"absent" };
         @id("bound") forbid (principal, action == Action::"apply_policy", resource)
         unless { context.second_factor == SecondFactor::"bound" };
+        @id("two") forbid (principal, action in [Action::"apply_policy", Action::"destroy_key_version"], resource)
+        unless { context.approvals >= 1 };
         @id("never") forbid (principal, action == Action::"seal", resource);
         "#,
     )
     .unwrap();
     let officer = Principal::new(TenantNo(1), Role::Officer, "alice");
-    let text = |action, factor| {
-        let context = Context::new(0).second_factor(factor);
-        policies.explain(&Query::on_vault_in(&officer, action, context)).text
+    let asked = |action, factor| {
+        let query = Query::on_vault_in(&officer, action, Context::new(0).second_factor(factor));
+        (policies.missing(&query), policies.explain(&query).text)
     };
-    assert!(text(Action::Unfreeze, SecondFactor::Absent).ends_with("it would be allowed: a fresh one."));
-    assert!(text(Action::ApplyPolicy, SecondFactor::Absent).ends_with("allowed: one for this very request."));
-    assert!(text(Action::ApplyPolicy, SecondFactor::Fresh).ends_with("allowed: one for this very request."));
+    let (fresh, bound) = (Some(SecondFactor::Fresh), Some(SecondFactor::Bound));
+    for (action, shown, missing, words) in [
+        (Action::Unfreeze, SecondFactor::Absent, (fresh, 0), "a fresh second factor"),
+        (
+            Action::ApplyPolicy,
+            SecondFactor::Absent,
+            (bound, 1),
+            "a second factor for this very request and 1 more approval",
+        ),
+        (
+            Action::ApplyPolicy,
+            SecondFactor::Fresh,
+            (bound, 1),
+            "a second factor for this very request and 1 more approval",
+        ),
+        (Action::ApplyPolicy, SecondFactor::Bound, (None, 1), "1 more approval"),
+        (Action::DestroyKeyVersion, SecondFactor::Absent, (None, 1), "1 more approval"),
+    ] {
+        let (second_factor, approvals) = missing;
+        let (found, text) = asked(action, shown);
+        assert_eq!(found, Some(Missing { second_factor, approvals }), "{action}");
+        assert!(text.ends_with(&format!("It would be allowed with {words}.")), "{text}");
+    }
     for (action, factor) in [
         (Action::Unfreeze, SecondFactor::Fresh),
-        (Action::ApplyPolicy, SecondFactor::Bound),
         (Action::Seal, SecondFactor::Absent),
         (Action::Status, SecondFactor::Absent),
     ] {
-        assert!(!text(action, factor).contains("second factor it would"), "{action}");
+        let (found, text) = asked(action, factor);
+        assert!(found.is_none() && !text.contains("It would be"), "{action}");
     }
 }

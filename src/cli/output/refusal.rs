@@ -62,7 +62,7 @@ impl From<&Problem> for Refusal {
             reason: problem.reason.clone(),
             message: problem.message.clone(),
             violations: violations.collect(),
-            metadata: vec![],
+            metadata: problem.metadata.clone().into_iter().collect(),
         }
     }
 }

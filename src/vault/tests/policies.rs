@@ -149,3 +149,52 @@ async fn an_older_version_that_was_changed_removed_or_added_is_named() {
     let vault = bench.open().await;
     assert!(matches!(roll_back(&vault, 1).await, Err(Error::DataLoss(_))));
 }
+
+#[tokio::test]
+async fn names_that_the_schema_does_not_have_are_refused_where_they_leave_something_open() {
+    let (_bench, vault) = Bench::new().await;
+    let check = async |more: &str| {
+        let source = format!("{DEFAULT_POLICIES}\n@id(\"more\") @why(\"more\")\n{more}");
+        let policy = ApplyPolicy { source, tests: String::new(), dry_run: true };
+        vault.apply_policy(&caller(Role::Officer), &policy).await.map(|applied| applied.notes)
+    };
+    let read = |effect: &str, resource: &str, when: &str| {
+        format!("{effect} (principal, action == Action::\"detokenize\", {resource}) when {{ {when} }};")
+    };
+    for (wrong, named) in [
+        (read("forbid", "resource == Field::\"borrower.idcard\"", "true"), "field \"borrower.idcard\""),
+        (read("permit", "resource in Collection::\"borrowers\"", "context has view"), "collection \"borrowers\""),
+        (read("forbid", "resource", "context has view && context.view == \"plane\""), "view \"plane\""),
+        (
+            read("forbid", "resource", "context has purpose && [\"kyc_reveiw\"].contains(context.purpose)"),
+            "purpose \"kyc_reveiw\"",
+        ),
+    ] {
+        let told = check(&wrong).await;
+        let named = format!("policy \"more\" names the {named}, which the schema does not have");
+        assert!(matches!(&told, Err(Error::SourceRefused(why)) if why.contains(&named)), "{:?}", told.err());
+    }
+    let right =
+        read("forbid", "resource == Field::\"borrower.id_card\"", "context has view && context.view == \"plain\"");
+    assert_eq!(check(&right).await.unwrap(), [""; 0]);
+    // What permits no more than was meant is said, and goes on.
+    let odd = read("permit", "resource", "context has view && context.view == \"plane\"");
+    let notes = check(&odd).await.unwrap();
+    assert!(notes.len() == 1 && notes[0].contains("view \"plane\""), "{notes:?}");
+}
+
+#[tokio::test]
+async fn a_schema_that_loses_what_the_policies_forbid_says_so() {
+    let (_bench, vault) = Bench::new().await;
+    let forbid = "@id(\"f\") @why(\"f\") forbid (principal, action, resource == Field::\"borrower.email\");";
+    apply(&vault, &format!("{DEFAULT_POLICIES}\n{forbid}")).await;
+    let apply_schema = async |source: String| {
+        let schema = ApplySchema { source, dry_run: true };
+        vault.apply_schema(&caller(Role::Officer), &schema).await.unwrap().notes
+    };
+    assert_eq!(apply_schema(LENDING.to_owned()).await, [""; 0]);
+    let renamed = LENDING.replacen("email", "mail", 1);
+    assert_ne!(renamed, LENDING);
+    let notes = apply_schema(renamed).await;
+    assert!(notes.iter().any(|note| note.contains("borrower.email")), "{notes:?}");
+}
