@@ -130,7 +130,10 @@ impl Asked<'_> {
                 let item = v1::MatchItem { token: self.token.to_owned(), value: text.into(), subject: String::new() };
                 let request = v1::MatchRequest { items: vec![item], purpose: purpose.to_owned() };
                 match vault.r#match(self.request(request)).await?.into_inner().results.remove(0).result.unwrap() {
-                    v1::match_result::Result::Matched(matched) => Ok(assert!(matched, "{:?}", self.row)),
+                    v1::match_result::Result::Matched(matched) => {
+                        assert!(matched, "{:?}", self.row);
+                        Ok(())
+                    }
                     v1::match_result::Result::Problem(told) => problem(Some(told)),
                 }
             }
