@@ -38,6 +38,7 @@ mod officer;
 mod output;
 mod own_key;
 mod own_keys;
+mod owner;
 mod passphrase;
 mod pki;
 mod policy;
