@@ -88,6 +88,7 @@ fn read(result: DetokenizeResult) -> Read {
             message: "the vault answered neither a value nor a problem".into(),
             violations: vec![],
             metadata: vec![],
+            retry_after: None,
         }),
     }
 }
