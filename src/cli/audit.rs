@@ -40,9 +40,9 @@ enum Command {
     #[command(after_help = "Examples:
   strongroom audit verify ledger.jsonl
   strongroom audit verify ledger.jsonl --checkpoint ledger.jsonl.checkpoint \\
-      --key kept-since-last-year.key
+      --log-key kept-since-last-year.key
 
-Without --checkpoint and --key the files beside the export are taken. A key
+Without --checkpoint and --log-key the files beside the export are taken. A key
 that comes with an export proves only that both come from the same hand: give
 the one that you kept from before.
 Exit code 0: all holds; 1: it does not, or can't be read.")]
@@ -50,9 +50,9 @@ Exit code 0: all holds; 1: it does not, or can't be read.")]
     /// Check the proof of one leaf, without the vault.
     #[command(after_help = "Examples:
   strongroom audit check 41.tlog-proof
-  strongroom audit check 41.tlog-proof --key kept-since-last-year.key
+  strongroom audit check 41.tlog-proof --log-key kept-since-last-year.key
 
-Without --leaf and --key the files beside the proof are taken. A key that
+Without --leaf and --log-key the files beside the proof are taken. A key that
 comes with a proof proves only that both come from the same hand.
 Exit code 0: the ledger has the leaf; 1: it is not shown, or can't be read.")]
     Check {
@@ -65,7 +65,7 @@ Exit code 0: the ledger has the leaf; 1: it is not shown, or can't be read.")]
 
         /// The ledger's public keys, one a line [default: PROOF.key].
         #[arg(long, value_name = "FILE")]
-        key: Option<PathBuf>,
+        log_key: Option<PathBuf>,
     },
 }
 
@@ -76,7 +76,7 @@ enum Ask {
     #[command(after_help = "Examples:
   strongroom audit export -o ledger.jsonl
   strongroom audit verify ledger.jsonl --checkpoint ledger.jsonl.checkpoint \\
-      --key ledger.jsonl.key
+      --log-key ledger.jsonl.key
 
 Writes OUT (one leaf a line), OUT.checkpoint (the signed head that OUT leads
 to) and OUT.key (the public keys). All three replace what was there, once they
@@ -185,7 +185,7 @@ struct Verify {
 
     /// The ledger's public keys, one a line [default: EXPORT.key].
     #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    log_key: Option<PathBuf>,
 
     /// Keys of witnesses, one a line: one of the checkpoints must be cosigned by so many of them as --witnesses says.
     #[arg(long, value_name = "FILE")]
@@ -208,8 +208,8 @@ enum ExportFormat {
 pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let asked = match args.command {
         Command::Ask(asked) => asked,
-        Command::Verify(args) => return prove(args, global.output),
-        Command::Check { proof, leaf, key } => return proofs::check(&proof, leaf, key, global.output),
+        Command::Verify(args) => return verify(args, global.output),
+        Command::Check { proof, leaf, log_key } => return proofs::check(&proof, leaf, log_key, global.output),
     };
     let context = &global.context(PRINCIPAL)?;
     let is_system = asked.log() == strongroom_vault::SYSTEM;
@@ -331,10 +331,10 @@ async fn fetch(client: &mut AuditClient<Wire>, log: String, size: u64, part: &Pa
     file.sync_all().map_err(|error| CliError::file(part, error))
 }
 
-fn prove(args: Verify, output: Output) -> Result<Exit, CliError> {
-    let own_key = args.key.is_some();
+fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
+    let own_key = args.log_key.is_some();
     let note_path = args.checkpoint.unwrap_or_else(|| beside(&args.export, ".checkpoint"));
-    let key_path = args.key.unwrap_or_else(|| beside(&args.export, ".key"));
+    let key_path = args.log_key.unwrap_or_else(|| beside(&args.export, ".key"));
     let export = File::open(&args.export).map_err(|error| CliError::file(&args.export, error))?;
     let note = read(&note_path)?;
     let keys = read_keys(&key_path)?;

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
 
 use super::columns::{Columns, Place, Reject};
 use super::output::{CliError, Refusal};
@@ -17,8 +16,13 @@ use super::records::{self, Record};
 
 /// How often a batch is sent again when the vault is busy or away.
 const ATTEMPTS: u32 = 12;
-/// The longest wait between two attempts.
+/// The shortest wait between two attempts, and the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// How often a batch waits for limits that are used up: others, who are counted as the same principal, may be faster.
+const TURNS: u32 = 60;
+/// How soon limits must end to be waited for.
+const SOON: Duration = Duration::from_secs(60);
 
 /// One value on its way.
 pub struct Item {
@@ -111,12 +115,13 @@ impl SubjectColumn {
 }
 
 /// Sends a batch until every record has its answers or is rejected: what the vault refuses is left out, and the rest
-/// goes again.
+/// goes again. `waits` is told when limits are waited for, how long, and what the vault said.
 pub async fn settle(
     exchange: &impl Exchange,
     run: &str,
     subject: SubjectColumn,
     mut batch: Batch,
+    waits: &impl Fn(Duration, &str),
 ) -> Result<Batch, CliError> {
     loop {
         let open = |entry: &&Entry| entry.rejects.is_empty() && !entry.items.is_empty();
@@ -125,7 +130,7 @@ pub async fn settle(
         if items.is_empty() {
             return Ok(batch);
         }
-        let status = match patiently(async || exchange.send(&items, &key).await).await {
+        let status = match patiently(async || exchange.send(&items, &key).await, waits).await {
             Ok(answers) if answers.len() == items.len() => {
                 accept(&mut batch, answers);
                 return Ok(batch);
@@ -204,28 +209,80 @@ fn item_path(path: &str) -> Option<(usize, &str)> {
     Some((index.parse().ok()?, part))
 }
 
-/// Sends, and sends again when the vault is busy or away. Both kinds of request may be repeated: those that store carry
-/// an idempotency key.
-async fn patiently<T>(send: impl AsyncFn() -> Result<T, Status>) -> Result<T, Status> {
-    let mut wait = Duration::from_millis(100);
-    let mut attempt = 1;
+/// Sends, and sends again when the vault is busy or away, or when limits end that are used up, and says so of those. Both
+/// kinds of request may be repeated: those that store carry an idempotency key.
+async fn patiently<T>(send: impl AsyncFn() -> Result<T, Status>, waits: &impl Fn(Duration, &str)) -> Result<T, Status> {
+    let mut wait = FIRST_WAIT;
+    let (mut attempts, mut turns) = (1, 0);
     loop {
         let status = match send().await {
             Ok(answer) => return Ok(answer),
             Err(status) => status,
         };
-        if !is_passing(status.code()) || attempt == ATTEMPTS {
-            return Err(status);
+        let refusal = Refusal::from(&status);
+        match until_limits_end(&refusal) {
+            Some(pause) if turns < TURNS => {
+                waits(pause, &refusal.message);
+                tokio::time::sleep(pause).await;
+                turns += 1;
+            }
+            None if is_busy(refusal.code) && attempts < ATTEMPTS => {
+                let asked = refusal.retry_after.unwrap_or_default();
+                tokio::time::sleep(wait.max(asked).min(LONGEST_WAIT)).await;
+                wait = (wait * 2).min(LONGEST_WAIT);
+                attempts += 1;
+            }
+            _ => return Err(status),
         }
-        let asked = status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap_or_default();
-        tokio::time::sleep(wait.max(asked).min(LONGEST_WAIT)).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
-        attempt += 1;
     }
 }
 
-/// Whether it is worth trying again: the vault is busy or away.
-pub fn is_passing(code: Code) -> bool {
+/// Whether it is worth trying again: the vault is busy or away, or limits end soon.
+pub fn is_passing(refusal: &Refusal) -> bool {
+    is_busy(refusal.code) || until_limits_end(refusal).is_some()
+}
+
+fn is_busy(code: Code) -> bool {
     // UNKNOWN and CANCELLED come from a connection that broke, never from the vault.
     matches!(code, Code::Unavailable | Code::Aborted | Code::Unknown | Code::Cancelled)
+}
+
+/// How long it takes until limits that are used up end, if it is worth waiting for: a minute's are, a day's are not.
+fn until_limits_end(refusal: &Refusal) -> Option<Duration> {
+    let delay = refusal.retry_after.filter(|_| refusal.code == Code::ResourceExhausted)?;
+    (delay <= SOON).then_some(delay.max(FIRST_WAIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    fn refusal(code: Code, seconds: Option<u64>) -> Refusal {
+        let details = match seconds {
+            Some(seconds) => ErrorDetails::with_retry_info(Some(Duration::from_secs(seconds))),
+            None => ErrorDetails::new(),
+        };
+        Refusal::from(&Status::with_error_details(code, "no", details))
+    }
+
+    #[test]
+    fn limits_of_a_minute_are_waited_for_and_longer_ones_are_not() {
+        for (code, seconds, pause) in [
+            (Code::ResourceExhausted, Some(0), Some(FIRST_WAIT)),
+            (Code::ResourceExhausted, Some(37), Some(Duration::from_secs(37))),
+            (Code::ResourceExhausted, Some(60), Some(SOON)),
+            (Code::ResourceExhausted, Some(61), None),
+            (Code::ResourceExhausted, Some(86_400), None),
+            // An answer that is too large, or a request that alone is beyond its limit.
+            (Code::ResourceExhausted, None, None),
+            (Code::PermissionDenied, Some(1), None),
+        ] {
+            let refusal = refusal(code, seconds);
+            assert_eq!(until_limits_end(&refusal), pause, "{code:?} {seconds:?}");
+            assert_eq!(is_passing(&refusal), pause.is_some(), "{code:?} {seconds:?}");
+        }
+        assert!(is_passing(&refusal(Code::Unavailable, None)));
+    }
 }

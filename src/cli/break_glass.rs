@@ -11,6 +11,7 @@ use super::config::Config;
 use super::layout::Layout;
 use super::output::{CliError, Exit, Output, facts};
 use super::own_keys;
+use super::owner;
 use super::pki::sha256;
 use super::root::CredentialArgs;
 use super::start::{self, unfit};
@@ -21,14 +22,22 @@ use super::start::{self, unfit};
 /// authority. It needs what opens the vault: the passphrase, as many shares as the root key needs, or the provider that
 /// keeps it. The ledger keeps for ever what was done, and the reason.
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Examples:
-  strongroom break-glass officer lending alice --certificate alice.pem \\
-      --reason \"alice lost her key, bob has left\" --share-file 1.txt --share-file 2.txt
-  strongroom break-glass officer lending mallory --remove --reason \"...\"
-  strongroom break-glass anchor add new-ca.pem --reason \"the old authority expires\"
-  strongroom break-glass policy lending default.cedar --reason \"locked out\"
+#[command(after_help = "Examples, as root of a vault that systemd runs:
+  systemctl stop strongroom
+  runuser -u strongroom -- strongroom break-glass officer lending alice \\
+      --dir /var/lib/strongroom --certificate /etc/strongroom/alice.pem \\
+      --reason \"alice lost her key\" \\
+      --share-file /run/shares/1.txt --share-file /run/shares/2.txt
+  systemctl start strongroom
 
-Then start the vault. Auditors see it: strongroom audit export, action break_glass.")]
+  strongroom break-glass officer lending mallory --dir DIR --remove \\
+      --reason \"...\"
+  strongroom break-glass anchor add new-ca.pem --dir DIR --reason \"...\"
+  strongroom break-glass policy lending default.cedar --dir DIR \\
+      --reason \"locked out\"
+
+Only who owns the vault's folder may: what root wrote there the vault could not
+open. Auditors see it: strongroom audit export, action break_glass.")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -121,6 +130,7 @@ enum Wanted {
 pub async fn run(args: Args, layout: &Layout, output: Output) -> Result<Exit, CliError> {
     let (wanted, why, said) = wanted(args.command)?;
     let config = Config::read(layout, why.config.as_deref())?;
+    owner::must_own(layout)?;
     // The store first: its lock says whether a vault runs over it, before anybody is asked for anything.
     let store = RocksStore::open(&layout.data(), RocksOptions::default()).map_err(|error| match error {
         error if start::is_locked(&error) => CliError::Unfit {
@@ -166,7 +176,7 @@ pub async fn run(args: Args, layout: &Layout, output: Output) -> Result<Exit, Cl
         || json!({ "done": said, "reason": why.reason }),
         || {
             format!(
-                "{}\nIt is in the ledger for ever, as break_glass by root. Next: strongroom serve",
+                "{}\nIt is in the ledger for ever, as break_glass by root. Next: start the vault",
                 facts([("done", said.clone()), ("reason", why.reason.clone())])
             )
         },

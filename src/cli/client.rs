@@ -19,8 +19,9 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Request, Status};
 use zeroize::Zeroizing;
 
+use super::input::Input;
 use super::output::{CliError, Output};
-use super::second_factor;
+use super::step_up;
 
 /// A call carries up to 16 MiB of values; this leaves room for what is around them.
 const MESSAGE_LIMIT: usize = 32 << 20;
@@ -42,8 +43,10 @@ pub struct Global {
 
     /// Ask as this principal: its certificate is DIR/pki/NAME.pem, its key DIR/pki/NAME.key.
     ///
-    /// Without it each command takes the principal that is meant for it: `app` for values, `auditor` for audit,
-    /// `officer-1` for schema, policy and own-key, `rotator` for keys, `operator` for status.
+    /// Without it each command takes the principal that is meant for it: `app` for values and files, `auditor` for audit
+    /// and witness, `rotator` for keys, `operator` for status, seal, unseal, tenant, keys backup, keys copies and
+    /// freeze --all-tenants, `officer-2` for approvals, approve and reject (who asks does not approve), and `officer-1` for
+    /// schema, policy, freeze, unfreeze, freezes, principal, officer, own-key and second-factor.
     #[arg(long = "as", global = true, value_name = "NAME", env = "STRONGROOM_AS")]
     pub principal: Option<String>,
 
@@ -70,8 +73,8 @@ pub struct Global {
     pub cert: Option<PathBuf>,
 
     /// The certificate's private key [default: DIR/pki/NAME.key] [env: STRONGROOM_KEY].
-    // `audit verify` has a --key of its own, and clap takes the two for one argument: so the variables are read, and the
-    // two held against each other, only by what connects.
+    // The variables are read, and the two held against each other, only by what connects: with them in its environment
+    // whatever works on files alone goes on. No command has a --key of its own: clap takes the two for one argument.
     #[arg(long, global = true, value_name = "FILE")]
     pub key: Option<PathBuf>,
 
@@ -88,6 +91,10 @@ pub struct Global {
     /// How the command reached the vault, for who asks again on its behalf.
     #[arg(skip)]
     pub used: Arc<Mutex<Option<Connect>>>,
+
+    /// What the command was given on standard input.
+    #[arg(skip)]
+    pub input: Input,
 }
 
 impl Global {
@@ -113,9 +120,10 @@ impl Global {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Some(connect.clone());
         let shown = match &self.assertion {
             Some(assertion) => Shown::of(assertion),
-            None => second_factor::kept(&connect),
+            None => step_up::kept(&connect),
         };
-        Ok(Context { output: self.output, connect, shown })
+        let stepped_up = self.assertion.is_some();
+        Ok(Context { output: self.output, connect, shown, stepped_up, input: self.input.clone() })
     }
 }
 
@@ -140,6 +148,10 @@ pub struct Context {
     pub connect: Connect,
     /// What it shows as a second factor.
     pub shown: Shown,
+    /// Whether a code was turned into that for just this run: no other would do better.
+    pub stepped_up: bool,
+    /// What stands on standard input.
+    pub input: Input,
 }
 
 /// Shows an assertion of a second factor with each request, if there is one.

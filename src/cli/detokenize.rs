@@ -1,6 +1,6 @@
 //! `strongroom detokenize`: tokens in, values or views of them out.
 
-use std::io::BufRead;
+use std::io::Read as _;
 
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
@@ -8,7 +8,9 @@ use strongroom_proto::v1::detokenize_result::Result as Answer;
 use strongroom_proto::v1::{DetokenizeItem, DetokenizeRequest, DetokenizeResult};
 
 use super::client::Context;
+use super::input::Input;
 use super::output::{CliError, Exit, Refusal, on_terminal, say, table, value_document};
+use super::step_up;
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "app";
@@ -22,7 +24,8 @@ pub const PRINCIPAL: &str = "app";
 
 Every read is in the ledger before its answer leaves. With one token on a pipe
 the bare value is printed.
-Exit code 3: some tokens were refused; 1: all were.")]
+Exit code 3: some tokens were refused; 1: all were. If one needs a second
+factor, all are read again once it is shown, and none is printed before.")]
 pub struct Args {
     /// The tokens; '-' reads them from standard input, one a line.
     #[arg(required = true)]
@@ -43,7 +46,7 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let tokens = read_tokens(args.token)?;
+    let tokens = read_tokens(args.token, &context.input)?;
     let items = tokens.iter().map(|token| DetokenizeItem {
         token: token.clone(),
         view: String::new(),
@@ -55,6 +58,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         return Err(CliError::unfit("the vault answered with another number of values than there are tokens"));
     }
     let answers: Vec<_> = results.into_iter().map(read).collect();
+    step_up::whole(context, answers.iter().filter_map(|answer| answer.as_ref().err()))?;
     if let [only] = answers.as_slice()
         && context.output == super::output::Output::Table
     {
@@ -88,6 +92,7 @@ fn read(result: DetokenizeResult) -> Read {
             message: "the vault answered neither a value nor a problem".into(),
             violations: vec![],
             metadata: vec![],
+            retry_after: None,
         }),
     }
 }
@@ -110,13 +115,17 @@ fn row((token, answer): (&String, &Read)) -> Vec<String> {
 }
 
 /// The tokens of the arguments: themselves, or for '-' the lines of standard input.
-fn read_tokens(arguments: Vec<String>) -> Result<Vec<String>, CliError> {
+fn read_tokens(arguments: Vec<String>, input: &Input) -> Result<Vec<String>, CliError> {
     if arguments != ["-"] {
         return Ok(arguments);
     }
-    let lines = std::io::stdin().lock().lines().collect::<Result<Vec<_>, _>>();
-    let lines = lines.map_err(|error| CliError::file("standard input", error))?;
-    let tokens: Vec<_> = lines.into_iter().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect();
+    let lines = input.once(|| {
+        let mut text = String::new();
+        let read = std::io::stdin().lock().read_to_string(&mut text);
+        read.map(|_| text.into_bytes()).map_err(|error| CliError::file("standard input", error))
+    })?;
+    let lines = String::from_utf8_lossy(&lines);
+    let tokens: Vec<_> = lines.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect();
     match tokens.is_empty() {
         true => Err(CliError::Usage("standard input holds no token".into())
             .advise("tokens on standard input, one a line, or as arguments instead of '-'")),

@@ -1,20 +1,22 @@
 //! `strongroom export`: a file with tokens in, the same file with values out, where policy allows.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use serde_json::json;
 use strongroom_proto::v1::detokenize_result::Result as Found;
 use strongroom_proto::v1::vault_client::VaultClient;
-use strongroom_proto::v1::{DetokenizeItem, DetokenizeRequest, DetokenizeResult};
+use strongroom_proto::v1::{DetokenizeItem, DetokenizeRequest, DetokenizeResult, Problem};
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
+use tonic_types::{ErrorDetails, StatusExt};
 
 use super::batches::{Answer, Exchange, Item};
 use super::cells::JsonStyle;
 use super::client::{Context, Wire};
 use super::mapping::{FormatName, Mapping, format_of, once_each, parse_delimiter};
 use super::output::{CliError, Exit};
+use super::step_up;
 use super::transfer::{Job, Transfer, report};
 
 /// Who asks unless the caller says otherwise.
@@ -38,7 +40,8 @@ go on, and the exit code is 3.
 
 OUT holds personal data: only you can read it. Remove it when it has served its
 purpose. It may be interrupted at any moment: the same command goes on where it
-stopped.")]
+stopped; also where a second factor is needed, which lasts five minutes. If the
+limits of your tier are used up, it waits up to a minute for them.")]
 pub struct Args {
     /// The file with tokens. Its name tells the form: .csv, .tsv, .jsonl, .ndjson
     pub file: PathBuf,
@@ -147,6 +150,10 @@ impl Detokenizer {
         let request =
             DetokenizeRequest { items: asked.collect(), purpose: self.purpose.clone(), view: self.view.clone() };
         let results = self.client.clone().detokenize(request).await?.into_inner().results;
+        // A record that lacks nothing but a second factor is no reject: it is asked again with one.
+        if let Some(status) = results.iter().find_map(wants_second_factor) {
+            return Err(status);
+        }
         Ok(results.into_iter().zip(items).map(|(result, item)| self.answer(result, item)).collect())
     }
 
@@ -175,6 +182,17 @@ impl Exchange for Detokenizer {
             }
         }
         Ok(answers)
+    }
+}
+
+/// The refusal of the whole that is due where one of its values wants a second factor.
+fn wants_second_factor(result: &DetokenizeResult) -> Option<Status> {
+    match &result.result {
+        Some(Found::Problem(Problem { code, reason, message, .. })) if step_up::is_required(reason) => {
+            let details = ErrorDetails::with_error_info(reason, "strongroom", HashMap::new());
+            Some(Status::with_error_details(Code::from_i32(*code), message, details))
+        }
+        _ => None,
     }
 }
 

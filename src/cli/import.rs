@@ -40,8 +40,9 @@ line, column and rule, never the value; the others go on, and the exit code is
 3.
 
 It may be interrupted at any moment: the same command goes on where it stopped,
-and within 7 days makes no token twice. Memory is constant, whatever the size
-of the file.")]
+and within 7 days makes no token twice. If the limits of your tier are used up,
+it waits up to a minute for them. Memory is constant, whatever the size of the
+file.")]
 pub struct Args {
     /// The file. Its name tells the form: .csv, .tsv, .jsonl, .ndjson
     pub file: PathBuf,

@@ -37,7 +37,7 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let value = read_value(&args.value)?;
+    let value = read_value(&args.value, &context.input)?;
     let item = LookupItem { field: args.field.clone(), value: value.into() };
     let request = LookupRequest { items: vec![item], purpose: args.purpose };
     let answer = context.vault().await?.lookup(request).await?.into_inner();

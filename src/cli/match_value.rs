@@ -41,7 +41,7 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let value = read_value(&args.value)?;
+    let value = read_value(&args.value, &context.input)?;
     let item = MatchItem { token: args.token.clone(), value: value.into(), subject: args.subject };
     let request = MatchRequest { items: vec![item], purpose: args.purpose };
     let answer = context.vault().await?.r#match(request).await?.into_inner();

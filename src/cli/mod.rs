@@ -2,7 +2,8 @@
 //!
 //! `client.rs` finds the vault and connects, `output.rs` prints and ends the process; `make.rs` makes a vault's folder,
 //! `start.rs` opens and serves it, `root.rs` finds what keeps its root key, and `keeper.rs` closes and opens it while it is
-//! served; `value.rs` and `expiry.rs` read what a command is given. A file goes through the vault by `mapping.rs`,
+//! served; `owner.rs` keeps others from a folder that is not theirs; `value.rs`, `input.rs` and `expiry.rs` read what a
+//! command is given, and `step_up.rs` runs it again with a second factor. A file goes through the vault by `mapping.rs`,
 //! `records.rs`, `cells.rs`, `columns.rs`, `batches.rs`, `progress.rs` and `transfer.rs`.
 
 mod anew;
@@ -27,6 +28,7 @@ mod freezes;
 mod hardening;
 mod import;
 mod init;
+mod input;
 mod keeper;
 mod keys;
 mod layout;
@@ -38,6 +40,7 @@ mod officer;
 mod output;
 mod own_key;
 mod own_keys;
+mod owner;
 mod passphrase;
 mod pki;
 mod policy;
@@ -52,6 +55,7 @@ mod serve;
 mod shell;
 mod start;
 mod status;
+mod step_up;
 mod tenant;
 mod tiers;
 mod tokenize;
@@ -130,7 +134,7 @@ pub fn main() -> std::process::ExitCode {
             return Exit::Failed.into();
         }
     };
-    match runtime.block_on(second_factor::shown_if_asked(cli)) {
+    match runtime.block_on(step_up::shown_if_asked(cli)) {
         Ok(exit) => exit.into(),
         Err(error) => {
             output.complain(&error);

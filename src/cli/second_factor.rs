@@ -1,31 +1,24 @@
-//! `strongroom second-factor`: enrol an authenticator app, and turn its codes into what requests show; and what asks for a
-//! code when the vault does.
+//! `strongroom second-factor`: enrol an authenticator app, and turn its codes into what requests show.
 
-use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
-use std::sync::PoisonError;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::io::Write;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Subcommand};
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use serde_json::json;
-use strongroom_access::Assertion;
 use strongroom_proto::v1::{
     ConfirmSecondFactorRequest, EnrolSecondFactorRequest, ListSecondFactorsRequest, ResetSecondFactorRequest,
-    StepUpRequest, StepUpResponse,
+    StepUpResponse,
 };
 use zeroize::{Zeroize, Zeroizing};
 
-use super::client::{Connect, Context, Shown};
+use super::client::Context;
+use super::files;
 use super::output::{CliError, Exit, facts, instant, say, table};
-use super::{Cli, files};
+use super::step_up::{given, kept_at, step_up};
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "officer-1";
-
-/// How a question for a code ends that nobody can be asked.
-const OTHERWISE: &str = "the code as the last word of the command";
 
 /// Enrol an authenticator app as your second factor, and show it.
 #[derive(Clone, Debug, ClapArgs)]
@@ -202,80 +195,6 @@ async fn list(context: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// Where the assertion of a principal is kept: beside its certificate.
-fn kept_at(connect: &Connect) -> PathBuf {
-    connect.cert.with_extension("factor")
-}
-
-/// What is kept, if its time is not over.
-pub fn kept(connect: &Connect) -> Shown {
-    let text = std::fs::read_to_string(kept_at(connect)).unwrap_or_default();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-    match Assertion::parse(text.as_bytes()) {
-        Some(assertion) if u128::from(assertion.expires) > now => Shown::of(&text),
-        _ => Shown::default(),
-    }
-}
-
-async fn step_up(context: &Context, code: String, request: String) -> Result<StepUpResponse, CliError> {
-    // What is kept may have ended meanwhile, and would be refused.
-    let bare = Context { shown: Shown::default(), ..context.clone() };
-    Ok(bare.access().await?.step_up(StepUpRequest { code, request }).await?.into_inner())
-}
-
-fn given(code: Option<String>) -> Result<String, CliError> {
-    match code {
-        Some(code) => Ok(code),
-        None => ask(),
-    }
-}
-
-/// Asks for a code at the terminal. It is good once, so it may be seen.
-fn ask() -> Result<String, CliError> {
-    if !io::stdin().is_terminal() {
-        return Err(CliError::Unfit {
-            message: "there is no terminal to ask for a code at".into(),
-            next: OTHERWISE.into(),
-        });
-    }
-    let unread = |error| CliError::unfit(format!("the terminal can't be read: {error}"));
-    write!(io::stderr(), "Code of your authenticator app: ").map_err(unread)?;
-    let mut line = String::new();
-    io::stdin().read_line(&mut line).map_err(unread)?;
-    Ok(line.trim().to_owned())
-}
-
-/// Runs a command, and if the vault asks for a second factor, and there is a code or somebody to ask for one, runs it
-/// again with that.
-pub async fn shown_if_asked(cli: Cli) -> Result<Exit, CliError> {
-    let global = cli.global.clone();
-    let error = match super::run(cli).await {
-        Err(error) => error,
-        done => return done,
-    };
-    let Some(refusal) = error.refusal() else { return Err(error) };
-    let connect = global.used.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let Some(connect) = connect else { return Err(error) };
-    if refusal.reason == "SECOND_FACTOR_NOT_ACCEPTED" {
-        // It will not be shown again.
-        let _ = std::fs::remove_file(kept_at(&connect));
-        return Err(error);
-    }
-    if refusal.reason != "SECOND_FACTOR_REQUIRED" || (global.second_factor.is_none() && !io::stdin().is_terminal()) {
-        return Err(error);
-    }
-    let request = refusal.metadata.iter().find(|(name, _)| name == "request").map(|(_, hash)| hash.clone());
-    if global.second_factor.is_none() {
-        let _ = writeln!(io::stderr(), "{}", refusal.message);
-    }
-    let context = Context { output: global.output, connect, shown: Shown::default() };
-    let stepped_up = step_up(&context, given(global.second_factor.clone())?, request.unwrap_or_default()).await?;
-    // The same words once more: what they hold was used up.
-    let mut again = Cli::parse();
-    again.global.assertion = Some(stepped_up.assertion);
-    super::run(again).await
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,24 +207,5 @@ mod tests {
         assert!(widths.iter().all(|width| *width == widths[0]), "{widths:?}");
         assert_eq!(widths.len(), widths[0].div_ceil(2), "two modules a character");
         assert!(drawn.chars().all(|c| " \u{2580}\u{2584}\u{2588}\n".contains(c)), "{}", *drawn);
-    }
-
-    #[test]
-    fn nothing_is_shown_of_what_is_no_assertion_or_has_ended() {
-        let folder = tempfile::tempdir().unwrap();
-        let connect = Connect {
-            endpoint: String::new(),
-            ca: PathBuf::new(),
-            cert: folder.path().join("officer-1.pem"),
-            key: PathBuf::new(),
-            domain: String::new(),
-        };
-        let shows = || format!("{:?}", kept(&connect)) != format!("{:?}", Shown::default());
-        assert!(!shows());
-        let assertion = |expires| Assertion { expires, enrolment: [1; 16], request: None, mac: [2; 32] }.to_text();
-        for (text, is_shown) in [("garbage".to_owned(), false), (assertion(1), false), (assertion(u64::MAX), true)] {
-            std::fs::write(folder.path().join("officer-1.factor"), &text).unwrap();
-            assert_eq!(shows(), is_shown, "{text}");
-        }
     }
 }

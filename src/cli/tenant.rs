@@ -75,14 +75,14 @@ are named: destroy them, then strongroom keys copies strike COPY.")]
     /// Verify a receipt offline.
     #[command(after_help = "Example:
   strongroom audit key --log system --as operator > system.key       once, and kept elsewhere
-  strongroom tenant verify savings.receipt --key system.key")]
+  strongroom tenant verify savings.receipt --log-key system.key")]
     Verify {
         /// The receipt.
         receipt: PathBuf,
 
         /// The public keys of the ledger `system`, one a line.
         #[arg(long, value_name = "FILE")]
-        key: PathBuf,
+        log_key: PathBuf,
     },
 }
 
@@ -96,7 +96,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
             destroy(name, (dry_run, yes), receipt.as_deref(), &context()?).await
         }
         Command::Receipt { name } => show_receipt(&name, &context()?).await,
-        Command::Verify { receipt, key } => verify(&receipt, &key, global.output),
+        Command::Verify { receipt, log_key } => verify(&receipt, &log_key, global.output),
     }
 }
 

@@ -47,7 +47,7 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let value = read_value(&args.value)?;
+    let value = read_value(&args.value, &context.input)?;
     let item = new_item(&args.field, value, &args.subject, args.expires);
     let request = TokenizeRequest { items: vec![item], idempotency_key: args.idempotency_key };
     let answer = context.vault().await?.tokenize(request).await.map_err(refused)?.into_inner();

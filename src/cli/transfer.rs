@@ -12,7 +12,7 @@ mod tests;
 use std::fs::{self, File};
 use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use indicatif::ProgressBar;
@@ -26,6 +26,7 @@ use super::progress::Progress;
 use super::records::{Format, SplitError, Splitter};
 
 pub use report::report;
+use report::show_wait;
 
 /// Bytes of records that fill a batch.
 const BATCH_BYTES: usize = 4 << 20;
@@ -114,13 +115,15 @@ impl Transfer {
     async fn work(&mut self, exchange: &impl Exchange) -> Result<(), CliError> {
         let run = self.progress.run.clone();
         let subject = self.subject;
+        let bar = self.bar.clone();
+        let waits = |pause: Duration, why: &str| show_wait(&bar, pause, why);
         let mut flying = FuturesOrdered::new();
         let mut ended = false;
         loop {
             let most = if self.progress.batches == 0 { 1 } else { IN_FLIGHT };
             while !ended && flying.len() < most {
                 match self.batch()? {
-                    Some(batch) => flying.push_back(settle(exchange, &run, subject, batch)),
+                    Some(batch) => flying.push_back(settle(exchange, &run, subject, batch, &waits)),
                     None => ended = true,
                 }
             }
@@ -221,7 +224,7 @@ impl Transfer {
 /// Whether the vault refused, as against being busy or away.
 fn is_final(error: &CliError) -> bool {
     match error {
-        CliError::Refused(refusal) => !is_passing(refusal.code),
+        CliError::Refused(refusal) => !is_passing(refusal),
         _ => false,
     }
 }

@@ -9,6 +9,7 @@ use strongroom_proto::v1::TokenizeItem;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use super::input::Input;
 use super::output::CliError;
 
 /// A value on the command line. It has no text of its own in logs.
@@ -30,10 +31,14 @@ impl fmt::Debug for ValueArgument {
 }
 
 /// The value of an argument: itself, or for '-' what stands on standard input.
-pub fn read_value(argument: &ValueArgument) -> Result<Vec<u8>, CliError> {
-    if *argument.0 != "-" {
-        return Ok(argument.0.as_bytes().to_vec());
+pub fn read_value(argument: &ValueArgument, input: &Input) -> Result<Vec<u8>, CliError> {
+    match argument.0.as_str() {
+        "-" => input.once(read_input),
+        given => Ok(given.as_bytes().to_vec()),
     }
+}
+
+fn read_input() -> Result<Vec<u8>, CliError> {
     let mut input = std::io::stdin().lock();
     if input.is_terminal() {
         drop(input);

@@ -16,6 +16,7 @@ use super::config::Config;
 use super::layout::Layout;
 use super::output::{CliError, Exit, Output, facts, table};
 use super::own_keys;
+use super::owner;
 use super::root::CredentialArgs;
 
 /// Prove the whole vault against its ledger, while it is stopped: names what was changed, rolled back, added or removed
@@ -53,6 +54,7 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
     let config = Config::read(&layout, args.config.as_deref())?;
     let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| CliError::file(path, error));
     let checkpoints: Vec<String> = args.checkpoint.iter().map(read).collect::<Result<_, _>>()?;
+    owner::must_own(&layout)?;
     // The store first: its lock says whether a vault runs over it, before anybody is asked for a passphrase.
     let options = RocksOptions { block_cache: config.capacity.block_cache_mib << 20, ..RocksOptions::default() };
     let store = RocksStore::open(&layout.data(), options).map_err(|error| closed(&layout, error))?;

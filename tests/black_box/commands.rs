@@ -446,7 +446,7 @@ fn the_key_of_a_log_is_not_the_key_of_a_caller() {
     assert_eq!(code(&exported), 0, "{exported:?}");
     let verified = run(&["audit", "verify", ledger]);
     assert_eq!(code(&verified), 0, "{verified:?}");
-    let verified = run(&["audit", "verify", ledger, "--key", &format!("{ledger}.key")]);
+    let verified = run(&["audit", "verify", ledger, "--log-key", &format!("{ledger}.key")]);
     assert_eq!(code(&verified), 0, "{verified:?}");
     // Half a pair asks nobody, but proves as well as a whole one.
     let mut half = vault.cli_command(&["audit", "verify", ledger]);

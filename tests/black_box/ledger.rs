@@ -285,7 +285,7 @@ impl Exported {
         let changed = vault.scratch().join("changed.jsonl");
         fs::write(&changed, text).unwrap();
         let (note, key) = (self.beside(".checkpoint"), self.beside(".key"));
-        let words = ["audit", "verify", path(&changed), "--checkpoint", path(&note), "--key", path(&key)];
+        let words = ["audit", "verify", path(&changed), "--checkpoint", path(&note), "--log-key", path(&key)];
         let output = vault.cli(&[&words[..], more].concat());
         match output.status.code() {
             Some(0) => Ok(()),
@@ -429,7 +429,7 @@ async fn another_vaults_key_or_checkpoint_proves_nothing() {
     one_token(&vault, "borrower.name", "Ann", "cust-1").await;
     let (own, foreign) = (Exported::of(&vault, "own.jsonl"), Exported::of(&other, "foreign.jsonl"));
     let verify = |export: &Path, note: PathBuf, key: PathBuf| {
-        let words = ["audit", "verify", path(export), "--checkpoint", path(&note), "--key", path(&key)];
+        let words = ["audit", "verify", path(export), "--checkpoint", path(&note), "--log-key", path(&key)];
         let output = vault.cli(&words);
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     };

@@ -391,7 +391,7 @@ async fn a_locked_tenant_can_be_destroyed_and_the_receipt_holds() {
     assert_eq!((told.code, told.reason.as_str()), (Code::Unauthenticated, "TENANT_UNKNOWN"));
     assert_eq!(refused(officer.get_own_key(v1::GetOwnKeyRequest {}).await).reason, "TENANT_UNKNOWN");
     std::fs::write(shell.path("system.key"), shell.ok(&["audit", "key", "--log", "system"])).unwrap();
-    let verified = shell.json(&["tenant", "verify", "savings.receipt", "--key", "system.key"]);
+    let verified = shell.json(&["tenant", "verify", "savings.receipt", "--log-key", "system.key"]);
     assert_eq!((&verified["verified"], &verified["tenant"]), (&true.into(), &"savings".into()));
     shell.ok(&["audit", "export", "-o", "ledger.jsonl", "--log", "savings"]);
     shell.ok(&["audit", "verify", "ledger.jsonl"]);

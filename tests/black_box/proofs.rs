@@ -47,7 +47,7 @@ async fn a_leaf_is_proved_to_whoever_has_the_files_and_nothing_else() {
     fs::write(&key, vault.cli_ok(&["audit", "key"])).unwrap();
     // The vault is gone.
     vault.stop();
-    let said = vault.cli_ok(&["audit", "check", path(&proof), "--key", path(&key), "--output", "json"]);
+    let said = vault.cli_ok(&["audit", "check", path(&proof), "--log-key", path(&key), "--output", "json"]);
     let said: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((&said["verified"], &said["index"], &said["key_given"]), (&true.into(), &"2".into(), &true.into()));
 
@@ -83,6 +83,12 @@ async fn a_kept_checkpoint_proves_that_the_ledger_only_grew() {
     let said: Value = serde_json::from_str(&said).unwrap();
     let count = |member: &str| said[member].as_str().unwrap().parse::<u64>().unwrap();
     assert!(said["verified"] == true && count("to") >= count("from"), "{said}");
+    // Who gave no key is told whose word it rests on.
+    let key = vault.scratch().join("kept.key");
+    fs::write(&key, vault.cli_ok(&["audit", "key"])).unwrap();
+    assert!(vault.cli_ok(&["audit", "grown", path(&kept)]).contains("the vault itself named the key"));
+    let by_key = vault.cli_ok(&["audit", "grown", path(&kept), "--log-key", path(&key)]);
+    assert!(by_key.contains("verified") && !by_key.contains("note"), "{by_key}");
 
     // The checkpoint of another vault, whose log is another.
     let other = with_leaves(1).await;

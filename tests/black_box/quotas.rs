@@ -80,7 +80,8 @@ async fn a_tier_holds_on_the_next_request_of_the_same_connection_and_after_a_cra
     assert_quota(read(&mut client, &token, "plain").await, what);
     let refused = vault.cli(&["detokenize", &token, "--purpose", "kyc_review", "--view", "plain"]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8(refused.stderr).unwrap().contains(what));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains(what) && said.contains("try: the same command again, after the delay"), "{said}");
     vault.cli_ok(&["principal", "tier", "app/app", "I"]);
     assert_eq!(read(&mut client, &token, "plain").await.unwrap(), ID_CARD);
     let leaves = vault.leaves().await;

@@ -1,5 +1,8 @@
 //! Second factors over the wire and on the command line: enrolled, stepped up to, bound to a request, lost and reset.
 
+use std::io::Write;
+use std::process::Stdio;
+
 use data_encoding::BASE32_NOPAD;
 use ring::hmac;
 use serde_json::Value;
@@ -234,6 +237,52 @@ async fn the_privacy_desk_reads_with_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_whose_items_want_one_is_done_whole_with_a_code_and_not_begun_without() {
+    let vault = TestVault::start();
+    let mut officer = access(&vault, "officer-1").await;
+    let (_, next) = enrol(&mut officer).await;
+    let assertion = step_up(&mut officer, &next, "").await.unwrap();
+    want_second_factors(&vault, &officer, &assertion).await;
+    let (desk, _) = enrol(&mut access(&vault, "privacy").await).await;
+    let mut codes = desk.recovery.iter().map(String::as_str);
+    let first = one_token(&vault, "borrower.id_card", "11010519491231002X", "cust-1").await;
+    let second = one_token(&vault, "borrower.id_card", "110105194912310038", "cust-1").await;
+    let asking = ["--as", "privacy", "--purpose", "kyc_review"];
+    let reads = |said: &str| said.contains("110105********002X") && said.contains("110105********0038");
+    for form in ["table", "json"] {
+        let read = [&["detokenize", &first, &second, "--output", form], &asking[..]].concat();
+        let without = vault.cli(&read);
+        let said = String::from_utf8_lossy(&without.stderr).into_owned();
+        assert_eq!((without.status.code(), without.stdout.len()), (Some(1), 0), "{said}");
+        assert!(said.contains("strongroom second-factor step-up"), "{said}");
+        let said = vault.cli_ok(&[&read[..], &["--second-factor", codes.next().unwrap()]].concat());
+        assert!(reads(&said), "{said}");
+    }
+    // What stood on standard input is there when it is asked again.
+    let words = [&["detokenize", "-", "--second-factor", codes.next().unwrap()], &asking[..]].concat();
+    let mut child = vault.cli_command(&words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(format!("{first}\n{second}\n").as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && reads(&String::from_utf8_lossy(&output.stdout)), "{output:?}");
+    // A file: not one record of it is taken for one that may not be read.
+    let file = |name: &str| vault.scratch().join(name);
+    std::fs::write(file("tokens.csv"), format!("id,card\n1,{first}\n2,{second}\n")).unwrap();
+    let (tokens, out) = (file("tokens.csv"), file("cards.csv"));
+    let export = ["export", tokens.to_str().unwrap(), "--map", "card=borrower.id_card", "--view", "masked", "-o"];
+    let export = [&export[..], &[out.to_str().unwrap()], &asking[..]].concat();
+    let without = vault.cli(&export);
+    assert_eq!(without.status.code(), Some(1), "{without:?}");
+    assert!(String::from_utf8_lossy(&without.stderr).contains("strongroom second-factor step-up"), "{without:?}");
+    for name in ["cards.csv", "cards.csv.part", "cards.csv.progress", "cards.csv.rejects.csv"] {
+        assert!(!file(name).exists(), "{name}");
+    }
+    vault.cli_ok(&[&export[..], &["--second-factor", codes.next().unwrap()]].concat());
+    let cards = std::fs::read_to_string(&out).unwrap();
+    assert_eq!(cards, "id,card\n1,110105********002X\n2,110105********0038\n");
+    vault.verify_ledger();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_line_enrols_steps_up_and_asks_again_by_itself() {
     let vault = TestVault::start();
     let json = |words: &[&str]| -> Value {
@@ -249,7 +298,8 @@ async fn the_command_line_enrols_steps_up_and_asks_again_by_itself() {
     let [code, next] = app.codes();
     let wrong = vault.cli(&factor(&["confirm", &app.wrong()]));
     assert_eq!(wrong.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("the code is wrong"));
+    let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(said.contains("the code is wrong") && said.contains("try: the same with the next code"), "{said}");
     vault.cli_ok(&factor(&["confirm", &code]));
     // Nobody can be asked for a code here.
     let asked = vault.cli(&factor(&["step-up"]));

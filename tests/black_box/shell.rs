@@ -33,7 +33,7 @@ impl Shell {
     pub fn run(&self, words: &[&str]) -> Output {
         let mut command = Command::new(BINARY);
         command.args(words).args(["--address", &self.address]).arg("--ca").arg(self.path("ca.pem"));
-        // `tenant verify` has a --key of its own.
+        // What works on files alone takes no certificate.
         command.env("STRONGROOM_KEY", self.path("me.key")).env("STRONGROOM_CERT", self.path("me.pem"));
         command.current_dir(self.folder.path()).stdin(Stdio::null()).output().unwrap()
     }

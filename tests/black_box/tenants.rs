@@ -115,11 +115,11 @@ async fn a_tenant_is_made_used_and_destroyed_on_the_command_line_without_a_resta
 
     std::fs::write(shell.path("system.key"), shell.ok(&["audit", "key", "--log", "system"])).unwrap();
     let key = shell.path("system.key");
-    let verified = shell.json(&["tenant", "verify", file, "--key", key.to_str().unwrap()]);
+    let verified = shell.json(&["tenant", "verify", file, "--log-key", key.to_str().unwrap()]);
     assert_eq!((&verified["verified"], &verified["tenant"]), (&true.into(), &"savings".into()));
     assert_eq!(std::fs::read_to_string(file).unwrap(), shell.ok(&["tenant", "receipt", "savings"]));
     std::fs::write(file, std::fs::read_to_string(file).unwrap().replace("savings", "lending")).unwrap();
-    assert_eq!(shell.run(&["tenant", "verify", file, "--key", key.to_str().unwrap()]).status.code(), Some(1));
+    assert_eq!(shell.run(&["tenant", "verify", file, "--log-key", key.to_str().unwrap()]).status.code(), Some(1));
 
     // Its ledger can still be had and proven.
     let out = shell.path("ledger.jsonl");

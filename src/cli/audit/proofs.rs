@@ -144,13 +144,16 @@ pub async fn grown(older: &Path, key: Option<PathBuf>, log: String, context: &Co
             })
         },
         || {
-            facts([
+            let mut pairs = vec![
                 ("verified", "nothing was changed or dropped since".to_owned()),
                 ("origin", now.origin.clone()),
                 ("from", format!("{} leaves", before.size)),
                 ("to", format!("{} leaves", now.size)),
                 ("keep", "the newest checkpoint: strongroom audit checkpoint".to_owned()),
-            ])
+            ];
+            let named = "the vault itself named the key: give the one you keep, by --log-key FILE";
+            pairs.extend(key.is_none().then(|| ("note", named.to_owned())));
+            facts(pairs)
         },
     )?;
     Ok(Exit::Done)

@@ -3,12 +3,13 @@
 //! A file and a collector get every leaf: how far they are is on disk, and what was not known to have arrived is sent
 //! again. So an outage of either side loses nothing, and a leaf may come twice: its index tells.
 
+mod backoff;
 mod file;
 mod syslog;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::Instant;
 
 use clap::Args as ClapArgs;
 use serde::{Deserialize, Serialize};
@@ -20,10 +21,7 @@ use super::beside;
 use crate::cli::client::Context;
 use crate::cli::files::replace;
 use crate::cli::output::{CliError, Exit};
-
-/// How long to wait before the first attempt to go on, and before the last ones.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LAST_WAIT: Duration = Duration::from_secs(30);
+use backoff::Backoff;
 
 /// What is followed, and where it goes.
 #[derive(Clone, Debug, ClapArgs)]
@@ -125,13 +123,13 @@ pub async fn run(args: Tail, context: &Context) -> Result<Exit, CliError> {
     let signed = checkpoint::verify(&head.checkpoint, &keys)
         .map_err(|error| CliError::unfit(format!("the vault's own checkpoint does not hold: {error}")))?;
     let begin = Cursor { origin: signed.origin, next: args.from.unwrap_or(signed.size), length: 0 };
-    let followed = Followed { context, log: args.log };
+    let mut followed = Followed::new(context, args.log);
     match (args.out, args.syslog) {
         (Some(out), _) => {
             let cursor = beside(&out, ".cursor");
             let begin = Cursor::going_on(&cursor, begin, args.from)?;
             let file = file::Sink::open(out, cursor, begin, args.rotate_mib << 20, args.keep)?;
-            file.follow(&followed).await
+            file.follow(&mut followed).await
         }
         (None, Some(collector)) => {
             let (Some(ca), Some(cursor)) = (args.syslog_ca, args.cursor) else {
@@ -139,7 +137,7 @@ pub async fn run(args: Tail, context: &Context) -> Result<Exit, CliError> {
             };
             let begin = Cursor::going_on(&cursor, begin, args.from)?;
             let sink = syslog::Sink::new(&collector, &ca, cursor, begin)?;
-            sink.follow(&followed).await
+            sink.follow(&mut followed).await
         }
         (None, None) => {
             let mut next = begin.next;
@@ -166,40 +164,63 @@ fn print(page: &TailResponse) -> io::Result<()> {
     out.flush()
 }
 
-/// The vault that is followed.
+/// The vault that is followed. Each stream that is begun is a request, which the ledger keeps: so it is waited before
+/// another one, longer each time, until something has come.
 struct Followed<'a> {
     context: &'a Context,
     log: String,
+    backoff: Backoff,
+    /// When the last stream was begun.
+    begun: Instant,
+    /// Why it was cut off.
+    cut_off: Option<String>,
 }
 
-impl Followed<'_> {
-    /// Leaves from one on. Waits for a vault that is away.
-    async fn stream(&self, first: u64) -> Result<Streaming<TailResponse>, CliError> {
-        let mut wait = FIRST_WAIT;
+impl<'a> Followed<'a> {
+    fn new(context: &'a Context, log: String) -> Self {
+        Self { context, log, backoff: Backoff::new(), begun: Instant::now(), cut_off: None }
+    }
+
+    /// Leaves from one on. Waits for a vault that is away, or that has just cut a stream off.
+    async fn stream(&mut self, first: u64) -> Result<Streaming<TailResponse>, CliError> {
+        if let Some(why) = self.cut_off.take() {
+            self.wait(&why).await;
+        }
         loop {
             let asked = async {
                 let mut client = self.context.audit().await?;
                 client.tail(TailRequest { first, log: self.log.clone() }).await.map_err(CliError::from)
             };
             match asked.await {
-                Ok(stream) => return Ok(stream.into_inner()),
-                Err(error) if is_away(&error) => {
-                    eprintln!("waiting for the vault: {error}");
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(LAST_WAIT);
+                Ok(stream) => {
+                    self.begun = Instant::now();
+                    return Ok(stream.into_inner());
                 }
+                Err(error) if is_away(&error) => self.wait(&error.to_string()).await,
                 Err(error) => return Err(error),
             }
         }
     }
 
     /// The next page; none when the stream has ended and another is to be begun.
-    async fn page(&self, stream: &mut Streaming<TailResponse>) -> Result<Option<TailResponse>, CliError> {
-        match stream.message().await {
-            Ok(page) => Ok(page),
-            Err(status) if is_cut_off(&status) => Ok(None),
-            Err(status) => Err(status.into()),
-        }
+    async fn page(&mut self, stream: &mut Streaming<TailResponse>) -> Result<Option<TailResponse>, CliError> {
+        let why = match stream.message().await {
+            Ok(Some(page)) => {
+                self.backoff.reset();
+                return Ok(Some(page));
+            }
+            Ok(None) => "it ended the stream".to_owned(),
+            Err(status) if is_cut_off(&status) => status.message().to_owned(),
+            Err(status) => return Err(status.into()),
+        };
+        self.backoff.ended(self.begun.elapsed());
+        self.cut_off = Some(why);
+        Ok(None)
+    }
+
+    async fn wait(&mut self, why: &str) {
+        eprintln!("waiting for the vault: {why}");
+        tokio::time::sleep(self.backoff.wait()).await;
     }
 }
 

@@ -20,6 +20,7 @@ use super::population::SCHEMA;
 use super::process::Process;
 use crate::cli::client::{Connect, Context, Shown};
 use crate::cli::dev;
+use crate::cli::input::Input;
 use crate::cli::layout::Layout;
 use crate::cli::output::{CliError, Output};
 use crate::cli::start::{self, Begun};
@@ -131,7 +132,7 @@ pub fn context(address: &str, layout: &Layout, principal: &str) -> Context {
         key: pki.join(format!("{principal}.key")),
         domain: "localhost".to_owned(),
     };
-    Context { output: Output::Table, connect, shown: Shown::default() }
+    Context { output: Output::Table, connect, shown: Shown::default(), stepped_up: false, input: Input::default() }
 }
 
 /// Puts the lending schema with the measured fields beside it in force, as an officer would.

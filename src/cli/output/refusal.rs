@@ -1,9 +1,14 @@
 //! What the vault said instead of an answer, and which command to try then.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use strongroom_proto::v1::Problem;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
+
+/// What to try where a request is too large.
+const FEWER: &str = "fewer at once (import, export: --batch)";
 
 /// One part of a request that broke one rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +34,8 @@ pub struct Refusal {
     pub violations: Vec<Broken>,
     /// What a program needs to know besides, by name: of a whole call only.
     pub metadata: Vec<(String, String)>,
+    /// When the same is worth trying again, if the vault said so: of a whole call only.
+    pub retry_after: Option<Duration>,
 }
 
 impl From<&Status> for Refusal {
@@ -46,6 +53,7 @@ impl From<&Status> for Refusal {
             message: status.message().to_owned(),
             violations: violations.collect(),
             metadata: details.error_info().map(|info| info.metadata.clone().into_iter().collect()).unwrap_or_default(),
+            retry_after: details.retry_info().and_then(|info| info.retry_delay),
         }
     }
 }
@@ -63,6 +71,7 @@ impl From<&Problem> for Refusal {
             message: problem.message.clone(),
             violations: violations.collect(),
             metadata: problem.metadata.clone().into_iter().collect(),
+            retry_after: problem.retry_delay.and_then(|delay| Duration::try_from(delay).ok()),
         }
     }
 }
@@ -108,10 +117,12 @@ impl Refusal {
             ("OFFICER_REFUSED", _) => Some("strongroom officer list"),
             ("TENANT_LOCKED", _) => Some("strongroom own-key show, by an officer of the tenant"),
             ("SUSPENDED", _) => Some("strongroom principal unsuspend NAME, by an officer of the tenant"),
+            ("SECOND_FACTOR_WRONG", _) => Some("the same with the next code, or with a recovery code"),
+            // No wait makes room for what is larger than the limit by itself.
+            ("QUOTA_EXCEEDED", _) if self.message.contains(" at once") => Some(FEWER),
+            ("QUOTA_EXCEEDED", _) => Some("the same command again, after the delay"),
             ("TENANT_DESTROYED", _) => Some("strongroom tenant list; strongroom tenant receipt NAME"),
-            _ if self.violations.iter().any(|broken| broken.field == "items") => {
-                Some("fewer at once (import, export: --batch)")
-            }
+            _ if self.violations.iter().any(|broken| broken.field == "items") => Some(FEWER),
             (_, Code::Unauthenticated) => Some("the same command with --as NAME, or --cert and --key"),
             (_, Code::PermissionDenied) => Some("strongroom policy explain --role ROLE --action ACTION --field FIELD"),
             (_, Code::Unavailable | Code::Aborted) => Some("the same command again, after a moment"),
@@ -148,27 +159,49 @@ fn code_name(code: Code) -> &'static str {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_refused_view_names_what_to_try() {
-        let refusal = Refusal {
-            code: Code::PermissionDenied,
-            reason: "VIEW_NOT_ALLOWED".into(),
-            message: "this view is not allowed for you; you may ask for: masked".into(),
+    fn refusal(code: Code, reason: &str, message: &str) -> Refusal {
+        Refusal {
+            code,
+            reason: reason.into(),
+            message: message.into(),
             violations: vec![],
             metadata: vec![],
-        };
-        assert!(refusal.next().unwrap().contains("--view"));
+            retry_after: None,
+        }
+    }
+
+    #[test]
+    fn a_refused_view_names_what_to_try() {
+        let message = "this view is not allowed for you; you may ask for: masked";
+        assert!(refusal(Code::PermissionDenied, "VIEW_NOT_ALLOWED", message).next().unwrap().contains("--view"));
     }
 
     #[test]
     fn what_is_refused_of_a_locked_tenant_is_not_just_tried_again() {
-        let refusal = Refusal {
-            code: Code::Unavailable,
-            reason: "TENANT_LOCKED".into(),
-            message: "the tenant is locked".into(),
-            violations: vec![],
-            metadata: vec![],
-        };
+        let refusal = refusal(Code::Unavailable, "TENANT_LOCKED", "the tenant is locked");
         assert!(refusal.next().unwrap().contains("own-key show"));
+    }
+
+    #[test]
+    fn a_wrong_code_is_no_matter_of_policy() {
+        let refusal = refusal(Code::PermissionDenied, "SECOND_FACTOR_WRONG", "the code is wrong, or was used already");
+        assert_eq!(refusal.next(), Some("the same with the next code, or with a recovery code"));
+    }
+
+    #[test]
+    fn a_limit_that_is_used_up_is_waited_for_and_one_that_is_too_small_is_not() {
+        let next = |message: &str| refusal(Code::ResourceExhausted, "QUOTA_EXCEEDED", message).next();
+        let used_up = "your tier allows at most 5 values of class c2 in plain a day: try again after 60 seconds";
+        assert!(next(used_up).unwrap().contains("after the delay"));
+        let too_small = "your tier allows at most 5 values of class c2 in plain at once";
+        assert!(next(too_small).unwrap().contains("--batch"));
+    }
+
+    #[test]
+    fn a_refusal_knows_when_to_try_again() {
+        let details = tonic_types::ErrorDetails::with_retry_info(Some(Duration::from_secs(7)));
+        let status = Status::with_error_details(Code::ResourceExhausted, "later", details);
+        assert_eq!(Refusal::from(&status).retry_after, Some(Duration::from_secs(7)));
+        assert_eq!(Refusal::from(&Status::resource_exhausted("full")).retry_after, None);
     }
 }

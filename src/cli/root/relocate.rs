@@ -11,6 +11,7 @@ use super::{CredentialArgs, MadeRoot, NewRoot, NewRootArgs, WrittenShares};
 use crate::cli::config::Config;
 use crate::cli::layout::Layout;
 use crate::cli::output::{CliError, Exit, Output, facts};
+use crate::cli::owner;
 use crate::cli::passphrase;
 use crate::cli::start::{self, unfit};
 
@@ -53,6 +54,7 @@ pub struct Args {
 /// Moves.
 pub async fn run(args: Args, layout: &Layout, output: Output) -> Result<Exit, CliError> {
     let config = Config::read(layout, args.config.as_deref())?;
+    owner::must_own(layout)?;
     // The store first: its lock says whether a vault runs over it, before anybody is asked for anything.
     let store = RocksStore::open(&layout.data(), RocksOptions::default()).map_err(|error| match error {
         error if start::is_locked(&error) => CliError::Unfit {

@@ -1,12 +1,14 @@
 //! What people see of a transfer: a bar while it runs, and what it did.
 
+use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::super::files::Files;
-use super::super::output::{CliError, Exit, Output, facts};
+use super::super::output::{CliError, Exit, Output, facts, printable};
 use super::super::progress::Progress;
 use super::Transfer;
 
@@ -56,6 +58,16 @@ pub fn report(progress: &Progress, out: &Path, output: Output) -> Result<Exit, C
         },
     )?;
     Ok(if progress.rejected == 0 { Exit::Done } else { Exit::Partly })
+}
+
+/// Says that limits are waited for: in the bar, or in a line where there is none.
+pub(super) fn show_wait(bar: &ProgressBar, pause: Duration, why: &str) {
+    let told = printable(&format!("waiting {} s: {why}", pause.as_secs_f64().ceil()));
+    match bar.is_hidden() {
+        // Nobody is left to hear that standard error is closed.
+        true => drop(writeln!(io::stderr(), "{told}")),
+        false => bar.set_message(told),
+    }
 }
 
 /// A bar over the bytes of the input, on standard error; hidden unless that is a terminal.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
@@ -27,6 +28,8 @@ struct Fake {
     made: Cell<usize>,
     calls: Cell<usize>,
     fails_from: Cell<Option<usize>>,
+    /// After so many calls limits are used up, once, for so long.
+    used_up: Cell<Option<(usize, Duration)>>,
 }
 
 impl Exchange for Fake {
@@ -36,6 +39,11 @@ impl Exchange for Fake {
             tokio::task::yield_now().await;
         }
         self.calls.set(self.calls.get() + 1);
+        if let Some((after, delay)) = self.used_up.get().filter(|(after, _)| self.calls.get() > *after) {
+            self.used_up.set(None);
+            let details = ErrorDetails::with_retry_info(Some(delay));
+            return Err(Status::with_error_details(Code::ResourceExhausted, format!("used up after {after}"), details));
+        }
         let fails = self.fails_from.get().is_some_and(|from| self.calls.get() >= from);
         let values: Vec<Vec<u8>> = items.iter().map(|item| item.value.to_vec()).collect();
         if let Some((sent, answers)) = self.answered.borrow().get(key) {
@@ -164,6 +172,26 @@ async fn a_command_that_is_refused_at_once_leaves_nothing_behind() {
     fake.fails_from.set(Some(1));
     assert!(matches!(go(&job, &fake).await, Err(CliError::Refused(_))));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn limits_that_end_soon_are_waited_for_and_others_interrupt_the_run() {
+    for first in [0, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let job = job(folder.path(), &rows(30));
+        let fake = Fake::default();
+        fake.used_up.set(Some((first, Duration::from_millis(1))));
+        assert_eq!(go(&job, &fake).await.unwrap().records, 30);
+        assert!(fake.used_up.get().is_none() && job.out.exists());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let job = job(folder.path(), &rows(30));
+    let fake = Fake::default();
+    fake.used_up.set(Some((2, Duration::from_secs(3_600))));
+    let error = go(&job, &fake).await.unwrap_err();
+    assert!(matches!(error, CliError::Interrupted { .. }), "{error:?}");
+    assert_eq!(go(&job, &fake).await.unwrap().records, 30);
+    assert_eq!(fake.made.get(), 60);
 }
 
 #[tokio::test]

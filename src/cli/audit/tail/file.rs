@@ -49,7 +49,7 @@ impl Sink {
     }
 
     /// Follows the ledger into it.
-    pub async fn follow(mut self, followed: &Followed<'_>) -> Result<Exit, CliError> {
+    pub async fn follow(mut self, followed: &mut Followed<'_>) -> Result<Exit, CliError> {
         loop {
             let mut stream = followed.stream(self.cursor.next).await?;
             while let Some(page) = followed.page(&mut stream).await? {

@@ -18,7 +18,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Cursor, FIRST_WAIT, Followed, LAST_WAIT};
+use super::backoff::Backoff;
+use super::{Cursor, Followed};
 use crate::cli::output::{CliError, Exit};
 
 /// So long after it was sent a message counts as arrived, if the connection stands.
@@ -60,24 +61,28 @@ impl Sink {
     }
 
     /// Follows the ledger into it.
-    pub async fn follow(mut self, followed: &Followed<'_>) -> Result<Exit, CliError> {
+    pub async fn follow(mut self, followed: &mut Followed<'_>) -> Result<Exit, CliError> {
         self.cursor.write(&self.cursor_path)?;
-        let mut wait = FIRST_WAIT;
+        let mut backoff = Backoff::new();
         loop {
             let broken = match self.connect().await {
-                Ok(mut collector) => match self.send(&mut collector, followed).await? {
-                    Sent::CollectorGone(why) => why,
-                    Sent::VaultGone => {
-                        // What is under way to the collector may not have arrived: it is sent again.
-                        wait = FIRST_WAIT;
-                        continue;
+                Ok(mut collector) => {
+                    let (before, begun) = (self.cursor.next, Instant::now());
+                    let sent = self.send(&mut collector, followed).await?;
+                    if self.cursor.next > before {
+                        backoff.reset();
                     }
-                },
+                    backoff.ended(begun.elapsed());
+                    match sent {
+                        Sent::CollectorGone(why) => why,
+                        // What is under way to the collector may not have arrived: it is sent again.
+                        Sent::VaultGone => continue,
+                    }
+                }
                 Err(error) => error.to_string(),
             };
             eprintln!("waiting for {}: {broken}", self.address);
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LAST_WAIT);
+            tokio::time::sleep(backoff.wait()).await;
         }
     }
 
@@ -91,7 +96,11 @@ impl Sink {
             .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
     }
 
-    async fn send(&mut self, collector: &mut TlsStream<TcpStream>, followed: &Followed<'_>) -> Result<Sent, CliError> {
+    async fn send(
+        &mut self,
+        collector: &mut TlsStream<TcpStream>,
+        followed: &mut Followed<'_>,
+    ) -> Result<Sent, CliError> {
         let mut stream = followed.stream(self.cursor.next).await?;
         let mut under_way: VecDeque<(Instant, u64)> = VecDeque::new();
         let mut tick = tokio::time::interval(ARRIVED / 4);
