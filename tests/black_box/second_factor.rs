@@ -309,7 +309,7 @@ async fn a_ledger_is_followed_with_one_for_longer_than_a_page() {
     let assertion = step_up(&mut officer, &next, "").await.unwrap();
     let follows = r#"@id("officer-follows") @why("Officers read the ledger with a second factor.")
         permit (principal in Role::"officer", action == Action::"export_ledger", resource)
-        when { context.second_factor };"#;
+        when { context.second_factor != SecondFactor::"absent" };"#;
     with_approval(&vault, async || officer.clone().apply_policy(showing(policies(follows), &assertion)).await)
         .await
         .unwrap();
