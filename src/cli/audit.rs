@@ -20,7 +20,7 @@ use super::client::{Context, Global, Wire};
 use super::files::{create, rename, replace};
 use super::output::{CliError, Exit, Output, facts};
 use super::shell::quoted;
-pub(super) use proofs::hashes_of;
+pub(super) use proofs::{NotShown, continues};
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "auditor";
@@ -150,8 +150,9 @@ Exit code 0: nothing was changed or dropped since; 1: it was, or can't be shown.
   strongroom audit tail --syslog siem.bank.example:6514 --syslog-ca siem-ca.pem \
       --cursor siem.cursor
 
-A file and a collector get every leaf, over restarts of either side: run it as
-a service. A collector may get some twice; the index tells.")]
+A file gets every leaf once, over restarts of either side: run it as a service. A
+collector gets what was not acknowledged again, so some twice; the index tells.
+Exit code 1: refused, or the ledger is not the one that was followed any more.")]
     Tail(tail::Tail),
     /// Write the ledger to a folder in which other tools find it: C2SP tlog-tiles.
     #[command(after_help = "Example:

@@ -11,14 +11,12 @@ use clap::{Args as ClapArgs, Subcommand};
 use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData, SigningKey};
 use serde_json::json;
 use strongroom_ledger::checkpoint::Checkpoint;
-use strongroom_ledger::proof::{Tree, verify_consistency};
 use strongroom_ledger::{checkpoint, cosignature};
-use strongroom_proto::v1::audit_client::AuditClient;
-use strongroom_proto::v1::{GetCheckpointRequest, GetConsistencyProofRequest};
+use strongroom_proto::v1::GetCheckpointRequest;
 use zeroize::Zeroizing;
 
-use super::audit::{hashes_of, read, read_keys};
-use super::client::{Context, Global, Wire};
+use super::audit::{NotShown, continues, read, read_keys};
+use super::client::{Context, Global};
 use super::files::replace;
 use super::output::{CliError, Exit, Output, facts};
 
@@ -200,11 +198,11 @@ async fn cosign(
     check_first(older.as_ref(), first, &now.origin, &seen)?;
     if let Some(older) = &older {
         continues(&mut client, log, older, &now).await.map_err(|error| match error {
-            Refused::Fork(why) => CliError::Unfit {
+            NotShown::Fork(why) => CliError::Unfit {
                 message: format!("refused: the ledger {} is not the one that was seen: {why}", now.origin),
                 next: format!("keep {} and what the vault answers now; nothing was cosigned", seen.display()),
             },
-            Refused::Asking(error) => error,
+            NotShown::Asking(error) => error,
         })?;
     }
     replace(&seen, note.as_bytes())?;
@@ -271,32 +269,4 @@ fn last(seen: &Path, keys: &[&str]) -> Result<Option<Checkpoint>, CliError> {
         next: "bring the file back as it was: without it the witness would have to begin anew".into(),
     })?;
     Ok(Some(older))
-}
-
-enum Refused {
-    Fork(String),
-    Asking(CliError),
-}
-
-async fn continues(
-    client: &mut AuditClient<Wire>,
-    log: String,
-    older: &Checkpoint,
-    now: &Checkpoint,
-) -> Result<(), Refused> {
-    if now.size < older.size {
-        return Err(Refused::Fork(format!("it had {} leaves, and has {}", older.size, now.size)));
-    }
-    let hashes = match older.size {
-        // The tree without leaves is the beginning of every other, and equal trees need no proof.
-        0 => vec![],
-        size if size == now.size => vec![],
-        from => {
-            let asked = GetConsistencyProofRequest { from, to: now.size, log };
-            let answer = client.get_consistency_proof(asked).await.map_err(|error| Refused::Asking(error.into()))?;
-            hashes_of(&answer.into_inner().hashes).map_err(Refused::Asking)?
-        }
-    };
-    let tree = |signed: &Checkpoint| Tree { size: signed.size, root: signed.root };
-    verify_consistency(&hashes, &tree(older), &tree(now)).map_err(|error| Refused::Fork(error.to_string()))
 }
