@@ -437,7 +437,8 @@ fn witnessed<'n>(
         true => Ok(newest),
         false => Err(CliError::Unfit {
             message: format!("the witnesses stand for the first {newest} leaves only, and {least} are needed"),
-            next: "the same with a newer cosigned checkpoint; or, if so many are enough, --witnessed-at-least LEAVES".into(),
+            next: "the same with a newer cosigned checkpoint; or, if so many are enough, --witnessed-at-least LEAVES"
+                .into(),
         }),
     }
 }

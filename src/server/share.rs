@@ -369,8 +369,7 @@ mod tests {
         // However many pieces it comes in.
         (0..1_000).for_each(|_| load.take_answer(10));
         assert!(place.load().take(1).is_err());
-        let others: Vec<Place> =
-            ["b", "c", "d"].map(|name| shares.place(&app(1, name), Work::Call).unwrap()).into();
+        let others: Vec<Place> = ["b", "c", "d"].map(|name| shares.place(&app(1, name), Work::Call).unwrap()).into();
         let loads: Vec<Load> = others.iter().map(Place::load).collect();
         assert!(loads.iter().all(|load| load.take(100).is_ok()));
         drop(load);
