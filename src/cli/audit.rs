@@ -20,7 +20,7 @@ use super::client::{Context, Global, Wire};
 use super::files::{create, rename, replace};
 use super::output::{CliError, Exit, Output, facts};
 use super::shell::quoted;
-pub(super) use proofs::hashes_of;
+pub(super) use proofs::{NotShown, continues};
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "auditor";
@@ -150,8 +150,9 @@ Exit code 0: nothing was changed or dropped since; 1: it was, or can't be shown.
   strongroom audit tail --syslog siem.bank.example:6514 --syslog-ca siem-ca.pem \
       --cursor siem.cursor
 
-A file and a collector get every leaf, over restarts of either side: run it as
-a service. A collector may get some twice; the index tells.")]
+A file gets every leaf once, over restarts of either side: run it as a service. A
+collector gets what was not acknowledged again, so some twice; the index tells.
+Exit code 1: refused, or the ledger is not the one that was followed any more.")]
     Tail(tail::Tail),
     /// Write the ledger to a folder in which other tools find it: C2SP tlog-tiles.
     #[command(after_help = "Example:
@@ -187,13 +188,18 @@ struct Verify {
     #[arg(long, value_name = "FILE")]
     log_key: Option<PathBuf>,
 
-    /// Keys of witnesses, one a line: one of the checkpoints must be cosigned by so many of them as --witnesses says.
+    /// Keys of witnesses, one a line: a checkpoint of all leaves must be cosigned by so many of them as --witnesses says.
     #[arg(long, value_name = "FILE")]
     witness_keys: Option<PathBuf>,
 
     /// How many witnesses are needed [default: all whose keys are given].
     #[arg(long, value_name = "COUNT", requires = "witness_keys")]
     witnesses: Option<usize>,
+
+    /// Be content with a cosigned checkpoint of the first so many leaves, or more [default: all leaves]. For what came after it
+    /// no witness stands.
+    #[arg(long, value_name = "LEAVES", requires = "witness_keys")]
+    witnessed_at_least: Option<u64>,
 }
 
 /// The form of an export.
@@ -350,7 +356,10 @@ fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
         }
     };
     let witnessed = match &args.witness_keys {
-        Some(path) => Some(witnessed(path, args.witnesses, older.iter().chain([&note]))?),
+        Some(path) => {
+            let least = args.witnessed_at_least.unwrap_or(report.leaves);
+            Some(witnessed(path, args.witnesses, least, older.iter().chain([&note]))?)
+        }
         None => None,
     };
     let root = data_encoding::HEXLOWER.encode(&report.root);
@@ -400,8 +409,14 @@ fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// How many leaves the newest checkpoint has that enough witnesses have cosigned. That the log's key signed it was seen.
-fn witnessed<'n>(path: &Path, needed: Option<usize>, notes: impl Iterator<Item = &'n String>) -> Result<u64, CliError> {
+/// How many leaves the newest checkpoint has that enough witnesses have cosigned: `least` at the least. That the log's key
+/// signed it was seen.
+fn witnessed<'n>(
+    path: &Path,
+    needed: Option<usize>,
+    least: u64,
+    notes: impl Iterator<Item = &'n String>,
+) -> Result<u64, CliError> {
     let keys = read_keys(path)?;
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let needed = needed.unwrap_or(keys.len()).max(1);
@@ -414,10 +429,18 @@ fn witnessed<'n>(path: &Path, needed: Option<usize>, notes: impl Iterator<Item =
             newest = newest.max(Some(checkpoint::claimed_size(note).map_err(unfit)?));
         }
     }
-    newest.ok_or_else(|| CliError::Unfit {
+    let newest = newest.ok_or_else(|| CliError::Unfit {
         message: format!("no checkpoint is cosigned by {needed} of the given witnesses: {most} at the most"),
         next: "the same with the cosigned checkpoint: --checkpoint FILE, or --older FILE".into(),
-    })
+    })?;
+    match newest >= least {
+        true => Ok(newest),
+        false => Err(CliError::Unfit {
+            message: format!("the witnesses stand for the first {newest} leaves only, and {least} are needed"),
+            next: "the same with a newer cosigned checkpoint; or, if so many are enough, --witnessed-at-least LEAVES"
+                .into(),
+        }),
+    }
 }
 
 pub(super) fn read(path: &Path) -> Result<String, CliError> {

@@ -11,14 +11,12 @@ use clap::{Args as ClapArgs, Subcommand};
 use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData, SigningKey};
 use serde_json::json;
 use strongroom_ledger::checkpoint::Checkpoint;
-use strongroom_ledger::proof::{Tree, verify_consistency};
 use strongroom_ledger::{checkpoint, cosignature};
-use strongroom_proto::v1::audit_client::AuditClient;
-use strongroom_proto::v1::{GetCheckpointRequest, GetConsistencyProofRequest};
+use strongroom_proto::v1::GetCheckpointRequest;
 use zeroize::Zeroizing;
 
-use super::audit::{hashes_of, read, read_keys};
-use super::client::{Context, Global, Wire};
+use super::audit::{NotShown, continues, read, read_keys};
+use super::client::{Context, Global};
 use super::files::replace;
 use super::output::{CliError, Exit, Output, facts};
 
@@ -55,7 +53,8 @@ Writes witness.key (keep it) and witness.vkey (give it to auditors).")]
 
 Needs a certificate that may get checkpoints and proofs, such as an auditor's.
 The log's key is the one that its owner gave you (strongroom audit key), not one
-that the vault names today.
+that the vault names today. The first time a ledger is seen, and only then, say
+--first: a witness that lost what it saw does not begin anew by itself.
 Exit code 0: cosigned; 1: the ledger is not the one that was seen, or can't be read.")]
     Cosign {
         /// The witness's folder.
@@ -65,6 +64,10 @@ Exit code 0: cosigned; 1: the ledger is not the one that was seen, or can't be r
         /// The public keys of the ledger, one a line.
         #[arg(long, value_name = "FILE")]
         log_key: PathBuf,
+
+        /// It is the first time that this witness sees this ledger: there is nothing yet that it must continue.
+        #[arg(long)]
+        first: bool,
 
         /// Where the cosigned checkpoint goes [default: standard output].
         #[arg(short, long, value_name = "OUT")]
@@ -80,9 +83,10 @@ Exit code 0: cosigned; 1: the ledger is not the one that was seen, or can't be r
 pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     match args.command {
         Command::Init { name, state } => init(&name, &state, global.output),
-        Command::Cosign { state, log_key, out, log } => {
+        Command::Cosign { state, log_key, first, out, log } => {
             let context = global.context(PRINCIPAL)?;
-            cosign(&Witness::open(&state)?, &log_key, out.as_deref(), log, &context).await
+            let witness = Witness::open(&state)?;
+            cosign(&witness, &log_key, first, out.as_deref(), log, &context).await
         }
     }
 }
@@ -178,6 +182,7 @@ fn public(key: &KeyPair) -> Result<[u8; 32], CliError> {
 async fn cosign(
     witness: &Witness,
     log_key: &Path,
+    first: bool,
     out: Option<&Path>,
     log: String,
     context: &Context,
@@ -189,29 +194,67 @@ async fn cosign(
     let now = checkpoint::verify(&note, &keys)
         .map_err(|error| CliError::unfit(format!("the vault's checkpoint does not hold: {error}")))?;
     let seen = witness.seen(&now.origin);
-    if let Some(older) = last(&seen, &keys)? {
-        continues(&mut client, log, &older, &now).await.map_err(|error| match error {
-            Refused::Fork(why) => CliError::Unfit {
+    let older = last(&seen, &keys)?;
+    check_first(older.as_ref(), first, &now.origin, &seen)?;
+    if let Some(older) = &older {
+        continues(&mut client, log, older, &now).await.map_err(|error| match error {
+            NotShown::Fork(why) => CliError::Unfit {
                 message: format!("refused: the ledger {} is not the one that was seen: {why}", now.origin),
                 next: format!("keep {} and what the vault answers now; nothing was cosigned", seen.display()),
             },
-            Refused::Asking(error) => error,
+            NotShown::Asking(error) => error,
         })?;
     }
     replace(&seen, note.as_bytes())?;
     let cosigned = witness.sign(&note)?;
-    match out {
-        Some(out) => replace(out, cosigned.as_bytes())?,
-        None => {
-            return context.output.show(|| json!({ "checkpoint": cosigned }), || cosigned.clone()).map(|()| Exit::Done);
-        }
-    }
-    let written = out.map(|out| out.display().to_string()).unwrap_or_default();
+    let since = older.map(|older| older.size);
+    let continued = || match since {
+        Some(size) => format!("from {size} leaves"),
+        None => "nothing: it is the first that this witness saw of it".to_owned(),
+    };
+    let since = since.map(|size| size.to_string());
+    let Some(out) = out else {
+        // Standard output is the checkpoint, as it goes on to others.
+        eprintln!("continued {}", continued());
+        let json = || json!({ "checkpoint": cosigned, "continued_from": since });
+        return context.output.show(json, || cosigned.clone()).map(|()| Exit::Done);
+    };
+    replace(out, cosigned.as_bytes())?;
+    let written = out.display().to_string();
     context.output.show(
-        || json!({ "origin": now.origin, "leaves": now.size.to_string(), "out": written }),
-        || facts([("cosigned", now.origin.clone()), ("leaves", now.size.to_string()), ("written", written.clone())]),
+        || {
+            json!({
+                "origin": now.origin,
+                "leaves": now.size.to_string(),
+                "continued_from": since,
+                "out": written,
+            })
+        },
+        || {
+            facts([
+                ("cosigned", now.origin.clone()),
+                ("leaves", now.size.to_string()),
+                ("continued", continued()),
+                ("written", written.clone()),
+            ])
+        },
     )?;
     Ok(Exit::Done)
+}
+
+/// A ledger that was never seen is begun with only by who says so, and who says so does not always.
+fn check_first(older: Option<&Checkpoint>, first: bool, origin: &str, seen: &Path) -> Result<(), CliError> {
+    match (older, first) {
+        (None, false) => Err(CliError::Unfit {
+            message: format!("this witness has seen nothing of the ledger {origin}: {} is not there", seen.display()),
+            next: "bring its folder back if it saw some; if this is the first time, the same with --first".into(),
+        }),
+        (Some(older), true) => Err(CliError::Unfit {
+            message: format!("this witness has seen {} leaves of the ledger {origin} already", older.size),
+            next: "the same without --first".into(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// The newest checkpoint that was seen of a log; none if it was never seen.
@@ -226,32 +269,4 @@ fn last(seen: &Path, keys: &[&str]) -> Result<Option<Checkpoint>, CliError> {
         next: "bring the file back as it was: without it the witness would have to begin anew".into(),
     })?;
     Ok(Some(older))
-}
-
-enum Refused {
-    Fork(String),
-    Asking(CliError),
-}
-
-async fn continues(
-    client: &mut AuditClient<Wire>,
-    log: String,
-    older: &Checkpoint,
-    now: &Checkpoint,
-) -> Result<(), Refused> {
-    if now.size < older.size {
-        return Err(Refused::Fork(format!("it had {} leaves, and has {}", older.size, now.size)));
-    }
-    let hashes = match older.size {
-        // The tree without leaves is the beginning of every other, and equal trees need no proof.
-        0 => vec![],
-        size if size == now.size => vec![],
-        from => {
-            let asked = GetConsistencyProofRequest { from, to: now.size, log };
-            let answer = client.get_consistency_proof(asked).await.map_err(|error| Refused::Asking(error.into()))?;
-            hashes_of(&answer.into_inner().hashes).map_err(Refused::Asking)?
-        }
-    };
-    let tree = |signed: &Checkpoint| Tree { size: signed.size, root: signed.root };
-    verify_consistency(&hashes, &tree(older), &tree(now)).map_err(|error| Refused::Fork(error.to_string()))
 }

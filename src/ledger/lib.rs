@@ -29,6 +29,7 @@ mod note;
 pub mod proof;
 pub mod receipt;
 mod rules;
+pub mod summary;
 pub mod tiles;
 mod timestamp;
 pub mod verify;

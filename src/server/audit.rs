@@ -45,7 +45,7 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
         let (peer, caller) = (edge::peer(&request)?, self.0.caller(&request)?);
         let v1::TailRequest { first, log } = request.into_inner();
         let leaves = self.0.vault()?.tail(&caller, &Tail { first, log }).await.map_err(status)?;
-        let followed = Followed { edge: self.0.clone(), peer, leaves };
+        let followed = Followed { edge: self.0.clone(), peer, second_factor: caller.second_factor, leaves };
         Ok(Response::new(Box::pin(stream::try_unfold(followed, Followed::next))))
     }
 

@@ -29,6 +29,9 @@ const STREAMS: [&str; 2] = ["/strongroom.v1.Vault/TokenizeStream", "/strongroom.
 /// Methods that answer for long: with the ledger, and with how far a job has come.
 const LONG: [&str; 2] = ["/strongroom.v1.Audit/Export", "/strongroom.v1.Keys/WatchJob"];
 
+/// The method that answers with the ledger as it grows, until its reader goes.
+const TAIL: &str = "/strongroom.v1.Audit/Tail";
+
 /// Methods that a sealed vault answers.
 const SEALED: [&str; 3] =
     ["/strongroom.v1.System/Status", "/strongroom.v1.System/Seal", "/strongroom.v1.System/Unseal"];
@@ -63,6 +66,8 @@ fn work(path: &str) -> Option<Work> {
         Some(Work::Stream)
     } else if LONG.contains(&path) {
         Some(Work::Export)
+    } else if path == TAIL {
+        Some(Work::Tail)
     } else {
         Some(Work::Call)
     }
@@ -148,7 +153,7 @@ where
         };
         let (load, arrival, taking) = match work {
             Work::Call => (Some(place.load()), Some(intake::ARRIVAL), TAKING),
-            Work::Export => (None, Some(intake::ARRIVAL), TAKING),
+            Work::Export | Work::Tail => (None, Some(intake::ARRIVAL), TAKING),
             // The stream itself sees to what it is brought.
             Work::Stream => (None, None, bulk::IDLE),
         };
@@ -188,8 +193,9 @@ fn too_slow() -> Status {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{Ready, ready};
+    use std::future::{Ready, poll_fn, ready};
 
+    use tonic::codegen::Body as _;
     use tonic::service::AxumBody;
     use tonic_types::StatusExt;
 
@@ -288,6 +294,25 @@ mod tests {
         assert_eq!(reason(&gate(1, 0), fine, request(STREAM, APP)).await.as_deref(), Some("OVERLOADED"));
         assert_eq!(reason(&gate(0, 1), fine, request(STREAM, APP)).await, None);
         assert_eq!(reason(&gate(0, 0), fine, request(LONG[0], APP)).await, None);
+        assert_eq!(reason(&gate(0, 0), fine, request(TAIL, APP)).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_ledger_that_is_followed_for_long_leaves_the_room_of_calls_as_it_was() {
+        let gate = gate(4, 0);
+        let size = 3 << 20;
+        let endless = || Response::new(Body::new(AxumBody::from(vec![0; 3 << 20])));
+        let mut tail = gate.layer(Answers(endless)).call(request(TAIL, APP)).await.unwrap().into_body();
+        let mut sent = 0;
+        while sent < size {
+            let frame = poll_fn(|context| Pin::new(&mut tail).poll_frame(context)).await.unwrap().unwrap();
+            sent += frame.into_data().unwrap().len();
+        }
+        // Three times the room went by, and all of its share is left to the principal itself.
+        let caller = request(TOKENIZE, APP).extensions().get::<Peer>().unwrap().clone();
+        let known = caller.caller(&(gate.directory)().unwrap(), identity::now()).unwrap().principal;
+        let place = gate.shares.place(&known, Work::Call).unwrap();
+        assert!(place.load().take(1 << 18).is_ok());
     }
 
     #[tokio::test]

@@ -17,6 +17,10 @@ use crate::errors::Refusal;
 const PART: usize = 4;
 /// Exports of the ledger at once. Each has a page of the log at work, and none keeps bulk work out.
 const EXPORTS: usize = 16;
+/// Readers that follow a ledger at once, in all and of one principal. They stay for as long as they like, so they take no
+/// place from exports, and one principal gets less of them.
+const TAILS: usize = 64;
+const OWN_TAILS: usize = 4;
 
 /// A kind of work, each with places of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub(crate) enum Work {
     Stream,
     /// An export of the ledger.
     Export,
+    /// A ledger that is followed as it grows.
+    Tail,
 }
 
 /// So many of each.
@@ -43,16 +49,18 @@ struct Free {
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     exports: Arc<Semaphore>,
+    tails: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
 }
 
 impl Free {
-    fn new(Bounds { calls, streams, bytes }: Bounds, exports: usize) -> Self {
+    fn new(Bounds { calls, streams, bytes }: Bounds, exports: usize, tails: usize) -> Self {
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self {
             calls: semaphore(calls),
             streams: semaphore(streams),
             exports: semaphore(exports),
+            tails: semaphore(tails),
             bytes: semaphore(bytes),
         }
     }
@@ -62,6 +70,7 @@ impl Free {
             Work::Call => &self.calls,
             Work::Stream => &self.streams,
             Work::Export => &self.exports,
+            Work::Tail => &self.tails,
         };
         Arc::clone(places).try_acquire_owned().ok()
     }
@@ -90,7 +99,7 @@ pub(crate) struct Shares {
 impl Shares {
     /// So much in all.
     pub fn new(bounds: Bounds) -> Self {
-        Self { all: Arc::new(Free::new(bounds, EXPORTS)), bounds, held: Mutex::default() }
+        Self { all: Arc::new(Free::new(bounds, EXPORTS, TAILS)), bounds, held: Mutex::default() }
     }
 
     /// A place for a principal's work, or why there is none.
@@ -116,7 +125,7 @@ impl Shares {
         let part = |whole: usize| whole.div_ceil(PART);
         let Bounds { calls, streams, bytes } = self.bounds;
         let bounds = Bounds { calls: part(calls), streams: part(streams), bytes: part(bytes) };
-        let share = Arc::new(Free::new(bounds, part(EXPORTS)));
+        let share = Arc::new(Free::new(bounds, part(EXPORTS), OWN_TAILS));
         held.insert(key, Arc::downgrade(&share));
         share
     }
@@ -150,9 +159,22 @@ struct Occupied {
 
 #[derive(Default)]
 struct Taken {
-    permits: Vec<OwnedSemaphorePermit>,
+    own: Option<OwnedSemaphorePermit>,
+    all: Option<OwnedSemaphorePermit>,
     /// Bytes of the answer that were occupied before it came to be.
     ahead: usize,
+}
+
+impl Taken {
+    /// One permit each, however many pieces an answer comes in.
+    fn add(&mut self, own: OwnedSemaphorePermit, all: OwnedSemaphorePermit) {
+        for (kept, more) in [(&mut self.own, own), (&mut self.all, all)] {
+            match kept {
+                Some(kept) => kept.merge(more),
+                None => *kept = Some(more),
+            }
+        }
+    }
 }
 
 impl Load {
@@ -167,20 +189,23 @@ impl Load {
         let one = self.0.all.bytes(bytes).ok_or_else(|| {
             overloaded("the requests at work are too large together; nothing was stored: try again after a moment")
         })?;
-        self.0.taken().permits.extend([own, one]);
+        self.0.taken().add(own, one);
         Ok(())
     }
 
-    /// Occupies the bytes of an answer beyond what was occupied ahead, or what is left of the room: the answer is there
-    /// already, and what it says is done. The next requests find no room.
+    /// Occupies the bytes of an answer beyond what was occupied ahead, or what is left of the principal's room: the answer
+    /// is there already, and what it says is done. The principal's next requests find no room; those of others do.
     pub fn take_answer(&self, bytes: usize) {
         let mut taken = self.0.taken();
         let more = bytes.saturating_sub(taken.ahead);
         taken.ahead = taken.ahead.saturating_sub(bytes);
         if more > 0 {
             let more = u32::try_from(more).unwrap_or(u32::MAX);
-            let permits = [self.0.share.bytes_up_to(more), self.0.all.bytes_up_to(more)];
-            taken.permits.extend(permits.into_iter().flatten());
+            let Some(own) = self.0.share.bytes_up_to(more) else { return };
+            let granted = u32::try_from(own.num_permits()).unwrap_or(u32::MAX);
+            if let Some(one) = self.0.all.bytes_up_to(granted) {
+                taken.add(own, one);
+            }
         }
     }
 
@@ -205,7 +230,7 @@ impl AnswerRoom for Occupied {
         }
         let Ok(count) = u32::try_from(more) else { return false };
         let (Some(own), Some(one)) = (self.share.bytes(count), self.all.bytes(count)) else { return false };
-        taken.permits.extend([own, one]);
+        taken.add(own, one);
         taken.ahead += more;
         true
     }
@@ -239,7 +264,7 @@ mod tests {
     #[test]
     fn one_principal_cannot_keep_the_others_out() {
         let shares = shares(16, 32, 0);
-        for (work, most) in [(Work::Call, 4), (Work::Stream, 8), (Work::Export, 4)] {
+        for (work, most) in [(Work::Call, 4), (Work::Stream, 8), (Work::Export, 4), (Work::Tail, 4)] {
             let greedy = as_many_as_fit(&shares, &app(1, "greedy"), work);
             assert_eq!(greedy.len(), most);
             // The same name in another tenant is another principal.
@@ -259,6 +284,15 @@ mod tests {
         assert_eq!(status.code(), Code::Unavailable);
         assert!(status.get_details_retry_info().is_some());
         assert!(shares.place(&app, Work::Export).is_ok());
+    }
+
+    #[test]
+    fn so_many_follow_a_ledger_and_keep_no_export_out() {
+        let shares = shares(0, 0, 0);
+        let names: Vec<Principal> = (0..=TAILS / OWN_TAILS).map(|n| app(1, &n.to_string())).collect();
+        let tails: Vec<_> = names.iter().flat_map(|name| as_many_as_fit(&shares, name, Work::Tail)).collect();
+        assert_eq!(tails.len(), TAILS);
+        assert!(names.iter().all(|name| shares.place(name, Work::Export).is_ok()));
     }
 
     #[test]
@@ -323,6 +357,21 @@ mod tests {
         load.take(60).unwrap();
         load.take_answer(70);
         assert!(place.load().take(1).is_err());
+        drop(load);
+        assert!(place.load().take(100).is_ok());
+    }
+
+    #[test]
+    fn an_answer_beyond_its_principals_share_takes_nothing_of_others() {
+        let shares = shares(8, 0, 400);
+        let place = shares.place(&app(1, "a"), Work::Call).unwrap();
+        let load = place.load();
+        // However many pieces it comes in.
+        (0..1_000).for_each(|_| load.take_answer(10));
+        assert!(place.load().take(1).is_err());
+        let others: Vec<Place> = ["b", "c", "d"].map(|name| shares.place(&app(1, name), Work::Call).unwrap()).into();
+        let loads: Vec<Load> = others.iter().map(Place::load).collect();
+        assert!(loads.iter().all(|load| load.take(100).is_ok()));
         drop(load);
         assert!(place.load().take(100).is_ok());
     }

@@ -1,10 +1,12 @@
 //! A log that is followed: pages of leaves as they come, for as long as the reader may have them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use strongroom_access::Assertion;
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::Leaves;
+use strongroom_vault::{Caller, Leaves};
 use tonic::Status;
 
 use crate::edge::Edge;
@@ -19,6 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub(crate) struct Followed<S: Store> {
     pub edge: Edge<S>,
     pub peer: Peer,
+    /// What was shown as the second factor when it began: good for as long as it holds.
+    pub second_factor: Option<Arc<Assertion>>,
     pub leaves: Leaves<S>,
 }
 
@@ -30,6 +34,7 @@ impl<S: Store> Followed<S> {
             // A reader does not outlive its certificate, nor its permission. Last, so that what was read before is not
             // told after.
             let caller = self.edge.identify(&self.peer)?;
+            let caller = Caller { second_factor: self.second_factor.clone(), ..caller };
             self.edge.vault()?.may_follow(&caller).await.map_err(status)?;
             if !leaves.is_empty() {
                 let answer = v1::TailResponse { leaves, next: self.leaves.next };

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use strongroom_access::{Action, Principal};
@@ -20,14 +21,15 @@ use crate::vault::Vault;
 
 /// Leaves read at once.
 const PAGE: usize = 256;
-/// A log's checkpoint is signed at most once in this time, in microseconds.
-const SIGN_EVERY: u64 = 1_000_000;
+/// A log's checkpoint is signed at most once in this time. Not by the vault's time, which stands still while the clock is
+/// behind it: the head would, too.
+const SIGN_EVERY: Duration = Duration::from_secs(1);
 
 /// The last checkpoint of each log.
 pub(crate) type Notes = Mutex<HashMap<TenantNo, Signed>>;
 
 pub(crate) struct Signed {
-    at: u64,
+    at: Instant,
     checkpoint: Checkpoint,
     tree: Tree,
 }
@@ -174,10 +176,10 @@ impl<S: Store> Vault<S> {
             return Ok((kept, Tree { size: signed.size, root: signed.root }));
         }
         let tenant = self.tenant(whose)?;
-        let now = self.now();
+        let now = Instant::now();
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(signed) = notes.get(&tenant.number)
-            && now.saturating_sub(signed.at) < SIGN_EVERY
+            && now.duration_since(signed.at) < SIGN_EVERY
         {
             return Ok((signed.checkpoint.clone(), signed.tree));
         }

@@ -24,6 +24,8 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 const FORGET_EVERY: u64 = 3_600;
 /// How many rounds lie between two times that leaves are taken into tiles.
 const FOLLOW_EVERY: u64 = 10;
+/// How many steps of that are made in one round, which others of this house wait for; what is left is gone on with in the next.
+const FOLLOW_STEPS: u32 = 8;
 /// Keys looked at in one step.
 const PAGE: usize = 1_000;
 
@@ -32,6 +34,7 @@ impl<S: Store> Vault<S> {
     pub async fn keep_house(&self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let mut round = 0_u64;
+        let mut followed = None;
         let mut tick = tokio::time::interval(COUNT_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -42,10 +45,11 @@ impl<S: Store> Vault<S> {
             self.look_at_space();
             self.write_counted_refusals().await;
             round += 1;
-            if round.is_multiple_of(FOLLOW_EVERY)
-                && let Err(error) = self.follow_logs().await
-            {
-                tracing::warn!(%error, "leaves are taken into tiles in the next round");
+            if followed.is_some() || round.is_multiple_of(FOLLOW_EVERY) {
+                followed = self.follow_logs(followed, FOLLOW_STEPS).await.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "leaves are taken into tiles in a later round");
+                    None
+                });
             }
             if round.is_multiple_of(FORGET_EVERY)
                 && let Err(error) = self.forget_expired_keys().await

@@ -9,6 +9,7 @@ use std::time::Duration;
 use strongroom_access::Action;
 use strongroom_ids::{KeyVersion, KeyringNo};
 use strongroom_keys::{IndexName, KeyError, KeyName, KeyState, Operation};
+use strongroom_ledger::summary;
 use strongroom_storage::Store;
 
 use crate::approvals::{Approvable, Asked};
@@ -308,7 +309,7 @@ impl DestroyKeyVersion {
     fn asked(&self) -> Asked {
         let Self { name, version, .. } = self;
         let parts = vec![name.clone().into_bytes(), version.to_be_bytes().to_vec()];
-        Asked { parts, summary: format!("destroy version {version} of key {name}") }
+        Asked { parts, summary: summary::destroy_key_version(name, version) }
     }
 
     /// Which key it is, if that version can be destroyed. Only what no longer protects can, so what depends on it does

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use strongroom_access::{Action, Context, Directory, Principal, Query, Role, SecondFactor};
 use strongroom_commit::{Fact, Guard};
+use strongroom_ledger::summary;
 use strongroom_storage::Store;
 
 use crate::approvals::{Approvable, Asked};
@@ -84,7 +85,7 @@ impl ChangeOfOfficers for EnrolOfficer {
         let key = data_encoding::HEXLOWER.encode(&self.key);
         Asked {
             parts: vec![self.name.clone().into_bytes(), self.key.to_vec()],
-            summary: format!("enrol officer {} by the public key with SHA-256 {key}", self.name),
+            summary: summary::enrol_officer(&self.name, &key),
         }
     }
 }
@@ -106,7 +107,7 @@ impl ChangeOfOfficers for RemoveOfficer {
     }
 
     fn asked(&self) -> Asked {
-        Asked { parts: vec![self.name.clone().into_bytes()], summary: format!("remove officer {}", self.name) }
+        Asked { parts: vec![self.name.clone().into_bytes()], summary: summary::remove_officer(&self.name) }
     }
 }
 

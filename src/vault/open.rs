@@ -25,6 +25,7 @@ use crate::refusals::Refusals;
 use crate::source::{self, Source, SourceKind};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
+use crate::tiles::Tiling;
 use crate::values::row_hash;
 use crate::vault::{Clock, Space, Vault};
 
@@ -417,7 +418,7 @@ impl<S: Store> Vault<S> {
             jobs: Jobs::default(),
             counting: Mutex::new(()),
             importing: Mutex::new(()),
-            tiling: Mutex::new(()),
+            tiling: Tiling::default(),
             alive: watch::Sender::new(()),
         };
         vault.look_at_space();

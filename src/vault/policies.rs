@@ -4,12 +4,12 @@
 //! the leaf that applied it. An older text comes into force again under a new version: versions only grow.
 
 use serde::{Deserialize, Serialize};
-use strongroom_access::Action;
+use strongroom_access::{Action, Query, SecondFactor};
 use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Mutation, Store};
 
 use crate::error::Error;
-use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::road::{Attempt, Caller, Prepared, Refused, Road, circumstances};
 use crate::rules::{Applied, ApplyPolicy, InForce, PolicyInTurn, sha256};
 use crate::source::{Source, SourceKind};
 use crate::tenant::Tenant;
@@ -209,10 +209,14 @@ impl<S: Store> Vault<S> {
     pub async fn roll_back_policy(&self, caller: &Caller, request: &RollBackPolicy) -> Result<Applied, Error> {
         let &RollBackPolicy { version, dry_run } = request;
         let tenant = self.tenant(caller.principal.tenant)?;
-        // Read before it is decided, and shown to nobody: whether it may come into force is decided as of any other text.
-        let older = kept(&*self.store, &tenant, version).await?;
+        tenant.refresh(self).await?;
+        // What an approval and a second factor are bound to has the text in it, so it is read before the road: of those only who
+        // could be let, and shown to nobody. Who could not is refused on the road.
+        let could = self.could_apply(&tenant, caller);
+        let older = if could { kept(&*self.store, &tenant, version).await? } else { None };
         let why_not = match &older {
             Some(_) => None,
+            None if !could => Some("was not yours to put in force a moment ago: ask again"),
             None if version == tenant.policy_version() => Some("is in force"),
             None => Some("is not kept: `strongroom policy history` shows those that are"),
         };
@@ -223,6 +227,17 @@ impl<S: Store> Vault<S> {
             self.approved(caller, &in_turn).await?;
         }
         Ok(self.travel(caller, &in_turn).await?.applied)
+    }
+
+    /// Whether there is anything that a caller could show, and others could approve, under which it may apply policies.
+    fn could_apply(&self, tenant: &Tenant, caller: &Caller) -> bool {
+        let rules = tenant.rules();
+        let alone = circumstances(caller, &rules, self.now());
+        let may = |factor| {
+            let query = Query::on_vault_in(&caller.principal, Action::ApplyPolicy, alone.second_factor(factor));
+            tenant.access.decide(&query).allowed || tenant.access.approvals_needed(&query).is_some()
+        };
+        self.still_admits(caller).is_ok() && SecondFactor::ALL.into_iter().any(may)
     }
 }
 

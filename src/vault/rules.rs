@@ -1,10 +1,12 @@
 //! Schema and policy: the rules that every request stands on, changed while no request runs.
 
+use std::fmt::Display;
 use std::sync::{Arc, OnceLock};
 
 use strongroom_access::{self as access, Action, Policies, Query, SecondFactor};
 use strongroom_commit::Fact;
 use strongroom_keys::{IndexName, KeyName};
+use strongroom_ledger::summary;
 use strongroom_schema::{Schema, SchemaFile};
 use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Mutation, Store};
@@ -122,6 +124,7 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
         prepared.changes.push(Fact::schema(road.tenant.number));
         prepared.detail.push(("version", version.to_string()));
         prepared.detail.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
+        prepared.detail.push(("text_sha256", sha256(&self.request.source)));
         let needed: Vec<String> = needed.iter().map(ToString::to_string).collect();
         prepared.detail.push(("keys", needed.join(" ")));
         prepared.mutations.push(Mutation::Put(Family::Meta, place::schema(road.tenant.number), row));
@@ -139,10 +142,7 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
 impl<S: Store> Approvable<S> for SchemaInTurn<'_> {
     fn asked(&self, _rules: &Rules) -> Asked {
         let source = &self.request.source;
-        Asked {
-            parts: vec![source.clone().into_bytes()],
-            summary: format!("apply the schema with SHA-256 {}", sha256(source)),
-        }
+        Asked { parts: vec![source.clone().into_bytes()], summary: summary::apply_schema(&sha256(source)) }
     }
 
     fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
@@ -266,14 +266,9 @@ impl<S: Store> Approvable<S> for PolicyInTurn<'_> {
     fn asked(&self, _rules: &Rules) -> Asked {
         let ApplyPolicy { source, tests, .. } = self.request;
         let mut parts = [source, tests].map(|text| text.clone().into_bytes()).to_vec();
-        let sha256 = sha256(source);
-        let summary = match &self.rolled_back {
-            None => format!("apply the policies with SHA-256 {sha256}"),
-            Some(to) => {
-                parts.extend([b"roll back".to_vec(), to.version.to_be_bytes().to_vec()]);
-                format!("roll the policies back to version {}, with SHA-256 {sha256}", to.version)
-            }
-        };
+        let to = self.rolled_back.as_ref().map(|to| to.version);
+        parts.extend(to.into_iter().flat_map(|to| [b"roll back".to_vec(), to.to_be_bytes().to_vec()]));
+        let summary = summary::apply_policy(&sha256(source), to.as_ref().map(|to| to as &dyn Display));
         Asked { parts, summary }
     }
 
@@ -323,10 +318,12 @@ impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
         prepared.changes.push(Fact::policy(road.tenant.number));
         prepared.detail.push(("version", version.to_string()));
         prepared.detail.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
+        let text_sha256 = sha256(&self.request.source);
+        prepared.detail.push(("text_sha256", text_sha256.clone()));
         prepared.detail.extend(to.map(|to| ("rolled_back_to", to.to_string())));
         prepared.mutations.push(Mutation::Put(Family::Meta, place::policy(road.tenant.number), row));
         let by = road.caller.principal.name.to_string();
-        let next = AppliedPolicy { version, sha256: sha256(&self.request.source), time: road.now, by, of: to };
+        let next = AppliedPolicy { version, sha256: text_sha256, time: road.now, by, of: to };
         prepared.mutations.extend(policies::keep(&*road.vault.store, road.tenant, &road.rules.policy, next).await?);
         given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
         Ok(prepared)

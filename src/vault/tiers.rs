@@ -12,6 +12,7 @@ use strongroom_access::{
 use strongroom_commit::{Charge, ClassWindows, Fact, MeterLimits, Shown, Use, Window, day_of};
 use strongroom_ids::{SubjectHandle, TenantNo};
 use strongroom_keys::IndexKey;
+use strongroom_ledger::summary;
 use strongroom_schema::{Class, View};
 use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 
@@ -168,7 +169,7 @@ impl ChangeOfTiers for SetTier {
     fn summary(&self) -> String {
         // Only what can be a name is shown to those who approve.
         let name = parse_principal(&self.principal).map_or("nobody", |_| &self.principal);
-        format!("put {name} into tier {}", tier(&self.tier).unwrap_or_default().as_str())
+        summary::set_tier(name, tier(&self.tier).unwrap_or_default().as_str())
     }
 
     fn parts(&self) -> Vec<Vec<u8>> {
@@ -186,15 +187,22 @@ impl ChangeOfTiers for SetTierLimits {
     fn apply(&self, tiers: &mut Tiers) -> Result<Told, Error> {
         let tier = tier(&self.tier)?;
         tiers.set_limits(tier, self.limits).map_err(refused)?;
-        Ok(vec![("tier", tier.as_str().to_owned()), ("limits", self.limits.to_string())])
+        Ok(vec![("tier", tier.as_str().to_owned()), ("limits", self.words())])
     }
 
     fn summary(&self) -> String {
-        format!("set the limits of tier {} to: {}", tier(&self.tier).unwrap_or_default().as_str(), self.limits)
+        summary::set_tier_limits(tier(&self.tier).unwrap_or_default().as_str(), &self.words())
     }
 
     fn parts(&self) -> Vec<Vec<u8>> {
-        vec![self.tier.clone().into_bytes(), self.limits.to_string().into_bytes()]
+        vec![self.tier.clone().into_bytes(), self.words().into_bytes()]
+    }
+}
+
+impl SetTierLimits {
+    /// The limits, as officers are asked to approve them.
+    fn words(&self) -> String {
+        self.limits.to_string()
     }
 }
 

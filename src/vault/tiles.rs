@@ -4,7 +4,9 @@
 //! how far it has come; so a crash costs a step. Whoever changes them behind the vault's back gets no wrong proof: tiles
 //! are held against the root that the log's head has. Then they are made anew.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use strongroom_commit::Change;
@@ -14,6 +16,7 @@ use strongroom_ledger::proof::{Question, Tree};
 use strongroom_ledger::tiles::{Edge, TileId};
 use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Mutation, Range, Store};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::error::Error;
 use crate::pages::PAGE;
@@ -21,6 +24,21 @@ use crate::vault::Vault;
 
 /// Leaves that are taken into tiles in one commit.
 const STEP: u64 = 4_096;
+/// Held while leaves of one log are taken into tiles, and while proofs are made of these. Logs do not wait for each other.
+#[derive(Default)]
+pub(crate) struct Tiling(std::sync::Mutex<BTreeMap<TenantNo, Arc<Mutex<()>>>>);
+
+impl Tiling {
+    /// One log's, once nobody else has it.
+    pub async fn of(&self, log: TenantNo) -> OwnedMutexGuard<()> {
+        let one = {
+            let mut logs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(logs.entry(log).or_default())
+        };
+        one.lock_owned().await
+    }
+}
+
 /// What is damaged, if tiles that were just made are not those of the tree.
 const PLACE: &str = "the ledger: its leaves are not those of its head";
 
@@ -28,9 +46,9 @@ impl<S: Store> Vault<S> {
     /// Makes a proof of a log that is now `tree`.
     pub(crate) async fn prove(&self, log: TenantNo, tree: &Tree, question: &Question) -> Result<Vec<[u8; 32]>, Error> {
         let wanted = question.tiles(tree).map_err(|_| Error::Internal("a proof of what is not in the log"))?;
-        let _tiling = self.tiling.lock().await;
+        let _tiling = self.tiling.of(log).await;
         for again in [true, false] {
-            self.follow(log, tree.size).await?;
+            self.follow(log, tree.size, u32::MAX).await?;
             let tiles = self.tiles(log, wanted.iter().copied()).await?;
             match question.answer(tree, |id| tiles.get(&id).map(|tile| &**tile)) {
                 Ok(proof) => return Ok(proof),
@@ -46,20 +64,35 @@ impl<S: Store> Vault<S> {
         Err(Error::DataLoss(PLACE))
     }
 
-    /// Takes the leaves that came since into the tiles of every log, so that nobody who wants a proof waits for that.
-    pub(crate) async fn follow_logs(&self) -> Result<(), Error> {
-        for log in self.tenants.numbers() {
+    /// Takes leaves that came since into the tiles of every log, so that nobody who wants a proof waits for that: in so many
+    /// steps at the most, and beginning with the log after one. Answers after which to go on, if there may be more to do. On a
+    /// disk that is nearly full nothing is done: tiles free no space, and can be made whenever there is some again.
+    pub(crate) async fn follow_logs(&self, after: Option<TenantNo>, steps: u32) -> Result<Option<TenantNo>, Error> {
+        let mut left = steps;
+        let mut logs = self.tenants.numbers();
+        let begin = logs.partition_point(|log| after.is_some_and(|after| *log <= after));
+        logs.rotate_left(begin);
+        for log in logs {
+            if self.nearly_full.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             let Some(head) = self.committer.head(log) else { continue };
-            let _tiling = self.tiling.lock().await;
-            self.follow(log, head.size).await?;
+            let _tiling = self.tiling.of(log).await;
+            left = self.follow(log, head.size, left).await?;
+            if left == 0 {
+                return Ok(Some(log));
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
-    /// Takes the first leaves of a log, `size` of them at the least, into its tiles.
-    async fn follow(&self, log: TenantNo, size: u64) -> Result<(), Error> {
+    /// Takes the first leaves of a log, `size` of them at the least, into its tiles, or those of so many steps. Answers how many
+    /// steps are left.
+    async fn follow(&self, log: TenantNo, size: u64, steps: u32) -> Result<u32, Error> {
+        let mut left = steps;
         let mut edge = self.edge(log).await?;
-        while edge.size() < size {
+        while edge.size() < size && left > 0 {
+            left -= 1;
             let end = size.min(edge.size() + STEP);
             let mut mutations = Vec::new();
             let mut put = |id: TileId, tile| {
@@ -85,7 +118,7 @@ impl<S: Store> Vault<S> {
             let change = Change { position, guards, changes, mutations, leaves, charge: None };
             self.committer.commit(change).await?;
         }
-        Ok(())
+        Ok(left)
     }
 
     /// Where the tiles of a log end. Begins anew if that can't be read: what follows from the leaves is no loss.

@@ -25,6 +25,7 @@ use crate::road::Caller;
 use crate::rules::{Applied, ApplyPolicy, ApplySchema, GetSchema, InForce, PolicyInTurn, SchemaInTurn};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
+use crate::tiles::Tiling;
 use crate::tokenize::Tokenize;
 
 /// Tells the time: microseconds since 1970.
@@ -57,8 +58,7 @@ pub struct Vault<S: Store> {
     pub(crate) counting: Mutex<()>,
     /// Held while an import key is made: first come, first served.
     pub(crate) importing: Mutex<()>,
-    /// Held while leaves are taken into tiles, and while proofs are made of these.
-    pub(crate) tiling: Mutex<()>,
+    pub(crate) tiling: Tiling,
     /// Last, so that it goes after all else: whoever waits for the vault's end waits for this.
     pub(crate) alive: watch::Sender<()>,
 }

@@ -351,3 +351,26 @@ async fn the_command_line_enrols_steps_up_and_asks_again_by_itself() {
     vault.cli_ok(&["freezes"]);
     assert!(vault.cli_ok(&factor(&["list", "--as", "auditor"])).contains("officer/officer-1"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_is_followed_with_one_for_longer_than_a_page() {
+    let vault = TestVault::start();
+    let mut officer = access(&vault, "officer-1").await;
+    let (_, next) = enrol(&mut officer).await;
+    let assertion = step_up(&mut officer, &next, "").await.unwrap();
+    let follows = r#"@id("officer-follows") @why("Officers read the ledger with a second factor.")
+        permit (principal in Role::"officer", action == Action::"export_ledger", resource)
+        when { context.second_factor != SecondFactor::"absent" };"#;
+    with_approval(&vault, async || officer.clone().apply_policy(showing(policies(follows), &assertion)).await)
+        .await
+        .unwrap();
+    let mut reader = v1::audit_client::AuditClient::new(vault.channel("officer-1").await);
+    let all = || v1::TailRequest { first: 0, log: String::new() };
+    assert_eq!(refused(reader.tail(all()).await).reason, "SECOND_FACTOR_REQUIRED");
+    let mut stream = reader.tail(showing(all(), &assertion)).await.unwrap().into_inner();
+    for number in 0..3 {
+        let page = stream.message().await.unwrap().unwrap();
+        assert!(!page.leaves.is_empty(), "{number}");
+        one_token(&vault, "borrower.name", &format!("Ann {number}"), "").await;
+    }
+}

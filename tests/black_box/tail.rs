@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::Code;
 
 use crate::harness::{TestVault, one_token, refused};
+use crate::verify::copy;
 
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -143,6 +144,37 @@ async fn a_file_has_every_leaf_once_whatever_is_killed() {
     let again = vault.cli(&["audit", "tail", "--from", "0", "-o", path(&out)]);
     assert_eq!(again.status.code(), Some(1), "a file that goes on is not begun anew by mistake");
     assert_eq!(whole().len(), indexes.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_was_put_back_is_named_and_not_waited_for() {
+    let mut vault = TestVault::start();
+    grow(&vault, 3).await;
+    vault.stop();
+    let older = vault.scratch().join("older");
+    copy(&vault.dir(), &older);
+    vault.up();
+    grow(&vault, 20).await;
+    let out = vault.scratch().join("ledger.jsonl");
+    let run = follow(&vault, &["--from", "0", "-o", path(&out)]);
+    until("the leaves", || fs::read_to_string(&out).ok().filter(|text| text.lines().count() > 23)).await;
+    drop(run);
+    let kept = fs::read(&out).unwrap();
+    vault.stop();
+    fs::remove_dir_all(vault.dir()).unwrap();
+    copy(&older, &vault.dir());
+    vault.up();
+    // Shorter than what was followed, and then longer: another history of the same log.
+    for leaves in [1, 60] {
+        grow(&vault, leaves).await;
+        let mut run = follow(&vault, &["-o", path(&out)]);
+        let ended = until("the end", || run.0.try_wait().unwrap()).await;
+        let mut said = String::new();
+        run.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(ended.code(), Some(1), "{said}");
+        assert!(said.contains("is not the one that was followed"), "{said}");
+        assert!(kept.starts_with(&fs::read(&out).unwrap()), "nothing of it is in the file");
+    }
 }
 
 /// A collector that hangs up in the middle, so many times.

@@ -28,13 +28,17 @@ impl<'a> Witness<'a> {
     }
 
     fn cosign(&self, out: &Path) -> Output {
-        self.of(self.vault, out)
+        self.of(self.vault, out, &[])
     }
 
-    fn of(&self, vault: &TestVault, out: &Path) -> Output {
+    fn first(&self, out: &Path) -> Output {
+        self.of(self.vault, out, &["--first"])
+    }
+
+    fn of(&self, vault: &TestVault, out: &Path, more: &[&str]) -> Output {
         let words =
             ["witness", "cosign", "--state", path(&self.state), "--log-key", path(&self.log_key), "-o", path(out)];
-        vault.cli(&words)
+        vault.cli(&[&words[..], more].concat())
     }
 }
 
@@ -55,8 +59,11 @@ async fn what_continues_is_cosigned_and_auditors_can_ask_for_it() {
     let cosigned = vault.scratch().join("cosigned");
     for round in 0..3 {
         grow(&vault, &format!("Ann {round}"), 5).await;
-        let output = one.cosign(&cosigned);
+        let output = if round == 0 { one.first(&cosigned) } else { one.cosign(&cosigned) };
         assert!(output.status.success(), "{}", said(&output));
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let since = if round == 0 { "the first" } else { "from " };
+        assert!(told.lines().any(|line| line.contains("continued") && line.contains(since)), "{told}");
     }
     // One that can't be made twice, and does not forget its key.
     let again = vault.cli(&["witness", "init", "one.example/w", "--state", path(&one.state)]);
@@ -71,7 +78,14 @@ async fn what_continues_is_cosigned_and_auditors_can_ask_for_it() {
         let words = ["audit", "verify", path(&ledger), "--older", path(&cosigned), "--witness-keys", path(&keys)];
         vault.cli(&[&words[..], more].concat())
     };
+    // What was written since then no witness saw.
     let output = verify(&["--witnesses", "1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("--witnessed-at-least"), "{}", said(&output));
+    let leaves = fs::read_to_string(&cosigned).unwrap().lines().nth(1).unwrap().parse::<u64>().unwrap();
+    let more = (leaves + 1).to_string();
+    assert_eq!(verify(&["--witnesses", "1", "--witnessed-at-least", &more]).status.code(), Some(1));
+    let output = verify(&["--witnesses", "1", "--witnessed-at-least", &leaves.to_string()]);
     assert!(output.status.success(), "{}", said(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("witnessed"));
     let output = verify(&[]);
@@ -94,7 +108,7 @@ async fn a_fork_and_a_ledger_that_was_put_back_are_refused() {
     let out = vault.scratch().join("cosigned");
     let (state, log_key) = {
         let witness = Witness::new(&vault, "one");
-        assert!(witness.cosign(&out).status.success());
+        assert!(witness.first(&out).status.success());
         (witness.state, witness.log_key)
     };
     let kept = fs::read(&out).unwrap();
@@ -125,7 +139,7 @@ async fn a_fork_and_a_ledger_that_was_put_back_are_refused() {
     // Another vault's log, and a key that is not the log's.
     let other = TestVault::start();
     let witness = Witness { vault: &other, state: state.clone(), log_key: log_key.clone() };
-    assert_eq!(witness.of(&other, &out).status.code(), Some(1));
+    assert_eq!(witness.of(&other, &out, &["--first"]).status.code(), Some(1));
     // A memory that somebody changed is no memory.
     for entry in fs::read_dir(&state).unwrap() {
         let file = entry.unwrap().path();
@@ -137,4 +151,29 @@ async fn a_fork_and_a_ledger_that_was_put_back_are_refused() {
     let output = witness.cosign(&out);
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("is not what this witness wrote"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn a_witness_that_lost_what_it_saw_does_not_begin_anew_by_itself() {
+    let vault = TestVault::start();
+    grow(&vault, "Ann", 3).await;
+    let out = vault.scratch().join("cosigned");
+    let witness = Witness::new(&vault, "one");
+    let output = witness.cosign(&out);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("--first") && !out.exists(), "{}", said(&output));
+    assert!(witness.first(&out).status.success());
+    // Nobody says so each time: it would be no question any more.
+    let output = witness.first(&out);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("without --first"), "{}", said(&output));
+    for entry in fs::read_dir(&witness.state).unwrap() {
+        let file = entry.unwrap().path();
+        if file.extension().is_some_and(|ending| ending == "checkpoint") {
+            fs::remove_file(&file).unwrap();
+        }
+    }
+    fs::remove_file(&out).unwrap();
+    assert_eq!(witness.cosign(&out).status.code(), Some(1));
+    assert!(!out.exists(), "nothing is cosigned");
 }

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use strongroom_ledger::proof::{LeafProof, Tree, verify_consistency};
 use strongroom_ledger::{checkpoint, leaf};
+use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::{
     ExportRequest, GetConsistencyProofRequest, GetConsistencyProofResponse, GetInclusionProofRequest,
     GetInclusionProofResponse,
 };
 
 use super::{beside, read, read_keys};
-use crate::cli::client::Context;
+use crate::cli::client::{Context, Wire};
 use crate::cli::files::replace;
 use crate::cli::output::{CliError, Exit, Output, facts};
 use crate::cli::shell::quoted;
@@ -157,6 +158,41 @@ pub async fn grown(older: &Path, key: Option<PathBuf>, log: String, context: &Co
         },
     )?;
     Ok(Exit::Done)
+}
+
+/// Why it was not shown that a ledger only grew.
+pub enum NotShown {
+    /// It did not.
+    Fork(String),
+    /// The vault could not be asked.
+    Asking(CliError),
+}
+
+/// Sees that a ledger as it is now is the older one and perhaps more; both are signed by its key.
+pub async fn continues(
+    client: &mut AuditClient<Wire>,
+    log: String,
+    older: &checkpoint::Checkpoint,
+    now: &checkpoint::Checkpoint,
+) -> Result<(), NotShown> {
+    if now.origin != older.origin {
+        return Err(NotShown::Fork(format!("it was {}, and is {}", older.origin, now.origin)));
+    }
+    if now.size < older.size {
+        return Err(NotShown::Fork(format!("it had {} leaves, and has {}", older.size, now.size)));
+    }
+    let hashes = match older.size {
+        // The tree without leaves is the beginning of every other, and equal trees need no proof.
+        0 => vec![],
+        size if size == now.size => vec![],
+        from => {
+            let asked = GetConsistencyProofRequest { from, to: now.size, log };
+            let answer = client.get_consistency_proof(asked).await.map_err(|error| NotShown::Asking(error.into()))?;
+            hashes_of(&answer.into_inner().hashes).map_err(NotShown::Asking)?
+        }
+    };
+    let tree = |signed: &checkpoint::Checkpoint| Tree { size: signed.size, root: signed.root };
+    verify_consistency(&hashes, &tree(older), &tree(now)).map_err(|error| NotShown::Fork(error.to_string()))
 }
 
 fn note(key: &Path) -> (&'static str, String) {

@@ -1,27 +1,27 @@
 //! `strongroom audit tail`: the ledger as it grows, to the terminal, to a file, or to a syslog collector.
 //!
 //! A file and a collector get every leaf: how far they are is on disk, and what was not known to have arrived is sent
-//! again. So an outage of either side loses nothing, and a leaf may come twice: its index tells.
+//! again. So a leaf may come twice: its index tells. What can be known of a collector is that its machine has a leaf, not
+//! what it does with it.
 
 mod backoff;
 mod file;
+mod ledger;
 mod syslog;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
+use bytes::Bytes;
 use clap::Args as ClapArgs;
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
-use strongroom_ledger::checkpoint;
-use strongroom_proto::v1::{GetCheckpointRequest, TailRequest, TailResponse};
-use tonic::{Code, Status, Streaming};
 
 use super::beside;
 use crate::cli::client::Context;
 use crate::cli::files::replace;
 use crate::cli::output::{CliError, Exit};
-use backoff::Backoff;
+use ledger::{Followed, Mark};
 
 /// What is followed, and where it goes.
 #[derive(Clone, Debug, ClapArgs)]
@@ -76,6 +76,12 @@ struct Cursor {
     next: u64,
     /// Bytes of the file that these leaves take.
     length: u64,
+    /// The hash of the leaf before, in hexadecimal, once there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last: Option<String>,
+    /// The last checkpoint that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<String>,
 }
 
 impl Cursor {
@@ -90,8 +96,9 @@ impl Cursor {
             message,
             next: "another -o or --cursor, or remove it to begin anew".into(),
         };
-        let cursor: Self = serde_json::from_str(&text)
-            .map_err(|_| unfit(format!("{} is not what audit tail wrote", path.display())))?;
+        let cursor: Option<Self> = serde_json::from_str(&text).ok();
+        let cursor = cursor.filter(|cursor| cursor.mark().last.is_some() == cursor.last.is_some());
+        let cursor = cursor.ok_or_else(|| unfit(format!("{} is not what audit tail wrote", path.display())))?;
         match cursor.origin == origin {
             true => Ok(Some(cursor)),
             false => Err(unfit(format!("{} is of another ledger: {}", path.display(), cursor.origin))),
@@ -109,21 +116,30 @@ impl Cursor {
         }
     }
 
+    /// Where it is among the leaves.
+    fn mark(&self) -> Mark {
+        let last = self.last.as_ref().and_then(|hash| HEXLOWER.decode(hash.as_bytes()).ok());
+        Mark { next: self.next, last: last.and_then(|hash| hash.try_into().ok()) }
+    }
+
+    /// Goes there.
+    fn go_to(&mut self, mark: &Mark) {
+        self.next = mark.next;
+        self.last = mark.last.map(|hash| HEXLOWER.encode(&hash));
+    }
+
     fn write(&self, path: &Path) -> Result<(), CliError> {
         let text = serde_json::to_vec(self).map_err(|error| CliError::unfit(error.to_string()))?;
         replace(path, &text)
     }
 }
 
-/// Follows, until it is stopped or refused.
+/// Follows, until it is stopped or refused, or the ledger is not the one that was followed.
 pub async fn run(args: Tail, context: &Context) -> Result<Exit, CliError> {
-    let head =
-        context.audit().await?.get_checkpoint(GetCheckpointRequest { log: args.log.clone() }).await?.into_inner();
-    let keys: Vec<&str> = head.keys.iter().map(String::as_str).collect();
-    let signed = checkpoint::verify(&head.checkpoint, &keys)
-        .map_err(|error| CliError::unfit(format!("the vault's own checkpoint does not hold: {error}")))?;
-    let begin = Cursor { origin: signed.origin, next: args.from.unwrap_or(signed.size), length: 0 };
     let mut followed = Followed::new(context, args.log);
+    let (head, ..) = followed.head(&mut context.audit().await?).await?;
+    let next = args.from.unwrap_or(head.size);
+    let mut begin = Cursor { origin: head.origin, next, length: 0, last: None, checkpoint: None };
     match (args.out, args.syslog) {
         (Some(out), _) => {
             let cursor = beside(&out, ".cursor");
@@ -139,100 +155,25 @@ pub async fn run(args: Tail, context: &Context) -> Result<Exit, CliError> {
             let sink = syslog::Sink::new(&collector, &ca, cursor, begin)?;
             sink.follow(&mut followed).await
         }
-        (None, None) => {
-            let mut next = begin.next;
-            loop {
-                let mut stream = followed.stream(next).await?;
-                while let Some(page) = followed.page(&mut stream).await? {
-                    match print(&page) {
-                        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
-                        printed => printed.map_err(|error| CliError::file("standard output", error))?,
-                    }
-                    next = page.next;
+        (None, None) => loop {
+            let mut leaves = followed.begin(&begin).await?;
+            begin.checkpoint = Some(leaves.checkpoint.clone());
+            while let Some(page) = leaves.page().await? {
+                match print(&page) {
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
+                    printed => printed.map_err(|error| CliError::file("standard output", error))?,
                 }
+                begin.go_to(&leaves.mark);
             }
-        }
+        },
     }
 }
 
-fn print(page: &TailResponse) -> io::Result<()> {
+fn print(leaves: &[Bytes]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    for leaf in &page.leaves {
+    for leaf in leaves {
         out.write_all(leaf)?;
         out.write_all(b"\n")?;
     }
     out.flush()
-}
-
-/// The vault that is followed. Each stream that is begun is a request, which the ledger keeps: so it is waited before
-/// another one, longer each time, until something has come.
-struct Followed<'a> {
-    context: &'a Context,
-    log: String,
-    backoff: Backoff,
-    /// When the last stream was begun.
-    begun: Instant,
-    /// Why it was cut off.
-    cut_off: Option<String>,
-}
-
-impl<'a> Followed<'a> {
-    fn new(context: &'a Context, log: String) -> Self {
-        Self { context, log, backoff: Backoff::new(), begun: Instant::now(), cut_off: None }
-    }
-
-    /// Leaves from one on. Waits for a vault that is away, or that has just cut a stream off.
-    async fn stream(&mut self, first: u64) -> Result<Streaming<TailResponse>, CliError> {
-        if let Some(why) = self.cut_off.take() {
-            self.wait(&why).await;
-        }
-        loop {
-            let asked = async {
-                let mut client = self.context.audit().await?;
-                client.tail(TailRequest { first, log: self.log.clone() }).await.map_err(CliError::from)
-            };
-            match asked.await {
-                Ok(stream) => {
-                    self.begun = Instant::now();
-                    return Ok(stream.into_inner());
-                }
-                Err(error) if is_away(&error) => self.wait(&error.to_string()).await,
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// The next page; none when the stream has ended and another is to be begun.
-    async fn page(&mut self, stream: &mut Streaming<TailResponse>) -> Result<Option<TailResponse>, CliError> {
-        let why = match stream.message().await {
-            Ok(Some(page)) => {
-                self.backoff.reset();
-                return Ok(Some(page));
-            }
-            Ok(None) => "it ended the stream".to_owned(),
-            Err(status) if is_cut_off(&status) => status.message().to_owned(),
-            Err(status) => return Err(status.into()),
-        };
-        self.backoff.ended(self.begun.elapsed());
-        self.cut_off = Some(why);
-        Ok(None)
-    }
-
-    async fn wait(&mut self, why: &str) {
-        eprintln!("waiting for the vault: {why}");
-        tokio::time::sleep(self.backoff.wait()).await;
-    }
-}
-
-/// Whether a vault that can't be reached now may come back.
-fn is_away(error: &CliError) -> bool {
-    match error {
-        CliError::Refused(refusal) => refusal.code == Code::Unavailable,
-        CliError::NotReached { .. } => true,
-        _ => false,
-    }
-}
-
-fn is_cut_off(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
 }

@@ -1,7 +1,8 @@
 //! Approvals in a log: each signature holds, is by an officer whom the log itself has enrolled, and what needed some had them.
 //!
 //! Which requests need approval the policies say, and they are not looked at here: what is checked is each approval that the
-//! log says was given, and each request that the log says was done because of one.
+//! log says was given, and each request that the log says was done because of one: that it is what was asked for, as far as
+//! its leaf says that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +14,7 @@ use thiserror::Error;
 use super::Fault;
 use crate::approval::{Approval, SignatureError};
 use crate::leaf::ParsedLeaf;
+use crate::summary;
 
 /// How long what waits is remembered, in microseconds: a day longer than it may wait.
 const LIFE: u64 = 8 * 24 * 3_600 * 1_000_000;
@@ -20,6 +22,8 @@ const LIFE: u64 = 8 * 24 * 3_600 * 1_000_000;
 const MOST: usize = 20_000;
 /// By this an officer's name begins, as a principal and in the leaves that enrol one.
 const OFFICER: &str = "officer/";
+/// All that a leaf has in its `detail` which only says that a request has the approvals that it needs.
+const APPROVED: [&str; 5] = ["stage", "approval", "request", "summary", "need"];
 
 /// Why an approval, or what was done because of some, does not hold.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -33,6 +37,16 @@ pub enum ApprovalError {
     /// It is another one than the one that waits under the name.
     #[error("{0} is not what waits under that name: another request, action, requester or summary")]
     Other(String),
+    /// Something else was done than what was approved.
+    #[error("{name} was given for this: {asked}; and it was used for another thing: {done}")]
+    Another {
+        /// Its name.
+        name: String,
+        /// What officers approved, in words.
+        asked: String,
+        /// What was done, in the same words.
+        done: String,
+    },
     /// The log does not enrol that officer with that key.
     #[error("{0} is not enrolled with the key that signed")]
     Officer(String),
@@ -76,6 +90,8 @@ struct Waiting {
 pub(super) struct Approvals {
     /// Whose log it is: part of what is signed.
     of: Option<(VaultId, TenantId)>,
+    /// Whether it is the log `system`, which also tells of what tenants' own logs have.
+    is_system: bool,
     /// SHA-256 of each officer's public key in hexadecimal, by the name under the role.
     officers: BTreeMap<String, String>,
     waiting: BTreeMap<String, Waiting>,
@@ -105,11 +121,14 @@ impl Approvals {
             return Ok(false);
         }
         match leaf.action.as_str() {
-            "create_vault" | "create_tenant" => self.first(leaf),
+            // A later one enrols nobody: it tells of another log, which begins with its own.
+            "create_vault" | "create_tenant" if leaf.index == 0 => self.first(leaf),
             // Only says that it has all that it needs, and is done in a leaf of its own.
-            _ if stage == Some("approved") => {}
+            _ if stage == Some("approved") && leaf.detail.iter().all(|(name, _)| APPROVED.contains(&name.as_str())) => {
+            }
             // The log `system` says of each tenant who its officers are; what made that right is in the tenant's own.
-            "enrol_officer" | "remove_officer" | "break_glass" if detail(leaf, "tenant").is_some() => {}
+            "enrol_officer" | "remove_officer" | "break_glass"
+                if self.is_system && detail(leaf, "tenant").is_some() => {}
             "enrol_officer" | "remove_officer" => {
                 said(leaf, "approval")?;
                 self.used(leaf)?;
@@ -147,8 +166,9 @@ impl Approvals {
         Ok(())
     }
 
-    /// Those whom the log begins with.
+    /// Whose log it is, and the officers whom it begins with.
     fn first(&mut self, leaf: &ParsedLeaf) {
+        self.is_system = detail(leaf, "tenant") == Some("system");
         let officers = leaf.detail.iter().filter_map(|(name, key)| Some((name.strip_prefix(OFFICER)?, key)));
         self.officers.extend(officers.map(|(name, key)| (name.to_owned(), key.clone())));
     }
@@ -156,7 +176,7 @@ impl Approvals {
     /// One is enrolled by a key, or removed.
     fn change(&mut self, leaf: &ParsedLeaf) -> Result<(), ApprovalError> {
         let name = said(leaf, "officer")?;
-        match detail(leaf, "key") {
+        match detail(leaf, "key").filter(|_| leaf.action != "remove_officer") {
             Some(key) => drop(self.officers.insert(name.to_owned(), key.to_owned())),
             None => drop(self.officers.remove(name)),
         }
@@ -192,7 +212,8 @@ impl Approvals {
         Ok(())
     }
 
-    /// What was done because it was approved: by so many as it needs, each by another key, none by the requester's.
+    /// What was done because it was approved: just that, and by so many as it needs, each by another key, none by the
+    /// requester's.
     fn used(&mut self, leaf: &ParsedLeaf) -> Result<(), ApprovalError> {
         let Some(name) = detail(leaf, "approval") else { return Ok(()) };
         let Some(waiting) = self.waiting.remove(name) else {
@@ -201,15 +222,18 @@ impl Approvals {
         if waiting.action != leaf.action || waiting.requester != leaf.principal {
             return Err(ApprovalError::Other(name.to_owned()));
         }
+        let done = summary::of(leaf).map_err(ApprovalError::Lacks)?;
+        if let Some(done) = done.filter(|done| *done != waiting.summary) {
+            return Err(ApprovalError::Another { name: name.to_owned(), asked: waiting.summary, done });
+        }
+        // What used one needed one, whatever is written of it.
+        let need = waiting.need.max(1);
         let own = self.enrolled(&waiting.requester);
         let counts = |(officer, key): &(&String, &String)| self.enrolled(officer) == Some(*key) && own != Some(*key);
         let keys: BTreeSet<&String> = waiting.votes.iter().filter(counts).map(|(_, key)| key).collect();
-        match keys.len() >= waiting.need {
+        match keys.len() >= need {
             true => Ok(()),
-            false => {
-                let (name, have, need) = (name.to_owned(), keys.len(), waiting.need);
-                Err(ApprovalError::TooFew { name, have, need })
-            }
+            false => Err(ApprovalError::TooFew { name: name.to_owned(), have: keys.len(), need }),
         }
     }
 
@@ -246,6 +270,9 @@ mod tests {
     use crate::frontier::Frontier;
     use crate::leaf::{LeafHeader, prepare};
 
+    /// The SHA-256 of the policies' text, to the eye.
+    const TEXT: &str = "ab12";
+
     /// A log in which officers ask, approve and act.
     struct Log {
         lines: Vec<String>,
@@ -255,10 +282,16 @@ mod tests {
     impl Log {
         /// Which enrols alice, bob and carol.
         fn new() -> Self {
+            Self::of("demo")
+        }
+
+        /// That of a tenant.
+        fn of(tenant: &str) -> Self {
             let keys = ["alice", "bob", "carol"].map(|name| (name, KeyPair::generate().unwrap()));
             let mut log = Self { lines: vec![], keys: keys.into() };
             let officers = ["alice", "bob", "carol"].map(|name| (format!("officer/{name}"), log.hash(name)));
-            let detail: Vec<(&str, &str)> = officers.iter().map(|(name, key)| (&**name, &**key)).collect();
+            let mut detail = vec![("tenant", tenant)];
+            detail.extend(officers.iter().map(|(name, key)| (&**name, &**key)));
             log.push("vault", "create_vault", ("allow", None), &detail);
             log
         }
@@ -288,22 +321,29 @@ mod tests {
             self.lines.push(String::from_utf8(line).unwrap());
         }
 
-        /// Alice asks for what needs so many.
+        /// Alice asks for policies, which needs so many.
         fn ask(&mut self, name: &str, need: &str) {
-            let summary = format!("do {name}");
-            let detail =
-                [("stage", "pending"), ("approval", name), ("request", "0a"), ("summary", &summary), ("need", need)];
-            self.push("officer/alice", "apply_policy", ("deny", Some("APPROVAL_REQUIRED")), &detail);
+            self.ask_for(name, need, "apply_policy", &summary::apply_policy(TEXT, None));
         }
 
-        /// Somebody approves, by somebody's key.
+        /// Alice asks for something.
+        fn ask_for(&mut self, name: &str, need: &str, action: &str, summary: &str) {
+            let detail =
+                [("stage", "pending"), ("approval", name), ("request", "0a"), ("summary", summary), ("need", need)];
+            self.push("officer/alice", action, ("deny", Some("APPROVAL_REQUIRED")), &detail);
+        }
+
+        /// Somebody approves her policies, by somebody's key.
         fn approve(&mut self, name: &str, who: &str, by: &str) {
+            self.approve_that(name, (who, by), "apply_policy", &summary::apply_policy(TEXT, None));
+        }
+
+        /// Somebody approves what she asked for, by somebody's key.
+        fn approve_that(&mut self, name: &str, (who, by): (&str, &str), action: &str, summary: &str) {
             let (vault, tenant) = whose(&log()).unwrap();
-            let (officer, summary) = (format!("officer/{who}"), format!("do {name}"));
-            let (request, action, requester) = ("0a", "apply_policy", "officer/alice");
-            let text =
-                Approval { vault, tenant, name, request, action, requester, summary: &summary, officer: &officer }
-                    .text();
+            let officer = format!("officer/{who}");
+            let (request, requester) = ("0a", "officer/alice");
+            let text = Approval { vault, tenant, name, request, action, requester, summary, officer: &officer }.text();
             let key = BASE64.encode(&self.keys[by].subject_public_key_info());
             let signature = BASE64.encode(&self.keys[by].sign(text.as_bytes()).unwrap());
             let detail = [
@@ -311,7 +351,7 @@ mod tests {
                 ("asked", action),
                 ("requester", requester),
                 ("request", request),
-                ("summary", &summary),
+                ("summary", summary),
                 ("public_key", &key),
                 ("signature", &signature),
             ];
@@ -319,7 +359,8 @@ mod tests {
         }
 
         fn done(&mut self, name: &str) {
-            self.push("officer/alice", "apply_policy", ("allow", None), &[("approval", name)]);
+            let detail = [("version", "2"), ("text_sha256", TEXT), ("approval", name)];
+            self.push("officer/alice", "apply_policy", ("allow", None), &detail);
         }
 
         fn verify(&self) -> Result<Report, VerifyError> {
@@ -373,7 +414,7 @@ mod tests {
         let mut log = Log::new();
         log.ask("approval/1", "1");
         log.approve("approval/1", "bob", "bob");
-        log.lines[2] = log.lines[2].replace("do approval/1", "do something");
+        log.lines[2] = log.lines[2].replace(TEXT, "cd34");
         assert_eq!(log.fault(), (2, ApprovalError::Signature { officer: "officer/bob".to_owned(), error }));
     }
 
@@ -425,13 +466,7 @@ mod tests {
         let key = log.hash("dave");
         let dave = [("officer", "dave"), ("key", key.as_str())];
         log.push("officer/alice", "enrol_officer", ("deny", Some("DENIED")), &dave);
-        // What the log `system` says of another tenant's.
-        log.push(
-            "officer/eve",
-            "enrol_officer",
-            ("allow", None),
-            &[("officer", "bob"), ("key", &key), ("tenant", "other")],
-        );
+        log.push("officer/alice", "list_officers", ("allow", None), &[]);
         log.push("root", "break_glass", ("allow", None), &dave);
         log.approve("approval/1", "dave", "dave");
         log.done("approval/1");
@@ -442,6 +477,113 @@ mod tests {
             line.replace_range(..end, &format!("{{\"index\":\"{index}"));
         });
         assert_eq!(log.fault(), (4, ApprovalError::Officer("officer/dave".to_owned())));
+    }
+
+    #[test]
+    fn an_approval_does_for_what_was_approved_and_nothing_else() {
+        let enrols = |key: &str| summary::enrol_officer("dave", key);
+        let limits = summary::set_tier_limits("I", "much");
+        let tier = summary::set_tier("app/a", "II");
+        let back = summary::apply_policy(TEXT, Some(&3));
+        let key = summary::destroy_key_version("kek/1", 2);
+        let cases: [(&str, &str, &[(&str, &str)], &[(&str, &str)]); 8] = [
+            (
+                "enrol_officer",
+                &enrols("0a"),
+                &[("officer", "dave"), ("key", "0a")],
+                &[("officer", "dave"), ("key", "0b")],
+            ),
+            ("remove_officer", "remove officer bob", &[("officer", "bob")], &[("officer", "carol")]),
+            ("apply_policy", &back, &[("text_sha256", TEXT), ("rolled_back_to", "3")], &[("text_sha256", TEXT)]),
+            ("apply_schema", &summary::apply_schema(TEXT), &[("text_sha256", TEXT)], &[("text_sha256", "cd34")]),
+            ("set_tier", &tier, &[("assigned", "app/a"), ("tier", "II")], &[("assigned", "app/b"), ("tier", "II")]),
+            ("set_tier_limits", &limits, &[("tier", "I"), ("limits", "much")], &[("tier", "I"), ("limits", "more")]),
+            (
+                "reset_second_factor",
+                "reset the second factor of officer/bob",
+                &[("factor", "officer/bob")],
+                &[("factor", "x")],
+            ),
+            ("destroy_key_version", &key, &[("key", "kek/1"), ("version", "2")], &[("key", "kek/1"), ("version", "3")]),
+        ];
+        for (action, asked, right, wrong) in cases {
+            let with = |detail: &[(&str, &str)]| {
+                let mut log = Log::new();
+                log.ask_for("approval/1", "1", action, asked);
+                log.approve_that("approval/1", ("carol", "carol"), action, asked);
+                log.push("officer/alice", action, ("allow", None), &[detail, &[("approval", "approval/1")]].concat());
+                log
+            };
+            assert_eq!(with(right).verify().unwrap().approvals, 1, "{action}");
+            let (at, error) = with(wrong).fault();
+            assert!(at == 3 && matches!(error, ApprovalError::Another { .. }), "{action}: {error}");
+            let (at, error) = with(&[]).fault();
+            assert!(at == 3 && matches!(error, ApprovalError::Lacks(_)), "{action}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_needed_approval_needed_one_at_least() {
+        let mut log = Log::new();
+        let asked = "remove officer bob";
+        log.ask_for("approval/1", "0", "remove_officer", asked);
+        let detail = [("officer", "bob"), ("approval", "approval/1")];
+        log.push("officer/alice", "remove_officer", ("allow", None), &detail);
+        let (name, have, need) = ("approval/1".to_owned(), 0, 1);
+        assert_eq!(log.fault(), (2, ApprovalError::TooFew { name, have, need }));
+    }
+
+    #[test]
+    fn a_log_is_begun_once() {
+        for action in ["create_vault", "create_tenant"] {
+            let mut log = Log::new();
+            log.keys.insert("mallory", KeyPair::generate().unwrap());
+            let key = log.hash("mallory");
+            log.push("vault", action, ("allow", None), &[("officer/mallory", &key), ("officer/bob", &key)]);
+            log.ask("approval/1", "1");
+            log.approve("approval/1", "mallory", "mallory");
+            assert_eq!(log.fault(), (3, ApprovalError::Officer("officer/mallory".to_owned())), "{action}");
+            log.lines.pop();
+            log.approve("approval/1", "bob", "bob");
+            assert_eq!(log.verify().unwrap().approvals, 1, "{action}");
+        }
+    }
+
+    #[test]
+    fn neither_a_stage_nor_a_tenant_stands_for_an_approval() {
+        let stage = [("stage", "approved"), ("approval", "approval/1")];
+        let mut log = Log::new();
+        log.push("officer/alice", "apply_policy", ("allow", None), &[&stage[..], &[("version", "2")]].concat());
+        assert_eq!(log.fault(), (1, ApprovalError::Unasked("approval/1".to_owned())));
+        for action in ["enrol_officer", "remove_officer"] {
+            let who = [("officer", "bob"), ("key", "0a")];
+            let mut log = Log::new();
+            log.push("officer/alice", action, ("allow", None), &[&stage[..], &who].concat());
+            assert_eq!(log.fault(), (1, ApprovalError::Unasked("approval/1".to_owned())), "{action}");
+            let of_tenant = [&who[..], &[("tenant", "demo")]].concat();
+            let mut log = Log::new();
+            log.push("officer/alice", action, ("allow", None), &of_tenant);
+            assert_eq!(log.fault(), (1, ApprovalError::Lacks("approval")), "{action}");
+            // Of the log `system` it is told, and what made it right is elsewhere.
+            let mut log = Log::of("system");
+            log.push("officer/alice", action, ("allow", None), &of_tenant);
+            assert!(log.verify().is_ok(), "{action}");
+        }
+    }
+
+    #[test]
+    fn who_is_removed_gets_no_other_key_by_that() {
+        let mut log = Log::new();
+        let asked = "remove officer bob";
+        log.ask_for("approval/1", "1", "remove_officer", asked);
+        log.approve_that("approval/1", ("carol", "carol"), "remove_officer", asked);
+        log.keys.insert("mallory", KeyPair::generate().unwrap());
+        let key = log.hash("mallory");
+        let detail = [("officer", "bob"), ("key", key.as_str()), ("approval", "approval/1")];
+        log.push("officer/alice", "remove_officer", ("allow", None), &detail);
+        log.ask("approval/2", "1");
+        log.approve("approval/2", "bob", "mallory");
+        assert_eq!(log.fault(), (5, ApprovalError::Officer("officer/bob".to_owned())));
     }
 
     #[test]

@@ -288,7 +288,7 @@ impl<S: Store> Attempt<S> for ResetSecondFactor {
 
 impl<S: Store> Approvable<S> for ResetSecondFactor {
     fn asked(&self, _rules: &Rules) -> Asked {
-        let summary = format!("reset the second factor of {}", self.principal);
+        let summary = strongroom_ledger::summary::reset_second_factor(&self.principal);
         Asked { parts: vec![self.principal.clone().into_bytes()], summary }
     }
 

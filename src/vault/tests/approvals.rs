@@ -6,7 +6,10 @@ use strongroom_storage::{Family, Mutation, Store};
 use super::keys::rotate;
 use super::tenants::{NUMBER, SAVINGS, make, of};
 use super::*;
-use crate::{ApplyPolicy, Approve, DestroyKeyVersion, Reject};
+use crate::{
+    ApplyPolicy, Approve, ClassLimits, DestroyKeyVersion, EnrolOfficer, Export, Rate, Reject, RemoveOfficer,
+    ResetSecondFactor, RollBackPolicy, SetTier, SetTierLimits, TierLimits,
+};
 
 fn destroy_first() -> DestroyKeyVersion {
     DestroyKeyVersion { name: "kek/1".to_owned(), version: 1, dry_run: false }
@@ -212,4 +215,48 @@ fn destroy_zero() -> DestroyKeyVersion {
 async fn rotate_of(vault: &Tested, tenant: TenantNo) {
     let request = crate::RotateKey { name: "kek/0".to_owned(), from_version: 0 };
     vault.rotate_key(&of(tenant, Role::Officer), &request).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_export_shows_that_what_was_done_is_what_was_approved() {
+    let (_bench, vault) = bench().await;
+    let (alice, one) = (caller(Role::Officer), TenantNo(1));
+    let more = r#"@id("by-two") @why("Officers do none of these alone.")
+        forbid (
+          principal in Role::"officer",
+          action in [Action::"apply_schema", Action::"set_tier", Action::"set_tier_limits", Action::"reset_second_factor"],
+          resource
+        ) unless { context.approvals >= 1 };"#;
+    let source = format!("{DEFAULT_POLICIES}\n{more}");
+    let policy = ApplyPolicy { source, tests: String::new(), dry_run: false };
+    with_approval(&vault, one, async || vault.apply_policy(&alice, &policy).await).await.unwrap();
+    let schema = ApplySchema { source: LENDING.to_owned(), dry_run: false };
+    with_approval(&vault, one, async || vault.apply_schema(&alice, &schema).await).await.unwrap();
+    let tier = SetTier { principal: "app/tester".to_owned(), tier: "II".to_owned() };
+    with_approval(&vault, one, async || vault.set_tier(&alice, &tier).await).await.unwrap();
+    let plain = Rate { per_minute: Some(5), per_day: None };
+    let c2 = ClassLimits { plain, ..ClassLimits::default() };
+    let limits = SetTierLimits { tier: "II".to_owned(), limits: TierLimits { c2, ..TierLimits::default() } };
+    with_approval(&vault, one, async || vault.set_tier_limits(&alice, &limits).await).await.unwrap();
+    vault.enrol_second_factor(&Caller { certificate: Some([8; 32]), ..second(one) }).await.unwrap();
+    let reset = ResetSecondFactor { principal: format!("officer/{SECOND}") };
+    with_approval(&vault, one, async || vault.reset_second_factor(&alice, &reset).await).await.unwrap();
+    let destroy = destroy_first();
+    with_approval(&vault, one, async || vault.destroy_key_version(&alice, &destroy).await).await.unwrap();
+    let carol = EnrolOfficer { name: "carol".to_owned(), key: [3; 32] };
+    with_approval(&vault, one, async || vault.enrol_officer(&alice, &carol).await).await.unwrap();
+    let gone = RemoveOfficer { name: "carol".to_owned() };
+    with_approval(&vault, one, async || vault.remove_officer(&alice, &gone).await).await.unwrap();
+    let back = RollBackPolicy { version: 1, dry_run: false };
+    with_approval(&vault, one, async || vault.roll_back_policy(&alice, &back).await).await.unwrap();
+
+    let head = vault.checkpoint(&caller(Role::Auditor), "").await.unwrap();
+    let end = strongroom_ledger::checkpoint::claimed_size(&head.note).unwrap();
+    let mut pages = vault.export(&caller(Role::Auditor), &Export { first: 0, end, log: String::new() }).await.unwrap();
+    let mut export = Vec::new();
+    while let Some(page) = pages.next().await.unwrap() {
+        page.iter().for_each(|line| export.extend([line, &b"\n"[..]].concat()));
+    }
+    let report = strongroom_ledger::verify::verify_export(&export[..], &head.note, &head.keys);
+    assert_eq!(report.unwrap().approvals, 9);
 }

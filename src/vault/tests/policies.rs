@@ -87,6 +87,22 @@ async fn what_is_no_older_version_or_not_the_callers_to_change_stays_where_it_is
 }
 
 #[tokio::test]
+async fn nothing_is_read_for_who_may_not_go_back() {
+    let (_bench, vault) = Bench::new().await;
+    apply(&vault, &closed()).await;
+    let damaged = Mutation::Put(Family::Meta, place::older_policy(TENANT, 1), b"damaged".to_vec());
+    vault.store.write(vec![damaged]).await.unwrap();
+    let request = RollBackPolicy { version: 1, dry_run: false };
+    for role in Role::ALL.into_iter().filter(|role| *role != Role::Officer) {
+        assert!(matches!(vault.roll_back_policy(&caller(role), &request).await, Err(Error::Denied { .. })), "{role}");
+    }
+    let suspended = crate::Suspend { principal: "officer/alice".to_owned(), reason: "a test".to_owned() };
+    assert!(matches!(vault.roll_back_policy(&caller(Role::Officer), &request).await, Err(Error::DataLoss(_))));
+    vault.suspend(&second(TENANT), &suspended).await.unwrap();
+    assert!(matches!(vault.roll_back_policy(&caller(Role::Officer), &request).await, Err(Error::Suspended)));
+}
+
+#[tokio::test]
 async fn a_way_back_that_would_lock_everybody_out_is_refused() {
     let (_bench, vault) = Bench::new().await;
     // Under the first version two approvals are needed, and there is one officer who could give any.

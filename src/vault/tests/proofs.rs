@@ -28,6 +28,11 @@ async fn line(bench: &Bench, index: u64) -> [u8; 32] {
     leaf_hash(&bench.disk.get(Family::Leaves, place::leaf(TENANT, index)).await.unwrap().unwrap())
 }
 
+/// A checkpoint is a second old at the most: that second is over.
+fn sign_anew(vault: &Tested) {
+    vault.notes.lock().unwrap().clear();
+}
+
 /// A vault whose log has more than 300 leaves, more than a tile.
 async fn grown() -> (Bench, Arc<Tested>) {
     let (bench, vault) = Bench::new().await;
@@ -53,8 +58,7 @@ async fn every_leaf_is_proved_and_the_log_only_grows() {
     let auditor = caller(Role::Auditor);
     let mut before: Option<Tree> = None;
     for round in 0..6 {
-        // A checkpoint is a second old at the most.
-        bench.pass(2);
+        sign_anew(&vault);
         let proof = vault.prove_leaf(&auditor, &prove_leaf(17 * round, 0)).await.unwrap();
         let now = signed(&proof);
         assert_eq!(proof.size, now.size);
@@ -76,6 +80,19 @@ async fn every_leaf_is_proved_and_the_log_only_grows() {
     }
     vault.close().await;
     assert_eq!(findings(&bench, &[]).await, []);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_does_not_hold_the_head_where_it_is() {
+    let (bench, vault) = Bench::new().await;
+    let auditor = caller(Role::Auditor);
+    let before = signed(&vault.prove_leaf(&auditor, &prove_leaf(0, 0)).await.unwrap());
+    bench.now.fetch_sub(3_600_000_000, Ordering::Relaxed);
+    let begun = std::time::Instant::now();
+    while signed(&vault.prove_leaf(&auditor, &prove_leaf(0, 0)).await.unwrap()).size == before.size {
+        assert!(begun.elapsed().as_secs() < 30, "it stands still");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]
@@ -107,7 +124,7 @@ async fn tiles_that_were_changed_are_named_and_made_anew() {
     let (bench, vault) = grown().await;
     let auditor = caller(Role::Auditor);
     vault.prove_leaf(&auditor, &prove_leaf(0, 0)).await.unwrap();
-    vault.follow_logs().await.unwrap();
+    vault.follow_logs(None, u32::MAX).await.unwrap();
     vault.close().await;
     let good = tiles(&bench).await;
     // Two of level zero, one above them, and how far it has come.
@@ -129,7 +146,7 @@ async fn tiles_that_were_changed_are_named_and_made_anew() {
             verify_inclusion(&proof.hashes, &signed(&proof), 3, line(&bench, 3).await).unwrap();
             let proof = vault.prove_leaf(&auditor, &prove_leaf(299, 0)).await.unwrap();
             verify_inclusion(&proof.hashes, &signed(&proof), 299, line(&bench, 299).await).unwrap();
-            vault.follow_logs().await.unwrap();
+            vault.follow_logs(None, u32::MAX).await.unwrap();
             vault.close().await;
             assert_eq!(findings(&bench, &[]).await, [], "made anew");
         }
@@ -146,12 +163,52 @@ async fn a_step_that_is_not_written_is_made_again() {
     for fate in [Fate::Lost, Fate::Stored] {
         store_one(&vault, "borrower.name", "Ann", "").await;
         bench.faults.fail_write(fate);
-        assert!(vault.follow_logs().await.is_err());
+        assert!(vault.follow_logs(None, u32::MAX).await.is_err());
         recovered(&vault).await;
-        bench.pass(2);
+        sign_anew(&vault);
         let proof = vault.prove_leaf(&auditor, &prove_leaf(250, 0)).await.unwrap();
         verify_inclusion(&proof.hashes, &signed(&proof), 250, line(&bench, 250).await).unwrap();
     }
     vault.close().await;
     assert_eq!(findings(&bench, &[]).await, []);
+}
+
+/// How many leaves a log's tiles have.
+async fn tiled(bench: &Bench, log: TenantNo) -> u64 {
+    let row = bench.disk.get(Family::Tiles, place::tiled(log)).await.unwrap();
+    row.map_or(0, |row| place::decode_tiled(&row).unwrap())
+}
+
+#[tokio::test]
+async fn logs_are_followed_a_few_steps_at_a_time_and_in_turn() {
+    let (bench, vault) = Bench::new().await;
+    let system = TenantNo(0);
+    assert_eq!(vault.follow_logs(None, 1).await.unwrap(), Some(system));
+    assert!(tiled(&bench, system).await > 0 && tiled(&bench, TENANT).await == 0);
+    assert_eq!(vault.follow_logs(Some(system), 1).await.unwrap(), Some(TENANT));
+    let size = vault.committer.head(TENANT).unwrap().size;
+    assert_eq!(tiled(&bench, TENANT).await, size);
+    assert_eq!(vault.follow_logs(Some(TENANT), 1).await.unwrap(), None, "all is done");
+}
+
+#[tokio::test]
+async fn no_tile_is_made_on_a_disk_that_is_nearly_full() {
+    let (bench, vault) = Bench::new().await;
+    bench.full.store(true, Ordering::Relaxed);
+    vault.look_at_space();
+    assert_eq!(vault.follow_logs(None, u32::MAX).await.unwrap(), None);
+    assert!(tiles(&bench).await.is_empty());
+    bench.full.store(false, Ordering::Relaxed);
+    vault.look_at_space();
+    vault.follow_logs(None, u32::MAX).await.unwrap();
+    assert!(!tiles(&bench).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_proof_does_not_wait_for_the_tiles_of_another_log() {
+    let (_bench, vault) = Bench::new().await;
+    let _busy = vault.tiling.of(TenantNo(0)).await;
+    let (auditor, asked) = (caller(Role::Auditor), prove_leaf(0, 0));
+    let proof = vault.prove_leaf(&auditor, &asked);
+    tokio::time::timeout(std::time::Duration::from_secs(60), proof).await.unwrap().unwrap();
 }

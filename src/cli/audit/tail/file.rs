@@ -5,7 +5,8 @@ use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{Cursor, Followed};
+use super::Cursor;
+use super::ledger::Followed;
 use crate::cli::audit::beside;
 use crate::cli::output::{CliError, Exit};
 
@@ -51,13 +52,15 @@ impl Sink {
     /// Follows the ledger into it.
     pub async fn follow(mut self, followed: &mut Followed<'_>) -> Result<Exit, CliError> {
         loop {
-            let mut stream = followed.stream(self.cursor.next).await?;
-            while let Some(page) = followed.page(&mut stream).await? {
-                let lines: Vec<u8> = page.leaves.iter().flat_map(|leaf| leaf.iter().chain(b"\n")).copied().collect();
+            let mut leaves = followed.begin(&self.cursor).await?;
+            self.cursor.checkpoint = Some(leaves.checkpoint.clone());
+            self.cursor.write(&self.cursor_path)?;
+            while let Some(page) = leaves.page().await? {
+                let lines: Vec<u8> = page.iter().flat_map(|leaf| leaf.iter().chain(b"\n")).copied().collect();
                 let written = self.file.write_all(&lines).and_then(|()| self.file.sync_data());
                 written.map_err(|error| CliError::file(&self.path, error))?;
                 self.cursor.length += lines.len() as u64;
-                self.cursor.next = page.next;
+                self.cursor.go_to(&leaves.mark);
                 self.cursor.write(&self.cursor_path)?;
                 if self.cursor.length >= self.most {
                     self.rotate()?;
@@ -100,7 +103,7 @@ mod tests {
     use super::*;
 
     fn cursor(next: u64, length: u64) -> Cursor {
-        Cursor { origin: "log".to_owned(), next, length }
+        Cursor { origin: "log".to_owned(), next, length, last: None, checkpoint: None }
     }
 
     fn sink(folder: &Path, at: Cursor) -> Result<Sink, CliError> {

@@ -1,0 +1,248 @@
+//! The ledger that is followed: each leaf is the one after the last, and after an interruption it still is the same ledger.
+//!
+//! A vault that was put back to an older copy would otherwise be waited for until it has as many leaves again, and what it
+//! wrote up to there would come to nobody. So whenever a stream begins the vault shows that its ledger has all that was
+//! followed, that it only grew since the last checkpoint, and that the last leaf is the one that was followed.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use strongroom_ledger::checkpoint::{self, Checkpoint};
+use strongroom_ledger::leaf_hash;
+use strongroom_proto::v1::audit_client::AuditClient;
+use strongroom_proto::v1::{GetCheckpointRequest, TailRequest, TailResponse};
+use tonic::{Code, Status, Streaming};
+
+use super::Cursor;
+use super::backoff::Backoff;
+use crate::cli::audit::proofs::{NotShown, continues};
+use crate::cli::client::{Context, Wire};
+use crate::cli::output::CliError;
+
+/// A signed head is a second old at the most: so often, and at these intervals, a newer one is asked for.
+const HEADS: u32 = 4;
+const NEXT_HEAD: Duration = Duration::from_millis(500);
+
+/// Between two leaves: which one comes next, and the hash of the one before it, if that is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    pub next: u64,
+    pub last: Option<[u8; 32]>,
+}
+
+impl Mark {
+    /// Which leaf to ask for first: the last one again, if it is known, so that it is seen to be the same.
+    fn first(&self) -> u64 {
+        self.next.saturating_sub(u64::from(self.last.is_some()))
+    }
+
+    /// Goes on by a leaf, if it is the next one.
+    fn step(&mut self, line: &[u8]) -> Result<(), CliError> {
+        // Not all of it is read: a vault that is newer than this program may have more to say.
+        if !line.starts_with(format!("{{\"index\":\"{}\",", self.next).as_bytes()) {
+            return Err(other(format!("leaf {} comes next, and the vault sent something else", self.next)));
+        }
+        self.next = self.next.saturating_add(1);
+        self.last = Some(leaf_hash(line));
+        Ok(())
+    }
+
+    /// Takes a page of leaves; the first of all is the last one again, if that is awaited. Answers those that are new.
+    fn take(&mut self, again: &mut Option<[u8; 32]>, leaves: Vec<Bytes>) -> Result<Vec<Bytes>, CliError> {
+        let mut leaves = leaves.into_iter();
+        if let Some(last) = *again
+            && let Some(line) = leaves.next()
+        {
+            if leaf_hash(&line) != last {
+                return Err(other(format!("its leaf {} is another one", self.next.saturating_sub(1))));
+            }
+            *again = None;
+        }
+        let new: Vec<Bytes> = leaves.collect();
+        new.iter().try_for_each(|line| self.step(line))?;
+        Ok(new)
+    }
+}
+
+/// The vault whose ledger is followed.
+pub struct Followed<'a> {
+    context: &'a Context,
+    log: String,
+    backoff: Backoff,
+    /// When the last stream was begun, and with which leaf.
+    begun: Option<(Instant, u64)>,
+}
+
+impl<'a> Followed<'a> {
+    pub fn new(context: &'a Context, log: String) -> Self {
+        Self { context, log, backoff: Backoff::new(), begun: None }
+    }
+
+    /// The signed head, its note, and the keys that the vault names.
+    pub async fn head(&self, client: &mut AuditClient<Wire>) -> Result<(Checkpoint, String, Vec<String>), CliError> {
+        let head = client.get_checkpoint(GetCheckpointRequest { log: self.log.clone() }).await?.into_inner();
+        let keys: Vec<&str> = head.keys.iter().map(String::as_str).collect();
+        let signed = checkpoint::verify(&head.checkpoint, &keys)
+            .map_err(|error| CliError::unfit(format!("the vault's own checkpoint does not hold: {error}")))?;
+        Ok((signed, head.checkpoint, head.keys))
+    }
+
+    /// The leaves that follow a cursor. Waits for a vault that is away, or that has cut off what was begun before: each
+    /// stream is a request, which the ledger keeps.
+    pub async fn begin(&mut self, cursor: &Cursor) -> Result<Leaves, CliError> {
+        if let Some((begun, next)) = self.begun.take() {
+            match cursor.next > next {
+                true => self.backoff.reset(),
+                false => self.backoff.ended(begun.elapsed()),
+            }
+            self.wait("the stream of leaves has ended").await;
+        }
+        loop {
+            match self.try_begin(cursor).await {
+                Err(error) if is_away(&error) => self.wait(&error.to_string()).await,
+                Err(error) => return Err(error),
+                Ok(leaves) => {
+                    self.begun = Some((Instant::now(), cursor.next));
+                    return Ok(leaves);
+                }
+            }
+        }
+    }
+
+    async fn wait(&mut self, why: &str) {
+        eprintln!("waiting for the vault: {why}");
+        tokio::time::sleep(self.backoff.wait()).await;
+    }
+
+    async fn try_begin(&self, cursor: &Cursor) -> Result<Leaves, CliError> {
+        let mut client = self.context.audit().await?;
+        let (mut head, mut checkpoint, mut keys) = self.head(&mut client).await?;
+        for _ in 1..HEADS {
+            if head.size >= cursor.next {
+                break;
+            }
+            tokio::time::sleep(NEXT_HEAD).await;
+            (head, checkpoint, keys) = self.head(&mut client).await?;
+        }
+        has_all(cursor, &head)?;
+        if let Some(kept) = &cursor.checkpoint {
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            let older = checkpoint::verify(kept, &keys)
+                .map_err(|error| other(format!("the last checkpoint of it does not hold for its keys: {error}")))?;
+            let grown = continues(&mut client, self.log.clone(), &older, &head).await;
+            grown.map_err(|error| match error {
+                NotShown::Fork(why) => other(why),
+                NotShown::Asking(error) => error,
+            })?;
+        }
+        let mark = cursor.mark();
+        let asked = TailRequest { first: mark.first(), log: self.log.clone() };
+        let stream = client.tail(asked).await?.into_inner();
+        Ok(Leaves { stream, mark, again: mark.last, checkpoint })
+    }
+}
+
+/// Whether a ledger is the one that a cursor is of, and has as many leaves.
+fn has_all(cursor: &Cursor, head: &Checkpoint) -> Result<(), CliError> {
+    if head.origin != cursor.origin {
+        return Err(other(format!("it was {}, and is {}", cursor.origin, head.origin)));
+    }
+    match head.size >= cursor.next {
+        true => Ok(()),
+        false => Err(other(format!("leaf {} comes next, and it has {} leaves", cursor.next, head.size))),
+    }
+}
+
+fn other(why: String) -> CliError {
+    CliError::Unfit {
+        message: format!("the vault's ledger is not the one that was followed: {why}"),
+        next: "see whether the vault was put back to an older copy, and keep what was followed; what it has now comes with \
+               --from INDEX and another -o or --cursor"
+            .into(),
+    }
+}
+
+/// Leaves of a ledger, as they come.
+pub struct Leaves {
+    stream: Streaming<TailResponse>,
+    /// How far they have come.
+    pub mark: Mark,
+    /// The hash of the last leaf that was followed before, while it is awaited again.
+    again: Option<[u8; 32]>,
+    /// The signed head when they began: whoever goes on later sees that it only grew since.
+    pub checkpoint: String,
+}
+
+impl Leaves {
+    /// The next leaves; none when the stream has ended and another is to be begun. Whoever stops waiting loses none.
+    pub async fn page(&mut self) -> Result<Option<Vec<Bytes>>, CliError> {
+        loop {
+            let page = match self.stream.message().await {
+                Ok(Some(page)) => page,
+                Ok(None) => return Ok(None),
+                Err(status) if is_cut_off(&status) => return Ok(None),
+                Err(status) => return Err(status.into()),
+            };
+            let new = self.mark.take(&mut self.again, page.leaves)?;
+            if !new.is_empty() {
+                return Ok(Some(new));
+            }
+        }
+    }
+}
+
+/// Whether a vault that can't be reached now may come back.
+fn is_away(error: &CliError) -> bool {
+    match error {
+        CliError::Refused(refusal) => refusal.code == Code::Unavailable,
+        CliError::NotReached { .. } => true,
+        _ => false,
+    }
+}
+
+fn is_cut_off(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(indexes: impl IntoIterator<Item = u64>, what: &str) -> Vec<Bytes> {
+        indexes.into_iter().map(|index| format!("{{\"index\":\"{index}\",\"what\":\"{what}\"}}").into()).collect()
+    }
+
+    #[test]
+    fn leaves_come_one_after_the_other_or_not_at_all() {
+        for wrong in [vec![0, 1, 3], vec![0, 1, 1], vec![1], vec![0, 2], vec![10]] {
+            let mut mark = Mark { next: 0, last: None };
+            assert!(mark.take(&mut None, lines(wrong.clone(), "a")).is_err(), "{wrong:?}");
+        }
+        let mut mark = Mark { next: 7, last: None };
+        assert_eq!(mark.take(&mut None, lines([7, 8, 9], "a")).unwrap(), lines([7, 8, 9], "a"));
+        assert_eq!(mark, Mark { next: 10, last: Some(leaf_hash(&lines([9], "a")[0])) });
+    }
+
+    #[test]
+    fn the_last_leaf_comes_again_and_must_be_the_same() {
+        let mut mark = Mark { next: 0, last: None };
+        assert_eq!(mark.first(), 0);
+        mark.take(&mut None, lines([0, 1], "a")).unwrap();
+        assert_eq!(mark.first(), 1);
+        let mut again = mark.last;
+        assert!(mark.take(&mut again, vec![]).unwrap().is_empty() && again.is_some());
+        let (mut other, mut awaited) = (mark, again);
+        assert!(other.take(&mut awaited, lines([1, 2], "b")).is_err());
+        assert_eq!(mark.take(&mut again, lines([1, 2], "a")).unwrap(), lines([2], "a"));
+        assert_eq!((again, mark.next), (None, 3));
+    }
+
+    #[test]
+    fn a_ledger_that_is_shorter_or_another_is_named() {
+        let cursor = |next| Cursor { origin: "log".to_owned(), next, length: 0, last: None, checkpoint: None };
+        let head = |origin: &str, size| Checkpoint { origin: origin.to_owned(), size, root: [0; 32] };
+        assert!(has_all(&cursor(5), &head("log", 5)).is_ok() && has_all(&cursor(5), &head("log", 6)).is_ok());
+        assert!(has_all(&cursor(5), &head("log", 4)).unwrap_err().to_string().contains("leaf 5 comes next"));
+        assert!(has_all(&cursor(5), &head("other", 6)).unwrap_err().to_string().contains("it was log"));
+    }
+}

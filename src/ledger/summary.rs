@@ -1,0 +1,74 @@
+//! What officers are asked to approve, in words; and the same words made again of the leaf of what was then done.
+//!
+//! What an officer signs has the words in it. So whoever verifies a log sees that what was done is what was approved, as far
+//! as the leaf says all that the words do.
+
+use std::fmt::Display;
+
+use crate::leaf::ParsedLeaf;
+
+/// Somebody is to be an officer, by this key, or by another one than until now.
+pub fn enrol_officer(name: &str, key: &str) -> String {
+    format!("enrol officer {name} by the public key with SHA-256 {key}")
+}
+
+/// Somebody is to be an officer no more.
+pub fn remove_officer(name: &str) -> String {
+    format!("remove officer {name}")
+}
+
+/// Policies are to be put in force; perhaps those of an older version.
+pub fn apply_policy(text_sha256: &str, rolled_back_to: Option<&dyn Display>) -> String {
+    match rolled_back_to {
+        None => format!("apply the policies with SHA-256 {text_sha256}"),
+        Some(version) => format!("roll the policies back to version {version}, with SHA-256 {text_sha256}"),
+    }
+}
+
+/// A schema is to be put in force.
+pub fn apply_schema(text_sha256: &str) -> String {
+    format!("apply the schema with SHA-256 {text_sha256}")
+}
+
+/// A principal is to be put into a tier.
+pub fn set_tier(principal: &str, tier: &str) -> String {
+    format!("put {principal} into tier {tier}")
+}
+
+/// A tier is to have other limits.
+pub fn set_tier_limits(tier: &str, limits: &str) -> String {
+    format!("set the limits of tier {tier} to {limits}")
+}
+
+/// Somebody's second factor is to be taken away.
+pub fn reset_second_factor(principal: &str) -> String {
+    format!("reset the second factor of {principal}")
+}
+
+/// A version of a key is to be destroyed.
+pub fn destroy_key_version(key: &str, version: impl Display) -> String {
+    format!("destroy version {version} of key {key}")
+}
+
+/// What a leaf says was done, in the words in which it is asked for; none for an action whose leaf does not say all of it.
+///
+/// # Errors
+/// Which detail the leaf lacks.
+pub fn of(leaf: &ParsedLeaf) -> Result<Option<String>, &'static str> {
+    let detail = |name: &str| leaf.detail.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let said = |name: &'static str| detail(name).ok_or(name);
+    Ok(Some(match leaf.action.as_str() {
+        "enrol_officer" => enrol_officer(said("officer")?, said("key")?),
+        "remove_officer" => remove_officer(said("officer")?),
+        "apply_policy" => {
+            let older = detail("rolled_back_to");
+            apply_policy(said("text_sha256")?, older.as_ref().map(|version| version as &dyn Display))
+        }
+        "apply_schema" => apply_schema(said("text_sha256")?),
+        "set_tier" => set_tier(said("assigned")?, said("tier")?),
+        "set_tier_limits" => set_tier_limits(said("tier")?, said("limits")?),
+        "reset_second_factor" => reset_second_factor(said("factor")?),
+        "destroy_key_version" => destroy_key_version(said("key")?, said("version")?),
+        _ => return Ok(None),
+    }))
+}
