@@ -216,7 +216,12 @@ async fn the_root_key_makes_officers_authorities_and_policies_and_the_ledger_say
 
     let own = leaves(&vault).await;
     let broken: Vec<_> = own.iter().filter(|leaf| leaf["action"] == "break_glass").collect();
-    assert_eq!(broken.len(), 6);
+    assert_eq!(broken.len(), 8);
+    // Whoever vouches for callers vouches for this tenant's, too.
+    for (leaf, change, anchor) in [(broken[4], "add_anchor", "05"), (broken[5], "remove_anchor", "02")] {
+        assert_eq!((&leaf["detail"]["change"], &leaf["detail"]["anchor"]), (&change.into(), &anchor.repeat(32).into()));
+        assert!(leaf["detail"]["principals_sha256"].is_null(), "that is in the log `system`");
+    }
     assert!(broken.iter().all(|leaf| leaf["principal"] == "root" && leaf["detail"]["reason"] == "both have left"));
     let system = log(&vault, &operator(), "").await;
     let changes: Vec<_> = system.iter().filter(|leaf| leaf["action"] == "break_glass").collect();
