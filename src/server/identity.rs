@@ -83,10 +83,14 @@ impl From<&IdentityError> for Nobody {
     }
 }
 
-/// The officer of a tenant whom a certificate (DER) names, and the SHA-256 of its public key. `None`: it names nobody else
-/// than that, or can't be read.
+/// The officer of a tenant whom a certificate (DER) names, and the SHA-256 of its public key. `None`: it names somebody else,
+/// or more than that, can't be read, or its key can't approve anything.
 pub(crate) fn officer(certificate: &[u8], trust_domain: &str, tenant: &str) -> Option<(String, [u8; 32])> {
     let claims = Claims::read(certificate)?;
+    let (_, read) = X509Certificate::from_der(certificate).ok()?;
+    if !strongroom_vault::is_officer_key(read.public_key().raw) {
+        return None;
+    }
     let [uri] = &claims.uris[..] else { return None };
     let id = SpiffeId::parse(uri).ok()?;
     let fits = id.trust_domain == trust_domain && id.tenant.as_deref() == Some(tenant) && id.role == Role::Officer;
@@ -101,7 +105,8 @@ fn officer_of(certificate: &[u8], trust_domain: &str, tenant: &str) -> Option<(S
     }
 }
 
-/// The SHA-256 of the public key in a certificate (PEM or DER) that names this officer of a tenant and nobody else.
+/// The SHA-256 of the public key in a certificate (PEM or DER) that names this officer of a tenant and nobody else. `None`: it
+/// does not, or the key can't approve anything: ECDSA on P-256 and P-384, and Ed25519, can.
 pub fn officer_key(certificate: &[u8], trust_domain: &str, tenant: &str, name: &str) -> Option<[u8; 32]> {
     officer_of(certificate, trust_domain, tenant).filter(|(named, _)| named == name).map(|(_, key)| key)
 }
@@ -333,6 +338,27 @@ mod tests {
         assert_eq!(officer(b"no certificate", "bank.example", "retail"), None);
         let key = |name: &str| officer_key(one.certificate.der(), "bank.example", "retail", name);
         assert_eq!((key("officer-1"), key("officer-2")), (Some(one.key_hash()), None));
+    }
+
+    #[test]
+    fn a_certificate_whose_key_can_approve_nothing_enrols_no_officer() {
+        struct Key(&'static rcgen::SignatureAlgorithm, Vec<u8>);
+        impl rcgen::PublicKeyData for Key {
+            fn der_bytes(&self) -> &[u8] {
+                &self.1
+            }
+            fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+                self.0
+            }
+        }
+        let authority = Authority::new();
+        let rsa = Key(&rcgen::PKCS_RSA_SHA256, vec![0x30, 0x06, 0x02, 0x01, 0x21, 0x02, 0x01, 0x03]);
+        let compressed = Key(&rcgen::PKCS_ECDSA_P256_SHA256, [&[2][..], &[1; 32]].concat());
+        for key in [rsa, compressed] {
+            let certificate = authority.certify(&key, &[OFFICER]);
+            assert_eq!(Claims::read(&certificate).unwrap().uris, [OFFICER], "TLS would take it");
+            assert_eq!(officer_key(&certificate, "bank.example", "retail", "officer-1"), None);
+        }
     }
 
     #[test]
