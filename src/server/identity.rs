@@ -194,8 +194,8 @@ impl Peer {
             Some(known) if Arc::ptr_eq(&known.directory, directory) => known.principal.clone(),
             _ => self.find(claims, directory),
         };
-        let certificate = Some(claims.key);
-        Ok(Caller { certificate, ..Caller::new(principal?, Arc::clone(&self.0.address)) })
+        // Always with its key: an officer's request is held against the one that is enrolled when it is decided.
+        Ok(Caller::certified(principal?, Arc::clone(&self.0.address), claims.key))
     }
 
     /// Whom the certificate names, at `now` in seconds since 1970, while the vault is sealed and can look nobody up. Good
@@ -321,6 +321,8 @@ mod tests {
         let directory = directory(&[("officer-1", enrolled.key_hash())]);
         let accept = |der: &[u8]| Peer::alone(der, String::new()).caller(&directory, 0).map(|_| ());
         assert_eq!(accept(enrolled.certificate.der()), Ok(()));
+        let caller = Peer::alone(enrolled.certificate.der(), String::new()).caller(&directory, 0).unwrap();
+        assert_eq!(caller.certificate, Some(enrolled.key_hash()), "what is under way is held against it");
         let other = authority.client(&[OFFICER]);
         assert_eq!(accept(other.certificate.der()), Err(Nobody::OfficerNotEnrolled));
     }

@@ -151,6 +151,23 @@ async fn a_vault_is_not_made_with_one_key_under_two_names_or_one_name_twice() {
 }
 
 #[tokio::test]
+async fn who_shows_the_key_that_was_replaced_is_cut_off_under_way_too() {
+    let (_bench, vault) = Bench::new().await;
+    let shows = |key: u8| Caller { certificate: Some([key; 32]), ..caller(Role::Officer) };
+    // As the edge found out when the request came in.
+    let (old, new) = (shows(1), shows(9));
+    assert!(vault.list_keys(&old).await.is_ok() && vault.still_admits(&old).is_ok());
+    assert!(matches!(vault.list_keys(&new).await, Err(Error::OfficerRemoved)));
+    let change = BreakGlass::EnrolOfficer { tenant: "demo".to_owned(), name: "alice".to_owned(), key: [9; 32] };
+    vault.break_glass(&change, "her key was stolen").await.unwrap();
+    assert!(matches!(vault.list_keys(&old).await, Err(Error::OfficerRemoved)));
+    let schema = ApplySchema { source: LENDING.to_owned(), dry_run: false };
+    assert!(matches!(vault.apply_schema(&old, &schema).await, Err(Error::OfficerRemoved)));
+    assert!(matches!(vault.still_admits(&old), Err(Error::OfficerRemoved)), "streams too");
+    assert!(vault.list_keys(&new).await.is_ok() && vault.still_admits(&new).is_ok());
+}
+
+#[tokio::test]
 async fn as_many_are_left_as_approvals_need_and_who_is_gone_has_no_say() {
     let (bench, vault) = Bench::new().await;
     for name in ["alice", SECOND] {
