@@ -125,7 +125,8 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    /// Reads a certificate that TLS has verified. `None`: it can't be read.
+    /// Reads a certificate that TLS has verified. `None`: it can't be read, or one of its names can't. That may be the second of
+    /// which there must be one, or the one that goes before another: what can't be read is not nothing.
     pub fn read(certificate: &[u8]) -> Option<Self> {
         let (rest, certificate) = X509Certificate::from_der(certificate).ok()?;
         if !rest.is_empty() {
@@ -133,6 +134,9 @@ impl Claims {
         }
         let names = certificate.subject_alternative_name().ok()?;
         let names = names.as_ref().map_or(&[][..], |extension| &extension.value.general_names);
+        if names.iter().any(|name| matches!(name, GeneralName::Invalid(..))) {
+            return None;
+        }
         let uris = names.iter().filter_map(|name| match name {
             GeneralName::URI(uri) => Some((*uri).to_owned()),
             _ => None,
@@ -140,7 +144,7 @@ impl Claims {
         let mut key = [0; 32];
         key.copy_from_slice(digest::digest(&digest::SHA256, certificate.public_key().raw).as_ref());
         let common_names = certificate.subject().iter_common_name();
-        let common_names = common_names.filter_map(|name| Some(name.as_str().ok()?.to_owned())).collect();
+        let common_names = common_names.map(|name| Some(name.as_str().ok()?.to_owned())).collect::<Option<_>>()?;
         Some(Self { uris: uris.collect(), common_names, key, not_after: certificate.validity().not_after.timestamp() })
     }
 }
@@ -264,6 +268,8 @@ pub(crate) fn now() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::string::BmpString;
+    use rcgen::{CustomExtension, DnType, DnValue};
     use strongroom_ids::TenantNo;
 
     use super::*;
@@ -293,6 +299,27 @@ mod tests {
         for bytes in [&[][..], b"certificate", &whole[..whole.len() - 1], &longer] {
             assert_eq!(Claims::read(bytes), None);
         }
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_read_is_not_left_out() {
+        let authority = Authority::new();
+        let readable = || Claims::read(authority.with(|_| {}).certificate.der());
+        assert_eq!(readable().unwrap().uris, [""; 0]);
+        // UCS-2, and bytes that are no text.
+        let named = authority.with(|params| {
+            params.distinguished_name.push(DnType::CommonName, "loan-core");
+            let other = BmpString::try_from("other").unwrap();
+            params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), DnValue::BmpString(other));
+        });
+        assert_eq!(Claims::read(named.certificate.der()), None);
+        let uri = |bytes: &[u8]| [&[0x86, u8::try_from(bytes.len()).unwrap()][..], bytes].concat();
+        let both = [uri(APP.as_bytes()), uri(&[0xff, 0xfe])].concat();
+        let both = [&[0x30, u8::try_from(both.len()).unwrap()][..], &both].concat();
+        let named = authority.with(|params| {
+            params.custom_extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, 17], both));
+        });
+        assert_eq!(Claims::read(named.certificate.der()), None);
     }
 
     #[test]

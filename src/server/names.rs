@@ -43,6 +43,9 @@ impl NameRules {
 mod tests {
     use std::sync::Arc;
 
+    use rcgen::string::BmpString;
+    use rcgen::{DnType, DnValue};
+
     use super::*;
     use crate::certificates::{Certificates, Vouching};
     use crate::identity::{Nobody, Peer};
@@ -83,6 +86,15 @@ mod tests {
         assert_eq!(called("loan-core", &[]).as_deref(), Ok("app/loan-core"));
         let other = "spiffe://bank.example/tenant/retail/app/other";
         assert_eq!(called("loan-core", &[other]).as_deref(), Ok("app/other"));
+        let twice = authority.with(|params| {
+            params.distinguished_name.push(DnType::CommonName, "loan-core");
+            let other = DnValue::BmpString(BmpString::try_from("other").unwrap());
+            params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), other);
+        });
+        let chain = [twice.certificate.der().clone()];
+        let peer = Peer::new(&chain, String::new(), Arc::clone(&certificates)).unwrap();
+        let refused = peer.caller(&directory(&[]), 0).unwrap_err();
+        assert_eq!(refused, Nobody::CertificateNotAccepted, "it is not its only common name");
         for (name, uris) in [("LOAN-CORE", &[][..]), ("loan-core2", &[]), ("loan-core", &["https://bank.example"])] {
             assert_eq!(called(name, uris), Err(Nobody::CertificateNotAccepted), "{name}");
         }

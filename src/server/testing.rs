@@ -133,6 +133,15 @@ impl Authority {
         config
     }
 
+    /// A client's certificate without names, but for what the test gives it.
+    pub fn with(&self, change: impl FnOnce(&mut CertificateParams)) -> Issued {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        self.issue(params)
+    }
+
     /// A client's certificate (DER) for a key that somebody else has.
     pub fn certify(&self, key: &impl PublicKeyData, uris: &[&str]) -> Vec<u8> {
         let mut params = CertificateParams::new(vec![]).unwrap();
