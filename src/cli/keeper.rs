@@ -58,12 +58,7 @@ type BroughtRoot = (Arc<dyn RootProvider>, Vec<String>);
 
 impl FolderKeeper {
     /// The keeper of the vault in a folder, which is served to whom these authorities vouch for.
-    pub fn new(
-        layout: Layout,
-        config: Config,
-        vouching: Vouching,
-        outside: Option<Arc<dyn RootProvider>>,
-    ) -> Self {
+    pub fn new(layout: Layout, config: Config, vouching: Vouching, outside: Option<Arc<dyn RootProvider>>) -> Self {
         let (collected, household) = (Mutex::default(), Mutex::default());
         let own_keys = Arc::new(Providers::new(config.own_keys.clone()));
         Self { layout, config, vouching, outside: Mutex::new(outside), own_keys, collected, household }

@@ -43,7 +43,8 @@ impl HeadFile {
     /// Writes the file once, as open, and starts the thread that keeps it. When this returns the file is durable: no commit
     /// may come before, or a crash after it would leave a closed file and a log that is longer.
     pub(crate) fn keep(self, shared: Arc<Shared>) -> Result<HeadKeeper, StartError> {
-        self.write(&shared.lanes().clone(), false).map_err(|source| StartError::Head { path: self.path.clone(), source })?;
+        self.write(&shared.lanes().clone(), false)
+            .map_err(|source| StartError::Head { path: self.path.clone(), source })?;
         let signal = Arc::new(Signal::default());
         let seen = Arc::clone(&signal);
         let thread = thread::Builder::new().name("head-file".to_owned()).spawn(move || self.run(&shared, &seen))?;

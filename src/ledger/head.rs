@@ -210,7 +210,8 @@ mod tests {
 
     #[test]
     fn three_thousand_tenants_fit() {
-        let head = Head { number: u64::MAX, closed: false, lanes: (0..3_000).map(|tenant| lane(tenant, 1_023)).collect() };
+        let head =
+            Head { number: u64::MAX, closed: false, lanes: (0..3_000).map(|tenant| lane(tenant, 1_023)).collect() };
         let file = signed(&head);
         assert!(file.len() > 1_000_000);
         assert_eq!(open(&file, VAULT, &Key::new(1).public()), Ok(head));

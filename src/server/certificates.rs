@@ -151,7 +151,11 @@ impl Certificates {
             before.usable.with_authorities(|_| false)
         });
         let Ok(usable) = usable else { return };
-        tracing::warn!(gone, left = usable.authorities.len(), "authorities that are not enrolled any more vouch for nobody");
+        tracing::warn!(
+            gone,
+            left = usable.authorities.len(),
+            "authorities that are not enrolled any more vouch for nobody"
+        );
         self.enforce(InForce { generation: before.generation + 1, usable, fingerprint: None });
     }
 
@@ -342,7 +346,8 @@ mod tests {
     #[test]
     fn an_authority_that_is_not_enrolled_any_more_vouches_for_nobody_though_its_file_is_unchanged() {
         let (first, second) = (Authority::new(), Authority::new());
-        let material = || TlsMaterial { client_ca_pem: (first.pem() + &second.pem()).into_bytes(), ..first.server_material() };
+        let material =
+            || TlsMaterial { client_ca_pem: (first.pem() + &second.pem()).into_bytes(), ..first.server_material() };
         let both = material();
         let again = || TlsMaterial {
             certificate_pem: both.certificate_pem.clone(),
@@ -353,8 +358,10 @@ mod tests {
         for read in [Ok(again()), Err("it is gone".to_owned())] {
             let vouching = Vouching::default();
             let certificates = Arc::new(Certificates::new(&again(), NameRules::default(), vouching.clone()).unwrap());
-            let (lost, kept) =
-                (peer(&second.numbered(7, "", &[APP]), &certificates), peer(&first.numbered(8, "", &[APP]), &certificates));
+            let (lost, kept) = (
+                peer(&second.numbered(7, "", &[APP]), &certificates),
+                peer(&first.numbered(8, "", &[APP]), &certificates),
+            );
             assert_eq!((asks(&lost), asks(&kept), vouching.now().len()), (Ok(()), Ok(()), 2));
             // Sealed, removed, and unsealed.
             certificates.consider(Ok(again()), None, 0);

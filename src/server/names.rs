@@ -76,7 +76,8 @@ mod tests {
     fn a_rule_holds_for_a_certificate_without_a_uri_and_for_its_whole_name() {
         let authority = Authority::new();
         let names = rules(&[("loan-core", APP)]).unwrap();
-        let certificates = Arc::new(Certificates::new(&authority.server_material(), names, Vouching::default()).unwrap());
+        let certificates =
+            Arc::new(Certificates::new(&authority.server_material(), names, Vouching::default()).unwrap());
         let called = |name: &str, uris: &[&str]| {
             let issued = authority.numbered(7, name, uris);
             let chain = [issued.certificate.der().clone()];

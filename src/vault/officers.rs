@@ -168,7 +168,9 @@ pub(crate) fn repeated(officers: &[(String, [u8; 32])]) -> Option<(usize, &'stat
         if before.clone().any(|(known, _)| known == name) {
             return Some((at, "an officer of this name is named before"));
         }
-        before.any(|(_, known)| known == key).then_some((at, "an officer with this key is named before: each has its own"))
+        before
+            .any(|(_, known)| known == key)
+            .then_some((at, "an officer with this key is named before: each has its own"))
     })
 }
 

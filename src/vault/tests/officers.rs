@@ -131,10 +131,9 @@ async fn one_key_under_two_names_is_one_who_could_approve() {
 #[tokio::test]
 async fn a_vault_is_not_made_with_one_key_under_two_names_or_one_name_twice() {
     let (name, key) = (|name: &str| name.to_owned(), |key: u8| [key; 32]);
-    for officers in [
-        vec![(name("alice"), key(1)), (name("bob"), key(1))],
-        vec![(name("alice"), key(1)), (name("alice"), key(2))],
-    ] {
+    for officers in
+        [vec![(name("alice"), key(1)), (name("bob"), key(1))], vec![(name("alice"), key(1)), (name("alice"), key(2))]]
+    {
         let folder = tempfile::tempdir().unwrap();
         let made = crate::create(crate::NewVault {
             store: MemoryStore::default(),

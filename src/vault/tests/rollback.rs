@@ -131,7 +131,7 @@ async fn a_leaf_that_somebody_appends_to_a_vault_that_was_stopped_in_order_is_re
         assert!(why.contains(says), "{why}");
     }
     let found = findings(&bench, &[]).await;
-    let added = |one: &Finding| one.fault == crate::Fault::Added && one.place == crate::Place::Leaf(index);
+    let added = |one: &crate::Finding| one.fault == crate::Fault::Added && one.place == crate::Place::Leaf(index);
     assert!(found.iter().any(added), "{found:?}");
 }
 

@@ -261,7 +261,10 @@ async fn an_assertion_is_its_holders_for_five_minutes_and_no_other_is_taken_for_
         assert!(matches!(vault.get_policy(&wrong, 0).await, Err(Error::SecondFactorNotAccepted)));
     }
     let other_key = showing(&Caller { certificate: Some([9; 32]), ..alice.clone() }, &text);
-    assert!(matches!(vault.get_policy(&other_key, 0).await, Err(Error::OfficerRemoved)), "an officer by that key alone");
+    assert!(
+        matches!(vault.get_policy(&other_key, 0).await, Err(Error::OfficerRemoved)),
+        "an officer by that key alone"
+    );
     let leaves = leaves(&vault).await;
     let of = |reason: &str| leaves.iter().filter(|leaf| leaf["reason"] == reason && leaf["decision"] == "deny").count();
     assert!(of("SECOND_FACTOR_NOT_ACCEPTED") > 0 && of("SECOND_FACTOR_REQUIRED") > 0);
