@@ -158,7 +158,8 @@ pub async fn run(args: Args, layout: &Layout, output: Output) -> Result<Exit, Cl
                 let key = strongroom_server::officer_key(&certificate, &vault.directory().trust_domain, &tenant, &name);
                 let key = key.ok_or_else(|| {
                     CliError::unfit(format!(
-                        "{} is no certificate in PEM whose only URI name is spiffe://{}/tenant/{tenant}/officer/{name}",
+                        "{} is no certificate in PEM whose only URI name is spiffe://{}/tenant/{tenant}/officer/{name}, and whose \
+                         key can approve: ECDSA on P-256 or P-384, or Ed25519",
                         path.display(),
                         vault.directory().trust_domain
                     ))

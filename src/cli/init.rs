@@ -11,7 +11,6 @@ use super::layout::Layout;
 use super::make::{self, Contents};
 use super::output::{CliError, Exit, Output, facts};
 use super::passphrase::PassphraseArgs;
-use super::pki::sha256;
 use super::root::{MadeRoot, NewRoot, NewRootArgs, WrittenShares};
 
 /// Make a vault in a new folder, or in one that is empty.
@@ -175,6 +174,12 @@ impl Officer {
                 path.display(),
             )));
         }
-        Ok(sha256(certificate.public_key().raw))
+        strongroom_server::officer_key(&pem.contents, trust_domain, &self.tenant, &self.name).ok_or_else(|| {
+            CliError::unfit(format!(
+                "the certificate {} names something that can't be read, or its key can't approve: an officer's is ECDSA on \
+                 P-256 or P-384, or Ed25519",
+                path.display()
+            ))
+        })
     }
 }

@@ -8,7 +8,7 @@ use strongroom_keys::{
     ArgonCost, Envelope, KeyError, Keystore, Passphrase, PassphraseRoot, RootError, RootKind, RootProvider,
 };
 use strongroom_rocksdb::RocksStore;
-use strongroom_server::{Admits, Brought, Heard, Keeper, NotUnsealed, OwnKeyProviders, Wants};
+use strongroom_server::{Admits, Brought, Heard, Keeper, NotUnsealed, OwnKeyProviders, Vouching, Wants};
 use strongroom_vault::RootProbe;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -27,9 +27,8 @@ const RECORD: Duration = Duration::from_secs(2);
 pub struct FolderKeeper {
     layout: Layout,
     config: Config,
-    /// SHA-256 of the authorities that connections were accepted from at start. Others come into force only if they are
-    /// enrolled.
-    authorities: Vec<[u8; 32]>,
+    /// The authorities that vouch for callers at the moment: a vault that is unsealed is asked about these.
+    vouching: Vouching,
     /// What keeps the root key, if it is outside of the process. The same for all calls: it knows what failed before.
     outside: Mutex<Option<Arc<dyn RootProvider>>>,
     /// What keeps tenants' own keys.
@@ -58,16 +57,11 @@ struct Household {
 type BroughtRoot = (Arc<dyn RootProvider>, Vec<String>);
 
 impl FolderKeeper {
-    /// The keeper of the vault in a folder, which is served to clients of these authorities.
-    pub fn new(
-        layout: Layout,
-        config: Config,
-        authorities: Vec<[u8; 32]>,
-        outside: Option<Arc<dyn RootProvider>>,
-    ) -> Self {
+    /// The keeper of the vault in a folder, which is served to whom these authorities vouch for.
+    pub fn new(layout: Layout, config: Config, vouching: Vouching, outside: Option<Arc<dyn RootProvider>>) -> Self {
         let (collected, household) = (Mutex::default(), Mutex::default());
         let own_keys = Arc::new(Providers::new(config.own_keys.clone()));
-        Self { layout, config, authorities, outside: Mutex::new(outside), own_keys, collected, household }
+        Self { layout, config, vouching, outside: Mutex::new(outside), own_keys, collected, household }
     }
 
     /// Has an open vault keep its house and do its jobs.
@@ -169,7 +163,7 @@ impl Keeper<RocksStore> for FolderKeeper {
         let Some((root, by)) = self.root(&envelope, brought, by)? else { return Ok(None) };
         // First of all: who guesses must not have the store opened each time.
         drop(start::unlock(self.layout.keystore(), Arc::clone(&root)).await.map_err(not_unsealed)?);
-        let opened = start::open_vault(&self.layout, &self.config, &self.authorities, &root).await;
+        let opened = start::open_vault(&self.layout, &self.config, &self.vouching.now(), &root).await;
         let (vault, _) = opened.map_err(not_unsealed)?;
         // Now it knows who is who.
         if !admits(&vault.directory()) {

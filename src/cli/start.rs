@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 use strongroom_keys::{Keystore, RootError, RootProvider};
 use strongroom_rocksdb::{Background, RocksOptions, RocksStore};
-use strongroom_server::{Door, Options, Reload, RootWatch, TlsMaterial};
+use strongroom_server::{Door, Options, Reload, RootWatch, TlsMaterial, Vouching};
 use strongroom_storage::StoreError;
 use strongroom_vault::{Clock, Opening, Space, Vault};
 use tokio::net::TcpListener;
@@ -266,26 +266,29 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), CliError> {
     let keeper = |tls: &TlsMaterial, outside| {
-        let keeper = FolderKeeper::new(layout.clone(), config.clone(), authorities(tls)?, outside);
-        Ok::<_, CliError>(Arc::new(keeper))
+        let vouching = Vouching::new(authorities(tls)?);
+        let keeper = FolderKeeper::new(layout.clone(), config.clone(), vouching.clone(), outside);
+        Ok::<_, CliError>((Arc::new(keeper), vouching))
     };
-    let (door, tls) = match begun {
+    let (door, tls, vouching) = match begun {
         Begun::Open(Opened { vault, tls, outside, .. }) => {
-            let keeper = keeper(&tls, outside)?;
+            let (keeper, vouching) = keeper(&tls, outside)?;
             keeper.begin(&vault);
-            (Door::open(vault, keeper), tls)
+            (Door::open(vault, keeper), tls, vouching)
         }
         Begun::Sealed => {
             let tls = tls(layout, config)?;
-            (Door::sealed(keeper(&tls, None)?, "it was started sealed and waits for what opens it"), tls)
+            let (keeper, vouching) = keeper(&tls, None)?;
+            (Door::sealed(keeper, "it was started sealed and waits for what opens it"), tls, vouching)
         }
         Begun::Waiting { root, why } => {
             let tls = tls(layout, config)?;
-            (Door::waiting(keeper(&tls, Some(root))?, why.to_string()), tls)
+            let (keeper, vouching) = keeper(&tls, Some(root))?;
+            (Door::waiting(keeper, why.to_string()), tls, vouching)
         }
     };
     let reload = reload(layout, config);
-    serve_door(door, tls, reload, listener, config, stop).await
+    serve_door(door, (tls, vouching), reload, listener, config, stop).await
 }
 
 fn authorities(tls: &TlsMaterial) -> Result<Vec<[u8; 32]>, CliError> {
@@ -314,7 +317,7 @@ fn reload(layout: &Layout, config: &Config) -> Reload {
 
 async fn serve_door(
     door: Door<RocksStore>,
-    tls: TlsMaterial,
+    (tls, vouching): (TlsMaterial, Vouching),
     reload: Reload,
     listener: TcpListener,
     config: &Config,
@@ -325,6 +328,7 @@ async fn serve_door(
         max_requests_in_flight: config.capacity.requests,
         names: config.tls.names().map_err(CliError::unfit)?,
         reload: Some(reload),
+        vouching,
         ..Options::new(listener, tls, env!("CARGO_PKG_VERSION"))
     };
     let door = Arc::new(door);

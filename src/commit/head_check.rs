@@ -1,4 +1,4 @@
-//! Whether a store is the one that its head file speaks of, and as far.
+//! Whether a store is the one that its head file speaks of, and as far; after an orderly stop, no further.
 
 use std::collections::HashMap;
 use std::io;
@@ -59,6 +59,20 @@ pub enum HeadError {
         /// How many it has.
         size: u64,
     },
+    /// The store goes on after a file that says that the vault was stopped.
+    #[error(
+        "the log of tenant {tenant} has {added} leaves more than the {signed} with which the vault was stopped in order: \
+         somebody wrote to the data folder since, or the head file is an older copy; `strongroom verify` names what was \
+         added; bring back the newest copies of the data folder and the head file that belong together"
+    )]
+    Added {
+        /// Whose log.
+        tenant: TenantNo,
+        /// How many leaves came after the file.
+        added: u64,
+        /// How many the file signs.
+        signed: u64,
+    },
     /// The store's log is not the one that the file speaks of.
     #[error(
         "the log of tenant {tenant} is not the one that the head file speaks of: among its {size} leaves some were \
@@ -104,7 +118,7 @@ pub enum HeadError {
 impl HeadFile {
     /// Whether the store reaches as far as its head file, and holds the same logs. `lanes` are all lane heads as
     /// stored; none may be empty. The leaves that came after the file are read and hashed, so a frontier put in place
-    /// is noticed.
+    /// is noticed; after an orderly stop there may be none.
     pub async fn check<S: Store>(
         path: &Path,
         vault: VaultId,
@@ -124,10 +138,20 @@ impl HeadFile {
         let mut known: HashMap<TenantNo, LaneState> = head.lanes.into_iter().map(|lane| (lane.tenant, lane)).collect();
         for (tenant, stored) in lanes {
             let stored = Lane::open(stored)?;
-            match known.remove(tenant) {
-                Some(lane) => check_lane(*tenant, &lane, &stored, store).await?,
+            let signed = match known.remove(tenant) {
+                Some(lane) => {
+                    check_lane(*tenant, &lane, &stored, store).await?;
+                    lane.size
+                }
                 // Made after the file was written: all of it is to be checked.
-                None => follow(*tenant, (Frontier::new(), Rules::default()), &stored, store).await?,
+                None => {
+                    follow(*tenant, (Frontier::new(), Rules::default()), &stored, store).await?;
+                    0
+                }
+            };
+            let added = stored.frontier.size().saturating_sub(signed);
+            if head.closed && added > 0 {
+                return Err(HeadError::Added { tenant: *tenant, added, signed });
             }
         }
         if let Some(lane) = known.values().find(|lane| lane.size > 0) {
@@ -217,8 +241,16 @@ mod tests {
             rig.committer.shutdown().await;
         }
 
+        /// As if it had been killed: its head file is the one of a vault that runs.
+        async fn killed(&self) {
+            let lanes = testing::stored_lanes(&self.store).await.into_iter().filter(|(_, lane)| lane.size > 0);
+            let lanes: Lanes = lanes.map(|(tenant, lane)| (tenant, Lane::open(&lane).unwrap())).collect();
+            testing::head_file(&self.path()).write(&lanes, false).unwrap();
+        }
+
         /// The same with a head file that nobody looks at, as after the file's last writing.
         async fn serve_unseen(&self, names: &[&str]) {
+            self.killed().await;
             let rig = Rig::with_head(self.store.clone(), testing::head_file(&self.folder.path().join("unseen"))).await;
             for name in names {
                 rig.append(TENANT, name).await.unwrap();
@@ -252,6 +284,43 @@ mod tests {
         vault.serve(TENANT, &["one", "two", "three"]).await;
         let names: Vec<String> = (0..2 * PAGE + 1).map(|number| number.to_string()).collect();
         vault.serve_unseen(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        vault.check().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_leaf_that_somebody_appends_after_an_orderly_stop_does_not_start() {
+        let vault = Vault::new();
+        vault.serve(TENANT, &["one", "two"]).await;
+        let stopped = std::fs::read(vault.path()).unwrap();
+        // Whoever writes the files needs no key for a leaf and the head that fits it.
+        vault.serve_unseen(&["forged"]).await;
+        std::fs::write(vault.path(), stopped).unwrap();
+        let error = vault.check().await.unwrap_err();
+        assert!(matches!(error, HeadError::Added { tenant: TENANT, added: 1, signed: 2 }), "{error}");
+        assert!(error.to_string().contains("`strongroom verify`"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_somebody_begins_after_an_orderly_stop_does_not_start() {
+        let vault = Vault::new();
+        vault.serve(OTHER, &["forged"]).await;
+        testing::head_file(&vault.path()).write(&Lanes::new(), true).unwrap();
+        let error = vault.check().await.unwrap_err();
+        assert!(matches!(error, HeadError::Added { tenant: OTHER, added: 1, signed: 0 }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_vault_that_is_killed_after_its_start_or_its_first_commits_starts() {
+        let vault = Vault::new();
+        vault.serve(TENANT, &["one"]).await;
+        // Never shut down: what stands on disk at each moment is what a kill leaves.
+        let rig = Rig::with_head(vault.store.clone(), testing::head_file(&vault.path())).await;
+        vault.check().await.unwrap();
+        for name in ["two", "three"] {
+            rig.append(TENANT, name).await.unwrap();
+            vault.check().await.unwrap();
+        }
+        vault.serve(TENANT, &["four"]).await;
         vault.check().await.unwrap();
     }
 
@@ -324,7 +393,7 @@ mod tests {
         let error = HeadFile::check(&vault.path(), VAULT, &testing::public_key(), &lanes, &vault.store).await;
         assert!(matches!(error, Err(HeadError::Empty { tenant: OTHER })), "{error:?}");
         // Nor does one whose head file was written before it.
-        testing::head_file(&vault.path()).write(&Lanes::new()).unwrap();
+        testing::head_file(&vault.path()).write(&Lanes::new(), false).unwrap();
         let emptied = [(TENANT, testing::empty_head())];
         let error = HeadFile::check(&vault.path(), VAULT, &testing::public_key(), &emptied, &vault.store).await;
         assert!(matches!(error, Err(HeadError::Empty { tenant: TENANT })), "{error:?}");
@@ -363,7 +432,7 @@ mod tests {
     async fn a_log_begun_after_the_head_file_is_checked_from_its_first_leaf() {
         let vault = Vault::new();
         vault.serve(OTHER, &["one", "two"]).await;
-        testing::head_file(&vault.path()).write(&Lanes::new()).unwrap();
+        testing::head_file(&vault.path()).write(&Lanes::new(), false).unwrap();
         vault.check().await.unwrap();
         let line = leaf("else").finish(0, strongroom_ledger::Timestamp(1_000));
         vault.store.write(vec![Mutation::Put(Family::Leaves, keys::leaf(OTHER, 0), line)]).await.unwrap();

@@ -1,7 +1,9 @@
 //! The head file: how far every log had come, signed, outside the store, so that a store that lost its end is noticed.
 //!
 //! No recovery mode of a write-ahead log tells a torn tail from a lost one. So the committer notes in a file of its
-//! own what it made durable: after the answers have left, at most once a second, and when it stops.
+//! own what it made durable: after the answers have left, at most once a second, and when it stops. The file also says
+//! whether it has stopped: it is written as open before the first commit, and as closed after the last one, when nothing
+//! more may come. A log that is longer than a closed file says was written to by somebody else.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -38,9 +40,11 @@ impl HeadFile {
         Self { path: path.into(), vault, public, sign, every: EVERY }
     }
 
-    /// Writes the file once, so that a vault is never without, and starts the thread that keeps it.
+    /// Writes the file once, as open, and starts the thread that keeps it. When this returns the file is durable: no commit
+    /// may come before, or a crash after it would leave a closed file and a log that is longer.
     pub(crate) fn keep(self, shared: Arc<Shared>) -> Result<HeadKeeper, StartError> {
-        self.write(&shared.lanes().clone()).map_err(|source| StartError::Head { path: self.path.clone(), source })?;
+        self.write(&shared.lanes().clone(), false)
+            .map_err(|source| StartError::Head { path: self.path.clone(), source })?;
         let signal = Arc::new(Signal::default());
         let seen = Arc::clone(&signal);
         let thread = thread::Builder::new().name("head-file".to_owned()).spawn(move || self.run(&shared, &seen))?;
@@ -53,7 +57,7 @@ impl HeadFile {
         loop {
             let stopping = signal.wait(written, self.every);
             let lanes = shared.lanes().clone();
-            let result = self.write(&lanes);
+            let result = self.write(&lanes, stopping == Some(End::InOrder));
             written = Instant::now();
             if let Err(error) = &result {
                 if !failing {
@@ -62,15 +66,15 @@ impl HeadFile {
                 signal.raise(|state| state.changed = true);
             }
             failing = result.is_err();
-            if stopping {
+            if stopping.is_some() {
                 return;
             }
         }
     }
 
     /// Replaces the file: whoever opens it finds the old one or the new one, whole.
-    pub(crate) fn write(&self, lanes: &Lanes) -> io::Result<()> {
-        let bytes = head::sign(&state(lanes), self.vault, &self.public, |message| (self.sign)(message))
+    pub(crate) fn write(&self, lanes: &Lanes, closed: bool) -> io::Result<()> {
+        let bytes = head::sign(&state(lanes, closed), self.vault, &self.public, |message| (self.sign)(message))
             .map_err(io::Error::other)?;
         let new = self.path.with_added_extension("new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
@@ -84,7 +88,7 @@ impl HeadFile {
 }
 
 /// The signed content. Its number grows with every commit that the ledger saw: all leaves of all logs.
-fn state(lanes: &Lanes) -> Head {
+fn state(lanes: &Lanes, closed: bool) -> Head {
     let number = lanes.values().fold(0, |sum: u64, lane| sum.saturating_add(lane.frontier.size()));
     let lanes = lanes
         .iter()
@@ -96,7 +100,16 @@ fn state(lanes: &Lanes) -> Head {
             rules: lane.rules,
         })
         .collect();
-    Head { number, lanes }
+    Head { number, closed, lanes }
+}
+
+/// How a committer stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// The durable lanes are all that the store has.
+    InOrder,
+    /// A write failed and nobody knows whether the store has it.
+    InDoubt,
 }
 
 /// The committer's end of the thread that keeps the file.
@@ -111,9 +124,9 @@ impl HeadKeeper {
         self.signal.raise(|state| state.changed = true);
     }
 
-    /// Writes the file a last time and ends the thread.
-    pub fn stop(self) {
-        self.signal.raise(|state| state.stop = true);
+    /// Writes the file a last time and ends the thread. Nothing is committed any more.
+    pub fn stop(self, end: End) {
+        self.signal.raise(|state| state.end = Some(end));
         if self.thread.join().is_err() {
             tracing::error!("the thread that keeps the head file has failed");
         }
@@ -129,7 +142,8 @@ struct Signal {
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct SignalState {
     changed: bool,
-    stop: bool,
+    /// Whether it is to stop, and how.
+    end: Option<End>,
 }
 
 impl Signal {
@@ -147,14 +161,14 @@ impl Signal {
         }
     }
 
-    /// Waits until there is something to write and it is time; returns whether it is the last time.
-    fn wait(&self, written: Instant, every: Duration) -> bool {
+    /// Waits until there is something to write and it is time; returns how it ends if it is the last time.
+    fn wait(&self, written: Instant, every: Duration) -> Option<End> {
         let mut state = self.lock();
         loop {
             let left = every.saturating_sub(written.elapsed());
-            if state.stop || (state.changed && left.is_zero()) {
+            if state.end.is_some() || (state.changed && left.is_zero()) {
                 state.changed = false;
-                return state.stop;
+                return state.end;
             }
             state = if state.changed {
                 self.raised.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
@@ -168,6 +182,8 @@ impl Signal {
 #[cfg(test)]
 mod tests {
     use strongroom_ledger::head;
+    use strongroom_storage::faulty::Fate;
+    use strongroom_storage::memory::MemoryStore;
 
     use super::*;
     use crate::testing::{self, Rig, TENANT, VAULT};
@@ -184,6 +200,35 @@ mod tests {
         while size() != 1 {
             thread::yield_now();
         }
+    }
+
+    #[tokio::test]
+    async fn the_head_file_says_that_the_vault_runs_before_the_first_commit_and_that_it_was_stopped_after_the_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("head");
+        let head = || head::open(&fs::read(&path).unwrap(), VAULT, &testing::public_key()).unwrap();
+        let store = MemoryStore::default();
+        for size in 1..3 {
+            let rig = Rig::with_head(store.clone(), testing::head_file(&path)).await;
+            assert!(!head().closed, "a start opens the file");
+            rig.append(TENANT, "one").await.unwrap();
+            assert!(!head().closed);
+            rig.committer.shutdown().await;
+            assert_eq!((head().closed, head().lanes[0].size), (true, size));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_vault_that_stops_before_it_knows_what_it_wrote_was_not_stopped_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("head");
+        let rig = Rig::with_head(MemoryStore::default(), testing::head_file(&path)).await;
+        rig.append(TENANT, "one").await.unwrap();
+        rig.disk.faults.fail_reopens(u32::MAX);
+        rig.disk.faults.fail_write(Fate::StoredAfterReopen);
+        assert!(rig.append(TENANT, "two").await.is_err());
+        rig.committer.shutdown().await;
+        assert!(!head::open(&fs::read(&path).unwrap(), VAULT, &testing::public_key()).unwrap().closed);
     }
 
     #[tokio::test]

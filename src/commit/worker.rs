@@ -17,7 +17,7 @@ use crate::committer::{CommitterState, Job, Shared};
 use crate::delivery::{Answer, Reply, deliver};
 use crate::group::{Group, Lanes};
 use crate::head_check::follow;
-use crate::head_file::HeadKeeper;
+use crate::head_file::{End, HeadKeeper};
 use crate::lane::Lane;
 use crate::meter::Meters;
 use crate::table::ConflictTable;
@@ -95,8 +95,9 @@ impl<S: Store> Worker<S> {
     }
 
     async fn run(mut self) {
+        let mut goes = Goes::On;
         while let Some(job) = self.next().await {
-            let goes = match job {
+            goes = match job {
                 Job::Commit { change, bytes, reply } => {
                     self.shared.taken(bytes);
                     self.keep_pace();
@@ -122,7 +123,8 @@ impl<S: Store> Worker<S> {
             self.turn_away(job);
         }
         if let Some(heads) = self.heads.take() {
-            heads.stop();
+            // Who gives up while the store does not open can't say what it holds.
+            heads.stop(if goes == Goes::On { End::InOrder } else { End::InDoubt });
         }
         self.shared.set_state(CommitterState::Stopped);
     }

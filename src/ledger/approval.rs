@@ -55,28 +55,38 @@ impl Approval<'_> {
     /// # Errors
     /// [`SignatureError`].
     pub fn verify(&self, public_key: &[u8], signature: &[u8]) -> Result<(), SignatureError> {
-        let (rest, key) = SubjectPublicKeyInfo::from_der(public_key).map_err(|_| SignatureError::Key)?;
-        if !rest.is_empty() {
-            return Err(SignatureError::Key);
-        }
-        let algorithm = algorithm(&key).ok_or(SignatureError::Key)?;
+        let (algorithm, key) = readable(public_key).ok_or(SignatureError::Key)?;
         let key = UnparsedPublicKey::new(algorithm, &*key.subject_public_key.data);
         key.verify(self.text().as_bytes(), signature).map_err(|_| SignatureError::Signature)
     }
 }
 
-fn algorithm(key: &SubjectPublicKeyInfo<'_>) -> Option<&'static dyn VerificationAlgorithm> {
+/// Whether whoever has this public key, a SubjectPublicKeyInfo in DER, can approve anything. TLS takes other keys as well, RSA
+/// and P-521: an officer with one of these would count where approvers are counted, and never could be one.
+pub fn is_officer_key(public_key: &[u8]) -> bool {
+    readable(public_key).is_some()
+}
+
+fn readable(public_key: &[u8]) -> Option<(&'static dyn VerificationAlgorithm, SubjectPublicKeyInfo<'_>)> {
+    let (_, key) = SubjectPublicKeyInfo::from_der(public_key).ok().filter(|(rest, _)| rest.is_empty())?;
+    let (algorithm, bytes) = algorithm(&key)?;
+    // A point is uncompressed (SEC 1, 2.3.3): another one is never verified by.
+    (key.subject_public_key.data.len() == bytes).then_some((algorithm, key))
+}
+
+/// What verifies by a key, and how many bytes such a key has.
+fn algorithm(key: &SubjectPublicKeyInfo<'_>) -> Option<(&'static dyn VerificationAlgorithm, usize)> {
     let kind = &key.algorithm.algorithm;
     if *kind == OID_SIG_ED25519 {
-        return Some(&signature::ED25519);
+        return Some((&signature::ED25519, 32));
     }
     if *kind != OID_KEY_TYPE_EC_PUBLIC_KEY {
         return None;
     }
     let curve = key.algorithm.parameters.as_ref()?.as_oid().ok()?;
     match curve {
-        curve if curve == OID_EC_P256 => Some(&signature::ECDSA_P256_SHA256_ASN1),
-        curve if curve == OID_NIST_EC_P384 => Some(&signature::ECDSA_P384_SHA384_ASN1),
+        curve if curve == OID_EC_P256 => Some((&signature::ECDSA_P256_SHA256_ASN1, 65)),
+        curve if curve == OID_NIST_EC_P384 => Some((&signature::ECDSA_P384_SHA384_ASN1, 97)),
         _ => None,
     }
 }
@@ -120,6 +130,23 @@ mod tests {
             longer.push(0);
             assert_eq!(one.verify(&longer, &signature), Err(SignatureError::Key));
         }
+    }
+
+    #[test]
+    fn an_officers_key_is_one_that_can_approve() {
+        for kind in [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ED25519] {
+            assert!(is_officer_key(&KeyPair::generate_for(kind).unwrap().subject_public_key_info()));
+        }
+        let hex = |text: &str| data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap();
+        // SubjectPublicKeyInfo up to the bytes of the key: RSA, P-521, and P-256 with a compressed point.
+        let rsa = [hex("301a300d06092a864886f70d01010105000309003006020121020103"), vec![]];
+        let p521 = [hex("30819b301006072a8648ce3d020106052b810400230381860004"), vec![1; 132]];
+        let compressed = [hex("3039301306072a8648ce3d020106082a8648ce3d03010703220002"), vec![1; 32]];
+        for key in [rsa, p521, compressed].map(|parts| parts.concat()) {
+            assert_eq!(SubjectPublicKeyInfo::from_der(&key).unwrap().0, b"", "it is well formed");
+            assert!(!is_officer_key(&key));
+        }
+        assert!(!is_officer_key(b"") && !is_officer_key(b"key"));
     }
 
     #[test]

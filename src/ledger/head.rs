@@ -1,5 +1,5 @@
-//! The head file: how far every log had come, signed and kept outside the store, so that a store that lost its end
-//! or was put back is found out when it opens.
+//! The head file: how far every log had come, signed and kept outside the store, so that a store that lost its end, was
+//! put back, or grew while nobody served it is found out when it opens.
 
 use data_encoding::BASE64;
 use ring::digest;
@@ -15,6 +15,8 @@ use crate::rules::Rules;
 pub struct Head {
     /// The number of the last commit.
     pub number: u64,
+    /// Whether it was stopped in order: then no log has more leaves than stand here.
+    pub closed: bool,
     /// Every log.
     pub lanes: Vec<LaneState>,
 }
@@ -33,6 +35,11 @@ pub struct LaneState {
     /// The rules that were in force after them.
     pub rules: Rules,
 }
+
+/// The signed line of a vault that runs, or did not come to stop in order: its logs may have grown since.
+const OPEN: &str = "state open";
+/// That of one that was stopped in order.
+const CLOSED: &str = "state closed";
 
 /// The name that head files are signed under, so that no checkpoint can pass for one.
 fn name(vault: VaultId) -> String {
@@ -61,7 +68,7 @@ pub fn sign(
     }
     let name = name(vault);
     // The lanes are signed through their hash: a note is limited in size, the number of tenants is not.
-    let text = text(&name, head.number, lanes.len(), &body);
+    let text = text(&name, (head.number, head.closed), lanes.len(), &body);
     let note = note::sign(&name, &text, public, sign)?;
     Ok(format!("{note}\n{body}").into_bytes())
 }
@@ -77,21 +84,23 @@ pub fn open(file: &[u8], vault: VaultId, public: &[u8; 32]) -> Result<Head, Ledg
     let (signed, _) = note::open(note, &[&note::vkey(&name, public)])?;
     let number = signed.lines().nth(2).and_then(|line| line.strip_prefix("number ")).ok_or(FORM)?;
     let number = number.parse().map_err(|_| FORM)?;
+    let closed = signed.lines().nth(3) == Some(CLOSED);
     // Written again from what was read, the signed lines must come out the same: so the hash is checked as well.
-    if signed != text(&name, number, body.lines().count(), body) {
+    if signed != text(&name, (number, closed), body.lines().count(), body) {
         return Err(LedgerError::Head("its logs are not those that were signed, or its format is of another version"));
     }
     let lanes = body.lines().map(LaneState::parse).collect::<Result<Vec<_>, _>>()?;
     if !lanes.is_sorted_by(|one, next| one.tenant < next.tenant) {
         return Err(LedgerError::Head("its logs are not in order"));
     }
-    Ok(Head { number, lanes })
+    Ok(Head { number, closed, lanes })
 }
 
 /// The signed lines.
-fn text(name: &str, number: u64, lanes: usize, body: &str) -> String {
+fn text(name: &str, (number, closed): (u64, bool), lanes: usize, body: &str) -> String {
     let hash = BASE64.encode(digest::digest(&digest::SHA256, body.as_bytes()).as_ref());
-    format!("{name}\nformat 1\nnumber {number}\nlogs {lanes}\nsha256 {hash}\n")
+    let state = if closed { CLOSED } else { OPEN };
+    format!("{name}\nformat 1\nnumber {number}\n{state}\nlogs {lanes}\nsha256 {hash}\n")
 }
 
 impl LaneState {
@@ -157,13 +166,38 @@ mod tests {
     }
 
     fn head() -> Head {
-        Head { number: 42, lanes: vec![lane(0, 7), lane(1, 0), lane(5, 100)] }
+        Head { number: 42, closed: false, lanes: vec![lane(0, 7), lane(1, 0), lane(5, 100)] }
     }
 
     #[test]
     fn a_head_is_read_back_as_it_was_signed() {
-        for head in [head(), Head { number: 0, lanes: vec![] }] {
+        let closed = Head { closed: true, ..head() };
+        for head in [head(), closed, Head { number: 0, closed: false, lanes: vec![] }] {
             assert_eq!(open(&signed(&head), VAULT, &Key::new(1).public()), Ok(head));
+        }
+    }
+
+    #[test]
+    fn a_head_file_is_written_as_specified() {
+        let page = include_str!("FORMAT.md");
+        let (_, after) = page.split_once("```head\n").unwrap();
+        let mut tree = Frontier::new();
+        [b"a", b"b", b"c"].iter().for_each(|leaf| tree.push(*leaf));
+        let (root, frontier) = (tree.root(), tree.to_bytes());
+        let of_tree = LaneState { tenant: TenantNo(0), size: 3, root, frontier, rules: Rules::default() };
+        let head = Head { number: 3, closed: true, lanes: vec![of_tree] };
+        let key = Key::new(7);
+        let file = sign(&head, VAULT, &key.public(), |text| key.sign(text)).unwrap();
+        assert_eq!(String::from_utf8(file).unwrap(), after.split_once("```").unwrap().0);
+    }
+
+    #[test]
+    fn whether_it_was_stopped_in_order_is_signed() {
+        for closed in [false, true] {
+            let file = String::from_utf8(signed(&Head { closed, ..head() })).unwrap();
+            let (from, to) = if closed { (CLOSED, OPEN) } else { (OPEN, CLOSED) };
+            assert!(file.contains(from));
+            assert!(open(file.replace(from, to).as_bytes(), VAULT, &Key::new(1).public()).is_err());
         }
     }
 
@@ -176,7 +210,8 @@ mod tests {
 
     #[test]
     fn three_thousand_tenants_fit() {
-        let head = Head { number: u64::MAX, lanes: (0..3_000).map(|tenant| lane(tenant, 1_023)).collect() };
+        let head =
+            Head { number: u64::MAX, closed: false, lanes: (0..3_000).map(|tenant| lane(tenant, 1_023)).collect() };
         let file = signed(&head);
         assert!(file.len() > 1_000_000);
         assert_eq!(open(&file, VAULT, &Key::new(1).public()), Ok(head));
@@ -223,7 +258,7 @@ mod tests {
         size.lanes[0].size += 1;
         let mut root = head();
         root.lanes[0].root[0] ^= 1;
-        let twice = Head { number: 1, lanes: vec![lane(1, 1), lane(1, 2)] };
+        let twice = Head { number: 1, closed: false, lanes: vec![lane(1, 1), lane(1, 2)] };
         for head in [size, root, twice] {
             assert!(sign(&head, VAULT, &key.public(), |text| key.sign(text)).is_err());
         }

@@ -2,7 +2,8 @@
 //! connections go on.
 //!
 //! What can't be used, or would let in authorities that are not enrolled, never comes into force: the last good ones
-//! stay, and the log and `Status` say why.
+//! stay, and the log and `Status` say why. An authority in force that is not enrolled any more, since it was removed while
+//! the vault was sealed, vouches for nobody from then on, whether its file was changed or not.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,7 +39,25 @@ pub(crate) struct InForce {
     /// Which ones these are: 1 at start, one more each time.
     pub generation: u64,
     pub usable: Usable,
-    fingerprint: [u8; 32],
+    /// Of what was read; `None` if that holds authorities that are not enrolled any more.
+    fingerprint: Option<[u8; 32]>,
+}
+
+/// The authorities that vouch for callers at this moment: SHA-256 of each certificate (DER). Clones are the same. A vault
+/// that is unsealed is asked about these, not about those that the process started with.
+#[derive(Clone, Default)]
+pub struct Vouching(Arc<ArcSwap<Vec<[u8; 32]>>>);
+
+impl Vouching {
+    /// These, until others come into force.
+    pub fn new(authorities: Vec<[u8; 32]>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(authorities)))
+    }
+
+    /// Those of this moment.
+    pub fn now(&self) -> Arc<Vec<[u8; 32]>> {
+        self.0.load_full()
+    }
 }
 
 /// What is told of the watch.
@@ -57,13 +76,16 @@ pub(crate) struct Certificates {
     in_force: ArcSwap<InForce>,
     names: NameRules,
     told: Mutex<Told>,
+    vouching: Vouching,
 }
 
 impl Certificates {
     /// Those that the vault starts with. Whoever starts it has asked the vault about their authorities.
-    pub fn new(material: &TlsMaterial, names: NameRules) -> Result<Self, TlsError> {
-        let in_force = InForce { generation: 1, usable: tls::usable(material)?, fingerprint: material.fingerprint() };
-        Ok(Self { in_force: ArcSwap::from_pointee(in_force), names, told: Mutex::default() })
+    pub fn new(material: &TlsMaterial, names: NameRules, vouching: Vouching) -> Result<Self, TlsError> {
+        let (usable, fingerprint) = (tls::usable(material)?, Some(material.fingerprint()));
+        vouching.0.store(Arc::new(usable.authorities.clone()));
+        let in_force = ArcSwap::from_pointee(InForce { generation: 1, usable, fingerprint });
+        Ok(Self { in_force, names, told: Mutex::default(), vouching })
     }
 
     /// How the next connection is served.
@@ -95,8 +117,12 @@ impl Certificates {
     }
 
     /// Takes what was read, at `now` in seconds since 1970, if it is new and good. Without a directory, while the vault
-    /// is sealed, no other authorities come into force than those that are.
+    /// is sealed, no other authorities come into force than those that are. With one, those in force are held against it
+    /// first, whatever was read.
     pub fn consider(&self, read: Result<TlsMaterial, String>, directory: Option<&Directory>, now: i64) {
+        if let Some(directory) = directory {
+            self.disown(directory);
+        }
         match read.and_then(|material| self.take(&material, directory, now)) {
             Ok(()) => self.lock().problem.clear(),
             Err(problem) => {
@@ -111,8 +137,35 @@ impl Certificates {
         self.remind(now);
     }
 
+    /// Has no authority vouch any more that is not enrolled.
+    fn disown(&self, directory: &Directory) {
+        let before = self.in_force.load();
+        let enrolled = |authority: &[u8; 32]| directory.trust_anchors.contains(authority);
+        let gone = before.usable.authorities.iter().filter(|authority| !enrolled(authority)).count();
+        if gone == 0 {
+            return;
+        }
+        let usable = before.usable.with_authorities(enrolled).or_else(|error| {
+            // Fewer of what was good a moment ago: if that can't be had, nobody is vouched for.
+            tracing::error!(%error, "the authorities that are left can't be used");
+            before.usable.with_authorities(|_| false)
+        });
+        let Ok(usable) = usable else { return };
+        tracing::warn!(
+            gone,
+            left = usable.authorities.len(),
+            "authorities that are not enrolled any more vouch for nobody"
+        );
+        self.enforce(InForce { generation: before.generation + 1, usable, fingerprint: None });
+    }
+
+    fn enforce(&self, in_force: InForce) {
+        self.vouching.0.store(Arc::new(in_force.usable.authorities.clone()));
+        self.in_force.store(Arc::new(in_force));
+    }
+
     fn take(&self, material: &TlsMaterial, directory: Option<&Directory>, now: i64) -> Result<(), String> {
-        let fingerprint = material.fingerprint();
+        let fingerprint = Some(material.fingerprint());
         let before = self.in_force.load();
         if before.fingerprint == fingerprint {
             return Ok(());
@@ -129,7 +182,7 @@ impl Certificates {
             lists = material.crls.len(),
             "new certificates are in force"
         );
-        self.in_force.store(Arc::new(InForce { generation: before.generation + 1, usable, fingerprint }));
+        self.enforce(InForce { generation: before.generation + 1, usable, fingerprint });
         self.lock().reloaded = Some(now);
         Ok(())
     }
@@ -161,12 +214,13 @@ impl Certificates {
     }
 }
 
-/// Whether authorities may come into force: whoever controls the files must not be able to bring their own.
+/// Whether authorities may come into force: whoever controls the files must not be able to bring their own. Fewer may
+/// always: one that was removed while the vault is sealed has to go before it is unsealed.
 fn may_vouch(before: &[[u8; 32]], after: &[[u8; 32]], directory: Option<&Directory>) -> Result<(), String> {
-    if before == after {
-        return Ok(());
-    }
     let Some(directory) = directory else {
+        if after.iter().all(|authority| before.contains(authority)) {
+            return Ok(());
+        }
         return Err("the client authorities are others than before, and a sealed vault can't see whether they are \
                     enrolled: unseal it, or put the former ones back"
             .to_owned());
@@ -203,7 +257,7 @@ pub(crate) async fn follow(certificates: Arc<Certificates>, directory: Directory
 impl Certificates {
     /// Certificates that are good, without any rules.
     pub fn of(material: TlsMaterial) -> Arc<Self> {
-        Arc::new(Self::new(&material, NameRules::default()).unwrap())
+        Arc::new(Self::new(&material, NameRules::default(), Vouching::default()).unwrap())
     }
 }
 
@@ -287,6 +341,69 @@ mod tests {
         assert_eq!(certificates.in_force().generation, 1);
         certificates.consider(both(), Some(&known), 0);
         assert_eq!((certificates.in_force().generation, certificates.status(true).problem.as_str()), (2, ""));
+    }
+
+    #[test]
+    fn an_authority_that_is_not_enrolled_any_more_vouches_for_nobody_though_its_file_is_unchanged() {
+        let (first, second) = (Authority::new(), Authority::new());
+        let material =
+            || TlsMaterial { client_ca_pem: (first.pem() + &second.pem()).into_bytes(), ..first.server_material() };
+        let both = material();
+        let again = || TlsMaterial {
+            certificate_pem: both.certificate_pem.clone(),
+            key_pem: both.key_pem.clone(),
+            ..material()
+        };
+        // Whether the file can be read at that moment or not.
+        for read in [Ok(again()), Err("it is gone".to_owned())] {
+            let vouching = Vouching::default();
+            let certificates = Arc::new(Certificates::new(&again(), NameRules::default(), vouching.clone()).unwrap());
+            let (lost, kept) = (
+                peer(&second.numbered(7, "", &[APP]), &certificates),
+                peer(&first.numbered(8, "", &[APP]), &certificates),
+            );
+            assert_eq!((asks(&lost), asks(&kept), vouching.now().len()), (Ok(()), Ok(()), 2));
+            // Sealed, removed, and unsealed.
+            certificates.consider(Ok(again()), None, 0);
+            certificates.consider(read, Some(&knows(&[&first])), 1);
+            assert_eq!((asks(&lost), asks(&kept)), (Err(Nobody::AuthorityNotAccepted), Ok(())));
+            assert_eq!(*vouching.now(), tls::authorities(first.pem().as_bytes()).unwrap());
+            assert_eq!(certificates.server().alpn_protocols, [tls::ALPN]);
+            // It says so until the file has it no longer, and then it can come back.
+            certificates.consider(Ok(again()), Some(&knows(&[&first])), 2);
+            assert!(certificates.status(true).problem.contains("not enrolled"));
+            assert_eq!(certificates.in_force().generation, 2);
+            certificates.consider(Ok(first.server_material()), Some(&knows(&[&first])), 3);
+            assert_eq!(certificates.status(true).problem, "");
+            certificates.consider(Ok(again()), Some(&knows(&[&first, &second])), 4);
+            assert_eq!((asks(&lost), asks(&kept), vouching.now().len()), (Ok(()), Ok(()), 2));
+        }
+    }
+
+    #[test]
+    fn where_no_authority_is_enrolled_any_more_nobody_is_vouched_for() {
+        let (first, second) = (Authority::new(), Authority::new());
+        let certificates = Certificates::of(first.server_material());
+        let lost = peer(&first.numbered(7, "", &[APP]), &certificates);
+        assert_eq!(asks(&lost), Ok(()));
+        certificates.consider(Err("it is gone".to_owned()), Some(&knows(&[&second])), 0);
+        assert_eq!(asks(&lost), Err(Nobody::AuthorityNotAccepted));
+        assert_eq!(lost.named(0).err(), Some(Nobody::AuthorityNotAccepted));
+        certificates.consider(Ok(second.server_material()), Some(&knows(&[&second])), 1);
+        assert_eq!(asks(&peer(&second.numbered(7, "", &[APP]), &certificates)), Ok(()));
+    }
+
+    #[test]
+    fn a_sealed_vault_takes_fewer_authorities_and_no_others() {
+        let (first, second) = (Authority::new(), Authority::new());
+        let both = TlsMaterial { client_ca_pem: (first.pem() + &second.pem()).into_bytes(), ..first.server_material() };
+        let vouching = Vouching::default();
+        let certificates = Certificates::new(&both, NameRules::default(), vouching.clone()).unwrap();
+        certificates.consider(Ok(first.server_material()), None, 0);
+        assert_eq!((certificates.status(true).problem.as_str(), vouching.now().len()), ("", 1));
+        certificates.consider(Ok(both), None, 1);
+        assert!(certificates.status(true).problem.contains("sealed"));
+        assert_eq!(vouching.now().len(), 1);
     }
 
     #[test]

@@ -83,10 +83,14 @@ impl From<&IdentityError> for Nobody {
     }
 }
 
-/// The officer of a tenant whom a certificate (DER) names, and the SHA-256 of its public key. `None`: it names nobody else
-/// than that, or can't be read.
+/// The officer of a tenant whom a certificate (DER) names, and the SHA-256 of its public key. `None`: it names somebody else,
+/// or more than that, can't be read, or its key can't approve anything.
 pub(crate) fn officer(certificate: &[u8], trust_domain: &str, tenant: &str) -> Option<(String, [u8; 32])> {
     let claims = Claims::read(certificate)?;
+    let (_, read) = X509Certificate::from_der(certificate).ok()?;
+    if !strongroom_vault::is_officer_key(read.public_key().raw) {
+        return None;
+    }
     let [uri] = &claims.uris[..] else { return None };
     let id = SpiffeId::parse(uri).ok()?;
     let fits = id.trust_domain == trust_domain && id.tenant.as_deref() == Some(tenant) && id.role == Role::Officer;
@@ -101,7 +105,8 @@ fn officer_of(certificate: &[u8], trust_domain: &str, tenant: &str) -> Option<(S
     }
 }
 
-/// The SHA-256 of the public key in a certificate (PEM or DER) that names this officer of a tenant and nobody else.
+/// The SHA-256 of the public key in a certificate (PEM or DER) that names this officer of a tenant and nobody else. `None`: it
+/// does not, or the key can't approve anything: ECDSA on P-256 and P-384, and Ed25519, can.
 pub fn officer_key(certificate: &[u8], trust_domain: &str, tenant: &str, name: &str) -> Option<[u8; 32]> {
     officer_of(certificate, trust_domain, tenant).filter(|(named, _)| named == name).map(|(_, key)| key)
 }
@@ -120,7 +125,8 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    /// Reads a certificate that TLS has verified. `None`: it can't be read.
+    /// Reads a certificate that TLS has verified. `None`: it can't be read, or one of its names can't. That may be the second of
+    /// which there must be one, or the one that goes before another: what can't be read is not nothing.
     pub fn read(certificate: &[u8]) -> Option<Self> {
         let (rest, certificate) = X509Certificate::from_der(certificate).ok()?;
         if !rest.is_empty() {
@@ -128,6 +134,9 @@ impl Claims {
         }
         let names = certificate.subject_alternative_name().ok()?;
         let names = names.as_ref().map_or(&[][..], |extension| &extension.value.general_names);
+        if names.iter().any(|name| matches!(name, GeneralName::Invalid(..))) {
+            return None;
+        }
         let uris = names.iter().filter_map(|name| match name {
             GeneralName::URI(uri) => Some((*uri).to_owned()),
             _ => None,
@@ -135,7 +144,7 @@ impl Claims {
         let mut key = [0; 32];
         key.copy_from_slice(digest::digest(&digest::SHA256, certificate.public_key().raw).as_ref());
         let common_names = certificate.subject().iter_common_name();
-        let common_names = common_names.filter_map(|name| Some(name.as_str().ok()?.to_owned())).collect();
+        let common_names = common_names.map(|name| Some(name.as_str().ok()?.to_owned())).collect::<Option<_>>()?;
         Some(Self { uris: uris.collect(), common_names, key, not_after: certificate.validity().not_after.timestamp() })
     }
 }
@@ -189,8 +198,8 @@ impl Peer {
             Some(known) if Arc::ptr_eq(&known.directory, directory) => known.principal.clone(),
             _ => self.find(claims, directory),
         };
-        let certificate = Some(claims.key);
-        Ok(Caller { certificate, ..Caller::new(principal?, Arc::clone(&self.0.address)) })
+        // Always with its key: an officer's request is held against the one that is enrolled when it is decided.
+        Ok(Caller::certified(principal?, Arc::clone(&self.0.address), claims.key))
     }
 
     /// Whom the certificate names, at `now` in seconds since 1970, while the vault is sealed and can look nobody up. Good
@@ -259,6 +268,8 @@ pub(crate) fn now() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::string::BmpString;
+    use rcgen::{CustomExtension, DnType, DnValue};
     use strongroom_ids::TenantNo;
 
     use super::*;
@@ -291,6 +302,27 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_cannot_be_read_is_not_left_out() {
+        let authority = Authority::new();
+        let readable = || Claims::read(authority.with(|_| {}).certificate.der());
+        assert_eq!(readable().unwrap().uris, [""; 0]);
+        // UCS-2, and bytes that are no text.
+        let named = authority.with(|params| {
+            params.distinguished_name.push(DnType::CommonName, "loan-core");
+            let other = BmpString::try_from("other").unwrap();
+            params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), DnValue::BmpString(other));
+        });
+        assert_eq!(Claims::read(named.certificate.der()), None);
+        let uri = |bytes: &[u8]| [&[0x86, u8::try_from(bytes.len()).unwrap()][..], bytes].concat();
+        let both = [uri(APP.as_bytes()), uri(&[0xff, 0xfe])].concat();
+        let both = [&[0x30, u8::try_from(both.len()).unwrap()][..], &both].concat();
+        let named = authority.with(|params| {
+            params.custom_extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, 17], both));
+        });
+        assert_eq!(Claims::read(named.certificate.der()), None);
+    }
+
+    #[test]
     fn a_service_becomes_its_principal() {
         let caller = peer(&[APP]).caller(&directory(&[]), 0).unwrap();
         assert_eq!(&*caller.principal.name, "app/loan-core");
@@ -316,6 +348,8 @@ mod tests {
         let directory = directory(&[("officer-1", enrolled.key_hash())]);
         let accept = |der: &[u8]| Peer::alone(der, String::new()).caller(&directory, 0).map(|_| ());
         assert_eq!(accept(enrolled.certificate.der()), Ok(()));
+        let caller = Peer::alone(enrolled.certificate.der(), String::new()).caller(&directory, 0).unwrap();
+        assert_eq!(caller.certificate, Some(enrolled.key_hash()), "what is under way is held against it");
         let other = authority.client(&[OFFICER]);
         assert_eq!(accept(other.certificate.der()), Err(Nobody::OfficerNotEnrolled));
     }
@@ -333,6 +367,27 @@ mod tests {
         assert_eq!(officer(b"no certificate", "bank.example", "retail"), None);
         let key = |name: &str| officer_key(one.certificate.der(), "bank.example", "retail", name);
         assert_eq!((key("officer-1"), key("officer-2")), (Some(one.key_hash()), None));
+    }
+
+    #[test]
+    fn a_certificate_whose_key_can_approve_nothing_enrols_no_officer() {
+        struct Key(&'static rcgen::SignatureAlgorithm, Vec<u8>);
+        impl rcgen::PublicKeyData for Key {
+            fn der_bytes(&self) -> &[u8] {
+                &self.1
+            }
+            fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+                self.0
+            }
+        }
+        let authority = Authority::new();
+        let rsa = Key(&rcgen::PKCS_RSA_SHA256, vec![0x30, 0x06, 0x02, 0x01, 0x21, 0x02, 0x01, 0x03]);
+        let compressed = Key(&rcgen::PKCS_ECDSA_P256_SHA256, [&[2][..], &[1; 32]].concat());
+        for key in [rsa, compressed] {
+            let certificate = authority.certify(&key, &[OFFICER]);
+            assert_eq!(Claims::read(&certificate).unwrap().uris, [OFFICER], "TLS would take it");
+            assert_eq!(officer_key(&certificate, "bank.example", "retail", "officer-1"), None);
+        }
     }
 
     #[test]

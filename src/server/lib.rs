@@ -77,7 +77,7 @@ use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
-pub use certificates::Reload;
+pub use certificates::{Reload, Vouching};
 pub use cores::{Cores, Dealer, Sockets};
 pub use door::{Admits, Brought, Door, Heard, Keeper, NotUnsealed, Wants};
 pub use errors::DOMAIN;
@@ -122,6 +122,8 @@ pub struct Options {
     pub tls: TlsMaterial,
     /// Where they are looked for from then on; nowhere, if they never change.
     pub reload: Option<Reload>,
+    /// Is told which authorities vouch for callers at each moment.
+    pub vouching: Vouching,
     /// Who those are whose certificates carry no URI.
     pub names: NameRules,
     /// The version of the software, as `Status` tells it.
@@ -148,6 +150,7 @@ impl Options {
             listener,
             tls,
             reload: None,
+            vouching: Vouching::default(),
             names: NameRules::default(),
             version,
             threads: None,
@@ -189,7 +192,8 @@ pub async fn serve<S: Store>(
     mut options: Options,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let certificates = Arc::new(Certificates::new(&options.tls, std::mem::take(&mut options.names))?);
+    let (names, vouching) = (std::mem::take(&mut options.names), options.vouching.clone());
+    let certificates = Arc::new(Certificates::new(&options.tls, names, vouching)?);
     let following = options.reload.take();
     let (reporter, health) = reporter();
     let (stages, stage) = watch::channel(Stage::Open);

@@ -43,8 +43,11 @@ impl NameRules {
 mod tests {
     use std::sync::Arc;
 
+    use rcgen::string::BmpString;
+    use rcgen::{DnType, DnValue};
+
     use super::*;
-    use crate::certificates::Certificates;
+    use crate::certificates::{Certificates, Vouching};
     use crate::identity::{Nobody, Peer};
     use crate::testing::{Authority, directory};
 
@@ -73,7 +76,8 @@ mod tests {
     fn a_rule_holds_for_a_certificate_without_a_uri_and_for_its_whole_name() {
         let authority = Authority::new();
         let names = rules(&[("loan-core", APP)]).unwrap();
-        let certificates = Arc::new(Certificates::new(&authority.server_material(), names).unwrap());
+        let certificates =
+            Arc::new(Certificates::new(&authority.server_material(), names, Vouching::default()).unwrap());
         let called = |name: &str, uris: &[&str]| {
             let issued = authority.numbered(7, name, uris);
             let chain = [issued.certificate.der().clone()];
@@ -83,6 +87,15 @@ mod tests {
         assert_eq!(called("loan-core", &[]).as_deref(), Ok("app/loan-core"));
         let other = "spiffe://bank.example/tenant/retail/app/other";
         assert_eq!(called("loan-core", &[other]).as_deref(), Ok("app/other"));
+        let twice = authority.with(|params| {
+            params.distinguished_name.push(DnType::CommonName, "loan-core");
+            let other = DnValue::BmpString(BmpString::try_from("other").unwrap());
+            params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), other);
+        });
+        let chain = [twice.certificate.der().clone()];
+        let peer = Peer::new(&chain, String::new(), Arc::clone(&certificates)).unwrap();
+        let refused = peer.caller(&directory(&[]), 0).unwrap_err();
+        assert_eq!(refused, Nobody::CertificateNotAccepted, "it is not its only common name");
         for (name, uris) in [("LOAN-CORE", &[][..]), ("loan-core2", &[]), ("loan-core", &["https://bank.example"])] {
             assert_eq!(called(name, uris), Err(Nobody::CertificateNotAccepted), "{name}");
         }

@@ -20,7 +20,8 @@ pub(crate) async fn enrol<S: Store>(
     let key =
         identity::officer_key(&certificate, &vault.directory().trust_domain, &tenant, &name).ok_or_else(|| {
             let description = "it must be a certificate (DER or PEM) with one URI name, \
-                           spiffe://TRUST-DOMAIN/tenant/TENANT/officer/NAME, of this officer of your tenant";
+                           spiffe://TRUST-DOMAIN/tenant/TENANT/officer/NAME, of this officer of your tenant, and a key that \
+                           officers can approve with: ECDSA on P-256 or P-384, or Ed25519";
             status(Error::invalid("certificate", "officer", description))
         })?;
     let enrol = EnrolOfficer { name, key };

@@ -23,7 +23,8 @@ pub(crate) async fn create<S: Store>(
         let officer = identity::officer(certificate, &trust_domain, &name).ok_or_else(|| {
             let path = format!("officer_certificates[{at}]");
             let description = "it must be a certificate (DER) with one URI name, \
-                               spiffe://TRUST-DOMAIN/tenant/NAME/officer/OFFICER, of this vault and tenant";
+                               spiffe://TRUST-DOMAIN/tenant/NAME/officer/OFFICER, of this vault and tenant, and a key \
+                               that officers can approve with: ECDSA on P-256 or P-384, or Ed25519";
             status(Error::invalid(path, "officer", description))
         });
         // A name that no tenant can have is the vault's to refuse.

@@ -133,6 +133,22 @@ impl Authority {
         config
     }
 
+    /// A client's certificate without names, but for what the test gives it.
+    pub fn with(&self, change: impl FnOnce(&mut CertificateParams)) -> Issued {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        self.issue(params)
+    }
+
+    /// A client's certificate (DER) for a key that somebody else has.
+    pub fn certify(&self, key: &impl PublicKeyData, uris: &[&str]) -> Vec<u8> {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+        params.signed_by(key, &self.0).unwrap().der().to_vec()
+    }
+
     fn issue(&self, params: CertificateParams) -> Issued {
         let key = KeyPair::generate().unwrap();
         let not_after = params.not_after.unix_timestamp();

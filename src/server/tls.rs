@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use ring::digest;
-use rustls::crypto::ring as provider;
+use rustls::crypto::{CryptoProvider, ring as provider};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
+use rustls::server::{NoServerSessionStorage, WantsServerCert, WebPkiClientVerifier};
+use rustls::{ConfigBuilder, RootCertStore, ServerConfig};
 use thiserror::Error;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use zeroize::Zeroizing;
@@ -90,42 +90,96 @@ pub(crate) struct Usable {
     pub not_after: i64,
     /// When the first of the lists of revoked certificates is due to be replaced, in seconds since 1970.
     pub crl_next_update: Option<i64>,
+    trust: Trust,
+}
+
+/// Whose certificates of callers are accepted.
+struct Trust {
+    authorities: Vec<CertificateDer<'static>>,
+    crls: Vec<CertificateRevocationListDer<'static>>,
+    require_crl: bool,
+}
+
+impl Trust {
+    fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let roots = client_roots(&self.authorities)?;
+        let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+            .with_crls(self.crls.iter().cloned());
+        if !self.require_crl {
+            verifier = verifier.allow_unknown_revocation_status();
+        }
+        // A list that is overdue still counts: refusing everybody would make the publisher's outage the vault's own.
+        verifier.build().map_err(|why| unusable("the client authorities with their revocation lists", why))
+    }
+
+    /// SHA-256 of each authority, in order.
+    fn hashes(&self) -> Vec<[u8; 32]> {
+        let mut hashes: Vec<[u8; 32]> = self.authorities.iter().map(|authority| sha256(authority)).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        hashes
+    }
+}
+
+impl Usable {
+    /// The same with fewer authorities. With none of them: nobody is vouched for, which whoever vets a caller sees.
+    pub fn with_authorities(&self, keep: impl Fn(&[u8; 32]) -> bool) -> Result<Self, TlsError> {
+        let Trust { authorities, crls, require_crl } = &self.trust;
+        let kept = authorities.iter().filter(|authority| keep(&sha256(authority))).cloned().collect();
+        let trust = Trust { authorities: kept, crls: crls.clone(), require_crl: *require_crl };
+        let (not_after, crl_next_update) = (self.not_after, self.crl_next_update);
+        let (server, verifier) = match trust.authorities.is_empty() {
+            true => (Arc::clone(&self.server), Arc::clone(&self.verifier)),
+            false => {
+                let provider = Arc::new(provider::default_provider());
+                let verifier = trust.verifier(&provider)?;
+                let shown = Arc::clone(&self.server.cert_resolver);
+                let config = builder(provider, &verifier)?.with_cert_resolver(shown);
+                (Arc::new(as_we_want_it(config)), verifier)
+            }
+        };
+        Ok(Self { server, verifier, authorities: trust.hashes(), not_after, crl_next_update, trust })
+    }
 }
 
 /// What connections are served with.
 pub(crate) fn usable(material: &TlsMaterial) -> Result<Usable, TlsError> {
     let provider = Arc::new(provider::default_provider());
-    let roots = client_roots(&material.client_ca_pem)?;
     let crls = revocations(&material.crls)?;
     let crl_next_update = next_update(&crls)?;
-    let mut verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).with_crls(crls);
-    if !material.require_crl {
-        verifier = verifier.allow_unknown_revocation_status();
-    }
-    // A list that is overdue still counts: refusing everybody would make the publisher's outage the vault's own.
-    let verifier =
-        verifier.build().map_err(|why| unusable("the client authorities with their revocation lists", why))?;
+    let authorities = client_certificates(&material.client_ca_pem)?;
+    let trust = Trust { authorities, crls, require_crl: material.require_crl };
+    let verifier = trust.verifier(&provider)?;
     let chain = certificates("server certificate", &material.certificate_pem)?;
     let not_after = chain.first().and_then(|own| Some(X509Certificate::from_der(own).ok()?.1.validity().not_after));
     let not_after = not_after.ok_or_else(|| unusable("the server certificate", "it can't be read"))?.timestamp();
     let key = PrivateKeyDer::from_pem_slice(&material.key_pem)
         .map_err(|_| TlsError::Pem { what: "server key", wanted: "private key" })?;
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|why| unusable("the cipher suites", why))?
-        .with_client_cert_verifier(Arc::clone(&verifier))
+    let config = builder(provider, &verifier)?
         .with_single_cert(chain, key)
         .map_err(|why| unusable("the server certificate and key", why))?;
+    let (server, authorities) = (Arc::new(as_we_want_it(config)), trust.hashes());
+    Ok(Usable { server, verifier, authorities, not_after, crl_next_update, trust })
+}
+
+fn builder(
+    provider: Arc<CryptoProvider>,
+    verifier: &Arc<dyn ClientCertVerifier>,
+) -> Result<ConfigBuilder<ServerConfig, WantsServerCert>, TlsError> {
+    Ok(ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|why| unusable("the cipher suites", why))?
+        .with_client_cert_verifier(Arc::clone(verifier)))
+}
+
+/// HTTP/2 alone, and nothing that outlives a handshake.
+fn as_we_want_it(mut config: ServerConfig) -> ServerConfig {
     config.alpn_protocols = vec![ALPN.to_vec()];
     // A resumed session would carry an identity that no handshake has proved, and early data can be replayed.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
-    let mut authorities = material.client_authorities()?;
-    authorities.sort_unstable();
-    authorities.dedup();
-    Ok(Usable { server: Arc::new(config), verifier, authorities, not_after, crl_next_update })
+    config
 }
 
 /// The lists in files: all those of a file in PEM, or the one of a file in DER.
@@ -165,22 +219,23 @@ fn next_update(crls: &[CertificateRevocationListDer<'_>]) -> Result<Option<i64>,
 
 /// SHA-256 of each certificate (DER) in a PEM file of authorities.
 pub fn authorities(pem: &[u8]) -> Result<Vec<[u8; 32]>, TlsError> {
-    let hash = |certificate: CertificateDer<'_>| {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest::digest(&digest::SHA256, &certificate).as_ref());
-        hash
-    };
-    Ok(client_certificates(pem)?.into_iter().map(hash).collect())
+    Ok(client_certificates(pem)?.iter().map(|certificate| sha256(certificate)).collect())
+}
+
+fn sha256(certificate: &CertificateDer<'_>) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, certificate).as_ref());
+    hash
 }
 
 fn client_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     certificates("client authorities", pem)
 }
 
-fn client_roots(pem: &[u8]) -> Result<RootCertStore, TlsError> {
+fn client_roots(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in client_certificates(pem)? {
-        roots.add(certificate).map_err(|why| unusable("a client authority", why))?;
+    for certificate in authorities {
+        roots.add(certificate.clone()).map_err(|why| unusable("a client authority", why))?;
     }
     Ok(roots)
 }
@@ -215,7 +270,7 @@ mod tests {
     fn an_authority_that_is_written_in_an_odd_way_counts_if_a_handshake_would_accept_it() {
         let (known, hidden) = (Authority::new(), Authority::new());
         let odd = format!("#\r{}\n{}", hidden.pem().replace('\n', "\r"), known.pem());
-        let roots = client_roots(odd.as_bytes()).unwrap();
+        let roots = client_roots(&client_certificates(odd.as_bytes()).unwrap()).unwrap();
         let counted = authorities(odd.as_bytes()).unwrap();
         assert_eq!(counted.len(), roots.len());
         assert_eq!(counted.len(), 2);

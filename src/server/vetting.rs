@@ -47,6 +47,9 @@ impl Vetting {
 
 fn vet(chain: &[CertificateDer<'_>], in_force: &InForce) -> Result<(), Nobody> {
     let Some((own, above)) = chain.split_first() else { return Err(Nobody::AuthorityNotAccepted) };
+    if in_force.usable.authorities.is_empty() {
+        return Err(Nobody::AuthorityNotAccepted);
+    }
     match in_force.usable.verifier.verify_client_cert(own, above, UnixTime::now()) {
         Ok(_) => Ok(()),
         Err(Error::InvalidCertificate(CertificateError::Revoked)) => Err(Nobody::CertificateRevoked),

@@ -2,7 +2,8 @@
 //!
 //! It is for when nobody else can: officers are gone, policy has locked all of them out, or the authority of the callers'
 //! certificates is another one. It asks no policy, since whoever has brought the root key could read everything; it is
-//! in the ledger for ever, in the log `system` and in that of the tenant.
+//! in the ledger for ever, in the log `system` and in that of the tenant; an authority concerns all tenants, so it is in
+//! the log of each.
 
 use strongroom_access::Policies;
 use strongroom_commit::{Change, Fact, Guard};
@@ -144,9 +145,17 @@ impl<S: Store> Vault<S> {
         let request = data_encoding::HEXLOWER.encode(&keys::random::<16>()?);
         let mut leaves = self.broken_leaf(&request, SYSTEM_NO, &known)?;
         let mut changes = vec![Fact::principals()];
-        if let Some((number, _)) = of {
-            leaves.extend(self.broken_leaf(&request, number, &told)?);
-            changes.push(Fact::policy(number));
+        match of {
+            Some((number, _)) => {
+                leaves.extend(self.broken_leaf(&request, number, &told)?);
+                changes.push(Fact::policy(number));
+            }
+            // An authority vouches for callers of every tenant, so each tenant's auditors must see that it came or went.
+            None => {
+                for number in directory.tenants.values().filter(|number| **number != SYSTEM_NO) {
+                    leaves.extend(self.broken_leaf(&request, *number, &told)?);
+                }
+            }
         }
         let guards = vec![Guard::Unchanged(Fact::principals())];
         let position = self.committer.position();

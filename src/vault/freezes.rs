@@ -98,10 +98,10 @@ async fn stored<S: Store>(
 }
 
 impl<S: Store> Road<'_, S> {
-    /// Sees that the caller is not suspended, that an officer still is one, and that what is shown as a second factor is one.
+    /// Sees that the caller is not suspended, that an officer still is one by the key that it shows, and that what is shown as a second factor is one.
     pub fn admit(&self) -> Result<(), Error> {
         if self.caller.principal.role == Role::Officer
-            && !self.vault.tenants.is_enrolled(self.tenant.number, &self.caller.principal.name)
+            && !self.vault.tenants.is_enrolled(self.tenant.number, self.caller)
         {
             return Err(Error::OfficerRemoved);
         }
@@ -562,7 +562,7 @@ impl<S: Store> Vault<S> {
     /// Whether a caller who was let in before, and is told more and more, still would be: its tenant is there, and it is not
     /// suspended.
     pub fn still_admits(&self, caller: &Caller) -> Result<(), Error> {
-        self.tenants.admit(caller.principal.tenant, &caller.principal.name)
+        self.tenants.admit(caller.principal.tenant, caller)
     }
 
     /// Freezes a field, the caller's tenant, or all tenants. When this returns nothing that is frozen is released or

@@ -86,7 +86,7 @@ pub use limits::Limits;
 pub use lock::{Away, Provided, provided_tenants};
 pub use lookup::{FoundTokens, Lookup, LookupItem};
 pub use matching::{Match, MatchItem};
-pub use officers::{EnrolOfficer, ListedOfficer, RemoveOfficer};
+pub use officers::{EnrolOfficer, ListedOfficer, RemoveOfficer, is_officer_key};
 pub use open::{LANE, NewTenant, NewVault, OpenError, Opening, SYSTEM, create, is_tenant_name};
 pub use policies::{AppliedPolicy, RollBackPolicy};
 pub use proofs::{Proof, ProveGrowth, ProveLeaf};

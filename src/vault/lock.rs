@@ -309,8 +309,10 @@ impl<S: Store> Vault<S> {
             let rules = self.rules_in_force(row.number)?;
             let freezes = source::logged_freezes(&*self.store, row.number, &rules).await?;
             let suspended = freezes.is_suspended(&caller.principal.name).then_some(Error::Suspended);
-            self.record_own(caller, action, &[("tenant", "locked")], suspended.as_ref()).await?;
-            suspended.map_or(Ok(()), Err)?;
+            let removed = (!self.tenants.is_enrolled(row.number, caller)).then_some(Error::OfficerRemoved);
+            let refused = removed.or(suspended);
+            self.record_own(caller, action, &[("tenant", "locked")], refused.as_ref()).await?;
+            refused.map_or(Ok(()), Err)?;
         }
         Ok(row)
     }

@@ -5,6 +5,7 @@
 //! from then on. It changes the fact of the tenant's policy as well: so what is under way is turned back, and whoever is no
 //! officer any more is told so.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use strongroom_access::{Action, Context, Directory, Principal, Query, Role, SecondFactor};
@@ -20,6 +21,8 @@ use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::tenant::{Rules, Tenant};
 use crate::tenant_life::{NewDirectory, rules_of, stored_directory};
 use crate::vault::Vault;
+
+pub use strongroom_ledger::approval::is_officer_key;
 
 /// Officers of a tenant, at most.
 const MOST: usize = 64;
@@ -159,19 +162,35 @@ pub(crate) fn told(name: &str, key: Option<&[u8; 32]>, before: Option<&[u8; 32]>
     told
 }
 
-/// How many officers of a directory could approve what somebody asks for: they are not suspended, and policy lets them.
+/// The first of a new tenant's officers who is named before, or has the key of one before, and which of these.
+pub(crate) fn repeated(officers: &[(String, [u8; 32])]) -> Option<(usize, &'static str)> {
+    officers.iter().enumerate().find_map(|(at, (name, key))| {
+        let mut before = officers.iter().take(at);
+        if before.clone().any(|(known, _)| known == name) {
+            return Some((at, "an officer of this name is named before"));
+        }
+        before
+            .any(|(_, known)| known == key)
+            .then_some((at, "an officer with this key is named before: each has its own"))
+    })
+}
+
+/// How many officers of a directory could approve what somebody asks for: they are not suspended, and policy lets them. One
+/// key is one person, whatever its names, and the requester's own is nobody else.
 pub(crate) fn approvers<S: Store>(
     road: &Road<'_, S>,
     directory: &Directory,
     may: impl Fn(&Query<'_>) -> bool,
     requester: &str,
 ) -> usize {
-    let others = officers(road, directory).filter(|other| {
+    let key_of = |name: &str| directory.officers.get(&(road.tenant.number, name.to_owned()));
+    let own = requester.strip_prefix("officer/").and_then(key_of);
+    let others = officers(road, directory).filter(|(other, key)| {
         let shown = within_reach(road, other, &may);
         let may = |action| shown.iter().any(|context| may(&Query::on_vault_in(other, action, *context)));
-        *other.name != *requester && may(Action::Approve) && may(Action::ListApprovals)
+        *other.name != *requester && Some(key) != own && may(Action::Approve) && may(Action::ListApprovals)
     });
-    others.count()
+    others.map(|(_, key)| key).collect::<BTreeSet<_>>().len()
 }
 
 /// The circumstances in which somebody can ask: with a second factor too, if policy lets whoever has none get one.
@@ -188,20 +207,20 @@ fn within_reach<'p, S: Store>(
     }
 }
 
-/// The tenant's officers who are not suspended.
+/// The tenant's officers who are not suspended, and their keys.
 fn officers<'r, S: Store>(
     road: &'r Road<'_, S>,
     directory: &'r Directory,
-) -> impl Iterator<Item = Principal> + use<'r, S> {
-    let own = directory.officers.keys().filter(|(of, _)| *of == road.tenant.number);
-    let named = own.map(|(_, name)| Principal::new(road.tenant.number, Role::Officer, name));
-    named.filter(|officer| !road.rules.freezes.is_suspended(&officer.name))
+) -> impl Iterator<Item = (Principal, [u8; 32])> + use<'r, S> {
+    let own = directory.officers.iter().filter(|((of, _), _)| *of == road.tenant.number);
+    let named = own.map(|((_, name), key)| (Principal::new(road.tenant.number, Role::Officer, name), *key));
+    named.filter(|(officer, _)| !road.rules.freezes.is_suspended(&officer.name))
 }
 
 /// Whether some officer of a directory could still change policies, with the approval of others as far as it needs that,
 /// and officers, which always needs it.
 fn enough_are_left<S: Store>(road: &Road<'_, S>, directory: &Directory) -> bool {
-    officers(road, directory).any(|one| {
+    officers(road, directory).any(|(one, _)| {
         let need = |context: Context<'_>| {
             let query = Query::on_vault_in(&one, Action::ApplyPolicy, context);
             match road.may(&query) {

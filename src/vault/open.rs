@@ -21,6 +21,7 @@ use crate::jobs::Jobs;
 use crate::key_life;
 use crate::limits::Limits;
 use crate::lock;
+use crate::officers::repeated;
 use crate::refusals::Refusals;
 use crate::source::{self, Source, SourceKind};
 use crate::tenant::Tenant;
@@ -134,6 +135,16 @@ pub enum OpenError {
         /// What does not fit.
         what: &'static str,
     },
+    /// An officer of a tenant to be made is there twice.
+    #[error("officer `{officer}` of tenant `{tenant}`: {what}")]
+    Officer {
+        /// Whose.
+        tenant: String,
+        /// Its name.
+        officer: String,
+        /// What is there twice.
+        what: &'static str,
+    },
     /// A tenant's name is not usable.
     #[error("tenant names are 1 to 64 lower-case letters, digits and hyphens, each used once, and not `system`")]
     TenantName,
@@ -230,6 +241,10 @@ fn directory<S>(new: &NewVault<S>) -> Result<Directory, OpenError> {
     for (number, tenant) in (1..).zip(&new.tenants) {
         if !is_tenant_name(&tenant.name) || tenants.insert(tenant.name.clone(), TenantNo(number)).is_some() {
             return Err(OpenError::TenantName);
+        }
+        if let Some((at, what)) = repeated(&tenant.officers) {
+            let officer = tenant.officers.get(at).map(|(name, _)| name.clone()).unwrap_or_default();
+            return Err(OpenError::Officer { tenant: tenant.name.clone(), officer, what });
         }
         for (name, key) in &tenant.officers {
             officers.insert((TenantNo(number), name.clone()), *key);

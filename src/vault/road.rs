@@ -43,14 +43,21 @@ pub struct Caller {
     /// Where the bytes of a large answer are counted before they come to be; nothing where the edge has bounds of its
     /// own.
     pub room: Option<Arc<dyn AnswerRoom>>,
-    /// SHA-256 of the public key of the client certificate.
+    /// SHA-256 of the public key of the client certificate. Whoever comes over a connection has one ([`Caller::certified`]); none
+    /// has only the process itself.
     pub certificate: Option<[u8; 32]>,
     /// What it shows as its second factor.
     pub second_factor: Option<Arc<Assertion>>,
 }
 
 impl Caller {
-    /// A principal that came from an address, with nothing else to say for itself.
+    /// A principal that came from an address and showed a certificate with this key, by its SHA-256.
+    pub fn certified(principal: Arc<Principal>, client: impl Into<Arc<str>>, certificate: [u8; 32]) -> Self {
+        Self { certificate: Some(certificate), ..Self::new(principal, client) }
+    }
+
+    /// A principal without a certificate, for what the process does by itself. Where an officer's key is asked for, it has
+    /// none to be held against: nobody on the wire may be let in so.
     pub fn new(principal: Arc<Principal>, client: impl Into<Arc<str>>) -> Self {
         Self { principal, client: client.into(), room: None, certificate: None, second_factor: None }
     }

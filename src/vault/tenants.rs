@@ -11,6 +11,7 @@ use strongroom_ids::TenantNo;
 use tokio::sync::{Mutex, Notify};
 
 use crate::error::Error;
+use crate::road::Caller;
 use crate::tenant::Tenant;
 
 /// The tenants that can be asked, by number.
@@ -61,14 +62,14 @@ impl Tenants {
         })
     }
 
-    /// Whether a principal would still be let in: its tenant is there, and it is not suspended.
-    pub fn admit(&self, number: TenantNo, principal: &str) -> Result<(), Error> {
+    /// Whether a caller would still be let in: its tenant is there, it is not suspended, and an officer still is one.
+    pub fn admit(&self, number: TenantNo, caller: &Caller) -> Result<(), Error> {
         let tenant = self.get(number)?;
         tenant.is_there()?;
-        if !self.is_enrolled(number, principal) {
+        if !self.is_enrolled(number, caller) {
             return Err(Error::OfficerRemoved);
         }
-        match tenant.rules().freezes.is_suspended(principal) {
+        match tenant.rules().freezes.is_suspended(&caller.principal.name) {
             true => Err(Error::Suspended),
             false => Ok(()),
         }
@@ -121,12 +122,13 @@ impl Tenants {
         self.directory.store(Arc::new(directory));
     }
 
-    /// Whether a principal, by role and name, is none of the officers, or one who is enrolled.
-    pub fn is_enrolled(&self, number: TenantNo, principal: &str) -> bool {
-        match principal.strip_prefix("officer/") {
-            None => true,
-            Some(name) => self.directory.load().officers.contains_key(&(number, name.to_owned())),
-        }
+    /// Whether a caller is none of the officers, or one who is enrolled by the key of the certificate that it showed: a name may
+    /// have got another key since its request began.
+    pub fn is_enrolled(&self, number: TenantNo, caller: &Caller) -> bool {
+        let Some(name) = caller.principal.name.strip_prefix("officer/") else { return true };
+        let directory = self.directory.load();
+        let pinned = directory.officers.get(&(number, name.to_owned()));
+        pinned.is_some_and(|pinned| caller.certificate.is_none_or(|shown| shown == *pinned))
     }
 
     /// A tenant's own key is away: nothing more is done with it, also by who has found it already, until another

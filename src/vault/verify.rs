@@ -131,7 +131,7 @@ pub struct Counts {
     /// Leaves of its log.
     pub leaves: u64,
     /// Of these, how many the head file signs. Those after it came within the last second before a crash, or were
-    /// appended by somebody else.
+    /// appended by somebody else: surely so, and a finding, if the vault was stopped in order.
     pub signed_leaves: u64,
     /// Values that are as recorded and open.
     pub values: u64,
@@ -171,6 +171,8 @@ struct Check<'a, S> {
     lane: Option<LaneHead>,
     /// The schema in force; none if it can't be read.
     schema: Option<Schema>,
+    /// How many leaves its log had when the vault was stopped in order, if the head file says that it was.
+    closed_at: Option<u64>,
     /// Counters as they stand in the store, by key.
     counters: BTreeMap<Vec<u8>, u64>,
     /// DEKs seen, by the KEK that wraps them.
@@ -212,11 +214,11 @@ pub async fn verify<S: Store>(
     let mut signed: HashMap<TenantNo, Vec<Signed>> = HashMap::new();
     let mut heads: HashMap<TenantNo, u64> = HashMap::new();
     let head = ledger::read_head_file(head_file, row.vault, &public);
-    for (number, one) in head.as_ref().map(Vec::as_slice).unwrap_or_default() {
-        heads.insert(*number, one.size);
-    }
+    let mut closed = false;
     let head_fault = match head {
-        Ok(lanes) => {
+        Ok((stopped, lanes)) => {
+            closed = stopped;
+            heads.extend(lanes.iter().map(|(number, one)| (*number, one.size)));
             lanes.into_iter().for_each(|(number, one)| signed.entry(number).or_default().push(one));
             None
         }
@@ -235,6 +237,8 @@ pub async fn verify<S: Store>(
     for (tenant, lane) in tenants.iter().zip(checks) {
         let mut check = Check::new(verification, row.vault, tenant, &mut findings, progress);
         check.lane = lane;
+        let signed_leaves = heads.get(&tenant.number).copied().unwrap_or(0);
+        check.closed_at = closed.then_some(signed_leaves);
         if tenant.number == SYSTEM_NO {
             if let Some((fault, what)) = &head_fault {
                 check.found(Kind::Log, *fault, Place::Only, what.as_str());
@@ -248,7 +252,7 @@ pub async fn verify<S: Store>(
         }
         let signed = signed.remove(&tenant.number).unwrap_or_default();
         check.run(signed, &tenants, &mut ends).await?;
-        check.counts.signed_leaves = heads.get(&tenant.number).copied().unwrap_or(0).min(check.counts.leaves);
+        check.counts.signed_leaves = signed_leaves.min(check.counts.leaves);
         report.tenants.push((check.name, check.counts));
     }
     report.findings = findings.kept;
@@ -315,6 +319,7 @@ impl<'a, S: Store> Check<'a, S> {
             name: tenant.name.as_str().into(),
             lane: None,
             schema: None,
+            closed_at: None,
             counters: BTreeMap::new(),
             wrapped: HashMap::new(),
             counts: Counts::default(),

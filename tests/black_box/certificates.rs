@@ -16,7 +16,8 @@ use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use crate::harness::{Told, detokenize, item, refused, tokenize, value, vault_client};
-use crate::house::{Authority, House, Issued, spiffe};
+use crate::house::{Authority, House, Issued, PASSPHRASE, spiffe};
+use crate::officers::break_glass;
 use crate::tenants::system;
 
 const ID_CARD: &str = "11010519491231002X";
@@ -252,4 +253,64 @@ async fn a_common_name_is_somebody_only_by_a_rule_and_never_an_officer() {
         let told = stores(&mut client, "cust-2").await.unwrap_err();
         assert_eq!((told.code, told.reason.as_str()), (Code::Unauthenticated, "CERTIFICATE_NOT_ACCEPTED"));
     }
+}
+
+/// Changes which authorities are enrolled, by the root key, of a sealed vault whose process goes on.
+fn glass(house: &House, change: &str, file: &std::path::Path) {
+    let passphrase = house.dir().with_file_name("passphrase");
+    let done = break_glass(house, &["anchor", change, file.to_str().unwrap()], &passphrase);
+    assert!(done.status.success(), "{done:?}");
+}
+
+async fn seal(house: &House) {
+    system(house).await.seal(v1::SealRequest {}).await.unwrap();
+}
+
+async fn unseal(house: &House) -> Result<(), tonic::Status> {
+    let credential = Some(v1::unseal_request::Credential::Passphrase(PASSPHRASE.into()));
+    system(house).await.unseal(v1::UnsealRequest { credential, reset: false }).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vault_is_unsealed_with_the_authorities_in_force_and_with_none_that_was_removed_meanwhile() {
+    let mut house = House::lending(&["lending"]).await;
+    let other = Authority::new("the other house");
+    let (one, both) = (house.authority.pem(), house.authority.pem() + &other.pem());
+    let file = house.dir().with_file_name("other.pem");
+    std::fs::write(&file, other.pem()).unwrap();
+    let app = other.client(&[&spiffe("lending", "app", "core")]);
+    // It started with the one; the other comes while it runs.
+    seal(&house).await;
+    glass(&house, "add", &file);
+    unseal(&house).await.unwrap();
+    place(&house, "ca.pem", both.as_bytes());
+    until(&house, "both authorities", |status| status.reload_time.is_some()).await;
+    assert!(is_let_in(&house, &app).await);
+
+    seal(&house).await;
+    glass(&house, "remove", &file);
+    let told = refused(unseal(&house).await);
+    assert_eq!((told.code, told.reason.as_str()), (Code::FailedPrecondition, "VAULT_UNFIT"));
+    assert!(!is_let_in(&house, &app).await, "it is sealed");
+    // Out of the file, which is taken while it is sealed, and it opens.
+    place(&house, "ca.pem", one.as_bytes());
+    let begun = Instant::now();
+    while let Err(status) = unseal(&house).await {
+        assert!(begun.elapsed() < PATIENCE, "{status}");
+    }
+    assert!(!is_let_in(&house, &app).await);
+    stores(&mut house.vault("lending", "core").await, "cust-1").await.unwrap();
+
+    // The other way round: it starts with both, and the file has only the one when the other is removed.
+    house.kill();
+    glass(&house, "add", &file);
+    place(&house, "ca.pem", both.as_bytes());
+    house.up();
+    assert!(is_let_in(&house, &app).await);
+    place(&house, "ca.pem", one.as_bytes());
+    until(&house, "one authority", |status| status.reload_time.is_some()).await;
+    seal(&house).await;
+    glass(&house, "remove", &file);
+    unseal(&house).await.unwrap();
+    stores(&mut house.vault("lending", "core").await, "cust-2").await.unwrap();
 }

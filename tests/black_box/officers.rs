@@ -137,6 +137,12 @@ async fn another_authority_is_refused_until_the_root_key_enrols_it() {
     system.ok(&["audit", "export", "-o", "system.jsonl"]);
     let leaves = std::fs::read_to_string(system.path("system.jsonl")).unwrap();
     assert!(leaves.contains("\"action\":\"break_glass\"") && leaves.contains(&sha256), "{leaves}");
+    // Every tenant's auditor sees it, and the tenant's log holds with it.
+    let auditor = Shell::of(&house, &house.authority.client(&[&spiffe("lending", "auditor", "eve")]));
+    auditor.ok(&["audit", "export", "-o", "ledger.jsonl"]);
+    auditor.ok(&["audit", "verify", "ledger.jsonl"]);
+    let leaves = std::fs::read_to_string(auditor.path("ledger.jsonl")).unwrap();
+    assert!(leaves.contains("\"add_anchor\"") && leaves.contains(&sha256), "{leaves}");
     // One that runs can't be changed so.
     let output = break_glass(&house, &["anchor", "remove", file], &house.dir().with_file_name("passphrase"));
     assert!(String::from_utf8_lossy(&output.stderr).contains("a vault runs over"), "{output:?}");

@@ -587,6 +587,18 @@ mod tests {
     }
 
     #[test]
+    fn an_authority_that_comes_or_goes_is_in_the_log_and_changes_no_officer() {
+        let mut log = Log::new();
+        for change in ["add_anchor", "remove_anchor"] {
+            log.push("root", "break_glass", ("allow", None), &[("change", change), ("anchor", "05"), ("reason", "x")]);
+        }
+        log.ask("approval/1", "1");
+        log.approve("approval/1", "bob", "bob");
+        log.done("approval/1");
+        assert_eq!(log.verify().unwrap().approvals, 1);
+    }
+
+    #[test]
     fn nobody_enrols_or_removes_an_officer_alone() {
         for action in ["enrol_officer", "remove_officer"] {
             let mut log = Log::new();

@@ -14,6 +14,7 @@ use strongroom_storage::{Family, Mutation, Store};
 use super::{NewDirectory, named, noted_id, rules_of, stored_directory, told};
 use crate::blocking::blocking;
 use crate::error::Error;
+use crate::officers;
 use crate::open::{MOST_TENANTS, SYSTEM_NO, first_keys, whose_log};
 use crate::own_leaf::Noted;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
@@ -131,15 +132,8 @@ impl CreateTenant {
             let description = format!("a tenant begins with 1 to {OFFICERS} officers");
             return Err(Error::invalid("officers", "officer", description));
         }
-        if let Some(at) = (1..self.officers.len()).find(|at| {
-            let (known, rest) = self.officers.split_at(*at);
-            rest.first().is_some_and(|(name, _)| known.iter().any(|(before, _)| before == name))
-        }) {
-            return Err(Error::invalid(
-                format!("officers[{at}]"),
-                "officer",
-                "an officer of this name is named before",
-            ));
+        if let Some((at, what)) = officers::repeated(&self.officers) {
+            return Err(Error::invalid(format!("officers[{at}]"), "officer", what));
         }
         let directory = vault.tenants.directory();
         if directory.tenants.contains_key(name) || directory.destroyed.contains_key(name) {

@@ -109,6 +109,64 @@ async fn what_makes_no_officer_is_refused() {
 }
 
 #[tokio::test]
+async fn one_key_under_two_names_is_one_who_could_approve() {
+    let (_bench, vault) = Bench::new().await;
+    // No way leads to this any more; a vault that was made before may have it.
+    let with = |officers: &[(&str, u8)]| {
+        let mut directory = strongroom_access::Directory::clone(&vault.directory());
+        directory.officers = officers.iter().map(|(name, key)| ((TENANT, (*name).to_owned()), [*key; 32])).collect();
+        vault.tenants.enrol(directory);
+    };
+    with(&[("alice", 1), ("alice-2", 1)]);
+    let told = vault.enrol_officer(&caller(Role::Officer), &enrol("carol", 3)).await.unwrap_err().to_string();
+    assert!(told.contains("no other officer who could approve it"), "{told}");
+    with(&[("alice", 1), ("bob", 2), ("bob-2", 2), ("carol", 1)]);
+    let asked = vault.enrol_officer(&caller(Role::Officer), &enrol("dave", 4)).await;
+    assert!(matches!(asked, Err(Error::ApprovalRequired { need: 1, .. })), "bob is somebody else");
+    with(&[("alice", 1), ("bob", 2), ("alice-2", 1)]);
+    let told = vault.remove_officer(&caller(Role::Officer), &remove("bob")).await.unwrap_err().to_string();
+    assert!(told.contains("too few officers would be left"), "{told}");
+}
+
+#[tokio::test]
+async fn a_vault_is_not_made_with_one_key_under_two_names_or_one_name_twice() {
+    let (name, key) = (|name: &str| name.to_owned(), |key: u8| [key; 32]);
+    for officers in
+        [vec![(name("alice"), key(1)), (name("bob"), key(1))], vec![(name("alice"), key(1)), (name("alice"), key(2))]]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let made = crate::create(crate::NewVault {
+            store: MemoryStore::default(),
+            keystore: Keystore::create(folder.path(), VaultId([7; 16]), &root()).unwrap(),
+            head_file: folder.path().join("head"),
+            trust_domain: "test.example".to_owned(),
+            trust_anchors: vec![[2; 32]],
+            tenants: vec![crate::NewTenant { name: "demo".to_owned(), officers }],
+            clock: Arc::new(|| 1_700_000_000_000_000),
+        });
+        let why = made.await.unwrap_err().to_string();
+        assert!(why.contains("tenant `demo`") && why.contains("is named before"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn who_shows_the_key_that_was_replaced_is_cut_off_under_way_too() {
+    let (_bench, vault) = Bench::new().await;
+    let shows = |key: u8| Caller { certificate: Some([key; 32]), ..caller(Role::Officer) };
+    // As the edge found out when the request came in.
+    let (old, new) = (shows(1), shows(9));
+    assert!(vault.list_keys(&old).await.is_ok() && vault.still_admits(&old).is_ok());
+    assert!(matches!(vault.list_keys(&new).await, Err(Error::OfficerRemoved)));
+    let change = BreakGlass::EnrolOfficer { tenant: "demo".to_owned(), name: "alice".to_owned(), key: [9; 32] };
+    vault.break_glass(&change, "her key was stolen").await.unwrap();
+    assert!(matches!(vault.list_keys(&old).await, Err(Error::OfficerRemoved)));
+    let schema = ApplySchema { source: LENDING.to_owned(), dry_run: false };
+    assert!(matches!(vault.apply_schema(&old, &schema).await, Err(Error::OfficerRemoved)));
+    assert!(matches!(vault.still_admits(&old), Err(Error::OfficerRemoved)), "streams too");
+    assert!(vault.list_keys(&new).await.is_ok() && vault.still_admits(&new).is_ok());
+}
+
+#[tokio::test]
 async fn as_many_are_left_as_approvals_need_and_who_is_gone_has_no_say() {
     let (bench, vault) = Bench::new().await;
     for name in ["alice", SECOND] {
@@ -216,7 +274,12 @@ async fn the_root_key_makes_officers_authorities_and_policies_and_the_ledger_say
 
     let own = leaves(&vault).await;
     let broken: Vec<_> = own.iter().filter(|leaf| leaf["action"] == "break_glass").collect();
-    assert_eq!(broken.len(), 6);
+    assert_eq!(broken.len(), 8);
+    // Whoever vouches for callers vouches for this tenant's, too.
+    for (leaf, change, anchor) in [(broken[4], "add_anchor", "05"), (broken[5], "remove_anchor", "02")] {
+        assert_eq!((&leaf["detail"]["change"], &leaf["detail"]["anchor"]), (&change.into(), &anchor.repeat(32).into()));
+        assert!(leaf["detail"]["principals_sha256"].is_null(), "that is in the log `system`");
+    }
     assert!(broken.iter().all(|leaf| leaf["principal"] == "root" && leaf["detail"]["reason"] == "both have left"));
     let system = log(&vault, &operator(), "").await;
     let changes: Vec<_> = system.iter().filter(|leaf| leaf["action"] == "break_glass").collect();

@@ -136,9 +136,12 @@ async fn what_cannot_be_made_or_destroyed_is_refused_and_nothing_changes() {
     let with = async |officers: Vec<(String, [u8; 32])>| {
         vault.create_tenant(&operator(), &CreateTenant { name: "other".to_owned(), officers }).await
     };
-    let named = |name: &str| (name.to_owned(), [5; 32]);
+    let named = |name: &str| (name.to_owned(), [5 + name.len() as u8; 32]);
+    let twice = with(vec![("a".to_owned(), [5; 32]), ("b".to_owned(), [6; 32]), ("c".to_owned(), [5; 32])]).await;
+    let Err(Error::Invalid(problems)) = twice else { panic!("one key is one person") };
+    assert!(format!("{problems:?}").contains("officers[2]"), "{problems:?}");
     assert!(matches!(with(vec![]).await, Err(Error::Invalid(_))));
-    assert!(matches!(with(vec![named("a"), named("b"), named("a")]).await, Err(Error::Invalid(_))));
+    assert!(matches!(with(vec![named("a"), named("bb"), named("a")]).await, Err(Error::Invalid(_))));
     assert!(matches!(with(vec![named("a/b")]).await, Err(Error::Invalid(_))));
     assert!(matches!(with((0..65).map(|n| named(&n.to_string())).collect()).await, Err(Error::Invalid(_))));
     assert!(matches!(end(&vault, "nobody", true).await, Err(Error::TenantNotFound)));

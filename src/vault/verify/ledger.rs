@@ -26,12 +26,12 @@ pub(super) struct Signed {
     pub whose: String,
 }
 
-/// What the head file signs of each log.
+/// What the head file signs of each log, and whether it says that the vault was stopped in order.
 pub(super) fn read_head_file(
     path: &Path,
     vault: strongroom_ids::VaultId,
     public: &[u8; 32],
-) -> Result<Vec<(TenantNo, Signed)>, (Fault, String)> {
+) -> Result<(bool, Vec<(TenantNo, Signed)>), (Fault, String)> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -46,7 +46,7 @@ pub(super) fn read_head_file(
         let frontier = Frontier::from_bytes(&lane.frontier).ok();
         (lane.tenant, Signed { size: lane.size, root: lane.root, frontier, whose: "the head file".to_owned() })
     });
-    Ok(signed.collect())
+    Ok((head.closed, signed.collect()))
 }
 
 /// The walk along one log.
@@ -199,6 +199,13 @@ impl<S: Store> Check<'_, S> {
         if size < walk.next {
             let what = format!("the log's head counts {size} leaves; this one and what follows were added");
             return self.found(Kind::Leaf, Fault::Added, Place::Leaf(size), what);
+        }
+        if let Some(closed) = self.closed_at.filter(|closed| walk.next > *closed) {
+            let what = format!(
+                "the vault was stopped in order with {closed} leaves; this one and what follows came after, so the vault \
+                 did not write them, or the head file is an older copy"
+            );
+            self.found(Kind::Leaf, Fault::Added, Place::Leaf(closed), what);
         }
         let same = Frontier::from_bytes(&frontier).is_ok_and(|stored| stored == walk.frontier);
         if !walk.broken && (!same || time != walk.time.0) {

@@ -550,6 +550,22 @@ async fn a_forged_leaf_that_records_an_older_version_contradicts_the_log() {
 }
 
 #[tokio::test]
+async fn a_leaf_in_good_form_that_came_after_an_orderly_stop_is_named_and_after_a_crash_it_is_counted() {
+    let rig = Rig::loaded().await;
+    let leaves = entries(&rig.store, Family::Leaves, TENANT).await;
+    let end = leaves.len() as u64;
+    let line = forged(end, "detokenize", &[], &[]);
+    let store = copy(&rig.store).await;
+    put(&store, Family::Leaves, place::leaf(TENANT, end), line.clone()).await;
+    set_head(&store, leaves.iter().map(|(_, line)| &line[..]).chain([&line[..]]), FORGED_AT).await;
+    assert_eq!(rig.finds(&store).await, [(Kind::Leaf, Fault::Added, Place::Leaf(end))]);
+    std::fs::write(rig.head(), &rig.head_before).unwrap();
+    let report = rig.report(&store).await;
+    let (_, counts) = report.tenants.iter().find(|(name, _)| &**name == "demo").unwrap();
+    assert!(report.findings.is_empty() && counts.signed_leaves < counts.leaves, "{:?}", report.findings);
+}
+
+#[tokio::test]
 async fn a_forged_leaf_that_brings_an_older_policy_back_contradicts_the_log() {
     let rig = Rig::loaded().await;
     let key = place::policy(TENANT);
@@ -562,7 +578,11 @@ async fn a_forged_leaf_that_brings_an_older_policy_back_contradicts_the_log() {
     put(&store, Family::Meta, key, old.to_vec()).await;
     put(&store, Family::Leaves, place::leaf(TENANT, end), line.clone()).await;
     set_head(&store, leaves.iter().map(|(_, line)| &line[..]).chain([&line[..]]), FORGED_AT).await;
-    let named = [(Kind::Leaf, Fault::Changed, Place::Leaf(end)), (Kind::Policy, Fault::RolledBack, Place::Only)];
+    let named = [
+        (Kind::Leaf, Fault::Changed, Place::Leaf(end)),
+        (Kind::Leaf, Fault::Added, Place::Leaf(end)),
+        (Kind::Policy, Fault::RolledBack, Place::Only),
+    ];
     assert_eq!(rig.finds(&store).await, named);
 }
 

@@ -32,7 +32,7 @@ pub struct Rig {
     pub store: MemoryStore,
     /// Its store in the middle of the load, closed as well.
     pub before: MemoryStore,
-    /// Its head file at that time.
+    /// Its head file before it was closed then.
     pub head_before: Vec<u8>,
     /// A checkpoint of the tenant's log at the end.
     pub checkpoint: String,
@@ -139,9 +139,9 @@ impl Rig {
 
         let running = Running::open(&store, folder.path(), &root, &clock).await;
         let tokens = running.first_half().await;
+        let head_before = std::fs::read(folder.path().join("head")).unwrap();
         running.vault.close().await;
         let before = copy(&store).await;
-        let head_before = std::fs::read(folder.path().join("head")).unwrap();
 
         let running = Running::open(&store, folder.path(), &root, &clock).await;
         let deleted = running.second_half(&tokens).await;
