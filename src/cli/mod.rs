@@ -5,6 +5,7 @@
 //! served; `value.rs` and `expiry.rs` read what a command is given. A file goes through the vault by `mapping.rs`,
 //! `records.rs`, `cells.rs`, `columns.rs`, `batches.rs`, `progress.rs` and `transfer.rs`.
 
+mod actors;
 mod anew;
 mod approve;
 mod audit;
@@ -52,6 +53,7 @@ mod serve;
 mod shell;
 mod start;
 mod status;
+mod subject;
 mod tenant;
 mod tiers;
 mod tokenize;
@@ -96,6 +98,7 @@ enum Command {
     Lookup(lookup::Args),
     Import(import::Args),
     Export(export::Args),
+    Subject(subject::Args),
     Schema(schema::Args),
     Policy(policy::Args),
     Approvals(approve::ListArgs),
@@ -155,6 +158,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Lookup(args) => lookup::run(args, &global.context(lookup::PRINCIPAL)?).await,
         Command::Import(args) => import::run(args, &global.context(import::PRINCIPAL)?).await,
         Command::Export(args) => export::run(args, &global.context(export::PRINCIPAL)?).await,
+        Command::Subject(args) => subject::run(args, &global.context(subject::PRINCIPAL)?).await,
         Command::Schema(args) => schema::run(args, &global.context(schema::PRINCIPAL)?).await,
         Command::Policy(args) => policy::run(args, &global.context(policy::PRINCIPAL)?).await,
         Command::Approvals(args) => approve::list(args, &global.context(approve::PRINCIPAL)?).await,

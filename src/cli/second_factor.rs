@@ -267,7 +267,7 @@ pub async fn shown_if_asked(cli: Cli) -> Result<Exit, CliError> {
     if global.second_factor.is_none() {
         let _ = writeln!(io::stderr(), "{}", refusal.message);
     }
-    let context = Context { output: global.output, connect, shown: Shown::default() };
+    let context = Context { output: global.output, connect, shown: Shown::default(), actor_token: None };
     let stepped_up = step_up(&context, given(global.second_factor.clone())?, request.unwrap_or_default()).await?;
     // The same words once more: what they hold was used up.
     let mut again = Cli::parse();

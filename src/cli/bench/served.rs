@@ -131,7 +131,7 @@ pub fn context(address: &str, layout: &Layout, principal: &str) -> Context {
         key: pki.join(format!("{principal}.key")),
         domain: "localhost".to_owned(),
     };
-    Context { output: Output::Table, connect, shown: Shown::default() }
+    Context { output: Output::Table, connect, shown: Shown::default(), actor_token: None }
 }
 
 /// Puts the lending schema with the measured fields beside it in force, as an officer would.
