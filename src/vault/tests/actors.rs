@@ -3,7 +3,7 @@
 
 use strongroom_access::Actor;
 use strongroom_storage::rows::SubjectRecord;
-use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
+use strongroom_storage::{Family, Mutation, Store};
 
 use super::*;
 use crate::{ClassLimits, GetLabels, Kind, Rate, SetLabels, SetTier, SetTierLimits, TierLimits};
@@ -144,6 +144,27 @@ async fn somebody_elses_case_is_as_if_it_were_not_there_for_whatever_is_asked() 
 }
 
 #[tokio::test]
+async fn a_value_that_subjects_share_is_the_case_of_who_is_named() {
+    let (bench, vault) = Bench::new().await;
+    want_actors(&vault).await;
+    let items = ["c-own", "c-other"].map(|subject| new_value("company.uscc", "91350100M000100Y43", subject));
+    let token = vault.tokenize(&caller(Role::App), &tokenize(items.into(), "")).await.unwrap().remove(0);
+    label(&vault, "c-own", &["branch-12"]).await.unwrap();
+    label(&vault, "c-other", &["branch-13"]).await.unwrap();
+    let clerk = behind(&bench, "li.na", &["branch-12"], 600);
+    let read = async |subject: &str| {
+        let items = vec![ReadItem { token: token.clone(), view: String::new(), subject: subject.to_owned() }];
+        let request = Detokenize { items, purpose: "kyc_review".to_owned(), view: "plain".to_owned() };
+        vault.detokenize(&clerk, &request).await.unwrap().remove(0)
+    };
+    assert!(read("c-own").await.is_ok());
+    // Whoever leaves the name out, or names somebody who does not hold it, learns nothing.
+    for subject in ["c-other", "", "c-nobody"] {
+        assert!(matches!(read(subject).await, Err(Error::NotFound)), "{subject}");
+    }
+}
+
+#[tokio::test]
 async fn labels_hold_from_the_next_read_on_and_outlive_what_else_changes_the_record() {
     let (bench, vault) = Bench::new().await;
     want_actors(&vault).await;
@@ -197,11 +218,10 @@ async fn labels_that_somebody_changed_behind_the_vaults_back_are_found() {
     let (bench, vault) = Bench::new().await;
     store_one(&vault, FIELD, ID_CARD, "c-1").await;
     label(&vault, "c-1", &["branch-12"]).await.unwrap();
-    let (from, to) = place::tenant_range(TenantNo(1));
-    let records = || bench.disk.scan(Family::Subjects, Range { from: from.clone(), to: to.clone(), limit: 10 });
-    let (key, before) = records().await.unwrap().remove(0);
+    let record = async || super::rolls::all(&bench, Family::Subjects).await.remove(0);
+    let (key, before) = record().await;
     label(&vault, "c-1", &["branch-13"]).await.unwrap();
-    let (_, after) = records().await.unwrap().remove(0);
+    let (_, after) = record().await;
     drop(vault);
     let put = |bytes: Vec<u8>| bench.disk.write(vec![Mutation::Put(Family::Subjects, key.clone(), bytes)]);
     let forged = SubjectRecord { labels: vec!["mine".to_owned()], ..SubjectRecord::decode(&after).unwrap() }.encode();
