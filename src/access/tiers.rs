@@ -294,7 +294,15 @@ mod tests {
     #[test]
     fn names_that_no_certificate_carries_and_limits_beyond_counting_are_refused() {
         let mut tiers = Tiers::default();
-        for name in ["clerk", "/actors", "actors", "officer/alice/actors", "app/a/b/actors", "app/a/actors/actors", "app//actors"] {
+        for name in [
+            "clerk",
+            "/actors",
+            "actors",
+            "officer/alice/actors",
+            "app/a/b/actors",
+            "app/a/actors/actors",
+            "app//actors",
+        ] {
             assert_eq!(tiers.assign(name, Tier::III), Err(TierError::Name), "{name}");
         }
         let mut limits = TierLimits::default();

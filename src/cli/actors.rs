@@ -134,7 +134,8 @@ pub fn documents(status: &StatusResponse) -> serde_json::Value {
 /// The same as rows of a table.
 pub fn facts(status: &StatusResponse) -> Vec<(&'static str, String)> {
     let row = |issuer: &strongroom_proto::v1::ActorIssuerStatus| {
-        let problem = if issuer.problem.is_empty() { String::new() } else { format!("; not taken: {}", issuer.problem) };
+        let problem =
+            if issuer.problem.is_empty() { String::new() } else { format!("; not taken: {}", issuer.problem) };
         ("actors", format!("{}: {} keys{problem}", issuer.name, issuer.keys))
     };
     status.actor_issuers.iter().map(row).collect()

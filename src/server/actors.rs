@@ -81,11 +81,13 @@ impl IssuerRules {
         if self.algorithms.is_empty() {
             return Err("`algorithms` must not be empty; [\"ES256\", \"EdDSA\"] is usual".to_owned());
         }
-        let asymmetric = |name: &String| match name.parse::<Algorithm>() {
+        let asymmetric = |name: &String| {
+            match name.parse::<Algorithm>() {
             Ok(algorithm) if algorithm.family() != AlgorithmFamily::Hmac => Ok(algorithm),
             _ => Err("`algorithms` may be ES256, ES384, EdDSA, RS256, RS384, RS512, PS256, PS384 and PS512: signatures that \
                       the vault can check and can't make"
                 .to_owned()),
+        }
         };
         self.algorithms.iter().map(asymmetric).collect()
     }
@@ -131,7 +133,11 @@ impl Issuer {
         match taken {
             Ok(None) => told.problem.clear(),
             Ok(Some(new)) => {
-                tracing::info!(issuer = self.rules.name, keys = new.keys.len(), "new keys of an issuer of actors are in force");
+                tracing::info!(
+                    issuer = self.rules.name,
+                    keys = new.keys.len(),
+                    "new keys of an issuer of actors are in force"
+                );
                 self.in_force.store(Arc::new(new));
                 *told = Told { reloaded: Some(now), problem: String::new() };
             }
@@ -153,9 +159,22 @@ impl Issuer {
     }
 }
 
-/// All issuers that the vault trusts, by their `iss`.
+/// All issuers that the vault trusts.
 #[derive(Default)]
-pub struct Actors(BTreeMap<String, Issuer>);
+pub struct Actors {
+    /// By their `iss`.
+    issuers: BTreeMap<String, Issuer>,
+    refused: Mutex<Refused>,
+}
+
+/// Tokens that were refused: one line of log a second at most, however many there are.
+#[derive(Default)]
+struct Refused {
+    /// When the last line was written, in seconds since 1970.
+    told: i64,
+    /// How many were refused since.
+    since: u64,
+}
 
 impl Actors {
     /// The issuers of a configuration, each with where its keys are read, or what is wrong with one of them.
@@ -175,13 +194,13 @@ impl Actors {
         }
         match found.len() > ISSUERS {
             true => Err(format!("there are {} issuers, and at most {ISSUERS} may be", found.len())),
-            false => Ok(Self(found)),
+            false => Ok(Self { issuers: found, refused: Mutex::default() }),
         }
     }
 
     /// Looks at all files, at `now` in seconds since 1970.
     pub(crate) fn look(&self, now: i64) {
-        self.0.values().for_each(|issuer| issuer.look(now));
+        self.issuers.values().for_each(|issuer| issuer.look(now));
     }
 
     /// What `Status` says. What is wrong names files, so it is not for everybody.
@@ -195,7 +214,7 @@ impl Actors {
                 problem: if with_problem { told.problem.clone() } else { String::new() },
             }
         };
-        self.0.values().map(of).collect()
+        self.issuers.values().map(of).collect()
     }
 
     /// On whose behalf a caller calls, at `now` in seconds since 1970, if it says so.
@@ -212,15 +231,28 @@ impl Actors {
                 let tenant = directory.tenants.iter().find(|(_, number)| **number == caller.principal.tenant);
                 // Nobody of a tenant that is not there any more.
                 let tenant = tenant.map_or("", |(name, _)| name);
-                token::check(token, tenant, &self.0, u64::try_from(now).unwrap_or(0))
+                token::check(token, tenant, &self.issuers, u64::try_from(now).unwrap_or(0))
             }
             // People come with their own certificates, and nobody is behind a job.
             _ => Err(Error::ActorTokenRefused { check: "caller" }),
         };
         actor.map(|actor| Some(Arc::new(actor))).map_err(|error| {
-            tracing::info!(client = &*caller.client, principal = ?caller.principal.name, why = %error, "no actor");
+            self.log(caller, &error, now);
             errors::status(error)
         })
+    }
+
+    fn log(&self, caller: &Caller, error: &Error, now: i64) {
+        // A panic elsewhere leaves it whole.
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.told == now {
+            refused.since += 1;
+            return;
+        }
+        let others = std::mem::take(&mut *refused).since;
+        refused.told = now;
+        let (client, principal) = (&*caller.client, &caller.principal.name);
+        tracing::warn!(client, ?principal, others, why = %error, "a token of an actor is refused");
     }
 }
 

@@ -10,7 +10,9 @@ use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use strongroom_access::{Action, Actor, Assertion, CaseLoad, Consent, Context, Decision, Principal, Query, Resource, SecondFactor};
+use strongroom_access::{
+    Action, Actor, Assertion, CaseLoad, Consent, Context, Decision, Principal, Query, Resource, SecondFactor,
+};
 use strongroom_commit::{Change, Charge, CommitError, Committed, Fact, Guard, Position};
 use strongroom_ids::{RowId, RowVersion, SubjectHandle, TenantNo};
 use strongroom_keys::{self as keys, DekCache, DekPlace};

@@ -102,7 +102,10 @@ impl<S: Store> Road<'_, S> {
         let own = self.rules.tiers.limits(principal);
         let behind = self.caller.actor.as_ref().and_then(|actor| {
             let limits = Arc::clone(self.rules.tiers.limits_of_actors(principal)?);
-            Some(Behind { meter: self.meter(&[b"meter of actor", principal.as_bytes(), actor.name().as_bytes()]), limits })
+            Some(Behind {
+                meter: self.meter(&[b"meter of actor", principal.as_bytes(), actor.name().as_bytes()]),
+                limits,
+            })
         });
         let (meter, limits, behind) = match (own, behind) {
             (None, None) => return None,

@@ -34,9 +34,11 @@ pub(super) fn read(bytes: &[u8], allowed: &[Algorithm]) -> Result<Keys, String> 
     let text: serde_json::Value = serde_json::from_slice(bytes).map_err(wrong)?;
     let listed = text.get("keys").and_then(|keys| keys.as_array()).map(Vec::as_slice).unwrap_or_default();
     if listed.iter().any(|key| key.get("d").is_some()) {
-        return Err("it holds a private key: anybody who reads it can make tokens; take that key out of use, and give the \
+        return Err(
+            "it holds a private key: anybody who reads it can make tokens; take that key out of use, and give the \
                     public ones only"
-            .to_owned());
+                .to_owned(),
+        );
     }
     let JwkSet { keys: listed } = serde_json::from_value(text).map_err(wrong)?;
     if listed.len() > KEYS {
@@ -54,21 +56,18 @@ pub(super) fn read(bytes: &[u8], allowed: &[Algorithm]) -> Result<Keys, String> 
         }
     }
     match keys.is_empty() {
-        true => Err("it has no public key with a `kid` that the algorithms which are allowed can be checked with".to_owned()),
+        true => {
+            Err("it has no public key with a `kid` that the algorithms which are allowed can be checked with"
+                .to_owned())
+        }
         false => Ok(keys),
     }
 }
 
 /// A key, if it can be used with any algorithm that is allowed.
 fn key(jwk: &Jwk, allowed: &[Algorithm]) -> Option<IssuerKey> {
-    const RSA: [Algorithm; 6] = [
-        Algorithm::RS256,
-        Algorithm::RS384,
-        Algorithm::RS512,
-        Algorithm::PS256,
-        Algorithm::PS384,
-        Algorithm::PS512,
-    ];
+    const RSA: [Algorithm; 6] =
+        [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
     let bytes = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).ok();
     let (fits, key): (&[Algorithm], DecodingKey) = match &jwk.algorithm {
         AlgorithmParameters::EllipticCurve(point) => {
@@ -131,7 +130,9 @@ mod tests {
 
     fn ec(kid: &str, more: &str) -> String {
         let coordinate = of(32);
-        format!("{{\"kty\":\"EC\",\"crv\":\"P-256\",\"kid\":\"{kid}\",\"x\":\"{coordinate}\",\"y\":\"{coordinate}\"{more}}}")
+        format!(
+            "{{\"kty\":\"EC\",\"crv\":\"P-256\",\"kid\":\"{kid}\",\"x\":\"{coordinate}\",\"y\":\"{coordinate}\"{more}}}"
+        )
     }
 
     fn rsa(kid: &str, more: &str) -> String {
@@ -146,7 +147,10 @@ mod tests {
     fn a_key_is_used_with_what_its_kind_and_itself_and_the_configuration_allow() {
         let keys = read(&set(&[ed("a"), ec("b", ""), rsa("c", "")]), &BOTH).unwrap();
         assert_eq!(names(&keys), ["a", "b"], "no RSA is allowed");
-        assert_eq!((&*keys["a"].algorithms, &*keys["b"].algorithms), (&[Algorithm::EdDSA][..], &[Algorithm::ES256][..]));
+        assert_eq!(
+            (&*keys["a"].algorithms, &*keys["b"].algorithms),
+            (&[Algorithm::EdDSA][..], &[Algorithm::ES256][..])
+        );
         let many = [Algorithm::RS256, Algorithm::PS256];
         let keys = read(&set(&[rsa("c", ""), rsa("d", ",\"alg\":\"PS256\"")]), &many).unwrap();
         assert_eq!((&*keys["c"].algorithms, &*keys["d"].algorithms), (&many[..], &[Algorithm::PS256][..]));

@@ -20,12 +20,7 @@ fn refused(check: &'static str) -> Error {
 }
 
 /// The person that a token names, for a service of a tenant, at `now` in seconds since 1970.
-pub(super) fn check(
-    token: &[u8],
-    tenant: &str,
-    issuers: &BTreeMap<String, Issuer>,
-    now: u64,
-) -> Result<Actor, Error> {
+pub(super) fn check(token: &[u8], tenant: &str, issuers: &BTreeMap<String, Issuer>, now: u64) -> Result<Actor, Error> {
     if token.len() > TOKEN_BYTES {
         return Err(refused("size"));
     }

@@ -128,7 +128,7 @@ impl Bench {
     }
 
     fn check_for(&self, token: &str, tenant: &str, now: u64) -> Result<Actor, &'static str> {
-        check(token.as_bytes(), tenant, &self.actors.0, now).map_err(|error| match error {
+        check(token.as_bytes(), tenant, &self.actors.issuers, now).map_err(|error| match error {
             Error::ActorTokenRefused { check } => {
                 let message = Error::ActorTokenRefused { check }.to_string();
                 assert!(!message.contains("SECURITY.md"), "{check} has words of its own");
@@ -206,7 +206,8 @@ fn no_time_but_its_own_makes_a_token_good() {
 #[test]
 fn a_token_is_for_this_vault_and_for_people_of_its_issuers_tenants() {
     let bench = Bench::new();
-    for aud in [json!("other"), json!(["other"]), json!([]), json!(""), json!(1), Value::Null, json!({"strongroom": 1})] {
+    for aud in [json!("other"), json!(["other"]), json!([]), json!(""), json!(1), Value::Null, json!({"strongroom": 1})]
+    {
         assert_eq!(bench.with("aud", aud.clone()), Err("audience"), "{aud}");
     }
     assert_eq!(bench.without("aud"), Err("audience"));
@@ -286,7 +287,17 @@ fn the_algorithm_is_the_keys_and_the_configurations() {
 fn who_a_token_names_can_stand_in_a_leaf() {
     let bench = Bench::new();
     let long = "x".repeat(65);
-    for sub in [json!(""), json!("li na"), json!("a/b"), json!(".."), json!("李娜"), json!("a\nb"), json!(long), json!(7), Value::Null] {
+    for sub in [
+        json!(""),
+        json!("li na"),
+        json!("a/b"),
+        json!(".."),
+        json!("李娜"),
+        json!("a\nb"),
+        json!(long),
+        json!(7),
+        Value::Null,
+    ] {
         assert_eq!(bench.with("sub", sub.clone()), Err("sub"), "{sub}");
     }
     assert_eq!(bench.without("sub"), Err("sub"));
@@ -295,7 +306,8 @@ fn who_a_token_names_can_stand_in_a_leaf() {
     }
     assert_eq!(bench.without("role"), Err("role"));
     let many: Vec<String> = (0..17).map(|number| format!("l{number}")).collect();
-    for labels in [json!("branch-12"), json!([1]), json!(["A"]), json!([""]), json!(many), json!({"a": 1}), Value::Null] {
+    for labels in [json!("branch-12"), json!([1]), json!(["A"]), json!([""]), json!(many), json!({"a": 1}), Value::Null]
+    {
         assert_eq!(bench.with("labels", labels.clone()), Err("labels"), "{labels}");
     }
     assert!(bench.with("labels", json!(many[..16])).is_ok());

@@ -110,7 +110,8 @@ impl SubjectRecord {
 fn labels(reader: &mut Reader<'_>) -> Result<Vec<String>, StoreError> {
     let mut labels: Vec<String> = Vec::new();
     for _ in 0..reader.count(1)? {
-        let label = String::from_utf8(reader.bytes()?).map_err(|_| reader.corrupt("a label that is not text stands"))?;
+        let label =
+            String::from_utf8(reader.bytes()?).map_err(|_| reader.corrupt("a label that is not text stands"))?;
         if labels.last().is_some_and(|before| *before >= label) {
             return Err(reader.corrupt("a label stands that does not follow the one before it"));
         }

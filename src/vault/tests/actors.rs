@@ -111,7 +111,9 @@ async fn somebody_elses_case_is_as_if_it_were_not_there_for_whatever_is_asked() 
     let clerk = behind(&bench, "li.na", &["branch-12"], 600);
     assert!(read_as(&vault, &clerk, &own, "plain").await.is_ok());
     assert!(matches!(read_as(&vault, &clerk, &other, "masked").await, Err(Error::NotFound)));
-    assert!(matches!(read_as(&vault, &clerk, &free, "plain").await, Err(Error::ViewNotAllowed { allowed }) if allowed == ["masked"]));
+    assert!(
+        matches!(read_as(&vault, &clerk, &free, "plain").await, Err(Error::ViewNotAllowed { allowed }) if allowed == ["masked"])
+    );
     assert!(match_as(&vault, &clerk, &own).await.unwrap());
     assert!(matches!(match_as(&vault, &clerk, &other).await, Err(Error::NotFound)));
     let found = find_as(&vault, &clerk, ID_CARD).await.unwrap();
@@ -187,7 +189,10 @@ async fn labels_hold_from_the_next_read_on_and_outlive_what_else_changes_the_rec
     let set: Vec<_> = recorded.iter().filter(|leaf| leaf["action"] == "set_labels").collect();
     assert_eq!(set.len(), 9);
     let last = set.last().unwrap();
-    assert_eq!((&last["detail"]["labels"], &last["items"][0]["outcome"]), (&"branch-12".into(), &"subject_labelled".into()));
+    assert_eq!(
+        (&last["detail"]["labels"], &last["items"][0]["outcome"]),
+        (&"branch-12".into(), &"subject_labelled".into())
+    );
     drop(vault);
     assert_eq!(findings(&bench, &[]).await, []);
 }
@@ -207,7 +212,10 @@ async fn who_may_set_labels_and_of_whom_is_said() {
     }
     assert!(matches!(label(&vault, "", &[]).await, Err(Error::Invalid(_))));
     assert!(matches!(label(&vault, "c-1", &["Li Na"]).await, Err(Error::Invalid(_))));
-    assert!(matches!(label(&vault, "c-1", &["1", "2", "3", "4", "5", "6", "7", "8", "9"]).await, Err(Error::Invalid(_))));
+    assert!(matches!(
+        label(&vault, "c-1", &["1", "2", "3", "4", "5", "6", "7", "8", "9"]).await,
+        Err(Error::Invalid(_))
+    ));
     assert_eq!(labels(&vault, "c-1").await.unwrap(), ["a"]);
     let text = serde_json::to_string(&leaves(&vault).await).unwrap();
     assert!(!text.contains("c-1\"") && !text.contains("Li Na") && !text.contains(ID_CARD));
@@ -223,7 +231,7 @@ async fn labels_that_somebody_changed_behind_the_vaults_back_are_found() {
     label(&vault, "c-1", &["branch-13"]).await.unwrap();
     let (_, after) = record().await;
     drop(vault);
-    let put = |bytes: Vec<u8>| bench.disk.write(vec![Mutation::Put(Family::Subjects, key.clone(), bytes)]);
+    let put = |bytes: Vec<u8>| bench.disk.write(vec![Mutation::Put(Family::Subjects, key.to_vec(), bytes)]);
     let forged = SubjectRecord { labels: vec!["mine".to_owned()], ..SubjectRecord::decode(&after).unwrap() }.encode();
     for bytes in [forged, before.to_vec()] {
         put(bytes).await.unwrap();
