@@ -3,10 +3,11 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "strongroom/v1/vault.proto",
     "strongroom/v1/audit.proto",
     "strongroom/v1/access.proto",
+    "strongroom/v1/subjects.proto",
     "strongroom/v1/keys.proto",
     "strongroom/v1/system.proto",
 ];

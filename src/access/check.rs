@@ -278,10 +278,19 @@ mod tests {
     }
 
     #[test]
+    fn the_policies_with_case_loads_decide_as_their_table_says() {
+        let more = include_str!("../../deploy/policies/case-load.cedar");
+        let table = include_str!("../../deploy/policies/case-load.tests.toml");
+        let with = Policies::compile(&format!("{DEFAULT_POLICIES}\n{more}")).unwrap();
+        assert!(check(&with, table).unwrap() > 15);
+        assert!(matches!(check(&default(), table), Err(CheckError::Failed { .. })), "they are needed for that");
+    }
+
+    #[test]
     fn every_default_policy_is_in_the_table() {
         let ids = DEFAULT_POLICIES.lines().filter_map(|line| line.strip_prefix("@id(\"")?.strip_suffix("\")"));
         let ids: BTreeSet<_> = ids.collect();
-        assert_eq!(ids.len(), 34);
+        assert_eq!(ids.len(), 35);
         let untested: Vec<_> =
             ids.into_iter().filter(|id| !DEFAULT_TESTS.contains(&format!("policy = \"{id}\""))).collect();
         assert!(untested.is_empty(), "{untested:?}");

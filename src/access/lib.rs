@@ -19,6 +19,7 @@
 //! - Policies that do not pass the strict validator never come into force.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod actor;
 mod approvals;
 mod cache;
 mod check;
@@ -34,6 +35,7 @@ mod source;
 mod spiffe;
 mod tiers;
 
+pub use actor::{ACTOR_LABELS, Actor, ActorError, SUBJECT_LABELS, is_label};
 pub use approvals::{Approval, Approvals, ApproveError, Vote};
 pub use cache::Access;
 pub use check::{CheckError, DEFAULT_TESTS, check};

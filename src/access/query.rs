@@ -174,6 +174,10 @@ actions! {
     ResetSecondFactor = "reset_second_factor" on vault,
     /// Sees who has a second factor.
     ListSecondFactors = "list_second_factors" on vault,
+    /// Sets the labels of a data subject, by which it is in somebody's case load.
+    SetLabels = "set_labels" on vault,
+    /// Sees them.
+    GetLabels = "get_labels" on vault,
     /// Enrols an officer, or gives one another key.
     EnrolOfficer = "enrol_officer" on vault,
     /// Takes an officer off the list.
@@ -321,12 +325,12 @@ impl FromStr for SecondFactor {
 /// Whose case the data subject is, as seen from the person on whose behalf a service calls.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum CaseLoad {
-    /// There is no such person, or one of the two has no label.
+    /// There is no such person, or the subject has no label.
     #[default]
     None,
     /// The person's own.
     Own,
-    /// Somebody else's.
+    /// Somebody else's: none of its labels is the person's.
     Other,
 }
 

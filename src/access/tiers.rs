@@ -1,6 +1,7 @@
 //! How much each principal may read: the limits of the tiers, and who is in which. Apart from policy, as freezes are.
 //!
-//! Tier I has no limits unless an officer sets some, and whoever was given no tier is in it. A limit counts within a
+//! Tier I has no limits unless an officer sets some, and whoever was given no tier is in it. The people behind a service have
+//! a tier apart from its own: it holds for each of them. A limit counts within a
 //! minute or a day of the clock (UTC); both hold at once.
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::freezes::parse_principal;
+use crate::principal::Role;
 use crate::query::Tier;
 
 /// The format of what is stored.
@@ -135,7 +137,7 @@ pub enum TierError {
     /// No certificate could carry the name.
     #[error(
         "a principal is named by its role and its name under it: app/loan-core; the roles are app, rotator, auditor, \
-         privacy, officer, operator"
+         privacy, officer, operator; each person behind a service by app/loan-core/actors"
     )]
     Name,
     /// There are as many as there may be.
@@ -156,6 +158,9 @@ pub enum TiersError {
     #[error("the stored tiers are not right: {0}")]
     Wrong(&'static str),
 }
+
+/// How the name of all who are behind a service ends: `app/loan-core/actors`. No principal's name has three parts.
+const ACTORS: &str = "/actors";
 
 /// The tiers of a tenant.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -183,6 +188,14 @@ impl Tiers {
         }
     }
 
+    /// The tier of each person behind a service, by the service's role and name.
+    pub fn of_actors(&self, principal: &str) -> Tier {
+        match self.assigned.is_empty() {
+            true => Tier::I,
+            false => self.of(&format!("{principal}{ACTORS}")),
+        }
+    }
+
     /// Who is in another tier than I, by role and name.
     pub fn assigned(&self) -> impl Iterator<Item = (&str, Tier)> {
         self.assigned.iter().map(|(name, tier)| (name.as_str(), *tier))
@@ -197,9 +210,13 @@ impl Tiers {
         })
     }
 
-    /// Puts a principal into a tier.
+    /// Puts a principal into a tier, or each person behind a service: `app/loan-core/actors`.
     pub fn assign(&mut self, principal: &str, tier: Tier) -> Result<(), TierError> {
-        parse_principal(principal).ok_or(TierError::Name)?;
+        match principal.strip_suffix(ACTORS) {
+            None => parse_principal(principal).map(drop),
+            Some(service) => parse_principal(service).filter(|(role, _)| *role == Role::App).map(drop),
+        }
+        .ok_or(TierError::Name)?;
         if tier == Tier::I {
             self.assigned.remove(principal);
             return Ok(());
@@ -299,9 +316,31 @@ mod tests {
     }
 
     #[test]
+    fn each_person_behind_a_service_has_a_tier_apart_from_the_services_own() {
+        let mut tiers = Tiers::default();
+        tiers.assign("app/loan-core/actors", Tier::III).unwrap();
+        assert_eq!((tiers.of("app/loan-core"), tiers.of_actors("app/loan-core")), (Tier::I, Tier::III));
+        tiers.assign("app/loan-core", Tier::II).unwrap();
+        assert_eq!((tiers.of("app/loan-core"), tiers.of_actors("app/loan-core")), (Tier::II, Tier::III));
+        // One that is called `actors` is nobody behind anybody.
+        assert_eq!(tiers.of("app/actors"), Tier::I);
+        assert_eq!(Tiers::from_stored(&tiers.to_stored().unwrap()).unwrap(), tiers);
+    }
+
+    #[test]
     fn names_that_no_certificate_carries_and_limits_beyond_counting_are_refused() {
         let mut tiers = Tiers::default();
-        assert_eq!(tiers.assign("clerk", Tier::III), Err(TierError::Name));
+        for name in [
+            "clerk",
+            "/actors",
+            "actors",
+            "officer/alice/actors",
+            "app/a/b/actors",
+            "app/a/actors/actors",
+            "app//actors",
+        ] {
+            assert_eq!(tiers.assign(name, Tier::III), Err(TierError::Name), "{name}");
+        }
         let mut limits = TierLimits::default();
         limits.token_misses.per_day = Some(HIGHEST_LIMIT + 1);
         assert_eq!(tiers.set_limits(Tier::I, limits), Err(TierError::Limit));

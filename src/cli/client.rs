@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use clap::Args;
 use strongroom_proto::v1::access_client::AccessClient;
 use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::keys_client::KeysClient;
+use strongroom_proto::v1::subjects_client::SubjectsClient;
 use strongroom_proto::v1::system_client::SystemClient;
 use strongroom_proto::v1::vault_client::VaultClient;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -84,6 +85,12 @@ pub struct Global {
     #[arg(long, global = true, value_name = "CODE", env = "STRONGROOM_SECOND_FACTOR", hide_env_values = true)]
     pub second_factor: Option<String>,
 
+    /// On whose behalf a service asks for values: a file with the token of the person, or '-' for standard input.
+    ///
+    /// An issuer that the vault's configuration names has signed it.
+    #[arg(long, global = true, value_name = "FILE", env = "STRONGROOM_ACTOR_TOKEN")]
+    pub actor_token: Option<PathBuf>,
+
     /// What a code was turned into already.
     #[arg(skip)]
     pub assertion: Option<String>,
@@ -122,8 +129,8 @@ impl Global {
             Some(assertion) => Shown::of(assertion),
             None => step_up::kept(&connect),
         };
-        let stepped_up = self.assertion.is_some();
-        Ok(Context { output: self.output, connect, shown, stepped_up, input: self.input.clone() })
+        let (stepped_up, input, actor_token) = (self.assertion.is_some(), self.input.clone(), self.actor_token.clone());
+        Ok(Context { output: self.output, connect, shown, stepped_up, input, actor_token })
     }
 }
 
@@ -152,27 +159,53 @@ pub struct Context {
     pub stepped_up: bool,
     /// What stands on standard input.
     pub input: Input,
+    /// Where the token is of the person on whose behalf it asks for values.
+    pub actor_token: Option<PathBuf>,
 }
 
-/// Shows an assertion of a second factor with each request, if there is one.
+/// Shows an assertion of a second factor with each request, and the token of an actor, if there is one.
 #[derive(Clone, Debug, Default)]
-pub struct Shown(Option<MetadataValue<Ascii>>);
+pub struct Shown {
+    assertion: Option<MetadataValue<Ascii>>,
+    actor: Option<MetadataValue<Ascii>>,
+}
 
 impl Shown {
     /// This assertion; nothing if it can't be one.
     pub fn of(assertion: &str) -> Self {
-        let value = assertion.parse().ok().map(|mut value: MetadataValue<Ascii>| {
-            value.set_sensitive(true);
-            value
-        });
-        Self(value)
+        Self { assertion: secret(assertion), actor: None }
     }
+
+    /// The token in a file besides.
+    fn on_behalf(self, file: &Path) -> Result<Self, CliError> {
+        let unread = |error| CliError::file(file, error);
+        let text = Zeroizing::new(match file.to_str() {
+            Some("-") => io::read_to_string(io::stdin()).map_err(unread)?,
+            _ => std::fs::read_to_string(file).map_err(unread)?,
+        });
+        let unfit = || {
+            CliError::unfit(format!("{} holds no token", file.display()))
+                .advise("the token alone, in the compact form: three parts with dots between them")
+        };
+        let token = Some(text.trim()).filter(|text| !text.is_empty()).and_then(secret).ok_or_else(unfit)?;
+        Ok(Self { actor: Some(token), ..self })
+    }
+}
+
+/// A text as metadata that nobody prints; none if it can't be that.
+fn secret(text: &str) -> Option<MetadataValue<Ascii>> {
+    let mut value: MetadataValue<Ascii> = text.parse().ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 impl Interceptor for Shown {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(assertion) = &self.0 {
+        if let Some(assertion) = &self.assertion {
             request.metadata_mut().insert("strongroom-second-factor", assertion.clone());
+        }
+        if let Some(actor) = &self.actor {
+            request.metadata_mut().insert("strongroom-actor", actor.clone());
         }
         Ok(request)
     }
@@ -198,9 +231,13 @@ pub struct Connect {
 
 macro_rules! client {
     ($(#[$doc:meta])* $name:ident, $client:ident) => {
+        client!($(#[$doc])* $name, $client, |context: &Context| Ok::<_, CliError>(context.shown.clone()));
+    };
+    ($(#[$doc:meta])* $name:ident, $client:ident, $shown:expr) => {
         $(#[$doc])*
         pub async fn $name(&self) -> Result<$client<Wire>, CliError> {
-            let wire = InterceptedService::new(self.connect.channel().await?, self.shown.clone());
+            let shown: Shown = $shown(self)?;
+            let wire = InterceptedService::new(self.connect.channel().await?, shown);
             Ok($client::new(wire).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT))
         }
     };
@@ -208,8 +245,14 @@ macro_rules! client {
 
 impl Context {
     client!(
-        /// Connects, for values.
-        vault, VaultClient
+        /// Connects, for values, on somebody's behalf if that is told.
+        vault,
+        VaultClient,
+        Context::on_behalf
+    );
+    client!(
+        /// Connects, for data subjects.
+        subjects, SubjectsClient
     );
     client!(
         /// Connects, for schema and policy.
@@ -227,6 +270,16 @@ impl Context {
         /// Connects, for the state of the vault.
         system, SystemClient
     );
+}
+
+impl Context {
+    /// What is shown where a service may call for somebody.
+    fn on_behalf(&self) -> Result<Shown, CliError> {
+        match &self.actor_token {
+            None => Ok(self.shown.clone()),
+            Some(file) => self.shown.clone().on_behalf(file),
+        }
+    }
 }
 
 impl Connect {

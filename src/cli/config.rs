@@ -10,6 +10,7 @@ use strongroom_root_pkcs11 as pkcs11;
 use strongroom_server::NameRules;
 use strongroom_vault::Limits;
 
+use super::actors::Actors;
 use super::layout::Layout;
 use super::output::CliError;
 
@@ -21,6 +22,9 @@ pub struct Config {
     pub listen: String,
     /// The certificates.
     pub tls: Tls,
+    /// Who vouches for the people behind services.
+    #[serde(default)]
+    pub actors: Actors,
     /// Limits of requests that are lowered, by their names.
     #[serde(default)]
     limits: BTreeMap<String, usize>,
@@ -213,6 +217,7 @@ impl Config {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         config.root.check()?;
         config.tls.check()?;
+        config.actors.check()?;
         Ok(config)
     }
 

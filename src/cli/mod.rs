@@ -6,6 +6,7 @@
 //! command is given, and `step_up.rs` runs it again with a second factor. A file goes through the vault by `mapping.rs`,
 //! `records.rs`, `cells.rs`, `columns.rs`, `batches.rs`, `progress.rs` and `transfer.rs`.
 
+mod actors;
 mod anew;
 mod approve;
 mod audit;
@@ -56,6 +57,7 @@ mod shell;
 mod start;
 mod status;
 mod step_up;
+mod subject;
 mod tenant;
 mod tiers;
 mod tokenize;
@@ -100,6 +102,7 @@ enum Command {
     Lookup(lookup::Args),
     Import(import::Args),
     Export(export::Args),
+    Subject(subject::Args),
     Schema(schema::Args),
     Policy(policy::Args),
     Approvals(approve::ListArgs),
@@ -159,6 +162,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Lookup(args) => lookup::run(args, &global.context(lookup::PRINCIPAL)?).await,
         Command::Import(args) => import::run(args, &global.context(import::PRINCIPAL)?).await,
         Command::Export(args) => export::run(args, &global.context(export::PRINCIPAL)?).await,
+        Command::Subject(args) => subject::run(args, &global.context(subject::PRINCIPAL)?).await,
         Command::Schema(args) => schema::run(args, &global.context(schema::PRINCIPAL)?).await,
         Command::Policy(args) => policy::run(args, &global.context(policy::PRINCIPAL)?).await,
         Command::Approvals(args) => approve::list(args, &global.context(approve::PRINCIPAL)?).await,

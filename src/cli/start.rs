@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 use strongroom_keys::{Keystore, RootError, RootProvider};
 use strongroom_rocksdb::{Background, RocksOptions, RocksStore};
-use strongroom_server::{Door, Options, Reload, RootWatch, TlsMaterial, Vouching};
+use strongroom_server::{Actors, Door, Options, Reload, RootWatch, TlsMaterial, Vouching};
 use strongroom_storage::StoreError;
 use strongroom_vault::{Clock, Opening, Space, Vault};
 use tokio::net::TcpListener;
@@ -288,7 +288,8 @@ pub async fn serve(
         }
     };
     let reload = reload(layout, config);
-    serve_door(door, (tls, vouching), reload, listener, config, stop).await
+    let actors = config.actors.issuers(layout).map_err(CliError::unfit)?;
+    serve_door(door, (tls, vouching, actors), reload, listener, config, stop).await
 }
 
 fn authorities(tls: &TlsMaterial) -> Result<Vec<[u8; 32]>, CliError> {
@@ -317,7 +318,7 @@ fn reload(layout: &Layout, config: &Config) -> Reload {
 
 async fn serve_door(
     door: Door<RocksStore>,
-    (tls, vouching): (TlsMaterial, Vouching),
+    (tls, vouching, actors): (TlsMaterial, Vouching, Actors),
     reload: Reload,
     listener: TcpListener,
     config: &Config,
@@ -329,6 +330,7 @@ async fn serve_door(
         names: config.tls.names().map_err(CliError::unfit)?,
         reload: Some(reload),
         vouching,
+        actors,
         ..Options::new(listener, tls, env!("CARGO_PKG_VERSION"))
     };
     let door = Arc::new(door);

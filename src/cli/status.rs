@@ -4,6 +4,7 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 use strongroom_proto::v1::{StatusRequest, StatusResponse};
 
+use super::actors;
 use super::certificates;
 use super::client::Context;
 use super::output::{CliError, Exit, facts, instant, table};
@@ -49,6 +50,7 @@ fn document(status: &StatusResponse, started: &str) -> serde_json::Value {
         "keys": keys.collect::<Vec<_>>(),
         "seal": status.seal.as_ref().map(unseal::document),
         "certificates": status.certificates.as_ref().map(certificates::document),
+        "actor_issuers": actors::documents(status),
     })
 }
 
@@ -69,7 +71,7 @@ fn text(status: &StatusResponse, started: &str) -> String {
             ("version", status.version.clone()),
             ("you are", format!("{} ({}), as your certificate says", status.principal, status.role)),
         ];
-        let known = known.into_iter().chain(certificates::facts(status));
+        let known = known.into_iter().chain(certificates::facts(status)).chain(actors::facts(status));
         return facts(known.filter(|(_, value)| !value.is_empty()));
     }
     let version = |number: u32| if number == 0 { "none yet".to_owned() } else { format!("version {number}") };
@@ -91,7 +93,8 @@ fn text(status: &StatusResponse, started: &str) -> String {
             ),
         ]
         .into_iter()
-        .chain(certificates::facts(status)),
+        .chain(certificates::facts(status))
+        .chain(actors::facts(status)),
     );
     if !status.keys.is_empty() {
         let rows = status.keys.iter().map(|key| vec![key.name.clone(), key.version.to_string(), key.state.clone()]);

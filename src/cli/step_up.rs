@@ -85,6 +85,7 @@ pub async fn shown_if_asked(cli: Cli) -> Result<Exit, CliError> {
         let _ = writeln!(io::stderr(), "{}", refusal.message);
     }
     let context = Context {
+        actor_token: None,
         output: global.output,
         connect,
         shown: Shown::default(),
@@ -158,6 +159,7 @@ mod tests {
         };
         let (denied, required) = (refusal("DENIED"), refusal("SECOND_FACTOR_REQUIRED"));
         let mut context = Context {
+            actor_token: None,
             output: Output::Table,
             connect: connect(Path::new("")),
             shown: Shown::default(),

@@ -67,11 +67,12 @@ impl std::str::FromStr for Limit {
 #[command(after_help = "Examples:
   strongroom principal tier app/desk III
   strongroom principal tier app/loan-core I        without limits, unless tier I has some
+  strongroom principal tier app/loan-core/actors III   each person behind it
 
 It goes by role and name, as suspensions do.
 Next: strongroom principal list")]
 pub struct TierArgs {
-    /// Role and name: app/loan-core.
+    /// Role and name: app/loan-core; each person behind a service: app/loan-core/actors.
     name: String,
 
     /// I, II or III: I is the widest.

@@ -33,6 +33,7 @@ enum Kind {
     Job,
     Approvals,
     SecondFactor,
+    SubjectLabels,
 }
 
 /// Sip hash under keys drawn once per process, so that nobody outside can choose keys that meet.
@@ -66,6 +67,11 @@ impl Fact {
     /// What a subject allowed, by purpose.
     pub fn subject_consents(tenant: TenantNo, subject: SubjectHandle) -> Self {
         Self::new(Kind::SubjectConsents, tenant, subject.0)
+    }
+
+    /// A subject's labels. Apart from its state, so that a change turns back only who decided by them.
+    pub fn subject_labels(tenant: TenantNo, subject: SubjectHandle) -> Self {
+        Self::new(Kind::SubjectLabels, tenant, subject.0)
     }
 
     /// The set of holders of a value that several subjects share.
@@ -134,6 +140,7 @@ mod tests {
             Fact::subject_keys(a, SubjectHandle(1)),
             Fact::subject_rows(a, SubjectHandle(1)),
             Fact::subject_consents(a, SubjectHandle(1)),
+            Fact::subject_labels(a, SubjectHandle(1)),
             Fact::holders(a, RowId(1)),
             Fact::index(a, b"one"),
             Fact::index(a, b"two"),

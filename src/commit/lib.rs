@@ -47,4 +47,4 @@ pub use fact::Fact;
 pub use head_check::HeadError;
 pub use head_file::{HeadFile, SignHead};
 pub use lane::LaneView;
-pub use meter::{Charge, ClassWindows, MeterLimits, Meters, Quota, Shown, Use, Window, day_of};
+pub use meter::{Behind, Charge, ClassWindows, MeterLimits, Meters, Quota, Shown, Use, Window, day_of};

@@ -113,12 +113,23 @@ pub enum Use {
 pub struct Charge {
     /// Whose principal it is.
     pub tenant: TenantNo,
-    /// The principal and the actor, as a keyed hash: rows name nobody.
+    /// Who it is, as a keyed hash: rows name nobody.
     pub meter: [u8; 16],
     /// What may be told.
     pub limits: Arc<MeterLimits>,
+    /// The person behind it, for whom all is counted once more.
+    pub behind: Option<Behind>,
     /// What is told, all or nothing.
     pub uses: Vec<Use>,
+}
+
+/// A person behind a service, with limits of its own.
+#[derive(Clone, Debug)]
+pub struct Behind {
+    /// The service and the person, as a keyed hash.
+    pub meter: [u8; 16],
+    /// What that person may be told.
+    pub limits: Arc<MeterLimits>,
 }
 
 /// Why something is not told.
@@ -128,6 +139,8 @@ pub struct Quota {
     class: u8,
     limit: u32,
     span: Span,
+    /// Whether it is the person behind the caller who may be told no more.
+    behind: bool,
     /// When the window ends; none if a whole window would not be enough for what was asked at once.
     pub retry_after: Option<Duration>,
 }
@@ -149,6 +162,9 @@ impl fmt::Display for Quota {
             Span::Memory => return f.write_str("the vault can count no more reads today"),
         };
         let limit = self.limit;
+        if self.behind {
+            f.write_str("one person ")?;
+        }
         match self.what {
             What::Plain => write!(f, "at most {limit} values of class {class} in plain {span}"),
             What::Masked => write!(f, "at most {limit} masked values of class {class} {span}"),
@@ -270,8 +286,14 @@ impl Meters {
             self.of_tenants.clear();
         }
         self.now = self.now.max(time);
-        let mut step = Step { charge, before: Vec::new(), meters: self };
-        let told = step.tell();
+        let Charge { meter, limits, .. } = charge;
+        let mut step = Step { charge, meter: *meter, limits, behind: false, before: Vec::new(), meters: self };
+        let mut told = step.tell();
+        if let (Ok(()), Some(Behind { meter, limits })) = (&told, &charge.behind) {
+            (step.meter, step.behind) = (*meter, true);
+            step.limits = limits;
+            told = step.tell();
+        }
         let before = std::mem::take(&mut step.before);
         match &told {
             Ok(()) => self.touched.extend(before.into_iter().map(|(place, _)| place)),
@@ -322,6 +344,11 @@ impl Meters {
 struct Step<'a> {
     meters: &'a mut Meters,
     charge: &'a Charge,
+    /// Whose rows it counts in, and within which limits.
+    meter: [u8; 16],
+    limits: &'a MeterLimits,
+    /// Whether they are those of the person behind the caller.
+    behind: bool,
     /// What it has overwritten so far.
     before: Vec<(Place, Option<UsageRow>)>,
 }
@@ -334,9 +361,9 @@ impl Step<'_> {
             match *told {
                 Use::Read { class, row, subject, field, shown } => self.read(class, row, (subject, field), shown)?,
                 Use::Asked { row, missed: true } => {
-                    self.add(What::Misses, 0, 0, charge.limits.misses, (1, 1))?;
+                    self.add(What::Misses, 0, 0, self.limits.misses, (1, 1))?;
                     if let Some(row) = row {
-                        self.add(What::TokenMisses, 0, row.0, charge.limits.token_misses, (1, 1))?;
+                        self.add(What::TokenMisses, 0, row.0, self.token_misses(), (1, 1))?;
                     }
                 }
                 Use::Asked { missed: false, .. } => {}
@@ -348,8 +375,8 @@ impl Step<'_> {
     /// A change that asks must have room for as many misses as it asks, whatever it would be told: a refusal that came
     /// only of misses would tell of them.
     fn see_room_for_misses(&self) -> Result<(), Quota> {
-        let limits = &self.charge.limits;
-        if limits.misses.is_open() && limits.token_misses.is_open() {
+        let (misses, token_misses) = (self.limits.misses, self.token_misses());
+        if misses.is_open() && token_misses.is_open() {
             return Ok(());
         }
         let mut asked = 0_u32;
@@ -363,12 +390,20 @@ impl Step<'_> {
             }
         }
         if asked > 0 {
-            self.room(What::Misses, 0, 0, limits.misses, (asked, asked))?;
+            self.room(What::Misses, 0, 0, misses, (asked, asked))?;
         }
         for (row, asked) in of_tokens {
-            self.room(What::TokenMisses, 0, row, limits.token_misses, (asked, asked))?;
+            self.room(What::TokenMisses, 0, row, token_misses, (asked, asked))?;
         }
         Ok(())
+    }
+
+    /// What misses on one token are held against. The token's count is one for all, so it is not counted twice.
+    fn token_misses(&self) -> Window {
+        match self.behind && !self.charge.limits.token_misses.is_open() {
+            true => Window::default(),
+            false => self.limits.token_misses,
+        }
     }
 
     /// What counts is what is known afterwards: a second part of a value may complete the first.
@@ -379,8 +414,7 @@ impl Step<'_> {
         (subject, field): (SubjectHandle, FieldNo),
         shown: Shown,
     ) -> Result<(), Quota> {
-        let charge = self.charge;
-        let Some(limits) = charge.limits.classes.get(usize::from(class)) else { return Ok(()) };
+        let Some(limits) = self.limits.classes.get(usize::from(class)) else { return Ok(()) };
         if !limits.subjects.is_open() {
             let (what, id) = if subject.is_some() { (What::Subject, subject.0) } else { (What::Alone, row.0) };
             let seen = self.get(self.place(what, class, id));
@@ -452,12 +486,12 @@ impl Step<'_> {
     fn refusal(&self, what: What, class: u8, limit: u32, span: Span) -> Quota {
         let length = if span == Span::Minute { MINUTE } else { DAY };
         let retry_after = Duration::from_micros(length - self.meters.now % length);
-        Quota { what, class, limit, span, retry_after: Some(retry_after) }
+        Quota { what, class, limit, span, behind: self.behind, retry_after: Some(retry_after) }
     }
 
     fn place(&self, what: What, class: u8, id: u64) -> Place {
         // A token's misses are the token's, whoever they are by: else two services would guess twice as often.
-        let meter = if what == What::TokenMisses { [0; 16] } else { self.charge.meter };
+        let meter = if what == What::TokenMisses { [0; 16] } else { self.meter };
         Place { tenant: self.charge.tenant, meter, what, class, id, field: 0 }
     }
 

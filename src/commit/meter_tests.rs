@@ -17,7 +17,12 @@ fn limits(minute: u32, day: u32) -> Arc<MeterLimits> {
 }
 
 fn charge(limits: &Arc<MeterLimits>, uses: Vec<Use>) -> Charge {
-    Charge { tenant: TENANT, meter: [7; 16], limits: Arc::clone(limits), uses }
+    Charge { tenant: TENANT, meter: [7; 16], limits: Arc::clone(limits), behind: None, uses }
+}
+
+/// The same for somebody behind the caller.
+fn for_one(person: u8, limits: &Arc<MeterLimits>, charge: Charge) -> Charge {
+    Charge { behind: Some(Behind { meter: [person; 16], limits: Arc::clone(limits) }), ..charge }
 }
 
 fn read(row: u64, subject: u64, shown: Shown) -> Use {
@@ -50,6 +55,30 @@ async fn commit(rig: &Rig, charge: Charge) -> Result<(), CommitError> {
 
 fn is_quota<T>(result: &Result<T, CommitError>) -> bool {
     matches!(result, Err(CommitError::Quota(_)))
+}
+
+#[test]
+fn a_service_and_each_person_behind_it_have_limits_of_their_own() {
+    let (mut meters, service, person) = (Meters::new(), limits(5, 5), limits(2, 2));
+    let mut take = |who: u8, rows| meters.charge(&for_one(who, &person, charge(&service, plain(rows))), DAY);
+    assert_eq!(take(1, 0..2), Ok(()));
+    let told = take(1, 2..3).unwrap_err();
+    assert_eq!(told.to_string(), "one person at most 2 values of class c2 in plain a day");
+    // Nothing of what was refused counts, for the service neither.
+    assert_eq!(take(2, 3..5), Ok(()));
+    assert_eq!(take(3, 5..6), Ok(()));
+    let told = take(3, 6..7).unwrap_err();
+    assert_eq!(told.to_string(), "at most 5 values of class c2 in plain a day");
+    assert!(meters.charge(&charge(&service, plain(7..8)), DAY).is_err(), "nobody behind it makes no difference");
+}
+
+#[test]
+fn a_miss_on_a_token_counts_once_whoever_is_behind() {
+    let (mut meters, limits) = (Meters::new(), limits(3, 3));
+    for who in 1..=3 {
+        assert_eq!(meters.charge(&for_one(who, &limits, charge(&limits, vec![missed(1)])), DAY), Ok(()), "{who}");
+    }
+    assert!(meters.charge(&for_one(4, &limits, charge(&limits, vec![missed(1)])), DAY).is_err());
 }
 
 #[test]

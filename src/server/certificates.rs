@@ -15,6 +15,7 @@ use strongroom_access::Directory;
 use strongroom_proto::v1;
 use tokio::sync::Notify;
 
+use crate::actors::Actors;
 use crate::identity::{self, DirectorySource};
 use crate::names::NameRules;
 use crate::tls::{self, TlsError, TlsMaterial, Usable};
@@ -238,12 +239,21 @@ fn may_vouch(before: &[[u8; 32]], after: &[[u8; 32]], directory: Option<&Directo
     Ok(())
 }
 
-/// Looks at the files for as long as the vault is served.
-pub(crate) async fn follow(certificates: Arc<Certificates>, directory: DirectorySource, reload: Option<Reload>) {
+/// Looks at the files, those of issuers too, for as long as the vault is served.
+pub(crate) async fn follow(
+    (certificates, actors): (Arc<Certificates>, Arc<Actors>),
+    directory: DirectorySource,
+    reload: Option<Reload>,
+) {
     let Some(Reload { read, every, now }) = reload else { return std::future::pending().await };
     loop {
         let read = Arc::clone(&read);
-        let read = tokio::task::spawn_blocking(move || read()).await;
+        let actors = Arc::clone(&actors);
+        let read = tokio::task::spawn_blocking(move || {
+            actors.look(identity::now());
+            read()
+        });
+        let read = read.await;
         let read = read.unwrap_or_else(|_| Err("the certificates could not be read: the log says why".to_owned()));
         certificates.consider(read, directory().as_deref(), identity::now());
         tokio::select! {

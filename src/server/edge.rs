@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use strongroom_access::{Assertion, Role};
+use strongroom_access::{Actor, Assertion, Role};
 use strongroom_storage::Store;
 use strongroom_vault::{Caller, Error, Vault};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::{Request, Status};
 
+use crate::actors::{ActorToken, Actors};
 use crate::bulk;
 use crate::door::Door;
 use crate::errors;
@@ -29,12 +30,19 @@ pub(crate) struct Edge<S: Store> {
     pub stage: watch::Receiver<Stage>,
     /// The runtime that long work is done on, apart from the threads of connections.
     pub workers: Handle,
+    /// Who vouches for the people behind services.
+    pub actors: Arc<Actors>,
 }
 
 // Derived, it would ask a store to be Clone.
 impl<S: Store> Clone for Edge<S> {
     fn clone(&self) -> Self {
-        Self { door: Arc::clone(&self.door), stage: self.stage.clone(), workers: self.workers.clone() }
+        Self {
+            door: Arc::clone(&self.door),
+            stage: self.stage.clone(),
+            workers: self.workers.clone(),
+            actors: Arc::clone(&self.actors),
+        }
     }
 }
 
@@ -49,7 +57,8 @@ impl<S: Store> Edge<S> {
         let room = request.extensions().get::<Load>().map(Load::room);
         let caller = self.identify(&peer(request)?)?;
         let second_factor = shown(request, &caller)?;
-        Ok(Caller { room, second_factor, ..caller })
+        let actor = self.actor(&caller, ActorToken::of(request)?.as_ref())?;
+        Ok(Caller { room, second_factor, actor, ..caller })
     }
 
     /// Does a request's work: a small one's where its connection is, a large one's apart, where it keeps nobody waiting
@@ -70,6 +79,14 @@ impl<S: Store> Edge<S> {
     ) -> Result<T, Status> {
         let done = self.workers.spawn(change).await;
         done.map_err(|_| errors::status(Error::Internal("a change did not end")))?.map_err(errors::status)
+    }
+
+    /// On whose behalf a caller calls at this moment, if it brought a token.
+    pub fn actor(&self, caller: &Caller, token: Option<&ActorToken>) -> Result<Option<Arc<Actor>>, Status> {
+        match token {
+            None => Ok(None),
+            token => self.actors.actor(caller, token, &self.vault()?.directory(), identity::now()),
+        }
     }
 
     /// Who a peer is at this moment. Each message of a stream asks again.

@@ -96,6 +96,7 @@ impl From<&Error> for Refusal {
             _ => None,
         };
         let metadata = match error {
+            Error::ActorTokenRefused { check } => vec![("check", (*check).to_owned())],
             Error::SecondFactorRequired { request: None } => vec![("kind", "fresh".to_owned())],
             Error::SecondFactorRequired { request: Some(request) } => {
                 vec![("kind", "bound".to_owned()), ("request", request.clone())]
@@ -211,7 +212,7 @@ fn code(error: &Error) -> Code {
         | Error::Suspended
         | Error::SecondFactorRequired { .. }
         | Error::SecondFactorWrong => Code::PermissionDenied,
-        Error::SecondFactorNotAccepted => Code::Unauthenticated,
+        Error::SecondFactorNotAccepted | Error::ActorTokenRefused { .. } => Code::Unauthenticated,
         Error::IdempotencyKeyReused
         | Error::NoSchema
         | Error::KeyUnavailable(_)
@@ -262,7 +263,8 @@ fn finer(violations: &[Violation]) -> &'static str {
         (Some("name"), "tenant_name" | "tenant_system") => "TENANT_INVALID",
         (_, "officer_unknown") => "PRINCIPAL_INVALID",
         (_, "officer") => "OFFICER_INVALID",
-        (Some("label"), _) => "LABEL_INVALID",
+        (Some("label"), _) | (_, "label_malformed") => "LABEL_INVALID",
+        (Some("labels"), _) => "LABEL_INVALID",
         (Some("principal"), _) => "PRINCIPAL_INVALID",
         (Some("tier" | "limits"), _) => "TIER_INVALID",
         (Some("reason"), _) => "REASON_INVALID",
@@ -332,6 +334,7 @@ mod tests {
             Error::SecondFactorRequired { request: None },
             Error::SecondFactorRequired { request: Some("ab".repeat(32)) },
             Error::SecondFactorNotAccepted,
+            Error::ActorTokenRefused { check: "exp" },
             Error::SecondFactorWrong,
             Error::SecondFactorLocked { retry_after: Duration::from_secs(900) },
             Error::SecondFactorRefused("you have none".to_owned()),

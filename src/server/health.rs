@@ -6,11 +6,12 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 /// The names under which the health of the vault is asked: the whole, and each service of this package.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "",
     "strongroom.v1.Vault",
     "strongroom.v1.Audit",
     "strongroom.v1.Access",
+    "strongroom.v1.Subjects",
     "strongroom.v1.Keys",
     "strongroom.v1.System",
 ];

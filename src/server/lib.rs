@@ -5,6 +5,7 @@
 //! ```text
 //! cores      a thread a processor, and connections dealt out to them
 //! listener   a socket becomes a TLS 1.3 connection with a verified client certificate   (tls, identity, seats)
+//! actors     the people behind services, and who vouches for them
 //! certificates  those in force, and their files while the vault runs                    (vetting, names)
 //! door       the vault while it is open: sealed and unsealed while the process goes on
 //! root_watch whether an open vault may still have its root key
@@ -23,6 +24,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod access;
+mod actors;
 mod answer;
 mod approvals;
 mod audit;
@@ -51,6 +53,7 @@ mod seats;
 mod second_factors;
 mod share;
 mod stage;
+mod subjects;
 mod system;
 mod tail;
 mod tenants;
@@ -77,6 +80,7 @@ use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+pub use actors::{Actors, IssuerRules, KEYS_BYTES, ReadKeys};
 pub use certificates::{Reload, Vouching};
 pub use cores::{Cores, Dealer, Sockets};
 pub use door::{Admits, Brought, Door, Heard, Keeper, NotUnsealed, Wants};
@@ -126,6 +130,8 @@ pub struct Options {
     pub vouching: Vouching,
     /// Who those are whose certificates carry no URI.
     pub names: NameRules,
+    /// Who vouches for the people behind services. Their keys are looked for as often as certificates are.
+    pub actors: Actors,
     /// The version of the software, as `Status` tells it.
     pub version: &'static str,
     /// Threads that serve; as many as there are processors, if none are named.
@@ -152,6 +158,7 @@ impl Options {
             reload: None,
             vouching: Vouching::default(),
             names: NameRules::default(),
+            actors: Actors::default(),
             version,
             threads: None,
             max_connections: 1_000,
@@ -195,18 +202,21 @@ pub async fn serve<S: Store>(
     let (names, vouching) = (std::mem::take(&mut options.names), options.vouching.clone());
     let certificates = Arc::new(Certificates::new(&options.tls, names, vouching)?);
     let following = options.reload.take();
+    let actors = Arc::new(std::mem::take(&mut options.actors));
+    actors.look(identity::now());
     let (reporter, health) = reporter();
     let (stages, stage) = watch::channel(Stage::Open);
     let directory: DirectorySource = {
         let door = Arc::clone(&door);
         Arc::new(move || door.directory())
     };
-    let edge = Edge { door: Arc::clone(&door), stage, workers: Handle::current() };
+    let actors_of_edge = Arc::clone(&actors);
+    let edge = Edge { door: Arc::clone(&door), stage, workers: Handle::current(), actors: actors_of_edge };
     let services = services(edge, options.version, Arc::clone(&certificates));
     // Before anybody can ask: a service that health does not know yet would be told as NOT_FOUND.
     let health_now = || Health { vault: door.health(), root_key_holds: door.root_key_holds() };
     health::tell(health_now(), &reporter).await;
-    let following = certificates::follow(Arc::clone(&certificates), Arc::clone(&directory), following);
+    let following = certificates::follow((Arc::clone(&certificates), actors), Arc::clone(&directory), following);
     let routes = with_open_services(services, health)?;
     let serving = serve_routes(routes, (directory, certificates), options, &stages, &reporter, shutdown);
     tokio::select! {
@@ -231,6 +241,7 @@ fn services<S: Store>(edge: Edge<S>, version: &'static str, certificates: Arc<Ce
     add!(v1::vault_server::VaultServer<_>, vault::VaultService(edge.clone()));
     add!(v1::audit_server::AuditServer<_>, audit::AuditService(edge.clone()));
     add!(v1::access_server::AccessServer<_>, access::AccessService(edge.clone()));
+    add!(v1::subjects_server::SubjectsServer<_>, subjects::SubjectsService(edge.clone()));
     add!(v1::keys_server::KeysServer<_>, keys::KeysService(edge.clone()));
     add!(v1::system_server::SystemServer<_>, system::SystemService { edge, version, certificates });
     routes

@@ -42,6 +42,11 @@ impl<S: Store> SystemService<S> {
         self.certificates.status(matches!(role, Role::Operator | Role::Officer))
     }
 
+    /// How those are who vouch for the people behind services.
+    fn issuers_for(&self, role: Role) -> Vec<v1::ActorIssuerStatus> {
+        self.edge.actors.status(matches!(role, Role::Operator | Role::Officer))
+    }
+
     /// What a sealed vault tells of itself.
     fn sealed(&self, principal: &Principal) -> v1::StatusResponse {
         v1::StatusResponse {
@@ -51,6 +56,7 @@ impl<S: Store> SystemService<S> {
             state: self.edge.door.health().to_owned(),
             seal: Some(self.seal_for(principal.role)),
             certificates: Some(self.certificates_for(principal.role)),
+            actor_issuers: self.issuers_for(principal.role),
             ..Default::default()
         }
     }
@@ -81,6 +87,7 @@ impl<S: Store> v1::system_server::System for SystemService<S> {
             keys: keys.collect(),
             seal: Some(self.seal_for(caller.principal.role)),
             certificates: Some(self.certificates_for(caller.principal.role)),
+            actor_issuers: self.issuers_for(caller.principal.role),
         }))
     }
 

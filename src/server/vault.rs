@@ -12,6 +12,7 @@ use strongroom_vault::{
 };
 use tonic::{Request, Response, Status};
 
+use crate::actors::ActorToken;
 use crate::bulk;
 use crate::edge::{self, Edge};
 use crate::errors::{problem, status};
@@ -110,12 +111,16 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
     ) -> Result<Response<Self::TokenizeStreamStream>, Status> {
         use v1::tokenize_stream_response::Result as Outcome;
         let (edge, peer) = (self.0.clone(), edge::peer(&request)?);
-        let shown = edge::shown(&request, &edge.identify(&peer)?)?;
+        let begun = edge.identify(&peer)?;
+        let (shown, token) = (edge::shown(&request, &begun)?, ActorToken::of(&request)?);
+        edge.actor(&begun, token.as_ref())?;
         let stage = edge.stage.clone();
         let answers = bulk::answers(request.into_inner(), stage, edge.workers.clone(), move |message| {
-            let (edge, peer, second_factor) = (edge.clone(), peer.clone(), shown.clone());
+            let (edge, peer, second_factor, token) = (edge.clone(), peer.clone(), shown.clone(), token.clone());
             async move {
-                let caller = Caller { second_factor, ..edge.identify(&peer)? };
+                let caller = edge.identify(&peer)?;
+                let actor = edge.actor(&caller, token.as_ref())?;
+                let caller = Caller { second_factor, actor, ..caller };
                 let answer = match tokenize(message) {
                     Ok(request) => edge.vault()?.tokenize(&caller, &request).await,
                     Err(error) => Err(error),
@@ -136,12 +141,16 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
     ) -> Result<Response<Self::DetokenizeStreamStream>, Status> {
         use v1::detokenize_stream_response::Result as Outcome;
         let (edge, peer) = (self.0.clone(), edge::peer(&request)?);
-        let shown = edge::shown(&request, &edge.identify(&peer)?)?;
+        let begun = edge.identify(&peer)?;
+        let (shown, token) = (edge::shown(&request, &begun)?, ActorToken::of(&request)?);
+        edge.actor(&begun, token.as_ref())?;
         let stage = edge.stage.clone();
         let answers = bulk::answers(request.into_inner(), stage, edge.workers.clone(), move |message| {
-            let (edge, peer, second_factor) = (edge.clone(), peer.clone(), shown.clone());
+            let (edge, peer, second_factor, token) = (edge.clone(), peer.clone(), shown.clone(), token.clone());
             async move {
-                let caller = Caller { second_factor, ..edge.identify(&peer)? };
+                let caller = edge.identify(&peer)?;
+                let actor = edge.actor(&caller, token.as_ref())?;
+                let caller = Caller { second_factor, actor, ..caller };
                 let result = match edge.vault()?.detokenize(&caller, &detokenize(message)).await {
                     Ok(answers) => Outcome::Response(detokenized(answers)),
                     Err(error) => Outcome::Problem(problem(&error)),

@@ -59,7 +59,9 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         sealed_id: counting::<8>(0x30).into(),
         id_index: entry(IndexKind::SubjectId),
         deks: vec![dek.clone()],
+        labels: vec![],
     };
+    let labelled = SubjectRecord { labels: vec!["branch-12".to_owned(), "retail".to_owned()], ..record.clone() };
     vec![
         ("key row", keys::row(tenant, row)),
         ("key row_dek", keys::row_dek(tenant, row)),
@@ -104,6 +106,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("row value", value.encode()),
         ("row value, all parts", full.encode()),
         ("row subject", record.encode()),
+        ("row subject, labelled", labelled.encode()),
         ("row dek", RowDek::from(dek).encode()),
         (
             "row idempotency",

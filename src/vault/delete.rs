@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use strongroom_access::Action;
 use strongroom_ids::{DekVersion, RowId};
 use strongroom_keys::{DekOwner, DekPlace};
+use strongroom_schema::Field;
 use strongroom_storage::Store;
 
 use crate::error::Error;
@@ -45,7 +46,8 @@ impl<S: Store> Attempt<S> for Delete {
         let key = self.idempotency(road);
         if let Earlier::Rows(rows, _) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
             // The rows are gone, and with them their fields: who may delete nothing any more is not answered.
-            if !road.schema.fields().any(|field| road.decide(field, None).allowed) {
+            let may = |field: &Field| road.case_loads().iter().any(|load| road.decide(field, None, *load).allowed);
+            if !road.schema.fields().any(|field| may(field)) {
                 return Err(Error::Denied { action: Action::Delete.as_str() }.into());
             }
             for row in rows {
@@ -69,7 +71,7 @@ impl<S: Store> Attempt<S> for Delete {
         let mut denials = Denials::default();
         let mut rows = Vec::with_capacity(self.items.len());
         for (item, resolved) in self.items.iter().zip(&resolved) {
-            let result = match decide(road, item, resolved, &mut denials) {
+            let result = match decide(road, item, resolved, &named, &mut denials) {
                 Ok(found) => remove(road, item, found, &named, &mut denials, &mut prepared).await?,
                 Err(refusal) => Err(*refusal),
             };
@@ -119,15 +121,17 @@ fn decide<'r, S: Store>(
     road: &Road<'_, S>,
     item: &DeleteItem,
     resolved: &'r Resolved,
+    named: &Named<'_>,
     denials: &mut Denials,
 ) -> Result<&'r Found, Box<Refusal>> {
     // What has expired may still be deleted: that is less than what was stored, and nothing is read.
     let (Resolved::Value(found) | Resolved::Expired(found)) = resolved else {
         return Err(Box::new(denials.not_found(road, &item.token, resolved)));
     };
-    match road.decide(&found.field, None).allowed {
+    let load = road.case_load(found, &item.subject, Some(named));
+    match road.decide(&found.field, None, load).allowed {
         true => Ok(found),
-        false => Err(Box::new(denials.refuse(road, &item.token, found, None))),
+        false => Err(Box::new(denials.refuse(road, &item.token, found, None, load))),
     }
 }
 
@@ -146,6 +150,7 @@ async fn remove<S: Store>(
     prepared
         .guards
         .push(strongroom_commit::Guard::Unchanged(strongroom_commit::Fact::row(road.tenant.number, found.id)));
+    road.guard_case_load(holder, &mut prepared.guards);
     if let Err(error) = road.unfrozen(&found.field) {
         return Ok(Err(Refusal { item: found.item(error.reason()), error }));
     }

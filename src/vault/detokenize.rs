@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom_access::Action;
+use strongroom_access::{Action, CaseLoad};
 use strongroom_ids::{FieldNo, SubjectHandle};
 use strongroom_keys::{Plaintext, Sealed};
 use strongroom_storage::Store;
@@ -54,7 +54,7 @@ pub struct Released {
 /// How policy decides on a field's view, once for all items of a request that ask alike.
 #[derive(Default)]
 struct Decisions<'r> {
-    allowed: HashMap<(FieldNo, &'r str), bool>,
+    allowed: HashMap<(FieldNo, &'r str, CaseLoad), bool>,
     denials: Denials,
 }
 
@@ -97,6 +97,7 @@ impl<S: Store> Attempt<S> for Detokenize {
                         return Err(Refused { error: Error::AnswerTooLarge { size, limit }, items: prepared.items });
                     }
                     found.guards(road.tenant.number, &mut prepared.guards);
+                    road.guard_case_load(holder, &mut prepared.guards);
                     let view = found.field.views().find(|(name, _)| &***name == view).map(|(name, _)| Arc::clone(name));
                     prepared.items.push(Item { view, subject: Some(holder), ..found.item(OK) });
                     Ok(released)
@@ -137,13 +138,14 @@ impl Detokenize {
             return Err(Box::new(decisions.denials.not_found(road, &item.token, resolved)));
         };
         let view = [&item.view, &self.view].into_iter().find(|name| !name.is_empty()).map_or(DEFAULT_VIEW, |name| name);
-        let allowed = *decisions.allowed.entry((found.field.number, view)).or_insert_with(|| {
+        let load = road.case_load(found, &item.subject, Some(named));
+        let allowed = *decisions.allowed.entry((found.field.number, view, load)).or_insert_with(|| {
             lists(&found.field, &self.purpose)
                 && found.field.view(view).is_some()
-                && road.decide(&found.field, Some(view)).allowed
+                && road.decide(&found.field, Some(view), load).allowed
         });
         if !allowed {
-            return Err(Box::new(decisions.denials.refuse(road, &item.token, found, Some(view))));
+            return Err(Box::new(decisions.denials.refuse(road, &item.token, found, Some(view), load)));
         }
         let Some(holder) = road.holder(found, &item.subject, named, &mut prepared.guards) else {
             return Err(Box::new(decisions.denials.not_a_holder(road, &item.token, found)));

@@ -211,6 +211,12 @@ pub enum Error {
          `strongroom second-factor step-up` gives another"
     )]
     SecondFactorNotAccepted,
+    /// The person on whose behalf a service calls is not the one that it says, or not any more.
+    #[error("the actor token is refused ({check}): {}", actor_token_refused(.check))]
+    ActorTokenRefused {
+        /// What of it is wrong, stable, for programs: `exp`.
+        check: &'static str,
+    },
     /// A code is wrong.
     #[error(
         "the code is wrong, or was used already: wait for the next one of your app, and see that its clock is right; \
@@ -331,6 +337,7 @@ impl Error {
             Self::OfficerRemoved => "OFFICER_NOT_ENROLLED",
             Self::SecondFactorRequired { .. } => "SECOND_FACTOR_REQUIRED",
             Self::SecondFactorNotAccepted => "SECOND_FACTOR_NOT_ACCEPTED",
+            Self::ActorTokenRefused { .. } => "ACTOR_TOKEN_REFUSED",
             Self::SecondFactorWrong => "SECOND_FACTOR_WRONG",
             Self::SecondFactorLocked { .. } => "SECOND_FACTOR_LOCKED",
             Self::SecondFactorRefused(_) => "SECOND_FACTOR_REFUSED",
@@ -358,6 +365,27 @@ fn second_factor_required(request: Option<&str>) -> String {
             "this needs a second factor for just this request: `strongroom second-factor step-up --request {request}`, \
              or the same with --second-factor and a code; then ask again"
         ),
+    }
+}
+
+fn actor_token_refused(check: &str) -> &'static str {
+    match check {
+        "caller" => "only services, principals of the role app, call on behalf of somebody",
+        "issuer" => "the vault trusts no issuer of that name: see [[actors.issuers]] in its configuration",
+        "tenant" => "its issuer does not speak for people of your tenant",
+        "size" => "it is longer than 8,192 bytes, or there are several",
+        "form" => "it is not a JSON Web Token in the compact form",
+        "key" => "its issuer has no key of that `kid`: it may have been rotated away",
+        "algorithm" => "it is signed in a way that its issuer's key and the vault's configuration do not allow",
+        "signature" => "its signature is not right",
+        "audience" => "it was not made for this vault",
+        "exp" => "it has ended, or does not say when it ends: get a new one",
+        "nbf" => "it does not hold yet: look at the clocks",
+        "lifetime" => "it lives longer than the vault takes from this issuer",
+        "sub" => "`sub` must be a name: 1 to 64 of A-Z a-z 0-9 . - _",
+        "role" => "its role must be a name: 1 to 64 of A-Z a-z 0-9 . - _, and not `none`",
+        "labels" => "it may have 16 labels, each 1 to 32 of a-z 0-9 . - _",
+        _ => "see SECURITY.md",
     }
 }
 

@@ -107,7 +107,7 @@ impl<S: Store> Road<'_, S> {
         }
         match self.rules.freezes.is_suspended(&self.caller.principal.name) {
             true => Err(Error::Suspended),
-            false => self.factor_holds(),
+            false => self.factor_holds().and_then(|()| self.actor_holds()),
         }
     }
 

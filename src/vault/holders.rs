@@ -22,6 +22,8 @@ const PAGE: usize = 1_000;
 pub(crate) struct Named<'i> {
     handles: HashMap<&'i str, Vec<SubjectHandle>>,
     held: Held,
+    /// The labels of those who hold shared values, where somebody's case load is asked for.
+    labels: HashMap<SubjectHandle, Vec<String>>,
 }
 
 /// Shared values, and subjects that hold them.
@@ -31,6 +33,12 @@ impl Named<'_> {
     /// The handles behind an id; none for one that the vault does not know.
     fn handles(&self, id: &str) -> &[SubjectHandle] {
         self.handles.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    /// The labels of the subject that an item means by a shared value; none if it means no holder of it.
+    pub fn labels(&self, found: &Found, subject: &str) -> Option<&[String]> {
+        let holder = self.handles(subject).iter().find(|handle| self.holds(found, **handle))?;
+        self.labels.get(holder).map(Vec::as_slice)
     }
 
     /// Whether a handle that the request asked for holds a value.
@@ -66,6 +74,14 @@ impl<S: Store> Road<'_, S> {
             }
         }
         named.held = self.held(asked).await?;
+        if self.caller.actor.is_some() {
+            let mut holders: Vec<SubjectHandle> =
+                named.held.iter().map(|(_, holder)| *holder).filter(|holder| holder.is_some()).collect();
+            holders.sort_unstable();
+            holders.dedup();
+            let records = self.subject_records(&holders).await?;
+            named.labels = records.into_iter().map(|(handle, record)| (handle, record.labels.clone())).collect();
+        }
         Ok(named)
     }
 

@@ -14,6 +14,7 @@ mod approvals;
 mod audit;
 mod blocking;
 mod break_glass;
+mod case_load;
 mod delete;
 mod dependants;
 mod deterministic;
@@ -28,6 +29,7 @@ mod index;
 mod jobs;
 mod key_copies;
 mod key_life;
+mod labels;
 mod limits;
 mod lock;
 mod lookup;
@@ -82,6 +84,7 @@ pub use key_life::{
     DestroyKeyVersion, ImportOwnKey, ListedKey, MoveOwnKey, ProviderSource, RootMoveError, RotateKey, Rotated,
     SetKeyState,
 };
+pub use labels::{GetLabels, SetLabels};
 pub use limits::Limits;
 pub use lock::{Away, Provided, provided_tenants};
 pub use lookup::{FoundTokens, Lookup, LookupItem};

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use strongroom_access::Action;
+use strongroom_access::{Action, CaseLoad};
 use strongroom_commit::{Guard, Use};
 use strongroom_ids::RowId;
 use strongroom_schema::Field;
@@ -150,8 +150,10 @@ impl Lookup {
             let item = Item { field: Some(field.full_name.clone()), outcome: error.reason(), ..Item::default() };
             Box::new(Refusal { error, item })
         };
-        if !lists(field, &self.purpose) || !road.decide(field, None).allowed {
-            return Err(refuse(denials.why(road, field, None)));
+        // Whose case what is found will be shows when it is found.
+        let may = || road.case_loads().iter().any(|load| road.decide(field, None, *load).allowed);
+        if !lists(field, &self.purpose) || !may() {
+            return Err(refuse(denials.why(road, field, None, CaseLoad::None)));
         }
         road.unfrozen(field).map_err(refuse)?;
         if !field.lookup {
@@ -223,11 +225,18 @@ async fn read<S: Store>(
     for resolved in road.resolve_rows(&rows).await? {
         if let Resolved::Value(value) = resolved {
             value.guards(road.tenant.number, &mut prepared.guards);
+            road.guard_case_load(value.row.subject, &mut prepared.guards);
+            if road.caller.actor.is_some() && !road.decide(&field, None, road.case_load(&value, "", None)).allowed {
+                // Somebody else's case: to this caller there is none.
+                prepared.items.push(value.item("DENIED"));
+                continue;
+            }
             found.tokens.push(road.token_of(&value)?);
             prepared.items.push(value.item("found"));
         }
     }
     if found.tokens.is_empty() {
+        found.more = false;
         prepared.items.push(Item { field: Some(Arc::clone(&field.full_name)), outcome: "none", ..Item::default() });
     }
     Ok(found)

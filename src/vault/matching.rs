@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use strongroom_access::Action;
+use strongroom_access::{Action, CaseLoad};
 use strongroom_commit::Use;
 use strongroom_ids::FieldNo;
 use strongroom_keys::Sealed;
@@ -10,6 +10,7 @@ use strongroom_storage::Store;
 use subtle::ConstantTimeEq;
 
 use crate::error::{Error, Violation};
+use crate::holders::Named;
 use crate::reading::{Denials, Refusal, lists, malformed};
 use crate::resolve::{Found, Resolved};
 use crate::road::{Attempt, Item, Prepared, Refused, Road};
@@ -52,10 +53,10 @@ impl<S: Store> Attempt<S> for Match {
         let named = road.named(holders, false, &mut prepared.guards).await?;
 
         let mut charge = road.charge();
-        let mut decisions: HashMap<FieldNo, bool> = HashMap::new();
+        let mut decisions: HashMap<(FieldNo, CaseLoad), bool> = HashMap::new();
         let mut denials = Denials::default();
         for (index, (item, resolved)) in self.items.iter().zip(&resolved).enumerate() {
-            let (answer, leaf) = match self.decide(road, index, resolved, &mut decisions, &mut denials) {
+            let (answer, leaf) = match self.decide(road, index, resolved, &named, &mut decisions, &mut denials) {
                 Err(refusal) => {
                     resolved.guards_if_unwrapped(road.tenant.number, &mut prepared.guards);
                     (Err(refusal.error), refusal.item)
@@ -79,6 +80,7 @@ impl<S: Store> Attempt<S> for Match {
                         }
                         (Some(holder), Ok(())) => {
                             found.guards(road.tenant.number, &mut prepared.guards);
+                            road.guard_case_load(holder, &mut prepared.guards);
                             let matched = compare(road, index, found, &item.value)?;
                             if let (Some(charge), Ok(matched)) = (&mut charge, &matched) {
                                 charge.uses.push(Use::Asked { row: Some(found.id), missed: !matched });
@@ -107,7 +109,8 @@ impl Match {
         road: &Road<'_, S>,
         index: usize,
         resolved: &'r Resolved,
-        decisions: &mut HashMap<FieldNo, bool>,
+        named: &Named<'_>,
+        decisions: &mut HashMap<(FieldNo, CaseLoad), bool>,
         denials: &mut Denials,
     ) -> Result<&'r Found, Box<Refusal>> {
         let item = &self.items[index];
@@ -122,10 +125,11 @@ impl Match {
         let Resolved::Value(found) = resolved else {
             return Err(Box::new(denials.not_found(road, &item.token, resolved)));
         };
+        let load = road.case_load(found, &item.subject, Some(named));
         let allowed = *decisions
-            .entry(found.field.number)
-            .or_insert_with(|| lists(&found.field, &self.purpose) && road.decide(&found.field, None).allowed);
-        if allowed { Ok(found) } else { Err(Box::new(denials.refuse(road, &item.token, found, None))) }
+            .entry((found.field.number, load))
+            .or_insert_with(|| lists(&found.field, &self.purpose) && road.decide(&found.field, None, load).allowed);
+        if allowed { Ok(found) } else { Err(Box::new(denials.refuse(road, &item.token, found, None, load))) }
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use strongroom_access::Action;
+use strongroom_access::{Action, CaseLoad};
 use strongroom_ids::FieldNo;
 use strongroom_schema::Field;
 use strongroom_storage::Store;
@@ -23,12 +23,19 @@ use crate::road::{Item, Road};
 /// An item that leads to nothing takes the same steps as one that the caller may not know of, so that the time of an
 /// answer does not tell them apart.
 #[derive(Default)]
-pub(crate) struct Denials(HashMap<(FieldNo, Option<Arc<str>>), Error>);
+pub(crate) struct Denials(HashMap<(FieldNo, Option<Arc<str>>, CaseLoad), Error>);
 
 impl Denials {
     /// A value that the caller may not use as it asked: told why, if it may know of it, and otherwise that there is none.
-    pub fn refuse<S: Store>(&mut self, road: &Road<'_, S>, token: &str, found: &Found, view: Option<&str>) -> Refusal {
-        let error = self.why(road, &found.field, view);
+    pub fn refuse<S: Store>(
+        &mut self,
+        road: &Road<'_, S>,
+        token: &str,
+        found: &Found,
+        view: Option<&str>,
+        load: CaseLoad,
+    ) -> Refusal {
+        let error = self.why(road, &found.field, view, load);
         black_box(road.fingerprint(token.as_bytes()));
         let outcome = if matches!(error, Error::NotFound) { "DENIED" } else { error.reason() };
         Refusal { error, item: found.item(outcome) }
@@ -51,17 +58,17 @@ impl Denials {
     }
 
     /// Why the caller may not do this to a field.
-    pub fn why<S: Store>(&mut self, road: &Road<'_, S>, field: &Field, view: Option<&str>) -> Error {
+    pub fn why<S: Store>(&mut self, road: &Road<'_, S>, field: &Field, view: Option<&str>, load: CaseLoad) -> Error {
         // Names that the field does not have are refused alike, however many they are.
         let view = view.and_then(|asked| field.views().find(|(name, _)| ***name == *asked)).map(|(name, _)| name);
-        let why = self.0.entry((field.number, view.cloned()));
-        why.or_insert_with(|| road.why_not(field, view.map(|name| &**name))).clone()
+        let why = self.0.entry((field.number, view.cloned(), load));
+        why.or_insert_with(|| road.why_not(field, view.map(|name| &**name), load)).clone()
     }
 
     /// The work of a denial of some field.
     fn as_if_denied<S: Store>(&mut self, road: &Road<'_, S>, token: &str) -> [u8; 32] {
         if let Some(field) = road.schema.fields().next() {
-            black_box(self.why(road, field, None));
+            black_box(self.why(road, field, None, CaseLoad::None));
         }
         road.fingerprint(token.as_bytes())
     }
@@ -96,53 +103,53 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// The views of a field that the caller may ask for under a purpose.
-    fn allowed_views(&self, field: &Field, purpose: &str) -> Vec<String> {
+    fn allowed_views(&self, field: &Field, purpose: &str, load: CaseLoad) -> Vec<String> {
         if !lists(field, purpose) {
             return vec![];
         }
         field
             .views()
-            .filter(|(name, _)| self.decide_action(Action::Detokenize, field, Some(name), Some(purpose)).allowed)
+            .filter(|(name, _)| self.decide_action(Action::Detokenize, field, Some(name), Some(purpose), load).allowed)
             .map(|(name, _)| name.to_string())
             .collect()
     }
 
     /// The purposes under which the caller may do this to a field, in some view if the action has views.
-    fn allowed_purposes(&self, action: Action, field: &Field) -> Vec<String> {
+    fn allowed_purposes(&self, action: Action, field: &Field, load: CaseLoad) -> Vec<String> {
         let may = |purpose: &str| match action {
-            Action::Detokenize => !self.allowed_views(field, purpose).is_empty(),
-            _ => self.decide_action(action, field, None, Some(purpose)).allowed,
+            Action::Detokenize => !self.allowed_views(field, purpose, load).is_empty(),
+            _ => self.decide_action(action, field, None, Some(purpose), load).allowed,
         };
         field.purposes.iter().filter(|purpose| may(purpose)).map(|purpose| purpose.to_string()).collect()
     }
 
     /// Whether the caller may know that a field's value exists: it may see a view of it or match it, for any purpose.
-    fn may_know(&self, field: &Field) -> bool {
-        !self.allowed_purposes(Action::Detokenize, field).is_empty()
-            || !self.allowed_purposes(Action::Match, field).is_empty()
+    fn may_know(&self, field: &Field, load: CaseLoad) -> bool {
+        !self.allowed_purposes(Action::Detokenize, field, load).is_empty()
+            || !self.allowed_purposes(Action::Match, field, load).is_empty()
     }
 
     /// Why the caller may not do this to a field, in a view that the field has; none for one that it has not.
-    fn why_not(&self, field: &Field, view: Option<&str>) -> Error {
+    fn why_not(&self, field: &Field, view: Option<&str>, load: CaseLoad) -> Error {
         let denied = Error::Denied { action: self.action.as_str() };
         match self.action {
-            Action::Delete | Action::Replace if self.may_know(field) => return denied,
+            Action::Delete | Action::Replace if self.may_know(field, load) => return denied,
             Action::Delete | Action::Replace => return Error::NotFound,
             _ => {}
         }
         let purpose = self.purpose.unwrap_or_default();
-        if lists(field, purpose) && self.second_factor_would_do(field, view) {
+        if lists(field, purpose) && self.second_factor_would_do(field, view, load) {
             return Error::SecondFactorRequired { request: None };
         }
         if self.action == Action::Detokenize {
-            let allowed = self.allowed_views(field, purpose);
+            let allowed = self.allowed_views(field, purpose, load);
             match view {
                 _ if allowed.is_empty() => {}
                 Some(_) => return Error::ViewNotAllowed { allowed },
                 None => return Error::ViewUnknown { allowed },
             }
         }
-        let purposes = self.allowed_purposes(self.action, field);
+        let purposes = self.allowed_purposes(self.action, field, load);
         if self.action == Action::Lookup {
             // Fields are no secret: the schema lists them.
             return match purposes.is_empty() || purposes.iter().any(|allowed| allowed == purpose) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use strongroom_access::Action;
+use strongroom_access::{Action, CaseLoad};
 use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{DekVersion, RowVersion};
 use strongroom_keys::{DekOwner, DekPlace};
@@ -47,7 +47,8 @@ impl<S: Store> Attempt<S> for Replace {
         if let Earlier::Rows(rows, versions) = road.earlier(key.as_ref(), &mut prepared.guards).await? {
             for (resolved, version) in road.resolve_rows(&rows).await?.into_iter().zip(versions) {
                 let Resolved::Value(found) = resolved else { return Err(Error::NotFound.into()) };
-                if !road.decide(&found.field, None).allowed {
+                road.guard_case_load(found.row.subject, &mut prepared.guards);
+                if !road.decide(&found.field, None, road.case_load(&found, "", None)).allowed {
                     return Err(Refused {
                         error: Error::Denied { action: Action::Replace.as_str() },
                         items: vec![found.item("DENIED")],
@@ -67,6 +68,7 @@ impl<S: Store> Attempt<S> for Replace {
         limits::none(repeats(&resolved))?;
         let found = self.decide(road, &resolved)?;
         found.iter().try_for_each(|found| not_frozen(road, found))?;
+        found.iter().for_each(|found| road.guard_case_load(found.row.subject, &mut prepared.guards));
         self.validate(road, &found)?;
         for found in found.iter().filter(|found| found.subject.is_none()) {
             road.tenant.allow_seals(road.vault, found.row.keyring, 1).await?;
@@ -122,12 +124,16 @@ impl Replace {
         let mut denials = Denials::default();
         let mut items = Vec::new();
         for (index, (item, resolved)) in self.items.iter().zip(resolved).enumerate() {
+            let load = match resolved {
+                Resolved::Value(found) => road.case_load(found, "", None),
+                _ => CaseLoad::None,
+            };
             let refusal = match resolved {
-                Resolved::Value(found) if road.decide(&found.field, None).allowed => {
+                Resolved::Value(found) if road.decide(&found.field, None, load).allowed => {
                     values.push(&**found);
                     continue;
                 }
-                Resolved::Value(found) => denials.refuse(road, &item.token, found, None),
+                Resolved::Value(found) => denials.refuse(road, &item.token, found, None, load),
                 other => denials.not_found(road, &item.token, other),
             };
             match refusal.error {

@@ -10,7 +10,9 @@ use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use strongroom_access::{Action, Assertion, Consent, Context, Decision, Principal, Query, Resource, SecondFactor};
+use strongroom_access::{
+    Action, Actor, Assertion, CaseLoad, Consent, Context, Decision, Principal, Query, Resource, SecondFactor,
+};
 use strongroom_commit::{Change, Charge, CommitError, Committed, Fact, Guard, Position};
 use strongroom_ids::{RowId, RowVersion, SubjectHandle, TenantNo};
 use strongroom_keys::{self as keys, DekCache, DekPlace};
@@ -48,6 +50,8 @@ pub struct Caller {
     pub certificate: Option<[u8; 32]>,
     /// What it shows as its second factor.
     pub second_factor: Option<Arc<Assertion>>,
+    /// The person on whose behalf it calls.
+    pub actor: Option<Arc<Actor>>,
 }
 
 impl Caller {
@@ -59,13 +63,14 @@ impl Caller {
     /// A principal without a certificate, for what the process does by itself. Where an officer's key is asked for, it has
     /// none to be held against: nobody on the wire may be let in so.
     pub fn new(principal: Arc<Principal>, client: impl Into<Arc<str>>) -> Self {
-        Self { principal, client: client.into(), room: None, certificate: None, second_factor: None }
+        Self { principal, client: client.into(), room: None, certificate: None, second_factor: None, actor: None }
     }
 }
 
 impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Caller").field("principal", &self.principal).field("client", &self.client).finish()
+        let mut shown = f.debug_struct("Caller");
+        shown.field("principal", &self.principal).field("client", &self.client).field("actor", &self.actor).finish()
     }
 }
 
@@ -348,13 +353,13 @@ impl<S: Store> Vault<S> {
 
 impl<S: Store> Road<'_, S> {
     /// Whether policy lets the caller act on a field, in a view, for the purpose of the request.
-    pub fn decide(&self, field: &Field, view: Option<&str>) -> Arc<Decision> {
-        self.decide_action(self.action, field, view, self.purpose)
+    pub fn decide(&self, field: &Field, view: Option<&str>, load: CaseLoad) -> Arc<Decision> {
+        self.decide_action(self.action, field, view, self.purpose, load)
     }
 
     /// Whether policy lets the caller bring a token of its own for a field.
-    pub fn decide_import(&self, field: &Field) -> Arc<Decision> {
-        self.decide_action(Action::ImportToken, field, None, None)
+    pub fn decide_import(&self, field: &Field, load: CaseLoad) -> Arc<Decision> {
+        self.decide_action(Action::ImportToken, field, None, None, load)
     }
 
     /// The same for any action and purpose.
@@ -364,8 +369,9 @@ impl<S: Store> Road<'_, S> {
         field: &Field,
         view: Option<&str>,
         purpose: Option<&str>,
+        load: CaseLoad,
     ) -> Arc<Decision> {
-        self.decide_showing(self.showing.seen(), action, field, view, purpose)
+        self.decide_showing(self.showing.seen(), action, field, view, purpose, load)
     }
 
     /// The same if the caller showed this as its second factor.
@@ -376,6 +382,7 @@ impl<S: Store> Road<'_, S> {
         field: &Field,
         view: Option<&str>,
         purpose: Option<&str>,
+        load: CaseLoad,
     ) -> Arc<Decision> {
         let resource = Resource::Field {
             name: &field.name,
@@ -386,7 +393,7 @@ impl<S: Store> Road<'_, S> {
         };
         let context =
             self.circumstances().purpose(purpose).view(view).class(field.class.as_str()).consent(self.consent(purpose));
-        let context = context.second_factor(factor);
+        let context = context.second_factor(factor).case_load(load);
         self.tenant.access.decide(&Query { principal: &self.caller.principal, action, resource, context })
     }
 
@@ -468,6 +475,7 @@ impl<S: Store> Road<'_, S> {
         };
         leaves.append(&mut prepared.elsewhere);
         self.factor_guards(&mut prepared.guards);
+        self.actor_guard(&mut prepared.guards);
         if let Some(reason) = reason
             && !self.may_record(reason, leaves.len(), prepared.items.len())
         {
@@ -563,7 +571,7 @@ impl<S: Store> Road<'_, S> {
         let header = LeafHeader {
             request: &self.request,
             principal: &self.caller.principal.name,
-            actor: None,
+            actor: self.caller.actor.as_ref().map(|actor| actor.name()),
             action: self.action.as_str(),
             purpose: self.purpose.filter(|name| self.schema.purpose(name).is_some()),
             decision,
@@ -590,7 +598,8 @@ impl<S: Store> Road<'_, S> {
 
 /// What policy is told of a caller, whatever is asked.
 pub(crate) fn circumstances<'a>(caller: &'a Caller, rules: &Rules, now: u64) -> Context<'a> {
-    Context::new(now).tier(rules.tiers.of(&caller.principal.name))
+    let actor_role = caller.actor.as_ref().map(|actor| actor.role());
+    Context::new(now).tier(rules.tiers.of(&caller.principal.name)).actor_role(actor_role)
 }
 
 /// Lets the thread's other requests go on between the items of a large one, every half millisecond or so.
@@ -632,6 +641,7 @@ pub(crate) fn refusal(reason: &str) -> &'static str {
         | "SECOND_FACTOR_REQUIRED"
         | "SECOND_FACTOR_NOT_ACCEPTED"
         | "SECOND_FACTOR_LOCKED"
+        | "ACTOR_TOKEN_REFUSED"
         | "SUSPENDED" => "deny",
         _ => "fail",
     }

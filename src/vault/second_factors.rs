@@ -7,7 +7,7 @@
 mod life;
 
 use data_encoding::HEXLOWER;
-use strongroom_access::{ASSERTION_LIFE, Assertion, Factor, FactorHolder, Role, SecondFactor};
+use strongroom_access::{ASSERTION_LIFE, Assertion, CaseLoad, Factor, FactorHolder, Role, SecondFactor};
 use strongroom_commit::{Fact, Guard};
 use strongroom_ledger::Timestamp;
 use strongroom_schema::Field;
@@ -130,9 +130,9 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// Whether a second factor is all that is missing for this on a field.
-    pub fn second_factor_would_do(&self, field: &Field, view: Option<&str>) -> bool {
+    pub fn second_factor_would_do(&self, field: &Field, view: Option<&str>, load: CaseLoad) -> bool {
         is_person(self.caller) && self.showing.seen() == SecondFactor::Absent && {
-            self.decide_showing(SecondFactor::Fresh, self.action, field, view, self.purpose).allowed
+            self.decide_showing(SecondFactor::Fresh, self.action, field, view, self.purpose, load).allowed
         }
     }
 

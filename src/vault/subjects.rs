@@ -109,6 +109,7 @@ impl<S: Store> Road<'_, S> {
                 sealed_id: vec![],
                 id_index,
                 deks: vec![],
+                labels: vec![],
             },
             places,
             fresh: true,
@@ -170,6 +171,12 @@ impl Subjects {
     /// The handle behind an id; [`SubjectHandle::NONE`] for the empty id.
     pub fn handle(&self, id: &str) -> SubjectHandle {
         self.places.get(id).map_or(SubjectHandle::NONE, |place| self.list[*place].record.handle)
+    }
+
+    /// The labels of the subject behind an id; none for the empty id, and for a subject that is new. What changes them
+    /// changes the fact of its keys too, which is guarded anyway.
+    pub fn labels(&self, id: &str) -> &[String] {
+        self.places.get(id).map_or(&[], |place| &self.list[*place].record.labels)
     }
 
     /// How many DEKs of a keyring would have to be made for these subjects.

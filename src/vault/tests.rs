@@ -15,6 +15,7 @@ use crate::{
     LookupItem, Match, MatchItem, NewValue, NewVersion, OpenError, Opening, ReadItem, Replace,
 };
 
+mod actors;
 mod approvals;
 mod bounds;
 mod copies;

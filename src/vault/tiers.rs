@@ -9,7 +9,7 @@ use std::sync::Arc;
 use strongroom_access::{
     Action, ClassLimits, HIGHEST_LIMIT, Rate, Role, Suspension, Tier, TierError, TierLimits, Tiers, parse_principal,
 };
-use strongroom_commit::{Charge, ClassWindows, Fact, MeterLimits, Shown, Use, Window, day_of};
+use strongroom_commit::{Behind, Charge, ClassWindows, Fact, MeterLimits, Shown, Use, Window, day_of};
 use strongroom_ids::{SubjectHandle, TenantNo};
 use strongroom_keys::IndexKey;
 use strongroom_ledger::summary;
@@ -61,10 +61,19 @@ impl TiersInForce {
         self.own.of(principal)
     }
 
-    /// What it may be told; `None` for anything.
+    /// What a principal may be told; `None` for anything.
     fn limits(&self, principal: &str) -> Option<&Arc<MeterLimits>> {
+        self.limits_of(self.of(principal))
+    }
+
+    /// The same of each person behind a service.
+    fn limits_of_actors(&self, principal: &str) -> Option<&Arc<MeterLimits>> {
+        self.limits_of(self.own.of_actors(principal))
+    }
+
+    fn limits_of(&self, tier: Tier) -> Option<&Arc<MeterLimits>> {
         let [first, second, third] = &self.limits;
-        match self.of(principal) {
+        match tier {
             Tier::I => first.as_ref(),
             Tier::II => second.as_ref(),
             Tier::III => third.as_ref(),
@@ -87,15 +96,32 @@ fn windows(limits: &TierLimits) -> MeterLimits {
 }
 
 impl<S: Store> Road<'_, S> {
-    /// Where it is counted what a request tells; `None` if the caller's tier has no limits.
+    /// Where it is counted what a request tells; `None` if neither the caller's tier has limits nor that of the person
+    /// behind it.
     pub fn charge(&self) -> Option<Box<Charge>> {
         let principal = &self.caller.principal.name;
-        let limits = Arc::clone(self.rules.tiers.limits(principal)?);
-        // Whoever reads the store learns from its keys neither who reads how much nor of whom.
-        let mac = self.tenant.fingerprints.mac(&[b"meter", principal.as_bytes()]);
+        let own = self.rules.tiers.limits(principal);
+        let behind = self.caller.actor.as_ref().and_then(|actor| {
+            let limits = Arc::clone(self.rules.tiers.limits_of_actors(principal)?);
+            Some(Behind {
+                meter: self.meter(&[b"meter of actor", principal.as_bytes(), actor.name().as_bytes()]),
+                limits,
+            })
+        });
+        let (meter, limits, behind) = match (own, behind) {
+            (None, None) => return None,
+            (None, Some(Behind { meter, limits })) => (meter, limits, None),
+            (Some(own), behind) => (self.meter(&[b"meter", principal.as_bytes()]), Arc::clone(own), behind),
+        };
+        Some(Box::new(Charge { tenant: self.tenant.number, meter, limits, behind, uses: vec![] }))
+    }
+
+    /// Whoever reads the store learns from its keys neither who reads how much nor of whom.
+    fn meter(&self, of: &[&[u8]]) -> [u8; 16] {
+        let mac = self.tenant.fingerprints.mac(of);
         let mut meter = [0; 16];
         meter.copy_from_slice(&mac[..16]);
-        Some(Box::new(Charge { tenant: self.tenant.number, meter, limits, uses: vec![] }))
+        meter
     }
 
     /// Counts a view of a value.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use strongroom_access::Action;
+use strongroom_access::{Action, CaseLoad};
 use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{DekVersion, KeyringNo, RowId, RowVersion, SubjectHandle};
 use strongroom_keys::DekOwner;
@@ -23,6 +23,11 @@ use crate::values::Place;
 
 /// How often a shaped token is drawn again when it is taken.
 const DRAWS: usize = 16;
+
+/// Whether policy lets the caller store a value of a field, under a token of its own perhaps.
+fn may<S: Store>(road: &Road<'_, S>, field: &Field, foreign: bool, load: CaseLoad) -> bool {
+    road.decide(field, None, load).allowed && (!foreign || road.decide_import(field, load).allowed)
+}
 
 /// A value to be stored.
 pub struct NewValue {
@@ -59,11 +64,12 @@ impl<S: Store> Attempt<S> for Tokenize {
         let mut prepared = road.prepare(Vec::with_capacity(self.items.len()));
         let key = self.idempotency(road);
         match road.earlier(key.as_ref(), &mut prepared.guards).await? {
-            Earlier::Rows(rows, _) => return self.again(road, &rows, prepared).await,
+            Earlier::Rows(rows, _) => return self.again(road, &fields, &rows, prepared).await,
             Earlier::Nothing => {}
         }
 
         let mut subjects = road.subjects(self.items.iter().map(|item| item.subject.as_str())).await?;
+        self.decide_by_case(road, &fields, |index| road.case_load_of(subjects.labels(&self.items[index].subject)))?;
         let mut wanted = self.wanted(road, &fields, &subjects)?;
         let mut known = road.known_values(&mut wanted, &mut prepared).await?;
         self.one_expiry_each(&wanted, &known)?;
@@ -167,7 +173,7 @@ impl Tokenize {
             let foreign = !item.token.is_empty();
             let allowed = *decided
                 .entry((field.number.0, foreign))
-                .or_insert_with(|| road.decide(field, None).allowed && (!foreign || road.decide_import(field).allowed));
+                .or_insert_with(|| road.case_loads().iter().any(|load| may(road, field, foreign, *load)));
             if !allowed {
                 items.push(Item { field: Some(Arc::clone(&field.full_name)), outcome: "DENIED", ..Item::default() });
             }
@@ -176,6 +182,31 @@ impl Tokenize {
             return road.none_frozen(fields);
         }
         Err(Refused { error: Error::Denied { action: Action::Tokenize.as_str() }, items })
+    }
+
+    /// The same once it is known whose case each subject is, if somebody is behind the caller.
+    fn decide_by_case<S: Store>(
+        &self,
+        road: &Road<'_, S>,
+        fields: &[Arc<Field>],
+        load: impl Fn(usize) -> CaseLoad,
+    ) -> Result<(), Refused> {
+        if road.caller.actor.is_none() {
+            return Ok(());
+        }
+        let mut decided: HashMap<(u32, bool, CaseLoad), bool> = HashMap::new();
+        let mut items = Vec::new();
+        for (index, (item, field)) in self.items.iter().zip(fields).enumerate() {
+            let (foreign, load) = (!item.token.is_empty(), load(index));
+            let allowed = decided.entry((field.number.0, foreign, load));
+            if !*allowed.or_insert_with(|| may(road, field, foreign, load)) {
+                items.push(Item { field: Some(Arc::clone(&field.full_name)), outcome: "DENIED", ..Item::default() });
+            }
+        }
+        match items.is_empty() {
+            true => Ok(()),
+            false => Err(Refused { error: Error::Denied { action: Action::Tokenize.as_str() }, items }),
+        }
     }
 
     /// Validates every item, so that the caller learns of all that is wrong at once.
@@ -212,12 +243,17 @@ impl Tokenize {
     async fn again<S: Store>(
         &self,
         road: &Road<'_, S>,
+        fields: &[Arc<Field>],
         rows: &[RowId],
         mut prepared: Prepared<Vec<String>>,
     ) -> Result<Prepared<Vec<String>>, Refused> {
         let resolved = road.resolve_rows(rows).await?;
         let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
         let named = road.named(holders, true, &mut prepared.guards).await?;
+        self.decide_by_case(road, fields, |index| match &resolved[index] {
+            Resolved::Value(found) => road.case_load(found, &self.items[index].subject, Some(&named)),
+            _ => CaseLoad::None,
+        })?;
         for (item, resolved) in self.items.iter().zip(&resolved) {
             // What was erased or has expired since stays so, and so does a hold on a shared value that has ended.
             let Resolved::Value(found) = resolved else { return Err(Error::NotFound.into()) };
@@ -225,6 +261,7 @@ impl Tokenize {
             if !holder.is_some_and(|holder| named.holds(found, holder)) {
                 return Err(Error::NotFound.into());
             }
+            road.guard_case_load(holder.unwrap_or(SubjectHandle::NONE), &mut prepared.guards);
             if found.is_shared() {
                 prepared.guards.push(Guard::Unchanged(Fact::holders(road.tenant.number, found.id)));
             }

@@ -82,6 +82,8 @@ fn every_command_explains_itself() {
         "export",
         "schema apply",
         "schema show",
+        "subject label",
+        "subject labels",
         "policy apply",
         "policy check",
         "policy show",

@@ -278,7 +278,13 @@ async fn health_and_reflection_answer_whoever_has_a_certificate() {
     let channel = house.connect(&house.authority.client(&["https://bank.example/prober"])).await;
     // HealthCheckResponse { status: SERVING }
     assert_eq!(raw::call(&channel, HEALTH, &[]).await.unwrap(), [0x08, 0x01]);
-    for service in ["strongroom.v1.Vault", "strongroom.v1.Audit", "strongroom.v1.Access", "strongroom.v1.System"] {
+    for service in [
+        "strongroom.v1.Vault",
+        "strongroom.v1.Audit",
+        "strongroom.v1.Access",
+        "strongroom.v1.Subjects",
+        "strongroom.v1.System",
+    ] {
         let asked = raw::field(1, service.as_bytes());
         assert_eq!(raw::call(&channel, HEALTH, &asked).await.unwrap(), [0x08, 0x01], "{service}");
     }

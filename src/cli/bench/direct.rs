@@ -162,6 +162,7 @@ impl Direct {
             sealed_id: vec![],
             id_index,
             deks: vec![],
+            labels: vec![],
         };
         let mut subject = Subject { record, deks: vec![] };
         let at = self.at(FieldNo(0), RowId(0), handle, OWN, Sealed::SubjectId);

@@ -132,7 +132,8 @@ pub fn context(address: &str, layout: &Layout, principal: &str) -> Context {
         key: pki.join(format!("{principal}.key")),
         domain: "localhost".to_owned(),
     };
-    Context { output: Output::Table, connect, shown: Shown::default(), stepped_up: false, input: Input::default() }
+    let (shown, input) = (Shown::default(), Input::default());
+    Context { output: Output::Table, connect, shown, stepped_up: false, input, actor_token: None }
 }
 
 /// Puts the lending schema with the measured fields beside it in force, as an officer would.

@@ -7,6 +7,8 @@ use crate::codec::{Reader, Writer};
 use crate::rows::IndexEntry;
 
 const RECORD_FORMAT: u8 = 1;
+/// The number of the section that holds labels.
+const LABELS: u8 = 1;
 const RECORD: &str = "a subject record";
 const ROW_DEK_FORMAT: u8 = 1;
 const ROW_DEK: &str = "a value's DEK";
@@ -38,6 +40,8 @@ pub struct SubjectRecord {
     pub id_index: IndexEntry,
     /// The subject's wrapped DEKs, of all keyrings: one version each, or several while values move to the newest.
     pub deks: Vec<WrappedDek>,
+    /// By what it is in somebody's case load: branch, portfolio. In order, each once.
+    pub labels: Vec<String>,
 }
 
 impl SubjectRecord {
@@ -60,8 +64,15 @@ impl SubjectRecord {
         for dek in &self.deks {
             dek.write(&mut row);
         }
-        // Sections: consents and holds will stand here.
-        row.number(0u8).finish()
+        // Sections: consents and holds will stand here too.
+        row.number(u8::from(!self.labels.is_empty()));
+        if !self.labels.is_empty() {
+            row.byte(LABELS).number(self.labels.len() as u64);
+            for label in &self.labels {
+                row.bytes(label.as_bytes());
+            }
+        }
+        row.finish()
     }
 
     /// Reads what [`SubjectRecord::encode`] wrote.
@@ -72,7 +83,7 @@ impl SubjectRecord {
             1 => SubjectState::Closed,
             _ => return Err(reader.corrupt("an unknown state stands")),
         };
-        let record = Self {
+        let mut record = Self {
             state,
             handle: reader.handle()?,
             created: reader.number()?,
@@ -82,12 +93,33 @@ impl SubjectRecord {
             deks: (0..reader.count(WrappedDek::LEAST)?)
                 .map(|_| WrappedDek::read(&mut reader))
                 .collect::<Result<_, _>>()?,
+            labels: vec![],
         };
-        if reader.number()? != 0 {
-            // Reading on would lose a consent or a hold at the record's next writing.
-            return Err(reader.corrupt("sections that only a newer version of strongroom reads stand"));
+        // Reading on after a section that is not known would lose a consent or a hold at the record's next writing.
+        const NEWER: &str = "sections that only a newer version of strongroom reads stand";
+        match reader.number()? {
+            0 => {}
+            1 if reader.byte()? == LABELS => record.labels = labels(&mut reader)?,
+            _ => return Err(reader.corrupt(NEWER)),
         }
         reader.finish().map(|()| record)
+    }
+}
+
+/// The labels of a section: at least one, in order, each once.
+fn labels(reader: &mut Reader<'_>) -> Result<Vec<String>, StoreError> {
+    let mut labels: Vec<String> = Vec::new();
+    for _ in 0..reader.count(1)? {
+        let label =
+            String::from_utf8(reader.bytes()?).map_err(|_| reader.corrupt("a label that is not text stands"))?;
+        if labels.last().is_some_and(|before| *before >= label) {
+            return Err(reader.corrupt("a label stands that does not follow the one before it"));
+        }
+        labels.push(label);
+    }
+    match labels.is_empty() {
+        true => Err(reader.corrupt("an empty section of labels stands")),
+        false => Ok(labels),
     }
 }
 
@@ -176,8 +208,9 @@ mod tests {
 
     fn any_record() -> impl Strategy<Value = SubjectRecord> {
         let fields = (any::<u64>(), any::<bool>(), any::<u64>(), any::<[u8; 16]>(), vec(any::<u8>(), 0..150));
-        (fields, any_entry(), vec(any_dek(), 0..4)).prop_map(
-            |((handle, open, created, salt, sealed_id), id_index, deks)| SubjectRecord {
+        let labels = prop::collection::btree_set("[a-z0-9][a-z0-9._-]{0,31}", 0..4);
+        (fields, any_entry(), vec(any_dek(), 0..4), labels).prop_map(
+            |((handle, open, created, salt, sealed_id), id_index, deks, labels)| SubjectRecord {
                 handle: SubjectHandle(handle),
                 state: if open { SubjectState::Open } else { SubjectState::Closed },
                 created,
@@ -185,6 +218,7 @@ mod tests {
                 sealed_id,
                 id_index,
                 deks,
+                labels: labels.into_iter().collect(),
             },
         )
     }
@@ -211,9 +245,11 @@ mod tests {
         }
 
         #[test]
-        fn a_record_with_sections_of_a_newer_version_is_refused(record in any_record(), sections in 1..100u8) {
+        fn a_record_with_sections_of_a_newer_version_is_refused(record in any_record(), sections in 1..100u8, kind in 2..9u8) {
+            let record = SubjectRecord { labels: vec![], ..record };
             let mut bytes = record.encode();
             *bytes.last_mut().unwrap() = sections;
+            bytes.push(kind);
             let error = SubjectRecord::decode(&bytes).unwrap_err().to_string();
             prop_assert!(error.contains("newer version"), "{}", error);
         }

@@ -40,6 +40,8 @@ async fn a_lookup_answers_no_more_tokens_in_all_than_a_call_has_items() {
 
 #[tokio::test]
 async fn what_is_denied_is_decided_once_and_costs_what_an_unknown_token_does() {
+    use strongroom_access::CaseLoad;
+
     use crate::reading::Denials;
     use crate::resolve::Resolved;
     let (_bench, vault) = Bench::new().await;
@@ -54,7 +56,7 @@ async fn what_is_denied_is_decided_once_and_costs_what_an_unknown_token_does() {
     for (resolved, token) in resolved.iter().zip([&token, &other]) {
         let Resolved::Value(found) = resolved else { panic!("it is there") };
         for view in ["plain", "plain", "no such view", "nor this"] {
-            assert!(matches!(denials.refuse(&road, token, found, Some(view)).error, Error::NotFound));
+            assert!(matches!(denials.refuse(&road, token, found, Some(view), CaseLoad::None).error, Error::NotFound));
         }
     }
     assert_eq!(denials.decided(), 2, "one view, and all that the field has not");

@@ -185,9 +185,9 @@ impl History {
             let before = self.subjects.insert(holder, RecordedSubject { leaf, good: None, hash });
             return before.map(|_| "a handle is given to a second subject");
         }
-        if item.outcome == "subject_resealed" {
+        if item.outcome == "subject_resealed" || item.outcome == "subject_labelled" {
             let before = self.subjects.insert(holder, RecordedSubject { leaf, good: None, hash: item.hash? });
-            return before.is_none().then_some("the id of a subject is sealed anew, and there is no such subject");
+            return before.is_none().then_some("a subject's record is changed, and there is no such subject");
         }
         let row = item.row?;
         self.last_row = self.last_row.max(row.0);
