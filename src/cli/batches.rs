@@ -255,7 +255,7 @@ fn until_limits_end(refusal: &Refusal) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use tonic_types::ErrorDetails;
+    use tonic_types::{ErrorDetails, StatusExt};
 
     use super::*;
 
