@@ -216,7 +216,7 @@ pub async fn verify<S: Store>(
     let head = ledger::read_head_file(head_file, row.vault, &public);
     let mut closed = false;
     let head_fault = match head {
-        Ok((stopped, lanes)) => {
+        Ok(ledger::HeadSigned { closed: stopped, lanes }) => {
             closed = stopped;
             heads.extend(lanes.iter().map(|(number, one)| (*number, one.size)));
             lanes.into_iter().for_each(|(number, one)| signed.entry(number).or_default().push(one));

@@ -26,12 +26,20 @@ pub(super) struct Signed {
     pub whose: String,
 }
 
-/// What the head file signs of each log, and whether it says that the vault was stopped in order.
+/// What the head file says.
+pub(super) struct HeadSigned {
+    /// Whether the vault was stopped in order.
+    pub closed: bool,
+    /// What it signs of each log.
+    pub lanes: Vec<(TenantNo, Signed)>,
+}
+
+/// Reads the head file.
 pub(super) fn read_head_file(
     path: &Path,
     vault: strongroom_ids::VaultId,
     public: &[u8; 32],
-) -> Result<(bool, Vec<(TenantNo, Signed)>), (Fault, String)> {
+) -> Result<HeadSigned, (Fault, String)> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -46,7 +54,7 @@ pub(super) fn read_head_file(
         let frontier = Frontier::from_bytes(&lane.frontier).ok();
         (lane.tenant, Signed { size: lane.size, root: lane.root, frontier, whose: "the head file".to_owned() })
     });
-    Ok((head.closed, signed.collect()))
+    Ok(HeadSigned { closed: head.closed, lanes: signed.collect() })
 }
 
 /// The walk along one log.
