@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use strongroom_access::{Action, Principal};
+use strongroom_access::Action;
 use strongroom_ids::TenantNo;
 use strongroom_ledger::checkpoint;
 use strongroom_ledger::proof::Tree;
@@ -119,7 +119,7 @@ pub struct ExportPages<S: Store> {
     store: Weak<S>,
     /// Where it is known whether the reader is still let in, and who that is.
     tenants: Weak<Tenants>,
-    reader: Arc<Principal>,
+    reader: Caller,
     tenant: TenantNo,
     next: u64,
     end: u64,
@@ -137,7 +137,7 @@ impl<S: Store> ExportPages<S> {
         let store = self.store.upgrade().ok_or(Error::Sealed)?;
         let page = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
         // Last: a page that was read before the reader was suspended is not told after that.
-        self.tenants.upgrade().ok_or(Error::Sealed)?.admit(self.reader.tenant, &self.reader.name)?;
+        self.tenants.upgrade().ok_or(Error::Sealed)?.admit(self.reader.principal.tenant, &self.reader)?;
         for (key, _) in &page {
             if place::decode_leaf(key)? != self.next {
                 return Err(Error::DataLoss("the ledger: a leaf is missing"));
@@ -156,7 +156,8 @@ impl<S: Store> Vault<S> {
     pub async fn export(&self, caller: &Caller, request: &Export) -> Result<ExportPages<S>, Error> {
         let (tenant, first, end) = self.travel(caller, request).await?;
         let store = Arc::downgrade(&self.store);
-        let (tenants, reader) = (Arc::downgrade(&self.tenants), Arc::clone(&caller.principal));
+        // Without the room of its answer, which each page takes by itself.
+        let (tenants, reader) = (Arc::downgrade(&self.tenants), Caller { room: None, ..caller.clone() });
         Ok(ExportPages { store, tenants, reader, tenant, next: first, end, total: end - first })
     }
 
