@@ -486,7 +486,8 @@ mod tests {
         let tier = summary::set_tier("app/a", "II");
         let back = summary::apply_policy(TEXT, Some(&3));
         let key = summary::destroy_key_version("kek/1", 2);
-        let cases: [(&str, &str, &[(&str, &str)], &[(&str, &str)]); 8] = [
+        type Detail<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(&str, &str, Detail<'_>, Detail<'_>); 8] = [
             (
                 "enrol_officer",
                 &enrols("0a"),
