@@ -18,6 +18,7 @@ use crate::{
 mod approvals;
 mod bounds;
 mod copies;
+mod exports;
 mod freezes;
 mod hang_up;
 mod holders;

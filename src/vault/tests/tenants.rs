@@ -49,11 +49,11 @@ pub async fn read_of(vault: &Tested, tenant: TenantNo, token: &str) -> Result<Ve
 }
 
 pub async fn log(vault: &Tested, caller: &Caller, log: &str) -> Vec<serde_json::Value> {
-    let request = Export { first: 0, end: 0, log: log.to_owned() };
+    let request = Export { log: log.to_owned(), ..Export::default() };
     let mut pages = vault.export(caller, &request).await.unwrap();
     let mut leaves = Vec::new();
     while let Some(page) = pages.next().await.unwrap() {
-        leaves.extend(page.iter().map(|line| serde_json::from_slice(line).unwrap()));
+        leaves.extend(page.leaves.iter().map(|line| serde_json::from_slice(line).unwrap()));
     }
     leaves
 }
