@@ -11,6 +11,7 @@ mod crash;
 mod damage;
 mod decisions;
 mod deterministic;
+mod export;
 mod freezes;
 mod harness;
 mod house;
