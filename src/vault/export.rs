@@ -64,7 +64,8 @@ impl<S: Store> Attempt<S> for Export {
         road.decide_vault()?;
         let log = road.log(&self.log)?;
         if self.proofs && log != road.tenant.number {
-            let description = "the key of a destroyed tenant's log is gone: export it whole, without proofs";
+            let description =
+                "the key of a destroyed tenant's log is gone, so nothing can be signed: export the whole log as it is";
             return Err(Error::invalid("proofs", "no_key", description).into());
         }
         let head = match self.proofs {
