@@ -44,6 +44,9 @@ pub enum LedgerError {
     /// Tiles that do not make up the tree.
     #[error("the tiles of the tree can't be used: {0}")]
     Tiles(&'static str),
+    /// Pieces that do not make up a tree.
+    #[error("not the proofs of an export: {0}")]
+    Cover(&'static str),
     /// Text is not a proof of a leaf.
     #[error("not a proof of a leaf as C2SP tlog-proof has it: expected {0}")]
     Proof(&'static str),

@@ -2,6 +2,7 @@
 
 use tlog_tiles::{EMPTY_HASH, HASH_SIZE, Hash, node_hash, record_hash};
 
+use crate::cover::Subtree;
 use crate::error::LedgerError;
 
 /// First byte of a stored frontier.
@@ -56,6 +57,22 @@ impl Frontier {
         }
         self.subtrees.push(hash);
         self.size += 1;
+    }
+
+    /// Appends a complete subtree, which must begin where the tree ends.
+    pub fn push_subtree(&mut self, subtree: &Subtree) -> Result<(), LedgerError> {
+        let end = subtree.end().filter(|_| subtree.start == self.size);
+        let end = end.ok_or(LedgerError::Cover("one piece begins where the one before it ends"))?;
+        let mut hash = Hash(subtree.hash);
+        // Beyond its own height as in `push_hash`; below it the size has no ones, or it would not begin here.
+        for _ in 0..(self.size >> subtree.height).trailing_ones() {
+            if let Some(left) = self.subtrees.pop() {
+                hash = node_hash(left, hash);
+            }
+        }
+        self.subtrees.push(hash);
+        self.size = end;
+        Ok(())
     }
 
     /// The root of the tree; of an empty one, SHA-256 of nothing.

@@ -10,6 +10,9 @@
 //! leaf hashes -> tiles::Edge -> tiles; a Question, tiles -> a proof, proof::verify_inclusion, verify_consistency
 //! a checkpoint -> cosignature::cosign, by a witness; cosignature::witnesses
 //! Destroyed -> receipt::sign -> a note, receipt::verify
+//! a line -> filter::Filter::fits; leaves that are left out -> cover::Cover -> pieces of a tree
+//! Manifest -> manifest::sign -> a note, manifest::verify
+//! lines, pieces, a manifest, a checkpoint, a public key -> verify::verify_excerpt -> the same, of some of the leaves
 //! lines, a checkpoint, a public key -> verify::verify_export -> what holds, or the place of what does not
 //! ```
 //!
@@ -21,10 +24,13 @@
 pub mod approval;
 pub mod checkpoint;
 pub mod cosignature;
+pub mod cover;
 mod error;
+pub mod filter;
 mod frontier;
 pub mod head;
 pub mod leaf;
+pub mod manifest;
 mod note;
 pub mod proof;
 pub mod receipt;

@@ -5,9 +5,10 @@ mod text;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use tlog_tiles::{Error, HASH_SIZE, Hash, Tile, TileHashReader, TileReader, stored_hash_index};
+use tlog_tiles::{Error, HASH_SIZE, Hash, HashReader, Tile, TileHashReader, TileReader, stored_hash_index};
 
 use crate::checkpoint::{self, Checkpoint};
+use crate::cover::Subtree;
 use crate::error::LedgerError;
 use crate::frontier::leaf_hash;
 use crate::tiles::{HEIGHT, MAX_SIZE, TileId};
@@ -41,6 +42,14 @@ pub enum Question {
         /// The newer tree's.
         to: u64,
     },
+    /// Not whether something holds, but the roots of the complete subtrees over a range of leaves, as
+    /// [`Subtree::over`] has them.
+    Cover {
+        /// Index of the first leaf.
+        from: u64,
+        /// Index after the last.
+        to: u64,
+    },
 }
 
 impl Question {
@@ -48,7 +57,7 @@ impl Question {
     pub fn fits(&self, leaves: u64) -> bool {
         let (least, most, size) = match *self {
             Self::Inclusion { index, size } => (index, size.checked_sub(1), size),
-            Self::Consistency { from, to } => (from, Some(to), to),
+            Self::Consistency { from, to } | Self::Cover { from, to } => (from, Some(to), to),
         };
         let positive = !matches!(self, Self::Consistency { from: 0, .. });
         positive && most.is_some_and(|most| least <= most) && size <= leaves && leaves <= MAX_SIZE
@@ -87,6 +96,11 @@ impl Question {
         match *self {
             Self::Inclusion { index, size } => tlog_tiles::prove_record(size, index, &nodes),
             Self::Consistency { from, to } => tlog_tiles::prove_tree(to, from, &nodes),
+            Self::Cover { from, to } => {
+                let place = |(start, height): (u64, u8)| stored_hash_index(height, start >> height);
+                let places: Vec<u64> = Subtree::over(from, to).into_iter().map(place).collect();
+                if places.is_empty() { Ok(vec![]) } else { nodes.read_hashes(&places) }
+            }
         }
     }
 }

@@ -93,11 +93,11 @@ fn own_key(vkey: &str) -> Option<(String, String)> {
 }
 
 impl LogHead {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!("{} {} {}", self.origin, self.size, BASE64.encode(&self.root))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut words = text.splitn(3, ' ');
         let (origin, size, root) = (words.next()?, words.next()?, words.next()?);
         let root = BASE64.decode(root.as_bytes()).ok()?.try_into().ok()?;

@@ -5,6 +5,8 @@
 //! which says that something is wrong and not where; older checkpoints of the same log narrow it.
 
 mod approvals;
+mod excerpt;
+mod excerpt_fault;
 mod fault;
 mod lines;
 mod parts;
@@ -19,6 +21,8 @@ use crate::leaf::{self, ParsedLeaf};
 use crate::timestamp::Timestamp;
 pub use approvals::ApprovalError;
 use approvals::Approvals;
+pub use excerpt::{Excerpt, verify_excerpt};
+pub use excerpt_fault::ExcerptFault;
 pub use fault::{Fault, VerifyError};
 use lines::Lines;
 use parts::Parts;

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::{Export, ProveGrowth, ProveLeaf, Tail};
+use strongroom_vault::{Error, Export, ExportPage, LeafFilter, ProveGrowth, ProveLeaf, SignedExport, Tail};
 use tonic::{Request, Response, Status};
 
 use crate::edge::{self, Edge};
 use crate::errors::status;
+use crate::instants;
 use crate::tail::Followed;
 
 /// The service.
@@ -23,17 +24,23 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
     async fn export(&self, request: Request<v1::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
         let caller = self.0.caller(&request)?;
         let peer = edge::peer(&request)?;
-        let v1::ExportRequest { first, end, log } = request.into_inner();
-        let pages = self.0.vault()?.export(&caller, &Export { first, end, log }).await.map_err(status)?;
+        let asked = asked(request.into_inner()).map_err(status)?;
+        let pages = self.0.vault()?.export(&caller, &asked).await.map_err(status)?;
         let edge = self.0.clone();
-        let answers = stream::try_unfold(pages, move |mut pages| {
+        let answers = stream::try_unfold(Some(pages), move |pages| {
             // A long export does not outlive the certificate that it began with.
             let known = edge.identify(&peer);
+            let edge = edge.clone();
             async move {
+                let Some(mut pages) = pages else { return Ok(None) };
                 known?;
-                let Some(leaves) = pages.next().await.map_err(status)? else { return Ok(None) };
-                let answer = v1::ExportResponse { leaves, total: pages.total };
-                Ok(Some((answer, pages)))
+                if let Some(page) = pages.next().await.map_err(status)? {
+                    return Ok(Some((answer(page, pages.total), Some(pages))));
+                }
+                let signed = edge.vault()?.sign_export(&pages).map_err(status)?;
+                let (total, looked) = (pages.total, pages.total);
+                let last = |signed| v1::ExportResponse { total, looked, signed: Some(signed), ..Default::default() };
+                Ok(signed.map(|signed| (last(to_wire(signed)), None)))
             }
         });
         Ok(Response::new(Box::pin(answers)))
@@ -87,6 +94,32 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
             keys: proof.checkpoint.keys,
         }))
     }
+}
+
+fn asked(request: v1::ExportRequest) -> Result<Export, Error> {
+    let v1::ExportRequest { first, end, log, filter, proofs } = request;
+    let v1::LeafFilter { from_time, to_time, principal, subject, token, field, action, decision } =
+        filter.unwrap_or_default();
+    let mut wrong = Vec::new();
+    let from = instants::from_wire(from_time.as_ref(), || "filter.from_time".to_owned(), &mut wrong);
+    let to = instants::from_wire(to_time.as_ref(), || "filter.to_time".to_owned(), &mut wrong);
+    let filter = LeafFilter { from, to, principal, subject, token, field, action, decision };
+    if wrong.is_empty() { Ok(Export { first, end, log, filter, proofs }) } else { Err(Error::Invalid(wrong)) }
+}
+
+fn answer(page: ExportPage, total: u64) -> v1::ExportResponse {
+    let ExportPage { leaves, left_out, looked } = page;
+    let left_out = left_out.into_iter().map(|subtree| v1::Subtree {
+        start: subtree.start,
+        height: subtree.height.into(),
+        hash: Bytes::copy_from_slice(&subtree.hash),
+    });
+    v1::ExportResponse { leaves, total, looked, left_out: left_out.collect(), signed: None }
+}
+
+fn to_wire(signed: SignedExport) -> v1::SignedExport {
+    let SignedExport { manifest, checkpoint } = signed;
+    v1::SignedExport { manifest, checkpoint: checkpoint.note, keys: checkpoint.keys }
 }
 
 fn hashes(proof: &[[u8; 32]]) -> Vec<Bytes> {

@@ -1,26 +1,21 @@
-//! The ledger, as auditors get it: leaves in order, and the signed head.
+//! The ledger, as auditors get it: whose log it is, and its signed head.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use strongroom_access::Action;
 use strongroom_ids::TenantNo;
 use strongroom_ledger::checkpoint;
 use strongroom_ledger::proof::Tree;
-use strongroom_storage::keys as place;
-use strongroom_storage::{Family, Range, Store};
+use strongroom_storage::Store;
 
 use crate::error::Error;
 use crate::open::{LANE, SYSTEM_NO};
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::tenant_life::End;
-use crate::tenants::Tenants;
 use crate::vault::Vault;
 
-/// Leaves read at once.
-const PAGE: usize = 256;
 /// A log's checkpoint is signed at most once in this time. Not by the vault's time, which stands still while the clock is
 /// behind it: the head would, too.
 const SIGN_EVERY: Duration = Duration::from_secs(1);
@@ -41,37 +36,6 @@ pub struct Checkpoint {
     pub note: String,
     /// The log's public keys, as C2SP vkeys.
     pub keys: Vec<String>,
-}
-
-/// Asks for leaves.
-pub struct Export {
-    /// Index of the first leaf.
-    pub first: u64,
-    /// Index after the last; 0 for all.
-    pub end: u64,
-    /// Empty for the caller's tenant, `system` for the vault's own; for operators also the name of a destroyed tenant.
-    pub log: String,
-}
-
-impl<S: Store> Attempt<S> for Export {
-    type Answer = (TenantNo, u64, u64);
-    const ACTION: Action = Action::ExportLedger;
-
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Self::Answer>, Refused> {
-        road.decide_vault()?;
-        let whose = road.log(&self.log)?;
-        let size = road.vault.committer.head(whose).map_or(0, |head| head.size);
-        let end = if self.end == 0 { size } else { self.end };
-        if end > size || self.first > end {
-            let description = format!("the log has {size} leaves: first may be 0 to end, end at most {size}");
-            return Err(Error::invalid("end", "out_of_range", description).into());
-        }
-        let mut prepared = road.prepare((whose, self.first, end));
-        prepared.detail.push(("first", self.first.to_string()));
-        prepared.detail.push(("end", end.to_string()));
-        prepared.detail.extend((whose != road.tenant.number).then(|| ("log", self.log.clone())));
-        Ok(prepared)
-    }
 }
 
 /// Asks for the signed head.
@@ -113,54 +77,7 @@ impl<S: Store> Road<'_, S> {
     }
 }
 
-/// An export under way: pages of leaves. Leaves never change, so no snapshot is held.
-pub struct ExportPages<S: Store> {
-    /// A caller who takes its time keeps no vault open that is to be sealed.
-    store: Weak<S>,
-    /// Where it is known whether the reader is still let in, and who that is.
-    tenants: Weak<Tenants>,
-    reader: Caller,
-    tenant: TenantNo,
-    next: u64,
-    end: u64,
-    /// Leaves of the whole export.
-    pub total: u64,
-}
-
-impl<S: Store> ExportPages<S> {
-    /// The next leaves, each a line without its newline; `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
-        if self.next >= self.end {
-            return Ok(None);
-        }
-        let (from, to) = place::leaves_range(self.tenant, self.next, self.end);
-        let store = self.store.upgrade().ok_or(Error::Sealed)?;
-        let page = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
-        // Last: a page that was read before the reader was suspended is not told after that.
-        self.tenants.upgrade().ok_or(Error::Sealed)?.admit(self.reader.principal.tenant, &self.reader)?;
-        for (key, _) in &page {
-            if place::decode_leaf(key)? != self.next {
-                return Err(Error::DataLoss("the ledger: a leaf is missing"));
-            }
-            self.next += 1;
-        }
-        match page.is_empty() {
-            true => Err(Error::DataLoss("the ledger: leaves are missing at its end")),
-            false => Ok(Some(page.into_iter().map(|(_, leaf)| leaf).collect())),
-        }
-    }
-}
-
 impl<S: Store> Vault<S> {
-    /// Begins an export of the leaves that are there now.
-    pub async fn export(&self, caller: &Caller, request: &Export) -> Result<ExportPages<S>, Error> {
-        let (tenant, first, end) = self.travel(caller, request).await?;
-        let store = Arc::downgrade(&self.store);
-        // Without the room of its answer, which each page takes by itself.
-        let (tenants, reader) = (Arc::downgrade(&self.tenants), Caller { room: None, ..caller.clone() });
-        Ok(ExportPages { store, tenants, reader, tenant, next: first, end, total: end - first })
-    }
-
     /// The signed head of a log. What is returned is at most a second old.
     pub async fn checkpoint(&self, caller: &Caller, log: &str) -> Result<Checkpoint, Error> {
         let whose = self.travel(caller, &GetCheckpoint { log }).await?;

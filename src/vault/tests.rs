@@ -19,6 +19,7 @@ mod actors;
 mod approvals;
 mod bounds;
 mod copies;
+mod exports;
 mod freezes;
 mod hang_up;
 mod holders;

@@ -102,7 +102,7 @@ async fn ask(channel: Channel, asked: Asked<'_>) -> Outcome {
             done(AuditClient::new(channel).get_checkpoint(v1::GetCheckpointRequest { log: String::new() }).await)
         }
         "export_ledger" => {
-            let request = v1::ExportRequest { first: 0, end: 1, log: String::new() };
+            let request = v1::ExportRequest { end: 1, ..Default::default() };
             match AuditClient::new(channel).export(request).await {
                 Ok(pages) => done(pages.into_inner().message().await.map(Response::new)),
                 refused => done(refused),

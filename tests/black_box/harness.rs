@@ -231,7 +231,7 @@ impl TestVault {
 
     /// Every leaf of the tenant's ledger, parsed.
     pub async fn leaves(&self) -> Vec<serde_json::Value> {
-        let request = v1::ExportRequest { first: 0, end: 0, log: String::new() };
+        let request = v1::ExportRequest::default();
         let mut pages = self.audit().await.export(request).await.unwrap().into_inner();
         let mut leaves = Vec::new();
         while let Some(page) = pages.message().await.unwrap() {

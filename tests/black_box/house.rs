@@ -320,7 +320,7 @@ impl House {
 
     /// Every leaf of a tenant's ledger, as text.
     pub async fn ledger(&self, tenant: &str) -> Vec<String> {
-        let request = v1::ExportRequest { first: 0, end: 0, log: String::new() };
+        let request = v1::ExportRequest::default();
         let channel = self.channel(tenant, "auditor", "eve").await;
         let mut pages = AuditClient::new(channel).export(request).await.unwrap().into_inner();
         let mut leaves = Vec::new();

@@ -330,10 +330,10 @@ async fn governs_nothing(channel: &Channel) {
 async fn sees_no_ledger(channel: &Channel) {
     let mut audit = AuditClient::new(channel.clone());
     for log in ["", "system"] {
-        let request = v1::ExportRequest { first: 0, end: 0, log: log.to_owned() };
+        let request = v1::ExportRequest { log: log.to_owned(), ..Default::default() };
         assert!(audit.export(request).await.is_err_and(|status| status.code() != Code::Unauthenticated));
     }
-    let request = v1::ExportRequest { first: 0, end: 0, log: String::new() };
+    let request = v1::ExportRequest::default();
     assert_refused(audit.export(request).await, Code::PermissionDenied, "DENIED");
 }
 

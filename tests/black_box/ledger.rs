@@ -32,7 +32,7 @@ fn is_hash(value: &Value) -> bool {
 }
 
 async fn raw(vault: &TestVault, first: u64, end: u64) -> Vec<Vec<u8>> {
-    let request = v1::ExportRequest { first, end, log: String::new() };
+    let request = v1::ExportRequest { first, end, ..Default::default() };
     let mut pages = vault.audit().await.export(request).await.unwrap().into_inner();
     let mut lines = Vec::new();
     while let Some(page) = pages.message().await.unwrap() {
@@ -469,7 +469,7 @@ async fn the_systems_log_is_for_its_operators() {
 
     let ask = async |principal: &str, log: &str| {
         let mut client = AuditClient::new(vault.channel(principal).await);
-        let request = v1::ExportRequest { first: 0, end: 0, log: log.to_owned() };
+        let request = v1::ExportRequest { log: log.to_owned(), ..Default::default() };
         let export = client.export(request).await.map(drop);
         let note = client.get_checkpoint(v1::GetCheckpointRequest { log: log.to_owned() }).await.map(drop);
         (export.err().map(|told| told.code()), note.err().map(|told| told.code()))
@@ -499,7 +499,7 @@ async fn an_export_brings_the_leaves_that_were_asked_for() {
     assert_eq!(raw(&vault, 7, 7).await, [[0; 0]; 0]);
     assert_eq!(raw(&vault, 4, 0).await[..4], all[4..8]);
     for (first, end) in [(0, 1_000_000), (9, 3), (u64::MAX, 0), (u64::MAX, u64::MAX)] {
-        let request = v1::ExportRequest { first, end, log: String::new() };
+        let request = v1::ExportRequest { first, end, ..Default::default() };
         let told = refused(vault.audit().await.export(request).await);
         assert_eq!(
             (told.code, told.violations[0].1.as_str()),

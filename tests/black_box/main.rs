@@ -12,6 +12,7 @@ mod crash;
 mod damage;
 mod decisions;
 mod deterministic;
+mod export;
 mod freezes;
 mod harness;
 mod house;

@@ -59,7 +59,7 @@ impl InBao {
     /// What the vault's own log tells.
     async fn system_log(&self) -> Vec<serde_json::Value> {
         let operator = self.house.authority.client(&[&format!("spiffe://{TRUST_DOMAIN}/system/operator/sre")]);
-        let request = v1::ExportRequest { first: 0, end: 0, log: "system".to_owned() };
+        let request = v1::ExportRequest { log: "system".to_owned(), ..Default::default() };
         let mut pages =
             AuditClient::new(self.house.connect(&operator).await).export(request).await.unwrap().into_inner();
         let mut leaves = Vec::new();

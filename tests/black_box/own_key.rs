@@ -93,7 +93,7 @@ impl Two {
         told.push(refused(app.lookup(request).await));
         let mut auditor = AuditClient::new(house.channel("savings", "auditor", "eve").await);
         told.push(refused(auditor.get_checkpoint(v1::GetCheckpointRequest { log: String::new() }).await));
-        let exported = match auditor.export(v1::ExportRequest { first: 0, end: 0, log: String::new() }).await {
+        let exported = match auditor.export(v1::ExportRequest::default()).await {
             Ok(pages) => pages.into_inner().message().await,
             Err(status) => Err(status),
         };

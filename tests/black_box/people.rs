@@ -173,7 +173,7 @@ impl Asked<'_> {
             let request = v1::GetInclusionProofRequest { index: 0, size: 0, log: String::new() };
             return audit.get_inclusion_proof(self.request(request)).await.map(drop);
         }
-        let request = v1::ExportRequest { first: 0, end: 1, log: String::new() };
+        let request = v1::ExportRequest { end: 1, ..Default::default() };
         audit.export(self.request(request)).await?.into_inner().message().await.map(drop)
     }
 

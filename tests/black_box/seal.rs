@@ -209,7 +209,7 @@ async fn neither_a_stream_nor_a_slow_reader_keeps_a_vault_from_being_sealed() {
     let mut answers = client.tokenize_stream(stream).await.unwrap().into_inner();
     assert!(answers.next().await.unwrap().is_ok());
     let mut audit = vault.audit().await;
-    let request = v1::ExportRequest { first: 0, end: 0, log: String::new() };
+    let request = v1::ExportRequest::default();
     let mut pages = audit.export(request).await.unwrap().into_inner();
     assert!(pages.message().await.unwrap().is_some());
 

@@ -230,7 +230,7 @@ impl Load {
             ..request
         };
         officer.explain_policy(request).await.unwrap();
-        let request = v1::ExportRequest { first: 0, end: 0, log: STRAY.to_owned() };
+        let request = v1::ExportRequest { log: STRAY.to_owned(), ..Default::default() };
         refused("a log", vault.audit().await.export(request).await.err());
         // What an officer gets wrong in a file is shown to the officer, and nowhere else.
         for source in [format!("[field.borrower.{STRAY}]"), format!("permit (principal == \"{STRAY}\");")] {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Each crate and the crates of this workspace that it may depend on.
-const WALLS: [(&str, &[&str]); 17] = [
+const WALLS: [(&str, &[&str]); 18] = [
     ("proto", &[]),
     ("src/ids", &[]),
     ("keys/import", &[]),
@@ -15,6 +15,7 @@ const WALLS: [(&str, &[&str]); 17] = [
     ("src/schema", &["ids"]),
     ("src/access", &["ids"]),
     ("src/ledger", &["ids"]),
+    ("src/export", &["ledger"]),
     ("src/storage", &["ids"]),
     ("src/storage/rocksdb", &["storage"]),
     ("src/commit", &["ids", "ledger", "storage"]),
@@ -32,6 +33,7 @@ const WALLS: [(&str, &[&str]); 17] = [
             "schema",
             "access",
             "ledger",
+            "export",
             "storage",
             "rocksdb",
             "commit",

@@ -23,7 +23,8 @@ pub async fn prove(index: u64, out: &Path, log: String, context: &Context) -> Re
     let asked = GetInclusionProofRequest { index, size: 0, log: log.clone() };
     let GetInclusionProofResponse { hashes, size: _, checkpoint, keys } =
         client.get_inclusion_proof(asked).await?.into_inner();
-    let mut leaves = client.export(ExportRequest { first: index, end: index + 1, log }).await?.into_inner();
+    let mut leaves =
+        client.export(ExportRequest { first: index, end: index + 1, log, ..Default::default() }).await?.into_inner();
     let page = leaves.message().await?.ok_or_else(|| misfit("the vault sent no leaf"))?;
     let line = page.leaves.first().ok_or_else(|| misfit("the vault sent no leaf"))?;
     let proof = LeafProof { index, hashes: hashes_of(&hashes)?, checkpoint };

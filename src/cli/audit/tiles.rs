@@ -27,7 +27,8 @@ pub async fn write(out: &Path, log: String, context: &Context) -> Result<Exit, C
     let mut folder = Folder { out, bundle: Vec::new(), edge: Edge::new() };
     let bar = bar(signed.size);
     if signed.size > 0 {
-        let mut stream = client.export(ExportRequest { first: 0, end: signed.size, log }).await?.into_inner();
+        let mut stream =
+            client.export(ExportRequest { end: signed.size, log, ..Default::default() }).await?.into_inner();
         while let Some(page) = stream.message().await? {
             for line in &page.leaves {
                 folder.add(line)?;

@@ -114,7 +114,7 @@ impl Extremes {
 
 /// Reads the tenant's ledger, which must hold one request of each kind at least.
 pub async fn leaves(auditor: &Context) -> Result<Leaves, CliError> {
-    let request = v1::ExportRequest { first: 0, end: 0, log: String::new() };
+    let request = v1::ExportRequest::default();
     let mut pages = auditor.audit().await?.export(request).await?.into_inner();
     let mut seen: HashMap<String, Extremes> = HashMap::new();
     // Parts of one request stand behind each other.

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::checkpoint::tests::{Key, log};
+use crate::cover::{Cover, Subtree};
 use crate::frontier::Frontier;
 use crate::tiles::tests::{Kept, hash_of};
 
@@ -56,6 +57,18 @@ proptest! {
         if from != to {
             prop_assert!(verify_consistency(&proof, &newer, &older).is_err());
         }
+    }
+
+    #[test]
+    fn a_cover_is_what_the_leaves_themselves_give(now in 1..1500_u64, to in 0..1500_u64, from in 0..1500_u64) {
+        let to = to % (now + 1);
+        let from = from % (to + 1);
+        let hashes = prove(Question::Cover { from, to }, &tree(now), &Kept::of(now));
+        let mut cover = Cover::default();
+        (from..to).for_each(|leaf| cover.leave_out(Subtree { start: leaf, height: 0, hash: hash_of(leaf) }));
+        let places = Subtree::over(from, to).into_iter().zip(hashes);
+        let read: Vec<Subtree> = places.map(|((start, height), hash)| Subtree { start, height, hash }).collect();
+        prop_assert_eq!(read, cover.take().collect::<Vec<_>>());
     }
 
     #[test]
@@ -122,7 +135,11 @@ fn a_wrong_tile_proves_nothing() {
     for (size, index) in [(700, 300), (700, 699), (256, 0), (65_536 + 300, 1), (65_536 + 300, 65_536)] {
         let now = tree(size);
         let kept = Kept::of(size);
-        for question in [Question::Inclusion { index, size }, Question::Consistency { from: index + 1, to: size }] {
+        for question in [
+            Question::Inclusion { index, size },
+            Question::Consistency { from: index + 1, to: size },
+            Question::Cover { from: index, to: size },
+        ] {
             for wrong in question.tiles(&now).unwrap() {
                 let mut forged = kept.tile(wrong).unwrap().to_vec();
                 forged[5] ^= 1;
@@ -143,6 +160,8 @@ fn what_is_not_within_the_tree_is_not_asked() {
         Question::Consistency { from: 0, to: 5 },
         Question::Consistency { from: 6, to: 5 },
         Question::Consistency { from: 1, to: 9 },
+        Question::Cover { from: 6, to: 5 },
+        Question::Cover { from: 1, to: 9 },
     ] {
         assert!(!question.fits(8) && question.tiles(&tree(8)).is_err(), "{question:?}");
     }

@@ -252,7 +252,7 @@ async fn an_export_shows_that_what_was_done_is_what_was_approved() {
 
     let head = vault.checkpoint(&caller(Role::Auditor), "").await.unwrap();
     let end = strongroom_ledger::checkpoint::claimed_size(&head.note).unwrap();
-    let mut pages = vault.export(&caller(Role::Auditor), &Export { first: 0, end, log: String::new() }).await.unwrap();
+    let mut pages = vault.export(&caller(Role::Auditor), &Export { end, ..Export::default() }).await.unwrap();
     let mut export = Vec::new();
     while let Some(page) = pages.next().await.unwrap() {
         page.iter().for_each(|line| export.extend([line, &b"\n"[..]].concat()));

@@ -325,7 +325,7 @@ async fn whatever_a_suspended_principal_asks_is_refused_and_others_are_answered(
     let (bench, vault) = Bench::new().await;
     let token = store_one(&vault, FIELD, ID_CARD, "c-1").await;
     let officer = caller(Role::Officer);
-    let export = Export { first: 0, end: 0, log: String::new() };
+    let export = Export::default();
     let mut under_way = vault.export(&caller(Role::Auditor), &export).await.unwrap();
     for principal in ["app/tester", "auditor/tester"] {
         assert!(suspend(&vault, &officer, principal).await.unwrap());

@@ -55,7 +55,7 @@ async fn nothing_of_a_locked_tenant_is_read_or_written_and_others_notice_nothing
     let request = tokenize(vec![new_value("borrower.email", "b@mail.example", "")], "");
     assert!(is_locked(vault.tokenize(&of(NUMBER, Role::App), &request).await));
     assert!(is_locked(vault.status(&of(NUMBER, Role::App)).await));
-    let export = Export { first: 0, end: 0, log: String::new() };
+    let export = Export::default();
     assert!(is_locked(vault.export(&of(NUMBER, Role::Auditor), &export).await));
     let rotate = RotateKey { name: "kek/0".to_owned(), from_version: 0 };
     assert!(is_locked(vault.rotate_key(&of(NUMBER, Role::Officer), &rotate).await));

@@ -3,7 +3,7 @@
 use strongroom_storage::{Family, Range, Store, keys as place};
 
 use super::*;
-use crate::{ClassLimits, Rate, SetTier, SetTierLimits, TierLimits};
+use crate::{ClassLimits, Export, LeafFilter, Rate, SetTier, SetTierLimits, TierLimits};
 
 const FIELD: &str = "borrower.id_card";
 const READER: &str = "app/tester";
@@ -193,4 +193,20 @@ async fn tiers_that_were_put_back_are_noticed() {
     assert!(matches!(bench.try_open().await, Err(OpenError::Rules { what: "list of tiers", .. })));
     let found = findings(&bench, &[]).await;
     assert!(found.iter().any(|finding| finding.kind == crate::Kind::Tiers), "{found:?}");
+}
+
+#[tokio::test]
+async fn who_guesses_subjects_by_exports_has_a_limit() {
+    let (_bench, vault) = Bench::new().await;
+    store_one(&vault, FIELD, ID_CARD, "c-1").await;
+    limit(&vault, "II", TierLimits { misses: per_day(2), ..TierLimits::default() }).await;
+    let request = SetTier { principal: "auditor/tester".to_owned(), tier: "II".to_owned() };
+    vault.set_tier(&caller(Role::Officer), &request).await.unwrap();
+    let ask = async |subject: &str, token: &str| {
+        let filter = LeafFilter { subject: subject.to_owned(), token: token.to_owned(), ..LeafFilter::default() };
+        vault.export(&caller(Role::Auditor), &Export { filter, ..Export::default() }).await.map(drop)
+    };
+    assert!(ask("c-1", "").await.is_ok() && ask("c-2", "").await.is_ok() && ask("", "srt1_x").await.is_ok());
+    assert!(is_quota(&ask("c-3", "").await) && is_quota(&ask("c-1", "").await));
+    assert!(ask("", "").await.is_ok(), "the ledger itself is not counted");
 }

@@ -224,11 +224,11 @@ pub async fn read_one(vault: &Tested, token: &str, view: &str) -> Result<Vec<u8>
 
 /// Every leaf of the tenant's log.
 pub async fn leaves(vault: &Tested) -> Vec<serde_json::Value> {
-    let request = Export { first: 0, end: 0, log: String::new() };
+    let request = Export::default();
     let mut pages = vault.export(&caller(Role::Auditor), &request).await.unwrap();
     let mut leaves = Vec::new();
     while let Some(page) = pages.next().await.unwrap() {
-        leaves.extend(page.iter().map(|line| serde_json::from_slice(line).unwrap()));
+        leaves.extend(page.leaves.iter().map(|line| serde_json::from_slice(line).unwrap()));
     }
     leaves
 }

@@ -5,8 +5,8 @@ use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 
 use super::*;
 use crate::{
-    BackupKeystore, CreateTenant, DestroyTenant, DestroyedTenant, Export, ListedTenant, MadeTenant, RotateKey,
-    StrikeKeystoreCopy, TenantState,
+    BackupKeystore, CreateTenant, DestroyTenant, DestroyedTenant, Export, LeafFilter, ListedTenant, MadeTenant,
+    RotateKey, StrikeKeystoreCopy, TenantState,
 };
 
 pub const SAVINGS: &str = "savings";
@@ -49,11 +49,11 @@ pub async fn read_of(vault: &Tested, tenant: TenantNo, token: &str) -> Result<Ve
 }
 
 pub async fn log(vault: &Tested, caller: &Caller, log: &str) -> Vec<serde_json::Value> {
-    let request = Export { first: 0, end: 0, log: log.to_owned() };
+    let request = Export { log: log.to_owned(), ..Export::default() };
     let mut pages = vault.export(caller, &request).await.unwrap();
     let mut leaves = Vec::new();
     while let Some(page) = pages.next().await.unwrap() {
-        leaves.extend(page.iter().map(|line| serde_json::from_slice(line).unwrap()));
+        leaves.extend(page.leaves.iter().map(|line| serde_json::from_slice(line).unwrap()));
     }
     leaves
 }
@@ -229,6 +229,13 @@ async fn a_destroyed_tenant_is_gone_at_once_and_nobody_else_is() {
     let keys: Vec<&str> = last.keys.iter().map(String::as_str).collect();
     let signed = strongroom_ledger::checkpoint::verify(&last.note, &keys).unwrap();
     assert_eq!((signed.size, last.keys.as_slice()), (ended.len() as u64, checkpoint.keys.as_slice()));
+    // Nothing more is signed of it, and nobody knows any more whom a subject's id meant.
+    let whole = Export { log: SAVINGS.to_owned(), proofs: true, ..Export::default() };
+    let filter = LeafFilter { subject: "c-1".to_owned(), ..LeafFilter::default() };
+    let of_subject = Export { log: SAVINGS.to_owned(), filter, ..Export::default() };
+    for request in [whole, of_subject] {
+        assert!(matches!(vault.export(&operator(), &request).await, Err(Error::Invalid(_))));
+    }
 
     // The receipt says so, and in which copy the keys live on.
     let system = vault.checkpoint(&operator(), "").await.unwrap();

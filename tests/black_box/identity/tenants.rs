@@ -123,7 +123,7 @@ async fn each_tenant_has_rules_and_a_ledger_of_its_own() {
         let mut elsewhere = ["system", "lending", "savings", "1", "2"].to_vec();
         elsewhere.retain(|log| *log != tenant);
         for log in elsewhere {
-            let request = v1::ExportRequest { first: 0, end: 0, log: log.to_owned() };
+            let request = v1::ExportRequest { log: log.to_owned(), ..Default::default() };
             let Err(refused) = auditor.export(request).await else { panic!("{tenant} opened {log}") };
             assert!([Code::PermissionDenied, Code::InvalidArgument].contains(&refused.code()), "{tenant} {log}");
             let request = v1::GetCheckpointRequest { log: log.to_owned() };

@@ -1,0 +1,240 @@
+//! `strongroom audit export`: the ledger, or the leaves of it that are asked for, in a form of the reader's.
+//!
+//! The whole ledger as it is needs its checkpoint and nothing else. For anything less, and for other forms, there are proofs
+//! and a manifest beside it (`excerpt.rs`).
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args as ClapArgs, ValueEnum};
+use serde_json::json;
+use strongroom_export::Format;
+use strongroom_ledger::checkpoint;
+use strongroom_proto::v1::audit_client::AuditClient;
+use strongroom_proto::v1::{ExportRequest, GetCheckpointRequest, LeafFilter};
+use time::OffsetDateTime;
+
+use super::{bar, beside, excerpt};
+use crate::cli::client::{Context, Wire};
+use crate::cli::expiry::parse_time;
+use crate::cli::files::{create, rename, replace};
+use crate::cli::output::{CliError, Exit, facts};
+use crate::cli::shell::quoted;
+
+/// What is said below the options.
+pub const HELP: &str = "Examples:
+  strongroom audit export -o ledger.jsonl
+  strongroom audit verify ledger.jsonl --checkpoint ledger.jsonl.checkpoint \\
+      --log-key ledger.jsonl.key
+  strongroom audit export --from 2026-11-01 --to 2026-12-01 --format csv -o november.csv
+  strongroom audit export --subject cust-1 --action detokenize -o reads.jsonl
+  strongroom audit verify reads.jsonl
+
+Writes OUT (one leaf a line), OUT.checkpoint (the signed head that OUT leads
+to) and OUT.key (the public keys). With a filter or another form also
+OUT.proofs (what proves each line), OUT.manifest (signed by the vault: what was
+asked for, and how many lines were sent) and, in another form, OUT.leaves (the
+lines it was made of). All replace what was there, once they are whole.
+
+A leaf fits if all that is asked fits; --field, --subject and --token must fit
+one and the same of its items. What you ask for is recorded in the ledger.";
+
+/// What is exported, and where it goes.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Export {
+    /// Where it goes.
+    #[arg(short, long, value_name = "OUT")]
+    out: PathBuf,
+
+    /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    log: String,
+
+    /// The form of the export.
+    #[arg(long, value_enum, default_value_t)]
+    format: ExportFormat,
+
+    #[command(flatten)]
+    filter: Filter,
+}
+
+/// Which leaves are asked for.
+#[derive(Clone, Debug, ClapArgs)]
+struct Filter {
+    /// Only what was committed at this time or later: 2026-11-01, or RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    from: Option<OffsetDateTime>,
+
+    /// Only what was committed before this time.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    to: Option<OffsetDateTime>,
+
+    /// Only what this principal asked for: ROLE/NAME, as leaves have it.
+    #[arg(long, value_name = "ROLE/NAME")]
+    principal: Option<String>,
+
+    /// Only what concerns this data subject, by the id that the services know it by.
+    #[arg(long, value_name = "ID")]
+    subject: Option<String>,
+
+    /// Only what concerns the value behind this token.
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+
+    /// Only what concerns this field: COLLECTION.FIELD.
+    #[arg(long, value_name = "FIELD")]
+    field: Option<String>,
+
+    /// Only this action, as leaves have it: detokenize, apply_policy, ...
+    #[arg(long, value_name = "ACTION")]
+    action: Option<String>,
+
+    /// Only what was decided so.
+    #[arg(long, value_parser = ["allow", "deny", "fail"])]
+    decision: Option<String>,
+}
+
+/// The form of an export.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum ExportFormat {
+    /// One leaf a line, byte by byte as it is in the ledger.
+    #[default]
+    Jsonl,
+    /// A table with a row for each item; no cell is taken for a formula.
+    Csv,
+    /// The same table in columns, for data lakes.
+    Parquet,
+    /// OCSF 1.3 events, one a line, for SIEMs: API Activity and Datastore Activity.
+    Ocsf,
+}
+
+impl Export {
+    /// Which ledger.
+    pub fn log(&self) -> &str {
+        &self.log
+    }
+}
+
+impl Filter {
+    /// What is asked; nothing if all is.
+    fn asked(self) -> Option<LeafFilter> {
+        let time = |time: Option<OffsetDateTime>| {
+            time.map(|time| prost_types::Timestamp {
+                seconds: time.unix_timestamp(),
+                nanos: i32::try_from(time.nanosecond()).unwrap_or_default(),
+            })
+        };
+        let asked = LeafFilter {
+            from_time: time(self.from),
+            to_time: time(self.to),
+            principal: self.principal.unwrap_or_default(),
+            subject: self.subject.unwrap_or_default(),
+            token: self.token.unwrap_or_default(),
+            field: self.field.unwrap_or_default(),
+            action: self.action.unwrap_or_default(),
+            decision: self.decision.unwrap_or_default(),
+        };
+        (asked != LeafFilter::default()).then_some(asked)
+    }
+}
+
+/// Exports.
+pub async fn run(asked: Export, context: &Context) -> Result<Exit, CliError> {
+    let Export { out, log, format, filter } = asked;
+    match (format, filter.asked()) {
+        (ExportFormat::Jsonl, None) => whole(&out, log, context).await,
+        (format, filter) => {
+            excerpt::export(
+                &out,
+                ExportRequest { log, filter, proofs: true, ..Default::default() },
+                format.into(),
+                context,
+            )
+            .await
+        }
+    }
+}
+
+impl From<ExportFormat> for Format {
+    fn from(format: ExportFormat) -> Self {
+        match format {
+            ExportFormat::Jsonl => Self::Jsonl,
+            ExportFormat::Csv => Self::Csv,
+            ExportFormat::Parquet => Self::Parquet,
+            ExportFormat::Ocsf => Self::Ocsf,
+        }
+    }
+}
+
+/// Fetches the head first and then exactly the leaves that it signs, while the ledger grows on.
+async fn whole(out: &Path, log: String, context: &Context) -> Result<Exit, CliError> {
+    let mut client = context.audit().await?;
+    let head = client.get_checkpoint(GetCheckpointRequest { log: log.clone() }).await?.into_inner();
+    let keys: Vec<&str> = head.keys.iter().map(String::as_str).collect();
+    let signed = checkpoint::verify(&head.checkpoint, &keys)
+        .map_err(|error| CliError::unfit(format!("the vault's own checkpoint does not hold: {error}")))?;
+
+    let part = beside(out, ".part");
+    if let Err(error) = fetch(&mut client, log, signed.size, &part).await {
+        // Half a ledger proves nothing; the first error is the one to report.
+        drop(std::fs::remove_file(&part));
+        return Err(error);
+    }
+
+    excerpt::forget(out)?;
+    let (note, key) = (beside(out, ".checkpoint"), beside(out, ".key"));
+    replace(&note, head.checkpoint.as_bytes())?;
+    replace(&key, (head.keys.join("\n") + "\n").as_bytes())?;
+    rename(&part, out)?;
+    context.output.show(
+        || {
+            json!({
+                "out": out.display().to_string(),
+                "checkpoint": note.display().to_string(),
+                "key": key.display().to_string(),
+                "origin": signed.origin,
+                "leaves": signed.size.to_string(),
+            })
+        },
+        || {
+            let try_next = format!("strongroom audit verify {}", quoted(&out.display().to_string()));
+            facts([
+                ("written", out.display().to_string()),
+                ("leaves", signed.size.to_string()),
+                ("origin", signed.origin.clone()),
+                ("checkpoint", note.display().to_string()),
+                ("key", key.display().to_string()),
+                ("try", try_next),
+            ])
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+/// Writes the first leaves of a ledger, `size` of them, to a file.
+async fn fetch(client: &mut AuditClient<Wire>, log: String, size: u64, part: &Path) -> Result<(), CliError> {
+    let mut file = BufWriter::with_capacity(1 << 20, create(part).map_err(|error| CliError::file(part, error))?);
+    let bar = bar(size);
+    let mut leaves = 0u64;
+    // An end of 0 means the end of the ledger, so an empty one is not asked for.
+    if size > 0 {
+        let mut stream = client.export(ExportRequest { end: size, log, ..Default::default() }).await?.into_inner();
+        while let Some(page) = stream.message().await? {
+            for leaf in &page.leaves {
+                let written = file.write_all(leaf).and_then(|()| file.write_all(b"\n"));
+                written.map_err(|error| CliError::file(part, error))?;
+            }
+            leaves += page.leaves.len() as u64;
+            bar.set_position(leaves);
+        }
+    }
+    bar.finish_and_clear();
+    if leaves != size {
+        return Err(CliError::Unfit {
+            message: format!("the vault sent {leaves} leaves and its checkpoint signs {size}"),
+            next: "the same command again".into(),
+        });
+    }
+    let file = file.into_inner().map_err(|error| CliError::file(part, error.into_error()))?;
+    file.sync_all().map_err(|error| CliError::file(part, error))
+}

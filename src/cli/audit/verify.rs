@@ -1,0 +1,155 @@
+//! `strongroom audit verify`: an export held against what was signed, without the vault.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+use strongroom_ledger::{checkpoint, cosignature, verify};
+
+use super::{beside, excerpt, read, read_keys};
+use crate::cli::output::{CliError, Exit, Output, facts};
+
+/// What is verified, and against what.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Verify {
+    /// The export, one leaf a line.
+    pub export: PathBuf,
+
+    /// The signed checkpoint [default: EXPORT.checkpoint].
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
+
+    /// An older checkpoint of the same ledger; give it once for each. If something was changed, they say between which
+    /// leaves.
+    #[arg(long, value_name = "FILE")]
+    pub older: Vec<PathBuf>,
+
+    /// The ledger's public keys, one a line [default: EXPORT.key].
+    #[arg(long, value_name = "FILE")]
+    pub log_key: Option<PathBuf>,
+
+    /// Keys of witnesses, one a line: a checkpoint of all leaves must be cosigned by so many of them as --witnesses says.
+    #[arg(long, value_name = "FILE")]
+    pub witness_keys: Option<PathBuf>,
+
+    /// How many witnesses are needed [default: all whose keys are given].
+    #[arg(long, value_name = "COUNT", requires = "witness_keys")]
+    pub witnesses: Option<usize>,
+
+    /// Be content with a cosigned checkpoint of the first so many leaves, or more [default: all leaves]. For what came after it
+    /// no witness stands.
+    #[arg(long, value_name = "LEAVES", requires = "witness_keys")]
+    pub witnessed_at_least: Option<u64>,
+}
+
+/// Verifies.
+pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
+    if beside(&args.export, ".manifest").exists() {
+        return excerpt::verify(args, output);
+    }
+    let own_key = args.log_key.is_some();
+    let note_path = args.checkpoint.unwrap_or_else(|| beside(&args.export, ".checkpoint"));
+    let key_path = args.log_key.unwrap_or_else(|| beside(&args.export, ".key"));
+    let export = File::open(&args.export).map_err(|error| CliError::file(&args.export, error))?;
+    let note = read(&note_path)?;
+    let keys = read_keys(&key_path)?;
+    let older = args.older.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let lines = BufReader::with_capacity(1 << 20, export);
+    let report = match verify::verify_export_since(lines, &note, &older, &keys) {
+        Ok(report) => report,
+        Err(error) => {
+            return Err(CliError::Unfit {
+                message: format!("{} does not hold: {error}", args.export.display()),
+                next: "keep all three files as they are, and compare with an older export or checkpoint".into(),
+            });
+        }
+    };
+    let witnessed = match &args.witness_keys {
+        Some(path) => {
+            let least = args.witnessed_at_least.unwrap_or(report.leaves);
+            Some(witnessed(path, args.witnesses, least, older.iter().chain([&note]))?)
+        }
+        None => None,
+    };
+    let root = data_encoding::HEXLOWER.encode(&report.root);
+    let time = |time: Option<strongroom_ledger::Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
+    let (first, last) = (time(report.first_time), time(report.last_time));
+    output.show(
+        || {
+            json!({
+                "verified": true,
+                "origin": report.origin,
+                "leaves": report.leaves.to_string(),
+                "first_time": first,
+                "last_time": last,
+                "root": root,
+                "requests": report.counts,
+                "approvals": report.approvals.to_string(),
+                "key_given": own_key,
+                "witnessed_leaves": witnessed.map(|leaves| leaves.to_string()),
+            })
+        },
+        || {
+            let mut pairs = vec![
+                ("verified", "every leaf is there, in order and unchanged".to_owned()),
+                ("origin", report.origin.clone()),
+                ("leaves", report.leaves.to_string()),
+                ("from", first.clone()),
+                ("to", last.clone()),
+                ("root", root.clone()),
+            ];
+            if report.approvals > 0 {
+                pairs.push(("approvals", format!("{}, each signed by its officer's key", report.approvals)));
+            }
+            pairs.extend(witnessed.map(|leaves| ("witnessed", format!("the first {leaves} leaves"))));
+            for (action, decisions) in &report.counts {
+                let decisions = decisions.iter().map(|(decision, count)| format!("{count} {decision}"));
+                pairs.push(("requests", format!("{action}: {}", decisions.collect::<Vec<_>>().join(", "))));
+            }
+            if !own_key {
+                pairs.push((
+                    "note",
+                    format!("{} came with the export: compare it with the one you keep", key_path.display()),
+                ));
+            }
+            facts(pairs)
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+/// How many leaves the newest checkpoint has that enough witnesses have cosigned: `least` at the least. That the log's key
+/// signed it was seen.
+pub fn witnessed<'n>(
+    path: &Path,
+    needed: Option<usize>,
+    least: u64,
+    notes: impl Iterator<Item = &'n String>,
+) -> Result<u64, CliError> {
+    let keys = read_keys(path)?;
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let needed = needed.unwrap_or(keys.len()).max(1);
+    let unfit = |error| CliError::unfit(format!("the witnesses' word does not hold: {error}"));
+    let (mut newest, mut most) = (None, 0);
+    for note in notes {
+        let count = cosignature::witnesses(note, &keys).map_err(unfit)?;
+        most = most.max(count);
+        if count >= needed {
+            newest = newest.max(Some(checkpoint::claimed_size(note).map_err(unfit)?));
+        }
+    }
+    let newest = newest.ok_or_else(|| CliError::Unfit {
+        message: format!("no checkpoint is cosigned by {needed} of the given witnesses: {most} at the most"),
+        next: "the same with the cosigned checkpoint: --checkpoint FILE, or --older FILE".into(),
+    })?;
+    match newest >= least {
+        true => Ok(newest),
+        false => Err(CliError::Unfit {
+            message: format!("the witnesses stand for the first {newest} leaves only, and {least} are needed"),
+            next: "the same with a newer cosigned checkpoint; or, if so many are enough, --witnessed-at-least LEAVES"
+                .into(),
+        }),
+    }
+}

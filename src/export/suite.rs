@@ -1,0 +1,264 @@
+//! What every form keeps, and what each says.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
+use proptest::prelude::*;
+use serde_json::Value;
+use strongroom_ids::{RowId, RowVersion, SubjectHandle};
+use strongroom_ledger::Timestamp;
+use strongroom_ledger::leaf::{self, LeafHeader, LeafItem, ParsedItem, ParsedLeaf, Part};
+
+use crate::{Difference, Format, compare, convert};
+
+const ORIGIN: &str = "strongroom/11/22/0/1";
+
+/// Names as callers choose them: formulas, quotes, line ends, other scripts.
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![3 => "[a-z]{1,9}(/[a-z-]{1,9})?", 1 => "[=+@'\"\\\\,;\r\n\t\u{0}é\u{ff1d}\u{1f512}a-]{1,12}"]
+}
+
+fn leaves() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    use prop::option::of as some;
+
+    let item = (some(name()), some(any::<u64>()), some(name()), some(any::<u64>()), some(any::<u32>()), any::<bool>());
+    let detail = prop::collection::vec(("[a-z]{1,6}", name()), 0..3);
+    let leaf = (prop::collection::vec(name(), 7), any::<[bool; 3]>(), detail, prop::collection::vec(item, 0..5));
+    prop::collection::vec(leaf, 0..12).prop_map(|leaves| {
+        let lines = (0..).zip(leaves).flat_map(|(number, (words, there, detail, items))| {
+            let word = |there: bool, at: usize| there.then(|| words[at].as_str());
+            let mut detail: Vec<(&str, &str)> = detail.iter().map(|(name, value)| (&**name, &**value)).collect();
+            detail.dedup_by_key(|(name, _)| *name);
+            detail.truncate(1);
+            let header = LeafHeader {
+                request: &[number as u8; 16],
+                principal: &words[0],
+                actor: word(there[0], 1),
+                action: &words[2],
+                purpose: word(there[1], 3),
+                decision: &words[4],
+                reason: word(there[2], 5),
+                policy: 3,
+                schema: u32::MAX,
+                keys: &[("token".to_owned(), 1), ("kek/1".to_owned(), 4)],
+                client: &words[6],
+                detail: &detail,
+            };
+            let hash = [number as u8; 32];
+            let items = items.iter().map(|(field, row, view, subject, version, hashed)| LeafItem {
+                field: field.as_deref(),
+                row: row.map(RowId),
+                view: view.as_deref(),
+                outcome: "ok",
+                subject: subject.map(SubjectHandle),
+                version: version.map(RowVersion),
+                hash: hashed.then_some(&hash),
+                sent: (!hashed).then_some(&hash),
+            });
+            let parts = leaf::prepare(&header, items);
+            parts.iter().map(|part| part.finish(number, Timestamp(1_795_000_000_123_456 + number))).collect::<Vec<_>>()
+        });
+        lines.collect()
+    })
+}
+
+fn text(lines: &[Vec<u8>]) -> Vec<u8> {
+    lines.iter().flat_map(|line| [line, &b"\n"[..]].concat()).collect()
+}
+
+fn file(format: Format, lines: &[Vec<u8>]) -> Vec<u8> {
+    let (mut file, mut done) = (Vec::new(), 0);
+    convert(format, ORIGIN, &text(lines)[..], &mut file, |lines| done = lines).unwrap();
+    assert_eq!(done, lines.len() as u64);
+    file
+}
+
+/// A table's rows by the names of their columns, without the cells in which nothing stands.
+type Table = Vec<BTreeMap<String, String>>;
+
+fn read_csv(file: &[u8]) -> Table {
+    let mut reader = csv::Reader::from_reader(file);
+    let names = reader.headers().unwrap().clone();
+    let cell = |text: &str| text.strip_prefix('\'').unwrap_or(text).to_owned();
+    let row = |row: csv::StringRecord| {
+        let cells = names.iter().zip(&row).filter(|(_, text)| !text.is_empty());
+        cells.map(|(name, text)| (name.to_owned(), cell(text))).collect()
+    };
+    reader.records().map(|one| row(one.unwrap())).collect()
+}
+
+fn read_parquet(file: &[u8]) -> Table {
+    let reader = SerializedFileReader::new(Bytes::copy_from_slice(file)).unwrap();
+    let cell = |field: &Field| match field {
+        Field::Null => None,
+        Field::Str(text) => Some(text.clone()),
+        Field::ULong(number) => Some(number.to_string()),
+        Field::TimestampMicros(time) => Some(Timestamp(time.cast_unsigned()).to_string()),
+        other => panic!("{other}"),
+    };
+    let rows = reader.get_row_iter(None).unwrap().map(|row| {
+        let row = row.unwrap();
+        row.get_column_iter().filter_map(|(name, field)| Some((name.clone(), cell(field)?))).collect()
+    });
+    rows.collect()
+}
+
+/// The leaves that a table says.
+fn leaves_of(table: &Table) -> Vec<Vec<u8>> {
+    let rows = table.chunk_by(|one, next| one["index"] == next["index"]);
+    let leaf = |rows: &[BTreeMap<String, String>]| {
+        let first = &rows[0];
+        let text = |name: &str| first.get(name).cloned();
+        let members = |name: &str| {
+            let members: serde_json::Map<String, Value> =
+                first.get(name).map(|text| serde_json::from_str(text).unwrap()).unwrap_or_default();
+            members.into_iter()
+        };
+        let item = |row: &BTreeMap<String, String>| {
+            let hash = |name: &str| {
+                row.get(name).map(|hash| data_encoding::HEXLOWER.decode(hash.as_bytes()).unwrap().try_into().unwrap())
+            };
+            let number = |name: &str| row.get(name).map(|number| number.parse::<u64>().unwrap());
+            row.contains_key("item").then(|| ParsedItem {
+                field: row.get("field").cloned(),
+                row: number("row").map(RowId),
+                view: row.get("view").cloned(),
+                outcome: row["outcome"].clone(),
+                subject: number("subject").map(SubjectHandle),
+                version: number("version").map(|version| RowVersion(version.try_into().unwrap())),
+                hash: hash("sha256"),
+                sent: hash("sent"),
+            })
+        };
+        let part = text("part").map(|part| {
+            let (which, of) = part.split_once('/').unwrap();
+            Part { which: which.parse().unwrap(), of: of.parse().unwrap() }
+        });
+        let numbers: Vec<usize> =
+            rows.iter().filter_map(|row| row.get("item")).map(|number| number.parse().unwrap()).collect();
+        assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>());
+        let leaf = ParsedLeaf {
+            index: first["index"].parse().unwrap(),
+            time: first["time"].parse().unwrap(),
+            part,
+            request: data_encoding::HEXLOWER.decode(first["request"].as_bytes()).unwrap().try_into().unwrap(),
+            principal: first["principal"].clone(),
+            actor: text("actor"),
+            action: first["action"].clone(),
+            purpose: text("purpose"),
+            decision: first["decision"].clone(),
+            reason: text("reason"),
+            policy: first["policy"].parse().unwrap(),
+            schema: first["schema"].parse().unwrap(),
+            keys: members("keys").map(|(name, version)| (name, version.as_u64().unwrap() as u32)).collect(),
+            client: first["client"].clone(),
+            detail: members("detail").map(|(name, value)| (name, value.as_str().unwrap().to_owned())).collect(),
+            items: rows.iter().filter_map(item).collect(),
+        };
+        leaf.to_line()
+    };
+    rows.map(leaf).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn every_form_is_made_of_its_leaves_and_no_other_file_is(
+        lines in leaves(), at in any::<prop::sample::Index>(), bit in 0..8_u8,
+    ) {
+        for format in Format::ALL {
+            let made = file(format, &lines);
+            let held = |file: &[u8]| compare(format, ORIGIN, &text(&lines)[..], file, |_| {});
+            prop_assert!(held(&made).is_ok(), "{}", format.as_str());
+            prop_assert!(matches!(held(&[&made[..], b"x"].concat()), Err(Difference::Long(_))));
+            let Some((_, shorter)) = made.split_last() else { continue };
+            prop_assert!(matches!(held(shorter), Err(Difference::Short(_))));
+            let mut changed = made.clone();
+            let at = at.index(made.len());
+            changed[at] ^= 1 << bit;
+            let expected = at as u64 + 1;
+            let found = matches!(held(&changed), Err(Difference::At { byte, .. }) if byte == expected);
+            prop_assert!(found, "{}", format.as_str());
+        }
+    }
+
+    #[test]
+    fn tables_say_all_that_leaves_say(lines in leaves()) {
+        prop_assert_eq!(&leaves_of(&read_parquet(&file(Format::Parquet, &lines))), &lines);
+        prop_assert_eq!(&leaves_of(&read_csv(&file(Format::Csv, &lines))), &lines);
+    }
+
+    #[test]
+    fn every_event_has_what_its_class_requires(lines in leaves()) {
+        let file = file(Format::Ocsf, &lines);
+        let events: Vec<Value> =
+            file.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect();
+        prop_assert_eq!(events.len(), lines.len());
+        for (event, line) in events.iter().zip(&lines) {
+            is_event(event, &leaf::parse(line).unwrap());
+        }
+    }
+}
+
+/// The attributes that OCSF 1.3 requires of the two classes, and their constraints.
+fn is_event(event: &Value, leaf: &ParsedLeaf) {
+    let number = |name: &str| event[name].as_u64().unwrap_or_else(|| panic!("{name} of {event}"));
+    assert_eq!(number("category_uid"), 6);
+    assert!(matches!(number("class_uid"), 6003 | 6005));
+    assert_eq!(number("type_uid"), number("class_uid") * 100 + number("activity_id"));
+    assert_eq!(number("time"), leaf.time.0 / 1_000);
+    assert!((1..=3).contains(&number("severity_id")) && (1..=2).contains(&number("status_id")));
+    assert_eq!(event["metadata"]["version"], "1.3.0");
+    assert_eq!(event["metadata"]["product"]["name"], "Strongroom");
+    assert!(event["metadata"]["product"]["vendor_name"].is_string());
+    assert_eq!(event["actor"]["user"]["name"], leaf.principal.as_str());
+    assert!(event["src_endpoint"]["ip"].is_string() || event["src_endpoint"]["name"].is_string());
+    if number("class_uid") == 6003 {
+        assert_eq!(event["api"]["operation"], leaf.action.as_str());
+        assert_eq!(event["activity_id"] == 99, event["activity_name"] == leaf.action.as_str());
+    } else {
+        assert!(event["database"]["name"].is_string() && event["database"]["type_id"].is_u64());
+    }
+    assert_eq!(event["unmapped"]["items"].as_array().map_or(0, Vec::len), leaf.items.len());
+}
+
+#[test]
+fn many_rows_make_groups_that_are_bounded() {
+    let header = LeafHeader {
+        request: &[1; 16],
+        principal: "app/a",
+        actor: None,
+        action: "detokenize",
+        purpose: None,
+        decision: "allow",
+        reason: None,
+        policy: 1,
+        schema: 1,
+        keys: &[],
+        client: "127.0.0.1:5",
+        detail: &[],
+    };
+    let items = || (0..250).map(|row| LeafItem { row: Some(RowId(row)), outcome: "ok", ..LeafItem::default() });
+    let lines: Vec<Vec<u8>> =
+        (0..600).map(|index| leaf::prepare(&header, items())[0].finish(index, Timestamp(index))).collect();
+    let file = file(Format::Parquet, &lines);
+    let reader = SerializedFileReader::new(Bytes::from(file.clone())).unwrap();
+    let groups: Vec<i64> = reader.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
+    assert!(groups.len() > 1 && groups.iter().all(|rows| *rows <= 65_536), "{groups:?}");
+    assert_eq!(groups.iter().sum::<i64>(), 150_000);
+    assert!(file.len() < text(&lines).len() / 10, "it is compressed");
+    assert_eq!(leaves_of(&read_parquet(&file)), lines);
+}
+
+#[test]
+fn a_line_that_is_no_leaf_is_named() {
+    let mut file = Vec::new();
+    for format in [Format::Csv, Format::Parquet, Format::Ocsf] {
+        let error = convert(format, ORIGIN, &b"secret\n"[..], &mut file, |_| {}).unwrap_err().to_string();
+        assert!(error.starts_with("line 1: ") && !error.contains("secret"), "{error}");
+    }
+    assert_eq!(Format::ALL.map(|format| Format::named(format.as_str())), Format::ALL.map(Some));
+}

@@ -1,0 +1,367 @@
+//! Which leaves somebody asks for: the one place where a leaf is held against a filter.
+//!
+//! A line is read where it lies, and nothing of it is copied: an export looks at every leaf of its range.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use strongroom_ids::{RowId, SubjectHandle};
+
+use crate::error::LedgerError;
+use crate::timestamp::Timestamp;
+
+/// What a leaf must fit, all of it; what is not given fits every leaf.
+///
+/// `field`, `subjects` and `rows` are about items: a leaf fits if one of its items fits all of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Filter {
+    /// Not committed before this.
+    pub from: Option<Timestamp>,
+    /// Committed before this.
+    pub to: Option<Timestamp>,
+    /// Who asked.
+    pub principal: Option<String>,
+    /// What was asked for.
+    pub action: Option<String>,
+    /// `allow`, `deny` or `fail`.
+    pub decision: Option<String>,
+    /// The full name of an item's field.
+    pub field: Option<String>,
+    /// An item's data subject is one of these. An empty list fits no leaf: nobody was found.
+    pub subjects: Option<Vec<SubjectHandle>>,
+    /// An item's row is one of these. An empty list fits no leaf.
+    pub rows: Option<Vec<RowId>>,
+}
+
+/// The same as it is written: in this order, and only what is given.
+#[derive(Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    principal: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    action: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    decision: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subjects: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rows: Option<Vec<String>>,
+}
+
+impl Filter {
+    /// Whether every leaf fits.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether a leaf, a line without its newline, fits. What is no JSON object with a leaf's members is an error, and
+    /// fits nothing.
+    pub fn fits(&self, line: &[u8]) -> Result<bool, LedgerError> {
+        let mut json = serde_json::Deserializer::from_slice(line);
+        let fits = Leaf(self).deserialize(&mut json).and_then(|fits| json.end().map(|()| fits));
+        // The reader's own words might repeat what stands there; its place is enough.
+        fits.map_err(|error| {
+            LedgerError::Leaf(format!("at byte {}, other JSON stands than a leaf has there", error.column()))
+        })
+    }
+
+    /// One line of JSON that says it, the same for the same filter.
+    pub fn to_json(&self) -> String {
+        let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
+        let written = Written {
+            from: time(self.from),
+            to: time(self.to),
+            principal: self.principal.clone(),
+            action: self.action.clone(),
+            decision: self.decision.clone(),
+            field: self.field.clone(),
+            subjects: self.subjects.as_ref().map(|all| all.iter().map(|one| one.0.to_string()).collect()),
+            rows: self.rows.as_ref().map(|all| all.iter().map(|one| one.0.to_string()).collect()),
+        };
+        // Nothing in it can fail to be written.
+        serde_json::to_string(&written).unwrap_or_default()
+    }
+
+    /// Reads it; written again it must come out the same.
+    pub fn from_json(text: &str) -> Option<Self> {
+        fn numbers(all: Option<Vec<String>>) -> Option<Option<Vec<u64>>> {
+            all.map(|all| all.iter().map(|one| one.parse().ok()).collect()).map_or(Some(None), |all| {
+                let all: Option<Vec<u64>> = all;
+                all.map(Some)
+            })
+        }
+        let time = |text: Option<String>| text.map(|text| text.parse()).transpose().ok();
+        let read: Written = serde_json::from_str(text).ok()?;
+        let filter = Self {
+            from: time(read.from)?,
+            to: time(read.to)?,
+            principal: read.principal,
+            action: read.action,
+            decision: read.decision,
+            field: read.field,
+            subjects: numbers(read.subjects)?.map(|all| all.into_iter().map(SubjectHandle).collect()),
+            rows: numbers(read.rows)?.map(|all| all.into_iter().map(RowId).collect()),
+        };
+        (filter.to_json() == text).then_some(filter)
+    }
+
+    fn asks_for_items(&self) -> bool {
+        self.field.is_some() || self.subjects.is_some() || self.rows.is_some()
+    }
+
+    /// Times have one way of being written, in which the order of bytes is that of time.
+    fn is_in_time(&self, time: &str) -> bool {
+        self.from.is_none_or(|from| time.as_bytes() >= &from.to_ascii()[..])
+            && self.to.is_none_or(|to| time.as_bytes() < &to.to_ascii()[..])
+    }
+}
+
+/// When a leaf was committed, from its beginning alone.
+pub fn time_of(line: &[u8]) -> Option<Timestamp> {
+    let rest = line.strip_prefix(br#"{"index":""#)?;
+    let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+    let time = rest.get(digits..)?.strip_prefix(br#"","time":""#)?.get(..27)?;
+    std::str::from_utf8(time).ok()?.parse().ok()
+}
+
+/// A string where it lies, unless it has escapes.
+#[derive(Deserialize)]
+struct Text<'l>(#[serde(borrow)] Cow<'l, str>);
+
+/// A leaf is read, and only what is asked for is looked at.
+struct Leaf<'f>(&'f Filter);
+
+impl<'l> DeserializeSeed<'l> for Leaf<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'l>>(self, from: D) -> Result<bool, D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'l> Visitor<'l> for Leaf<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a leaf")
+    }
+
+    fn visit_map<A: MapAccess<'l>>(self, mut leaf: A) -> Result<bool, A::Error> {
+        let filter = self.0;
+        let mut fits = true;
+        // What a leaf must have and this one does not have fits nothing.
+        let (mut timed, mut item_fits) = (filter.from.is_none() && filter.to.is_none(), !filter.asks_for_items());
+        let mut wanted = [
+            ("principal", filter.principal.as_deref()),
+            ("action", filter.action.as_deref()),
+            ("decision", filter.decision.as_deref()),
+        ];
+        while let Some(member) = leaf.next_key::<Text<'l>>()? {
+            match &*member.0 {
+                "time" if !timed => {
+                    timed = true;
+                    fits &= filter.is_in_time(&leaf.next_value::<Text<'l>>()?.0);
+                }
+                "items" if fits && !item_fits => item_fits = leaf.next_value_seed(Items(filter))?,
+                name => match wanted.iter_mut().find(|(known, value)| *known == name && value.is_some()) {
+                    Some((_, value)) => fits &= value.take() == Some(&*leaf.next_value::<Text<'l>>()?.0),
+                    None => drop(leaf.next_value::<IgnoredAny>()?),
+                },
+            }
+        }
+        Ok(fits && timed && item_fits && wanted.iter().all(|(_, value)| value.is_none()))
+    }
+}
+
+/// Whether one of the items fits.
+struct Items<'f>(&'f Filter);
+
+impl<'l> DeserializeSeed<'l> for Items<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'l>>(self, from: D) -> Result<bool, D::Error> {
+        from.deserialize_seq(self)
+    }
+}
+
+impl<'l> Visitor<'l> for Items<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("items")
+    }
+
+    fn visit_seq<A: SeqAccess<'l>>(self, mut items: A) -> Result<bool, A::Error> {
+        while let Some(fits) = items.next_element_seed(Item(self.0))? {
+            if fits {
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Whether an item fits.
+struct Item<'f>(&'f Filter);
+
+impl<'l> DeserializeSeed<'l> for Item<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'l>>(self, from: D) -> Result<bool, D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'l> Visitor<'l> for Item<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an item")
+    }
+
+    fn visit_map<A: MapAccess<'l>>(self, mut item: A) -> Result<bool, A::Error> {
+        let Filter { field, subjects, rows, .. } = self.0;
+        let (mut is_field, mut is_subject, mut is_row) = (field.is_none(), subjects.is_none(), rows.is_none());
+        while let Some(member) = item.next_key::<Text<'l>>()? {
+            match (&*member.0, field, subjects, rows) {
+                ("field", Some(field), ..) => is_field = *field == item.next_value::<Text<'l>>()?.0,
+                ("subject", _, Some(subjects), _) => {
+                    let number = item.next_value::<Text<'l>>()?.0.parse();
+                    is_subject = number.is_ok_and(|number| subjects.contains(&SubjectHandle(number)));
+                }
+                ("row", _, _, Some(rows)) => {
+                    let number = item.next_value::<Text<'l>>()?.0.parse();
+                    is_row = number.is_ok_and(|number| rows.contains(&RowId(number)));
+                }
+                _ => drop(item.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(is_field && is_subject && is_row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::leaf::{self, LeafHeader, LeafItem, ParsedLeaf};
+
+    /// A filter as one would write it who has all the time in the world.
+    fn naive(filter: &Filter, leaf: &ParsedLeaf) -> bool {
+        let is = |wanted: &Option<String>, there: &str| wanted.as_ref().is_none_or(|wanted| wanted == there);
+        let item = leaf.items.iter().any(|item| {
+            filter.field.as_ref().is_none_or(|field| item.field.as_ref() == Some(field))
+                && filter.subjects.as_ref().is_none_or(|all| item.subject.is_some_and(|one| all.contains(&one)))
+                && filter.rows.as_ref().is_none_or(|all| item.row.is_some_and(|one| all.contains(&one)))
+        });
+        filter.from.is_none_or(|from| leaf.time >= from)
+            && filter.to.is_none_or(|to| leaf.time < to)
+            && is(&filter.principal, &leaf.principal)
+            && is(&filter.action, &leaf.action)
+            && is(&filter.decision, &leaf.decision)
+            && (item || !filter.asks_for_items())
+    }
+
+    /// Few words, so that they meet, and some that must be escaped.
+    fn word() -> impl Strategy<Value = String> {
+        prop::sample::select(vec!["a", "app/a", "\"", "\\", "é", "\u{1f512}", "", "items"]).prop_map(str::to_owned)
+    }
+
+    fn line() -> impl Strategy<Value = Vec<u8>> {
+        let item = (prop::option::of(word()), prop::option::of(0..4_u64), prop::option::of(0..4_u64));
+        let words = (word(), word(), word());
+        (words, 0..4_u64, prop::collection::vec(item, 0..4)).prop_map(|((principal, action, decision), time, items)| {
+            let header = LeafHeader {
+                request: &[7; 16],
+                principal: &principal,
+                actor: Some("time"),
+                action: &action,
+                purpose: None,
+                decision: &decision,
+                reason: None,
+                policy: 1,
+                schema: 1,
+                keys: &[("principal".to_owned(), 3)],
+                client: "a",
+                detail: &[("action", "a"), ("items", "field")],
+            };
+            let items = items.iter().map(|(field, subject, row)| LeafItem {
+                field: field.as_deref(),
+                subject: subject.map(SubjectHandle),
+                row: row.map(RowId),
+                outcome: "ok",
+                ..LeafItem::default()
+            });
+            leaf::prepare(&header, items)[0].finish(3, Timestamp(time * 1_000_000))
+        })
+    }
+
+    fn filter() -> impl Strategy<Value = Filter> {
+        use prop::option::of as some;
+
+        let numbers = || some(prop::collection::vec(0..4_u64, 0..3));
+        let words = (some(word()), some(word()), some(word()), some(word()));
+        (some(0..4_u64), some(0..4_u64), words, numbers(), numbers()).prop_map(|(from, to, words, subjects, rows)| {
+            Filter {
+                from: from.map(|time| Timestamp(time * 1_000_000)),
+                to: to.map(|time| Timestamp(time * 1_000_000)),
+                principal: words.0,
+                action: words.1,
+                decision: words.2,
+                field: words.3,
+                subjects: subjects.map(|all| all.into_iter().map(SubjectHandle).collect()),
+                rows: rows.map(|all| all.into_iter().map(RowId).collect()),
+            }
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn a_filter_answers_like_a_naive_one(line in line(), filter in filter()) {
+            let leaf = leaf::parse(&line).unwrap();
+            prop_assert_eq!(filter.fits(&line), Ok(naive(&filter, &leaf)));
+            prop_assert_eq!(time_of(&line), Some(leaf.time));
+            prop_assert_eq!(Filter::default().fits(&line), Ok(true));
+        }
+
+        #[test]
+        fn a_filter_is_read_as_it_was_written(filter in filter()) {
+            let text = filter.to_json();
+            prop_assert!(!text.contains('\n'));
+            prop_assert_eq!(Filter::from_json(&text), Some(filter));
+            prop_assert_eq!(Filter::from_json(&format!(" {text}")), None);
+        }
+
+        #[test]
+        fn no_bytes_panic(line in prop::collection::vec(any::<u8>(), 0..40), filter in filter(), cut in 0..200_usize) {
+            let _ = (filter.fits(&line), time_of(&line));
+            let whole = br#"{"index":"1","time":"1970-01-01T00:00:00.000001Z","principal":"a","items":[{"field":"a"}]}"#;
+            let _ = (filter.fits(&whole[..cut.min(whole.len())]), time_of(&whole[..cut.min(whole.len())]));
+        }
+    }
+
+    #[test]
+    fn what_is_no_leaf_is_an_error_that_repeats_nothing() {
+        let filter = Filter { principal: Some("a".to_owned()), ..Filter::default() };
+        for line in ["", "secret", "[1]", "{\"principal\":1}", "{\"principal\":\"a\"} x", "{\"principal\":\"secret"] {
+            let error = filter.fits(line.as_bytes()).unwrap_err();
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+        assert_eq!(filter.fits(b"{}"), Ok(false), "what is not there fits nothing");
+        assert_eq!(Filter::from_json("{\"rows\":[\"x\"]}"), None);
+        assert_eq!(Filter::from_json("{\"row\":[]}"), None);
+    }
+}

@@ -1,0 +1,216 @@
+//! Manifests: what the vault signs of an export, so that no line of it is left out unnoticed.
+//!
+//! That each line is in the log, its proofs show. That these are all that fitted, only who looked at the others can say.
+
+use data_encoding::{BASE64, HEXLOWER};
+
+use crate::error::LedgerError;
+use crate::filter::Filter;
+use crate::note;
+use crate::receipt::LogHead;
+use crate::timestamp::Timestamp;
+
+const FORM: LedgerError = LedgerError::Note("a manifest has the lines of the ledger's FORMAT.md, section 10");
+
+/// An export, as the vault sent it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Manifest {
+    /// The log, as the checkpoint has it that comes with the export.
+    pub log: LogHead,
+    /// When the last line was sent.
+    pub time: Timestamp,
+    /// Index of the first leaf that was looked at.
+    pub first: u64,
+    /// Index after the last.
+    pub end: u64,
+    /// Which of them were asked for.
+    pub filter: Filter,
+    /// How many were sent: all that fit.
+    pub lines: u64,
+    /// SHA-256 over them, each line with its newline.
+    pub sha256: [u8; 32],
+}
+
+/// The name that the manifests of a log are signed under, so that neither a checkpoint nor a receipt can pass for one.
+fn name(origin: &str) -> Option<String> {
+    origin.strip_prefix("strongroom/").map(|log| format!("strongroom-export/{log}"))
+}
+
+/// Signs a manifest. `sign` gets the bytes and returns their Ed25519 signature by the log's key, whose public half is
+/// `public`.
+pub fn sign(
+    manifest: &Manifest,
+    public: &[u8; 32],
+    sign: impl FnOnce(&[u8]) -> [u8; 64],
+) -> Result<String, LedgerError> {
+    let name = name(&manifest.log.origin).ok_or(LedgerError::Name)?;
+    let text = manifest.text(&name);
+    // What can't be read back is never signed.
+    if Manifest::parse(&text, &name).as_ref() != Ok(manifest) {
+        return Err(FORM);
+    }
+    note::sign(&name, &text, public, sign)
+}
+
+/// Verifies a manifest against verifier keys of logs, as auditors hold them for checkpoints.
+pub fn verify(note: &str, vkeys: &[&str]) -> Result<Manifest, LedgerError> {
+    let mut own = Vec::with_capacity(vkeys.len());
+    for (place, vkey) in (1..).zip(vkeys) {
+        own.push(own_key(vkey.trim()).ok_or(LedgerError::Key { place })?);
+    }
+    let keys: Vec<&str> = own.iter().map(String::as_str).collect();
+    let (text, names) = note::open(note, &keys)?;
+    let signer = names.first().ok_or(LedgerError::Unsigned)?;
+    let manifest = Manifest::parse(&text, signer)?;
+    // The key is that of the log itself.
+    match name(&manifest.log.origin).is_some_and(|name| names.contains(&name)) {
+        true => Ok(manifest),
+        false => Err(LedgerError::Origin),
+    }
+}
+
+/// The verifier key of a log's manifests, from that of its checkpoints.
+fn own_key(vkey: &str) -> Option<String> {
+    let mut parts = vkey.splitn(3, '+');
+    let (origin, _id, key) = (parts.next()?, parts.next()?, parts.next()?);
+    let public: [u8; 32] = BASE64.decode(key.as_bytes()).ok()?.strip_prefix(&[note::ED25519])?.try_into().ok()?;
+    // Its own name and number must fit, as for a checkpoint.
+    let own = note::vkey(origin, &public) == vkey;
+    name(origin).filter(|_| own).map(|name| note::vkey(&name, &public))
+}
+
+impl Manifest {
+    fn text(&self, name: &str) -> String {
+        format!(
+            "{name}\nformat 1\nlog {}\ntime {}\nrange {} {}\nfilter {}\nlines {}\nsha256 {}\n",
+            self.log.text(),
+            self.time,
+            self.first,
+            self.end,
+            self.filter.to_json(),
+            self.lines,
+            HEXLOWER.encode(&self.sha256)
+        )
+    }
+
+    fn parse(text: &str, name: &str) -> Result<Self, LedgerError> {
+        let manifest = Self::read(text).ok_or(FORM)?;
+        // Written again it must come out the same, so that there is one way of saying it.
+        let within = manifest.first <= manifest.end && manifest.end <= manifest.log.size;
+        if within && manifest.text(name) == text { Ok(manifest) } else { Err(FORM) }
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut lines = text.lines().skip(2);
+        let mut after = |word: &str| lines.next()?.strip_prefix(word);
+        let log = LogHead::parse(after("log ")?)?;
+        let time = after("time ")?.parse().ok()?;
+        let (first, end) = after("range ")?.split_once(' ')?;
+        let (first, end) = (first.parse().ok()?, end.parse().ok()?);
+        let filter = Filter::from_json(after("filter ")?)?;
+        let count = after("lines ")?.parse().ok()?;
+        let sha256 = HEXLOWER.decode(after("sha256 ")?.as_bytes()).ok()?.try_into().ok()?;
+        Some(Self { log, time, first, end, filter, lines: count, sha256 })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+    use strongroom_ids::{SubjectHandle, TenantId, VaultId};
+
+    use super::*;
+    use crate::checkpoint::tests::{Key, log};
+    use crate::{checkpoint, receipt};
+
+    pub(crate) fn manifest() -> Manifest {
+        Manifest {
+            log: LogHead { origin: log(), size: 43, root: [1; 32] },
+            time: Timestamp(1_795_000_000_000_000),
+            first: 0,
+            end: 40,
+            filter: Filter {
+                action: Some("detokenize".to_owned()),
+                subjects: Some(vec![SubjectHandle(281_474_976_710_658)]),
+                ..Filter::default()
+            },
+            lines: 3,
+            sha256: [2; 32],
+        }
+    }
+
+    pub(crate) fn signed(manifest: &Manifest) -> String {
+        let key = Key::new(7);
+        sign(manifest, &key.public(), |text| key.sign(text)).unwrap()
+    }
+
+    fn vkey() -> String {
+        checkpoint::vkey(&log(), &Key::new(7).public())
+    }
+
+    #[test]
+    fn a_manifest_is_written_as_specified() {
+        let page = include_str!("FORMAT.md");
+        let (_, after) = page.split_once("```manifest\n").unwrap();
+        assert_eq!(signed(&manifest()), after.split_once("```").unwrap().0);
+    }
+
+    #[test]
+    fn a_manifest_says_what_was_signed() {
+        let whole = Manifest { filter: Filter::default(), end: 43, ..manifest() };
+        for manifest in [manifest(), whole] {
+            assert_eq!(verify(&signed(&manifest), &[&vkey()]), Ok(manifest));
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_manifest_is_noticed() {
+        let note = signed(&manifest());
+        for at in 0..note.len() {
+            let mut bytes = note.clone().into_bytes();
+            bytes[at] ^= 1;
+            if let Ok(changed) = String::from_utf8(bytes) {
+                assert!(verify(&changed, &[&vkey()]).is_err(), "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_else_that_the_log_signs_passes_for_a_manifest_and_no_other_log_signs_one() {
+        let key = Key::new(7);
+        let note = signed(&manifest());
+        let checkpoint = checkpoint::sign(&log(), 43, &[1; 32], &key.public(), |text| key.sign(text)).unwrap();
+        assert!(verify(&checkpoint, &[&vkey()]).is_err());
+        assert!(checkpoint::verify(&note, &[&vkey()]).is_err());
+        assert!(receipt::verify(&note, &[&vkey()]).is_err());
+        // Another tenant's log under the same key, and another key.
+        let other = checkpoint::origin(VaultId([0x11; 16]), TenantId([0x23; 16]), 0, 1);
+        assert_eq!(verify(&note, &[&checkpoint::vkey(&other, &key.public())]), Err(LedgerError::Unsigned));
+        assert_eq!(verify(&note, &[&checkpoint::vkey(&log(), &Key::new(8).public())]), Err(LedgerError::Unsigned));
+        assert_eq!(verify(&note, &[&vkey(), "x"]), Err(LedgerError::Key { place: 2 }));
+    }
+
+    #[test]
+    fn what_would_read_otherwise_is_not_signed() {
+        let key = Key::new(7);
+        let with = |change: fn(&mut Manifest)| {
+            let mut manifest = manifest();
+            change(&mut manifest);
+            sign(&manifest, &key.public(), |text| key.sign(text))
+        };
+        assert!(with(|manifest| manifest.log.origin.push_str(" 9")).is_err());
+        assert!(with(|manifest| manifest.log.origin = "elsewhere".to_owned()).is_err());
+        assert!(with(|manifest| manifest.first = 41).is_err());
+        assert!(with(|manifest| manifest.end = 44).is_err());
+        assert!(with(|manifest| manifest.filter.principal = Some("a\u{85}\n\u{2028}".to_owned())).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "(\n|\n\n|[a-z —0-9/+{}\"]){0,60}", vkey in "[a-z/+0-9=]{0,60}") {
+            prop_assert!(verify(&text, &[]).is_err());
+            prop_assert!(verify(&text, &[&vkey]).is_err());
+            let _ = Manifest::read(&text);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Export: leaves in order, all of a range or those that fit a filter, with what proves them.
+//!
+//! The road decides, records what was asked for, and finds what stands behind a subject's id and a token. Then every leaf
+//! of the range is looked at, a page at a time. What the vault signs at the end it has counted itself while it sent.
+
+mod filter;
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use ring::digest::{Context, SHA256};
+use strongroom_access::Action;
+use strongroom_ids::TenantNo;
+use strongroom_ledger::cover::{Cover, Subtree};
+use strongroom_ledger::filter::{Filter, time_of};
+use strongroom_ledger::manifest::{self, Manifest};
+use strongroom_ledger::proof::{Question, Tree};
+use strongroom_ledger::receipt::LogHead;
+use strongroom_ledger::{Timestamp, checkpoint, leaf_hash};
+use strongroom_storage::keys as place;
+use strongroom_storage::{Family, Range, Store};
+
+use crate::audit::Checkpoint;
+use crate::error::Error;
+use crate::pages::PAGE;
+use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::tenants::Tenants;
+use crate::vault::Vault;
+pub use filter::LeafFilter;
+
+/// After so many leaves of which none fits, the reader is told how far it is.
+const QUIET: u64 = 16_384;
+
+/// Asks for leaves.
+#[derive(Default)]
+pub struct Export {
+    /// Index of the first leaf.
+    pub first: u64,
+    /// Index after the last; 0 for all.
+    pub end: u64,
+    /// Empty for the caller's tenant, `system` for the vault's own; for operators also the name of a destroyed tenant.
+    pub log: String,
+    /// Which leaves.
+    pub filter: LeafFilter,
+    /// Whether what proves them comes along, and a manifest at the end.
+    pub proofs: bool,
+}
+
+/// What was found on the road.
+pub(crate) struct Begun {
+    log: TenantNo,
+    first: u64,
+    end: u64,
+    filter: Filter,
+    /// The head that the proofs lead to.
+    head: Option<(Checkpoint, Tree)>,
+}
+
+impl<S: Store> Attempt<S> for Export {
+    type Answer = Begun;
+    const ACTION: Action = Action::ExportLedger;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Begun>, Refused> {
+        road.decide_vault()?;
+        let log = road.log(&self.log)?;
+        if self.proofs && log != road.tenant.number {
+            let description =
+                "the key of a destroyed tenant's log is gone, so nothing can be signed: export the whole log as it is";
+            return Err(Error::invalid("proofs", "no_key", description).into());
+        }
+        let head = match self.proofs {
+            true => Some(road.vault.checkpoint_of(road.caller, log).await?),
+            false => None,
+        };
+        let size = match &head {
+            Some((_, tree)) => tree.size,
+            None => road.vault.committer.head(log).map_or(0, |head| head.size),
+        };
+        let end = if self.end == 0 { size } else { self.end };
+        if end > size || self.first > end {
+            let description = format!("the log has {size} leaves: first may be 0 to end, end at most {size}");
+            return Err(Error::invalid("end", "out_of_range", description).into());
+        }
+        let mut prepared = road.prepare(());
+        prepared.detail.push(("first", self.first.to_string()));
+        prepared.detail.push(("end", end.to_string()));
+        prepared.detail.extend((log != road.tenant.number).then(|| ("log", self.log.clone())));
+        let filter = self.filter.resolve(road, log, &mut prepared).await?;
+        Ok(prepared.answering(|()| Begun { log, first: self.first, end, filter, head }))
+    }
+}
+
+/// Leaves that were sent, and what lies beside them.
+#[derive(Debug, Default)]
+pub struct ExportPage {
+    /// Leaves, each a line without its newline. May be none.
+    pub leaves: Vec<Bytes>,
+    /// With proofs: subtrees of leaves that are left out.
+    pub left_out: Vec<Subtree>,
+    /// How many leaves have been looked at.
+    pub looked: u64,
+}
+
+/// What the vault says of an export.
+pub struct SignedExport {
+    /// The signed note.
+    pub manifest: String,
+    /// The signed head that it is of.
+    pub checkpoint: Checkpoint,
+}
+
+/// An export under way: pages of leaves. Leaves never change, so no snapshot is held.
+pub struct ExportPages<S: Store> {
+    /// A caller who takes its time keeps no vault open that is to be sealed.
+    store: Weak<S>,
+    /// Where it is known whether the reader is still let in, and who that is.
+    tenants: Weak<Tenants>,
+    reader: Caller,
+    log: TenantNo,
+    first: u64,
+    next: u64,
+    end: u64,
+    filter: Filter,
+    proofs: Option<Box<Proofs>>,
+    ended: bool,
+    /// Leaves that are looked at in the whole export.
+    pub total: u64,
+}
+
+/// What is kept for the proofs of an export while it goes on.
+struct Proofs {
+    checkpoint: Checkpoint,
+    tree: Tree,
+    /// The range that was asked for; times make a smaller one of it.
+    range: (u64, u64),
+    /// What is left out and was not sent yet.
+    cover: Cover,
+    /// What lies behind the last leaf that is looked at.
+    behind: Vec<Subtree>,
+    lines: u64,
+    sum: Context,
+}
+
+impl<S: Store> ExportPages<S> {
+    /// The next leaves; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<ExportPage>, Error> {
+        let begun = self.next;
+        if self.ended || (begun == self.end && self.proofs.is_none()) {
+            return Ok(None);
+        }
+        let mut page = ExportPage::default();
+        while self.next < self.end && self.next - begun < QUIET && page.leaves.is_empty() {
+            let (from, to) = place::leaves_range(self.log, self.next, self.end);
+            let store = self.store.upgrade().ok_or(Error::Sealed)?;
+            let leaves = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
+            // Last: a page that was read before the reader was suspended is not told after that.
+            self.tenants.upgrade().ok_or(Error::Sealed)?.admit(self.reader.principal.tenant, &self.reader)?;
+            if leaves.is_empty() {
+                return Err(Error::DataLoss("the ledger: leaves are missing at its end"));
+            }
+            for (key, line) in leaves {
+                if place::decode_leaf(&key)? != self.next {
+                    return Err(Error::DataLoss("the ledger: a leaf is missing"));
+                }
+                self.look_at(line, &mut page)?;
+                self.next += 1;
+            }
+            // Pages of which nothing fits take the thread's time one after the other.
+            tokio::task::yield_now().await;
+        }
+        page.looked = self.next - self.first;
+        self.ended = self.next == self.end;
+        if let Some(proofs) = self.proofs.as_mut().filter(|_| self.ended) {
+            proofs.behind.drain(..).for_each(|subtree| proofs.cover.leave_out(subtree));
+            page.left_out.extend(proofs.cover.take());
+        }
+        Ok(Some(page))
+    }
+
+    /// Sends a leaf, or leaves it out.
+    fn look_at(&mut self, line: Bytes, page: &mut ExportPage) -> Result<(), Error> {
+        let fits = self.filter.is_empty() || self.filter.fits(&line).map_err(|_| UNREADABLE)?;
+        match &mut self.proofs {
+            Some(proofs) if fits => {
+                page.left_out.extend(proofs.cover.take());
+                proofs.lines += 1;
+                proofs.sum.update(&line);
+                proofs.sum.update(b"\n");
+            }
+            Some(proofs) => {
+                proofs.cover.leave_out(Subtree { start: self.next, height: 0, hash: leaf_hash(&line) });
+            }
+            None => {}
+        }
+        if fits {
+            page.leaves.push(line);
+        }
+        Ok(())
+    }
+}
+
+const UNREADABLE: Error = Error::DataLoss("the ledger: a leaf can't be read");
+
+impl<S: Store> Vault<S> {
+    /// Begins an export of the leaves that are there now.
+    pub async fn export(&self, caller: &Caller, request: &Export) -> Result<ExportPages<S>, Error> {
+        let Begun { log, first, end, filter, head } = self.travel(caller, request).await?;
+        let range = (first, end);
+        // Times do not go backwards, so what lies before and behind need not be looked at.
+        let first = self.first_since(log, range, filter.from.unwrap_or(Timestamp(0))).await?;
+        let end = match filter.to {
+            Some(to) => self.first_since(log, (first, end), to).await?,
+            None => end,
+        };
+        let proofs = match head {
+            None => None,
+            Some((checkpoint, tree)) => {
+                let mut cover = Cover::default();
+                let before = self.subtrees(log, &tree, 0, first).await?;
+                before.into_iter().for_each(|subtree| cover.leave_out(subtree));
+                let behind = self.subtrees(log, &tree, end, tree.size).await?;
+                Some(Box::new(Proofs { checkpoint, tree, range, cover, behind, lines: 0, sum: Context::new(&SHA256) }))
+            }
+        };
+        Ok(ExportPages {
+            store: Arc::downgrade(&self.store),
+            tenants: Arc::downgrade(&self.tenants),
+            // Without the room of its answer, which each page takes by itself.
+            reader: Caller { room: None, ..caller.clone() },
+            log,
+            first,
+            next: first,
+            end,
+            filter,
+            proofs,
+            ended: false,
+            total: end - first,
+        })
+    }
+
+    /// Signs what an export has sent, once all of it was; nothing for one without proofs.
+    pub fn sign_export(&self, pages: &ExportPages<S>) -> Result<Option<SignedExport>, Error> {
+        let Some(proofs) = pages.proofs.as_ref().filter(|_| pages.ended) else { return Ok(None) };
+        let unsigned = Error::Internal("a manifest that can't be signed");
+        let keys: Vec<&str> = proofs.checkpoint.keys.iter().map(String::as_str).collect();
+        let head = checkpoint::verify(&proofs.checkpoint.note, &keys).map_err(|_| unsigned.clone())?;
+        let sum = proofs.sum.clone().finish();
+        let signed = Manifest {
+            log: LogHead { origin: head.origin, size: proofs.tree.size, root: proofs.tree.root },
+            time: Timestamp(self.now()),
+            first: proofs.range.0,
+            end: proofs.range.1,
+            filter: pages.filter.clone(),
+            lines: proofs.lines,
+            sha256: sum.as_ref().try_into().map_err(|_| unsigned.clone())?,
+        };
+        let key = self.keystore.ledger_key(self.tenant(pages.log)?.id)?;
+        let manifest = manifest::sign(&signed, &key.public_key(), |text| key.sign(text)).map_err(|_| unsigned)?;
+        Ok(Some(SignedExport { manifest, checkpoint: proofs.checkpoint.clone() }))
+    }
+
+    /// The first leaf of a range that was not committed before a time; its end if there is none.
+    async fn first_since(&self, log: TenantNo, (mut from, mut to): (u64, u64), time: Timestamp) -> Result<u64, Error> {
+        if time == Timestamp(0) {
+            return Ok(from);
+        }
+        while from < to {
+            let middle = from + (to - from) / 2;
+            let line = self.store.get(Family::Leaves, place::leaf(log, middle)).await?;
+            let line = line.ok_or(Error::DataLoss("the ledger: a leaf is missing"))?;
+            match time_of(&line).ok_or(UNREADABLE)? < time {
+                true => from = middle + 1,
+                false => to = middle,
+            }
+        }
+        Ok(from)
+    }
+
+    /// The complete subtrees over a range of leaves, from tiles.
+    async fn subtrees(&self, log: TenantNo, tree: &Tree, from: u64, to: u64) -> Result<Vec<Subtree>, Error> {
+        if from == to {
+            return Ok(vec![]);
+        }
+        let hashes = self.prove(log, tree, &Question::Cover { from, to }).await?;
+        let places = Subtree::over(from, to).into_iter().zip(hashes);
+        Ok(places.map(|((start, height), hash)| Subtree { start, height, hash }).collect())
+    }
+}

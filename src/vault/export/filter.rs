@@ -1,0 +1,185 @@
+//! What a caller asks leaves by, and what of it leaves know.
+
+use std::collections::HashMap;
+
+use data_encoding::HEXLOWER;
+use strongroom_access::Action;
+use strongroom_commit::{Fact, Guard, Use};
+use strongroom_ids::{RowId, SubjectHandle, TenantNo};
+use strongroom_ledger::Timestamp;
+use strongroom_ledger::filter::Filter;
+use strongroom_storage::Store;
+
+use crate::error::{Error, Violation};
+use crate::limits;
+use crate::resolve::Resolved;
+use crate::road::{Item, Prepared, Road};
+
+/// Bytes of a name that is asked for, at most.
+const NAME: usize = 256;
+
+/// Which leaves are wanted. What is empty fits every leaf.
+#[derive(Default)]
+pub struct LeafFilter {
+    /// Not committed before this, in microseconds since 1970.
+    pub from: Option<u64>,
+    /// Committed before this.
+    pub to: Option<u64>,
+    /// Who asked, as leaves name it.
+    pub principal: String,
+    /// The caller's own id of a data subject.
+    pub subject: String,
+    /// A token.
+    pub token: String,
+    /// A field's full name.
+    pub field: String,
+    /// What was asked for.
+    pub action: String,
+    /// `allow`, `deny` or `fail`.
+    pub decision: String,
+}
+
+impl LeafFilter {
+    /// What leaves know of it. What is asked for is recorded: a name that the vault knows as it is, any other as a keyed
+    /// hash, a subject and a token as what they lead to.
+    pub(super) async fn resolve<S: Store>(
+        &self,
+        road: &Road<'_, S>,
+        log: TenantNo,
+        prepared: &mut Prepared<()>,
+    ) -> Result<Filter, Error> {
+        self.check(road, log)?;
+        self.record(road, prepared);
+        let (subjects, rows) = (self.subjects(road, prepared).await?, self.rows(road, prepared).await?);
+        let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+        Ok(Filter {
+            from: self.from.map(Timestamp),
+            to: self.to.map(Timestamp),
+            principal: given(&self.principal),
+            action: given(&self.action),
+            decision: given(&self.decision),
+            field: given(&self.field),
+            subjects,
+            rows,
+        })
+    }
+
+    fn check<S: Store>(&self, road: &Road<'_, S>, log: TenantNo) -> Result<(), Error> {
+        let mut wrong = Vec::new();
+        let names =
+            [("principal", &self.principal, NAME), ("field", &self.field, NAME), ("action", &self.action, NAME)];
+        let limits = &road.vault.limits;
+        let sent = [("subject", &self.subject, limits.subject), ("token", &self.token, limits.token)];
+        for (name, text, most) in names.into_iter().chain(sent) {
+            if text.len() > most {
+                let description = format!("a {name} has at most {most} bytes");
+                wrong.push(Violation::new(format!("filter.{name}"), "too_long", description));
+            }
+        }
+        for (name, text, _) in names {
+            // Leaves have such names escaped; a manifest could not be signed for them.
+            if text.chars().any(char::is_control) {
+                wrong.push(Violation::new(
+                    format!("filter.{name}"),
+                    "control_character",
+                    "write a name as leaves have it",
+                ));
+            }
+        }
+        if !matches!(&*self.decision, "" | "allow" | "deny" | "fail") {
+            wrong.push(Violation::new("filter.decision", "unknown", "write allow, deny or fail"));
+        }
+        if log != road.tenant.number {
+            for (name, ..) in sent.into_iter().filter(|(_, text, _)| !text.is_empty()) {
+                let description = "what it stood for went with the tenant: the leaves name handles and rows";
+                wrong.push(Violation::new(format!("filter.{name}"), "tenant_destroyed", description));
+            }
+        }
+        limits::none(wrong)
+    }
+
+    fn record<S: Store>(&self, road: &Road<'_, S>, prepared: &mut Prepared<()>) {
+        let detail = &mut prepared.detail;
+        let hash = |text: &str| HEXLOWER.encode(&road.fingerprint(text.as_bytes()));
+        detail.extend(self.from.map(|from| ("from", Timestamp(from).to_string())));
+        detail.extend(self.to.map(|to| ("to", Timestamp(to).to_string())));
+        if !self.principal.is_empty() {
+            detail.push(("principal_sent", hash(&self.principal)));
+        }
+        if !self.field.is_empty() {
+            detail.push(match road.schema.field(&self.field) {
+                Some(field) => ("field", field.full_name.to_string()),
+                None => ("field_sent", hash(&self.field)),
+            });
+        }
+        if !self.action.is_empty() {
+            detail.push(match self.action.parse::<Action>() {
+                Ok(action) => ("action", action.as_str().to_owned()),
+                Err(_) => ("action_sent", hash(&self.action)),
+            });
+        }
+        detail.extend((!self.decision.is_empty()).then(|| ("decision", self.decision.clone())));
+    }
+
+    /// The handles of the subject that is asked for.
+    async fn subjects<S: Store>(
+        &self,
+        road: &Road<'_, S>,
+        prepared: &mut Prepared<()>,
+    ) -> Result<Option<Vec<SubjectHandle>>, Error> {
+        if self.subject.is_empty() {
+            return Ok(None);
+        }
+        let ids = std::iter::once(self.subject.as_str());
+        let mut found: HashMap<&str, Vec<SubjectHandle>> = road.handles(ids, &mut prepared.guards).await?;
+        let handles = found.remove(self.subject.as_str()).unwrap_or_default();
+        for handle in &handles {
+            prepared.items.push(Item { outcome: "found", subject: Some(*handle), ..Item::default() });
+        }
+        if handles.is_empty() {
+            prepared.items.push(nobody(road, &self.subject));
+        }
+        charge(road, prepared, handles.is_empty());
+        Ok(Some(handles))
+    }
+
+    /// The row of the token that is asked for.
+    async fn rows<S: Store>(
+        &self,
+        road: &Road<'_, S>,
+        prepared: &mut Prepared<()>,
+    ) -> Result<Option<Vec<RowId>>, Error> {
+        if self.token.is_empty() {
+            return Ok(None);
+        }
+        let resolved = road.resolve(&[self.token.as_str()]).await?;
+        let rows = match resolved.first() {
+            Some(Resolved::Value(found) | Resolved::Expired(found)) => {
+                prepared.guards.push(Guard::Unchanged(Fact::row(road.tenant.number, found.id)));
+                prepared.items.push(found.item("found"));
+                vec![found.id]
+            }
+            _ => {
+                prepared.items.push(nobody(road, &self.token));
+                vec![]
+            }
+        };
+        charge(road, prepared, rows.is_empty());
+        Ok(Some(rows))
+    }
+}
+
+/// The item of what the vault does not know.
+fn nobody<S: Store>(road: &Road<'_, S>, sent: &str) -> Item {
+    Item { outcome: "none", sent: Some(road.fingerprint(sent.as_bytes())), ..Item::default() }
+}
+
+/// Counts a question, so that nobody finds out by guessing whom the vault knows.
+fn charge<S: Store>(road: &Road<'_, S>, prepared: &mut Prepared<()>, missed: bool) {
+    if prepared.charge.is_none() {
+        prepared.charge = road.charge();
+    }
+    if let Some(charge) = &mut prepared.charge {
+        charge.uses.push(Use::Asked { row: None, missed });
+    }
+}
