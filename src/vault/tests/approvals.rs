@@ -255,7 +255,7 @@ async fn an_export_shows_that_what_was_done_is_what_was_approved() {
     let mut pages = vault.export(&caller(Role::Auditor), &Export { end, ..Export::default() }).await.unwrap();
     let mut export = Vec::new();
     while let Some(page) = pages.next().await.unwrap() {
-        page.iter().for_each(|line| export.extend([line, &b"\n"[..]].concat()));
+        page.leaves.iter().for_each(|line| export.extend([line, &b"\n"[..]].concat()));
     }
     let report = strongroom_ledger::verify::verify_export(&export[..], &head.note, &head.keys);
     assert_eq!(report.unwrap().approvals, 9);
