@@ -367,7 +367,7 @@ async fn the_command_line_labels_subjects_and_asks_on_somebodys_behalf() {
     let read = ["detokenize", &token, "--purpose", "loan_servicing", "--view", "plain"];
     assert_eq!(vault.cli(&read).status.code(), Some(1));
     let read = [&read[..], &["--actor-token", file]].concat();
-    assert_eq!(vault.cli_ok(&read), ID_CARD);
+    assert_eq!(vault.cli_ok(&read).trim(), ID_CARD);
     let on_behalf =
         |words: &[&str]| vault.cli_ok(&[words, &["--purpose", "loan_servicing", "--actor-token", file]].concat());
     on_behalf(&["match", &token, ID_CARD]);

@@ -173,9 +173,11 @@ fn found_in(pid: u32, needles: &Needles) -> io::Result<Vec<String>> {
             let length = usize::try_from(to - at).unwrap().min(STEP + OVERLAP);
             // A part that the process has given back meanwhile can't be read.
             if let Ok(read) = memory.read_at(&mut bytes[..length], at) {
-                let region = rest.rsplit(' ').next().unwrap_or_default();
-                found
-                    .extend(needles.found(&bytes[..read]).into_iter().map(|name| format!("{name} at {at:x} {region}")));
+                let place = |(offset, name): (usize, &str)| {
+                    let address = at + offset as u64;
+                    format!("{name} at {address:x}, {:x} before the end of {line}", to - address)
+                };
+                found.extend(needles.places(&bytes[..read]).into_iter().map(place));
             }
             at += STEP as u64;
         }

@@ -59,17 +59,23 @@ impl Needles {
         }
     }
 
-    /// The names of those that stand in some bytes.
-    pub fn found(&self, bytes: &[u8]) -> Vec<&str> {
+    /// Where those stand that are in some bytes, and their names.
+    pub fn places(&self, bytes: &[u8]) -> Vec<(usize, &str)> {
         let mut found = Vec::new();
         for at in 0..bytes.len().saturating_sub(1) {
             for number in &self.by_start[Self::start(&bytes[at..])] {
                 let (name, needle) = &self.all[*number];
                 if bytes[at..].starts_with(needle) {
-                    found.push(name.as_str());
+                    found.push((at, name.as_str()));
                 }
             }
         }
+        found
+    }
+
+    /// The names of those that stand in some bytes.
+    pub fn found(&self, bytes: &[u8]) -> Vec<&str> {
+        let mut found: Vec<&str> = self.places(bytes).into_iter().map(|(_, name)| name).collect();
         found.sort_unstable();
         found.dedup();
         found

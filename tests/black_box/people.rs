@@ -7,6 +7,7 @@ use strongroom_proto::v1;
 use strongroom_proto::v1::access_client::AccessClient;
 use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::keys_client::KeysClient;
+use strongroom_proto::v1::subjects_client::SubjectsClient;
 use strongroom_proto::v1::system_client::SystemClient;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -81,6 +82,7 @@ impl Asked<'_> {
             "tokenize" | "import_token" | "detokenize" | "match" | "lookup" | "delete" => self.on_field().await,
             "status" | "seal" | "list_tenants" | "create_tenant" | "destroy_tenant" => self.of_system().await,
             "export_ledger" | "get_proof" => self.of_ledger().await,
+            "set_labels" | "get_labels" => self.of_subjects().await,
             "list_keys"
             | "rotate_key"
             | "set_key_state"
@@ -175,6 +177,15 @@ impl Asked<'_> {
         }
         let request = v1::ExportRequest { end: 1, ..Default::default() };
         audit.export(self.request(request)).await?.into_inner().message().await.map(drop)
+    }
+
+    async fn of_subjects(&self) -> Outcome {
+        let (mut subjects, subject) = (SubjectsClient::new(self.channel.clone()), "cust-1".to_owned());
+        if self.row.action == "get_labels" {
+            return subjects.get_labels(self.request(v1::GetLabelsRequest { subject })).await.map(drop);
+        }
+        let request = v1::SetLabelsRequest { subject, labels: vec!["branch-12".to_owned()] };
+        subjects.set_labels(self.request(request)).await.map(drop)
     }
 
     async fn of_keys(&self) -> Outcome {

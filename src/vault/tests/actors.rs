@@ -86,7 +86,7 @@ async fn whoever_is_vouched_for_no_more_reads_nothing_and_that_is_recorded() {
     bench.pass(60);
     assert!(matches!(read_as(&vault, &clerk, &token, "plain").await, Err(Error::ActorTokenRefused { check: "exp" })));
     // The clock goes on between decision and commit: what counts is the time of the leaf.
-    let clerk = behind(&bench, "li.na", &[], 2);
+    let clerk = behind(&bench, "li.na", &[], 1);
     bench.step.store(1_100_000, Ordering::Relaxed);
     let late = read_as(&vault, &clerk, &token, "plain").await;
     bench.step.store(1, Ordering::Relaxed);

@@ -238,7 +238,7 @@ async fn an_export_shows_that_what_was_done_is_what_was_approved() {
     let c2 = ClassLimits { plain, ..ClassLimits::default() };
     let limits = SetTierLimits { tier: "II".to_owned(), limits: TierLimits { c2, ..TierLimits::default() } };
     with_approval(&vault, one, async || vault.set_tier_limits(&alice, &limits).await).await.unwrap();
-    vault.enrol_second_factor(&Caller { certificate: Some([8; 32]), ..second(one) }).await.unwrap();
+    vault.enrol_second_factor(&Caller { certificate: Some(key_of_second()), ..second(one) }).await.unwrap();
     let reset = ResetSecondFactor { principal: format!("officer/{SECOND}") };
     with_approval(&vault, one, async || vault.reset_second_factor(&alice, &reset).await).await.unwrap();
     let destroy = destroy_first();

@@ -366,7 +366,7 @@ async fn whatever_a_suspended_principal_asks_is_refused_and_others_are_answered(
 #[tokio::test]
 async fn nobody_suspends_itself_and_only_officers_suspend_officers() {
     let (_bench, vault) = Bench::new().await;
-    let mut officers = ["carol", "dave"].map(|name| (name.to_owned(), [3; 32])).to_vec();
+    let mut officers = [("carol", 3), ("dave", 4)].map(|(name, key)| (name.to_owned(), [key; 32])).to_vec();
     officers.push((SECOND.to_owned(), key_of_second()));
     vault.create_tenant(&operator(), &CreateTenant { name: SAVINGS.to_owned(), officers }).await.unwrap();
     let named = |role, name| {

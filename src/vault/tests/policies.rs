@@ -209,7 +209,7 @@ async fn a_schema_that_loses_what_the_policies_forbid_says_so() {
         vault.apply_schema(&caller(Role::Officer), &schema).await.unwrap().notes
     };
     assert_eq!(apply_schema(LENDING.to_owned()).await, [""; 0]);
-    let renamed = LENDING.replacen("email", "mail", 1);
+    let renamed = LENDING.replacen("[field.borrower.email]", "[field.borrower.mail]", 1);
     assert_ne!(renamed, LENDING);
     let notes = apply_schema(renamed).await;
     assert!(notes.iter().any(|note| note.contains("borrower.email")), "{notes:?}");
