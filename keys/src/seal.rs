@@ -11,6 +11,7 @@ use aes_gcm::{AeadInOut, AesGcm, KeyInit};
 use crate::error::KeyError;
 use crate::random::{self, Nonce};
 use crate::secret::Plaintext;
+use crate::stack;
 
 /// AES-256-GCM with its key expanded. GCM never runs AES backwards, so only the half for encryption is kept. Wiped on
 /// drop (the `zeroize` feature of `aes-gcm`).
@@ -83,7 +84,7 @@ pub(crate) fn seal(
     let start = out.len();
     out.extend_from_slice(plaintext);
     let body = out[start..].as_mut().into();
-    let tag = cipher.encrypt_inout_detached(nonce.into(), aad, body).map_err(|_| KeyError::TooLong)?;
+    let tag = stack::wiped(|| cipher.encrypt_inout_detached(nonce.into(), aad, body)).map_err(|_| KeyError::TooLong)?;
     out.extend_from_slice(&tag);
     Ok(())
 }
@@ -92,7 +93,8 @@ pub(crate) fn seal(
 pub(crate) fn open(cipher: &Cipher, nonce: &Nonce, aad: &[u8], sealed: &[u8]) -> Result<Plaintext, KeyError> {
     let (body, tag) = sealed.split_last_chunk::<TAG>().ok_or(KeyError::CannotOpen)?;
     let mut body = body.to_vec();
-    let opened = cipher.decrypt_inout_detached(nonce.into(), aad, body.as_mut_slice().into(), tag.into());
+    let bytes = body.as_mut_slice().into();
+    let opened = stack::wiped(|| cipher.decrypt_inout_detached(nonce.into(), aad, bytes, tag.into()));
     let plaintext = Plaintext::new(body);
     opened.map(|()| plaintext).map_err(|_| KeyError::CannotOpen)
 }

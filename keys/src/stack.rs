@@ -1,7 +1,10 @@
 //! What work with raw keys leaves on the stack: moves copy, the compiler spills, and what wipes itself on drop wipes only
 //! where it was last. So whatever handles a raw key does it in here, and the stack that it used is wiped after it.
+//!
+//! So does whatever runs a cipher: where a processor has AVX-512, AES spreads the round keys over a kilobyte of stack, four
+//! times each, and the first two are the key.
 
-/// More than expanding, sealing and opening a key take.
+/// More than expanding a key, and running a cipher with it, take.
 const SHALLOW: usize = 4 << 10;
 /// More than deriving the keystore's keys and opening all that is in it take.
 const DEEP: usize = 64 << 10;

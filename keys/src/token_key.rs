@@ -8,6 +8,7 @@ use strongroom_ids::{KeyVersion, RowId};
 use zeroize::ZeroizeOnDrop;
 
 use crate::secret::RawKey;
+use crate::stack;
 
 /// One version of a tenant's token key. Wiped on drop.
 ///
@@ -35,14 +36,14 @@ impl TokenKey {
         block[..8].copy_from_slice(&row.0.to_be_bytes());
         block[8..].copy_from_slice(&check);
         let mut block = block.into();
-        self.cipher.encrypt_block(&mut block);
+        stack::wiped(|| self.cipher.encrypt_block(&mut block));
         block.into()
     }
 
     /// The row id and the 64 bits in a block. Any block gives some: compare the bits with the row's in constant time.
     pub fn decrypt(&self, block: [u8; 16]) -> (RowId, [u8; 8]) {
         let mut block = block.into();
-        self.cipher.decrypt_block(&mut block);
+        stack::wiped(|| self.cipher.decrypt_block(&mut block));
         let number = u128::from_be_bytes(block.into());
         (RowId((number >> 64) as u64), (number as u64).to_be_bytes())
     }

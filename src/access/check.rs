@@ -287,6 +287,15 @@ mod tests {
     }
 
     #[test]
+    fn the_policies_of_two_persons_decide_as_their_table_says() {
+        let more = include_str!("../../deploy/policies/two-persons.cedar");
+        let table = include_str!("../../deploy/policies/two-persons.tests.toml");
+        let with = Policies::compile(&format!("{DEFAULT_POLICIES}\n{more}")).unwrap();
+        assert!(check(&with, table).unwrap() >= 10);
+        assert!(matches!(check(&default(), table), Err(CheckError::Failed { .. })), "they are needed for that");
+    }
+
+    #[test]
     fn every_default_policy_is_in_the_table() {
         let ids = DEFAULT_POLICIES.lines().filter_map(|line| line.strip_prefix("@id(\"")?.strip_suffix("\")"));
         let ids: BTreeSet<_> = ids.collect();
