@@ -93,6 +93,11 @@ impl<S: Store> Vault<S> {
             let signed = checkpoint::verify(&kept.note, &keys).map_err(|_| Error::DataLoss("the end of a tenant"))?;
             return Ok((kept, Tree { size: signed.size, root: signed.root }));
         }
+        self.signed_head(whose)
+    }
+
+    /// The signed head of a log that is there, whoever asks, and the tree that it signs.
+    pub(crate) fn signed_head(&self, whose: TenantNo) -> Result<(Checkpoint, Tree), Error> {
         let tenant = self.tenant(whose)?;
         let now = Instant::now();
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);

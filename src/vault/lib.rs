@@ -42,6 +42,7 @@ mod own_leaf;
 mod pages;
 mod policies;
 mod proofs;
+mod published;
 mod random;
 mod reading;
 mod refusals;
@@ -109,6 +110,7 @@ pub use strongroom_keys::{
     ImportPublicKey, OwnKeyInfo, OwnKeyKind, OwnKeyProbe, RootError, RootKind, RootProbe, RootProvider,
     UnwrappedTenantKey,
 };
+pub use strongroom_ledger::tiles::TileId;
 pub use tail::{Leaves, Tail};
 pub use tenant_life::{CreateTenant, DestroyTenant, DestroyedTenant, ListedTenant, MadeTenant, TenantState};
 pub use tiers::{ListedPrincipal, ListedPrincipals, SetTier, SetTierLimits};
