@@ -13,6 +13,7 @@ use strongroom_vault::Limits;
 use super::actors::Actors;
 use super::layout::Layout;
 use super::output::CliError;
+use super::tiles::Tiles;
 
 /// A vault's configuration. Paths are relative to the vault's folder.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,6 +26,8 @@ pub struct Config {
     /// Who vouches for the people behind services.
     #[serde(default)]
     pub actors: Actors,
+    /// What anybody may read, without a certificate; nothing, unless the table is there.
+    pub tiles: Option<Tiles>,
     /// Limits of requests that are lowered, by their names.
     #[serde(default)]
     limits: BTreeMap<String, usize>,
@@ -218,6 +221,7 @@ impl Config {
         config.root.check()?;
         config.tls.check()?;
         config.actors.check()?;
+        config.tiles.as_ref().map(Tiles::logs).transpose()?;
         Ok(config)
     }
 

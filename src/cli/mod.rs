@@ -60,6 +60,7 @@ mod step_up;
 mod subject;
 mod tenant;
 mod tiers;
+mod tiles;
 mod tokenize;
 mod transfer;
 mod unseal;

@@ -94,6 +94,11 @@ impl Certificates {
         Arc::clone(&self.in_force.load().usable.server)
     }
 
+    /// How the next connection of somebody is served who needs no certificate.
+    pub fn public_server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.in_force.load().usable.public_server)
+    }
+
     /// What vouches for callers at this moment.
     pub fn in_force(&self) -> Guard<Arc<InForce>> {
         self.in_force.load()

@@ -44,6 +44,7 @@ mod shell;
 mod startup;
 mod tail;
 mod tenants;
+mod tiles_https;
 mod transfer;
 mod verify;
 mod walls;
