@@ -12,6 +12,7 @@ use strongroom_vault::Limits;
 
 use super::actors::Actors;
 use super::layout::Layout;
+use super::ledger_config::Ledger;
 use super::output::CliError;
 use super::tiles::Tiles;
 
@@ -26,6 +27,9 @@ pub struct Config {
     /// Who vouches for the people behind services.
     #[serde(default)]
     pub actors: Actors,
+    /// Whose cosignatures are wanted of the ledgers.
+    #[serde(default)]
+    pub ledger: Ledger,
     /// What anybody may read, without a certificate; nothing, unless the table is there.
     pub tiles: Option<Tiles>,
     /// Limits of requests that are lowered, by their names.
@@ -221,6 +225,7 @@ impl Config {
         config.root.check()?;
         config.tls.check()?;
         config.actors.check()?;
+        config.ledger.witnesses()?;
         config.tiles.as_ref().map(Tiles::logs).transpose()?;
         Ok(config)
     }

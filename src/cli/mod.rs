@@ -33,6 +33,7 @@ mod input;
 mod keeper;
 mod keys;
 mod layout;
+mod ledger_config;
 mod lookup;
 mod make;
 mod mapping;

@@ -174,7 +174,10 @@ pub async fn open_vault(
     let background = store.background();
     let keystore = unlock(layout.keystore(), Arc::clone(root)).await?;
     let opening = opening(layout, config, store, keystore).map_err(Closed::Unfit)?;
+    // Looked at before anything is opened.
+    let witnesses = config.ledger.witnesses().map_err(|why| Closed::Unfit(CliError::unfit(why)))?;
     let vault = Vault::open(opening).await.map_err(|error| Closed::Unfit(unfit(layout, &error)))?;
+    witnesses.into_iter().for_each(|witnesses| vault.want_witnesses(witnesses));
     if let Err(error) = vault.check_trust_anchors(authorities) {
         vault.close().await;
         return Err(Closed::Unfit(CliError::Unfit {

@@ -71,6 +71,7 @@ mod tokenize;
 mod values;
 mod vault;
 mod verify;
+mod witnesses;
 
 pub use approvals::{Approve, ListedApproval, Reject};
 pub use audit::Checkpoint;
@@ -117,3 +118,4 @@ pub use tiers::{ListedPrincipal, ListedPrincipals, SetTier, SetTierLimits};
 pub use tokenize::{NewValue, Tokenize};
 pub use vault::{Clock, Space, Vault};
 pub use verify::{Counts, Fault, Finding, Kind, Phase, Place, Progress, Report, Verification, VerifyError, verify};
+pub use witnesses::{AddCosignature, AddedCosignature, Wanted, Witnesses};

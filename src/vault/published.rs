@@ -19,8 +19,8 @@ use crate::vault::Vault;
 const HASH: usize = 32;
 
 impl<S: Store> Vault<S> {
-    /// The signed head of a tenant's log, at most a second old; whoever has it finds all tiles of its tree. `None` if there is
-    /// no such tenant.
+    /// The signed head of a tenant's log, at most a second old, or where witnesses are wanted the newest that enough have
+    /// cosigned. Whoever has it finds all tiles of its tree. `None` if there is no such tenant.
     pub async fn published_head(&self, tenant: &str) -> Result<Option<String>, Error> {
         let Some(log) = self.published_log(tenant)? else { return Ok(None) };
         let (checkpoint, tree) = self.signed_head(log)?;
@@ -28,7 +28,11 @@ impl<S: Store> Vault<S> {
             // The last leaf's tiles are those at which the tree grows: all others come before them.
             self.prove(log, &tree, &Question::Cover { from: last, to: tree.size }).await?;
         }
-        Ok(Some(checkpoint.note))
+        // Where there are witnesses, what strangers get is what these have seen.
+        match self.has_witnesses() {
+            true => Ok(Some(self.witnessed(log).await?.note)),
+            false => Ok(Some(checkpoint.note)),
+        }
     }
 
     /// The first `width` hashes of a tile of a tenant's log. `None` if the log has no such tenant, tile, or not so many hashes.

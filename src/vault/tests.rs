@@ -41,6 +41,7 @@ mod root_key;
 mod second_factors;
 mod tenants;
 mod visible;
+mod witnesses;
 
 use rig::*;
 

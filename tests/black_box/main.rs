@@ -49,3 +49,4 @@ mod transfer;
 mod verify;
 mod walls;
 mod witness;
+mod witnessed;

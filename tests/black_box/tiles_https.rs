@@ -23,22 +23,22 @@ const PUBLISHED: &str =
     "[tiles]\nlisten = \"127.0.0.1:0\"\nlogs = [\"demo\", { tenant = \"system\", name = \"s1\" }]\n";
 
 /// What was answered.
-struct Answer {
-    status: u16,
+pub struct Answer {
+    pub status: u16,
     kind: String,
     keep: String,
     length: String,
-    body: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 /// Somebody with a client for HTTPS, the vault's authority, and no certificate.
-struct Stranger {
+pub struct Stranger {
     agent: Agent,
     base: String,
 }
 
 impl Stranger {
-    fn of(vault: &TestVault) -> Self {
+    pub fn of(vault: &TestVault) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let authority = Certificate::from_pem(&fs::read(vault.dir().join("pki/ca.pem")).unwrap()).unwrap();
         let tls = TlsConfig::builder()
@@ -68,7 +68,7 @@ impl Stranger {
         Answer { status, kind, keep, length, body: response.body_mut().read_to_vec().unwrap() }
     }
 
-    fn get(&self, path: &str) -> Answer {
+    pub fn get(&self, path: &str) -> Answer {
         self.ask(Method::GET, path)
     }
 
