@@ -304,12 +304,18 @@ mod tests {
         let (old, new) = (authority.server_material(), authority.server_material());
         let certificates = Certificates::of(authority.server_material());
         let half = TlsMaterial { certificate_pem: new.certificate_pem.clone(), ..old };
+        let published_with = certificates.public_server();
         certificates.consider(Ok(half), None, 0);
         assert_eq!(certificates.in_force().generation, 1);
+        assert!(Arc::ptr_eq(&certificates.public_server(), &published_with));
         assert!(certificates.status(true).problem.contains("server certificate and key"));
         assert_eq!(certificates.status(false).problem, "");
         certificates.consider(Ok(new), None, 5);
         assert_eq!(certificates.in_force().generation, 2);
+        assert!(
+            !Arc::ptr_eq(&certificates.public_server(), &published_with),
+            "what is published has the same certificate"
+        );
         let status = certificates.status(true);
         assert_eq!((status.problem.as_str(), status.reload_time.unwrap().seconds), ("", 5));
     }
