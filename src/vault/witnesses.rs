@@ -175,15 +175,20 @@ impl<S: Store> Vault<S> {
         let cosigned = Cosigned { tree: older, note };
         let (count, needed) = (witnesses.of(&cosigned.note)?, witnesses.needed);
         let newer_is_kept = kept.is_some_and(|kept| kept.tree.size > older.size);
-        waiting.retain(|one| one.tree != older);
-        if count >= needed && !newer_is_kept {
-            self.keep(whose, &cosigned).await?;
-            waiting.retain(|one| one.tree.size > older.size);
-        } else if !newer_is_kept {
-            waiting.push(cosigned);
-            waiting.sort_unstable_by_key(|one| one.tree.size);
-            let too_many = waiting.len().saturating_sub(WAITING);
-            waiting.drain(..too_many);
+        match (newer_is_kept, count >= needed) {
+            // Nobody needs it any more.
+            (true, _) => {}
+            (false, true) => {
+                self.keep(whose, &cosigned).await?;
+                waiting.retain(|one| one.tree.size > older.size);
+            }
+            (false, false) => {
+                waiting.retain(|one| one.tree != older);
+                waiting.push(cosigned);
+                waiting.sort_unstable_by_key(|one| one.tree.size);
+                let too_many = waiting.len().saturating_sub(WAITING);
+                waiting.drain(..too_many);
+            }
         }
         Ok(AddedCosignature { leaves: older.size, witnesses: count, needed })
     }
@@ -209,7 +214,11 @@ impl<S: Store> Vault<S> {
     }
 
     async fn keep(&self, whose: TenantNo, cosigned: &Cosigned) -> Result<(), Error> {
-        let key = &self.tenant(whose)?.fingerprints;
+        // No tenant ends meanwhile: nothing may be left of one that has.
+        let _turn = self.turn.read().await;
+        let tenant = self.tenant(whose)?;
+        tenant.is_there()?;
+        let key = &tenant.fingerprints;
         let row = Kept { note: cosigned.note.clone() };
         let mutations: Vec<Mutation> = vec![Source::put(&row, place::witnessed(whose), SourceKind::Witnessed, key)?];
         let position = self.committer.position();
