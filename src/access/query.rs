@@ -86,6 +86,8 @@ actions! {
     GetCheckpoint = "get_checkpoint" on vault,
     /// Gets proofs of what the ledger holds.
     GetProof = "get_proof" on vault,
+    /// Brings a witness's cosignature of the ledger's signed head.
+    AddCosignature = "add_cosignature" on vault,
     /// Puts a schema in force.
     ApplySchema = "apply_schema" on vault,
     /// Reads the schema.

@@ -79,6 +79,10 @@ enum Ask {
     Export(export::Export),
     /// Print the signed head of the ledger as it is now: a C2SP signed note.
     Checkpoint {
+        /// Not as it is now, but the newest that as many witnesses have cosigned as the vault is configured to need.
+        #[arg(long)]
+        witnessed: bool,
+
         /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
         #[arg(long, default_value = "", hide_default_value = true)]
         log: String,
@@ -173,7 +177,7 @@ pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
 impl Ask {
     fn log(&self) -> &str {
         match self {
-            Self::Checkpoint { log }
+            Self::Checkpoint { log, .. }
             | Self::Key { log }
             | Self::Prove { log, .. }
             | Self::Grown { log, .. }
@@ -187,8 +191,9 @@ impl Ask {
 async fn ask(asked: Ask, context: &Context) -> Result<Exit, CliError> {
     match asked {
         Ask::Export(asked) => export::run(asked, context).await,
-        Ask::Checkpoint { log } => {
-            let head = head(log, context).await?;
+        Ask::Checkpoint { log, witnessed } => {
+            let asked = GetCheckpointRequest { log, witnessed, awaited: false };
+            let head = context.audit().await?.get_checkpoint(asked).await?.into_inner();
             context.output.show(|| json!({ "checkpoint": head.checkpoint }), || head.checkpoint.clone())?;
             Ok(Exit::Done)
         }
@@ -205,7 +210,7 @@ async fn ask(asked: Ask, context: &Context) -> Result<Exit, CliError> {
 }
 
 async fn head(log: String, context: &Context) -> Result<GetCheckpointResponse, CliError> {
-    Ok(context.audit().await?.get_checkpoint(GetCheckpointRequest { log }).await?.into_inner())
+    Ok(context.audit().await?.get_checkpoint(GetCheckpointRequest { log, ..Default::default() }).await?.into_inner())
 }
 
 pub(super) fn read(path: &Path) -> Result<String, CliError> {

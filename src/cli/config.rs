@@ -12,7 +12,9 @@ use strongroom_vault::Limits;
 
 use super::actors::Actors;
 use super::layout::Layout;
+use super::ledger_config::Ledger;
 use super::output::CliError;
+use super::tiles::Tiles;
 
 /// A vault's configuration. Paths are relative to the vault's folder.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,6 +27,11 @@ pub struct Config {
     /// Who vouches for the people behind services.
     #[serde(default)]
     pub actors: Actors,
+    /// Whose cosignatures are wanted of the ledgers.
+    #[serde(default)]
+    pub ledger: Ledger,
+    /// What anybody may read, without a certificate; nothing, unless the table is there.
+    pub tiles: Option<Tiles>,
     /// Limits of requests that are lowered, by their names.
     #[serde(default)]
     limits: BTreeMap<String, usize>,
@@ -218,6 +225,8 @@ impl Config {
         config.root.check()?;
         config.tls.check()?;
         config.actors.check()?;
+        config.ledger.witnesses()?;
+        config.tiles.as_ref().map(Tiles::logs).transpose()?;
         Ok(config)
     }
 

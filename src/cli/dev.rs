@@ -16,7 +16,7 @@ use super::output::{CliError, Exit, say};
 use super::passphrase;
 use super::pki::{Authority, write_private};
 use super::shell::quoted;
-use super::start::{self, Begun, Opened};
+use super::start::{self, Begun, Opened, Sockets};
 
 const TRUST_DOMAIN: &str = "strongroom.local";
 const TENANT: &str = "demo";
@@ -53,17 +53,16 @@ pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
         make(&layout).await?;
     }
     // All that can fail comes first: an open vault must be closed in good order.
-    start::tls(&layout, &config(&layout)?)?;
-    let listener = start::bind(&args.listen).await?;
+    let config = config(&layout)?;
+    start::tls(&layout, &config)?;
+    let sockets = Sockets::bind(&args.listen, &config).await?;
     let (opened, config) = open(&layout).await?;
-    let address = listener.local_addr().map_err(|error| CliError::unfit(error.to_string()))?;
+    let (address, told) = sockets.told()?;
     let stop = start::asked_to_end();
     let how = if made { "made" } else { "opened" };
-    say(
-        format!("serving on https://{address}\n\nA vault for development was {how} in {}.\n", dir.display()).as_bytes()
-    )?;
+    say(format!("{told}\nA vault for development was {how} in {}.\n", dir.display()).as_bytes())?;
     say(what_to_try(dir, &address.to_string()).as_bytes())?;
-    start::serve(Begun::Open(opened), &layout, listener, &config, stop).await?;
+    start::serve(Begun::Open(opened), &layout, sockets, &config, stop).await?;
     Ok(Exit::Done)
 }
 

@@ -8,7 +8,7 @@ use super::config::Config;
 use super::layout::Layout;
 use super::output::{CliError, Exit, say};
 use super::root::CredentialArgs;
-use super::start::{self, Begun};
+use super::start::{self, Begun, Sockets};
 
 /// Open a vault and answer until SIGINT or SIGTERM.
 ///
@@ -40,14 +40,14 @@ pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
     // All that can fail comes first: an open vault must be closed in good order.
     start::tls(&layout, &config)?;
     let root = if args.sealed { None } else { Some(args.credential.provider(&layout, &config)?) };
-    let listener = start::bind(args.listen.as_deref().unwrap_or(&config.listen)).await?;
+    let sockets = Sockets::bind(args.listen.as_deref().unwrap_or(&config.listen), &config).await?;
     let begun = match root {
         Some(root) => start::begin(&layout, &config, root).await?,
         None => Begun::Sealed,
     };
-    let address = listener.local_addr().map_err(|error| CliError::unfit(error.to_string()))?;
+    let (_, told) = sockets.told()?;
     let stop = start::asked_to_end();
-    say(format!("serving on https://{address}\n").as_bytes())?;
+    say(told.as_bytes())?;
     match &begun {
         Begun::Open(_) => {}
         Begun::Sealed => say(b"The vault is sealed: strongroom unseal opens it.\n")?,
@@ -55,6 +55,6 @@ pub async fn run(args: Args, dir: &Path) -> Result<Exit, CliError> {
             say(format!("The vault is sealed: {why}. It opens by itself once that is over.\n").as_bytes())?;
         }
     }
-    start::serve(begun, &layout, listener, &config, stop).await?;
+    start::serve(begun, &layout, sockets, &config, stop).await?;
     Ok(Exit::Done)
 }

@@ -1,6 +1,7 @@
 //! Opening a vault's folder and serving it.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 use strongroom_keys::{Keystore, RootError, RootProvider};
 use strongroom_rocksdb::{Background, RocksOptions, RocksStore};
-use strongroom_server::{Actors, Door, Options, Reload, RootWatch, TlsMaterial, Vouching};
+use strongroom_server::{Actors, Door, Options, Published, Reload, RootWatch, TlsMaterial, Vouching};
 use strongroom_storage::StoreError;
 use strongroom_vault::{Clock, Opening, Space, Vault};
 use tokio::net::TcpListener;
@@ -173,7 +174,10 @@ pub async fn open_vault(
     let background = store.background();
     let keystore = unlock(layout.keystore(), Arc::clone(root)).await?;
     let opening = opening(layout, config, store, keystore).map_err(Closed::Unfit)?;
+    // Looked at before anything is opened.
+    let witnesses = config.ledger.witnesses().map_err(|why| Closed::Unfit(CliError::unfit(why)))?;
     let vault = Vault::open(opening).await.map_err(|error| Closed::Unfit(unfit(layout, &error)))?;
+    witnesses.into_iter().for_each(|witnesses| vault.want_witnesses(witnesses));
     if let Err(error) = vault.check_trust_anchors(authorities) {
         vault.close().await;
         return Err(Closed::Unfit(CliError::Unfit {
@@ -249,6 +253,48 @@ fn read_tls(layout: &Layout, config: &Config) -> Result<TlsMaterial, CliError> {
     })
 }
 
+/// Where a vault answers: sockets that are bound before it is opened.
+pub struct Sockets {
+    calls: TcpListener,
+    /// What is published, if anything is.
+    published: Option<Published>,
+}
+
+impl From<TcpListener> for Sockets {
+    fn from(calls: TcpListener) -> Self {
+        Self { calls, published: None }
+    }
+}
+
+impl Sockets {
+    /// Binds what a configuration names, and `listen` in the place of its own address.
+    pub async fn bind(listen: &str, config: &Config) -> Result<Self, CliError> {
+        let calls = bind(listen).await?;
+        let published = match &config.tiles {
+            None => None,
+            Some(tiles) => {
+                let listener = TcpListener::bind(&tiles.listen).await.map_err(|error| CliError::Unfit {
+                    message: format!("what is published can't be served on {}: {error}", tiles.listen),
+                    next: "another address in [tiles] listen, or stop what uses this one".into(),
+                })?;
+                Some(Published { listener, logs: tiles.logs().map_err(CliError::unfit)? })
+            }
+        };
+        Ok(Self { calls, published })
+    }
+
+    /// Says where, in lines of which the last is about calls.
+    pub fn told(&self) -> Result<(SocketAddr, String), CliError> {
+        let address = |socket: &TcpListener| socket.local_addr().map_err(|error| CliError::unfit(error.to_string()));
+        let calls = address(&self.calls)?;
+        let published = match &self.published {
+            Some(published) => format!("tiles on https://{}\n", address(&published.listener)?),
+            None => String::new(),
+        };
+        Ok((calls, format!("{published}serving on https://{calls}\n")))
+    }
+}
+
 /// Binds the socket that a vault will answer on.
 pub async fn bind(address: &str) -> Result<TcpListener, CliError> {
     TcpListener::bind(address).await.map_err(|error| CliError::Unfit {
@@ -261,7 +307,7 @@ pub async fn bind(address: &str) -> Result<TcpListener, CliError> {
 pub async fn serve(
     begun: Begun,
     layout: &Layout,
-    listener: TcpListener,
+    sockets: impl Into<Sockets>,
     config: &Config,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), CliError> {
@@ -289,7 +335,7 @@ pub async fn serve(
     };
     let reload = reload(layout, config);
     let actors = config.actors.issuers(layout).map_err(CliError::unfit)?;
-    serve_door(door, (tls, vouching, actors), reload, listener, config, stop).await
+    serve_door(door, (tls, vouching, actors), reload, sockets.into(), config, stop).await
 }
 
 fn authorities(tls: &TlsMaterial) -> Result<Vec<[u8; 32]>, CliError> {
@@ -320,7 +366,7 @@ async fn serve_door(
     door: Door<RocksStore>,
     (tls, vouching, actors): (TlsMaterial, Vouching, Actors),
     reload: Reload,
-    listener: TcpListener,
+    Sockets { calls, published }: Sockets,
     config: &Config,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), CliError> {
@@ -331,7 +377,8 @@ async fn serve_door(
         reload: Some(reload),
         vouching,
         actors,
-        ..Options::new(listener, tls, env!("CARGO_PKG_VERSION"))
+        published,
+        ..Options::new(calls, tls, env!("CARGO_PKG_VERSION"))
     };
     let door = Arc::new(door);
     let watch = watch(config);

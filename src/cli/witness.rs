@@ -12,11 +12,12 @@ use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData, SigningKey};
 use serde_json::json;
 use strongroom_ledger::checkpoint::Checkpoint;
 use strongroom_ledger::{checkpoint, cosignature};
-use strongroom_proto::v1::GetCheckpointRequest;
+use strongroom_proto::v1::audit_client::AuditClient;
+use strongroom_proto::v1::{AddCosignatureRequest, GetCheckpointRequest};
 use zeroize::Zeroizing;
 
 use super::audit::{NotShown, continues, read, read_keys};
-use super::client::{Context, Global};
+use super::client::{Context, Global, Wire};
 use super::files::replace;
 use super::output::{CliError, Exit, Output, facts};
 
@@ -53,8 +54,9 @@ Writes witness.key (keep it) and witness.vkey (give it to auditors).")]
 
 Needs a certificate that may get checkpoints and proofs, such as an auditor's.
 The log's key is the one that its owner gave you (strongroom audit key), not one
-that the vault names today. The first time a ledger is seen, and only then, say
---first: a witness that lost what it saw does not begin anew by itself.
+that the vault names today. With --to-vault also one that may bring cosignatures, as an auditor's may: then
+what other witnesses wait for is cosigned first. The first time a ledger is seen,
+and only then, say --first: a witness that lost what it saw does not begin anew by itself.
 Exit code 0: cosigned; 1: the ledger is not the one that was seen, or can't be read.")]
     Cosign {
         /// The witness's folder.
@@ -68,6 +70,10 @@ Exit code 0: cosigned; 1: the ledger is not the one that was seen, or can't be r
         /// It is the first time that this witness sees this ledger: there is nothing yet that it must continue.
         #[arg(long)]
         first: bool,
+
+        /// Bring the cosigned checkpoint back to the vault, which has it for whoever asks once enough witnesses have cosigned it.
+        #[arg(long)]
+        to_vault: bool,
 
         /// Where the cosigned checkpoint goes [default: standard output].
         #[arg(short, long, value_name = "OUT")]
@@ -83,10 +89,11 @@ Exit code 0: cosigned; 1: the ledger is not the one that was seen, or can't be r
 pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     match args.command {
         Command::Init { name, state } => init(&name, &state, global.output),
-        Command::Cosign { state, log_key, first, out, log } => {
+        Command::Cosign { state, log_key, first, to_vault, out, log } => {
             let context = global.context(PRINCIPAL)?;
             let witness = Witness::open(&state)?;
-            cosign(&witness, &log_key, first, out.as_deref(), log, &context).await
+            let asked = Asked { first, to_vault, log };
+            cosign(&witness, &log_key, asked, out.as_deref(), &context).await
         }
     }
 }
@@ -157,6 +164,12 @@ impl Witness {
         self.state.join(format!("{}.checkpoint", data_encoding::HEXLOWER.encode(hash.as_ref())))
     }
 
+    /// Whether it has cosigned a checkpoint.
+    fn has_cosigned(&self, note: &str) -> Result<bool, CliError> {
+        let vkey = cosignature::vkey(&self.name, &public(&self.key)?);
+        Ok(cosignature::witnesses(note, &[&vkey]).is_ok_and(|count| count > 0))
+    }
+
     /// Cosigns a checkpoint that was seen to be right.
     fn sign(&self, note: &str) -> Result<String, CliError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -179,25 +192,47 @@ fn public(key: &KeyPair) -> Result<[u8; 32], CliError> {
     key.der_bytes().try_into().map_err(|_| unfit())
 }
 
+/// What is to be cosigned, and where it goes.
+struct Asked {
+    first: bool,
+    to_vault: bool,
+    log: String,
+}
+
+/// A checkpoint that the vault gave, and what its signature by the log vouches for.
+async fn get(
+    client: &mut AuditClient<Wire>,
+    log: &str,
+    awaited: bool,
+    keys: &[&str],
+) -> Result<(String, Checkpoint), CliError> {
+    let asked = GetCheckpointRequest { log: log.to_owned(), witnessed: false, awaited };
+    let note = client.get_checkpoint(asked).await?.into_inner().checkpoint;
+    let signed = checkpoint::verify(&note, keys)
+        .map_err(|error| CliError::unfit(format!("the vault's checkpoint does not hold: {error}")))?;
+    Ok((note, signed))
+}
+
 async fn cosign(
     witness: &Witness,
     log_key: &Path,
-    first: bool,
+    Asked { first, to_vault, log }: Asked,
     out: Option<&Path>,
-    log: String,
     context: &Context,
 ) -> Result<Exit, CliError> {
     let keys = read_keys(log_key)?;
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let mut client = context.audit().await?;
-    let note = client.get_checkpoint(GetCheckpointRequest { log: log.clone() }).await?.into_inner().checkpoint;
-    let now = checkpoint::verify(&note, &keys)
-        .map_err(|error| CliError::unfit(format!("the vault's checkpoint does not hold: {error}")))?;
+    // What waits for more witnesses comes first, or many would cosign many and none be cosigned by many.
+    let (mut note, mut now) = get(&mut client, &log, to_vault, &keys).await?;
     let seen = witness.seen(&now.origin);
     let older = last(&seen, &keys)?;
+    if to_vault && (witness.has_cosigned(&note)? || older.as_ref().is_some_and(|older| now.size < older.size)) {
+        (note, now) = get(&mut client, &log, false, &keys).await?;
+    }
     check_first(older.as_ref(), first, &now.origin, &seen)?;
     if let Some(older) = &older {
-        continues(&mut client, log, older, &now).await.map_err(|error| match error {
+        continues(&mut client, log.clone(), older, &now).await.map_err(|error| match error {
             NotShown::Fork(why) => CliError::Unfit {
                 message: format!("refused: the ledger {} is not the one that was seen: {why}", now.origin),
                 next: format!("keep {} and what the vault answers now; nothing was cosigned", seen.display()),
@@ -207,6 +242,14 @@ async fn cosign(
     }
     replace(&seen, note.as_bytes())?;
     let cosigned = witness.sign(&note)?;
+    let brought = match to_vault {
+        false => None,
+        true => {
+            let asked = AddCosignatureRequest { checkpoint: cosigned.clone(), log };
+            let added = client.add_cosignature(asked).await?.into_inner();
+            Some(format!("{} of {} witnesses", added.witnesses, added.needed))
+        }
+    };
     let since = older.map(|older| older.size);
     let continued = || match since {
         Some(size) => format!("from {size} leaves"),
@@ -214,6 +257,9 @@ async fn cosign(
     };
     let since = since.map(|size| size.to_string());
     let Some(out) = out else {
+        if let Some(brought) = &brought {
+            eprintln!("brought   to the vault: {brought}");
+        }
         // Standard output is the checkpoint, as it goes on to others.
         eprintln!("continued {}", continued());
         let json = || json!({ "checkpoint": cosigned, "continued_from": since });
@@ -228,15 +274,18 @@ async fn cosign(
                 "leaves": now.size.to_string(),
                 "continued_from": since,
                 "out": written,
+                "cosigned_by": brought,
             })
         },
         || {
-            facts([
+            let brought = brought.iter().map(|brought| ("cosigned by", brought.clone()));
+            let told = [
                 ("cosigned", now.origin.clone()),
                 ("leaves", now.size.to_string()),
                 ("continued", continued()),
                 ("written", written.clone()),
-            ])
+            ];
+            facts(told.into_iter().chain(brought))
         },
     )?;
     Ok(Exit::Done)

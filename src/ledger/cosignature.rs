@@ -109,6 +109,36 @@ pub fn witnesses(checkpoint: &str, vkeys: &[&str]) -> Result<usize, LedgerError>
     Ok(seen.len())
 }
 
+/// How many witnesses these keys are: one that is given under two names counts once.
+pub fn distinct(vkeys: &[&str]) -> Result<usize, LedgerError> {
+    let read = |(place, vkey): (usize, &&str)| Cosigner::read(vkey.trim()).ok_or(LedgerError::Witness { place });
+    let publics = (1..).zip(vkeys).map(read).map(|cosigner| Ok(cosigner?.public));
+    Ok(publics.collect::<Result<BTreeSet<_>, LedgerError>>()?.len())
+}
+
+/// One checkpoint with all signatures of these notes, which are of the same checkpoint, that these keys verify: each once, in
+/// the order in which they come. Signatures by other keys are left out.
+pub fn join(checkpoints: &[&str], vkeys: &[&str]) -> Result<String, LedgerError> {
+    let mut joined: Option<(String, Vec<Signature>)> = None;
+    for checkpoint in checkpoints {
+        let (text, verified) = note::verified(checkpoint, vkeys)?;
+        let (first, signatures) = joined.get_or_insert_with(|| (text.clone(), Vec::new()));
+        if *first != text {
+            return Err(LedgerError::Note("cosignatures of one checkpoint are expected"));
+        }
+        for signature in verified {
+            let same = |known: &Signature| (known.name(), known.id()) == (signature.name(), signature.id());
+            if !signatures.iter().any(same) {
+                signatures.push(signature);
+            }
+        }
+    }
+    let (text, signatures) = joined.ok_or(LedgerError::Unsigned)?;
+    let note =
+        Note::new(text.as_bytes(), &signatures).map_err(|_| LedgerError::Note("its lines must be plain text"))?;
+    String::from_utf8(note.to_bytes()).map_err(|_| LedgerError::Note("its lines must be plain text"))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -128,6 +158,31 @@ mod tests {
 
     fn seen_by(note: &str, witness: &Key, name: &str) -> String {
         cosign(note, name, &witness.public(), TIME, |text| witness.sign(text)).unwrap()
+    }
+
+    #[test]
+    fn signatures_of_one_checkpoint_are_joined_and_those_of_strangers_left_out() {
+        let (log_key, one, two, stranger) = (Key::new(1), Key::new(2), Key::new(3), Key::new(4));
+        let note = log_key.checkpoint(&log(), &tree());
+        let own = checkpoint::vkey(&log(), &log_key.public());
+        let (first, second) = (vkey("w.example/1", &one.public()), vkey("w.example/2", &two.public()));
+        assert_eq!(distinct(&[&first, &second, &first, &vkey("w.example/3", &one.public())]), Ok(2));
+        assert_eq!(distinct(&[&first, &own]), Err(LedgerError::Witness { place: 2 }));
+        let by_one = seen_by(&seen_by(&note, &stranger, "w.example/9"), &one, "w.example/1");
+        let by_two = seen_by(&note, &two, "w.example/2");
+        let keys = [own.as_str(), first.as_str(), second.as_str()];
+        let joined = join(&[&by_one, &by_two, &by_one], &keys).unwrap();
+        assert_eq!(witnesses(&joined, &[&first, &second]), Ok(2));
+        assert_eq!(joined.lines().filter(|line| line.starts_with('\u{2014}')).count(), 3, "{joined}");
+        assert!(!joined.contains("w.example/9"));
+        assert_eq!(checkpoint::verify(&joined, &[&own]).unwrap().size, 3);
+        // Of another checkpoint, and of nobody who is known.
+        let mut longer = tree();
+        longer.push(b"d");
+        let other = seen_by(&log_key.checkpoint(&log(), &longer), &two, "w.example/2");
+        assert!(join(&[&by_one, &other], &keys).is_err());
+        assert_eq!(join(&[&by_two], &[&first]), Err(LedgerError::Unsigned));
+        assert_eq!(join(&[], &keys), Err(LedgerError::Unsigned));
     }
 
     #[test]

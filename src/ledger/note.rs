@@ -52,7 +52,27 @@ pub(crate) fn open(note: &str, vkeys: &[&str]) -> Result<(String, Vec<String>), 
     Ok((text, names))
 }
 
+/// The text of a note, and those of its signatures that these keys verify; at least one.
+pub(crate) fn verified(note: &str, vkeys: &[&str]) -> Result<(String, Vec<Signature>), LedgerError> {
+    let note = Note::from_bytes(note.as_bytes())
+        .map_err(|_| LedgerError::Note("lines of text, a blank line and lines with signatures are expected"))?;
+    let (signatures, _) = signatures(&note, vkeys)?;
+    let text =
+        String::from_utf8(note.text().to_vec()).map_err(|_| LedgerError::Note("its lines must be plain text"))?;
+    Ok((text, signatures))
+}
+
 fn check(note: &Note, vkeys: &[&str]) -> Result<Vec<String>, LedgerError> {
+    let (signatures, own) = signatures(note, vkeys)?;
+    let names = signatures.iter().map(|signature| (signature.name().to_owned(), signature.id()));
+    Ok(names.filter(|signed| own.contains(signed)).map(|(name, _)| name).collect())
+}
+
+/// A key that is no witness's, by its name and number.
+type Own = BTreeSet<(String, u32)>;
+
+/// The signatures that these keys verify, at least one, and which of the keys are no witnesses'.
+fn signatures(note: &Note, vkeys: &[&str]) -> Result<(Vec<Signature>, Own), LedgerError> {
     let (mut seen, mut own) = (BTreeSet::new(), BTreeSet::new());
     let mut verifiers: Vec<Box<dyn Verifier>> = Vec::with_capacity(vkeys.len());
     for (index, vkey) in vkeys.iter().enumerate() {
@@ -70,10 +90,7 @@ fn check(note: &Note, vkeys: &[&str]) -> Result<Vec<String>, LedgerError> {
         verifiers.push(Box::new(verifier));
     }
     match note.verify(&VerifierList::new(verifiers)) {
-        Ok((verified, _)) => {
-            let names = verified.iter().map(|signature| (signature.name().to_owned(), signature.id()));
-            Ok(names.filter(|signed| own.contains(signed)).map(|(name, _)| name).collect())
-        }
+        Ok((verified, _)) => Ok((verified, own)),
         Err(NoteError::UnverifiedNote) => Err(LedgerError::Unsigned),
         Err(_) => Err(LedgerError::Signature),
     }

@@ -17,6 +17,8 @@ const WIDTH: usize = 1 << HEIGHT;
 const BYTES: usize = WIDTH * HASH_SIZE;
 /// No log gets that long: it would take a million leaves a second for nine years.
 pub(crate) const MAX_SIZE: u64 = 1 << 48;
+/// The highest level that tiles have (C2SP tlog-tiles), of a log longer than any can be.
+const MAX_LEVEL: u8 = 63;
 
 /// Where a tile stands.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -39,10 +41,28 @@ impl TileId {
         self.named(width, true)
     }
 
+    /// The tile of a path as [`TileId::path`] writes it, and how many hashes of it; no other spelling of it is a path.
+    pub fn from_path(path: &str) -> Option<(Self, usize)> {
+        let (level, place) = path.strip_prefix("tile/")?.split_once('/')?;
+        let (place, width) = match place.split_once(".p/") {
+            Some((place, width)) => (place, width.parse::<usize>().ok().filter(|width| (1..WIDTH).contains(width))?),
+            None => (place, WIDTH),
+        };
+        let mut index = 0_u64;
+        for part in place.split('/') {
+            let digits = part.strip_prefix('x').unwrap_or(part);
+            let part = digits.parse::<u64>().ok().filter(|part| *part < 1_000)?;
+            index = index.checked_mul(1_000)?.checked_add(part)?;
+        }
+        let id = Self { level: level.parse::<u8>().ok().filter(|level| *level <= MAX_LEVEL)?, index };
+        // Numbers are also written with signs and zeroes before them, and parts without their `x`.
+        (id.path(width) == path).then_some((id, width))
+    }
+
     fn named(self, width: usize, entries: bool) -> String {
         // 256 at most.
         let width = if (1..WIDTH).contains(&width) { width as u32 } else { WIDTH as u32 };
-        let path = Tile::new(HEIGHT, self.level.min(63), self.index, width, entries).path();
+        let path = Tile::new(HEIGHT, self.level.min(MAX_LEVEL), self.index, width, entries).path();
         // Go's checksum database, which the library follows, has the height in its paths, and another word for leaves.
         let path = path.strip_prefix("tile/8/").unwrap_or(&path);
         match path.strip_prefix("data/") {
@@ -245,6 +265,74 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_path_that_is_written_in_another_way_is_none() {
+        for (path, level, index, width) in [
+            ("tile/0/000", 0, 0, 256),
+            ("tile/0/x001/x234/067", 0, 1_234_067, 256),
+            ("tile/0/x001/000", 0, 1_000, 256),
+            ("tile/1/067.p/8", 1, 67, 8),
+            ("tile/63/273.p/255", 63, 273, 255),
+            ("tile/0/x018/x446/x744/x073/x709/x551/615", 0, u64::MAX, 256),
+        ] {
+            assert_eq!(TileId::from_path(path), Some((TileId { level, index }, width)), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "tile",
+            "tile/",
+            "tile/0",
+            "tile/0/",
+            "/tile/0/000",
+            "tile/0/000/",
+            "tile//000",
+            "tile/00/000",
+            "tile/64/000",
+            "tile/256/000",
+            "tile/-1/000",
+            "tile/+1/000",
+            "tile/x0/000",
+            "tile/8/0/000",
+            "tile/entries/000",
+            "tile/data/000",
+            "tile/0/0",
+            "tile/0/00",
+            "tile/0/0000",
+            "tile/0/1000",
+            "tile/0/x000",
+            "tile/0/x000/000",
+            "tile/0/001/000",
+            "tile/0/x001/x000",
+            "tile/0/xx01/000",
+            "tile/0/X001/000",
+            "tile/0/+01",
+            "tile/0/-01",
+            "tile/0/ 01",
+            "tile/0/0 1",
+            "tile/0/\u{661}\u{662}\u{663}",
+            "tile/0/x018/x446/x744/x073/x709/x551/616",
+            "tile/0/x999/x999/x999/x999/x999/x999/x999/999",
+            "tile/0/000.p",
+            "tile/0/000.p/",
+            "tile/0/000.p/0",
+            "tile/0/000.p/08",
+            "tile/0/000.p/+8",
+            "tile/0/000.p/256",
+            "tile/0/000.p/-1",
+            "tile/0/000.p/8/",
+            "tile/0/000.p/8.p/8",
+            "tile/0/000.P/8",
+            "tile/0/../0/000",
+            "tile/0/%30%30%30",
+            "tile/0/000?x",
+            "tile/0/000#x",
+            "tile\\0\\000",
+        ] {
+            assert_eq!(TileId::from_path(path), None, "{path}");
+        }
+    }
+
+    #[test]
     fn an_edge_from_tiles_that_are_missing_or_short_is_refused() {
         let kept = Kept::of(700);
         assert_eq!(Edge::open(700, |id| kept.tile(id)), Ok(kept.edge.clone()));
@@ -258,6 +346,25 @@ pub(crate) mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn every_tile_has_one_path(level in 0..=MAX_LEVEL, index in any::<u64>(), width in 1..=WIDTH) {
+            let id = TileId { level, index };
+            prop_assert_eq!(TileId::from_path(&id.path(width)), Some((id, width)));
+        }
+
+        /// Any text at all, and what is almost a path.
+        #[test]
+        fn no_text_is_the_path_of_a_tile_but_that_which_it_has(
+            any in ".*",
+            close in "tile/[0-9]{1,2}/(x[0-9]{3}/){0,7}x?[0-9]{1,4}(\\.p/[0-9]{1,3})?[./x]?",
+        ) {
+            for path in [any, close] {
+                if let Some((id, width)) = TileId::from_path(&path) {
+                    prop_assert_eq!(id.path(width), path);
+                }
+            }
+        }
 
         #[test]
         fn a_tree_goes_on_from_what_was_kept(steps in prop::collection::vec(0..400_u64, 1..8)) {

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::{Error, Export, ExportPage, LeafFilter, ProveGrowth, ProveLeaf, SignedExport, Tail};
+use strongroom_vault::{
+    AddCosignature, Error, Export, ExportPage, LeafFilter, ProveGrowth, ProveLeaf, SignedExport, Tail, Wanted,
+};
 use tonic::{Request, Response, Status};
 
 use crate::edge::{self, Edge};
@@ -61,8 +63,34 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
         request: Request<v1::GetCheckpointRequest>,
     ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
         let caller = self.0.caller(&request)?;
-        let checkpoint = self.0.vault()?.checkpoint(&caller, &request.into_inner().log).await.map_err(status)?;
+        let v1::GetCheckpointRequest { log, witnessed, awaited } = request.into_inner();
+        let wanted = match (witnessed, awaited) {
+            (false, false) => Wanted::Newest,
+            (true, false) => Wanted::Witnessed,
+            (false, true) => Wanted::Awaited,
+            (true, true) => {
+                return Err(status(Error::invalid("awaited", "not_both", "ask for `witnessed` or for `awaited`")));
+            }
+        };
+        let checkpoint = self.0.vault()?.checkpoint_wanted(&caller, &log, wanted).await.map_err(status)?;
         Ok(Response::new(v1::GetCheckpointResponse { checkpoint: checkpoint.note, keys: checkpoint.keys }))
+    }
+
+    async fn add_cosignature(
+        &self,
+        request: Request<v1::AddCosignatureRequest>,
+    ) -> Result<Response<v1::AddCosignatureResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::AddCosignatureRequest { checkpoint, log } = request.into_inner();
+        let added =
+            self.0.vault()?.add_cosignature(&caller, &AddCosignature { checkpoint, log }).await.map_err(status)?;
+        // No list of witnesses is that long.
+        let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Ok(Response::new(v1::AddCosignatureResponse {
+            leaves: added.leaves,
+            witnesses: small(added.witnesses),
+            needed: small(added.needed),
+        }))
     }
 
     async fn get_inclusion_proof(

@@ -94,6 +94,11 @@ impl Certificates {
         Arc::clone(&self.in_force.load().usable.server)
     }
 
+    /// How the next connection of somebody is served who needs no certificate.
+    pub fn public_server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.in_force.load().usable.public_server)
+    }
+
     /// What vouches for callers at this moment.
     pub fn in_force(&self) -> Guard<Arc<InForce>> {
         self.in_force.load()
@@ -299,12 +304,18 @@ mod tests {
         let (old, new) = (authority.server_material(), authority.server_material());
         let certificates = Certificates::of(authority.server_material());
         let half = TlsMaterial { certificate_pem: new.certificate_pem.clone(), ..old };
+        let published_with = certificates.public_server();
         certificates.consider(Ok(half), None, 0);
         assert_eq!(certificates.in_force().generation, 1);
+        assert!(Arc::ptr_eq(&certificates.public_server(), &published_with));
         assert!(certificates.status(true).problem.contains("server certificate and key"));
         assert_eq!(certificates.status(false).problem, "");
         certificates.consider(Ok(new), None, 5);
         assert_eq!(certificates.in_force().generation, 2);
+        assert!(
+            !Arc::ptr_eq(&certificates.public_server(), &published_with),
+            "what is published has the same certificate"
+        );
         let status = certificates.status(true);
         assert_eq!((status.problem.as_str(), status.reload_time.unwrap().seconds), ("", 5));
     }

@@ -51,6 +51,11 @@ impl Cores {
         (0..count).map(|number| Core::start(&format!("core-{number}"))).collect::<io::Result<_>>().map(Self)
     }
 
+    /// One thread, of this name: for what may never take more than one processor.
+    pub fn one(name: &str) -> io::Result<Self> {
+        Ok(Self(vec![Core::start(name)?]))
+    }
+
     /// A dealer, and for each thread what it deals to it.
     pub fn dealer(&self) -> (Dealer, Vec<Sockets>) {
         let (hands, sockets) = self.0.iter().map(|_| mpsc::channel(WAITING)).unzip::<_, _, Vec<_>, Vec<_>>();

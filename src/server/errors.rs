@@ -228,6 +228,7 @@ fn code(error: &Error) -> Code {
         | Error::ApprovalRefused(_)
         | Error::OfficerRefused(_)
         | Error::SecondFactorRefused(_)
+        | Error::WitnessesMissing(_)
         | Error::OwnKey(_) => Code::FailedPrecondition,
         Error::AnswerTooLarge { .. }
         | Error::QuotaExceeded { .. }
@@ -341,6 +342,7 @@ mod tests {
             Error::Frozen { what: "reads of borrower.id_card".to_owned() },
             Error::QuotaExceeded { what: "at most 3 a day".to_owned(), retry_after: Some(Duration::from_secs(60)) },
             Error::TierRefused("10,000 principals have a tier".to_owned()),
+            Error::WitnessesMissing("none yet"),
             Error::Suspended,
             Error::SuspensionRefused("nobody suspends itself".to_owned()),
             Error::TenantLimit(1_000),

@@ -14,9 +14,11 @@
 //! answer     an answer keeps its place until its caller has taken it                      (patience)
 //! services   a message becomes a call of the vault, its answer a message                (vault, audit, access, keys, system)
 //! bulk       a message of a stream is a call of its own
+//! strangers  connections without a certificate, for what is published of ledgers        (published)
 //! ```
 //!
-//! What must hold: no call reaches the vault without a principal, and the tenant comes from the certificate only;
+//! What must hold: no call reaches the vault without a principal, and the tenant comes from the certificate only; what
+//! strangers read is what is configured to be published, and hashes and checkpoints alone;
 //! nothing that a caller sends, or does not take, makes the edge keep more than [`Options`] allow, and no principal gets
 //! more than a quarter of that; every refusal carries a stable reason
 //! and never a value; a session is never resumed, so each connection has proved its identity itself.
@@ -48,11 +50,13 @@ mod officers;
 mod own_key_watch;
 mod patience;
 mod policies;
+mod published;
 mod root_watch;
 mod seats;
 mod second_factors;
 mod share;
 mod stage;
+mod strangers;
 mod subjects;
 mod system;
 mod tail;
@@ -88,6 +92,7 @@ pub use errors::DOMAIN;
 pub use identity::officer_key;
 pub use names::NameRules;
 pub use own_key_watch::{OwnKeyProviders, watch_own_keys};
+pub use published::{Logs, Published};
 pub use root_watch::{RootWatch, watch_root};
 pub use tls::{TlsError, TlsMaterial, authorities};
 
@@ -132,6 +137,8 @@ pub struct Options {
     pub names: NameRules,
     /// Who vouches for the people behind services. Their keys are looked for as often as certificates are.
     pub actors: Actors,
+    /// What anybody may read, and where; nothing, unless it is configured.
+    pub published: Option<Published>,
     /// The version of the software, as `Status` tells it.
     pub version: &'static str,
     /// Threads that serve; as many as there are processors, if none are named.
@@ -159,6 +166,7 @@ impl Options {
             vouching: Vouching::default(),
             names: NameRules::default(),
             actors: Actors::default(),
+            published: None,
             version,
             threads: None,
             max_connections: 1_000,
@@ -216,9 +224,26 @@ pub async fn serve<S: Store>(
     // Before anybody can ask: a service that health does not know yet would be told as NOT_FOUND.
     let health_now = || Health { vault: door.health(), root_key_holds: door.root_key_holds() };
     health::tell(health_now(), &reporter).await;
+    let published = options.published.take();
+    let published = {
+        let (finder, certificates) = (published::finder(Arc::clone(&door)), Arc::clone(&certificates));
+        let stage = stages.subscribe();
+        async move {
+            match published {
+                Some(published) => strangers::serve(published, finder, certificates, stage).await,
+                None => Ok(()),
+            }
+        }
+    };
     let following = certificates::follow((Arc::clone(&certificates), actors), Arc::clone(&directory), following);
     let routes = with_open_services(services, health)?;
-    let serving = serve_routes(routes, (directory, certificates), options, &stages, &reporter, shutdown);
+    let serving = async {
+        let ended = serve_routes(routes, (directory, certificates), options, &stages, &reporter, shutdown).await;
+        // However that was: strangers are not served alone.
+        stages.send_replace(Stage::Ended);
+        ended
+    };
+    let serving = async { tokio::try_join!(serving, published).map(drop) };
     tokio::select! {
         ended = serving => ended,
         () = health::follow(health_now, reporter.clone()) => Err(ServeError::Stopped),

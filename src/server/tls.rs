@@ -1,4 +1,5 @@
-//! TLS as the vault wants it: version 1.3, a client certificate always, HTTP/2, and nothing that outlives a handshake.
+//! TLS as the vault wants it: version 1.3, a client certificate always, HTTP/2, and nothing that outlives a handshake; and
+//! for what anybody may read the same without client certificates, and with HTTP/1.1.
 
 use std::sync::Arc;
 
@@ -8,13 +9,15 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WantsServerCert, WebPkiClientVerifier};
-use rustls::{ConfigBuilder, RootCertStore, ServerConfig};
+use rustls::{ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier};
 use thiserror::Error;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 /// The one application protocol: HTTP/2 (RFC 9113 section 3.2).
 pub(crate) const ALPN: &[u8] = b"h2";
+/// The same for what anybody may read: HTTP/1.1, which every client has.
+pub(crate) const PUBLIC_ALPN: &[u8] = b"http/1.1";
 
 /// What the vault shows to callers, and by what it knows theirs.
 pub struct TlsMaterial {
@@ -82,6 +85,8 @@ pub enum TlsError {
 pub(crate) struct Usable {
     /// The configuration of every connection.
     pub server: Arc<ServerConfig>,
+    /// The configuration of connections on which nobody says who they are.
+    pub public_server: Arc<ServerConfig>,
     /// What the handshake asks about a client's certificate.
     pub verifier: Arc<dyn ClientCertVerifier>,
     /// SHA-256 of each authority of callers, in order.
@@ -135,10 +140,11 @@ impl Usable {
                 let verifier = trust.verifier(&provider)?;
                 let shown = Arc::clone(&self.server.cert_resolver);
                 let config = builder(provider, &verifier)?.with_cert_resolver(shown);
-                (Arc::new(as_we_want_it(config)), verifier)
+                (Arc::new(as_we_want_it(config, ALPN)), verifier)
             }
         };
-        Ok(Self { server, verifier, authorities: trust.hashes(), not_after, crl_next_update, trust })
+        let (authorities, public_server) = (trust.hashes(), Arc::clone(&self.public_server));
+        Ok(Self { server, public_server, verifier, authorities, not_after, crl_next_update, trust })
     }
 }
 
@@ -155,26 +161,32 @@ pub(crate) fn usable(material: &TlsMaterial) -> Result<Usable, TlsError> {
     let not_after = not_after.ok_or_else(|| unusable("the server certificate", "it can't be read"))?.timestamp();
     let key = PrivateKeyDer::from_pem_slice(&material.key_pem)
         .map_err(|_| TlsError::Pem { what: "server key", wanted: "private key" })?;
-    let config = builder(provider, &verifier)?
+    let config = builder(Arc::clone(&provider), &verifier)?
         .with_single_cert(chain, key)
         .map_err(|why| unusable("the server certificate and key", why))?;
-    let (server, authorities) = (Arc::new(as_we_want_it(config)), trust.hashes());
-    Ok(Usable { server, verifier, authorities, not_after, crl_next_update, trust })
+    let shown = Arc::clone(&config.cert_resolver);
+    let public = versions(provider)?.with_no_client_auth().with_cert_resolver(shown);
+    let public_server = Arc::new(as_we_want_it(public, PUBLIC_ALPN));
+    let (server, authorities) = (Arc::new(as_we_want_it(config, ALPN)), trust.hashes());
+    Ok(Usable { server, public_server, verifier, authorities, not_after, crl_next_update, trust })
 }
 
 fn builder(
     provider: Arc<CryptoProvider>,
     verifier: &Arc<dyn ClientCertVerifier>,
 ) -> Result<ConfigBuilder<ServerConfig, WantsServerCert>, TlsError> {
-    Ok(ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|why| unusable("the cipher suites", why))?
-        .with_client_cert_verifier(Arc::clone(verifier)))
+    Ok(versions(provider)?.with_client_cert_verifier(Arc::clone(verifier)))
 }
 
-/// HTTP/2 alone, and nothing that outlives a handshake.
-fn as_we_want_it(mut config: ServerConfig) -> ServerConfig {
-    config.alpn_protocols = vec![ALPN.to_vec()];
+fn versions(provider: Arc<CryptoProvider>) -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, TlsError> {
+    ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|why| unusable("the cipher suites", why))
+}
+
+/// One application protocol alone, and nothing that outlives a handshake.
+fn as_we_want_it(mut config: ServerConfig, alpn: &[u8]) -> ServerConfig {
+    config.alpn_protocols = vec![alpn.to_vec()];
     // A resumed session would carry an identity that no handshake has proved, and early data can be replayed.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -260,10 +272,12 @@ mod tests {
     #[test]
     fn good_material_makes_a_configuration_without_resumption() {
         let authority = Authority::new();
-        let config = usable(&authority.server_material()).unwrap().server;
-        assert_eq!(config.alpn_protocols, [ALPN]);
-        assert_eq!((config.send_tls13_tickets, config.max_early_data_size), (0, 0));
-        assert!(!config.session_storage.can_cache() && !config.ticketer.enabled());
+        let usable = usable(&authority.server_material()).unwrap();
+        for (config, alpn) in [(usable.server, ALPN), (usable.public_server, PUBLIC_ALPN)] {
+            assert_eq!(config.alpn_protocols, [alpn]);
+            assert_eq!((config.send_tls13_tickets, config.max_early_data_size), (0, 0));
+            assert!(!config.session_storage.can_cache() && !config.ticketer.enabled());
+        }
     }
 
     #[test]

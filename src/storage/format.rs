@@ -100,6 +100,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("key job", keys::job(tenant, JobKind::Rewrap)),
         ("key older policy", keys::older_policy(tenant, 5)),
         ("key policy history", keys::policy_history(tenant)),
+        ("key witnessed", keys::witnessed(tenant)),
         ("entry row id", keys::encode_row_id(row)),
         ("entry tiled", keys::encode_tiled(1000)),
         ("entry handles", keys::encode_handles(&[subject, SubjectHandle(1 << 48 | 43)])),

@@ -43,6 +43,7 @@ mod meta {
     pub const SECOND_FACTOR: u8 = 18;
     pub const OLDER_POLICY: u8 = 19;
     pub const POLICY_HISTORY: u8 = 20;
+    pub const WITNESSED: u8 = 21;
 }
 
 /// The first byte of an index entry's value.
@@ -318,6 +319,11 @@ pub fn older_policies_range(tenant: TenantNo) -> (Vec<u8>, Vec<u8>) {
 /// `Meta`: when and by whom the versions of a tenant's policy were applied.
 pub fn policy_history(tenant: TenantNo) -> Vec<u8> {
     Key::new(tenant).kind(meta::POLICY_HISTORY).done()
+}
+
+/// `Meta`: the newest checkpoint of a tenant's ledger that enough witnesses have cosigned.
+pub fn witnessed(tenant: TenantNo) -> Vec<u8> {
+    Key::new(tenant).kind(meta::WITNESSED).done()
 }
 
 /// `Meta`: how far a counter is reserved.

@@ -15,6 +15,7 @@ use crate::open::{LANE, SYSTEM_NO};
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::tenant_life::End;
 use crate::vault::Vault;
+use crate::witnesses::Wanted;
 
 /// A log's checkpoint is signed at most once in this time. Not by the vault's time, which stands still while the clock is
 /// behind it: the head would, too.
@@ -80,8 +81,24 @@ impl<S: Store> Road<'_, S> {
 impl<S: Store> Vault<S> {
     /// The signed head of a log. What is returned is at most a second old.
     pub async fn checkpoint(&self, caller: &Caller, log: &str) -> Result<Checkpoint, Error> {
+        self.checkpoint_wanted(caller, log, Wanted::Newest).await
+    }
+
+    /// The same, or one that has to do with witnesses.
+    pub async fn checkpoint_wanted(&self, caller: &Caller, log: &str, wanted: Wanted) -> Result<Checkpoint, Error> {
         let whose = self.travel(caller, &GetCheckpoint { log }).await?;
-        Ok(self.checkpoint_of(caller, whose).await?.0)
+        let awaited = match wanted {
+            // Nobody brings anything of a log that has ended.
+            Wanted::Newest => None,
+            Wanted::Awaited if whose != caller.principal.tenant => None,
+            Wanted::Witnessed if whose != caller.principal.tenant => return Err(Error::TenantDestroyed),
+            Wanted::Witnessed => return self.witnessed(whose).await,
+            Wanted::Awaited => self.awaited(whose).await?,
+        };
+        match awaited {
+            Some(awaited) => Ok(awaited),
+            None => Ok(self.checkpoint_of(caller, whose).await?.0),
+        }
     }
 
     /// The signed head of a log that the caller may see, and the tree that it signs.
@@ -93,6 +110,11 @@ impl<S: Store> Vault<S> {
             let signed = checkpoint::verify(&kept.note, &keys).map_err(|_| Error::DataLoss("the end of a tenant"))?;
             return Ok((kept, Tree { size: signed.size, root: signed.root }));
         }
+        self.signed_head(whose)
+    }
+
+    /// The signed head of a log that is there, whoever asks, and the tree that it signs.
+    pub(crate) fn signed_head(&self, whose: TenantNo) -> Result<(Checkpoint, Tree), Error> {
         let tenant = self.tenant(whose)?;
         let now = Instant::now();
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);

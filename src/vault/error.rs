@@ -269,6 +269,9 @@ pub enum Error {
          key is safe, a retry without one may store twice"
     )]
     Unknown,
+    /// There is no checkpoint that enough witnesses have cosigned, or there are no witnesses.
+    #[error("{0}")]
+    WitnessesMissing(&'static str),
     /// Too little space is left for anything but what frees or protects.
     #[error("too little space is left on the vault's disk; only what frees space is done: make room, then try again")]
     DiskFull,
@@ -345,6 +348,7 @@ impl Error {
             Self::Conflict => "CONFLICT",
             Self::Overloaded { .. } => "OVERLOADED",
             Self::Unknown => "OUTCOME_UNKNOWN",
+            Self::WitnessesMissing(_) => "WITNESSES_MISSING",
             Self::DiskFull => "DISK_FULL",
             Self::Recovering => "RECOVERING",
             Self::Sealed => "SEALED",

@@ -42,6 +42,7 @@ mod own_leaf;
 mod pages;
 mod policies;
 mod proofs;
+mod published;
 mod random;
 mod reading;
 mod refusals;
@@ -70,6 +71,7 @@ mod tokenize;
 mod values;
 mod vault;
 mod verify;
+mod witnesses;
 
 pub use approvals::{Approve, ListedApproval, Reject};
 pub use audit::Checkpoint;
@@ -109,9 +111,11 @@ pub use strongroom_keys::{
     ImportPublicKey, OwnKeyInfo, OwnKeyKind, OwnKeyProbe, RootError, RootKind, RootProbe, RootProvider,
     UnwrappedTenantKey,
 };
+pub use strongroom_ledger::tiles::TileId;
 pub use tail::{Leaves, Tail};
 pub use tenant_life::{CreateTenant, DestroyTenant, DestroyedTenant, ListedTenant, MadeTenant, TenantState};
 pub use tiers::{ListedPrincipal, ListedPrincipals, SetTier, SetTierLimits};
 pub use tokenize::{NewValue, Tokenize};
 pub use vault::{Clock, Space, Vault};
 pub use verify::{Counts, Fault, Finding, Kind, Phase, Place, Progress, Report, Verification, VerifyError, verify};
+pub use witnesses::{AddCosignature, AddedCosignature, Wanted, Witnesses};

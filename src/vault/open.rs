@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use strongroom_access::{DEFAULT_POLICIES, Directory, DirectoryError};
 use strongroom_commit::{Change, CommitError, Committer, HeadError, HeadFile, Meters, Start, StartError};
@@ -434,6 +434,8 @@ impl<S: Store> Vault<S> {
             counting: Mutex::new(()),
             importing: Mutex::new(()),
             tiling: Tiling::default(),
+            witnesses: OnceLock::new(),
+            waiting: Default::default(),
             alive: watch::Sender::new(()),
         };
         vault.look_at_space();

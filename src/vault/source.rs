@@ -41,6 +41,8 @@ pub(crate) enum SourceKind {
     Tiers,
     /// The second factor of a principal.
     SecondFactor,
+    /// The newest checkpoint that enough witnesses have cosigned.
+    Witnessed,
 }
 
 impl SourceKind {
@@ -58,6 +60,7 @@ impl SourceKind {
             Self::Policies => "policies",
             Self::Tiers => "tiers",
             Self::SecondFactor => "second factor",
+            Self::Witnessed => "witnessed",
         }
     }
 
@@ -69,6 +72,7 @@ impl SourceKind {
             Self::Approvals => "what waits for approval",
             Self::Policies => "when policies were applied",
             Self::SecondFactor => "a second factor",
+            Self::Witnessed => "the newest witnessed checkpoint",
             Self::Keys => "the last change of keys",
             Self::Copies => "the list of copies of the keystore",
             Self::Making => "the tenant in the making",

@@ -30,6 +30,7 @@ mod officers;
 mod own_keys;
 mod policies;
 mod proofs;
+mod published;
 mod quotas;
 mod refusals;
 mod reindex;
@@ -40,6 +41,7 @@ mod root_key;
 mod second_factors;
 mod tenants;
 mod visible;
+mod witnesses;
 
 use rig::*;
 

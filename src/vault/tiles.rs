@@ -45,13 +45,23 @@ const PLACE: &str = "the ledger: its leaves are not those of its head";
 impl<S: Store> Vault<S> {
     /// Makes a proof of a log that is now `tree`.
     pub(crate) async fn prove(&self, log: TenantNo, tree: &Tree, question: &Question) -> Result<Vec<[u8; 32]>, Error> {
+        Ok(self.prove_with(log, tree, question).await?.0)
+    }
+
+    /// The same, and the tiles that it was made of, as they are now: each was held against the root of `tree`.
+    pub(crate) async fn prove_with(
+        &self,
+        log: TenantNo,
+        tree: &Tree,
+        question: &Question,
+    ) -> Result<(Vec<[u8; 32]>, HashMap<TileId, Bytes>), Error> {
         let wanted = question.tiles(tree).map_err(|_| Error::Internal("a proof of what is not in the log"))?;
         let _tiling = self.tiling.of(log).await;
         for again in [true, false] {
             self.follow(log, tree.size, u32::MAX).await?;
             let tiles = self.tiles(log, wanted.iter().copied()).await?;
             match question.answer(tree, |id| tiles.get(&id).map(|tile| &**tile)) {
-                Ok(proof) => return Ok(proof),
+                Ok(proof) => return Ok((proof, tiles)),
                 Err(error) if again => {
                     tracing::warn!(%error, log = log.0, "the tiles of a log are not those of its tree: made anew");
                     let (from, to) = place::tiles_range(log);

@@ -1,7 +1,7 @@
 //! The vault: what all requests share, and one method for each of them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use strongroom_access::Directory;
 use strongroom_commit::{Committer, CommitterState};
@@ -27,6 +27,7 @@ use crate::tenant::Tenant;
 use crate::tenants::Tenants;
 use crate::tiles::Tiling;
 use crate::tokenize::Tokenize;
+use crate::witnesses::{Waiting, Witnesses};
 
 /// Tells the time: microseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -59,6 +60,9 @@ pub struct Vault<S: Store> {
     /// Held while an import key is made: first come, first served.
     pub(crate) importing: Mutex<()>,
     pub(crate) tiling: Tiling,
+    /// Whose cosignatures are wanted; nobody's unless whoever opened the vault says so.
+    pub(crate) witnesses: OnceLock<Witnesses>,
+    pub(crate) waiting: Waiting,
     /// Last, so that it goes after all else: whoever waits for the vault's end waits for this.
     pub(crate) alive: watch::Sender<()>,
 }

@@ -98,8 +98,9 @@ async fn ask(channel: Channel, asked: Asked<'_>) -> Outcome {
         "seal" => done(SystemClient::new(channel).seal(v1::SealRequest {}).await),
         "list_tenants" => done(SystemClient::new(channel).list_tenants(v1::ListTenantsRequest {}).await),
         "list_keys" => done(KeysClient::new(channel).list_keys(v1::ListKeysRequest {}).await),
-        "get_checkpoint" => {
-            done(AuditClient::new(channel).get_checkpoint(v1::GetCheckpointRequest { log: String::new() }).await)
+        "get_checkpoint" => done(AuditClient::new(channel).get_checkpoint(v1::GetCheckpointRequest::default()).await),
+        "add_cosignature" => {
+            done(AuditClient::new(channel).add_cosignature(v1::AddCosignatureRequest::default()).await)
         }
         "export_ledger" => {
             let request = v1::ExportRequest { end: 1, ..Default::default() };

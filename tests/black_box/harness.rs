@@ -35,6 +35,8 @@ pub struct TestVault {
 struct Server {
     child: Child,
     address: SocketAddr,
+    /// Where it serves what is published.
+    tiles: Option<SocketAddr>,
 }
 
 impl Drop for Server {
@@ -65,18 +67,21 @@ impl TestVault {
         assert!(self.server.is_none(), "it runs already");
         let mut child = self.dev_command().stdout(Stdio::piped()).stderr(self.log()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
+        let (mut line, mut tiles) = (String::new(), None);
         loop {
             line.clear();
             if lines.read_line(&mut line).unwrap() == 0 {
                 let status = child.wait().unwrap();
                 panic!("the server ended ({status}):\n{}", self.read_log());
             }
+            if let Some(address) = line.trim().strip_prefix("tiles on https://") {
+                tiles = Some(address.parse().unwrap());
+            }
             if let Some(address) = line.trim().strip_prefix("serving on https://") {
                 let address = address.parse().unwrap();
                 // What else it prints must not fill the pipe.
                 std::thread::spawn(move || drop(lines.read_to_end(&mut Vec::new())));
-                self.server = Some(Server { child, address });
+                self.server = Some(Server { child, address, tiles });
                 return;
             }
         }
@@ -156,6 +161,11 @@ impl TestVault {
         let status = Command::new("kill").arg(server.child.id().to_string()).status().unwrap();
         assert!(status.success());
         server.child.wait().unwrap()
+    }
+
+    /// Where it serves what is published.
+    pub fn tiles(&self) -> SocketAddr {
+        self.server.as_ref().unwrap().tiles.unwrap()
     }
 
     /// `https://127.0.0.1:PORT`.

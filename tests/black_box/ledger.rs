@@ -471,7 +471,10 @@ async fn the_systems_log_is_for_its_operators() {
         let mut client = AuditClient::new(vault.channel(principal).await);
         let request = v1::ExportRequest { log: log.to_owned(), ..Default::default() };
         let export = client.export(request).await.map(drop);
-        let note = client.get_checkpoint(v1::GetCheckpointRequest { log: log.to_owned() }).await.map(drop);
+        let note = client
+            .get_checkpoint(v1::GetCheckpointRequest { log: log.to_owned(), ..Default::default() })
+            .await
+            .map(drop);
         (export.err().map(|told| told.code()), note.err().map(|told| told.code()))
     };
     let both = |code: Code| (Some(code), Some(code));
@@ -527,7 +530,7 @@ async fn a_checkpoint_is_signed_at_most_once_a_second_and_grows_with_the_log() {
     let mut last = 0;
     while notes.len() < 3 {
         app.tokenize(tokenize(vec![item("borrower.name", "Ann", "")])).await.unwrap();
-        let head = audit.get_checkpoint(v1::GetCheckpointRequest { log: String::new() }).await.unwrap().into_inner();
+        let head = audit.get_checkpoint(v1::GetCheckpointRequest::default()).await.unwrap().into_inner();
         let mut lines = head.checkpoint.lines();
         assert_eq!(lines.next(), head.keys[0].split('+').next());
         let size: u64 = lines.next().unwrap().parse().unwrap();

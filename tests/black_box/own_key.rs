@@ -92,7 +92,7 @@ impl Two {
         let request = v1::LookupRequest { items: vec![lookup], purpose: "kyc_review".to_owned() };
         told.push(refused(app.lookup(request).await));
         let mut auditor = AuditClient::new(house.channel("savings", "auditor", "eve").await);
-        told.push(refused(auditor.get_checkpoint(v1::GetCheckpointRequest { log: String::new() }).await));
+        told.push(refused(auditor.get_checkpoint(v1::GetCheckpointRequest::default()).await));
         let exported = match auditor.export(v1::ExportRequest::default()).await {
             Ok(pages) => pages.into_inner().message().await,
             Err(status) => Err(status),

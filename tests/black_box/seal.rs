@@ -45,7 +45,7 @@ async fn a_sealed_vault_tells_how_it_is_and_nothing_else_until_it_is_unsealed() 
         refused(before.detokenize(detokenize(&[&token], "loan_servicing", "plain")).await),
         refused(before.tokenize(tokenize(vec![item("borrower.address", "2 Main Street", "c-1")])).await),
         refused(vault.access().await.get_schema(v1::GetSchemaRequest {}).await),
-        refused(vault.audit().await.get_checkpoint(v1::GetCheckpointRequest { log: String::new() }).await),
+        refused(vault.audit().await.get_checkpoint(v1::GetCheckpointRequest::default()).await),
         refused(vault.system().await.seal(v1::SealRequest {}).await),
     ] {
         assert_eq!((told.code, told.reason.as_str()), (Code::Unavailable, "SEALED"));

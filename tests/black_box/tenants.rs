@@ -191,7 +191,7 @@ async fn what_cannot_be_is_refused_with_its_reason() {
         assert_eq!((told.code, told.reason.as_str()), (Code::PermissionDenied, "DENIED"));
     }
     let mut auditor = AuditClient::new(house.channel("lending", "auditor", "eve").await);
-    let request = v1::GetCheckpointRequest { log: "savings".to_owned() };
+    let request = v1::GetCheckpointRequest { log: "savings".to_owned(), ..Default::default() };
     assert!(auditor.get_checkpoint(request).await.is_err(), "another's log stays another's when it has ended");
 }
 

@@ -169,7 +169,8 @@ impl From<ExportFormat> for Format {
 /// Fetches the head first and then exactly the leaves that it signs, while the ledger grows on.
 async fn whole(out: &Path, log: String, context: &Context) -> Result<Exit, CliError> {
     let mut client = context.audit().await?;
-    let head = client.get_checkpoint(GetCheckpointRequest { log: log.clone() }).await?.into_inner();
+    let head =
+        client.get_checkpoint(GetCheckpointRequest { log: log.clone(), ..Default::default() }).await?.into_inner();
     let keys: Vec<&str> = head.keys.iter().map(String::as_str).collect();
     let signed = checkpoint::verify(&head.checkpoint, &keys)
         .map_err(|error| CliError::unfit(format!("the vault's own checkpoint does not hold: {error}")))?;

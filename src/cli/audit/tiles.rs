@@ -19,7 +19,8 @@ const BUNDLE: u64 = 256;
 /// Writes a ledger's checkpoint, its tree in tiles, and its leaves in bundles.
 pub async fn write(out: &Path, log: String, context: &Context) -> Result<Exit, CliError> {
     let mut client = context.audit().await?;
-    let head = client.get_checkpoint(GetCheckpointRequest { log: log.clone() }).await?.into_inner();
+    let head =
+        client.get_checkpoint(GetCheckpointRequest { log: log.clone(), ..Default::default() }).await?.into_inner();
     let keys: Vec<&str> = head.keys.iter().map(String::as_str).collect();
     let own = |why: &dyn std::fmt::Display| CliError::unfit(format!("what the vault sent does not hold: {why}"));
     let signed = checkpoint::verify(&head.checkpoint, &keys).map_err(|error| own(&error))?;

@@ -187,6 +187,7 @@ impl<S: Store> Check<'_, S> {
             || place::decode_older_policy(key).is_ok()
             || *key == *place::policy_history(self.number)
             || (*key == *place::approvals(self.number) && self.source(row, SourceKind::Approvals).is_some())
+            || (*key == *place::witnessed(self.number) && self.source(row, SourceKind::Witnessed).is_some())
             || JobKind::ALL.into_iter().any(is_job)
             || (row.is_empty() && place::decode_dek_mark(key).is_ok())
             || (place::decode_usage(key).is_ok() && UsageRow::decode(row).is_ok())

@@ -126,7 +126,7 @@ async fn each_tenant_has_rules_and_a_ledger_of_its_own() {
             let request = v1::ExportRequest { log: log.to_owned(), ..Default::default() };
             let Err(refused) = auditor.export(request).await else { panic!("{tenant} opened {log}") };
             assert!([Code::PermissionDenied, Code::InvalidArgument].contains(&refused.code()), "{tenant} {log}");
-            let request = v1::GetCheckpointRequest { log: log.to_owned() };
+            let request = v1::GetCheckpointRequest { log: log.to_owned(), ..Default::default() };
             assert!(auditor.get_checkpoint(request).await.is_err(), "{tenant} {log}");
         }
     }

@@ -80,7 +80,10 @@ impl<'a> Followed<'a> {
 
     /// The signed head, its note, and the keys that the vault names.
     pub async fn head(&self, client: &mut AuditClient<Wire>) -> Result<(Checkpoint, String, Vec<String>), CliError> {
-        let head = client.get_checkpoint(GetCheckpointRequest { log: self.log.clone() }).await?.into_inner();
+        let head = client
+            .get_checkpoint(GetCheckpointRequest { log: self.log.clone(), ..Default::default() })
+            .await?
+            .into_inner();
         let keys: Vec<&str> = head.keys.iter().map(String::as_str).collect();
         let signed = checkpoint::verify(&head.checkpoint, &keys)
             .map_err(|error| CliError::unfit(format!("the vault's own checkpoint does not hold: {error}")))?;

@@ -1,0 +1,263 @@
+//! Witnesses of the logs: whose cosignatures a vault wants of its checkpoints, and the newest checkpoint that enough have given.
+//!
+//! Witnesses come one by one, and a log grows meanwhile. So a checkpoint that fewer have cosigned than are needed waits for
+//! more, in memory, and witnesses are shown it before a newer one. What enough have cosigned is a row, so it outlives a
+//! restart. Who brings a cosignature needs no trust: it is verified by the keys that the configuration has.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use strongroom_access::Action;
+use strongroom_commit::Change;
+use strongroom_ids::TenantNo;
+use strongroom_ledger::proof::{Question, Tree, verify_consistency};
+use strongroom_ledger::{checkpoint, cosignature};
+use strongroom_storage::keys as place;
+use strongroom_storage::{Mutation, Store};
+use tokio::sync::Mutex;
+
+use crate::audit::Checkpoint;
+use crate::error::Error;
+use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::source::{Source, SourceKind};
+use crate::vault::Vault;
+
+/// Bytes of a checkpoint that is brought: room for a few hundred signatures.
+const BYTES: usize = 32 << 10;
+/// Checkpoints of one log that wait for more witnesses; the smallest goes first.
+const WAITING: usize = 16;
+
+/// The witnesses that a vault is configured with.
+#[derive(Clone, Debug)]
+pub struct Witnesses {
+    keys: Vec<String>,
+    needed: usize,
+}
+
+impl Witnesses {
+    /// These verifier keys (C2SP tlog-cosignature), of which so many are needed.
+    pub fn new(keys: Vec<String>, needed: usize) -> Result<Self, String> {
+        let vkeys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let there = cosignature::distinct(&vkeys).map_err(|error| error.to_string())?;
+        if needed == 0 || needed > there {
+            return Err(format!(
+                "{needed} witnesses are needed, and there are {there}: need one at the least, and no more"
+            ));
+        }
+        Ok(Self { keys, needed })
+    }
+
+    fn vkeys(&self) -> Vec<&str> {
+        self.keys.iter().map(String::as_str).collect()
+    }
+
+    /// How many of them have cosigned a checkpoint.
+    fn of(&self, note: &str) -> Result<usize, Error> {
+        cosignature::witnesses(note, &self.vkeys())
+            .map_err(|_| Error::invalid("checkpoint", "cosignature", "a cosignature by a known witness does not hold"))
+    }
+}
+
+/// What was cosigned by fewer than are needed, of each log.
+pub(crate) type Waiting = Mutex<HashMap<TenantNo, Vec<Cosigned>>>;
+
+/// A checkpoint with cosignatures.
+#[derive(Clone)]
+pub(crate) struct Cosigned {
+    tree: Tree,
+    note: String,
+}
+
+/// The row of the newest checkpoint that enough witnesses have cosigned.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    note: String,
+}
+
+/// Which checkpoint somebody wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Wanted {
+    /// The one of this moment.
+    #[default]
+    Newest,
+    /// The newest that enough witnesses have cosigned.
+    Witnessed,
+    /// The newest that waits for more witnesses, or the one of this moment.
+    Awaited,
+}
+
+/// Brings a checkpoint that witnesses have cosigned.
+pub struct AddCosignature {
+    /// The checkpoint with all its signatures.
+    pub checkpoint: String,
+    /// Which log; empty for the caller's own.
+    pub log: String,
+}
+
+/// How far a checkpoint has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AddedCosignature {
+    /// How many leaves it is of.
+    pub leaves: u64,
+    /// How many witnesses have cosigned it.
+    pub witnesses: usize,
+    /// How many are needed.
+    pub needed: usize,
+}
+
+/// The road decides and records; what was brought is looked at afterwards, as with proofs.
+struct Adding<'r>(&'r AddCosignature);
+
+impl<S: Store> Attempt<S> for Adding<'_> {
+    type Answer = TenantNo;
+    const ACTION: Action = Action::AddCosignature;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<TenantNo>, Refused> {
+        road.decide_vault()?;
+        road.vault.wants_witnesses()?;
+        let whose = road.log(&self.0.log)?;
+        if whose != road.tenant.number {
+            return Err(Error::TenantDestroyed.into());
+        }
+        if self.0.checkpoint.len() > BYTES {
+            return Err(Error::invalid("checkpoint", "too_long", format!("at most {BYTES} bytes")).into());
+        }
+        let claimed = checkpoint::claimed_size(&self.0.checkpoint).map_err(|_| not_ours())?;
+        let mut prepared = road.prepare(whose);
+        prepared.detail.push(("size", claimed.to_string()));
+        Ok(prepared)
+    }
+}
+
+impl<S: Store> Vault<S> {
+    /// Wants cosignatures by these witnesses from now on. Whoever opens the vault says so, once.
+    pub fn want_witnesses(&self, witnesses: Witnesses) {
+        // Said twice it is the same configuration.
+        drop(self.witnesses.set(witnesses));
+    }
+
+    fn wants_witnesses(&self) -> Result<&Witnesses, Error> {
+        self.witnesses.get().ok_or(Error::WitnessesMissing(
+            "this vault is configured with no witnesses: its operator lists them in [ledger] witnesses",
+        ))
+    }
+
+    /// Whether the vault is configured with witnesses.
+    pub(crate) fn has_witnesses(&self) -> bool {
+        self.witnesses.get().is_some()
+    }
+
+    /// Brings a checkpoint that witnesses have cosigned.
+    pub async fn add_cosignature(&self, caller: &Caller, request: &AddCosignature) -> Result<AddedCosignature, Error> {
+        let whose = self.travel(caller, &Adding(request)).await?;
+        let witnesses = self.wants_witnesses()?;
+        let (head, tree) = self.signed_head(whose)?;
+        let own: Vec<&str> = head.keys.iter().map(String::as_str).collect();
+        let signed = checkpoint::verify(&request.checkpoint, &own).map_err(|_| not_ours())?;
+        let older = Tree { size: signed.size, root: signed.root };
+        if witnesses.of(&request.checkpoint)? == 0 {
+            let description = "none of the witnesses that the vault is configured with has cosigned it";
+            return Err(Error::invalid("checkpoint", "no_witness", description));
+        }
+        self.is_of(whose, &older, &tree).await?;
+        let known: Vec<&str> = own.into_iter().chain(witnesses.vkeys()).collect();
+        let join = |notes: &[&str]| cosignature::join(notes, &known).map_err(|_| not_ours());
+
+        let mut waiting = self.waiting.lock().await;
+        let kept = self.kept(whose).await?.filter(|kept| kept.tree.size >= older.size);
+        let waiting = waiting.entry(whose).or_default();
+        let before = kept.iter().chain(waiting.iter()).find(|one| one.tree == older);
+        let note = match before {
+            Some(before) => join(&[&before.note, &request.checkpoint])?,
+            None => join(&[&request.checkpoint])?,
+        };
+        let cosigned = Cosigned { tree: older, note };
+        let (count, needed) = (witnesses.of(&cosigned.note)?, witnesses.needed);
+        let newer_is_kept = kept.is_some_and(|kept| kept.tree.size > older.size);
+        match (newer_is_kept, count >= needed) {
+            // Nobody needs it any more.
+            (true, _) => {}
+            (false, true) => {
+                self.keep(whose, &cosigned).await?;
+                waiting.retain(|one| one.tree.size > older.size);
+            }
+            (false, false) => {
+                waiting.retain(|one| one.tree != older);
+                waiting.push(cosigned);
+                waiting.sort_unstable_by_key(|one| one.tree.size);
+                let too_many = waiting.len().saturating_sub(WAITING);
+                waiting.drain(..too_many);
+            }
+        }
+        Ok(AddedCosignature { leaves: older.size, witnesses: count, needed })
+    }
+
+    /// Sees that a checkpoint is of the log as it is: a store that was put back would have signed another history.
+    async fn is_of(&self, whose: TenantNo, older: &Tree, tree: &Tree) -> Result<(), Error> {
+        let question = Question::Consistency { from: older.size, to: tree.size };
+        let same = match older.size == tree.size {
+            true => older.root == tree.root,
+            false if !question.fits(tree.size) => false,
+            false => verify_consistency(&self.prove(whose, tree, &question).await?, older, tree).is_ok(),
+        };
+        if !same {
+            tracing::error!(
+                log = whose.0,
+                size = older.size,
+                "a witness has a checkpoint that this log does not continue"
+            );
+            let description = "the log as it is now does not continue this checkpoint: compare both, and keep them";
+            return Err(Error::invalid("checkpoint", "another_history", description));
+        }
+        Ok(())
+    }
+
+    async fn keep(&self, whose: TenantNo, cosigned: &Cosigned) -> Result<(), Error> {
+        // No tenant ends meanwhile: nothing may be left of one that has.
+        let _turn = self.turn.read().await;
+        let tenant = self.tenant(whose)?;
+        tenant.is_there()?;
+        let key = &tenant.fingerprints;
+        let row = Kept { note: cosigned.note.clone() };
+        let mutations: Vec<Mutation> = vec![Source::put(&row, place::witnessed(whose), SourceKind::Witnessed, key)?];
+        let position = self.committer.position();
+        let (guards, changes, leaves) = (vec![], vec![], vec![]);
+        self.committer.commit(Change { position, guards, changes, mutations, leaves, charge: None }).await?;
+        Ok(())
+    }
+
+    /// The newest that enough witnesses had cosigned once, if enough of those who are witnesses now have.
+    async fn kept(&self, whose: TenantNo) -> Result<Option<Cosigned>, Error> {
+        let witnesses = self.wants_witnesses()?;
+        let key = &self.tenant(whose)?.fingerprints;
+        let row: Option<Kept> = Source::load(&*self.store, place::witnessed(whose), SourceKind::Witnessed, key).await?;
+        let Some(Kept { note }) = row else { return Ok(None) };
+        let (head, _) = self.signed_head(whose)?;
+        let own: Vec<&str> = head.keys.iter().map(String::as_str).collect();
+        let Ok(signed) = checkpoint::verify(&note, &own) else { return Ok(None) };
+        let enough = witnesses.of(&note).is_ok_and(|count| count >= witnesses.needed);
+        let tree = Tree { size: signed.size, root: signed.root };
+        Ok(enough.then_some(Cosigned { tree, note }))
+    }
+
+    /// The newest checkpoint of a log that enough witnesses have cosigned.
+    pub(crate) async fn witnessed(&self, whose: TenantNo) -> Result<Checkpoint, Error> {
+        let kept = self.kept(whose).await?;
+        let kept = kept.ok_or(Error::WitnessesMissing(
+            "not enough witnesses have cosigned a checkpoint of this log yet: `strongroom witness cosign --to-vault`",
+        ))?;
+        Ok(Checkpoint { note: kept.note, keys: self.signed_head(whose)?.0.keys })
+    }
+
+    /// The newest checkpoint that waits for more witnesses, if any does.
+    pub(crate) async fn awaited(&self, whose: TenantNo) -> Result<Option<Checkpoint>, Error> {
+        let note = self.waiting.lock().await.get(&whose).and_then(|waiting| waiting.last()).map(|one| one.note.clone());
+        let Some(note) = note else { return Ok(None) };
+        Ok(Some(Checkpoint { note, keys: self.signed_head(whose)?.0.keys }))
+    }
+}
+
+fn not_ours() -> Error {
+    Error::invalid("checkpoint", "not_of_this_log", "it is no checkpoint that this log has signed")
+}
