@@ -434,6 +434,7 @@ impl<S: Store> Vault<S> {
             counting: Mutex::new(()),
             importing: Mutex::new(()),
             tiling: Tiling::default(),
+            indexing: Arc::default(),
             alive: watch::Sender::new(()),
         };
         vault.look_at_space();

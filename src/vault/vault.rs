@@ -16,6 +16,7 @@ use crate::detokenize::{Detokenize, Released};
 use crate::error::Error;
 use crate::explain::{Explain, Explanation};
 use crate::jobs::Jobs;
+use crate::leaf_index::Indexing;
 use crate::limits::Limits;
 use crate::lookup::{FoundTokens, Lookup};
 use crate::matching::Match;
@@ -59,6 +60,8 @@ pub struct Vault<S: Store> {
     /// Held while an import key is made: first come, first served.
     pub(crate) importing: Mutex<()>,
     pub(crate) tiling: Tiling,
+    /// Shared with exports.
+    pub(crate) indexing: Arc<Indexing>,
     /// Last, so that it goes after all else: whoever waits for the vault's end waits for this.
     pub(crate) alive: watch::Sender<()>,
 }

@@ -133,6 +133,7 @@ impl Filter {
             field: self.field.unwrap_or_default(),
             action: self.action.unwrap_or_default(),
             decision: self.decision.unwrap_or_default(),
+            ..LeafFilter::default()
         };
         (asked != LeafFilter::default()).then_some(asked)
     }
