@@ -154,7 +154,11 @@ impl Filter {
 
     /// Whether anything is asked of items.
     pub fn asks_for_items(&self) -> bool {
-        self.field.is_some() || self.fields.is_some() || self.view.is_some() || self.subjects.is_some() || self.rows.is_some()
+        self.field.is_some()
+            || self.fields.is_some()
+            || self.view.is_some()
+            || self.subjects.is_some()
+            || self.rows.is_some()
     }
 
     /// Whether an action is one of those that are asked for.
@@ -347,7 +351,8 @@ pub(crate) mod tests {
     pub(crate) fn line() -> impl Strategy<Value = Vec<u8>> {
         use prop::option::of as some;
 
-        let item = (some(word()), some(0..4_u64), some(0..4_u64), some(word()), prop::sample::select(vec!["ok", "DENIED"]));
+        let item =
+            (some(word()), some(0..4_u64), some(0..4_u64), some(word()), prop::sample::select(vec!["ok", "DENIED"]));
         let words = (word(), word(), word(), some(word()));
         (words, 0..4_u64, prop::collection::vec(item, 0..4)).prop_map(|(words, time, items)| {
             let (principal, action, decision, actor) = words;
@@ -385,21 +390,19 @@ pub(crate) mod tests {
         let lists = || some(prop::collection::vec(word(), 0..3));
         let more = (some(word()), lists(), lists(), some(word()));
         let all = (some(0..4_u64), some(0..4_u64), words, numbers(), numbers(), more);
-        all.prop_map(|(from, to, words, subjects, rows, (actor, actions, fields, view))| {
-            Filter {
-                from: from.map(|time| Timestamp(time * 1_000_000)),
-                to: to.map(|time| Timestamp(time * 1_000_000)),
-                principal: words.0,
-                action: words.1,
-                decision: words.2,
-                field: words.3,
-                subjects: subjects.map(|all| all.into_iter().map(SubjectHandle).collect()),
-                rows: rows.map(|all| all.into_iter().map(RowId).collect()),
-                actor,
-                actions,
-                fields,
-                view,
-            }
+        all.prop_map(|(from, to, words, subjects, rows, (actor, actions, fields, view))| Filter {
+            from: from.map(|time| Timestamp(time * 1_000_000)),
+            to: to.map(|time| Timestamp(time * 1_000_000)),
+            principal: words.0,
+            action: words.1,
+            decision: words.2,
+            field: words.3,
+            subjects: subjects.map(|all| all.into_iter().map(SubjectHandle).collect()),
+            rows: rows.map(|all| all.into_iter().map(RowId).collect()),
+            actor,
+            actions,
+            fields,
+            view,
         })
     }
 

@@ -54,7 +54,8 @@ impl Indexing {
         }
     }
 
-    fn suspects(&self) -> BTreeSet<(TenantNo, u64)> {
+    /// Takes them away.
+    pub fn suspects(&self) -> BTreeSet<(TenantNo, u64)> {
         std::mem::take(&mut self.suspects.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

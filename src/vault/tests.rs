@@ -30,6 +30,7 @@ mod officers;
 mod own_keys;
 mod policies;
 mod proofs;
+mod questions;
 mod quotas;
 mod refusals;
 mod reindex;

@@ -75,7 +75,9 @@ impl BlockRow {
         // Each set of leaves has one form.
         match row.encode() == bytes && !row.is_empty() {
             true => Ok(row),
-            false => Err(StoreError::Corrupt { place: PLACE, what: "it is not written as the vault writes it".to_owned() }),
+            false => {
+                Err(StoreError::Corrupt { place: PLACE, what: "it is not written as the vault writes it".to_owned() })
+            }
         }
     }
 }

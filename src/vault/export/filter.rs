@@ -98,9 +98,13 @@ impl LeafFilter {
 
     fn check<S: Store>(&self, road: &Road<'_, S>, log: TenantNo) -> Result<(), Error> {
         let mut wrong = Vec::new();
-        let names =
-            [("principal", &self.principal, NAME), ("field", &self.field, NAME), ("action", &self.action, NAME),
-            ("actor", &self.actor, NAME), ("view", &self.view, NAME)];
+        let names = [
+            ("principal", &self.principal, NAME),
+            ("field", &self.field, NAME),
+            ("action", &self.action, NAME),
+            ("actor", &self.actor, NAME),
+            ("view", &self.view, NAME),
+        ];
         let limits = &road.vault.limits;
         let sent = [("subject", &self.subject, limits.subject), ("token", &self.token, limits.token)];
         for (name, text, most) in names.into_iter().chain(sent) {
