@@ -169,13 +169,13 @@ impl<S: Store> ExportPages<S> {
         while self.next < self.end && self.next - begun < QUIET && page.leaves.is_empty() {
             let store = self.store.upgrade().ok_or(Error::Sealed)?;
             let (leaves, go_on) = self.leaves(&*store).await?;
-            // Last: a page that was read before the reader was suspended is not told after that.
-            self.tenants.upgrade().ok_or(Error::Sealed)?.admit(self.reader.principal.tenant, &self.reader)?;
             for (index, line) in leaves {
                 if self.look_at(index, line, &mut page)? && self.every_leaf {
                     self.is_known(&*store, index).await?;
                 }
             }
+            // Last: a page that was read before the reader was suspended is not told after that.
+            self.tenants.upgrade().ok_or(Error::Sealed)?.admit(self.reader.principal.tenant, &self.reader)?;
             self.next = go_on;
             // Pages of which nothing fits take the thread's time one after the other.
             tokio::task::yield_now().await;

@@ -28,7 +28,7 @@ use crate::vault::Vault;
 const STEP: u64 = 16;
 /// Rows that are written in one commit, at most. A block of large requests has more.
 const ROWS: usize = 8_192;
-/// Blocks that are held against their rows in one round.
+/// Blocks of all logs that are held against their rows in one round.
 const CHECKED: u64 = 4;
 /// Blocks that may wait to be made anew; whoever finds more finds them again.
 const SUSPECTS: usize = 1_024;
@@ -41,8 +41,8 @@ const _: () = assert!(PAGE as u64 == BLOCK);
 pub(crate) struct Indexing {
     /// Blocks of which a row is missing, by their first leaf.
     suspects: Mutex<BTreeSet<(TenantNo, u64)>>,
-    /// Up to where blocks were held against their rows, by log.
-    checked: Mutex<BTreeMap<TenantNo, u64>>,
+    /// The block that is held against its rows next, by its first leaf.
+    next: Mutex<(TenantNo, u64)>,
 }
 
 impl Indexing {
@@ -57,15 +57,6 @@ impl Indexing {
     /// Takes them away.
     pub fn suspects(&self) -> BTreeSet<(TenantNo, u64)> {
         std::mem::take(&mut self.suspects.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// The next block of a log that is held against its rows, of those before `end`.
-    fn next_to_check(&self, log: TenantNo, end: u64) -> Option<u64> {
-        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = checked.entry(log).or_default();
-        let block = if *next < end { *next } else { 0 };
-        *next = block + BLOCK;
-        (block < end).then_some(block)
     }
 }
 
@@ -183,7 +174,7 @@ impl<S: Store> Vault<S> {
         Ok(())
     }
 
-    /// Holds the next blocks of each log against their rows, and those that somebody found wanting; writes what is missing or
+    /// Holds the next blocks against their rows, and those that somebody found wanting; writes what is missing or
     /// was changed.
     pub(crate) async fn mend_indexes(&self) -> Result<(), Error> {
         if self.nearly_full.load(Ordering::Relaxed) {
@@ -196,19 +187,35 @@ impl<S: Store> Vault<S> {
                 Err(error) => return Err(error),
             }
         }
-        for log in self.tenants.numbers() {
-            let Some(head) = self.committer.head(log) else { continue };
-            let end = indexed(&*self.store, log, head.size).await?;
-            for _ in 0..CHECKED.min(end / BLOCK) {
-                let Some(first) = self.indexing.next_to_check(log, end) else { break };
-                match self.mend_index(log, first).await {
-                    // As above.
-                    Err(Error::DataLoss(_)) | Ok(()) => {}
-                    Err(error) => return Err(error),
-                }
+        for _ in 0..CHECKED {
+            let Some((log, first)) = self.next_to_mend().await? else { break };
+            match self.mend_index(log, first).await {
+                // As above.
+                Err(Error::DataLoss(_)) | Ok(()) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// The block whose turn it is: all of a log's, then the next log's.
+    async fn next_to_mend(&self) -> Result<Option<(TenantNo, u64)>, Error> {
+        let next = || self.indexing.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let (begun, at) = *next();
+        let mut logs = self.tenants.numbers();
+        let begin = logs.partition_point(|log| *log < begun);
+        logs.rotate_left(begin);
+        // The first once more, from its beginning.
+        let again = logs.first().copied();
+        for (turn, log) in logs.into_iter().chain(again).enumerate() {
+            let first = if turn == 0 && log == begun { at } else { 0 };
+            let Some(head) = self.committer.head(log) else { continue };
+            if first < indexed(&*self.store, log, head.size).await? {
+                *next() = (log, first + BLOCK);
+                return Ok(Some((log, first)));
+            }
+        }
+        Ok(None)
     }
 
     async fn mend_index(&self, log: TenantNo, first: u64) -> Result<(), Error> {

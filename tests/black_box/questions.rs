@@ -97,6 +97,12 @@ async fn what_somebody_saw_and_what_was_read_in_plain_is_shown_and_counted_by_pu
     assert_eq!(counts(&masked), [["loan_servicing", "2", "1"]]);
     assert_eq!(counts(&asked(&vault, &["reads", "--class", "c3"])), [[""; 3]; 0]);
     assert_eq!(counts(&asked(&vault, &["reads", "--by", "auditor/auditor"])), [[""; 3]; 0], "it was denied");
+    // The same with proofs, for whoever does not take an auditor's word.
+    let out = vault.scratch().join("plain.jsonl");
+    let out = out.to_str().unwrap();
+    vault.cli_ok(&["audit", "export", "--class", "c2", "--view", "plain", "--reads", "-o", out]);
+    vault.cli_ok(&["audit", "verify", out]);
+    assert_eq!(std::fs::read_to_string(out).unwrap().lines().count(), 3);
     let table = vault.cli_ok(&["audit", "reads", "--class", "c2", "--month", &month, "--totals"]);
     let words: Vec<&str> = table.split_whitespace().collect();
     assert_eq!(words, ["purpose", "values", "requests", "kyc_review", "3", "3"]);

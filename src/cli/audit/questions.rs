@@ -148,9 +148,9 @@ impl Leaves {
         page.leaves.iter().map(parse).collect::<Result<_, _>>().map(Some)
     }
 
-    /// Whether the vault knows nobody of the id that was asked for.
-    fn is_of_nobody(&self) -> bool {
-        self.filter.subjects.as_ref().is_some_and(Vec::is_empty)
+    /// Whether the vault knows the subject that was asked for, if it said so.
+    fn is_known(&self) -> Option<bool> {
+        self.filter.subjects.as_ref().map(|subjects| !subjects.is_empty())
     }
 }
 

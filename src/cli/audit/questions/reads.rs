@@ -22,7 +22,7 @@ pub const HELP: &str = "Examples:
 --by and --actor show all that somebody was told: views of values, what matched,
 tokens that were looked up. --class shows only what was read in plain, unless
 --view names another view. The class of a field is that of the schema in force
-now. Values of class c3 have no views: that a c3 value was read can't be.";
+now. Values of class c3 have no views, so none is ever read in plain.";
 
 /// Whose reads, or of which class.
 #[derive(Clone, Debug, ClapArgs)]

@@ -43,11 +43,11 @@ pub async fn run(asked: Subject, context: &Context) -> Result<Exit, CliError> {
             return Ok(Exit::Done);
         }
     }
-    let known = !leaves.is_of_nobody();
+    let known = leaves.is_known();
     let words = match (known, printer.lines()) {
-        (false, _) => "the vault knows no such subject".to_owned(),
-        (true, 1) => "1 line".to_owned(),
-        (true, lines) => format!("{lines} lines"),
+        (Some(false), _) => "the vault knows no such subject".to_owned(),
+        (_, 1) => "1 line".to_owned(),
+        (_, lines) => format!("{lines} lines"),
     };
     printer.end(Map::from_iter([("known".to_owned(), known.into())]), &words)?;
     Ok(Exit::Done)
