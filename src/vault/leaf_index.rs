@@ -41,8 +41,8 @@ const _: () = assert!(PAGE as u64 == BLOCK);
 pub(crate) struct Indexing {
     /// Blocks of which a row is missing, by their first leaf.
     suspects: Mutex<BTreeSet<(TenantNo, u64)>>,
-    /// The block that is held against its rows next, by its first leaf.
-    next: Mutex<(TenantNo, u64)>,
+    /// The block that is held against its rows next, by its first leaf; at first that of the first log.
+    next: Mutex<Option<(TenantNo, u64)>>,
 }
 
 impl Indexing {
@@ -201,7 +201,7 @@ impl<S: Store> Vault<S> {
     /// The block whose turn it is: all of a log's, then the next log's.
     async fn next_to_mend(&self) -> Result<Option<(TenantNo, u64)>, Error> {
         let next = || self.indexing.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let (begun, at) = *next();
+        let (begun, at) = next().unwrap_or((TenantNo(0), 0));
         let mut logs = self.tenants.numbers();
         let begin = logs.partition_point(|log| *log < begun);
         logs.rotate_left(begin);
@@ -211,7 +211,7 @@ impl<S: Store> Vault<S> {
             let first = if turn == 0 && log == begun { at } else { 0 };
             let Some(head) = self.committer.head(log) else { continue };
             if first < indexed(&*self.store, log, head.size).await? {
-                *next() = (log, first + BLOCK);
+                *next() = Some((log, first + BLOCK));
                 return Ok(Some((log, first)));
             }
         }

@@ -17,7 +17,7 @@ use crate::cli::output::{CliError, Exit};
 pub const HELP: &str = "Examples:
   strongroom audit changes
   strongroom audit changes --month 2026-11 --output json
-  strongroom audit changes --log system --as operator     # officers, tenants, root key
+  strongroom audit changes --log system --as operator   # tenants, root key
 
 One line for each request that changed policies, the schema, keys, officers,
 tiers, freezes or second factors, or would have; and for each approval. A change
