@@ -295,3 +295,15 @@ async fn no_row_is_made_on_a_disk_that_is_nearly_full() {
     assert_eq!(vault.index_logs(None, 1).await.unwrap(), Some(TENANT), "there may be more to do");
     assert!(!rows(&bench).await.is_empty());
 }
+
+#[tokio::test]
+async fn the_vault_makes_the_index_by_itself() {
+    let (bench, vault) = grown(200).await;
+    let made = async {
+        while rows(&bench).await.is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    // It is done every ten seconds.
+    tokio::time::timeout(std::time::Duration::from_secs(120), vault.keep_house(made)).await.unwrap();
+}
