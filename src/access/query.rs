@@ -206,6 +206,79 @@ impl Action {
         ) || self.is_never_done_alone()
     }
 
+    /// Whether it changes what is in force, or is what officers say of such a change: policies, the schema, keys and their
+    /// copies, officers, tiers, freezes, second factors and tenants.
+    pub fn is_change(self) -> bool {
+        // Each by its name, so that nobody forgets a new one.
+        match self {
+            Self::ApplySchema
+            | Self::ApplyPolicy
+            | Self::RotateKey
+            | Self::SetKeyState
+            | Self::DestroyKeyVersion
+            | Self::CreateImportKey
+            | Self::ImportOwnKey
+            | Self::MoveOwnKey
+            | Self::RemoveOwnKey
+            | Self::BackupKeystore
+            | Self::StrikeKeystoreCopy
+            | Self::Approve
+            | Self::Reject
+            | Self::CreateTenant
+            | Self::DestroyTenant
+            | Self::Freeze
+            | Self::Unfreeze
+            | Self::FreezeAll
+            | Self::UnfreezeAll
+            | Self::Suspend
+            | Self::Unsuspend
+            | Self::SetTier
+            | Self::SetTierLimits
+            | Self::EnrolSecondFactor
+            | Self::ConfirmSecondFactor
+            | Self::ResetSecondFactor
+            | Self::EnrolOfficer
+            | Self::RemoveOfficer => true,
+            Self::Tokenize
+            | Self::ImportToken
+            | Self::Detokenize
+            | Self::Match
+            | Self::Lookup
+            | Self::Replace
+            | Self::Delete
+            | Self::ExportLedger
+            | Self::GetCheckpoint
+            | Self::GetProof
+            | Self::GetSchema
+            | Self::GetPolicy
+            | Self::ExplainPolicy
+            | Self::ListKeys
+            | Self::Rewrap
+            | Self::Roll
+            | Self::Reindex
+            | Self::GetOwnKey
+            | Self::ListKeystoreCopies
+            | Self::GetJob
+            | Self::CancelJob
+            | Self::ListApprovals
+            | Self::Seal
+            | Self::ListTenants
+            | Self::ListFreezes
+            | Self::ListPrincipals
+            | Self::StepUp
+            | Self::ListSecondFactors
+            | Self::SetLabels
+            | Self::GetLabels
+            | Self::ListOfficers
+            | Self::Status => false,
+        }
+    }
+
+    /// Whether it tells a caller something of values or of their subjects.
+    pub fn is_read(self) -> bool {
+        matches!(self, Self::Detokenize | Self::Match | Self::Lookup | Self::GetLabels)
+    }
+
     /// Whether only officers do it, and none without the approval of another one, whatever policy permits: else one of
     /// them could make the others whose approval it needs.
     pub fn is_never_done_alone(self) -> bool {

@@ -3,6 +3,7 @@
 mod excerpt;
 mod export;
 mod proofs;
+mod questions;
 mod tail;
 mod tiles;
 mod verify;
@@ -77,6 +78,8 @@ enum Ask {
     /// Write the ledger, or the leaves of it that are asked for, to files that prove themselves.
     #[command(after_help = export::HELP)]
     Export(export::Export),
+    #[command(flatten)]
+    Question(questions::Question),
     /// Print the signed head of the ledger as it is now: a C2SP signed note.
     Checkpoint {
         /// Not as it is now, but the newest that as many witnesses have cosigned as the vault is configured to need.
@@ -184,6 +187,7 @@ impl Ask {
             | Self::Tiles { log, .. } => log,
             Self::Export(export) => export.log(),
             Self::Tail(tail) => tail.log(),
+            Self::Question(question) => question.log(),
         }
     }
 }
@@ -205,6 +209,7 @@ async fn ask(asked: Ask, context: &Context) -> Result<Exit, CliError> {
         Ask::Prove { index, out, log } => proofs::prove(index, &out, log, context).await,
         Ask::Grown { checkpoint, log_key, log } => proofs::grown(&checkpoint, log_key, log, context).await,
         Ask::Tail(tail) => tail::run(tail, context).await,
+        Ask::Question(question) => questions::run(question, context).await,
         Ask::Tiles { out, log } => tiles::write(&out, log, context).await,
     }
 }

@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use strongroom_ids::{RowId, SubjectHandle};
 
 use crate::error::LedgerError;
+use crate::leaf::ParsedItem;
 use crate::timestamp::Timestamp;
 
 /// What a leaf must fit, all of it; what is not given fits every leaf.
 ///
-/// `field`, `subjects` and `rows` are about items: a leaf fits if one of its items fits all of them.
+/// `field`, `subjects`, `rows`, `fields` and `view` are about items: a leaf fits if one of its items fits all of them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Filter {
     /// Not committed before this.
@@ -33,7 +34,18 @@ pub struct Filter {
     pub subjects: Option<Vec<SubjectHandle>>,
     /// An item's row is one of these. An empty list fits no leaf.
     pub rows: Option<Vec<RowId>>,
+    /// On whose behalf it was asked.
+    pub actor: Option<String>,
+    /// What was asked for is one of these. An empty list fits no leaf.
+    pub actions: Option<Vec<String>>,
+    /// An item's field is one of these, by their full names. An empty list fits no leaf.
+    pub fields: Option<Vec<String>>,
+    /// An item was shown, in this view.
+    pub view: Option<String>,
 }
+
+/// The outcome of an item that was shown, if it names a view.
+pub(crate) const SHOWN: &str = "ok";
 
 /// The same as it is written: in this order, and only what is given.
 #[derive(Serialize, Deserialize, Default)]
@@ -55,6 +67,14 @@ struct Written {
     subjects: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rows: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    actor: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    actions: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fields: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    view: Option<String>,
 }
 
 impl Filter {
@@ -86,6 +106,10 @@ impl Filter {
             field: self.field.clone(),
             subjects: self.subjects.as_ref().map(|all| all.iter().map(|one| one.0.to_string()).collect()),
             rows: self.rows.as_ref().map(|all| all.iter().map(|one| one.0.to_string()).collect()),
+            actor: self.actor.clone(),
+            actions: self.actions.clone(),
+            fields: self.fields.clone(),
+            view: self.view.clone(),
         };
         // Nothing in it can fail to be written.
         serde_json::to_string(&written).unwrap_or_default()
@@ -110,12 +134,37 @@ impl Filter {
             field: read.field,
             subjects: numbers(read.subjects)?.map(|all| all.into_iter().map(SubjectHandle).collect()),
             rows: numbers(read.rows)?.map(|all| all.into_iter().map(RowId).collect()),
+            actor: read.actor,
+            actions: read.actions,
+            fields: read.fields,
+            view: read.view,
         };
         (filter.to_json() == text).then_some(filter)
     }
 
-    fn asks_for_items(&self) -> bool {
-        self.field.is_some() || self.subjects.is_some() || self.rows.is_some()
+    /// Whether an item of a leaf fits what is asked of items.
+    pub fn fits_item(&self, item: &ParsedItem) -> bool {
+        let is = |wanted: &Option<String>, there: &Option<String>| wanted.is_none() || wanted == there;
+        is(&self.field, &item.field)
+            && self.fields.as_ref().is_none_or(|all| item.field.as_ref().is_some_and(|field| all.contains(field)))
+            && self.view.as_ref().is_none_or(|view| item.view.as_ref() == Some(view) && item.outcome == SHOWN)
+            && self.subjects.as_ref().is_none_or(|all| item.subject.is_some_and(|subject| all.contains(&subject)))
+            && self.rows.as_ref().is_none_or(|all| item.row.is_some_and(|row| all.contains(&row)))
+    }
+
+    /// Whether anything is asked of items.
+    pub fn asks_for_items(&self) -> bool {
+        self.field.is_some()
+            || self.fields.is_some()
+            || self.view.is_some()
+            || self.subjects.is_some()
+            || self.rows.is_some()
+    }
+
+    /// Whether an action is one of those that are asked for.
+    fn is_asked(&self, action: &str) -> bool {
+        self.action.as_ref().is_none_or(|one| one == action)
+            && self.actions.as_ref().is_none_or(|all| all.iter().any(|one| one == action))
     }
 
     /// Times have one way of being written, in which the order of bytes is that of time.
@@ -135,7 +184,7 @@ pub fn time_of(line: &[u8]) -> Option<Timestamp> {
 
 /// A string where it lies, unless it has escapes.
 #[derive(Deserialize)]
-struct Text<'l>(#[serde(borrow)] Cow<'l, str>);
+pub(crate) struct Text<'l>(#[serde(borrow)] pub(crate) Cow<'l, str>);
 
 /// A leaf is read, and only what is asked for is looked at.
 struct Leaf<'f>(&'f Filter);
@@ -160,9 +209,10 @@ impl<'l> Visitor<'l> for Leaf<'_> {
         let mut fits = true;
         // What a leaf must have and this one does not have fits nothing.
         let (mut timed, mut item_fits) = (filter.from.is_none() && filter.to.is_none(), !filter.asks_for_items());
+        let mut is_asked = filter.action.is_none() && filter.actions.is_none();
         let mut wanted = [
             ("principal", filter.principal.as_deref()),
-            ("action", filter.action.as_deref()),
+            ("actor", filter.actor.as_deref()),
             ("decision", filter.decision.as_deref()),
         ];
         while let Some(member) = leaf.next_key::<Text<'l>>()? {
@@ -171,6 +221,10 @@ impl<'l> Visitor<'l> for Leaf<'_> {
                     timed = true;
                     fits &= filter.is_in_time(&leaf.next_value::<Text<'l>>()?.0);
                 }
+                "action" if !is_asked => {
+                    is_asked = true;
+                    fits &= filter.is_asked(&leaf.next_value::<Text<'l>>()?.0);
+                }
                 "items" if fits && !item_fits => item_fits = leaf.next_value_seed(Items(filter))?,
                 name => match wanted.iter_mut().find(|(known, value)| *known == name && value.is_some()) {
                     Some((_, value)) => fits &= value.take() == Some(&*leaf.next_value::<Text<'l>>()?.0),
@@ -178,7 +232,7 @@ impl<'l> Visitor<'l> for Leaf<'_> {
                 },
             }
         }
-        Ok(fits && timed && item_fits && wanted.iter().all(|(_, value)| value.is_none()))
+        Ok(fits && timed && is_asked && item_fits && wanted.iter().all(|(_, value)| value.is_none()))
     }
 }
 
@@ -230,28 +284,37 @@ impl<'l> Visitor<'l> for Item<'_> {
     }
 
     fn visit_map<A: MapAccess<'l>>(self, mut item: A) -> Result<bool, A::Error> {
-        let Filter { field, subjects, rows, .. } = self.0;
-        let (mut is_field, mut is_subject, mut is_row) = (field.is_none(), subjects.is_none(), rows.is_none());
+        let Filter { field, fields, view, subjects, rows, .. } = self.0;
+        let (mut is_field, mut is_subject, mut is_row) =
+            (field.is_none() && fields.is_none(), subjects.is_none(), rows.is_none());
+        let (mut is_view, mut is_shown) = (view.is_none(), view.is_none());
         while let Some(member) = item.next_key::<Text<'l>>()? {
-            match (&*member.0, field, subjects, rows) {
-                ("field", Some(field), ..) => is_field = *field == item.next_value::<Text<'l>>()?.0,
-                ("subject", _, Some(subjects), _) => {
-                    let number = item.next_value::<Text<'l>>()?.0.parse();
-                    is_subject = number.is_ok_and(|number| subjects.contains(&SubjectHandle(number)));
+            match &*member.0 {
+                "field" if field.is_some() || fields.is_some() => {
+                    let name = item.next_value::<Text<'l>>()?.0;
+                    is_field = field.as_ref().is_none_or(|field| *field == name)
+                        && fields.as_ref().is_none_or(|fields| fields.iter().any(|field| *field == name));
                 }
-                ("row", _, _, Some(rows)) => {
+                "view" if view.is_some() => is_view = view.as_deref() == Some(&*item.next_value::<Text<'l>>()?.0),
+                "outcome" if view.is_some() => is_shown = item.next_value::<Text<'l>>()?.0 == SHOWN,
+                "subject" if subjects.is_some() => {
                     let number = item.next_value::<Text<'l>>()?.0.parse();
-                    is_row = number.is_ok_and(|number| rows.contains(&RowId(number)));
+                    is_subject =
+                        number.is_ok_and(|one| subjects.as_ref().is_some_and(|all| all.contains(&SubjectHandle(one))));
+                }
+                "row" if rows.is_some() => {
+                    let number = item.next_value::<Text<'l>>()?.0.parse();
+                    is_row = number.is_ok_and(|one| rows.as_ref().is_some_and(|all| all.contains(&RowId(one))));
                 }
                 _ => drop(item.next_value::<IgnoredAny>()?),
             }
         }
-        Ok(is_field && is_subject && is_row)
+        Ok(is_field && is_subject && is_row && is_view && is_shown)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -260,16 +323,23 @@ mod tests {
     /// A filter as one would write it who has all the time in the world.
     fn naive(filter: &Filter, leaf: &ParsedLeaf) -> bool {
         let is = |wanted: &Option<String>, there: &str| wanted.as_ref().is_none_or(|wanted| wanted == there);
+        let in_list = |wanted: &Option<Vec<String>>, there: Option<&String>| {
+            wanted.as_ref().is_none_or(|wanted| there.is_some_and(|there| wanted.contains(there)))
+        };
         let item = leaf.items.iter().any(|item| {
             filter.field.as_ref().is_none_or(|field| item.field.as_ref() == Some(field))
                 && filter.subjects.as_ref().is_none_or(|all| item.subject.is_some_and(|one| all.contains(&one)))
                 && filter.rows.as_ref().is_none_or(|all| item.row.is_some_and(|one| all.contains(&one)))
+                && in_list(&filter.fields, item.field.as_ref())
+                && filter.view.as_ref().is_none_or(|view| item.view.as_ref() == Some(view) && item.outcome == "ok")
         });
         filter.from.is_none_or(|from| leaf.time >= from)
             && filter.to.is_none_or(|to| leaf.time < to)
             && is(&filter.principal, &leaf.principal)
             && is(&filter.action, &leaf.action)
             && is(&filter.decision, &leaf.decision)
+            && filter.actor.as_ref().is_none_or(|actor| leaf.actor.as_ref() == Some(actor))
+            && in_list(&filter.actions, Some(&leaf.action))
             && (item || !filter.asks_for_items())
     }
 
@@ -278,14 +348,18 @@ mod tests {
         prop::sample::select(vec!["a", "app/a", "\"", "\\", "é", "\u{1f512}", "", "items"]).prop_map(str::to_owned)
     }
 
-    fn line() -> impl Strategy<Value = Vec<u8>> {
-        let item = (prop::option::of(word()), prop::option::of(0..4_u64), prop::option::of(0..4_u64));
-        let words = (word(), word(), word());
-        (words, 0..4_u64, prop::collection::vec(item, 0..4)).prop_map(|((principal, action, decision), time, items)| {
+    pub(crate) fn line() -> impl Strategy<Value = Vec<u8>> {
+        use prop::option::of as some;
+
+        let item =
+            (some(word()), some(0..4_u64), some(0..4_u64), some(word()), prop::sample::select(vec!["ok", "DENIED"]));
+        let words = (word(), word(), word(), some(word()));
+        (words, 0..4_u64, prop::collection::vec(item, 0..4)).prop_map(|(words, time, items)| {
+            let (principal, action, decision, actor) = words;
             let header = LeafHeader {
                 request: &[7; 16],
                 principal: &principal,
-                actor: Some("time"),
+                actor: actor.as_deref(),
                 action: &action,
                 purpose: None,
                 decision: &decision,
@@ -296,33 +370,39 @@ mod tests {
                 client: "a",
                 detail: &[("action", "a"), ("items", "field")],
             };
-            let items = items.iter().map(|(field, subject, row)| LeafItem {
+            let items = items.iter().map(|(field, subject, row, view, outcome)| LeafItem {
                 field: field.as_deref(),
+                view: view.as_deref(),
                 subject: subject.map(SubjectHandle),
                 row: row.map(RowId),
-                outcome: "ok",
+                outcome,
                 ..LeafItem::default()
             });
             leaf::prepare(&header, items)[0].finish(3, Timestamp(time * 1_000_000))
         })
     }
 
-    fn filter() -> impl Strategy<Value = Filter> {
+    pub(crate) fn filter() -> impl Strategy<Value = Filter> {
         use prop::option::of as some;
 
         let numbers = || some(prop::collection::vec(0..4_u64, 0..3));
         let words = (some(word()), some(word()), some(word()), some(word()));
-        (some(0..4_u64), some(0..4_u64), words, numbers(), numbers()).prop_map(|(from, to, words, subjects, rows)| {
-            Filter {
-                from: from.map(|time| Timestamp(time * 1_000_000)),
-                to: to.map(|time| Timestamp(time * 1_000_000)),
-                principal: words.0,
-                action: words.1,
-                decision: words.2,
-                field: words.3,
-                subjects: subjects.map(|all| all.into_iter().map(SubjectHandle).collect()),
-                rows: rows.map(|all| all.into_iter().map(RowId).collect()),
-            }
+        let lists = || some(prop::collection::vec(word(), 0..3));
+        let more = (some(word()), lists(), lists(), some(word()));
+        let all = (some(0..4_u64), some(0..4_u64), words, numbers(), numbers(), more);
+        all.prop_map(|(from, to, words, subjects, rows, (actor, actions, fields, view))| Filter {
+            from: from.map(|time| Timestamp(time * 1_000_000)),
+            to: to.map(|time| Timestamp(time * 1_000_000)),
+            principal: words.0,
+            action: words.1,
+            decision: words.2,
+            field: words.3,
+            subjects: subjects.map(|all| all.into_iter().map(SubjectHandle).collect()),
+            rows: rows.map(|all| all.into_iter().map(RowId).collect()),
+            actor,
+            actions,
+            fields,
+            view,
         })
     }
 
@@ -333,6 +413,19 @@ mod tests {
         fn a_filter_answers_like_a_naive_one(line in line(), filter in filter()) {
             let leaf = leaf::parse(&line).unwrap();
             prop_assert_eq!(filter.fits(&line), Ok(naive(&filter, &leaf)));
+            if filter.fits(&line) == Ok(true) && filter.asks_for_items() {
+                prop_assert!(leaf.items.iter().any(|item| filter.fits_item(item)));
+            }
+            let of_items = Filter {
+                field: filter.field.clone(),
+                fields: filter.fields.clone(),
+                view: filter.view.clone(),
+                subjects: filter.subjects.clone(),
+                rows: filter.rows.clone(),
+                ..Filter::default()
+            };
+            let any = leaf.items.iter().any(|item| filter.fits_item(item));
+            prop_assert_eq!(naive(&of_items, &leaf), any || !filter.asks_for_items());
             prop_assert_eq!(time_of(&line), Some(leaf.time));
             prop_assert_eq!(Filter::default().fits(&line), Ok(true));
         }

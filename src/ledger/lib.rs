@@ -10,7 +10,8 @@
 //! leaf hashes -> tiles::Edge -> tiles; a Question, tiles -> a proof, proof::verify_inclusion, verify_consistency
 //! a checkpoint -> cosignature::cosign, by a witness; cosignature::witnesses
 //! Destroyed -> receipt::sign -> a note, receipt::verify
-//! a line -> filter::Filter::fits; leaves that are left out -> cover::Cover -> pieces of a tree
+//! a line -> filter::Filter::fits; a line, a Filter -> terms::of_leaf, terms::of_filter -> an index
+//! leaves that are left out -> cover::Cover -> pieces of a tree
 //! Manifest -> manifest::sign -> a note, manifest::verify
 //! lines, pieces, a manifest, a checkpoint, a public key -> verify::verify_excerpt -> the same, of some of the leaves
 //! lines, a checkpoint, a public key -> verify::verify_export -> what holds, or the place of what does not
@@ -36,6 +37,7 @@ pub mod proof;
 pub mod receipt;
 mod rules;
 pub mod summary;
+pub mod terms;
 pub mod tiles;
 mod timestamp;
 pub mod verify;

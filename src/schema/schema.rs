@@ -123,6 +123,11 @@ impl Schema {
         self.by_number.values().filter(|field| !field.retired)
     }
 
+    /// The fields that are in force or were once, by number.
+    pub fn all_fields(&self) -> impl Iterator<Item = &Arc<Field>> {
+        self.by_number.values()
+    }
+
     /// The purpose of this name.
     pub fn purpose(&self, name: &str) -> Option<&Purpose> {
         self.purposes.get(name)

@@ -125,24 +125,30 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
 }
 
 fn asked(request: v1::ExportRequest) -> Result<Export, Error> {
-    let v1::ExportRequest { first, end, log, filter, proofs } = request;
-    let v1::LeafFilter { from_time, to_time, principal, subject, token, field, action, decision } =
-        filter.unwrap_or_default();
+    let v1::ExportRequest { first, end, log, filter, proofs, every_leaf } = request;
+    let filter = filter.unwrap_or_default();
+    let v1::LeafFilter { from_time, to_time, principal, subject, token, field, action, decision, .. } = filter;
+    let v1::LeafFilter { actor, changes, class, view, reads, .. } = filter;
     let mut wrong = Vec::new();
     let from = instants::from_wire(from_time.as_ref(), || "filter.from_time".to_owned(), &mut wrong);
     let to = instants::from_wire(to_time.as_ref(), || "filter.to_time".to_owned(), &mut wrong);
-    let filter = LeafFilter { from, to, principal, subject, token, field, action, decision };
-    if wrong.is_empty() { Ok(Export { first, end, log, filter, proofs }) } else { Err(Error::Invalid(wrong)) }
+    let about = LeafFilter { principal, subject, token, field, action, decision, ..LeafFilter::default() };
+    let filter = LeafFilter { from, to, actor, changes, class, view, reads, ..about };
+    match wrong.is_empty() {
+        true => Ok(Export { first, end, log, filter, proofs, every_leaf }),
+        false => Err(Error::Invalid(wrong)),
+    }
 }
 
 fn answer(page: ExportPage, total: u64) -> v1::ExportResponse {
-    let ExportPage { leaves, left_out, looked } = page;
+    let ExportPage { leaves, left_out, looked, filter } = page;
     let left_out = left_out.into_iter().map(|subtree| v1::Subtree {
         start: subtree.start,
         height: subtree.height.into(),
         hash: Bytes::copy_from_slice(&subtree.hash),
     });
-    v1::ExportResponse { leaves, total, looked, left_out: left_out.collect(), signed: None }
+    let filter = filter.unwrap_or_default();
+    v1::ExportResponse { leaves, total, looked, left_out: left_out.collect(), signed: None, filter }
 }
 
 fn to_wire(signed: SignedExport) -> v1::SignedExport {

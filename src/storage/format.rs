@@ -9,8 +9,8 @@ use strongroom_ids::{
 
 use crate::keys::{self, Counter};
 use crate::rows::{
-    CounterRow, IdempotencyRow, IndexEntry, IndexKind, JobKind, JobRow, JobState, LaneHead, RowDek, SubjectRecord,
-    SubjectState, TenantRow, UsageRow, ValueRow, VaultRow, WrappedDek,
+    BlockRow, CounterRow, IdempotencyRow, IndexEntry, IndexKind, JobKind, JobRow, JobState, LaneHead, RowDek,
+    SubjectRecord, SubjectState, TenantRow, UsageRow, ValueRow, VaultRow, WrappedDek,
 };
 
 const DOCUMENT: &str = include_str!("FORMAT.md");
@@ -77,6 +77,8 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("key leaf", keys::leaf(tenant, 1000)),
         ("key tile", keys::tile(tenant, 1, 1000)),
         ("key tiled", keys::tiled(tenant)),
+        ("key leaf_index", keys::leaf_index(tenant, &counting(1), 512)),
+        ("key indexed", keys::indexed(tenant)),
         ("key vault", keys::vault()),
         ("key tenant", keys::tenant(tenant)),
         ("key principals", keys::principals()),
@@ -103,7 +105,10 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("key witnessed", keys::witnessed(tenant)),
         ("entry row id", keys::encode_row_id(row)),
         ("entry tiled", keys::encode_tiled(1000)),
+        ("entry indexed", keys::encode_indexed(768)),
         ("entry handles", keys::encode_handles(&[subject, SubjectHandle(1 << 48 | 43)])),
+        ("row block", [2, 3, 255].into_iter().collect::<BlockRow>().encode()),
+        ("row block, many", (0..40).collect::<BlockRow>().encode()),
         ("row value", value.encode()),
         ("row value, all parts", full.encode()),
         ("row subject", record.encode()),

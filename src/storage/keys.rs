@@ -269,6 +269,49 @@ pub fn decode_tiled(bytes: &[u8]) -> Result<u64, StoreError> {
     reader.finish().map(|()| leaves)
 }
 
+// LeafIndex.
+
+/// In place of a term: how far a log is in the index.
+const INDEXED: u8 = 0;
+
+/// `LeafIndex`: which of the 256 leaves from `first` on have a term.
+pub fn leaf_index(tenant: TenantNo, term: &[u8; 9], first: u64) -> Vec<u8> {
+    Key::new(tenant).with(term).u64(first).done()
+}
+
+/// `LeafIndex`: the rows of a term whose first leaf is at `first` or after it, and before `end`.
+pub fn leaf_index_range(tenant: TenantNo, term: &[u8; 9], first: u64, end: u64) -> (Vec<u8>, Vec<u8>) {
+    (leaf_index(tenant, term, first), leaf_index(tenant, term, end))
+}
+
+/// `LeafIndex`: how many leaves of a tenant's ledger are in the index.
+pub fn indexed(tenant: TenantNo) -> Vec<u8> {
+    Key::new(tenant).kind(INDEXED).done()
+}
+
+/// The term and the first leaf of a [`leaf_index`] key; none for [`indexed`].
+pub fn decode_leaf_index(key: &[u8]) -> Result<Option<([u8; 9], u64)>, StoreError> {
+    match key.get(TENANT..) {
+        Some([INDEXED]) => Ok(None),
+        _ => {
+            let first = ending("a leaf index key", key, 21, None)?;
+            Ok(key.get(TENANT..).and_then(<[u8]>::first_chunk).map(|term| (*term, first)))
+        }
+    }
+}
+
+/// The entry of [`indexed`].
+pub fn encode_indexed(leaves: u64) -> Vec<u8> {
+    encode_tiled(leaves)
+}
+
+/// Reads what [`encode_indexed`] wrote.
+pub fn decode_indexed(bytes: &[u8]) -> Result<u64, StoreError> {
+    let mut reader = Reader::new("how far a ledger is in the index of its leaves", bytes, ENTRY_FORMAT)?;
+    let leaves = u64::from_be_bytes(reader.array()?);
+    reader.finish().map(|()| leaves)
+}
+
 // Meta.
 
 /// `Meta`: the vault's own row.

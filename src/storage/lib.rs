@@ -1,6 +1,6 @@
 //! Storage: the Store trait, column families and row codecs.
 //!
-//! What comes in are rows and keys as types ([`rows`], [`keys`]); what goes out are bytes in one of ten families,
+//! What comes in are rows and keys as types ([`rows`], [`keys`]); what goes out are bytes in one of eleven families,
 //! specified in FORMAT.md. What must hold: no tenant's keys meet another's, a row has one form only, and bytes that
 //! are not what was written are an error and never a panic.
 //!

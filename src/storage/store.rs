@@ -29,11 +29,13 @@ pub enum Family {
     Leaves = 8,
     /// Tiles of the ledgers' trees, keyed by tenant, level and index.
     Tiles = 9,
+    /// Which leaves auditors find by what, keyed by tenant, term and the first of 256 leaves.
+    LeafIndex = 10,
 }
 
 impl Family {
     /// Every family, in the order of its number.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Meta,
         Self::Rows,
         Self::RowDeks,
@@ -44,7 +46,14 @@ impl Family {
         Self::Idempotency,
         Self::Leaves,
         Self::Tiles,
+        Self::LeafIndex,
     ];
+
+    /// Whether a store may lack it, as those of earlier versions do: it is made then, since all that it holds follows from
+    /// other families, and comes again by itself.
+    pub fn may_be_missing(self) -> bool {
+        self == Self::LeafIndex
+    }
 
     /// The name under which a store keeps it.
     pub fn name(self) -> &'static str {
@@ -59,6 +68,7 @@ impl Family {
             Self::Idempotency => "idempotency",
             Self::Leaves => "leaves",
             Self::Tiles => "tiles",
+            Self::LeafIndex => "leaf_index",
         }
     }
 }

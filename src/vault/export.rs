@@ -2,8 +2,12 @@
 //!
 //! The road decides, records what was asked for, and finds what stands behind a subject's id and a token. Then every leaf
 //! of the range is looked at, a page at a time. What the vault signs at the end it has counted itself while it sent.
+//!
+//! Without proofs an index of leaves may say which to look at; those that came since are looked at one and all. What is
+//! signed never rests on it: whoever writes to the store could hide a leaf.
 
 mod filter;
+mod known;
 
 use std::sync::{Arc, Weak};
 
@@ -22,11 +26,13 @@ use strongroom_storage::{Family, Range, Store};
 
 use crate::audit::Checkpoint;
 use crate::error::Error;
+use crate::leaf_index::Indexing;
 use crate::pages::PAGE;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::tenants::Tenants;
 use crate::vault::Vault;
 pub use filter::LeafFilter;
+use known::Known;
 
 /// After so many leaves of which none fits, the reader is told how far it is.
 const QUIET: u64 = 16_384;
@@ -44,6 +50,8 @@ pub struct Export {
     pub filter: LeafFilter,
     /// Whether what proves them comes along, and a manifest at the end.
     pub proofs: bool,
+    /// Whether every leaf is looked at, as with proofs, even if an index of them says which fit.
+    pub every_leaf: bool,
 }
 
 /// What was found on the road.
@@ -99,6 +107,8 @@ pub struct ExportPage {
     pub left_out: Vec<Subtree>,
     /// How many leaves have been looked at.
     pub looked: u64,
+    /// Without proofs, on the first page: what leaves are held against, if anything.
+    pub filter: Option<String>,
 }
 
 /// What the vault says of an export.
@@ -121,6 +131,10 @@ pub struct ExportPages<S: Store> {
     next: u64,
     end: u64,
     filter: Filter,
+    known: Option<Known>,
+    /// Whether the index is held against what is found, and not asked.
+    every_leaf: bool,
+    indexing: Arc<Indexing>,
     proofs: Option<Box<Proofs>>,
     ended: bool,
     /// Leaves that are looked at in the whole export.
@@ -149,22 +163,20 @@ impl<S: Store> ExportPages<S> {
             return Ok(None);
         }
         let mut page = ExportPage::default();
+        if begun == self.first && self.proofs.is_none() && !self.filter.is_empty() {
+            page.filter = Some(self.filter.to_json());
+        }
         while self.next < self.end && self.next - begun < QUIET && page.leaves.is_empty() {
-            let (from, to) = place::leaves_range(self.log, self.next, self.end);
             let store = self.store.upgrade().ok_or(Error::Sealed)?;
-            let leaves = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
+            let (leaves, go_on) = self.leaves(&*store).await?;
+            for (index, line) in leaves {
+                if self.look_at(index, line, &mut page)? && self.every_leaf {
+                    self.is_known(&*store, index).await?;
+                }
+            }
             // Last: a page that was read before the reader was suspended is not told after that.
             self.tenants.upgrade().ok_or(Error::Sealed)?.admit(self.reader.principal.tenant, &self.reader)?;
-            if leaves.is_empty() {
-                return Err(Error::DataLoss("the ledger: leaves are missing at its end"));
-            }
-            for (key, line) in leaves {
-                if place::decode_leaf(&key)? != self.next {
-                    return Err(Error::DataLoss("the ledger: a leaf is missing"));
-                }
-                self.look_at(line, &mut page)?;
-                self.next += 1;
-            }
+            self.next = go_on;
             // Pages of which nothing fits take the thread's time one after the other.
             tokio::task::yield_now().await;
         }
@@ -177,8 +189,47 @@ impl<S: Store> ExportPages<S> {
         Ok(Some(page))
     }
 
-    /// Sends a leaf, or leaves it out.
-    fn look_at(&mut self, line: Bytes, page: &mut ExportPage) -> Result<(), Error> {
+    /// Leaves that are looked at next, and from where to go on.
+    async fn leaves(&mut self, store: &S) -> Result<(Vec<(u64, Bytes)>, u64), Error> {
+        let found = match &mut self.known {
+            Some(known) if !self.every_leaf => known.take(store, self.next).await?,
+            _ => None,
+        };
+        if let Some((found, go_on)) = found {
+            let keys = found.iter().map(|index| place::leaf(self.log, *index)).collect();
+            let lines = store.multi_get(Family::Leaves, keys).await?;
+            let leaf = |(index, line): (u64, Option<Bytes>)| Some((index, line?));
+            let leaves: Option<Vec<_>> = found.into_iter().zip(lines).map(leaf).collect();
+            return Ok((leaves.ok_or(Error::DataLoss("the ledger: a leaf is missing"))?, go_on));
+        }
+        let (from, to) = place::leaves_range(self.log, self.next, self.end);
+        let page = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
+        if page.is_empty() {
+            return Err(Error::DataLoss("the ledger: leaves are missing at its end"));
+        }
+        let mut leaves = Vec::with_capacity(page.len());
+        for (index, (key, line)) in (self.next..).zip(page) {
+            if place::decode_leaf(&key)? != index {
+                return Err(Error::DataLoss("the ledger: a leaf is missing"));
+            }
+            leaves.push((index, line));
+        }
+        let go_on = self.next + leaves.len() as u64;
+        Ok((leaves, go_on))
+    }
+
+    /// Sees that the index leads to a leaf that fits.
+    async fn is_known(&mut self, store: &S, index: u64) -> Result<(), Error> {
+        if let Some(known) = &mut self.known
+            && !known.leads_to(store, index).await?
+        {
+            self.indexing.suspect(self.log, index);
+        }
+        Ok(())
+    }
+
+    /// Sends a leaf, or leaves it out; whether it fits.
+    fn look_at(&mut self, index: u64, line: Bytes, page: &mut ExportPage) -> Result<bool, Error> {
         let fits = self.filter.is_empty() || self.filter.fits(&line).map_err(|_| UNREADABLE)?;
         match &mut self.proofs {
             Some(proofs) if fits => {
@@ -188,14 +239,14 @@ impl<S: Store> ExportPages<S> {
                 proofs.sum.update(b"\n");
             }
             Some(proofs) => {
-                proofs.cover.leave_out(Subtree { start: self.next, height: 0, hash: leaf_hash(&line) });
+                proofs.cover.leave_out(Subtree { start: index, height: 0, hash: leaf_hash(&line) });
             }
             None => {}
         }
         if fits {
             page.leaves.push(line);
         }
-        Ok(())
+        Ok(fits)
     }
 }
 
@@ -222,6 +273,8 @@ impl<S: Store> Vault<S> {
                 Some(Box::new(Proofs { checkpoint, tree, range, cover, behind, lines: 0, sum: Context::new(&SHA256) }))
             }
         };
+        let size = self.committer.head(log).map_or(0, |head| head.size);
+        let known = Known::of(&*self.store, log, size, (first, end), &filter).await?;
         Ok(ExportPages {
             store: Arc::downgrade(&self.store),
             tenants: Arc::downgrade(&self.tenants),
@@ -232,6 +285,9 @@ impl<S: Store> Vault<S> {
             next: first,
             end,
             filter,
+            known,
+            every_leaf: request.every_leaf || request.proofs,
+            indexing: Arc::clone(&self.indexing),
             proofs,
             ended: false,
             total: end - first,

@@ -1,5 +1,5 @@
-//! What the vault does by itself: counts refusals into the ledger, takes leaves into tiles, and forgets idempotency keys
-//! that have expired.
+//! What the vault does by itself: counts refusals into the ledger, takes leaves into tiles and into an index, and forgets
+//! idempotency keys that have expired.
 
 use std::future::Future;
 use std::time::Duration;
@@ -34,7 +34,7 @@ impl<S: Store> Vault<S> {
     pub async fn keep_house(&self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let mut round = 0_u64;
-        let mut followed = None;
+        let (mut followed, mut indexed) = (None, None);
         let mut tick = tokio::time::interval(COUNT_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -50,6 +50,17 @@ impl<S: Store> Vault<S> {
                     tracing::warn!(%error, "leaves are taken into tiles in a later round");
                     None
                 });
+            }
+            if indexed.is_some() || round.is_multiple_of(FOLLOW_EVERY) {
+                indexed = self.index_logs(indexed, FOLLOW_STEPS).await.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "leaves are taken into the index in a later round");
+                    None
+                });
+            }
+            if round.is_multiple_of(FOLLOW_EVERY)
+                && let Err(error) = self.mend_indexes().await
+            {
+                tracing::warn!(%error, "the index of leaves is looked through in a later round");
             }
             if round.is_multiple_of(FORGET_EVERY)
                 && let Err(error) = self.forget_expired_keys().await

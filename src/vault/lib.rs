@@ -31,6 +31,7 @@ mod jobs;
 mod key_copies;
 mod key_life;
 mod labels;
+mod leaf_index;
 mod limits;
 mod lock;
 mod lookup;

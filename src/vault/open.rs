@@ -436,6 +436,7 @@ impl<S: Store> Vault<S> {
             tiling: Tiling::default(),
             witnesses: OnceLock::new(),
             waiting: Default::default(),
+            indexing: Arc::default(),
             alive: watch::Sender::new(()),
         };
         vault.look_at_space();

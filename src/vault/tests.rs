@@ -31,6 +31,7 @@ mod own_keys;
 mod policies;
 mod proofs;
 mod published;
+mod questions;
 mod quotas;
 mod refusals;
 mod reindex;

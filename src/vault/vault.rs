@@ -16,6 +16,7 @@ use crate::detokenize::{Detokenize, Released};
 use crate::error::Error;
 use crate::explain::{Explain, Explanation};
 use crate::jobs::Jobs;
+use crate::leaf_index::Indexing;
 use crate::limits::Limits;
 use crate::lookup::{FoundTokens, Lookup};
 use crate::matching::Match;
@@ -63,6 +64,8 @@ pub struct Vault<S: Store> {
     /// Whose cosignatures are wanted; nobody's unless whoever opened the vault says so.
     pub(crate) witnesses: OnceLock<Witnesses>,
     pub(crate) waiting: Waiting,
+    /// Shared with exports.
+    pub(crate) indexing: Arc<Indexing>,
     /// Last, so that it goes after all else: whoever waits for the vault's end waits for this.
     pub(crate) alive: watch::Sender<()>,
 }

@@ -11,6 +11,7 @@
 mod entries;
 mod finding;
 mod history;
+mod leaf_index;
 mod ledger;
 mod meta;
 mod policies;
@@ -336,6 +337,8 @@ impl<'a, S: Store> Check<'a, S> {
             *ends = std::mem::take(&mut history.ends);
         }
         let checked = self.tiles().await;
+        self.unless_damaged(checked)?;
+        let checked = self.leaf_index().await;
         self.unless_damaged(checked)?;
         match (ends.get(&self.number), history.ended) {
             (None, None) => {}

@@ -31,6 +31,7 @@ mod people;
 mod policies;
 mod proofs;
 mod python;
+mod questions;
 mod quotas;
 mod races;
 mod raw;

@@ -36,8 +36,8 @@ OUT.proofs (what proves each line), OUT.manifest (signed by the vault: what was
 asked for, and how many lines were sent) and, in another form, OUT.leaves (the
 lines it was made of). All replace what was there, once they are whole.
 
-A leaf fits if all that is asked fits; --field, --subject and --token must fit
-one and the same of its items. What you ask for is recorded in the ledger.";
+A leaf fits if all that is asked fits; --field, --class, --view, --subject and
+--token must fit one and the same of its items. What you ask for is recorded in the ledger.";
 
 /// What is exported, and where it goes.
 #[derive(Clone, Debug, ClapArgs)]
@@ -92,6 +92,26 @@ struct Filter {
     /// Only what was decided so.
     #[arg(long, value_parser = ["allow", "deny", "fail"])]
     decision: Option<String>,
+
+    /// Only what was asked for on behalf of this person.
+    #[arg(long, value_name = "NAME")]
+    actor: Option<String>,
+
+    /// Only what concerns fields of this data class, by the schema in force now.
+    #[arg(long, value_parser = ["c1", "c2", "c3"])]
+    class: Option<String>,
+
+    /// Only what was shown in this view: plain, masked, ...
+    #[arg(long, value_name = "VIEW")]
+    view: Option<String>,
+
+    /// Only what tells a caller something of values: detokenize, match, lookup, get_labels.
+    #[arg(long)]
+    reads: bool,
+
+    /// Only changes of what is in force, and approvals, as audit changes shows them.
+    #[arg(long)]
+    changes: bool,
 }
 
 /// The form of an export.
@@ -133,6 +153,11 @@ impl Filter {
             field: self.field.unwrap_or_default(),
             action: self.action.unwrap_or_default(),
             decision: self.decision.unwrap_or_default(),
+            actor: self.actor.unwrap_or_default(),
+            class: self.class.unwrap_or_default(),
+            view: self.view.unwrap_or_default(),
+            reads: self.reads,
+            changes: self.changes,
         };
         (asked != LeafFilter::default()).then_some(asked)
     }

@@ -84,6 +84,22 @@ fn no_two_places_of_a_family_have_one_key() {
 }
 
 #[test]
+fn rows_of_the_leaf_index_stand_by_term_and_then_by_leaf() {
+    let (one, other) = ([1, 0, 0, 0, 0, 0, 0, 0, 7], [1, 0, 0, 0, 0, 0, 0, 0, 8]);
+    let key = leaf_index(T, &one, 512);
+    assert_eq!(decode_leaf_index(&key).unwrap(), Some((one, 512)));
+    assert_eq!(decode_leaf_index(&indexed(T)).unwrap(), None);
+    assert!(decode_leaf_index(&key[1..]).is_err() && decode_leaf_index(&[]).is_err());
+    let range = leaf_index_range(T, &one, 256, 768);
+    assert!(within(&key, &range) && within(&leaf_index(T, &one, 256), &range));
+    for outside in [leaf_index(T, &one, 0), leaf_index(T, &one, 768), leaf_index(T, &other, 512), indexed(T)] {
+        assert!(!within(&outside, &range), "{outside:?}");
+    }
+    assert_eq!(decode_indexed(&encode_indexed(768)).unwrap(), 768);
+    assert!(decode_indexed(&encode_indexed(768)[1..]).is_err());
+}
+
+#[test]
 fn the_end_of_a_prefix_carries_and_may_be_the_end_of_all() {
     assert_eq!(prefix_end(&[1, 2]), [1, 3]);
     assert_eq!(prefix_end(&[1, 0xff, 0xff]), [2]);

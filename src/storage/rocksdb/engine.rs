@@ -78,9 +78,10 @@ pub(crate) struct Engine {
 impl Engine {
     /// Opens the database, and makes it if it shall be `fresh`. The receiver ends when the engine is gone.
     pub fn open(dir: &Path, options: &RocksOptions, fresh: bool) -> Result<(Self, oneshot::Receiver<()>), StoreError> {
-        let database = options.database(fresh);
+        let mut database = options.database(fresh);
         if !fresh {
-            folder::check(dir, &database)?;
+            let incomplete = folder::check(dir, &database)?;
+            database.create_missing_column_families(incomplete);
         }
         // A cache of its own: what an engine answers comes from the files that it opened.
         let cache = Cache::new_lru_cache(options.block_cache);

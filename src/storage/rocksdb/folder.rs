@@ -35,8 +35,9 @@ pub(crate) fn make(dir: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Refuses a folder that is missing, empty or without one of its families.
-pub(crate) fn check(dir: &Path, options: &Options) -> Result<(), StoreError> {
+/// Refuses a folder that is missing, empty or without one of its families. Answers whether one is to be made that earlier
+/// versions did not have.
+pub(crate) fn check(dir: &Path, options: &Options) -> Result<bool, StoreError> {
     match fs::metadata(dir.join("CURRENT")) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -49,9 +50,11 @@ pub(crate) fn check(dir: &Path, options: &Options) -> Result<(), StoreError> {
         Err(error) => return Err(io_error("open its folder", dir, &error)),
     }
     let found = DB::list_cf(options, dir).map_err(open_failed)?;
-    match Family::ALL.iter().find(|family| !found.iter().any(|name| name == family.name())) {
+    let mut missing = Family::ALL.iter().filter(|family| !found.iter().any(|name| name == family.name())).peekable();
+    let some_are_missing = missing.peek().is_some();
+    match missing.find(|family| !family.may_be_missing()) {
         Some(missing) => Err(corrupt(format!("{} has no column family {}", dir.display(), missing.name()))),
-        None => Ok(()),
+        None => Ok(some_are_missing),
     }
 }
 

@@ -147,6 +147,8 @@ impl Shape {
             Family::Leaves => (false, Shrinks::AtOnce, 16 << 10),
             // A tile has 8 KiB of hashes.
             Family::Tiles => (false, Shrinks::Not, 16 << 10),
+            // Keys that begin alike, and bitmaps; read in ranges.
+            Family::LeafIndex => (false, Shrinks::AtLast, 16 << 10),
         };
         Self { looked_up, shrinks, block }
     }

@@ -149,6 +149,24 @@ async fn a_missing_family_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
+async fn a_family_that_earlier_versions_did_not_have_is_made() {
+    let (dir, store) = fresh();
+    store.write(vec![put(Family::Leaves, b"1", noise(1))]).await.unwrap();
+    drop(store);
+    let names = Family::ALL.map(Family::name);
+    let mut db = DB::open_cf(&Options::default(), dir.path(), names).unwrap();
+    db.drop_cf("leaf_index").unwrap();
+    drop(db);
+    let store = RocksStore::open(dir.path(), small()).unwrap();
+    assert!(store.scan(Family::LeafIndex, everything()).await.unwrap().is_empty());
+    store.write(vec![put(Family::LeafIndex, b"1", b"")]).await.unwrap();
+    assert_eq!(store.get(Family::Leaves, b"1".to_vec()).await.unwrap().unwrap(), noise(1));
+    drop(store);
+    let store = RocksStore::open(dir.path(), small()).unwrap();
+    assert_eq!(store.scan(Family::LeafIndex, everything()).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_folder_is_opened_once_at_a_time() {
     let (dir, store) = fresh();
     assert!(matches!(RocksStore::open(dir.path(), small()), Err(StoreError::Io { doing: "open", .. })));

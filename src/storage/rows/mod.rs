@@ -5,12 +5,14 @@
 //! bytes are read only if writing what was read gives the same bytes again; all else is [`StoreError::Corrupt`],
 //! which names the kind of row and never its content.
 
+mod block;
 mod job;
 mod requests;
 mod subject;
 mod value;
 mod vault;
 
+pub use block::{BLOCK, BlockRow};
 pub use job::{JobKind, JobRow, JobState};
 pub use requests::IdempotencyRow;
 pub use subject::{RowDek, SubjectRecord, SubjectState, WrappedDek};

@@ -1,6 +1,6 @@
 //! What a caller asks leaves by, and what of it leaves know.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use data_encoding::HEXLOWER;
 use strongroom_access::Action;
@@ -17,6 +17,8 @@ use crate::road::{Item, Prepared, Road};
 
 /// Bytes of a name that is asked for, at most.
 const NAME: usize = 256;
+/// Changes that nobody asks policy for: the vault itself and whoever has the root key make them.
+const OWN_CHANGES: [&str; 5] = ["create_vault", "break_glass", "lock_tenant", "unlock_tenant", "move_root_key"];
 
 /// Which leaves are wanted. What is empty fits every leaf.
 #[derive(Default)]
@@ -37,6 +39,16 @@ pub struct LeafFilter {
     pub action: String,
     /// `allow`, `deny` or `fail`.
     pub decision: String,
+    /// On whose behalf it was asked, as leaves name it.
+    pub actor: String,
+    /// Only changes of what is in force, and what officers said of them.
+    pub changes: bool,
+    /// `c1`, `c2` or `c3`: fields of this data class, by the schema that is in force now; those that it no longer has, too.
+    pub class: String,
+    /// The view in which an item was shown.
+    pub view: String,
+    /// Only what tells a caller something of values or their subjects.
+    pub reads: bool,
 }
 
 impl LeafFilter {
@@ -61,13 +73,38 @@ impl LeafFilter {
             field: given(&self.field),
             subjects,
             rows,
+            actor: given(&self.actor),
+            actions: self.actions(),
+            fields: self.fields(road),
+            view: given(&self.view),
         })
+    }
+
+    /// The changes, or the reads, if these are asked for.
+    fn actions(&self) -> Option<Vec<String>> {
+        let fits = |action: &&Action| (!self.changes || action.is_change()) && (!self.reads || action.is_read());
+        let own = OWN_CHANGES.iter().copied().filter(|_| !self.reads);
+        let all = Action::ALL.iter().filter(fits).map(|action| action.as_str()).chain(own);
+        (self.changes || self.reads).then(|| all.map(str::to_owned).collect())
+    }
+
+    /// The fields of the class that is asked for.
+    fn fields<S: Store>(&self, road: &Road<'_, S>) -> Option<Vec<String>> {
+        let of_class = road.schema.all_fields().filter(|field| field.class.as_str() == self.class);
+        // By name: a retired field may have had the name that another one has now.
+        let names: BTreeSet<&str> = of_class.map(|field| &*field.full_name).collect();
+        (!self.class.is_empty()).then(|| names.into_iter().map(str::to_owned).collect())
     }
 
     fn check<S: Store>(&self, road: &Road<'_, S>, log: TenantNo) -> Result<(), Error> {
         let mut wrong = Vec::new();
-        let names =
-            [("principal", &self.principal, NAME), ("field", &self.field, NAME), ("action", &self.action, NAME)];
+        let names = [
+            ("principal", &self.principal, NAME),
+            ("field", &self.field, NAME),
+            ("action", &self.action, NAME),
+            ("actor", &self.actor, NAME),
+            ("view", &self.view, NAME),
+        ];
         let limits = &road.vault.limits;
         let sent = [("subject", &self.subject, limits.subject), ("token", &self.token, limits.token)];
         for (name, text, most) in names.into_iter().chain(sent) {
@@ -89,7 +126,14 @@ impl LeafFilter {
         if !matches!(&*self.decision, "" | "allow" | "deny" | "fail") {
             wrong.push(Violation::new("filter.decision", "unknown", "write allow, deny or fail"));
         }
+        if !matches!(&*self.class, "" | "c1" | "c2" | "c3") {
+            wrong.push(Violation::new("filter.class", "unknown", "write c1, c2 or c3"));
+        }
         if log != road.tenant.number {
+            if !self.class.is_empty() {
+                let description = "the schema that says so went with the tenant: name fields";
+                wrong.push(Violation::new("filter.class", "tenant_destroyed", description));
+            }
             for (name, ..) in sent.into_iter().filter(|(_, text, _)| !text.is_empty()) {
                 let description = "what it stood for went with the tenant: the leaves name handles and rows";
                 wrong.push(Violation::new(format!("filter.{name}"), "tenant_destroyed", description));
@@ -119,6 +163,18 @@ impl LeafFilter {
             });
         }
         detail.extend((!self.decision.is_empty()).then(|| ("decision", self.decision.clone())));
+        // Names of people, and what somebody takes for the name of a view.
+        detail.extend((!self.actor.is_empty()).then(|| ("actor_sent", hash(&self.actor))));
+        detail.extend(self.changes.then(|| ("changes", "true".to_owned())));
+        detail.extend(self.reads.then(|| ("reads", "true".to_owned())));
+        detail.extend((!self.class.is_empty()).then(|| ("class", self.class.clone())));
+        if !self.view.is_empty() {
+            let known = road.schema.fields().any(|field| field.view(&self.view).is_some());
+            detail.push(match known {
+                true => ("view", self.view.clone()),
+                false => ("view_sent", hash(&self.view)),
+            });
+        }
     }
 
     /// The handles of the subject that is asked for.

@@ -47,6 +47,8 @@ pub enum Kind {
     IdempotencyKey,
     /// A tile of a log's tree, of which proofs are made.
     Tile,
+    /// A row of the index by which leaves are found.
+    LeafIndex,
     /// Something that the vault does not write.
     Unknown,
 }
@@ -73,6 +75,7 @@ impl Kind {
             Self::Counter => "counter",
             Self::IdempotencyKey => "idempotency_key",
             Self::Tile => "tile",
+            Self::LeafIndex => "leaf_index",
             Self::Unknown => "unknown",
         }
     }

@@ -372,6 +372,7 @@ async fn what_the_vault_never_writes_is_named() {
         (Family::Idempotency, &[1, 2]),
         (Family::Leaves, &[1, 2]),
         (Family::Tiles, &[1, 2]),
+        (Family::LeafIndex, &[1, 2]),
     ] {
         let key = [&TENANT.0.to_be_bytes()[..], rest].concat();
         let store = copy(&rig.store).await;

@@ -1,0 +1,171 @@
+//! `strongroom audit subject | reads | denied | changes`: what auditors ask, each in one command.
+//!
+//! Every question is an export with a filter, shown as lines: one for each item, or for a leaf without items. Lines are printed
+//! as they come, so memory does not grow with them.
+
+mod changes;
+mod denied;
+mod lines;
+mod reads;
+mod subject;
+
+use clap::{Args as ClapArgs, Subcommand};
+use strongroom_ledger::filter::Filter;
+use strongroom_ledger::leaf::{self, ParsedLeaf};
+use strongroom_proto::v1::{ExportRequest, LeafFilter};
+use time::macros::format_description;
+use time::{Date, Month, OffsetDateTime};
+
+use crate::cli::client::Context;
+use crate::cli::expiry::parse_time;
+use crate::cli::output::{CliError, Exit};
+
+/// One of the questions.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Question {
+    /// Show everything that was done to one data subject.
+    #[command(after_help = subject::HELP)]
+    Subject(subject::Subject),
+    /// Show what was read: by one principal or person, or of one data class, with counts by purpose.
+    #[command(after_help = reads::HELP)]
+    Reads(reads::Reads),
+    /// Show the requests that were denied.
+    #[command(after_help = denied::HELP)]
+    Denied(denied::Denied),
+    /// Show the changes of policies, schema, keys, officers, tiers and freezes, and who approved them.
+    #[command(after_help = changes::HELP)]
+    Changes(changes::Changes),
+}
+
+/// Of when, and how thoroughly.
+#[derive(Clone, Debug, ClapArgs)]
+struct Window {
+    /// Only what was committed at this time or later: 2026-11-01, or RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    from: Option<OffsetDateTime>,
+
+    /// Only what was committed before this time.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    to: Option<OffsetDateTime>,
+
+    /// Only what was committed in this month, in UTC: 2026-11.
+    #[arg(long, value_name = "MONTH", value_parser = parse_month, conflicts_with_all = ["from", "to"])]
+    month: Option<Period>,
+
+    /// Have every leaf of that time looked at, not only those that the vault's index leads to: slower, and whoever has
+    /// tampered with the index hides nothing.
+    #[arg(long)]
+    every_leaf: bool,
+}
+
+/// From one time to another, which is not in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Period {
+    from: OffsetDateTime,
+    to: OffsetDateTime,
+}
+
+/// A month as people write it.
+fn parse_month(text: &str) -> Result<Period, String> {
+    let first = Date::parse(&format!("{text}-01"), format_description!("[year]-[month]-[day]")).ok();
+    let first = first.filter(|_| text.len() == 7);
+    let first = first.ok_or_else(|| "write a year and a month: 2026-11".to_owned())?;
+    let next = match first.month() {
+        Month::December => Date::from_calendar_date(first.year() + 1, Month::January, 1),
+        month => Date::from_calendar_date(first.year(), month.next(), 1),
+    };
+    let next = next.map_err(|_| "that is too far away".to_owned())?;
+    Ok(Period { from: first.midnight().assume_utc(), to: next.midnight().assume_utc() })
+}
+
+impl Window {
+    fn from(&self) -> Option<OffsetDateTime> {
+        self.month.map(|month| month.from).or(self.from)
+    }
+
+    fn to(&self) -> Option<OffsetDateTime> {
+        self.month.map(|month| month.to).or(self.to)
+    }
+
+    /// What is asked of the vault.
+    fn asks(&self, log: String, filter: LeafFilter) -> ExportRequest {
+        let filter = LeafFilter { from_time: self.from().map(to_wire), to_time: self.to().map(to_wire), ..filter };
+        ExportRequest { log, filter: Some(filter), every_leaf: self.every_leaf, ..Default::default() }
+    }
+}
+
+fn to_wire(time: OffsetDateTime) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.unix_timestamp(),
+        nanos: i32::try_from(time.nanosecond()).unwrap_or_default(),
+    }
+}
+
+impl Question {
+    /// Which ledger.
+    pub fn log(&self) -> &str {
+        match self {
+            Self::Subject(_) | Self::Reads(_) => "",
+            Self::Denied(asked) => asked.log(),
+            Self::Changes(asked) => asked.log(),
+        }
+    }
+}
+
+/// Asks, and shows what comes.
+pub async fn run(question: Question, context: &Context) -> Result<Exit, CliError> {
+    match question {
+        Question::Subject(asked) => subject::run(asked, context).await,
+        Question::Reads(asked) => reads::run(asked, context).await,
+        Question::Denied(asked) => denied::run(asked, context).await,
+        Question::Changes(asked) => changes::run(asked, context).await,
+    }
+}
+
+/// Leaves that fit, as they come.
+struct Leaves {
+    pages: tonic::Streaming<strongroom_proto::v1::ExportResponse>,
+    /// What they were held against; nothing before the first page.
+    filter: Filter,
+}
+
+impl Leaves {
+    async fn ask(request: ExportRequest, context: &Context) -> Result<Self, CliError> {
+        let pages = context.audit().await?.export(request).await?.into_inner();
+        Ok(Self { pages, filter: Filter::default() })
+    }
+
+    /// The next leaves, perhaps none; `None` at the end.
+    async fn page(&mut self) -> Result<Option<Vec<ParsedLeaf>>, CliError> {
+        let Some(page) = self.pages.message().await? else { return Ok(None) };
+        if !page.filter.is_empty() {
+            self.filter = Filter::from_json(&page.filter)
+                .ok_or_else(|| CliError::unfit("the vault sent a filter that this version does not know"))?;
+        }
+        let parse = |line: &bytes::Bytes| {
+            leaf::parse(line).map_err(|error| CliError::unfit(format!("the vault sent a leaf that is none: {error}")))
+        };
+        page.leaves.iter().map(parse).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// Whether the vault knows the subject that was asked for, if it said so.
+    fn is_known(&self) -> Option<bool> {
+        self.filter.subjects.as_ref().map(|subjects| !subjects.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_month_ends_where_the_next_begins() {
+        let time = |text| parse_time(text).unwrap();
+        let month = |from, to| Ok(Period { from: time(from), to: time(to) });
+        assert_eq!(parse_month("2026-11"), month("2026-11-01", "2026-12-01"));
+        assert_eq!(parse_month("2026-12"), month("2026-12-01", "2027-01-01"));
+        for wrong in ["", "2026", "2026-13", "2026-1", "2026-11-01", "11-2026", "9999-12"] {
+            assert!(parse_month(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `strongroom audit reads`: what one principal or person saw, or what was read whole of a data class, by purpose.
+
+use std::collections::BTreeMap;
+
+use clap::{ArgGroup, Args as ClapArgs};
+use serde_json::{Map, Value, json};
+use strongroom_ledger::leaf::ParsedLeaf;
+use strongroom_proto::v1::LeafFilter;
+
+use super::lines::{COLUMNS, Printer, cells, document, is_done, items};
+use super::{Leaves, Window};
+use crate::cli::client::Context;
+use crate::cli::output::{CliError, Exit, table};
+
+/// What is said below the options.
+pub const HELP: &str = "Examples:
+  strongroom audit reads --by app/loan-core --from 2026-11-28 --to 2026-11-29
+  strongroom audit reads --actor wang.li --month 2026-11
+  strongroom audit reads --class c2 --month 2026-11             # in plain
+  strongroom audit reads --class c2 --month 2026-11 --totals    # counts alone
+
+--by and --actor show all that somebody was told: views of values, what matched,
+tokens that were looked up. --class shows only what was read in plain, unless
+--view names another view. The class of a field is that of the schema in force
+now. Values of class c3 have no views, so none is ever read in plain.";
+
+/// Whose reads, or of which class.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(group = ArgGroup::new("whose").args(["by", "actor", "class"]).multiple(true).required(true))]
+pub struct Reads {
+    /// What this principal saw: ROLE/NAME, as leaves have it.
+    #[arg(long, value_name = "ROLE/NAME")]
+    by: Option<String>,
+
+    /// What this person saw through a service.
+    #[arg(long, value_name = "NAME")]
+    actor: Option<String>,
+
+    /// What was read of this data class.
+    #[arg(long, value_parser = ["c1", "c2", "c3"])]
+    class: Option<String>,
+
+    /// Only what was shown in this view [default, with --class: plain].
+    #[arg(long, value_name = "VIEW")]
+    view: Option<String>,
+
+    /// Only the counts by purpose.
+    #[arg(long)]
+    totals: bool,
+
+    #[command(flatten)]
+    window: Window,
+}
+
+/// How often something was read for a purpose.
+#[derive(Default)]
+struct Count {
+    values: u64,
+    requests: u64,
+    /// The last request: its parts follow one another.
+    last: Option<[u8; 16]>,
+}
+
+/// Asks, and shows what comes.
+pub async fn run(asked: Reads, context: &Context) -> Result<Exit, CliError> {
+    let Reads { by, actor, class, view, totals, window } = asked;
+    let view = view.or_else(|| class.as_ref().map(|_| "plain".to_owned()));
+    let filter = LeafFilter {
+        principal: by.unwrap_or_default(),
+        actor: actor.unwrap_or_default(),
+        class: class.unwrap_or_default(),
+        view: view.unwrap_or_default(),
+        reads: true,
+        ..Default::default()
+    };
+    let mut leaves = Leaves::ask(window.asks(String::new(), filter), context).await?;
+    let mut printer = Printer::new(context.output, COLUMNS);
+    let mut counts: BTreeMap<String, Count> = BTreeMap::new();
+    while let Some(page) = leaves.page().await? {
+        for leaf in page.iter().filter(|leaf| leaf.decision == "allow") {
+            for item in items(leaf, &leaves.filter).into_iter().filter(|item| item.is_none_or(is_done)) {
+                count(&mut counts, leaf);
+                if !totals {
+                    printer.line(|| cells(leaf, item), || document(leaf, item));
+                }
+            }
+        }
+        if !printer.flush()? {
+            return Ok(Exit::Done);
+        }
+    }
+    let rows = counts
+        .iter()
+        .map(|(purpose, count)| vec![purpose.clone(), count.values.to_string(), count.requests.to_string()]);
+    let words = match counts.is_empty() {
+        true => "nothing was read".to_owned(),
+        false => table(&["purpose", "values", "requests"], rows),
+    };
+    let by_purpose = counts.iter().map(|(purpose, count)| {
+        json!({
+            "purpose": purpose,
+            "values": count.values.to_string(),
+            "requests": count.requests.to_string(),
+        })
+    });
+    printer.end(Map::from_iter([("by_purpose".to_owned(), Value::Array(by_purpose.collect()))]), &words)?;
+    Ok(Exit::Done)
+}
+
+/// Purposes are those that schemas declare, so they are few.
+fn count(counts: &mut BTreeMap<String, Count>, leaf: &ParsedLeaf) {
+    let count = counts.entry(leaf.purpose.clone().unwrap_or_default()).or_default();
+    count.values += 1;
+    count.requests += u64::from(count.last.replace(leaf.request) != Some(leaf.request));
+}

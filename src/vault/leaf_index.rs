@@ -1,0 +1,238 @@
+//! The index of each log's leaves: by whom, about whom, what and how decided a leaf is, so that a question about a few of many
+//! leaves is answered without a look at all of them.
+//!
+//! Like tiles it follows the leaves in the background, never in a commit, and each step is one commit with how far it has
+//! come: a crash costs a step, and a row that is written twice is the same row. Each row follows from its 256 leaves alone
+//! and is under no key: it says less than the leaves beside it, and a log whose tenant is locked or gone keeps its own.
+//!
+//! Rows that somebody removes would hide leaves from whoever asks by the index. So nothing is signed that came by it; an
+//! export that looks at every leaf holds the index against what it finds; and blocks are made anew one after the other and
+//! held against their rows, as long as the vault runs. Rows that somebody adds only cost a look at a leaf.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+
+use strongroom_commit::Change;
+use strongroom_ids::TenantNo;
+use strongroom_ledger::terms::{self, Term};
+use strongroom_storage::keys as place;
+use strongroom_storage::rows::{BLOCK, BlockRow};
+use strongroom_storage::{Family, Mutation, Range, Store, StoreError};
+
+use crate::error::Error;
+use crate::pages::PAGE;
+use crate::vault::Vault;
+
+/// Blocks that are taken in one commit, at most.
+const STEP: u64 = 16;
+/// Rows that are written in one commit, at most. A block of large requests has more.
+const ROWS: usize = 8_192;
+/// Blocks of all logs that are held against their rows in one round.
+const CHECKED: u64 = 4;
+/// Blocks that may wait to be made anew; whoever finds more finds them again.
+const SUSPECTS: usize = 1_024;
+
+// A block is read as one page.
+const _: () = assert!(PAGE as u64 == BLOCK);
+
+/// What is known of the indexes while the vault runs.
+#[derive(Default)]
+pub(crate) struct Indexing {
+    /// Blocks of which a row is missing, by their first leaf.
+    suspects: Mutex<BTreeSet<(TenantNo, u64)>>,
+    /// The block that is held against its rows next, by its first leaf; at first that of the first log.
+    next: Mutex<Option<(TenantNo, u64)>>,
+}
+
+impl Indexing {
+    /// A leaf is not found by what it should be found by.
+    pub fn suspect(&self, log: TenantNo, leaf: u64) {
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        if suspects.len() < SUSPECTS && suspects.insert((log, leaf - leaf % BLOCK)) {
+            tracing::warn!(log = log.0, leaf, "a row of the index of leaves is missing: the block is made anew");
+        }
+    }
+
+    /// Takes them away.
+    pub fn suspects(&self) -> BTreeSet<(TenantNo, u64)> {
+        std::mem::take(&mut self.suspects.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The rows of a block: each term that its leaves have, and which have it.
+pub(crate) type Rows = BTreeMap<Term, BlockRow>;
+
+/// Makes the rows of the block that begins at `first`, of which all leaves are there.
+pub(crate) async fn rows_of<S: Store>(store: &S, log: TenantNo, first: u64) -> Result<Rows, Error> {
+    let (from, to) = place::leaves_range(log, first, first + BLOCK);
+    let leaves = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
+    let mut rows = Rows::new();
+    let mut next = first;
+    for (key, line) in leaves {
+        if place::decode_leaf(&key)? != next {
+            break;
+        }
+        // Below 256.
+        let at = (next - first) as u8;
+        for term in terms::of_leaf(&line).map_err(|_| Error::DataLoss("the ledger: a leaf can't be read"))? {
+            rows.entry(term).or_default().add(at);
+        }
+        next += 1;
+    }
+    match next == first + BLOCK {
+        true => Ok(rows),
+        false => Err(Error::DataLoss("the ledger: a leaf is missing")),
+    }
+}
+
+/// How many leaves of a log are in its index, of `size` that there are. None if that can't be read or can't be: then it is made
+/// anew, which is no loss.
+pub(crate) async fn indexed<S: Store>(store: &S, log: TenantNo, size: u64) -> Result<u64, StoreError> {
+    let row = store.get(Family::LeafIndex, place::indexed(log)).await?;
+    let leaves = row.and_then(|row| place::decode_indexed(&row).ok());
+    Ok(leaves.filter(|leaves| *leaves <= size && leaves.is_multiple_of(BLOCK)).unwrap_or(0))
+}
+
+fn puts(log: TenantNo, first: u64, rows: &Rows) -> impl Iterator<Item = Mutation> {
+    rows.iter().map(move |(term, row)| {
+        Mutation::Put(Family::LeafIndex, place::leaf_index(log, &term.to_bytes(), first), row.encode())
+    })
+}
+
+impl<S: Store> Vault<S> {
+    /// Takes leaves that came since into the index of every log, in so many steps at the most, and beginning with the log after
+    /// one. Answers after which to go on, if there may be more to do. On a disk that is nearly full nothing is done.
+    pub(crate) async fn index_logs(&self, after: Option<TenantNo>, steps: u32) -> Result<Option<TenantNo>, Error> {
+        let mut left = steps;
+        let mut logs = self.tenants.numbers();
+        let begin = logs.partition_point(|log| after.is_some_and(|after| *log <= after));
+        logs.rotate_left(begin);
+        for log in logs {
+            if self.nearly_full.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let Some(head) = self.committer.head(log) else { continue };
+            match self.index_leaves(log, head.size, left).await {
+                Ok(steps) => left = steps,
+                // What is damaged there is for those to be told who ask for it. The others' logs don't wait for it.
+                Err(Error::DataLoss(place)) => {
+                    tracing::warn!(log = log.0, place, "a log is not taken into the index of leaves");
+                }
+                Err(error) => return Err(error),
+            }
+            if left == 0 {
+                return Ok(Some(log));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the blocks of a log that are complete into its index, or those of so many steps. Answers how many are left.
+    async fn index_leaves(&self, log: TenantNo, size: u64, steps: u32) -> Result<u32, Error> {
+        let mut left = steps;
+        let mut next = indexed(&*self.store, log, size).await?;
+        let mut begun = next;
+        let mut mutations = Vec::new();
+        while left > 0 && next + BLOCK <= size {
+            let rows = rows_of(&*self.store, log, next).await?;
+            if !mutations.is_empty() && mutations.len() + rows.len() > ROWS {
+                left -= 1;
+                self.write_index(log, next, std::mem::take(&mut mutations)).await?;
+                begun = next;
+            }
+            mutations.extend(puts(log, next, &rows));
+            next += BLOCK;
+            if next - begun >= STEP * BLOCK || mutations.len() > ROWS {
+                left = left.saturating_sub(1);
+                self.write_index(log, next, std::mem::take(&mut mutations)).await?;
+                begun = next;
+            }
+            tokio::task::yield_now().await;
+        }
+        if next > begun {
+            left = left.saturating_sub(1);
+            self.write_index(log, next, mutations).await?;
+        }
+        Ok(left)
+    }
+
+    /// Writes rows, and with the last of them that all leaves before `next` are in the index.
+    async fn write_index(&self, log: TenantNo, next: u64, mut mutations: Vec<Mutation>) -> Result<(), Error> {
+        while mutations.len() > ROWS {
+            let rest = mutations.split_off(ROWS);
+            self.put_index(std::mem::replace(&mut mutations, rest)).await?;
+        }
+        mutations.push(Mutation::Put(Family::LeafIndex, place::indexed(log), place::encode_indexed(next)));
+        self.put_index(mutations).await
+    }
+
+    async fn put_index(&self, mutations: Vec<Mutation>) -> Result<(), Error> {
+        let position = self.committer.position();
+        let (guards, changes, leaves) = (vec![], vec![], vec![]);
+        self.committer.commit(Change { position, guards, changes, mutations, leaves, charge: None }).await?;
+        Ok(())
+    }
+
+    /// Holds the next blocks against their rows, and those that somebody found wanting; writes what is missing or
+    /// was changed.
+    pub(crate) async fn mend_indexes(&self) -> Result<(), Error> {
+        if self.nearly_full.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        for (log, first) in self.indexing.suspects() {
+            match self.mend_index(log, first).await {
+                // As above.
+                Err(Error::DataLoss(_)) | Ok(()) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for _ in 0..CHECKED {
+            let Some((log, first)) = self.next_to_mend().await? else { break };
+            match self.mend_index(log, first).await {
+                // As above.
+                Err(Error::DataLoss(_)) | Ok(()) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The block whose turn it is: all of a log's, then the next log's.
+    async fn next_to_mend(&self) -> Result<Option<(TenantNo, u64)>, Error> {
+        let next = || self.indexing.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let (begun, at) = next().unwrap_or((TenantNo(0), 0));
+        let mut logs = self.tenants.numbers();
+        let begin = logs.partition_point(|log| *log < begun);
+        logs.rotate_left(begin);
+        // The first once more, from its beginning.
+        let again = logs.first().copied();
+        for (turn, log) in logs.into_iter().chain(again).enumerate() {
+            let first = if turn == 0 && log == begun { at } else { 0 };
+            let Some(head) = self.committer.head(log) else { continue };
+            if first < indexed(&*self.store, log, head.size).await? {
+                *next() = Some((log, first + BLOCK));
+                return Ok(Some((log, first)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn mend_index(&self, log: TenantNo, first: u64) -> Result<(), Error> {
+        let rows: Vec<(Term, BlockRow)> = rows_of(&*self.store, log, first).await?.into_iter().collect();
+        for some in rows.chunks(ROWS) {
+            let keys = some.iter().map(|(term, _)| place::leaf_index(log, &term.to_bytes(), first)).collect();
+            let there = self.store.multi_get(Family::LeafIndex, keys).await?;
+            let is_other = |((_, row), there): &(&(Term, BlockRow), Option<bytes::Bytes>)| {
+                there.as_ref().is_none_or(|there| **there != row.encode())
+            };
+            let wrong: Rows = some.iter().zip(there).filter(is_other).map(|(row, _)| *row).collect();
+            if !wrong.is_empty() {
+                let rows = wrong.len();
+                tracing::warn!(log = log.0, first, rows, "rows of the index of leaves were not there: made anew");
+                self.put_index(puts(log, first, &wrong).collect()).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! What auditors ask, each in one command, on a terminal and as JSON.
+
+use serde_json::Value;
+
+use crate::approvals::command_with_approval;
+use crate::harness::{TestVault, detokenize, one_token, read_one, refused};
+
+const ID_CARD: &str = "11010519491231002X";
+
+/// The document that a question prints.
+fn asked(vault: &TestVault, words: &[&str]) -> Value {
+    let words: Vec<&str> = ["audit"].into_iter().chain(words.iter().copied()).chain(["--output", "json"]).collect();
+    serde_json::from_str(&vault.cli_ok(&words)).unwrap()
+}
+
+fn lines(document: &Value) -> &Vec<Value> {
+    let lines = document["lines"].as_array().unwrap();
+    assert_eq!(document["count"], lines.len().to_string());
+    lines
+}
+
+/// Leaf and action of each line.
+fn told(document: &Value) -> Vec<(String, String)> {
+    let text = |line: &Value, member: &str| line[member].as_str().unwrap().to_owned();
+    lines(document).iter().map(|line| (text(line, "leaf"), text(line, "action"))).collect()
+}
+
+fn items(leaf: &Value) -> impl Iterator<Item = &Value> {
+    leaf["items"].as_array().into_iter().flatten()
+}
+
+/// A vault whose ledger has some of everything.
+async fn vault() -> TestVault {
+    let vault = TestVault::start();
+    let id_card = one_token(&vault, "borrower.id_card", ID_CARD, "cust-1").await;
+    let name = one_token(&vault, "borrower.name", "Ann", "cust-2").await;
+    for _ in 0..3 {
+        read_one(&vault, &id_card, "kyc_review", "plain").await.unwrap();
+    }
+    let both = detokenize(&[&id_card, &name], "loan_servicing", "masked");
+    vault.vault().await.detokenize(both).await.unwrap();
+    refused(vault.vault_as("auditor").await.detokenize(detokenize(&[&id_card], "kyc_review", "plain")).await);
+    vault
+}
+
+#[tokio::test]
+async fn all_that_was_done_to_one_subject_is_shown_and_nothing_of_another() {
+    let vault = vault().await;
+    let all = vault.leaves().await;
+    let stored = all.iter().find(|leaf| leaf["action"] == "tokenize").unwrap();
+    let handle = &items(stored).find(|item| item["field"] == "borrower.id_card").unwrap()["subject"];
+    let naive: usize = all.iter().map(|leaf| items(leaf).filter(|item| item["subject"] == *handle).count()).sum();
+    let document = asked(&vault, &["subject", "cust-1"]);
+    assert_eq!(lines(&document).len(), naive);
+    assert!(lines(&document).iter().all(|line| line["subject"] == *handle));
+    assert_eq!(document["known"], true);
+    let read = lines(&document).iter().find(|line| line["view"] == "plain").unwrap();
+    assert_eq!((&read["principal"], &read["purpose"]), (&"app/app".into(), &"kyc_review".into()));
+    assert_eq!((&read["field"], &read["outcome"]), (&"borrower.id_card".into(), &"ok".into()));
+    // That somebody asked is itself something that was done.
+    let whole = asked(&vault, &["subject", "cust-1", "--every-leaf"]);
+    assert_eq!(told(&whole)[..naive], told(&document));
+    assert_eq!(told(&whole)[naive].1, "export_ledger");
+    let table = vault.cli_ok(&["audit", "subject", "cust-1"]);
+    let mut rows = table.lines();
+    let header: Vec<&str> = rows.next().unwrap().split_whitespace().collect();
+    assert_eq!(
+        header,
+        ["time", "principal", "actor", "action", "field", "view", "purpose", "decision", "outcome", "leaf"]
+    );
+    assert!(rows.any(|row| row.contains("detokenize") && row.contains("kyc_review") && row.contains("plain")));
+    let none = asked(&vault, &["subject", "cust-1", "--to", "2020-01-01"]);
+    assert!(lines(&none).is_empty());
+    let nobody = asked(&vault, &["subject", "nobody"]);
+    assert!(lines(&nobody).is_empty() && nobody["known"] == false);
+    assert!(vault.cli_ok(&["audit", "subject", "nobody"]).contains("knows no such subject"));
+}
+
+#[tokio::test]
+async fn what_somebody_saw_and_what_was_read_in_plain_is_shown_and_counted_by_purpose() {
+    let vault = vault().await;
+    let document = asked(&vault, &["reads", "--by", "app/app"]);
+    assert_eq!(lines(&document).len(), 5);
+    assert!(lines(&document).iter().all(|line| line["action"] == "detokenize" && line["outcome"] == "ok"));
+    let counts = |document: &Value| -> Vec<[String; 3]> {
+        let text = |one: &Value, member: &str| one[member].as_str().unwrap().to_owned();
+        let all = document["by_purpose"].as_array().unwrap().iter();
+        all.map(|one| ["purpose", "values", "requests"].map(|member| text(one, member))).collect()
+    };
+    assert_eq!(counts(&document), [["kyc_review", "3", "3"], ["loan_servicing", "2", "1"]]);
+    let month = lines(&document)[0]["time"].as_str().unwrap()[..7].to_owned();
+    let plain = asked(&vault, &["reads", "--class", "c2", "--month", &month]);
+    assert_eq!(counts(&plain), [["kyc_review", "3", "3"]]);
+    assert!(lines(&plain).iter().all(|line| line["view"] == "plain" && line["field"] == "borrower.id_card"));
+    let masked = asked(&vault, &["reads", "--class", "c2", "--view", "masked", "--totals"]);
+    assert!(lines(&masked).is_empty());
+    assert_eq!(counts(&masked), [["loan_servicing", "2", "1"]]);
+    assert_eq!(counts(&asked(&vault, &["reads", "--class", "c3"])), [[""; 3]; 0]);
+    assert_eq!(counts(&asked(&vault, &["reads", "--by", "auditor/auditor"])), [[""; 3]; 0], "it was denied");
+    // The same with proofs, for whoever does not take an auditor's word.
+    let out = vault.scratch().join("plain.jsonl");
+    let out = out.to_str().unwrap();
+    vault.cli_ok(&["audit", "export", "--class", "c2", "--view", "plain", "--reads", "-o", out]);
+    vault.cli_ok(&["audit", "verify", out]);
+    assert_eq!(std::fs::read_to_string(out).unwrap().lines().count(), 3);
+    let table = vault.cli_ok(&["audit", "reads", "--class", "c2", "--month", &month, "--totals"]);
+    let words: Vec<&str> = table.split_whitespace().collect();
+    assert_eq!(words, ["purpose", "values", "requests", "kyc_review", "3", "3"]);
+    assert!(vault.cli_ok(&["audit", "reads", "--actor", "nobody"]).contains("nothing was read"));
+    for wrong in [&["reads"][..], &["reads", "--class", "c4"], &["reads", "--class", "c2", "--month", "November"]] {
+        let words: Vec<&str> = ["audit"].into_iter().chain(wrong.iter().copied()).collect();
+        assert_eq!(vault.cli(&words).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_denied_request_is_shown_with_its_reason() {
+    let vault = vault().await;
+    let naive = vault.leaves().await.iter().filter(|leaf| leaf["decision"] == "deny").count();
+    let document = asked(&vault, &["denied"]);
+    assert_eq!(document["requests"], naive.to_string());
+    assert!(lines(&document).iter().all(|line| line["decision"] == "deny"));
+    let of_one = asked(&vault, &["denied", "--by", "auditor/auditor", "--from", "2020-01-01"]);
+    let line = &lines(&of_one)[0];
+    assert_eq!((&line["principal"], &line["action"]), (&"auditor/auditor".into(), &"detokenize".into()));
+    assert!(!line["reason"].as_str().unwrap().is_empty());
+    assert!(vault.cli_ok(&["audit", "denied"]).contains(&format!("{naive} denied")));
+    assert_eq!(asked(&vault, &["denied", "--by", "app/nobody"])["requests"], "0");
+    // Who may not read the ledger is not told, and is in the answer to the next such question.
+    let refused = vault.cli(&["audit", "denied", "--as", "app"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(lines(&asked(&vault, &["denied"])).iter().any(|line| line["action"] == "export_ledger"));
+}
+
+#[tokio::test]
+async fn each_change_is_shown_with_who_approved_it() {
+    let vault = TestVault::start();
+    vault.cli_ok(&["keys", "rotate", "kek/1"]);
+    command_with_approval(&vault, &["keys", "destroy", "kek/1", "1", "--as", "officer-1"]);
+    let document = asked(&vault, &["changes"]);
+    let of = |action: &str, decision: &str| {
+        let found = lines(&document).iter().find(|line| line["action"] == action && line["decision"] == decision);
+        found.unwrap_or_else(|| panic!("{decision} {action} in {document:#}"))
+    };
+    for first in ["apply_schema", "rotate_key"] {
+        assert_eq!(of(first, "allow")["approvals"], Value::Array(vec![]), "nobody else was needed");
+    }
+    let (waited, approved) = (of("destroy_key_version", "deny"), of("approve", "allow"));
+    assert_eq!((&waited["reason"], &waited["approvals"]), (&"APPROVAL_REQUIRED".into(), &Value::Array(vec![])));
+    let by = &of("destroy_key_version", "allow")["approvals"];
+    assert_eq!(by[0]["by"], "officer/officer-2");
+    assert_eq!((by.as_array().unwrap().len(), &by[0]["leaf"]), (1, &approved["leaf"]));
+    assert!(lines(&document).iter().all(|line| line["action"] != "export_ledger" && line["action"] != "get_schema"));
+    let (leaf, name) = (approved["leaf"].as_str().unwrap(), approved["detail"]["approval"].as_str().unwrap());
+    let table = vault.cli_ok(&["audit", "changes"]);
+    let row = table.lines().find(|row| row.contains("destroy_key_version") && row.contains("allow")).unwrap();
+    assert!(row.contains(name) && row.contains(&format!("officer/officer-2 ({leaf})")), "{row}");
+    // What was approved before a time and done after it still says by whom.
+    let since = of("destroy_key_version", "allow")["time"].as_str().unwrap();
+    let late = asked(&vault, &["changes", "--from", since]);
+    assert_eq!(lines(&late)[0]["approvals"], *by);
+    assert!(told(&late).iter().all(|(_, action)| action != "approve"));
+    let system = asked(&vault, &["changes", "--log", "system", "--as", "operator"]);
+    assert_eq!(lines(&system)[0]["action"], "create_vault");
+}
