@@ -155,11 +155,7 @@ impl<'l> Cursor<'l> {
     }
 
     /// An object whose members take fewer bytes than `room` by so much that none can have been left out; how many there are.
-    fn members(
-        &mut self,
-        room: usize,
-        mut value: impl FnMut(&mut Self, &'l [u8]) -> Option<()>,
-    ) -> Option<usize> {
+    fn members(&mut self, room: usize, mut value: impl FnMut(&mut Self, &'l [u8]) -> Option<()>) -> Option<usize> {
         self.take(b"{")?;
         if self.takes(b"}") {
             return Some(0);

@@ -58,9 +58,7 @@ fn told(mut walk: Walk, go: impl FnOnce(&mut Walk) -> Result<(), Fault>) -> Stri
 }
 
 fn plainly(export: &[u8], signed: &[Checkpoint]) -> String {
-    told(Walk::new(signed.to_vec()), |walk| {
-        walk.run(&mut Plain { lines: Lines::new(export), looked: Looked::at(b"") })
-    })
+    told(Walk::new(signed.to_vec()), |walk| walk.run(&mut Plain { lines: Lines::new(export), looked: Looked::at(b"") }))
 }
 
 fn quickly(export: &[u8], signed: &[Checkpoint], plan: (usize, usize)) -> String {
