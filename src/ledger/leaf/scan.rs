@@ -85,17 +85,20 @@ struct Cursor<'l> {
 
 impl<'l> Cursor<'l> {
     /// Goes on behind just these bytes.
+    #[inline]
     fn take(&mut self, bytes: &[u8]) -> Option<()> {
         self.rest = self.rest.strip_prefix(bytes)?;
         Some(())
     }
 
     /// Goes on behind these bytes if they stand here.
+    #[inline]
     fn takes(&mut self, bytes: &[u8]) -> bool {
         self.take(bytes).is_some()
     }
 
     /// A number without zeros in front.
+    #[inline]
     fn number(&mut self) -> Option<u64> {
         let (mut number, mut digits) = (0_u64, 0);
         while let Some(digit) = self.rest.get(digits).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit <= 9) {
