@@ -20,6 +20,8 @@ use crate::leaf::MAX_LINE;
 
 /// A piece ends with the line that brings it to so many bytes.
 pub(super) const PIECE: usize = 256 << 10;
+/// What a line counts for beside its bytes: lines of nothing must not fill the memory.
+const LINE: usize = 128;
 /// Pieces that one thread has, at most: one that it looks at, and one that waits for it or for the walk.
 const QUEUED: usize = 2;
 /// More threads have nothing to do, since the walk can't follow them.
@@ -194,7 +196,7 @@ impl<R: BufRead> Ahead<R> {
     /// Reads the next piece. It is the last one when nothing follows, or nothing that can be read.
     fn read(&mut self) -> Piece {
         let mut piece = self.spare.pop().unwrap_or_default();
-        while piece.text.len() < self.size && !self.ended {
+        while piece.text.len() + piece.ends.len() * LINE < self.size && !self.ended {
             let (start, line) = (piece.text.len(), self.read + 1);
             let mut bounded = (&mut self.from).take(MAX_LINE as u64 + 1);
             match bounded.read_until(b'\n', &mut piece.text) {

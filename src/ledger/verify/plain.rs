@@ -229,6 +229,16 @@ fn an_export_that_can_not_be_read_to_its_end_is_told_by_its_line() {
     }
 }
 
+#[test]
+fn lines_of_nothing_without_end_are_refused_in_bounded_memory() {
+    let signed = signed_at(&lines_of(&[(0, 0, 0, 1)]), &[]);
+    for plan in [(1, ahead::PIECE), (4, ahead::PIECE), (4, 1)] {
+        let endless = std::io::BufReader::new(std::io::repeat(b'\n'));
+        let quick = told(Walk::new(signed.clone()), |walk| walked(endless, plan, |lines| walk.run(lines)));
+        assert!(quick.starts_with("NotCanonical { line: 1, index: 0"), "{quick}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
