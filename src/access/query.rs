@@ -248,6 +248,7 @@ impl Action {
             | Self::Delete
             | Self::ExportLedger
             | Self::GetCheckpoint
+            | Self::AddCosignature
             | Self::GetProof
             | Self::GetSchema
             | Self::GetPolicy

@@ -9,12 +9,15 @@
 //!
 //! What is sent: `population` has the values, `workload` the requests, `loads` their sizes, `picks` which values are read.
 //! How: `pace` says when requests start, `load` sends them, `noted` and `measure` keep what came of it. `rig` puts vault
-//! and yardsticks up; `latency`, `overload` and `growth` are measurements of their own. What is said: `whole`, from
+//! and yardsticks up; `latency`, `overload` and `growth` are measurements of their own, and so is `ledger_speed`, of
+//! `leaves` that never were in a vault: `append`, `prove`, `convert`. What is said: `whole`, from
 //! `sheet`s, with the `goals`. Runs take turns: vault, echo, direct, peers, and again; so what else the machine does
 //! meanwhile falls on all of them.
 
+mod append;
 mod bars;
 mod child;
+mod convert;
 mod decide;
 mod dice;
 mod direct;
@@ -26,7 +29,9 @@ mod generator;
 mod goals;
 mod growth;
 mod latency;
+mod leaves;
 mod ledger;
+mod ledger_speed;
 mod load;
 mod loads;
 mod machine;
@@ -39,6 +44,7 @@ mod picks;
 mod plot;
 mod population;
 mod process;
+mod prove;
 mod report;
 mod rewrap;
 mod rig;
@@ -66,6 +72,7 @@ use child::Child;
 use decide::Decide;
 use growth::{Extent, Growth};
 use latency::{Latency, Pacing};
+use ledger_speed::LedgerSpeed;
 use loads::{Load, Size};
 use machine::Machine;
 use overload::Overload;
@@ -88,6 +95,7 @@ use whole::Whole;
   strongroom bench
   strongroom bench --quick --output json
   strongroom bench --parts latency,overload --plot latency.svg
+  strongroom bench --parts ledger                       one part alone; so decide
   strongroom bench --all --peers deploy/bench --growth 1000000
   strongroom bench --mix tokenize=1,detokenize=4 --rate 5000 --seconds 10
   strongroom bench --mix detokenize=1 --endpoint https://127.0.0.1:7443
@@ -145,8 +153,8 @@ pub struct Args {
     #[arg(long, conflicts_with_all = SIZES)]
     quick: bool,
 
-    /// Measure everything: other batch sizes, streams, latency against load, overload, growth, rewrap. Takes about
-    /// twenty minutes with --peers.
+    /// Measure everything: other batch sizes, streams, the ledger, latency against load, overload, growth, rewrap. Takes
+    /// about twenty minutes with --peers.
     #[arg(long, conflicts_with_all = ["parts", generator::GROUP])]
     all: bool,
 
@@ -161,6 +169,10 @@ pub struct Args {
     /// DEKs that the part `rewrap` wraps anew; 1,000,000 without it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(10_000..=100_000_000), conflicts_with = generator::GROUP)]
     deks: Option<u64>,
+
+    /// Leaves of the export that the part `ledger` verifies and converts; 1,000,000 without it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1_000..=1_000_000_000), conflicts_with = generator::GROUP)]
+    leaves: Option<u64>,
 
     /// Measure other products in turn with the vault: a folder with the executables `openbao` and `postgres`.
     #[arg(long, value_name = "FOLDER", conflicts_with = generator::GROUP)]
@@ -196,13 +208,17 @@ pub struct Args {
     /// Measure nothing: print the measured fields, to be added to the schema of a vault that is measured by --endpoint.
     #[arg(long, conflicts_with_all = MEASURING)]
     print_schema: bool,
+
+    /// What the part `ledger` starts for itself: make a file of another form of these lines, and say what that took.
+    #[arg(long, hide = true, num_args = 2, value_names = ["FORMAT", "FILE"], conflicts_with_all = MEASURING)]
+    convert: Option<Vec<String>>,
 }
 
 /// What says how much is measured; --quick says it by itself.
-const SIZES: [&str; 8] = ["runs", "requests", "batches", "seconds", "warm_up", "stored", "growth", "deks"];
+const SIZES: [&str; 9] = ["runs", "requests", "batches", "seconds", "warm_up", "stored", "growth", "deks", "leaves"];
 
 /// What says anything about a measurement.
-const MEASURING: [&str; 22] = [
+const MEASURING: [&str; 23] = [
     "folder",
     "runs",
     "requests",
@@ -218,6 +234,7 @@ const MEASURING: [&str; 22] = [
     "parts",
     "growth",
     "deks",
+    "leaves",
     "peers",
     "peers_state",
     "report",
@@ -242,6 +259,10 @@ enum Part {
     Loads,
     /// The loads in other sizes, streams, and reads by Zipf's law, as well.
     More,
+    /// What a decision costs, alone.
+    Decide,
+    /// Leaves appended, an export verified, an export made for auditors; alone it takes about a minute.
+    Ledger,
     /// Latency against load, in an open loop.
     Latency,
     /// Three times as much as the vault can take.
@@ -276,11 +297,14 @@ pub async fn run(mut args: Args, global: &Global) -> Result<Exit, CliError> {
         say(population::SCHEMA.as_bytes())?;
         return Ok(Exit::Done);
     }
+    if let Some(words) = &args.convert {
+        return convert::run(words);
+    }
     fits::check(&args)?;
     if args.quick {
         (args.runs, args.requests, args.batches) = (1, Some(1_000), Some(6));
         (args.stored, args.warm_up) = (Some(2_000), Some(0.0));
-        (args.growth, args.deks) = (Some(growth::FEW), Some(10_000));
+        (args.growth, args.deks, args.leaves) = (Some(growth::FEW), Some(10_000), Some(10_000));
     }
     let interrupted = start::asked_to_end();
     let work = async {
@@ -345,11 +369,16 @@ async fn parts(args: &Args) -> Result<Whole, CliError> {
         loads.extend(size.as_peers());
     }
     let bars = Bars::new(args.steps(&loads, &peers));
-    let rig = Rig::prepare(&args.folder, args.stored(), bars.clone()).await?;
+    let rig = match args.has_rig() {
+        true => Some(Rig::prepare(&args.folder, args.stored(), bars.clone()).await?),
+        false => None,
+    };
     let mut lines = Lines::default();
     for _ in 0..args.runs {
-        for load in &loads {
-            rig.measure(load, &size, args.warm_up(), &mut lines).await?;
+        if let Some(rig) = &rig {
+            for load in &loads {
+                rig.measure(load, &size, args.warm_up(), &mut lines).await?;
+            }
         }
         for number in 0..peers.len() {
             let bar = bars.begin(peers.name(number as usize));
@@ -361,7 +390,6 @@ async fn parts(args: &Args) -> Result<Whole, CliError> {
     if args.peers.is_some() && !args.keep {
         std::fs::remove_dir_all(&args.peers_state).map_err(|error| CliError::file(&args.peers_state, error))?;
     }
-    let (footprint, ledger, (layout, values)) = rig.end().await?;
     for (name, version) in peers.versions() {
         machine.add(name, &version);
     }
@@ -369,8 +397,9 @@ async fn parts(args: &Args) -> Result<Whole, CliError> {
         machine,
         setting: args.setting(),
         lines,
-        footprint: Some(footprint),
-        ledger: Some(ledger),
+        footprint: None,
+        ledger: None,
+        ledger_speed: None,
         decide: None,
         latency: None,
         overload: None,
@@ -379,18 +408,31 @@ async fn parts(args: &Args) -> Result<Whole, CliError> {
         peers,
         notes: args.notes(),
     };
-    if has(Part::Loads) {
+    let filled = match rig {
+        Some(rig) => {
+            let (footprint, ledger, filled) = rig.end().await?;
+            (whole.footprint, whole.ledger) = (Some(footprint), Some(ledger));
+            Some(filled)
+        }
+        None => None,
+    };
+    if has(Part::Loads) || has(Part::Decide) {
         whole.decide = Some(Decide::measure(args.runs, args.quick).await?);
     }
-    if has(Part::Latency) {
-        let vault = Child::start(&layout).await?;
-        whole.latency = Some(Latency::measure(&vault.target(), &values, pacing, &bars).await?);
-        vault.end().await?;
+    if has(Part::Ledger) {
+        whole.ledger_speed = Some(LedgerSpeed::measure(&args.folder, args.leaves(), args.runs, &bars).await?);
     }
-    if has(Part::Overload) {
-        let vault = Child::start(&layout).await?;
-        whole.overload = Some(Overload::measure(&vault, &values, pacing, &bars).await?);
-        vault.end().await?;
+    if let Some((layout, values)) = filled {
+        if has(Part::Latency) {
+            let vault = Child::start(&layout).await?;
+            whole.latency = Some(Latency::measure(&vault.target(), &values, pacing, &bars).await?);
+            vault.end().await?;
+        }
+        if has(Part::Overload) {
+            let vault = Child::start(&layout).await?;
+            whole.overload = Some(Overload::measure(&vault, &values, pacing, &bars).await?);
+            vault.end().await?;
+        }
     }
     if has(Part::Growth) {
         whole.growth = Some(Growth::measure(&args.folder, extent, &bars).await?);
@@ -428,6 +470,10 @@ impl Args {
         self.deks.unwrap_or(1_000_000)
     }
 
+    fn leaves(&self) -> u64 {
+        self.leaves.unwrap_or(1_000_000)
+    }
+
     fn warm_up(&self) -> Duration {
         Duration::from_secs_f64(self.warm_up.unwrap_or(0.3))
     }
@@ -454,6 +500,12 @@ impl Args {
         self.has(Part::Loads) || self.has(Part::More) || self.peers.is_some()
     }
 
+    /// Whether a vault is filled first, with the yardsticks beside it. Growth and rewrap fill their own as well.
+    fn has_rig(&self) -> bool {
+        self.has_loads()
+            || [Part::Latency, Part::Overload, Part::Growth, Part::Rewrap].into_iter().any(|part| self.has(part))
+    }
+
     fn pacing(&self) -> Pacing {
         Pacing { connections: self.connections.into(), time: self.time(), runs: self.runs }
     }
@@ -472,8 +524,9 @@ impl Args {
     fn steps(&self, loads: &[Load], peers: &Peers) -> u64 {
         let servers = |load: &Load| if load.beside == loads::Beside::Alone { 1 } else { 2 };
         let a_run = loads.iter().map(servers).sum::<u64>() + peers.len();
-        let mut steps = Rig::STEPS + u64::from(self.runs) * a_run;
+        let mut steps = u64::from(self.runs) * a_run + if self.has_rig() { Rig::STEPS } else { 0 };
         for (part, more) in [
+            (Part::Ledger, LedgerSpeed::steps(self.runs)),
             (Part::Latency, Latency::steps(self.runs)),
             (Part::Overload, Overload::steps(self.runs)),
             (Part::Growth, Growth::steps(self.extent())),
@@ -501,6 +554,7 @@ impl Args {
             "batches_in_flight": size.batches_in_flight,
             "stored_values": self.stored(),
             "stored_single_values": rig::singles(self.stored()),
+            "leaves": self.leaves(),
         })
     }
 
@@ -509,7 +563,7 @@ impl Args {
         match self.all || !self.parts.is_empty() {
             true => text,
             false => format!(
-                "{text}\n\nLonger: --parts more,latency,overload,growth,rewrap for the rest, --all for everything, --peers FOLDER for \
+                "{text}\n\nLonger: --parts more,ledger,latency,overload,growth,rewrap for the rest, --all for everything, --peers FOLDER for \
                  other products beside it, --mix for a load of your own."
             ),
         }

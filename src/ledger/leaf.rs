@@ -5,6 +5,7 @@
 //! bounded. FORMAT.md in this folder says it byte by byte.
 
 mod parse;
+mod scan;
 mod write;
 
 use strongroom_ids::{RowId, RowVersion, SubjectHandle};
@@ -12,6 +13,7 @@ use strongroom_ids::{RowId, RowVersion, SubjectHandle};
 use crate::rules::NewRule;
 use crate::timestamp::Timestamp;
 pub use parse::{ParsedItem, ParsedLeaf, Part, parse};
+pub(crate) use scan::scan;
 
 /// The longest line, in bytes: what C2SP tlog-tiles allows an entry.
 pub const MAX_LINE: usize = 65_535;

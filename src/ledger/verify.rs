@@ -1,14 +1,17 @@
 //! Verification of an export: lines, a checkpoint and a public key are all it takes, no vault.
 //!
-//! The lines are read once, in constant memory. Whatever can be seen in a line itself (its form, its index, its time,
+//! The lines are read once, in bounded memory, and looked at by as many threads as there are processors (`ahead`); what
+//! is found is the same for any number of them. Whatever can be seen in a line itself (its form, its index, its time,
 //! its part of a request) is named by its line. A change that keeps all that in order shows in the root of the tree,
 //! which says that something is wrong and not where; older checkpoints of the same log narrow it.
 
+mod ahead;
 mod approvals;
 mod excerpt;
 mod excerpt_fault;
 mod fault;
 mod lines;
+mod outline;
 mod parts;
 
 use std::collections::BTreeMap;
@@ -17,14 +20,14 @@ use std::io::BufRead;
 use crate::checkpoint::{self, Checkpoint};
 use crate::error::LedgerError;
 use crate::frontier::Frontier;
-use crate::leaf::{self, ParsedLeaf};
 use crate::timestamp::Timestamp;
+use ahead::Source;
 pub use approvals::ApprovalError;
 use approvals::Approvals;
 pub use excerpt::{Excerpt, verify_excerpt};
 pub use excerpt_fault::ExcerptFault;
 pub use fault::{Fault, VerifyError};
-use lines::Lines;
+use outline::Outline;
 use parts::Parts;
 
 /// So many actions, and decisions of one action, are counted by name; a forged export must not fill the memory.
@@ -67,9 +70,21 @@ pub fn verify_export_since(
     older: &[String],
     keys: &[String],
 ) -> Result<Report, VerifyError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    verify_export_on(threads, lines, checkpoint, older, keys)
+}
+
+/// The same by so many threads beside the caller's; with one, all is done on the caller's.
+pub fn verify_export_on(
+    threads: usize,
+    lines: impl BufRead,
+    checkpoint: &str,
+    older: &[String],
+    keys: &[String],
+) -> Result<Report, VerifyError> {
     let signed = signed(checkpoint, older, keys).map_err(|fault| VerifyError { proven: 0, fault })?;
     let mut walk = Walk::new(signed);
-    match walk.run(Lines::new(lines)) {
+    match ahead::walked(lines, (threads, ahead::PIECE), |lines| walk.run(lines)) {
         Ok(()) => Ok(walk.report),
         Err(fault) => Err(VerifyError { proven: walk.proven, fault }),
     }
@@ -129,24 +144,30 @@ impl Walk {
         Self { signed: signed.into_iter().peekable(), newest, frontier, parts, approvals, proven: 0, report }
     }
 
-    fn run(&mut self, mut lines: Lines<impl BufRead>) -> Result<(), Fault> {
+    fn run(&mut self, lines: &mut impl Source) -> Result<(), Fault> {
         self.check_roots()?;
         while lines.advance()? {
+            let line = lines.number();
             if self.frontier.size() == self.newest {
-                return Err(Fault::TooMany { line: lines.number, size: self.newest });
+                return Err(Fault::TooMany { line, size: self.newest });
             }
-            let leaf = match leaf::parse(&lines.text) {
-                Ok(leaf) => leaf,
-                Err(error) => return Err(self.unreadable(error, &lines)),
+            let looked = lines.looked();
+            let seen = match &looked.seen {
+                Ok(seen) => seen,
+                Err(error) => return Err(self.unreadable(error.clone(), &*lines)),
             };
-            if leaf.index != self.frontier.size() {
-                return Err(self.out_of_sequence(leaf.index, &mut lines));
+            let outline = seen.outline();
+            if outline.index != self.frontier.size() {
+                return Err(self.out_of_sequence(outline.index, lines));
             }
-            self.check_time(&leaf, lines.number)?;
-            self.parts.step(&leaf, lines.number)?;
-            self.report.approvals += u64::from(self.approvals.step(&leaf, lines.number)?);
-            self.count(&leaf);
-            self.frontier.push(&lines.text);
+            self.check_time(&outline, line)?;
+            self.parts.step(&outline, line)?;
+            // Of a request for values that no approval has to do with, all that is asked stands in its outline.
+            if let Some(leaf) = seen.leaf() {
+                self.report.approvals += u64::from(self.approvals.step(leaf, line)?);
+            }
+            self.count(&outline);
+            self.frontier.push_hash(looked.hash);
             self.check_roots()?;
         }
         let size = self.frontier.size();
@@ -169,7 +190,7 @@ impl Walk {
         Ok(())
     }
 
-    fn check_time(&mut self, leaf: &ParsedLeaf, line: u64) -> Result<(), Fault> {
+    fn check_time(&mut self, leaf: &Outline<'_>, line: u64) -> Result<(), Fault> {
         match self.report.last_time.replace(leaf.time) {
             Some(before) if leaf.time < before => Err(Fault::TimeBackwards { line, time: leaf.time, before }),
             Some(_) => Ok(()),
@@ -180,19 +201,18 @@ impl Walk {
         }
     }
 
-    fn count(&mut self, leaf: &ParsedLeaf) {
+    fn count(&mut self, leaf: &Outline<'_>) {
         self.report.leaves += 1;
         if leaf.part.is_none_or(|part| part.which == 1) {
-            let decisions = entry(&mut self.report.counts, &leaf.action);
-            *entry(decisions, &leaf.decision) += 1;
+            at(&mut self.report.counts, leaf.action, |decisions| at(decisions, leaf.decision, |count| *count += 1));
         }
     }
 
-    fn unreadable(&self, error: LedgerError, lines: &Lines<impl BufRead>) -> Fault {
-        let (line, index) = (lines.number, self.frontier.size());
-        if !lines.whole {
+    fn unreadable(&self, error: LedgerError, lines: &impl Source) -> Fault {
+        let (line, index) = (lines.number(), self.frontier.size());
+        if !lines.whole() {
             Fault::Truncated { line, index }
-        } else if lines.text.last() == Some(&b'\r') {
+        } else if lines.text().last() == Some(&b'\r') {
             Fault::Converted { line }
         } else {
             Fault::NotCanonical { line, index, error }
@@ -200,8 +220,8 @@ impl Walk {
     }
 
     /// Says of a leaf that is not the next one whether the next one stands further on.
-    fn out_of_sequence(&self, got: u64, lines: &mut Lines<impl BufRead>) -> Fault {
-        let (line, expected) = (lines.number, self.frontier.size());
+    fn out_of_sequence(&self, got: u64, lines: &mut impl Source) -> Fault {
+        let (line, expected) = (lines.number(), self.frontier.size());
         if got < expected {
             return Fault::Repeated { line, expected, got };
         }
@@ -213,11 +233,19 @@ impl Walk {
     }
 }
 
-/// The count under a name, or under the common one when there are too many names.
-fn entry<'m, V: Default>(map: &'m mut BTreeMap<String, V>, name: &str) -> &'m mut V {
-    let name = if map.len() < MAX_COUNTED || map.contains_key(name) { name } else { OTHERS };
-    map.entry(name.to_owned()).or_default()
+/// Changes what is counted under a name, or under the common one when there are too many names. A name that is known takes
+/// no memory.
+fn at<V: Default>(map: &mut BTreeMap<String, V>, name: &str, change: impl FnOnce(&mut V)) {
+    match map.get_mut(name) {
+        Some(counted) => change(counted),
+        None => {
+            let name = if map.len() < MAX_COUNTED { name } else { OTHERS };
+            change(map.entry(name.to_owned()).or_default());
+        }
+    }
 }
 
+#[cfg(test)]
+mod plain;
 #[cfg(test)]
 mod tests;

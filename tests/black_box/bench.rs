@@ -174,6 +174,33 @@ fn latency_overload_growth_and_rewrap_are_measured_on_a_vault_in_a_process_of_it
 }
 
 #[test]
+fn the_ledger_and_a_decision_are_measured_alone_without_a_vault() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = bench(folder.path(), &["--quick", "--parts", "ledger,decide", "--output", "json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((report["loads"].as_array().unwrap().len(), &report["disk"]), (0, &Value::Null));
+    let speed = &report["ledger_speed"];
+    for (part, way, figure) in [
+        ("append", "committer", "leaves_per_second"),
+        ("append", "raw", "leaves_per_second"),
+        ("verify", "one_thread", "leaves_per_second"),
+        ("verify", "all_processors", "leaves_per_second_a_processor"),
+        ("verify", "hashed_only", "leaves_per_second"),
+        ("export", "parquet", "megabytes_per_second"),
+        ("export", "parquet", "peak_memory"),
+        ("export", "jsonl", "megabytes_per_second"),
+    ] {
+        assert!(speed[part][way][figure].as_f64().unwrap() > 0.0, "{part} {way} {figure}: {speed}");
+    }
+    // The copy has every byte.
+    assert_eq!(speed["export"]["jsonl"]["bytes"].as_f64(), speed["export"]["bytes"].as_f64());
+    let measured = report["goals"].as_array().unwrap().iter().filter(|goal| goal["verdict"] != "not measured");
+    assert_eq!(measured.count(), 4);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn an_option_that_would_be_ignored_is_refused_before_anything_is_made() {
     let folder = tempfile::tempdir().unwrap();
     for (words, right) in [

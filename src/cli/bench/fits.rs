@@ -77,6 +77,18 @@ fn parts(args: &Args) -> Vec<Rule> {
             args.deks.is_some() && !args.has(Part::Rewrap),
             "--deks says how much the part rewrap wraps anew: add --parts rewrap, or --all",
         ),
+        (
+            args.leaves.is_some() && !args.has(Part::Ledger),
+            "--leaves says how large an export the part ledger verifies: add --parts ledger, or --all",
+        ),
+        (
+            args.stored.is_some() && !args.has_rig(),
+            "--stored says how much is stored to be read, and none of --parts reads any: add the part loads, or leave it out",
+        ),
+        (
+            args.seconds.is_some() && !args.has_rig(),
+            "--seconds says how long a load goes on, and none of --parts has any: write --leaves, or leave it out",
+        ),
     ]
 }
 
@@ -100,6 +112,13 @@ mod tests {
         for (words, right) in [
             ("--growth 200000", "--parts growth"),
             ("--parts latency --deks 10000", "--parts rewrap"),
+            ("--leaves 5000", "--parts ledger"),
+            ("--quick --parts ledger --leaves 5000", "--leaves"),
+            ("--parts ledger --stored 5000", "leave it out"),
+            ("--parts ledger,decide --seconds 1", "--leaves"),
+            ("--parts ledger --requests 5000", "loads or more"),
+            ("--mix tokenize --leaves 5000", "--leaves"),
+            ("--convert parquet lines --leaves 5000", "--leaves"),
             ("--parts overload --requests 5000", "--seconds"),
             ("--parts rewrap --batches 5", "loads or more"),
             ("--parts growth --warm-up 1", "loads or more"),
@@ -150,6 +169,9 @@ mod tests {
             "--quick",
             "--quick --all --report r.md --plot p.svg",
             "--quick --parts growth,rewrap",
+            "--quick --parts ledger,decide",
+            "--parts ledger --leaves 10000000 --runs 1 --report r.md",
+            "--parts decide",
             "--quick --mix match --rate 100",
             "--requests 5000 --batches 5 --in-flight 8 --batches-in-flight 2 --warm-up 0 --stored 5000",
             "--seconds 2 --runs 5",

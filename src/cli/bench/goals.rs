@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::latency::percent;
 use super::measure::Middle;
-use super::sheet::{SPREAD, Sheet, ends, rounded, short, spread};
+use super::sheet::{SPREAD, Sheet, ends, figure, rounded, short, spread};
 
 /// How a figure is held against its yardstick.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -117,9 +117,10 @@ impl Goal {
 
     fn bound_text(&self) -> String {
         let times = if self.against == Against::Number { "" } else { " x" };
+        let written = |bound: f64| if bound < 1_000.0 { bound.to_string() } else { figure(bound, 0) };
         match self.bound {
-            Bound::AtMost(most) => format!("at most {most}{times}"),
-            Bound::AtLeast(least) => format!("at least {least}{times}"),
+            Bound::AtMost(most) => format!("at most {}{times}", written(most)),
+            Bound::AtLeast(least) => format!("at least {}{times}", written(least)),
         }
     }
 
@@ -222,6 +223,8 @@ mod tests {
         assert_eq!(missing.document()["ratio"], Value::Null);
         let number = Goal::number("g", "bytes", Bound::AtMost(220.0), Some(200.4.into()));
         assert_eq!(number.row()[2..], ["at most 220", "200", "", "", "", "met"]);
+        let large = Goal::number("g", "leaves/s", Bound::AtLeast(1_000_000.0), Some(999_999.0.into()));
+        assert_eq!(large.row()[2..], ["at least 1,000,000", "999,999", "", "", "", "not met"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::goals::{self, Bound, Goal, Other};
 use super::growth::Growth;
 use super::latency::Latency;
 use super::ledger::Ledger;
+use super::ledger_speed::{self, LedgerSpeed};
 use super::machine::Machine;
 use super::measure::{Middle, Sample};
 use super::overload::Overload;
@@ -30,6 +31,8 @@ pub struct Whole {
     pub footprint: Option<Footprint>,
     /// What the ledger takes on disk.
     pub ledger: Option<Ledger>,
+    /// How fast the ledger is.
+    pub ledger_speed: Option<LedgerSpeed>,
     /// What a decision costs.
     pub decide: Option<Decide>,
     /// Latency against load.
@@ -72,7 +75,7 @@ impl Whole {
         let starts = growth.map(Growth::starts);
         let usual = self.latency.as_ref().map(Latency::usual);
         let p99 = self.rewrap.as_ref().map(Rewrap::p99);
-        vec![
+        let mut goals = vec![
             echo("Tokenize of one value, against (a) echo", "tokenize_unary"),
             echo("Detokenize of one token, against (a) echo", "detokenize_unary"),
             bare("Tokenize of 1,000 values, against (b) the bare work", "tokenize_batch"),
@@ -203,17 +206,26 @@ impl Whole {
                 p99.map(|(with, _)| with),
                 p99.map(|(_, without)| without.into()),
             ),
-        ]
+        ];
+        goals.extend(ledger_speed::goals(self.ledger_speed.as_ref()));
+        goals
     }
 
     fn sheets(&self) -> Vec<Sheet> {
         let lines = (!self.lines.is_empty()).then(|| self.lines.sheet());
         let peers = (!self.peers.is_empty()).then(|| self.peers.sheet());
+        let (appended, proven, converted) = match self.ledger_speed.as_ref().map(LedgerSpeed::sheets) {
+            Some([appended, proven, converted]) => (Some(appended), Some(proven), Some(converted)),
+            None => (None, None, None),
+        };
         let parts = [
             lines,
             peers,
             self.footprint.as_ref().map(Footprint::sheet),
             self.ledger.as_ref().map(Ledger::sheet),
+            appended,
+            proven,
+            converted,
             self.decide.as_ref().map(Decide::sheet),
             self.latency.as_ref().map(Latency::sheet),
             self.overload.as_ref().map(Overload::sheet),
@@ -229,6 +241,7 @@ impl Whole {
             ("peers", (!self.peers.is_empty()).then(|| self.peers.document())),
             ("disk", self.footprint.as_ref().map(Footprint::document)),
             ("ledger", self.ledger.as_ref().map(Ledger::document)),
+            ("ledger_speed", self.ledger_speed.as_ref().map(LedgerSpeed::document)),
             ("decide", self.decide.as_ref().map(Decide::document)),
             ("latency", self.latency.as_ref().map(Latency::document)),
             ("overload", self.overload.as_ref().map(Overload::document)),
@@ -280,7 +293,8 @@ impl Whole {
             "{runs}. A run of a load {lasted}, after {} s of warm-up. Requests of one value: {} under way over {} connections. \
              Batches of 1,000: {} under way; of 10 and 100: up to four times as many; on a stream: four messages a connection. \
              A load `over 16` has 16 connections with one request under way on each, as the peers' clients have. Latency against load, overload, growth and rewrap have runs of {} s. {} values of borrowers are stored \
-             beforehand, for batches to read, and {} that are nobody's, for requests of one value.",
+             beforehand, for batches to read, and {} that are nobody's, for requests of one value. The export of the ledger that is verified \
+             and converted has {} leaves.",
             number("warm_up_seconds").unwrap_or_default(),
             of("unary_in_flight"),
             of("connections"),
@@ -288,6 +302,7 @@ impl Whole {
             number("part_seconds").unwrap_or_default(),
             of("stored_values"),
             of("stored_single_values"),
+            of("leaves"),
         )
     }
 
@@ -337,6 +352,12 @@ with a ledger-sized entry for each request, written durably in one process: no c
 committer. Reads: the rows, subjects and keys fetched, decoded, opened, and a ledger-sized entry written; and again *without \
 ledger*, nothing written. Peers, on the loopback without TLS: OpenBao with raft storage and its audit file, which it does not \
 sync; PostgreSQL with pgcrypto, without audit.\n\
+\n\
+**The ledger** by itself, in the same process and without a vault: leaves of made-up requests of one value, half in and half out, \
+one in sixteen refused, by the preparation that the vault uses. They are *appended* by a committer of their own, to a store of its \
+own, with group commit, sync and head file; its yardstick writes the entries of the same groups raw. An export of such leaves is \
+*verified* as `audit verify` does it, all checks included; its yardstick only reads the lines and hashes them into the tree. And it \
+is *converted* to Parquet, by a process of its own that measures its memory; its yardstick copies the lines.\n\
 \n\
 **Processor time** is that of a server's whole process without the threads that play its clients, until memtables are written \
 to files and compactions have ended, for vault and bare work alike; it is the figure to compare. A vault in a process of its \
@@ -398,6 +419,7 @@ mod tests {
             lines: Lines::default(),
             footprint: None,
             ledger: None,
+            ledger_speed: None,
             decide: None,
             latency: None,
             overload: None,
@@ -411,14 +433,14 @@ mod tests {
     #[test]
     fn every_goal_stands_in_the_report_though_nothing_was_measured() {
         let whole = empty();
-        assert_eq!(whole.goals().len(), 23);
+        assert_eq!(whole.goals().len(), 26);
         assert!(whole.goals().iter().all(|goal| goal.verdict() == Verdict::NotMeasured));
         let report = whole.markdown("deploy/bench/run", None, "## What is left, by the profile\n\nNothing.\n");
-        assert_eq!(report.matches("| not measured |").count(), 23);
+        assert_eq!(report.matches("| not measured |").count(), 26);
         assert!(report.ends_with("## What is left, by the profile\n\nNothing.\n"));
         assert!(report.lines().filter(|line| !line.starts_with('|')).all(|line| line.len() <= 125), "{report}");
         assert_eq!(whole.document()["growth"], Value::Null);
-        assert!(whole.text().contains("23 more goals were not measured"));
+        assert!(whole.text().contains("26 more goals were not measured"));
     }
 
     #[test]

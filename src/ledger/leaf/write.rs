@@ -8,11 +8,11 @@ pub(super) const MAX_STRING: usize = 1_024;
 /// How a string ends that was cut: an ellipsis, U+2026.
 const CUT: &[u8] = br"\u2026";
 /// The members of `keys` take at most so many bytes.
-const MAX_KEYS: usize = 16 << 10;
+pub(super) const MAX_KEYS: usize = 16 << 10;
 /// The members of `detail` take at most so many bytes.
-const MAX_DETAIL: usize = 24 << 10;
+pub(super) const MAX_DETAIL: usize = 24 << 10;
 /// `,"\u2026":"`, 20 digits, `"`: says how many members were left out.
-const MAX_OMISSION: usize = 11 + 20 + 1;
+pub(super) const MAX_OMISSION: usize = 11 + 20 + 1;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 

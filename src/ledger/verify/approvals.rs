@@ -262,6 +262,7 @@ fn whose(origin: &str) -> Option<(VaultId, TenantId)> {
 mod tests {
     use rcgen::{KeyPair, PublicKeyData, SigningKey};
 
+    use super::super::outline::Seen;
     use super::super::{Report, VerifyError, verify_export};
     use super::*;
     use crate::Timestamp;
@@ -269,6 +270,15 @@ mod tests {
     use crate::checkpoint::tests::{Key, log};
     use crate::frontier::Frontier;
     use crate::leaf::{LeafHeader, prepare};
+
+    impl Approvals {
+        /// All that it remembers, to the eye.
+        fn state(&self) -> String {
+            let waiting = self.waiting.iter().map(|(name, one)| format!("{name} {:?} {}", one.votes, one.since));
+            let waiting: Vec<String> = waiting.collect();
+            format!("{:?} {:?} {waiting:?}", self.is_system, self.officers)
+        }
+    }
 
     /// The SHA-256 of the policies' text, to the eye.
     const TEXT: &str = "ab12";
@@ -597,6 +607,34 @@ mod tests {
         log.approve("approval/1", "bob", "bob");
         log.done("approval/1");
         assert_eq!(log.verify().unwrap().approvals, 1);
+    }
+
+    #[test]
+    fn a_leaf_of_which_an_outline_is_enough_has_nothing_to_do_with_approvals() {
+        let mut log = Log::new();
+        log.ask("approval/1", "1");
+        log.approve("approval/1", "bob", "bob");
+        for (decision, reason) in [("allow", None), ("deny", Some("APPROVAL_REQUIRED")), ("fail", None)] {
+            for action in ["tokenize", "import_token", "detokenize", "match", "lookup", "replace", "delete"] {
+                for detail in [&[][..], &[("request", "0a"), ("refused", "DENIED=1"), ("tenant", "system")]] {
+                    log.push("officer/alice", action, (decision, reason), detail);
+                }
+            }
+        }
+        log.done("approval/1");
+        let mut approvals = Approvals::of(&crate::checkpoint::tests::log());
+        let mut outlined = 0;
+        for (line, text) in (1..).zip(&log.lines) {
+            let leaf = crate::leaf::parse(text.as_bytes()).unwrap();
+            if Seen::look(text.as_bytes()).unwrap().leaf().is_none() {
+                let before = approvals.state();
+                assert_eq!((approvals.step(&leaf, line).unwrap(), approvals.state()), (false, before), "{text}");
+                outlined += 1;
+            } else {
+                approvals.step(&leaf, line).unwrap();
+            }
+        }
+        assert_eq!(outlined, 3 * 7 * 2);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Parts of large requests: one after the other, all of them, of the same request.
 
 use super::Fault;
-use crate::leaf::{ParsedLeaf, Part};
+use super::outline::Outline;
+use crate::leaf::Part;
 
 /// The request whose parts are being read.
 #[derive(Default)]
@@ -11,7 +12,7 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Takes the next leaf.
-    pub fn step(&mut self, leaf: &ParsedLeaf, line: u64) -> Result<(), Fault> {
+    pub fn step(&mut self, leaf: &Outline<'_>, line: u64) -> Result<(), Fault> {
         let follows = match (self.open, leaf.part) {
             (None, None) => true,
             (None, Some(part)) => part.which == 1 && part.of > 1,

@@ -302,7 +302,9 @@ fn a_signed_log_with_broken_parts_is_noticed() {
 #[test]
 fn a_forged_export_cannot_make_the_report_grow_without_bound() {
     let mut counts = BTreeMap::<String, u64>::new();
-    (0..10_000).for_each(|number| *entry(&mut counts, &number.to_string()) += 1);
+    (0..10_000).for_each(|number| at(&mut counts, &number.to_string(), |count| *count += 1));
     assert_eq!(counts.len(), MAX_COUNTED + 1);
     assert_eq!(counts.values().sum::<u64>(), 10_000);
+    at(&mut counts, "7", |count| *count += 1);
+    assert_eq!((counts["7"], counts[OTHERS]), (2, 10_000 - MAX_COUNTED as u64));
 }
