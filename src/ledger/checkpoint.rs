@@ -26,9 +26,26 @@ pub fn sign(
     public: &[u8; 32],
     sign: impl FnOnce(&[u8]) -> [u8; 64],
 ) -> Result<String, LedgerError> {
+    note::sign(origin, &text(origin, size, root)?, public, sign)
+}
+
+/// The same by all keys of the log that sign at this time: after a rotation the new one, and those before it, for whoever
+/// knows only them. One line each, in the order of the keys.
+pub fn sign_all<K>(
+    origin: &str,
+    size: u64,
+    root: &[u8; 32],
+    keys: &[K],
+    public: impl Fn(&K) -> [u8; 32],
+    sign: impl Fn(&K, &[u8]) -> [u8; 64],
+) -> Result<String, LedgerError> {
+    let text = text(origin, size, root)?;
+    note::signed(origin, &text, keys.iter().map(|key| (public(key), sign(key, text.as_bytes()))))
+}
+
+fn text(origin: &str, size: u64, root: &[u8; 32]) -> Result<String, LedgerError> {
     let head = TreeHead::new(origin, size, Hash(*root), "").map_err(|_| LedgerError::Name)?;
-    let text = String::from_utf8(head.to_bytes()).map_err(|_| LedgerError::Name)?;
-    note::sign(origin, &text, public, sign)
+    String::from_utf8(head.to_bytes()).map_err(|_| LedgerError::Name)
 }
 
 /// What a verified checkpoint says.
@@ -45,13 +62,37 @@ pub struct Checkpoint {
 /// Verifies a checkpoint against verifier keys. One of them must bear the name of the log itself: a witness's word
 /// alone is not enough.
 pub fn verify(note: &str, vkeys: &[&str]) -> Result<Checkpoint, LedgerError> {
-    let (text, names) = note::open(note, vkeys)?;
-    let head = TreeHead::from_bytes(text.as_bytes())
-        .map_err(|_| LedgerError::Note("a checkpoint has the lines origin, size and root hash"))?;
-    if !names.iter().any(|name| name == head.origin()) {
-        return Err(LedgerError::Origin);
+    verify_by(note, vkeys).map(|(checkpoint, _)| checkpoint)
+}
+
+/// The same, and which of the keys of the log itself have signed it: one at the least.
+pub fn verify_by(note: &str, vkeys: &[&str]) -> Result<(Checkpoint, Vec<String>), LedgerError> {
+    let (text, mut signers) = note::open_by(note, vkeys)?;
+    let checkpoint = Checkpoint::read(&text)?;
+    signers.retain(|vkey| vkey.split_once('+').is_some_and(|(name, _)| name == checkpoint.origin));
+    match signers.is_empty() {
+        true => Err(LedgerError::Origin),
+        false => Ok((checkpoint, signers)),
     }
-    Ok(Checkpoint { origin: head.origin().to_owned(), size: head.size(), root: head.hash().0 })
+}
+
+/// What a checkpoint says, whoever signed it: it proves nothing until a key that is known has signed it.
+pub fn claimed(note: &str) -> Result<Checkpoint, LedgerError> {
+    Checkpoint::read(&note::claimed(note)?)
+}
+
+/// How many signatures under the log's own name a checkpoint bears: more than those of known keys, if the log has keys that
+/// are not known.
+pub fn signatures(note: &str, origin: &str) -> usize {
+    note::lines_under(note, origin)
+}
+
+impl Checkpoint {
+    fn read(text: &str) -> Result<Self, LedgerError> {
+        let head = TreeHead::from_bytes(text.as_bytes())
+            .map_err(|_| LedgerError::Note("a checkpoint has the lines origin, size and root hash"))?;
+        Ok(Self { origin: head.origin().to_owned(), size: head.size(), root: head.hash().0 })
+    }
 }
 
 /// How many leaves a checkpoint claims that its log had, whoever signed it: to ask for a proof from there.

@@ -33,6 +33,7 @@ mod key_life;
 mod labels;
 mod limits;
 mod lock;
+mod log_keys;
 mod lookup;
 mod matching;
 mod names;
