@@ -7,9 +7,12 @@
 use std::collections::BTreeMap;
 
 use crate::checkpoint;
+use crate::cover::Piece;
 use crate::error::LedgerError;
-use crate::leaf::ParsedLeaf;
+use crate::frontier::{Frontier, leaf_hash};
+use crate::leaf::{self, ParsedLeaf};
 use crate::note;
+use crate::proof::Tree;
 
 /// The key, as keys are named in leaves.
 pub const NAME: &str = "ledger";
@@ -97,6 +100,28 @@ impl Trust {
         if self.told.len() < MOST {
             self.told.extend(KeyLeaf::of(leaf, &self.origin));
         }
+    }
+
+    /// Hears some leaves of a tree, once they are seen to be in it: `pieces` are, in order and without a gap, these leaves and
+    /// the subtrees beside them.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotProven`], or what is wrong with a leaf or a piece; nothing was heard then.
+    pub fn hear_proven<L: AsRef<[u8]>>(&mut self, lines: &[L], pieces: &[Piece], tree: &Tree) -> Result<(), LedgerError> {
+        const THESE: LedgerError = LedgerError::NotProven("that the tree has these leaves");
+        let (mut joined, mut rest, mut leaves) = (Frontier::new(), lines.iter(), Vec::with_capacity(lines.len()));
+        for piece in pieces {
+            joined.push_subtree(&piece.subtree())?;
+            if let Piece::Leaf { index, hash } = piece {
+                let line = rest.next().map(L::as_ref).filter(|line| leaf_hash(line) == *hash).ok_or(THESE)?;
+                leaves.push(leaf::parse(line).ok().filter(|leaf| leaf.index == *index).ok_or(THESE)?);
+            }
+        }
+        if rest.next().is_some() || (joined.size(), joined.root()) != (tree.size, tree.root) {
+            return Err(THESE);
+        }
+        leaves.iter().for_each(|leaf| self.hear(leaf));
+        Ok(())
     }
 
     /// A checkpoint of so many leaves vouches for what they say of keys: these leaves are those that were heard.
@@ -271,6 +296,40 @@ pub(crate) mod tests {
         assert_eq!(trust.prove(&signed(3, &[1]), 3), Err(LedgerError::Unsigned));
         trust.believe(8);
         assert_eq!(trust.prove(&signed(3, &[1]), 3), Ok(vec![vkey(1)]));
+    }
+
+    #[test]
+    fn leaves_are_heard_once_they_are_seen_to_be_in_the_tree() {
+        let leaves: Vec<String> =
+            (0..9).map(|index| if index == 5 { rotated(5, 1, 2) } else { line(index, "lookup", "allow", &[]) }).collect();
+        let hashes: Vec<[u8; 32]> = leaves.iter().map(|line| leaf_hash(line.as_bytes())).collect();
+        let mut frontier = Frontier::new();
+        hashes.iter().for_each(|hash| frontier.push_hash(*hash));
+        let tree = Tree { size: 9, root: frontier.root() };
+        let pieces = crate::cover::tests::pieces(&hashes, |index| index == 5);
+        let hear = |lines: &[&str], pieces: &[Piece], tree: &Tree| {
+            let mut trust = trust(1, &[]);
+            trust.hear_proven(lines, pieces, tree).map(|()| {
+                trust.believe(9);
+                trust.trusted().len()
+            })
+        };
+        assert_eq!(hear(&[&leaves[5]], &pieces, &tree), Ok(2));
+        let forged = rotated(5, 1, 3);
+        let wrong: [Vec<&str>; 4] = [vec![], vec![&forged], vec![&leaves[5], &forged], vec![&leaves[4]]];
+        for lines in wrong {
+            assert!(hear(&lines, &pieces, &tree).is_err(), "{lines:?}");
+        }
+        assert!(hear(&[&leaves[5]], &pieces[1..], &tree).is_err());
+        assert!(hear(&[&leaves[5]], &pieces, &Tree { size: 9, root: [0; 32] }).is_err());
+        // A forged leaf with a piece that fits it gives another root.
+        let forged_hash = leaf_hash(forged.as_bytes());
+        let swapped = |piece: &Piece| match *piece {
+            Piece::Leaf { index, .. } => Piece::Leaf { index, hash: forged_hash },
+            other => other,
+        };
+        let swapped: Vec<Piece> = pieces.iter().map(swapped).collect();
+        assert!(hear(&[&forged], &swapped, &tree).is_err());
     }
 
     #[test]
