@@ -136,8 +136,8 @@ impl HeadFile {
             }
             Err(source) => return Err(HeadError::Unreadable { path: path.to_owned(), source }),
         };
-        let head =
-            head::open_by_any(&bytes, vault, publics).map_err(|source| HeadError::Foreign { path: path.to_owned(), source })?;
+        let head = head::open_by_any(&bytes, vault, publics)
+            .map_err(|source| HeadError::Foreign { path: path.to_owned(), source })?;
         let mut known: HashMap<TenantNo, LaneState> = head.lanes.into_iter().map(|lane| (lane.tenant, lane)).collect();
         for (tenant, stored) in lanes {
             let stored = Lane::open(stored)?;

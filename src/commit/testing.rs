@@ -1,8 +1,8 @@
 //! What the tests of this room share: a disk that fails on demand and lets writes through one by one.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use ring::signature::{Ed25519KeyPair, KeyPair};

@@ -107,7 +107,12 @@ impl Trust {
     ///
     /// # Errors
     /// [`LedgerError::NotProven`], or what is wrong with a leaf or a piece; nothing was heard then.
-    pub fn hear_proven<L: AsRef<[u8]>>(&mut self, lines: &[L], pieces: &[Piece], tree: &Tree) -> Result<(), LedgerError> {
+    pub fn hear_proven<L: AsRef<[u8]>>(
+        &mut self,
+        lines: &[L],
+        pieces: &[Piece],
+        tree: &Tree,
+    ) -> Result<(), LedgerError> {
         const THESE: LedgerError = LedgerError::NotProven("that the tree has these leaves");
         let (mut joined, mut rest, mut leaves) = (Frontier::new(), lines.iter(), Vec::with_capacity(lines.len()));
         for piece in pieces {
@@ -300,8 +305,9 @@ pub(crate) mod tests {
 
     #[test]
     fn leaves_are_heard_once_they_are_seen_to_be_in_the_tree() {
-        let leaves: Vec<String> =
-            (0..9).map(|index| if index == 5 { rotated(5, 1, 2) } else { line(index, "lookup", "allow", &[]) }).collect();
+        let leaves: Vec<String> = (0..9)
+            .map(|index| if index == 5 { rotated(5, 1, 2) } else { line(index, "lookup", "allow", &[]) })
+            .collect();
         let hashes: Vec<[u8; 32]> = leaves.iter().map(|line| leaf_hash(line.as_bytes())).collect();
         let mut frontier = Frontier::new();
         hashes.iter().for_each(|hash| frontier.push_hash(*hash));

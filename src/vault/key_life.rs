@@ -321,7 +321,8 @@ impl DestroyKeyVersion {
     fn allowed<S: Store>(&self, road: &Road<'_, S>) -> Result<KeyName, Error> {
         let (name, _) = road.key(&self.name)?;
         if matches!(name, KeyName::Index(_, IndexName::Fingerprint)) {
-            let description = "only versions of keys that rotate can be destroyed: this one does not, and is always in use";
+            let description =
+                "only versions of keys that rotate can be destroyed: this one does not, and is always in use";
             return Err(Error::invalid("name", "not_destroyed", description));
         }
         road.vault.keystore.may_become(name, KeyVersion(self.version), KeyState::Destroyed).map_err(of_state)?;

@@ -264,17 +264,19 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
         .ok_or_else(|| does_not_hold(&"the manifest names a form that this version does not know"))?;
     let files = Files { out, format };
     let (lines, proofs) = (files.lines(), beside(out, ".proofs"));
-    let excerpt =
-        verify_excerpt(opened(&lines)?, opened(&proofs)?, &frame.signed, &note, &keys).map_err(|fault| match fault {
+    let excerpt = verify_excerpt(opened(&lines)?, opened(&proofs)?, &frame.signed, &note, &keys).map_err(|fault| {
+        match fault {
             // Checkpoints are signed by older keys as well, manifests by the newest only.
             ExcerptFault::Manifest(LedgerError::Unsigned | LedgerError::UnsignedSince { .. }) => CliError::Unfit {
                 message: format!("{} does not hold: {fault}", out.display()),
-                next: "if the log's key was rotated, learn the newer one from an export of the whole ledger: strongroom \
+                next:
+                    "if the log's key was rotated, learn the newer one from an export of the whole ledger: strongroom \
                        audit verify WHOLE --log-key KEPT --keys-out KEYS; then this one with --log-key KEYS"
-                    .into(),
+                        .into(),
             },
             fault => does_not_hold(&fault),
-        })?;
+        }
+    })?;
     let said = excerpt.manifest;
     if format != Format::Jsonl {
         let bar = bar(said.lines);

@@ -134,7 +134,8 @@ impl Intent {
             let public = noted.iter().find(|key| key.version == version)?.public()?;
             Some(checkpoint::vkey(origin, &public))
         };
-        let before = (self.action == Action::RotateKey.as_str()).then(|| vkey(self.version.saturating_sub(1))).flatten();
+        let before =
+            (self.action == Action::RotateKey.as_str()).then(|| vkey(self.version.saturating_sub(1))).flatten();
         let named = [(log_keys::KEY, vkey(self.version)), (log_keys::BEFORE, before)];
         named.into_iter().filter_map(|(name, key)| Some((name, key?))).collect()
     }

@@ -164,7 +164,8 @@ impl<'a> Followed<'a> {
             learn(client, &self.log, older, &mut trust).await?;
             proven = trust.prove(note, head.size);
         }
-        let signers = proven.map_err(|error| CliError::unfit(format!("the vault's checkpoint does not hold: {error}")))?;
+        let signers =
+            proven.map_err(|error| CliError::unfit(format!("the vault's checkpoint does not hold: {error}")))?;
         if checkpoint::signatures(note, &head.origin) > signers.len() {
             // Another key signs along: while a known one does is the time to learn of it.
             if let Err(error) = learn(client, &self.log, head, &mut trust).await {
@@ -287,7 +288,8 @@ mod tests {
     #[test]
     fn a_ledger_that_is_shorter_or_another_is_named() {
         let origin = || "log".to_owned();
-        let cursor = |next| Cursor { origin: origin(), next, length: 0, last: None, checkpoint: None, log_keys: vec![] };
+        let cursor =
+            |next| Cursor { origin: origin(), next, length: 0, last: None, checkpoint: None, log_keys: vec![] };
         let head = |origin: &str, size| Checkpoint { origin: origin.to_owned(), size, root: [0; 32] };
         assert!(has_all(&cursor(5), &head("log", 5)).is_ok() && has_all(&cursor(5), &head("log", 6)).is_ok());
         assert!(has_all(&cursor(5), &head("log", 4)).unwrap_err().to_string().contains("leaf 5 comes next"));
