@@ -198,6 +198,59 @@ pub(crate) mod tests {
         assert!(verify(&key.checkpoint(&log(), &tree()), &[&old, &new, &new]).is_ok());
     }
 
+    fn by_both(old: &Key, new: &Key) -> String {
+        let (tree, keys) = (tree(), [new, old]);
+        sign_all(&log(), tree.size(), &tree.root(), &keys, |key| key.public(), |key, text| key.sign(text)).unwrap()
+    }
+
+    #[test]
+    fn a_checkpoint_by_two_keys_is_written_as_specified() {
+        let (old, new) = (Key::new(7), Key::new(8));
+        assert_eq!(by_both(&old, &new), vector("checkpoint-by-two"));
+        assert_eq!(vkey(&log(), &new.public()), vector("vkey-of-the-second").trim());
+        // The line of the first key is the one that it writes alone.
+        assert_eq!(vector("checkpoint-by-two").lines().last(), vector("checkpoint").lines().last());
+    }
+
+    #[test]
+    fn each_of_two_keys_that_signed_is_enough_and_says_that_it_did() {
+        let (old, new) = (Key::new(1), Key::new(2));
+        let note = by_both(&old, &new);
+        let [by_old, by_new] = [&old, &new].map(|key| vkey(&log(), &key.public()));
+        let signers = |keys: &[&str]| verify_by(&note, keys).map(|(_, signers)| signers);
+        assert_eq!(signers(&[&by_old]), Ok(vec![by_old.clone()]));
+        assert_eq!(signers(&[&by_new]), Ok(vec![by_new.clone()]));
+        assert_eq!(signers(&[&by_old, &by_new]), Ok(vec![by_new.clone(), by_old.clone()]));
+        assert_eq!(signers(&[&vkey(&log(), &Key::new(3).public())]), Err(LedgerError::Unsigned));
+        assert_eq!(signatures(&note, &log()), 2);
+        assert_eq!(signatures(&old.checkpoint(&log(), &tree()), &log()), 1);
+        assert_eq!(claimed(&note), verify(&note, &[&by_old]));
+        // Others read it as they read any note.
+        let read = Note::from_bytes(note.as_bytes()).unwrap();
+        let verifier = StandardVerifier::new(&by_old).unwrap();
+        let (known, others) = read.verify(&VerifierList::new(vec![Box::new(verifier)])).unwrap();
+        assert_eq!((known.len(), others.len()), (1, 1));
+        // A signature by a known key that does not fit is refused, whatever the other says.
+        let (text, lines) = note.split_once("\n\n").unwrap();
+        let (first, second) = lines.split_once('\n').unwrap();
+        let end = first.len() - 8;
+        let spoilt = format!("{text}\n\n{}AAAA{}\n{second}", &first[..end], &first[end + 4..]);
+        assert_eq!(verify(&spoilt, &[&by_old, &by_new]), Err(LedgerError::Signature));
+        assert!(verify(&spoilt, &[&by_old]).is_ok());
+    }
+
+    #[test]
+    fn a_signature_by_the_wrong_key_among_several_never_leaves() {
+        let (keys, tree) = ([Key::new(1), Key::new(2)], tree());
+        let wrong = |key: &Key, text: &[u8]| if key.public() == keys[1].public() { keys[0].sign(text) } else { key.sign(text) };
+        assert_eq!(
+            sign_all(&log(), tree.size(), &tree.root(), &keys, Key::public, wrong),
+            Err(LedgerError::Signature)
+        );
+        let none: [Key; 0] = [];
+        assert!(sign_all(&log(), tree.size(), &tree.root(), &none, Key::public, Key::sign).is_err());
+    }
+
     #[test]
     fn every_changed_byte_of_a_checkpoint_is_noticed() {
         let key = Key::new(1);

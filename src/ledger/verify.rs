@@ -321,4 +321,6 @@ fn entry<'m, V: Default>(map: &'m mut BTreeMap<String, V>, name: &str) -> &'m mu
 }
 
 #[cfg(test)]
+mod rotation_tests;
+#[cfg(test)]
 mod tests;

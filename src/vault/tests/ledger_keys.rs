@@ -1,5 +1,7 @@
 //! Keys of logs that rotate while their logs go on: who verifies with which, and what a crash may cut off.
 
+use std::slice::from_ref;
+
 use strongroom_commit::HeadError;
 use strongroom_ledger::verify::{ExcerptFault, Fault, Proof, verify_excerpt, verify_export_since};
 use strongroom_ledger::{LedgerError, checkpoint, head, manifest, receipt};
@@ -144,9 +146,9 @@ async fn a_compromised_key_signs_nothing_and_proves_nothing_also_once_it_is_dest
     let verified = |older: &[String], key: &str| {
         verify_export_since(lines.as_bytes(), &after.note, older, &[key.to_owned()]).map(|report| report.keys)
     };
-    let keys = verified(&[both.note.clone()], &before.keys[0]).unwrap();
+    let keys = verified(from_ref(&both.note), &before.keys[0]).unwrap();
     assert!(keys[0].compromised.is_some() && keys[1].compromised.is_none());
-    assert!(verified(&[before.note.clone()], &before.keys[0]).is_err());
+    assert!(verified(from_ref(&before.note), &before.keys[0]).is_err());
 
     destroy(&vault, KEY, 1, false).await.unwrap();
     assert_eq!(newest(&vault).await.keys, after.keys);
@@ -346,10 +348,10 @@ async fn an_export_is_signed_by_the_newest_key_and_names_all() {
     for written in [&stored, &told] {
         assert_eq!(written.signed.checkpoint.keys, keys);
         verified(written, &keys).unwrap();
-        verified(written, &[new.clone()]).unwrap();
+        verified(written, from_ref(&new)).unwrap();
     }
     // Who has the old one takes the new one's word if the leaf that names it is among the lines.
-    verified(&told, &[old.clone()]).unwrap();
+    verified(&told, from_ref(&old)).unwrap();
     let refused = verified(&stored, &[old]).unwrap_err();
     assert!(matches!(refused, ExcerptFault::Manifest(LedgerError::Unsigned)), "{refused}");
 }
