@@ -242,11 +242,9 @@ pub(crate) mod tests {
     #[test]
     fn a_signature_by_the_wrong_key_among_several_never_leaves() {
         let (keys, tree) = ([Key::new(1), Key::new(2)], tree());
-        let wrong = |key: &Key, text: &[u8]| if key.public() == keys[1].public() { keys[0].sign(text) } else { key.sign(text) };
-        assert_eq!(
-            sign_all(&log(), tree.size(), &tree.root(), &keys, Key::public, wrong),
-            Err(LedgerError::Signature)
-        );
+        let wrong =
+            |key: &Key, text: &[u8]| if key.public() == keys[1].public() { keys[0].sign(text) } else { key.sign(text) };
+        assert_eq!(sign_all(&log(), tree.size(), &tree.root(), &keys, Key::public, wrong), Err(LedgerError::Signature));
         let none: [Key; 0] = [];
         assert!(sign_all(&log(), tree.size(), &tree.root(), &none, Key::public, Key::sign).is_err());
     }
