@@ -1,6 +1,7 @@
 //! Ledger keys: they sign checkpoints, heads and receipts.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use strongroom_ids::KeyVersion;
@@ -37,6 +38,31 @@ impl LedgerKey {
         let mut key = [0; 32];
         key.copy_from_slice(self.pair.public_key().as_ref());
         key
+    }
+}
+
+/// The versions of a log's key that sign: the newest signs alone what is made to last (receipts, manifests, head files), and
+/// those that it replaced sign checkpoints along with it, for whoever still holds only their public half.
+#[derive(Clone, Debug)]
+pub struct LedgerKeys {
+    newest: Arc<LedgerKey>,
+    older: Vec<Arc<LedgerKey>>,
+}
+
+impl LedgerKeys {
+    /// `older` from the newest of them to the oldest.
+    pub(crate) fn new(newest: Arc<LedgerKey>, older: Vec<Arc<LedgerKey>>) -> Self {
+        Self { newest, older }
+    }
+
+    /// The version that signs alone.
+    pub fn newest(&self) -> &Arc<LedgerKey> {
+        &self.newest
+    }
+
+    /// All that sign a checkpoint, the newest first.
+    pub fn all(&self) -> Vec<&LedgerKey> {
+        std::iter::once(&self.newest).chain(&self.older).map(Arc::as_ref).collect()
     }
 }
 

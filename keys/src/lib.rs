@@ -45,8 +45,8 @@ pub use dek::Dek;
 pub use error::KeyError;
 pub use index_key::{IndexKey, IndexKeys};
 pub use kek::{KEK_SEAL_LIMIT, Kek};
-pub use keystore::{KeyInfo, Keystore, KeystoreCopy, KeystoreHeader, RootProbe};
-pub use ledger_key::LedgerKey;
+pub use keystore::{KeyInfo, Keystore, KeystoreCopy, KeystoreHeader, LedgerPublic, RootProbe};
+pub use ledger_key::{LedgerKey, LedgerKeys};
 pub use name::{IndexName, KeyName, KeyState, Operation, UnknownState};
 pub use own_key::{
     BroughtKey, ImportPublicKey, NewImportKey, OwnKey, OwnKeyInfo, OwnKeyKind, OwnKeyProbe, ProvidedKey,

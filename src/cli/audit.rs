@@ -2,6 +2,7 @@
 
 mod excerpt;
 mod export;
+mod learn;
 mod proofs;
 mod questions;
 mod tail;
@@ -18,7 +19,9 @@ use tonic::Code;
 
 use super::client::{Context, Global};
 use super::output::{CliError, Exit};
+pub(super) use learn::learn;
 pub(super) use proofs::{NotShown, continues};
+pub(super) use verify::{known, known_as_json};
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "auditor";
@@ -47,7 +50,9 @@ the same as the vault sent. That they are all that fitted is the vault's word.
 
 Without --checkpoint and --log-key the files beside the export are taken. A key
 that comes with an export proves only that both come from the same hand: give
-the one that you kept from before.
+the one that you kept from before. If the key was rotated since, the kept one
+proves the newer one as long as it signs along, or by a checkpoint from that
+time: --older FILE; --keys-out FILE writes all that are known then.
 Exit code 0: all holds; 1: it does not, or can't be read.")]
     Verify(verify::Verify),
     /// Check the proof of one leaf, without the vault.

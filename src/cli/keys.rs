@@ -32,9 +32,11 @@ enum Command {
     /// Make the next version of a key; it protects all that is new from then on. No value is touched.
     #[command(after_help = "Examples:
   strongroom keys rotate kek/1
-  strongroom keys rotate kek/1 --from-version 3     not again, if version 4 is there already")]
+  strongroom keys rotate kek/1 --from-version 3     not again, if version 4 is there already
+  strongroom keys rotate ledger                     the new version signs, and those before it sign checkpoints along
+  strongroom keys rotate ledger --as operator       the same of the vault's own ledger")]
     Rotate {
-        /// The key: kek/1, index/subject-id, token.
+        /// The key: kek/1, index/subject-id, token, ledger.
         name: String,
 
         /// The newest version that you know of: if there is a newer one, nothing is done.
@@ -177,6 +179,10 @@ async fn rotate(name: String, from_version: u32, context: &Context) -> Result<Ex
     context.output.show(
         || json!({ "name": name, "version": rotated.version, "rotated": rotated.rotated }),
         || match rotated.rotated {
+            true if name == "ledger" => format!(
+                "{name} has version {}; it signs from now on, and those before it sign along: strongroom audit key",
+                rotated.version
+            ),
             true => format!("{name} has version {}; it protects what is new from now on", rotated.version),
             false => format!("{name} has version {} already; nothing was done", rotated.version),
         },

@@ -3,20 +3,23 @@
 //! What a witness has seen is worth as much as its memory: the newest checkpoint of each log is on disk before a
 //! cosignature of it leaves, and one that does not continue it is refused.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args as ClapArgs, Subcommand};
 use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData, SigningKey};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use strongroom_ledger::checkpoint::Checkpoint;
-use strongroom_ledger::{checkpoint, cosignature};
+use strongroom_ledger::log_keys::{Trust, TrustedKey};
+use strongroom_ledger::{LedgerError, checkpoint, cosignature};
 use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::{AddCosignatureRequest, GetCheckpointRequest};
 use zeroize::Zeroizing;
 
-use super::audit::{NotShown, continues, read, read_keys};
+use super::audit::{NotShown, continues, known, known_as_json, learn, read, read_keys};
 use super::client::{Context, Global, Wire};
 use super::files::replace;
 use super::output::{CliError, Exit, Output, facts};
@@ -54,9 +57,14 @@ Writes witness.key (keep it) and witness.vkey (give it to auditors).")]
 
 Needs a certificate that may get checkpoints and proofs, such as an auditor's.
 The log's key is the one that its owner gave you (strongroom audit key), not one
-that the vault names today. With --to-vault also one that may bring cosignatures, as an auditor's may: then
-what other witnesses wait for is cosigned first. The first time a ledger is seen,
-and only then, say --first: a witness that lost what it saw does not begin anew by itself.
+that the vault names today. When it is rotated the witness learns the new one from
+the ledger while the old one signs along, and keeps it in its folder.
+
+With --to-vault the certificate may also bring cosignatures, as an auditor's may:
+then what other witnesses wait for is cosigned first.
+
+The first time a ledger is seen, and only then, say --first: a witness that lost
+what it saw does not begin anew by itself.
 Exit code 0: cosigned; 1: the ledger is not the one that was seen, or can't be read.")]
     Cosign {
         /// The witness's folder.
@@ -170,6 +178,24 @@ impl Witness {
         Ok(cosignature::witnesses(note, &[&vkey]).is_ok_and(|count| count > 0))
     }
 
+    /// Whether a checkpoint that is said to wait for witnesses waits for this one: else the newest is for it. One that only
+    /// keys have signed which are not known, or not sound any more, helps nobody.
+    fn waits_for(
+        &self,
+        note: &str,
+        now: &Checkpoint,
+        older: Option<&Checkpoint>,
+        keys: &Known,
+    ) -> Result<bool, CliError> {
+        let behind = older.is_some_and(|older| now.size < older.size);
+        Ok(!behind && keys.trust.prove(note, now.size).is_ok() && !self.has_cosigned(note)?)
+    }
+
+    /// Where the keys of a log stand that were learnt from it.
+    fn learned(&self, origin: &str) -> PathBuf {
+        self.seen(origin).with_extension("keys")
+    }
+
     /// Cosigns a checkpoint that was seen to be right.
     fn sign(&self, note: &str) -> Result<String, CliError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -199,18 +225,16 @@ struct Asked {
     log: String,
 }
 
-/// A checkpoint that the vault gave, and what its signature by the log vouches for.
-async fn get(
-    client: &mut AuditClient<Wire>,
-    log: &str,
-    awaited: bool,
-    keys: &[&str],
-) -> Result<(String, Checkpoint), CliError> {
+/// A checkpoint that the vault gave, and what it says, whoever signed it.
+async fn get(client: &mut AuditClient<Wire>, log: &str, awaited: bool) -> Result<(String, Checkpoint), CliError> {
     let asked = GetCheckpointRequest { log: log.to_owned(), witnessed: false, awaited };
     let note = client.get_checkpoint(asked).await?.into_inner().checkpoint;
-    let signed = checkpoint::verify(&note, keys)
-        .map_err(|error| CliError::unfit(format!("the vault's checkpoint does not hold: {error}")))?;
-    Ok((note, signed))
+    let claimed = checkpoint::claimed(&note).map_err(unfit)?;
+    Ok((note, claimed))
+}
+
+fn unfit(error: LedgerError) -> CliError {
+    CliError::unfit(format!("the vault's checkpoint does not hold: {error}"))
 }
 
 async fn cosign(
@@ -220,18 +244,28 @@ async fn cosign(
     out: Option<&Path>,
     context: &Context,
 ) -> Result<Exit, CliError> {
-    let keys = read_keys(log_key)?;
-    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let mut client = context.audit().await?;
     // What waits for more witnesses comes first, or many would cosign many and none be cosigned by many.
-    let (mut note, mut now) = get(&mut client, &log, to_vault, &keys).await?;
+    let (mut note, mut now) = get(&mut client, &log, to_vault).await?;
+    let mut keys = Known::read(log_key, witness.learned(&now.origin), &now.origin)?;
+    keys.see_form(&note).map_err(unfit)?;
     let seen = witness.seen(&now.origin);
     let older = last(&seen, &keys)?;
-    if to_vault && (witness.has_cosigned(&note)? || older.as_ref().is_some_and(|older| now.size < older.size)) {
-        (note, now) = get(&mut client, &log, false, &keys).await?;
+    if to_vault && !witness.waits_for(&note, &now, older.as_ref().map(|(older, _)| older), &keys)? {
+        (note, now) = get(&mut client, &log, false).await?;
+        keys.see_form(&note).map_err(unfit)?;
     }
-    check_first(older.as_ref(), first, &now.origin, &seen)?;
-    if let Some(older) = &older {
+    let mut proven = keys.trust.prove(&note, now.size);
+    if proven == Err(LedgerError::Unsigned)
+        && let Some((older, _)) = &older
+    {
+        // What was seen last may have the leaf that names the key.
+        learn(&mut client, &log, older, &mut keys.trust).await?;
+        proven = keys.trust.prove(&note, now.size);
+    }
+    let signers = proven.map_err(unfit)?;
+    check_first(older.as_ref().map(|(older, _)| older), first, &now.origin, &seen)?;
+    if let Some((older, _)) = &older {
         continues(&mut client, log.clone(), older, &now).await.map_err(|error| match error {
             NotShown::Fork(why) => CliError::Unfit {
                 message: format!("refused: the ledger {} is not the one that was seen: {why}", now.origin),
@@ -240,6 +274,19 @@ async fn cosign(
             NotShown::Asking(error) => error,
         })?;
     }
+    let strange = checkpoint::signatures(&note, &now.origin) > signers.len();
+    let gone = older.as_ref().is_some_and(|(_, before)| before.iter().any(|key| !signers.contains(key)));
+    if strange || gone {
+        // Its keys have changed: while one that is known signs along is the time to learn of the others.
+        match learn(&mut client, &log, &now, &mut keys.trust).await {
+            // One that signed may be called compromised.
+            Ok(()) => drop(keys.trust.prove(&note, now.size).map_err(unfit)?),
+            Err(error) => eprintln!("the ledger's keys have changed, and the new ones can't be learnt yet: {error}"),
+        }
+    }
+    keys.write()?;
+    let learned: Vec<TrustedKey> = keys.trust.trusted().into_iter().filter(|key| key.leaf.is_some()).collect();
+    let older = older.map(|(older, _)| older);
     replace(&seen, note.as_bytes())?;
     let cosigned = witness.sign(&note)?;
     let brought = match to_vault {
@@ -273,19 +320,21 @@ async fn cosign(
                 "origin": now.origin,
                 "leaves": now.size.to_string(),
                 "continued_from": since,
+                "learned_keys": learned.iter().map(known_as_json).collect::<Vec<_>>(),
                 "out": written,
                 "cosigned_by": brought,
             })
         },
         || {
-            let brought = brought.iter().map(|brought| ("cosigned by", brought.clone()));
-            let told = [
+            let mut pairs = vec![
                 ("cosigned", now.origin.clone()),
                 ("leaves", now.size.to_string()),
                 ("continued", continued()),
                 ("written", written.clone()),
             ];
-            facts(told.into_iter().chain(brought))
+            pairs.extend(brought.iter().map(|brought| ("cosigned by", brought.clone())));
+            pairs.extend(learned.iter().map(|key| ("learnt key", known(key))));
+            facts(pairs)
         },
     )?;
     Ok(Exit::Done)
@@ -306,14 +355,84 @@ fn check_first(older: Option<&Checkpoint>, first: bool, origin: &str, seen: &Pat
     }
 }
 
-/// The newest checkpoint that was seen of a log; none if it was never seen.
-fn last(seen: &Path, keys: &[&str]) -> Result<Option<Checkpoint>, CliError> {
+/// The keys of a log: those that its owner gave, and those that the log has named since.
+struct Known {
+    given: Vec<String>,
+    /// Where what was learnt stands.
+    path: PathBuf,
+    learned: Learned,
+    trust: Trust,
+}
+
+/// What a witness has learnt of a log's keys.
+#[derive(Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Learned {
+    /// Keys that leaves name.
+    keys: BTreeSet<String>,
+    /// Keys that leaves call compromised, whoever gave them.
+    compromised: BTreeSet<String>,
+}
+
+impl Known {
+    fn read(log_key: &Path, path: PathBuf, origin: &str) -> Result<Self, CliError> {
+        let learned = match fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).map_err(|_| CliError::Unfit {
+                message: format!("{} is not what this witness wrote", path.display()),
+                next: "bring the file back as it was; without it the keys that the owner gave must do".into(),
+            })?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Learned::default(),
+            Err(error) => return Err(CliError::file(path, error)),
+        };
+        let given = read_keys(log_key)?;
+        let sound = given.iter().chain(&learned.keys).filter(|key| !learned.compromised.contains(*key));
+        let trust = Trust::new(origin, sound.map(String::as_str));
+        Ok(Self { given, path, learned, trust })
+    }
+
+    /// Sees that the keys that were given can be read, and that a note which one of them signed is whole.
+    fn see_form(&self, note: &str) -> Result<(), LedgerError> {
+        let given: Vec<&str> = self.given.iter().map(String::as_str).collect();
+        match checkpoint::verify(note, &given) {
+            Err(LedgerError::Unsigned) | Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All keys, those too that were compromised later than what they are to verify.
+    fn all(&self) -> Vec<&str> {
+        let all = self.given.iter().chain(&self.learned.keys).chain(&self.learned.compromised);
+        all.map(String::as_str).collect()
+    }
+
+    /// Keeps what is new.
+    fn write(&mut self) -> Result<(), CliError> {
+        let (mut keys, mut compromised) = (self.learned.keys.clone(), self.learned.compromised.clone());
+        for key in self.trust.trusted() {
+            if key.compromised.is_some() {
+                compromised.insert(key.key);
+            } else if key.leaf.is_some() {
+                keys.insert(key.key);
+            }
+        }
+        let learned = Learned { keys, compromised };
+        if learned != self.learned {
+            let text = serde_json::to_vec(&learned).map_err(|error| CliError::unfit(error.to_string()))?;
+            replace(&self.path, &text)?;
+            self.learned = learned;
+        }
+        Ok(())
+    }
+}
+
+/// The newest checkpoint that was seen of a log, and which keys signed it; none if it was never seen.
+fn last(seen: &Path, known: &Known) -> Result<Option<(Checkpoint, Vec<String>)>, CliError> {
     let note = match fs::read_to_string(seen) {
         Ok(note) => note,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(CliError::file(seen, error)),
     };
-    let older = checkpoint::verify(&note, keys).map_err(|error| CliError::Unfit {
+    let older = checkpoint::verify_by(&note, &known.all()).map_err(|error| CliError::Unfit {
         message: format!("{} is not what this witness wrote, or the log's key is another: {error}", seen.display()),
         next: "bring the file back as it was: without it the witness would have to begin anew".into(),
     })?;

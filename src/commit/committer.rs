@@ -16,7 +16,7 @@ use crate::change::{Change, CommitError, Committed, Guard, Position};
 use crate::delivery::Reply;
 use crate::fact::Fact;
 use crate::group::Lanes;
-use crate::head_file::HeadFile;
+use crate::head_file::{HeadFile, HeadKeeper, HeadRenewal};
 use crate::lane::{Lane, LaneView};
 use crate::meter::{Meters, Use};
 use crate::worker::Worker;
@@ -35,6 +35,7 @@ const CHANGE_BYTES: usize = 256;
 pub struct Committer {
     jobs: mpsc::Sender<Job>,
     shared: Arc<Shared>,
+    head: HeadRenewal,
     /// Closed when the thread has ended.
     done: watch::Receiver<()>,
 }
@@ -167,10 +168,11 @@ impl Committer {
         });
         let (jobs, queue) = mpsc::channel(start.queue.max(1));
         let heads = start.head.map(|head| head.keep(Arc::clone(&shared))).transpose()?;
+        let head = heads.as_ref().map_or_else(HeadRenewal::none, HeadKeeper::renewal);
         let (ended, done) = watch::channel(());
         let settings = (lanes, start.clock, start.table, start.meters);
         Worker::new(store, queue, Arc::clone(&shared), settings, heads).spawn(ended)?;
-        Ok(Self { jobs, shared, done })
+        Ok(Self { jobs, shared, head, done })
     }
 
     /// The point of history that reads from now on stand on. Call it before the first read.
@@ -225,6 +227,11 @@ impl Committer {
         let lane = self.shared.lanes().get(&tenant).cloned();
         // The root is hashed outside the lock, so that nobody waits for it.
         lane.map(|lane| lane.view())
+    }
+
+    /// What has the head file written at once, by the key that is the newest then.
+    pub fn head_renewal(&self) -> HeadRenewal {
+        self.head.clone()
     }
 
     /// Whether changes are taken.

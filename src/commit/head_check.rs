@@ -39,7 +39,9 @@ pub enum HeadError {
         source: io::Error,
     },
     /// The file is not one that this vault signed.
-    #[error("the head file {path} is not this vault's: {source}; put the right one back")]
+    #[error(
+        "the head file {path} is not this vault's: {source}; put the right one back, or the newest copy of the keystore"
+    )]
     Foreign {
         /// Where it stands.
         path: PathBuf,
@@ -118,11 +120,12 @@ pub enum HeadError {
 impl HeadFile {
     /// Whether the store reaches as far as its head file, and holds the same logs. `lanes` are all lane heads as
     /// stored; none may be empty. The leaves that came after the file are read and hashed, so a frontier put in place
-    /// is noticed; after an orderly stop there may be none.
+    /// is noticed; after an orderly stop there may be none. `publics` are the keys of the log `system` that sign: within a
+    /// rotation the file may still be by the one before.
     pub async fn check<S: Store>(
         path: &Path,
         vault: VaultId,
-        public: &[u8; 32],
+        publics: &[[u8; 32]],
         lanes: &[(TenantNo, LaneHead)],
         store: &S,
     ) -> Result<(), HeadError> {
@@ -133,8 +136,8 @@ impl HeadFile {
             }
             Err(source) => return Err(HeadError::Unreadable { path: path.to_owned(), source }),
         };
-        let head =
-            head::open(&bytes, vault, public).map_err(|source| HeadError::Foreign { path: path.to_owned(), source })?;
+        let head = head::open_by_any(&bytes, vault, publics)
+            .map_err(|source| HeadError::Foreign { path: path.to_owned(), source })?;
         let mut known: HashMap<TenantNo, LaneState> = head.lanes.into_iter().map(|lane| (lane.tenant, lane)).collect();
         for (tenant, stored) in lanes {
             let stored = Lane::open(stored)?;
@@ -265,7 +268,7 @@ mod tests {
         async fn check_against(&self, store: &MemoryStore) -> Result<(), HeadError> {
             let mut lanes = testing::stored_lanes(store).await;
             lanes.retain(|(_, lane)| lane.size > 0);
-            HeadFile::check(&self.path(), VAULT, &testing::public_key(), &lanes, store).await
+            HeadFile::check(&self.path(), VAULT, &[testing::public_key()], &lanes, store).await
         }
     }
 
@@ -341,7 +344,7 @@ mod tests {
         vault.serve(TENANT, &["one"]).await;
         vault.serve(OTHER, &["two"]).await;
         let lanes = testing::stored_lanes(&vault.store).await;
-        let error = HeadFile::check(&vault.path(), VAULT, &testing::public_key(), &lanes[..1], &vault.store).await;
+        let error = HeadFile::check(&vault.path(), VAULT, &[testing::public_key()], &lanes[..1], &vault.store).await;
         assert!(matches!(error, Err(HeadError::Behind { tenant: OTHER, missing: 1, size: 0 })), "{error:?}");
     }
 
@@ -381,7 +384,7 @@ mod tests {
         std::fs::remove_file(vault.path()).unwrap();
         assert!(matches!(vault.check().await, Err(HeadError::Missing { .. })));
         let emptied = [(TENANT, testing::empty_head())];
-        let error = HeadFile::check(&vault.path(), VAULT, &testing::public_key(), &emptied, &vault.store).await;
+        let error = HeadFile::check(&vault.path(), VAULT, &[testing::public_key()], &emptied, &vault.store).await;
         assert!(matches!(error, Err(HeadError::Missing { .. })), "{error:?}");
     }
 
@@ -390,12 +393,12 @@ mod tests {
         let vault = Vault::new();
         vault.serve(TENANT, &["one"]).await;
         let lanes = testing::stored_lanes(&vault.store).await;
-        let error = HeadFile::check(&vault.path(), VAULT, &testing::public_key(), &lanes, &vault.store).await;
+        let error = HeadFile::check(&vault.path(), VAULT, &[testing::public_key()], &lanes, &vault.store).await;
         assert!(matches!(error, Err(HeadError::Empty { tenant: OTHER })), "{error:?}");
         // Nor does one whose head file was written before it.
         testing::head_file(&vault.path()).write(&Lanes::new(), false).unwrap();
         let emptied = [(TENANT, testing::empty_head())];
-        let error = HeadFile::check(&vault.path(), VAULT, &testing::public_key(), &emptied, &vault.store).await;
+        let error = HeadFile::check(&vault.path(), VAULT, &[testing::public_key()], &emptied, &vault.store).await;
         assert!(matches!(error, Err(HeadError::Empty { tenant: TENANT })), "{error:?}");
     }
 
@@ -419,7 +422,7 @@ mod tests {
         vault.serve(TENANT, &["one"]).await;
         let lanes = testing::stored_lanes(&vault.store).await;
         for (id, key) in [(VaultId([8; 16]), testing::public_key()), (VAULT, [3; 32])] {
-            let error = HeadFile::check(&vault.path(), id, &key, &lanes, &vault.store).await;
+            let error = HeadFile::check(&vault.path(), id, &[key], &lanes, &vault.store).await;
             assert!(matches!(error, Err(HeadError::Foreign { .. })), "{error:?}");
         }
         let mut bytes = std::fs::read(vault.path()).unwrap();

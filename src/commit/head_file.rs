@@ -22,22 +22,32 @@ use crate::group::Lanes;
 /// Two writings of the file lie at least so far apart.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Signs with the `system` log's Ed25519 key.
+/// Signs with a version of the `system` log's Ed25519 key.
 pub type SignHead = Arc<dyn Fn(&[u8]) -> [u8; 64] + Send + Sync>;
+
+/// A version of the key of the log `system`.
+pub struct HeadKey {
+    /// Its public half (RFC 8032).
+    pub public: [u8; 32],
+    /// Signs with it.
+    pub sign: SignHead,
+}
+
+/// Gives the newest version, which changes when the key is rotated; none if none can be used.
+pub type NewestKey = Arc<dyn Fn() -> Option<HeadKey> + Send + Sync>;
 
 /// Where the head file stands, and what signs it.
 pub struct HeadFile {
     path: PathBuf,
     vault: VaultId,
-    public: [u8; 32],
-    sign: SignHead,
+    key: NewestKey,
     every: Duration,
 }
 
 impl HeadFile {
-    /// A head file at `path`. `public` is the Ed25519 key (RFC 8032) that `sign` signs for.
-    pub fn new(path: impl Into<PathBuf>, vault: VaultId, public: [u8; 32], sign: SignHead) -> Self {
-        Self { path: path.into(), vault, public, sign, every: EVERY }
+    /// A head file at `path`, signed by the key that is the newest each time that it is written.
+    pub fn new(path: impl Into<PathBuf>, vault: VaultId, key: NewestKey) -> Self {
+        Self { path: path.into(), vault, key, every: EVERY }
     }
 
     /// Writes the file once, as open, and starts the thread that keeps it. When this returns the file is durable: no commit
@@ -47,7 +57,11 @@ impl HeadFile {
             .map_err(|source| StartError::Head { path: self.path.clone(), source })?;
         let signal = Arc::new(Signal::default());
         let seen = Arc::clone(&signal);
-        let thread = thread::Builder::new().name("head-file".to_owned()).spawn(move || self.run(&shared, &seen))?;
+        let run = move || {
+            let _over = Over(&seen);
+            self.run(&shared, &seen);
+        };
+        let thread = thread::Builder::new().name("head-file".to_owned()).spawn(run)?;
         Ok(HeadKeeper { signal, thread })
     }
 
@@ -55,7 +69,7 @@ impl HeadFile {
         let mut written = Instant::now();
         let mut failing = false;
         loop {
-            let stopping = signal.wait(written, self.every);
+            let (stopping, asked) = signal.wait(written, self.every);
             let lanes = shared.lanes().clone();
             let result = self.write(&lanes, stopping == Some(End::InOrder));
             written = Instant::now();
@@ -66,6 +80,7 @@ impl HeadFile {
                 signal.raise(|state| state.changed = true);
             }
             failing = result.is_err();
+            signal.answer(asked, result.is_ok());
             if stopping.is_some() {
                 return;
             }
@@ -74,7 +89,8 @@ impl HeadFile {
 
     /// Replaces the file: whoever opens it finds the old one or the new one, whole.
     pub(crate) fn write(&self, lanes: &Lanes, closed: bool) -> io::Result<()> {
-        let bytes = head::sign(&state(lanes, closed), self.vault, &self.public, |message| (self.sign)(message))
+        let key = (self.key)().ok_or_else(|| io::Error::other("no key of the log `system` can be used"))?;
+        let bytes = head::sign(&state(lanes, closed), self.vault, &key.public, |message| (key.sign)(message))
             .map_err(io::Error::other)?;
         let new = self.path.with_added_extension("new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
@@ -124,6 +140,11 @@ impl HeadKeeper {
         self.signal.raise(|state| state.changed = true);
     }
 
+    /// What others ask with that the file be written now.
+    pub fn renewal(&self) -> HeadRenewal {
+        HeadRenewal(Some(Arc::clone(&self.signal)))
+    }
+
     /// Writes the file a last time and ends the thread. Nothing is committed any more.
     pub fn stop(self, end: End) {
         self.signal.raise(|state| state.end = Some(end));
@@ -133,10 +154,38 @@ impl HeadKeeper {
     }
 }
 
+/// Has the head file written at once: with the key that is the newest now, so that those before it may go.
+#[derive(Clone, Default)]
+pub struct HeadRenewal(Option<Arc<Signal>>);
+
+impl HeadRenewal {
+    /// For a committer that keeps no head file.
+    pub(crate) fn none() -> Self {
+        Self::default()
+    }
+
+    /// Waits until it is written, durably; `false` if it can't be. Call it where waiting is allowed.
+    #[must_use]
+    pub fn wait(&self) -> bool {
+        self.0.as_ref().is_none_or(|signal| signal.ask())
+    }
+}
+
+/// Whoever waits for a thread that has ended waits no longer.
+struct Over<'s>(&'s Signal);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.lock().over = true;
+        self.0.answered.notify_all();
+    }
+}
+
 #[derive(Default)]
 struct Signal {
     state: Mutex<SignalState>,
     raised: Condvar,
+    answered: Condvar,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -144,6 +193,13 @@ struct SignalState {
     changed: bool,
     /// Whether it is to stop, and how.
     end: Option<End>,
+    /// How often somebody asked that the file be written at once.
+    asked: u64,
+    /// How many of these were answered by an attempt, and by the file.
+    tried: u64,
+    done: u64,
+    /// Whether the thread has ended.
+    over: bool,
 }
 
 impl Signal {
@@ -161,14 +217,37 @@ impl Signal {
         }
     }
 
-    /// Waits until there is something to write and it is time; returns how it ends if it is the last time.
-    fn wait(&self, written: Instant, every: Duration) -> Option<End> {
+    /// Asks that the file be written, and waits for that.
+    fn ask(&self) -> bool {
+        let mut state = self.lock();
+        state.asked = state.asked.saturating_add(1);
+        let mine = state.asked;
+        self.raised.notify_one();
+        while state.tried < mine && !state.over {
+            state = self.answered.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.done >= mine
+    }
+
+    /// Answers those that had asked before the file was written.
+    fn answer(&self, asked: u64, written: bool) {
+        let mut state = self.lock();
+        state.tried = asked;
+        if written {
+            state.done = asked;
+        }
+        self.answered.notify_all();
+    }
+
+    /// Waits until there is something to write and it is time, or somebody asks; returns how it ends if it is the last time,
+    /// and who has asked.
+    fn wait(&self, written: Instant, every: Duration) -> (Option<End>, u64) {
         let mut state = self.lock();
         loop {
             let left = every.saturating_sub(written.elapsed());
-            if state.end.is_some() || (state.changed && left.is_zero()) {
+            if state.end.is_some() || state.asked > state.tried || (state.changed && left.is_zero()) {
                 state.changed = false;
-                return state.end;
+                return (state.end, state.asked);
             }
             state = if state.changed {
                 self.raised.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
@@ -216,6 +295,29 @@ mod tests {
             rig.committer.shutdown().await;
             assert_eq!((head().closed, head().lanes[0].size), (true, size));
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_asked_for_is_written_at_once_by_the_key_that_is_the_newest_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("head");
+        let newest = Arc::new(Mutex::new(9));
+        let key = Arc::clone(&newest);
+        let key: NewestKey = Arc::new(move || Some(testing::head_key(*key.lock().unwrap())));
+        let file = HeadFile { every: Duration::from_secs(3_600), ..HeadFile::new(&path, VAULT, key) };
+        let rig = Rig::with_head(MemoryStore::default(), file).await;
+        let by = |seed| head::open(&fs::read(&path).unwrap(), VAULT, &testing::head_key(seed).public).is_ok();
+        assert!(by(9) && !by(10));
+        *newest.lock().unwrap() = 10;
+        let renewal = rig.committer.head_renewal();
+        assert!(renewal.wait() && by(10) && !by(9));
+        // It can't be written: whoever waits is told, and told again when it can.
+        fs::remove_dir_all(folder.path()).unwrap();
+        assert!(!renewal.wait());
+        fs::create_dir(folder.path()).unwrap();
+        assert!(renewal.wait() && by(10));
+        rig.committer.shutdown().await;
+        assert!(!renewal.wait(), "nobody writes it any more");
     }
 
     #[tokio::test]

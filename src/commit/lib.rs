@@ -45,6 +45,6 @@ pub use committer::{Committer, CommitterState, Start, StartError};
 pub use delivery::take_delivery;
 pub use fact::Fact;
 pub use head_check::HeadError;
-pub use head_file::{HeadFile, SignHead};
+pub use head_file::{HeadFile, HeadKey, HeadRenewal, NewestKey, SignHead};
 pub use lane::LaneView;
 pub use meter::{Behind, Charge, ClassWindows, MeterLimits, Meters, Quota, Shown, Use, Window, day_of};

@@ -1,8 +1,8 @@
 //! What the tests of this room share: a disk that fails on demand and lets writes through one by one.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::change::{Change, CommitError, Committed};
 use crate::committer::{Committer, Start, StartError};
-use crate::head_file::HeadFile;
+use crate::head_file::{HeadFile, HeadKey};
 use crate::lane::Lane;
 use crate::meter::Meters;
 
@@ -24,14 +24,19 @@ pub const TENANT: TenantNo = TenantNo(1);
 pub const OTHER: TenantNo = TenantNo(2);
 pub const VAULT: VaultId = VaultId([7; 16]);
 
-static KEY: LazyLock<Ed25519KeyPair> = LazyLock::new(|| Ed25519KeyPair::from_seed_unchecked(&[9; 32]).unwrap());
-
 pub fn public_key() -> [u8; 32] {
-    KEY.public_key().as_ref().try_into().unwrap()
+    head_key(9).public
+}
+
+/// A key for head files.
+pub fn head_key(seed: u8) -> HeadKey {
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+    let public = pair.public_key().as_ref().try_into().unwrap();
+    HeadKey { public, sign: Arc::new(move |text| pair.sign(text).as_ref().try_into().unwrap()) }
 }
 
 pub fn head_file(path: &Path) -> HeadFile {
-    HeadFile::new(path, VAULT, public_key(), Arc::new(|text| KEY.sign(text).as_ref().try_into().unwrap()))
+    HeadFile::new(path, VAULT, Arc::new(|| Some(head_key(9))))
 }
 
 /// A leaf that can be told from others by its action.

@@ -26,9 +26,26 @@ pub fn sign(
     public: &[u8; 32],
     sign: impl FnOnce(&[u8]) -> [u8; 64],
 ) -> Result<String, LedgerError> {
+    note::sign(origin, &text(origin, size, root)?, public, sign)
+}
+
+/// The same by all keys of the log that sign at this time: after a rotation the new one, and those before it, for whoever
+/// knows only them. One line each, in the order of the keys.
+pub fn sign_all<K>(
+    origin: &str,
+    size: u64,
+    root: &[u8; 32],
+    keys: &[K],
+    public: impl Fn(&K) -> [u8; 32],
+    sign: impl Fn(&K, &[u8]) -> [u8; 64],
+) -> Result<String, LedgerError> {
+    let text = text(origin, size, root)?;
+    note::signed(origin, &text, keys.iter().map(|key| (public(key), sign(key, text.as_bytes()))))
+}
+
+fn text(origin: &str, size: u64, root: &[u8; 32]) -> Result<String, LedgerError> {
     let head = TreeHead::new(origin, size, Hash(*root), "").map_err(|_| LedgerError::Name)?;
-    let text = String::from_utf8(head.to_bytes()).map_err(|_| LedgerError::Name)?;
-    note::sign(origin, &text, public, sign)
+    String::from_utf8(head.to_bytes()).map_err(|_| LedgerError::Name)
 }
 
 /// What a verified checkpoint says.
@@ -45,13 +62,37 @@ pub struct Checkpoint {
 /// Verifies a checkpoint against verifier keys. One of them must bear the name of the log itself: a witness's word
 /// alone is not enough.
 pub fn verify(note: &str, vkeys: &[&str]) -> Result<Checkpoint, LedgerError> {
-    let (text, names) = note::open(note, vkeys)?;
-    let head = TreeHead::from_bytes(text.as_bytes())
-        .map_err(|_| LedgerError::Note("a checkpoint has the lines origin, size and root hash"))?;
-    if !names.iter().any(|name| name == head.origin()) {
-        return Err(LedgerError::Origin);
+    verify_by(note, vkeys).map(|(checkpoint, _)| checkpoint)
+}
+
+/// The same, and which of the keys of the log itself have signed it: one at the least.
+pub fn verify_by(note: &str, vkeys: &[&str]) -> Result<(Checkpoint, Vec<String>), LedgerError> {
+    let (text, mut signers) = note::open_by(note, vkeys)?;
+    let checkpoint = Checkpoint::read(&text)?;
+    signers.retain(|vkey| vkey.split_once('+').is_some_and(|(name, _)| name == checkpoint.origin));
+    match signers.is_empty() {
+        true => Err(LedgerError::Origin),
+        false => Ok((checkpoint, signers)),
     }
-    Ok(Checkpoint { origin: head.origin().to_owned(), size: head.size(), root: head.hash().0 })
+}
+
+/// What a checkpoint says, whoever signed it: it proves nothing until a key that is known has signed it.
+pub fn claimed(note: &str) -> Result<Checkpoint, LedgerError> {
+    Checkpoint::read(&note::claimed(note)?)
+}
+
+/// How many signatures under the log's own name a checkpoint bears: more than those of known keys, if the log has keys that
+/// are not known.
+pub fn signatures(note: &str, origin: &str) -> usize {
+    note::lines_under(note, origin)
+}
+
+impl Checkpoint {
+    fn read(text: &str) -> Result<Self, LedgerError> {
+        let head = TreeHead::from_bytes(text.as_bytes())
+            .map_err(|_| LedgerError::Note("a checkpoint has the lines origin, size and root hash"))?;
+        Ok(Self { origin: head.origin().to_owned(), size: head.size(), root: head.hash().0 })
+    }
 }
 
 /// How many leaves a checkpoint claims that its log had, whoever signed it: to ask for a proof from there.
@@ -155,6 +196,57 @@ pub(crate) mod tests {
         let key = Key::new(1);
         let (old, new) = (vkey(&log(), &Key::new(2).public()), vkey(&log(), &key.public()));
         assert!(verify(&key.checkpoint(&log(), &tree()), &[&old, &new, &new]).is_ok());
+    }
+
+    fn by_both(old: &Key, new: &Key) -> String {
+        let (tree, keys) = (tree(), [new, old]);
+        sign_all(&log(), tree.size(), &tree.root(), &keys, |key| key.public(), |key, text| key.sign(text)).unwrap()
+    }
+
+    #[test]
+    fn a_checkpoint_by_two_keys_is_written_as_specified() {
+        let (old, new) = (Key::new(7), Key::new(8));
+        assert_eq!(by_both(&old, &new), vector("checkpoint-by-two"));
+        assert_eq!(vkey(&log(), &new.public()), vector("vkey-of-the-second").trim());
+        // The line of the first key is the one that it writes alone.
+        assert_eq!(vector("checkpoint-by-two").lines().last(), vector("checkpoint").lines().last());
+    }
+
+    #[test]
+    fn each_of_two_keys_that_signed_is_enough_and_says_that_it_did() {
+        let (old, new) = (Key::new(1), Key::new(2));
+        let note = by_both(&old, &new);
+        let [by_old, by_new] = [&old, &new].map(|key| vkey(&log(), &key.public()));
+        let signers = |keys: &[&str]| verify_by(&note, keys).map(|(_, signers)| signers);
+        assert_eq!(signers(&[&by_old]), Ok(vec![by_old.clone()]));
+        assert_eq!(signers(&[&by_new]), Ok(vec![by_new.clone()]));
+        assert_eq!(signers(&[&by_old, &by_new]), Ok(vec![by_new.clone(), by_old.clone()]));
+        assert_eq!(signers(&[&vkey(&log(), &Key::new(3).public())]), Err(LedgerError::Unsigned));
+        assert_eq!(signatures(&note, &log()), 2);
+        assert_eq!(signatures(&old.checkpoint(&log(), &tree()), &log()), 1);
+        assert_eq!(claimed(&note), verify(&note, &[&by_old]));
+        // Others read it as they read any note.
+        let read = Note::from_bytes(note.as_bytes()).unwrap();
+        let verifier = StandardVerifier::new(&by_old).unwrap();
+        let (known, others) = read.verify(&VerifierList::new(vec![Box::new(verifier)])).unwrap();
+        assert_eq!((known.len(), others.len()), (1, 1));
+        // A signature by a known key that does not fit is refused, whatever the other says.
+        let (text, lines) = note.split_once("\n\n").unwrap();
+        let (first, second) = lines.split_once('\n').unwrap();
+        let end = first.len() - 8;
+        let spoilt = format!("{text}\n\n{}AAAA{}\n{second}", &first[..end], &first[end + 4..]);
+        assert_eq!(verify(&spoilt, &[&by_old, &by_new]), Err(LedgerError::Signature));
+        assert!(verify(&spoilt, &[&by_old]).is_ok());
+    }
+
+    #[test]
+    fn a_signature_by_the_wrong_key_among_several_never_leaves() {
+        let (keys, tree) = ([Key::new(1), Key::new(2)], tree());
+        let wrong =
+            |key: &Key, text: &[u8]| if key.public() == keys[1].public() { keys[0].sign(text) } else { key.sign(text) };
+        assert_eq!(sign_all(&log(), tree.size(), &tree.root(), &keys, Key::public, wrong), Err(LedgerError::Signature));
+        let none: [Key; 0] = [];
+        assert!(sign_all(&log(), tree.size(), &tree.root(), &none, Key::public, Key::sign).is_err());
     }
 
     #[test]

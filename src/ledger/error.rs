@@ -32,6 +32,15 @@ pub enum LedgerError {
     /// Nobody whose key was given has signed.
     #[error("none of the given keys has signed this; give the verifier key of the log that the first line names")]
     Unsigned,
+    /// Nobody whose key was given has signed, nor anybody whom those name: the log's key was rotated.
+    #[error(
+        "none of the given keys has signed this; leaf {leaf} names a newer key of the log, and nothing that the given keys \
+         have signed has that leaf: give a checkpoint from the time when both signed, or the newer key"
+    )]
+    UnsignedSince {
+        /// The leaf that names it.
+        leaf: u64,
+    },
     /// A signature by a known key does not fit the text.
     #[error("the signature of the log's key does not fit the text: the text was changed, or the key is another")]
     Signature,

@@ -75,13 +75,20 @@ pub fn sign(
 
 /// Reads a head file of this vault, if the given key has signed it.
 pub fn open(file: &[u8], vault: VaultId, public: &[u8; 32]) -> Result<Head, LedgerError> {
+    open_by_any(file, vault, std::slice::from_ref(public))
+}
+
+/// The same, if one of the given keys has: a vault that stopped within a rotation left one by the key before.
+pub fn open_by_any(file: &[u8], vault: VaultId, publics: &[[u8; 32]]) -> Result<Head, LedgerError> {
     const FORM: LedgerError = LedgerError::Note("a head file is a signed note, a blank line and a line a log");
     let file = std::str::from_utf8(file).map_err(|_| FORM)?;
     let signatures = file.find("\n\n").ok_or(FORM)? + 2;
     let (after, body) = file[signatures..].split_once("\n\n").ok_or(FORM)?;
     let note = &file[..signatures + after.len() + 1];
     let name = name(vault);
-    let (signed, _) = note::open(note, &[&note::vkey(&name, public)])?;
+    let keys: Vec<String> = publics.iter().map(|public| note::vkey(&name, public)).collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let (signed, _) = note::open(note, &keys)?;
     let number = signed.lines().nth(2).and_then(|line| line.strip_prefix("number ")).ok_or(FORM)?;
     let number = number.parse().map_err(|_| FORM)?;
     let closed = signed.lines().nth(3) == Some(CLOSED);

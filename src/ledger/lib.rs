@@ -8,6 +8,7 @@
 //! LeafHeader, LeafItem -> leaf::prepare -> PreparedLeaf::finish(index, time) -> a line
 //! a line -> Frontier::push -> root -> checkpoint::sign, head::sign
 //! leaf hashes -> tiles::Edge -> tiles; a Question, tiles -> a proof, proof::verify_inclusion, verify_consistency
+//! a leaf of a rotation -> log_keys::KeyLeaf -> Trust: the keys that known keys vouch for
 //! a checkpoint -> cosignature::cosign, by a witness; cosignature::witnesses
 //! Destroyed -> receipt::sign -> a note, receipt::verify
 //! a line -> filter::Filter::fits; a line, a Filter -> terms::of_leaf, terms::of_filter -> an index
@@ -31,6 +32,7 @@ pub mod filter;
 mod frontier;
 pub mod head;
 pub mod leaf;
+pub mod log_keys;
 pub mod manifest;
 mod note;
 pub mod proof;

@@ -69,6 +69,14 @@ pub fn verify(note: &str, vkeys: &[&str]) -> Result<Manifest, LedgerError> {
     }
 }
 
+/// What a manifest says, whoever signed it: it proves nothing until a key that is known has signed it.
+pub(crate) fn claimed(note: &str) -> Result<Manifest, LedgerError> {
+    let text = note::claimed(note)?;
+    let name = text.lines().next().unwrap_or_default().to_owned();
+    let manifest = Manifest::parse(&text, &name)?;
+    if self::name(&manifest.log.origin) == Some(name) { Ok(manifest) } else { Err(LedgerError::Origin) }
+}
+
 /// The verifier key of a log's manifests, from that of its checkpoints.
 fn own_key(vkey: &str) -> Option<String> {
     let mut parts = vkey.splitn(3, '+');

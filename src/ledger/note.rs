@@ -1,6 +1,6 @@
-//! Signed notes (C2SP signed-note) with one Ed25519 key: what checkpoints and head files have in common.
+//! Signed notes (C2SP signed-note) with Ed25519 keys: what checkpoints and head files have in common.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::BASE64;
 use signed_note::{Note, NoteError, Signature, StandardVerifier, Verifier, VerifierList, is_key_name_valid, key_id};
@@ -29,51 +29,100 @@ pub(crate) fn sign(
     public: &[u8; 32],
     sign: impl FnOnce(&[u8]) -> [u8; 64],
 ) -> Result<String, LedgerError> {
+    signed(name, text, [(*public, sign(text.as_bytes()))])
+}
+
+/// The same with signatures by several keys, each with its public half, one line each and in this order. A verifier that
+/// knows one of the keys passes over the lines of the others.
+pub(crate) fn signed(
+    name: &str,
+    text: &str,
+    signatures: impl IntoIterator<Item = ([u8; 32], [u8; 64])>,
+) -> Result<String, LedgerError> {
     if !is_key_name_valid(name) {
         return Err(LedgerError::Name);
     }
     let malformed = |_| LedgerError::Note("its lines must be plain text");
     Note::new(text.as_bytes(), &[]).map_err(malformed)?;
-    let signature = Signature::new(name.to_owned(), key_id(name, &typed(public)), sign(text.as_bytes()).to_vec())
-        .map_err(|_| LedgerError::Name)?;
-    let note = Note::new(text.as_bytes(), &[signature]).map_err(malformed)?;
-    check(&note, &[&vkey(name, public)])?;
+    let (mut lines, mut vkeys) = (Vec::new(), Vec::new());
+    for (public, signature) in signatures {
+        let line = Signature::new(name.to_owned(), key_id(name, &typed(&public)), signature.to_vec());
+        lines.push(line.map_err(|_| LedgerError::Name)?);
+        vkeys.push(vkey(name, &public));
+    }
+    let note = Note::new(text.as_bytes(), &lines).map_err(malformed)?;
+    let known: Vec<&str> = vkeys.iter().map(String::as_str).collect();
+    if check(&note, &known)?.len() != lines.len() {
+        return Err(LedgerError::Signature);
+    }
     String::from_utf8(note.to_bytes()).map_err(|_| LedgerError::Note("its lines must be plain text"))
 }
 
 /// Verifies a note, and returns its text and the names of those among the given keys that signed it, without those of
 /// witnesses: their word is about others.
 pub(crate) fn open(note: &str, vkeys: &[&str]) -> Result<(String, Vec<String>), LedgerError> {
-    let note = Note::from_bytes(note.as_bytes())
-        .map_err(|_| LedgerError::Note("lines of text, a blank line and lines with signatures are expected"))?;
-    let names = check(&note, vkeys)?;
-    let text =
-        String::from_utf8(note.text().to_vec()).map_err(|_| LedgerError::Note("its lines must be plain text"))?;
-    Ok((text, names))
+    let (text, signers) = open_by(note, vkeys)?;
+    let name = |vkey: String| vkey.split('+').next().unwrap_or_default().to_owned();
+    Ok((text, signers.into_iter().map(name).collect()))
 }
 
-/// The text of a note, and those of its signatures that these keys verify; at least one.
+/// The same with the keys themselves, in the order of their lines in the note.
+pub(crate) fn open_by(note: &str, vkeys: &[&str]) -> Result<(String, Vec<String>), LedgerError> {
+    let note = read(note)?;
+    let signers = check(&note, vkeys)?;
+    Ok((text(&note)?, signers))
+}
+
+/// The text of a note, and those of its signatures that these keys verify, also those of witnesses; at least one.
 pub(crate) fn verified(note: &str, vkeys: &[&str]) -> Result<(String, Vec<Signature>), LedgerError> {
-    let note = Note::from_bytes(note.as_bytes())
-        .map_err(|_| LedgerError::Note("lines of text, a blank line and lines with signatures are expected"))?;
+    let note = read(note)?;
     let (signatures, _) = signatures(&note, vkeys)?;
-    let text =
-        String::from_utf8(note.text().to_vec()).map_err(|_| LedgerError::Note("its lines must be plain text"))?;
-    Ok((text, signatures))
+    Ok((text(&note)?, signatures))
 }
 
+/// The text of a note, whoever signed it.
+pub(crate) fn claimed(note: &str) -> Result<String, LedgerError> {
+    text(&read(note)?)
+}
+
+/// How many lines with signatures under a name a note has, whether they are right or not.
+pub(crate) fn lines_under(note: &str, name: &str) -> usize {
+    let lines = note.rsplit_once("\n\n").map_or("", |(_, lines)| lines);
+    let under = |line: &&str| line.strip_prefix("\u{2014} ").and_then(|line| line.split(' ').next()) == Some(name);
+    lines.lines().filter(under).count()
+}
+
+/// Whether a verifier key is that of an Ed25519 key under a name, written in the one way that there is.
+pub(crate) fn is_of(vkey: &str, name: &str) -> bool {
+    let public = |key: &str| -> Option<[u8; 32]> {
+        BASE64.decode(key.as_bytes()).ok()?.strip_prefix(&[ED25519])?.try_into().ok()
+    };
+    let key = vkey.splitn(3, '+').nth(2).and_then(public);
+    key.is_some_and(|public| self::vkey(name, &public) == vkey)
+}
+
+fn read(note: &str) -> Result<Note, LedgerError> {
+    Note::from_bytes(note.as_bytes())
+        .map_err(|_| LedgerError::Note("lines of text, a blank line and lines with signatures are expected"))
+}
+
+fn text(note: &Note) -> Result<String, LedgerError> {
+    String::from_utf8(note.text().to_vec()).map_err(|_| LedgerError::Note("its lines must be plain text"))
+}
+
+/// Those of the given keys that signed a note, without those of witnesses.
 fn check(note: &Note, vkeys: &[&str]) -> Result<Vec<String>, LedgerError> {
     let (signatures, own) = signatures(note, vkeys)?;
-    let names = signatures.iter().map(|signature| (signature.name().to_owned(), signature.id()));
-    Ok(names.filter(|signed| own.contains(signed)).map(|(name, _)| name).collect())
+    let signer = |signature: &Signature| own.get(&(signature.name().to_owned(), signature.id())).copied();
+    Ok(signatures.iter().filter_map(signer).map(str::to_owned).collect())
 }
 
-/// A key that is no witness's, by its name and number.
-type Own = BTreeSet<(String, u32)>;
+/// Keys that are no witnesses', by their names and numbers.
+type Own<'k> = BTreeMap<(String, u32), &'k str>;
 
 /// The signatures that these keys verify, at least one, and which of the keys are no witnesses'.
-fn signatures(note: &Note, vkeys: &[&str]) -> Result<(Vec<Signature>, Own), LedgerError> {
-    let (mut seen, mut own) = (BTreeSet::new(), BTreeSet::new());
+fn signatures<'k>(note: &Note, vkeys: &[&'k str]) -> Result<(Vec<Signature>, Own<'k>), LedgerError> {
+    let (mut seen, mut own) = (BTreeSet::new(), BTreeMap::new());
     let mut verifiers: Vec<Box<dyn Verifier>> = Vec::with_capacity(vkeys.len());
     for (index, vkey) in vkeys.iter().enumerate() {
         // The same key given twice is no ambiguity.
@@ -86,7 +135,7 @@ fn signatures(note: &Note, vkeys: &[&str]) -> Result<(Vec<Signature>, Own), Ledg
         }
         let verifier =
             StandardVerifier::new(vkey.trim()).map_err(|_| LedgerError::Key { place: index.saturating_add(1) })?;
-        own.insert((verifier.name().to_owned(), verifier.key_id()));
+        own.insert((verifier.name().to_owned(), verifier.key_id()), vkey.trim());
         verifiers.push(Box::new(verifier));
     }
     match note.verify(&VerifierList::new(verifiers)) {

@@ -4,6 +4,9 @@
 //! is found is the same for any number of them. Whatever can be seen in a line itself (its form, its index, its time,
 //! its part of a request) is named by its line. A change that keeps all that in order shows in the root of the tree,
 //! which says that something is wrong and not where; older checkpoints of the same log narrow it.
+//!
+//! Who keeps a key that was rotated since follows the log: once all lines are read, what a known key has signed vouches for
+//! the leaves that name further keys, and those for other checkpoints (`log_keys`).
 
 mod ahead;
 mod approvals;
@@ -20,6 +23,7 @@ use std::io::BufRead;
 use crate::checkpoint::{self, Checkpoint};
 use crate::error::LedgerError;
 use crate::frontier::Frontier;
+use crate::log_keys::{Trust, TrustedKey};
 use crate::timestamp::Timestamp;
 use ahead::Source;
 pub use approvals::ApprovalError;
@@ -52,6 +56,19 @@ pub struct Report {
     pub counts: BTreeMap<String, BTreeMap<String, u64>>,
     /// How many approvals officers gave; each is signed by a key that the log enrolled.
     pub approvals: u64,
+    /// The checkpoints, by their sizes, and which keys prove each: those that signed it and are known, or are named by the log.
+    pub proofs: Vec<Proof>,
+    /// The log's keys that were given, and those that it names.
+    pub keys: Vec<TrustedKey>,
+}
+
+/// Who proves a checkpoint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Proof {
+    /// How many leaves it has.
+    pub size: u64,
+    /// The verifier keys that signed it, of those that are trusted.
+    pub by: Vec<String>,
 }
 
 /// Verifies the export of a whole log against its checkpoint.
@@ -83,32 +100,64 @@ pub fn verify_export_on(
     keys: &[String],
 ) -> Result<Report, VerifyError> {
     let signed = signed(checkpoint, older, keys).map_err(|fault| VerifyError { proven: 0, fault })?;
-    let mut walk = Walk::new(signed);
-    match ahead::walked(lines, (threads, ahead::PIECE), |lines| walk.run(lines)) {
+    let mut walk = Walk::new(signed, keys);
+    match ahead::walked(lines, (threads, ahead::PIECE), |lines| walk.run(lines)).and_then(|()| walk.prove()) {
         Ok(()) => Ok(walk.report),
         Err(fault) => Err(VerifyError { proven: walk.proven, fault }),
     }
 }
 
-/// The checkpoints, verified and in the order of their sizes; the newest is the last.
-fn signed(checkpoint: &str, older: &[String], keys: &[String]) -> Result<Vec<Checkpoint>, Fault> {
+/// A checkpoint that the lines are held against.
+struct Signed<'n> {
+    note: &'n str,
+    /// Which of the older ones it is, from 1; none: the newest.
+    older: Option<usize>,
+    said: Checkpoint,
+    /// Whether a key that was given has signed it; else only the log itself can say whose key it was.
+    proven: bool,
+    /// Whether the lines give its root, once there were as many.
+    fits: bool,
+}
+
+impl<'n> Signed<'n> {
+    fn read(note: &'n str, older: Option<usize>, keys: &[&str]) -> Result<Self, Fault> {
+        let fault = |error| Fault::Checkpoint { older, error };
+        let (said, proven) = match checkpoint::verify(note, keys) {
+            Ok(said) => (said, true),
+            Err(LedgerError::Unsigned) => (checkpoint::claimed(note).map_err(fault)?, false),
+            Err(error) => return Err(fault(error)),
+        };
+        Ok(Self { note, older, said, proven, fits: false })
+    }
+
+    fn unsigned(&self, error: LedgerError) -> Fault {
+        Fault::Checkpoint { older: self.older, error }
+    }
+}
+
+/// The checkpoints, read and in the order of their sizes; the newest is the last.
+fn signed<'n>(checkpoint: &'n str, older: &'n [String], keys: &[String]) -> Result<Vec<Signed<'n>>, Fault> {
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let newest = checkpoint::verify(checkpoint, &keys).map_err(|error| Fault::Checkpoint { older: None, error })?;
+    let newest = Signed::read(checkpoint, None, &keys)?;
     let mut signed = Vec::with_capacity(older.len().saturating_add(1));
-    for (index, note) in older.iter().enumerate() {
-        let place = index + 1;
-        let one = checkpoint::verify(note, &keys).map_err(|error| Fault::Checkpoint { older: Some(place), error })?;
-        if one.origin != newest.origin {
-            return Err(Fault::OtherLog { older: place, expected: newest.origin, got: one.origin });
+    for (place, note) in (1..).zip(older) {
+        let one = Signed::read(note, Some(place), &keys)?;
+        if one.said.origin != newest.said.origin {
+            return Err(Fault::OtherLog { older: place, expected: newest.said.origin, got: one.said.origin });
         }
-        if one.size > newest.size {
-            return Err(Fault::NotOlder { older: place, size: one.size, newest: newest.size });
+        if one.said.size > newest.said.size {
+            return Err(Fault::NotOlder { older: place, size: one.said.size, newest: newest.said.size });
         }
         signed.push(one);
     }
     signed.push(newest);
-    signed.sort_by_key(|one| one.size);
-    for (one, next) in signed.iter().zip(signed.iter().skip(1)) {
+    if let Some(last) = signed.last().filter(|_| signed.iter().all(|one| !one.proven)) {
+        // Nobody vouches for any leaf, so none can name a key.
+        return Err(last.unsigned(LedgerError::Unsigned));
+    }
+    signed.sort_by_key(|one| one.said.size);
+    let proven: Vec<&Checkpoint> = signed.iter().filter(|one| one.proven).map(|one| &one.said).collect();
+    for (one, next) in proven.iter().zip(proven.iter().skip(1)) {
         if one.size == next.size && one.root != next.root {
             return Err(Fault::Fork { size: one.size });
         }
@@ -117,9 +166,12 @@ fn signed(checkpoint: &str, older: &[String], keys: &[String]) -> Result<Vec<Che
 }
 
 /// The way through the lines.
-struct Walk {
-    signed: std::iter::Peekable<std::vec::IntoIter<Checkpoint>>,
+struct Walk<'n> {
+    signed: Vec<Signed<'n>>,
+    /// How many of them have been held against the lines.
+    compared: usize,
     newest: u64,
+    trust: Trust,
     frontier: Frontier,
     parts: Parts,
     approvals: Approvals,
@@ -127,9 +179,11 @@ struct Walk {
     report: Report,
 }
 
-impl Walk {
-    fn new(signed: Vec<Checkpoint>) -> Self {
-        let (origin, newest) = signed.last().map(|last| (last.origin.clone(), last.size)).unwrap_or_default();
+impl<'n> Walk<'n> {
+    fn new(signed: Vec<Signed<'n>>, keys: &[String]) -> Self {
+        let last = signed.last().map(|last| (last.said.origin.clone(), last.said.size));
+        let (origin, newest) = last.unwrap_or_default();
+        let trust = Trust::new(&origin, keys.iter().map(String::as_str));
         let frontier = Frontier::new();
         let report = Report {
             origin,
@@ -139,9 +193,11 @@ impl Walk {
             root: frontier.root(),
             counts: BTreeMap::new(),
             approvals: 0,
+            proofs: vec![],
+            keys: vec![],
         };
         let (parts, approvals) = (Parts::default(), Approvals::of(&report.origin));
-        Self { signed: signed.into_iter().peekable(), newest, frontier, parts, approvals, proven: 0, report }
+        Self { signed, compared: 0, newest, trust, frontier, parts, approvals, proven: 0, report }
     }
 
     fn run(&mut self, lines: &mut impl Source) -> Result<(), Fault> {
@@ -162,9 +218,11 @@ impl Walk {
             }
             self.check_time(&outline, line)?;
             self.parts.step(&outline, line)?;
-            // Of a request for values that no approval has to do with, all that is asked stands in its outline.
+            // Of a request for values that no approval has to do with, all that is asked stands in its outline; none of them
+            // speaks of the log's keys.
             if let Some(leaf) = seen.leaf() {
                 self.report.approvals += u64::from(self.approvals.step(leaf, line)?);
+                self.trust.hear(leaf);
             }
             self.count(&outline);
             self.frontier.push_hash(looked.hash);
@@ -180,13 +238,57 @@ impl Walk {
     /// Compares the root with every checkpoint of just this size.
     fn check_roots(&mut self) -> Result<(), Fault> {
         let size = self.frontier.size();
-        while let Some(one) = self.signed.next_if(|one| one.size == size) {
+        while let Some(one) = self.signed.get_mut(self.compared).filter(|one| one.said.size == size) {
+            self.compared += 1;
             self.report.root = self.frontier.root();
-            if one.root != self.report.root {
-                return Err(Fault::Root { from: self.proven, to: size });
+            one.fits = one.said.root == self.report.root;
+            match (one.proven, one.fits) {
+                (true, false) => return Err(Fault::Root { from: self.proven, to: size }),
+                (true, true) => self.proven = size,
+                // It says nothing until it is known whose word it is.
+                (false, _) => {}
             }
-            self.proven = size;
         }
+        Ok(())
+    }
+
+    /// Finds out who proves each checkpoint: what is proven vouches for the leaves that name further keys.
+    fn prove(&mut self) -> Result<(), Fault> {
+        let mut open: Vec<usize> = (0..self.signed.len()).collect();
+        let mut proofs: Vec<Proof> = Vec::with_capacity(open.len());
+        loop {
+            let (before, mut unsigned) = (open.len(), None);
+            let mut left = Vec::new();
+            for at in open {
+                let Some(one) = self.signed.get(at) else { continue };
+                match self.trust.prove(one.note, one.said.size) {
+                    Ok(by) if one.fits => {
+                        self.trust.believe(one.said.size);
+                        self.proven = self.proven.max(one.said.size);
+                        proofs.push(Proof { size: one.said.size, by });
+                    }
+                    Ok(_) => {
+                        let to = one.said.size;
+                        let from = proofs.iter().map(|proof| proof.size).filter(|size| *size < to).max();
+                        return Err(Fault::Root { from: from.unwrap_or(0), to });
+                    }
+                    Err(error @ (LedgerError::Unsigned | LedgerError::UnsignedSince { .. })) => {
+                        unsigned = Some(one.unsigned(error));
+                        left.push(at);
+                    }
+                    Err(error) => return Err(one.unsigned(error)),
+                }
+            }
+            open = left;
+            match unsigned {
+                None => break,
+                Some(fault) if open.len() == before => return Err(fault),
+                Some(_) => {}
+            }
+        }
+        proofs.sort_by_key(|proof| proof.size);
+        self.report.proofs = proofs;
+        self.report.keys = self.trust.trusted();
         Ok(())
     }
 
@@ -247,5 +349,7 @@ fn at<V: Default>(map: &mut BTreeMap<String, V>, name: &str, change: impl FnOnce
 
 #[cfg(test)]
 mod plain;
+#[cfg(test)]
+mod rotation_tests;
 #[cfg(test)]
 mod tests;

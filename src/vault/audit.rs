@@ -1,7 +1,7 @@
 //! The ledger, as auditors get it: whose log it is, and its signed head.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use strongroom_access::Action;
@@ -35,7 +35,8 @@ pub(crate) struct Signed {
 pub struct Checkpoint {
     /// The C2SP signed note.
     pub note: String,
-    /// The log's public keys, as C2SP vkeys.
+    /// The log's public keys, as C2SP vkeys: of all versions that are not compromised, the newest first. Those of versions
+    /// that sign no more verify what they signed before.
     pub keys: Vec<String>,
 }
 
@@ -110,28 +111,40 @@ impl<S: Store> Vault<S> {
             let signed = checkpoint::verify(&kept.note, &keys).map_err(|_| Error::DataLoss("the end of a tenant"))?;
             return Ok((kept, Tree { size: signed.size, root: signed.root }));
         }
-        self.signed_head(whose)
+        self.signed_head(whose).await
     }
 
     /// The signed head of a log that is there, whoever asks, and the tree that it signs.
-    pub(crate) fn signed_head(&self, whose: TenantNo) -> Result<(Checkpoint, Tree), Error> {
+    pub(crate) async fn signed_head(&self, whose: TenantNo) -> Result<(Checkpoint, Tree), Error> {
         let tenant = self.tenant(whose)?;
-        let now = Instant::now();
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(signed) = notes.get(&tenant.number)
-            && now.duration_since(signed.at) < SIGN_EVERY
-        {
-            return Ok((signed.checkpoint.clone(), signed.tree));
+        if let Some(fresh) = self.fresh_checkpoint(&self.signed_notes(), whose) {
+            return Ok(fresh);
+        }
+        let keys = self.log_keys(&tenant).await?;
+        let mut notes = self.signed_notes();
+        // Somebody else may have signed it meanwhile.
+        if let Some(fresh) = self.fresh_checkpoint(&notes, whose) {
+            return Ok(fresh);
         }
         let head = self.committer.head(tenant.number).ok_or(Error::Internal("a tenant without a log"))?;
-        let key = self.keystore.ledger_key(tenant.id)?;
         let origin = checkpoint::origin(self.id, tenant.id, LANE, head.incarnation);
-        let public = key.public_key();
-        let note = checkpoint::sign(&origin, head.size, &head.root, &public, |text| key.sign(text))
-            .map_err(|_| Error::Internal("a checkpoint that can't be signed"))?;
-        let checkpoint = Checkpoint { note, keys: vec![checkpoint::vkey(&origin, &public)] };
+        let checkpoint = self.sign_head(tenant.id, (&origin, head.size, &head.root), &keys)?;
         let tree = Tree { size: head.size, root: head.root };
-        notes.insert(tenant.number, Signed { at: now, checkpoint: checkpoint.clone(), tree });
+        notes.insert(tenant.number, Signed { at: Instant::now(), checkpoint: checkpoint.clone(), tree });
         Ok((checkpoint, tree))
+    }
+
+    fn signed_notes(&self) -> MutexGuard<'_, HashMap<TenantNo, Signed>> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fresh_checkpoint(&self, notes: &HashMap<TenantNo, Signed>, log: TenantNo) -> Option<(Checkpoint, Tree)> {
+        let signed = notes.get(&log).filter(|signed| signed.at.elapsed() < SIGN_EVERY)?;
+        Some((signed.checkpoint.clone(), signed.tree))
+    }
+
+    /// The keys of a log have changed: what was signed with those before is not shown any more.
+    pub(crate) fn sign_anew(&self, log: TenantNo) {
+        self.signed_notes().remove(&log);
     }
 }

@@ -51,8 +51,10 @@ impl<S: Store> Vault<S> {
                 });
                 values.await
             }
-            // Nothing of these can be destroyed.
-            KeyName::Index(_, IndexName::Fingerprint) | KeyName::Ledger(_) => Ok(u64::MAX),
+            // What was signed is verified with the public half, which stays.
+            KeyName::Ledger(_) => Ok(0),
+            // It can't be destroyed.
+            KeyName::Index(_, IndexName::Fingerprint) => Ok(u64::MAX),
         }
     }
 

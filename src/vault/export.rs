@@ -312,7 +312,13 @@ impl<S: Store> Vault<S> {
         };
         let key = self.keystore.ledger_key(self.tenant(pages.log)?.id)?;
         let manifest = manifest::sign(&signed, &key.public_key(), |text| key.sign(text)).map_err(|_| unsigned)?;
-        Ok(Some(SignedExport { manifest, checkpoint: proofs.checkpoint.clone() }))
+        let mut checkpoint = proofs.checkpoint.clone();
+        let vkey = checkpoint::vkey(&signed.log.origin, &key.public_key());
+        if !checkpoint.keys.contains(&vkey) {
+            // It was rotated in while the export went on.
+            checkpoint.keys.insert(0, vkey);
+        }
+        Ok(Some(SignedExport { manifest, checkpoint }))
     }
 
     /// The first leaf of a range that was not committed before a time; its end if there is none.

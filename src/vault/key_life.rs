@@ -19,7 +19,7 @@ use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::tenant::Rules;
 use crate::vault::Vault;
 
-pub(crate) use change::{is_open, keystore_is_new_enough, note_keystore, note_with_system};
+pub(crate) use change::{is_open, keystore_is_new_enough, note_keystore, note_with_system, noted_log_keys};
 #[cfg(test)]
 pub(crate) use own::RemoveOwnKey;
 pub use own::{ImportOwnKey, MoveOwnKey, ProviderSource};
@@ -27,10 +27,10 @@ pub use root::RootMoveError;
 
 /// When to ask again what depends on a version, while somebody else does.
 const COUNT_AGAIN: Duration = Duration::from_secs(5);
-/// Versions of an index key that may be alive at once.
+/// Versions of an index key that may be alive at once, and of a ledger key that may sign.
 const MOST_ALIVE: usize = 4;
 /// What is named, and how.
-const NAMES: &str = "keys are named as `strongroom keys list` shows them: kek/1, index/subject-id, token";
+const NAMES: &str = "keys are named as `strongroom keys list` shows them: kek/1, index/subject-id, token, ledger";
 
 /// One version of a key, as its owners see it.
 pub struct ListedKey {
@@ -140,17 +140,12 @@ impl RotateKey {
     fn newest<S: Store>(&self, road: &Road<'_, S>) -> Result<(KeyName, KeyVersion), Error> {
         let (name, newest) = road.key(&self.name)?;
         match name {
-            KeyName::Kek(..) | KeyName::Token(_) => {}
+            KeyName::Kek(..) | KeyName::Token(_) | KeyName::Ledger(_) => {}
             KeyName::Index(_, IndexName::Field(_) | IndexName::SubjectId | IndexName::Token) => {}
             KeyName::Index(_, IndexName::Fingerprint) => {
                 let description = "the key of fingerprints is not rotated: what proves the rules in force, the enrolled \
                                    principals and idempotency keys was made with it, and is not made anew; KEKs (kek/N), \
-                                   the token key and the other index keys can be rotated";
-                return Err(Error::invalid("name", "not_rotated", description));
-            }
-            KeyName::Ledger(_) => {
-                let description = "the ledger key is not rotated: checkpoints that others keep are verified with it; KEKs \
-                                   (kek/N), the token key and index keys can be rotated";
+                                   the token key, the ledger key and the other index keys can be rotated";
                 return Err(Error::invalid("name", "not_rotated", description));
             }
         }
@@ -161,6 +156,15 @@ impl RotateKey {
             let message = format!(
                 "key {name} has {alive} versions that entries may be under, and each look-up asks all: `strongroom keys \
                  reindex`, then destroy the older ones"
+            );
+            return Err(Error::KeyState(message));
+        }
+        let signing = |state: KeyState| matches!(state, KeyState::Enabled | KeyState::DecryptOnly);
+        let signing = info.iter().filter(|info| info.name == name && signing(info.state)).count();
+        if matches!(name, KeyName::Ledger(_)) && signing >= MOST_ALIVE && [0, newest.0].contains(&self.from_version) {
+            let message = format!(
+                "key {name} has {signing} versions that sign every checkpoint: destroy the oldest ones, once all who verify \
+                 know a newer one"
             );
             return Err(Error::KeyState(message));
         }
@@ -316,9 +320,9 @@ impl DestroyKeyVersion {
     /// not become more.
     fn allowed<S: Store>(&self, road: &Road<'_, S>) -> Result<KeyName, Error> {
         let (name, _) = road.key(&self.name)?;
-        if matches!(name, KeyName::Index(_, IndexName::Fingerprint) | KeyName::Ledger(_)) {
-            let description = "only versions of KEKs (kek/N), of the token key and of keys that rotate can be destroyed: \
-                               this one does not, and is always in use";
+        if matches!(name, KeyName::Index(_, IndexName::Fingerprint)) {
+            let description =
+                "only versions of keys that rotate can be destroyed: this one does not, and is always in use";
             return Err(Error::invalid("name", "not_destroyed", description));
         }
         road.vault.keystore.may_become(name, KeyVersion(self.version), KeyState::Destroyed).map_err(of_state)?;

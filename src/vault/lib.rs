@@ -34,6 +34,7 @@ mod labels;
 mod leaf_index;
 mod limits;
 mod lock;
+mod log_keys;
 mod lookup;
 mod matching;
 mod names;

@@ -249,7 +249,7 @@ impl<S: Store> Vault<S> {
             noted.push(key_life::note_with_system(self).await?);
             // What is open notes the keystore when it is finished.
             if !key_life::is_open(&*self.store, &tenant).await? {
-                noted.push(key_life::note_keystore(self, &tenant)?);
+                noted.push(key_life::note_keystore(self, &tenant).await?);
             }
         }
         self.record_lock(tenant.number, tenant.id, "unlock_tenant", ("by", by), noted).await?;

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use strongroom_access::{DEFAULT_POLICIES, Directory, DirectoryError};
-use strongroom_commit::{Change, CommitError, Committer, HeadError, HeadFile, Meters, Start, StartError};
+use strongroom_commit::{Change, CommitError, Committer, HeadError, HeadFile, HeadKey, Meters, Start, StartError};
 use strongroom_ids::{KeyringNo, TenantId, TenantNo, VaultId};
 use strongroom_keys::{self as keys, DekCache, IndexName, KeyError, KeyName, Keystore};
 use strongroom_ledger::leaf::{self, LeafHeader};
@@ -214,7 +214,7 @@ pub async fn create<S: Store>(new: NewVault<S>) -> Result<(), OpenError> {
     let keystore = Arc::new(new.keystore);
     let start = Start {
         lanes: lanes.collect(),
-        head: Some(head_file(new.head_file, vault, system, &keystore)?),
+        head: Some(head_file(new.head_file, vault, system, &keystore)),
         clock: new.clock,
         queue: QUEUE,
         table: FACTS,
@@ -320,10 +320,14 @@ fn first_leaf(
     Ok(leaf::prepare(&header, std::iter::empty()).into_iter().map(|leaf| (tenant.number, leaf)).collect())
 }
 
-fn head_file(path: PathBuf, vault: VaultId, system: TenantId, keystore: &Keystore) -> Result<HeadFile, KeyError> {
-    let key = keystore.ledger_key(system)?;
-    let public = key.public_key();
-    Ok(HeadFile::new(path, vault, public, Arc::new(move |text| key.sign(text))))
+/// The head file, signed by the key of the log `system` that is the newest each time.
+fn head_file(path: PathBuf, vault: VaultId, system: TenantId, keystore: &Arc<Keystore>) -> HeadFile {
+    let keystore = Arc::clone(keystore);
+    let newest = move || {
+        let key = keystore.ledger_key(system).ok()?;
+        Some(HeadKey { public: key.public_key(), sign: Arc::new(move |text| key.sign(text)) })
+    };
+    HeadFile::new(path, vault, Arc::new(newest))
 }
 
 /// What a vault is opened from.
@@ -363,8 +367,10 @@ impl<S: Store> Vault<S> {
             let bytes = store.get(Family::Meta, place::lane(tenant.number, LANE)).await?;
             lanes.push((tenant.number, LaneHead::decode(&bytes.ok_or(Error::DataLoss("the head of a log"))?)?));
         }
-        let public = keystore.ledger_key(system)?.public_key();
-        HeadFile::check(&head, row.vault, &public, &lanes, &store).await?;
+        // A start that follows a rotation which was cut off finds the file by the version before; none by one that is
+        // compromised.
+        let publics: Vec<[u8; 32]> = keystore.ledger_keys(system)?.all().iter().map(|key| key.public_key()).collect();
+        HeadFile::check(&head, row.vault, &publics, &lanes, &store).await?;
 
         let fingerprints = keystore.index_key(system, IndexName::Fingerprint)?;
         let bytes = store.get(Family::Meta, place::principals()).await?.ok_or(OpenError::NoVault)?;
@@ -407,7 +413,7 @@ impl<S: Store> Vault<S> {
         let meters = Meters::load(&*store, lanes.iter().map(|(tenant, head)| (*tenant, head.time))).await?;
         let start = Start {
             lanes,
-            head: Some(head_file(head, row.vault, system, &keystore)?),
+            head: Some(head_file(head, row.vault, system, &keystore)),
             clock: Arc::clone(&clock),
             queue: QUEUE,
             table: FACTS,

@@ -23,7 +23,7 @@ impl<S: Store> Vault<S> {
     /// cosigned. Whoever has it finds all tiles of its tree. `None` if there is no such tenant.
     pub async fn published_head(&self, tenant: &str) -> Result<Option<String>, Error> {
         let Some(log) = self.published_log(tenant)? else { return Ok(None) };
-        let (checkpoint, tree) = self.signed_head(log)?;
+        let (checkpoint, tree) = self.signed_head(log).await?;
         if let Some(last) = tree.size.checked_sub(1) {
             // The last leaf's tiles are those at which the tree grows: all others come before them.
             self.prove(log, &tree, &Question::Cover { from: last, to: tree.size }).await?;
@@ -38,7 +38,7 @@ impl<S: Store> Vault<S> {
     /// The first `width` hashes of a tile of a tenant's log. `None` if the log has no such tenant, tile, or not so many hashes.
     pub async fn published_tile(&self, tenant: &str, id: TileId, width: usize) -> Result<Option<Bytes>, Error> {
         let Some(log) = self.published_log(tenant)? else { return Ok(None) };
-        let (_, tree) = self.signed_head(log)?;
+        let (_, tree) = self.signed_head(log).await?;
         let Some(first) = first_hash(&tree, id).filter(|_| width <= Edge::width(tree.size, id)) else {
             return Ok(None);
         };

@@ -30,7 +30,7 @@ use crate::values::row_hash;
 use crate::vault::Vault;
 
 pub use end::{DestroyTenant, DestroyedTenant};
-pub(crate) use end::{End, public_key};
+pub(crate) use end::{End, public_keys};
 use make::Making;
 pub use make::{CreateTenant, MadeTenant};
 

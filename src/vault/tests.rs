@@ -25,6 +25,7 @@ mod hang_up;
 mod holders;
 mod honest;
 mod keys;
+mod ledger_keys;
 mod locks;
 mod officers;
 mod own_keys;

@@ -34,7 +34,9 @@ use strongroom_storage::rows::{LaneHead, TenantRow, VaultRow};
 use strongroom_storage::{Family, Store, StoreError};
 use thiserror::Error;
 
+use crate::key_life;
 use crate::lock;
+use crate::log_keys;
 use crate::open::{FORMAT, LANE, OpenError, SYSTEM_NO, tenant_rows};
 use crate::source;
 use crate::tenant_life;
@@ -199,10 +201,10 @@ pub async fn verify<S: Store>(
     }
     let tenants = tenant_rows(store).await?;
     let system = tenants.iter().find(|tenant| tenant.number == SYSTEM_NO).ok_or(OpenError::NoVault)?.id;
-    let public = keystore.ledger_key(system)?.public_key();
+    let publics: Vec<[u8; 32]> = keystore.ledger_keys(system)?.all().iter().map(|key| key.public_key()).collect();
     let mut log_keys = Vec::with_capacity(tenants.len());
     for tenant in &tenants {
-        log_keys.push(log_key(store, keystore, system, tenant).await?);
+        log_keys.push(keys_of_log(store, keystore, system, tenant).await?);
     }
 
     let mut findings = Findings::default();
@@ -214,7 +216,7 @@ pub async fn verify<S: Store>(
     }
     let mut signed: HashMap<TenantNo, Vec<Signed>> = HashMap::new();
     let mut heads: HashMap<TenantNo, u64> = HashMap::new();
-    let head = ledger::read_head_file(head_file, row.vault, &public);
+    let head = ledger::read_head_file(head_file, row.vault, &publics);
     let mut closed = false;
     let head_fault = match head {
         Ok(ledger::HeadSigned { closed: stopped, lanes }) => {
@@ -226,7 +228,7 @@ pub async fn verify<S: Store>(
         Err(fault) => Some(fault),
     };
     let logs = tenants.iter().zip(&checks).zip(&log_keys);
-    let logs = logs.filter_map(|((tenant, lane), key)| Some((tenant, lane.as_ref(), key.as_ref()?)));
+    let logs = logs.map(|((tenant, lane), keys)| (tenant, lane.as_ref(), keys.as_slice()));
     for (number, one) in read_checkpoints(checkpoints, row.vault, logs)? {
         signed.entry(number).or_default().push(one);
     }
@@ -261,19 +263,28 @@ pub async fn verify<S: Store>(
     Ok(report)
 }
 
-/// The public key of a tenant's log. That of a destroyed tenant is noted with its end.
-async fn log_key<S: Store>(
+/// The public keys of a tenant's log, but for compromised ones: those that are there, and those that are noted. Those of a
+/// destroyed tenant are noted with its end.
+async fn keys_of_log<S: Store>(
     store: &S,
     keystore: &Keystore,
     system: TenantId,
     tenant: &TenantRow,
-) -> Result<Option<[u8; 32]>, VerifyError> {
-    match keystore.ledger_key(tenant.id) {
-        Ok(key) => Ok(Some(key.public_key())),
+) -> Result<Vec<[u8; 32]>, VerifyError> {
+    match keystore.ledger_keys(tenant.id) {
+        Ok(_) => {
+            let noted = match keystore.index_key(tenant.id, IndexName::Fingerprint) {
+                // One that can't be read is found where all rows are looked at.
+                Ok(key) => key_life::noted_log_keys(store, tenant.number, &key).await.unwrap_or_default(),
+                // It is locked.
+                Err(_) => vec![],
+            };
+            Ok(log_keys::sound(&log_keys::noted(noted, keystore, tenant.id)))
+        }
         Err(KeyError::NotAllowed { .. }) => {
             let end = store.get(Family::Meta, place::tenant_end(tenant.number)).await?;
             let system = keystore.index_key(system, IndexName::Fingerprint)?;
-            Ok(end.and_then(|end| tenant_life::public_key(&end, &system)))
+            Ok(end.map(|end| tenant_life::public_keys(&end, &system)).unwrap_or_default())
         }
         Err(error) => Err(error.into()),
     }
@@ -283,15 +294,15 @@ async fn log_key<S: Store>(
 fn read_checkpoints<'t>(
     notes: &[String],
     vault: VaultId,
-    tenants: impl Iterator<Item = (&'t TenantRow, Option<&'t LaneHead>, &'t [u8; 32])>,
+    tenants: impl Iterator<Item = (&'t TenantRow, Option<&'t LaneHead>, &'t [[u8; 32]])>,
 ) -> Result<Vec<(TenantNo, Signed)>, VerifyError> {
     let mut logs = Vec::new();
-    for (tenant, lane, public) in tenants {
+    for (tenant, lane, publics) in tenants {
         let origin = checkpoint::origin(vault, tenant.id, LANE, lane.map_or(1, |lane| lane.incarnation));
-        let key = checkpoint::vkey(&origin, public);
-        logs.push((tenant.number, origin, key));
+        let keys: Vec<String> = publics.iter().map(|public| checkpoint::vkey(&origin, public)).collect();
+        logs.push((tenant.number, origin, keys));
     }
-    let keys: Vec<&str> = logs.iter().map(|(_, _, key)| key.as_str()).collect();
+    let keys: Vec<&str> = logs.iter().flat_map(|(_, _, keys)| keys).map(String::as_str).collect();
     let mut signed = Vec::with_capacity(notes.len());
     for (place, note) in (1..).zip(notes) {
         let read = checkpoint::verify(note, &keys).map_err(|error| VerifyError::Checkpoint { place, error })?;

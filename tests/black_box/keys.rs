@@ -489,7 +489,7 @@ async fn what_makes_no_sense_is_refused_with_its_reason() {
         (told.code, told.reason)
     };
     assert_eq!(rotate("kek/77", 0).await, (Code::InvalidArgument, "KEY_INVALID".to_owned()));
-    assert_eq!(rotate("ledger", 0).await, (Code::InvalidArgument, "KEY_INVALID".to_owned()));
+    assert_eq!(rotate("index/fingerprint", 0).await, (Code::InvalidArgument, "KEY_INVALID".to_owned()));
     assert_eq!(rotate("kek/1", 9).await, (Code::NotFound, "KEY_VERSION_UNKNOWN".to_owned()));
     json(&vault, &["keys", "rotate", "kek/1"]);
     let mut destroy = async |version: u32| {

@@ -20,6 +20,7 @@ mod idempotency;
 mod identity;
 mod keys;
 mod ledger;
+mod ledger_keys;
 mod limits;
 mod lone_administrator;
 mod memory;

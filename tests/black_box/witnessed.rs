@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use strongroom_proto::v1;
 use tonic::Code;
 
+use crate::approvals::command_with_approval;
 use crate::harness::{TestVault, one_token, refused};
 use crate::tiles_https::Stranger;
 
@@ -99,6 +100,30 @@ async fn what_two_witnesses_cosigned_is_what_the_vault_gives_out_and_publishes()
     ]);
     vault.stop();
     vault.cli_ok(&["verify"]);
+}
+
+#[tokio::test]
+async fn witnesses_who_bring_what_they_cosigned_learn_a_rotated_key() {
+    let (vault, [one, two]) = vault().await;
+    grow(&vault, "Ann").await;
+    let begun = cosign(&vault, &one, &["--first"]);
+    vault.cli_ok(&["keys", "rotate", "ledger"]);
+    grow(&vault, "Bob").await;
+    // What waits is by the old key alone; what follows by both.
+    assert_eq!(cosign(&vault, &two, &["--first"]), begun);
+    let both = cosign(&vault, &one, &[]);
+    assert!(both > begun);
+    assert_eq!(cosign(&vault, &two, &[]), both);
+    // Then only the new one signs, which nobody gave to them.
+    command_with_approval(&vault, &["keys", "destroy", "ledger", "1", "--as", "officer-1"]);
+    grow(&vault, "Eve").await;
+    let last = cosign(&vault, &one, &[]);
+    assert!(last > both);
+    assert_eq!(cosign(&vault, &two, &[]), last);
+    let note = witnessed(&vault).await.unwrap();
+    assert_eq!(note.lines().nth(1).unwrap(), last.to_string());
+    assert_eq!(note.split_once("\n\n").unwrap().1.lines().count(), 3, "the new key's line, and the witnesses': {note}");
+    assert_eq!(Stranger::of(&vault).get("/demo/checkpoint").body, note.as_bytes());
 }
 
 #[tokio::test]

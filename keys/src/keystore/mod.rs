@@ -7,6 +7,7 @@
 
 mod copy;
 mod file;
+mod ledger;
 mod life;
 mod own;
 mod root;
@@ -36,6 +37,7 @@ use crate::token_key::TokenKey;
 pub use copy::KeystoreCopy;
 pub(crate) use file::damaged;
 use file::{FILE, FileKeys, LIMIT, Record, Unproved};
+pub use ledger::LedgerPublic;
 pub use root::{KeystoreHeader, RootProbe};
 use tenants::{Tenants, Wraps};
 
@@ -347,14 +349,6 @@ impl Keystore {
     pub fn token_key_version(&self, tenant: TenantId, version: KeyVersion) -> Result<Arc<TokenKey>, KeyError> {
         let name = KeyName::Token(tenant);
         self.version(name, version, |key| if let Key::Token(token) = key { Some(token) } else { None })
-    }
-
-    /// The newest enabled key of a tenant's log.
-    ///
-    /// # Errors
-    /// As [`Keystore::kek`].
-    pub fn ledger_key(&self, tenant: TenantId) -> Result<Arc<LedgerKey>, KeyError> {
-        self.newest(KeyName::Ledger(tenant), |key| if let Key::Ledger(ledger) = key { Some(ledger) } else { None })
     }
 
     /// All versions of all keys of a tenant, in the order of the file.

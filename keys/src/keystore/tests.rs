@@ -1,5 +1,6 @@
 //! The keystore as its users see it: made, opened, extended, damaged.
 
+mod ledger;
 mod own;
 mod root;
 

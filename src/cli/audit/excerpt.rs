@@ -16,8 +16,8 @@ use strongroom_export::{Format, compare, convert};
 use strongroom_ledger::cover::{HEADER, Piece, Subtree};
 use strongroom_ledger::filter::Filter;
 use strongroom_ledger::manifest::Manifest;
-use strongroom_ledger::verify::verify_excerpt;
-use strongroom_ledger::{leaf, leaf_hash, manifest};
+use strongroom_ledger::verify::{ExcerptFault, verify_excerpt};
+use strongroom_ledger::{LedgerError, leaf, leaf_hash, manifest};
 use strongroom_proto::v1::{ExportRequest, ExportResponse, SignedExport};
 
 use super::verify::{Verify, witnessed};
@@ -191,7 +191,7 @@ async fn fetch(asked: ExportRequest, lines: &Path, proofs: &Path, context: &Cont
 }
 
 /// What proves the leaves of a page: what it leaves out, and what it sends, in their order in the log.
-fn pieces(page: &ExportResponse) -> Result<Vec<Piece>, CliError> {
+pub fn pieces(page: &ExportResponse) -> Result<Vec<Piece>, CliError> {
     let mut pieces = Vec::with_capacity(page.leaves.len() + page.left_out.len());
     for subtree in &page.left_out {
         let (hash, height) = (<[u8; 32]>::try_from(&*subtree.hash), u8::try_from(subtree.height));
@@ -250,6 +250,10 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
         message: format!("{} does not hold: {why}", out.display()),
         next: "keep all files as they are, and take the same export again".into(),
     };
+    if args.keys_out.is_some() {
+        let why = "--keys-out needs the whole ledger: an export of some of its leaves names few keys or none";
+        return Err(CliError::Usage(why.into()));
+    }
     let own_key = args.log_key.is_some();
     let note_path = args.checkpoint.unwrap_or_else(|| beside(out, ".checkpoint"));
     let key_path = args.log_key.unwrap_or_else(|| beside(out, ".key"));
@@ -260,8 +264,19 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
         .ok_or_else(|| does_not_hold(&"the manifest names a form that this version does not know"))?;
     let files = Files { out, format };
     let (lines, proofs) = (files.lines(), beside(out, ".proofs"));
-    let excerpt = verify_excerpt(opened(&lines)?, opened(&proofs)?, &frame.signed, &note, &keys)
-        .map_err(|fault| does_not_hold(&fault))?;
+    let excerpt = verify_excerpt(opened(&lines)?, opened(&proofs)?, &frame.signed, &note, &keys).map_err(|fault| {
+        match fault {
+            // Checkpoints are signed by older keys as well, manifests by the newest only.
+            ExcerptFault::Manifest(LedgerError::Unsigned | LedgerError::UnsignedSince { .. }) => CliError::Unfit {
+                message: format!("{} does not hold: {fault}", out.display()),
+                next:
+                    "if the log's key was rotated, learn the newer one from an export of the whole ledger: strongroom \
+                       audit verify WHOLE --log-key KEPT --keys-out KEYS; then this one with --log-key KEYS"
+                        .into(),
+            },
+            fault => does_not_hold(&fault),
+        }
+    })?;
     let said = excerpt.manifest;
     if format != Format::Jsonl {
         let bar = bar(said.lines);

@@ -3,14 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use strongroom_ledger::log_keys::{KeyLeaf, Told, Trust, number};
 use strongroom_ledger::proof::{LeafProof, Tree, verify_consistency};
-use strongroom_ledger::{checkpoint, leaf};
+use strongroom_ledger::{LedgerError, checkpoint, leaf};
 use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::{
     ExportRequest, GetConsistencyProofRequest, GetConsistencyProofResponse, GetInclusionProofRequest,
     GetInclusionProofResponse,
 };
 
+use super::learn::learn;
+use super::verify::{known, known_as_json};
 use super::{beside, read, read_keys};
 use crate::cli::client::{Context, Wire};
 use crate::cli::files::replace;
@@ -75,6 +78,7 @@ pub fn check(proof: &Path, leaf: Option<PathBuf>, key: Option<PathBuf>, output: 
     if said.index != read.index {
         return Err(does_not_hold(&"the leaf names another index than the proof"));
     }
+    let names = KeyLeaf::of(&said, &signed.origin);
     output.show(
         || {
             json!({
@@ -86,6 +90,7 @@ pub fn check(proof: &Path, leaf: Option<PathBuf>, key: Option<PathBuf>, output: 
                 "action": said.action,
                 "decision": said.decision,
                 "leaves": signed.size.to_string(),
+                "names_key": names.as_ref().map(|named| &named.key),
                 "key_given": own_key,
             })
         },
@@ -99,6 +104,10 @@ pub fn check(proof: &Path, leaf: Option<PathBuf>, key: Option<PathBuf>, output: 
                 ("action", said.action.clone()),
                 ("decision", said.decision.clone()),
             ];
+            pairs.extend(names.as_ref().map(|named| match named.told {
+                Told::Next { .. } => ("names key", named.key.clone()),
+                Told::Compromised => ("compromised", named.key.clone()),
+            }));
             pairs.extend((!own_key).then(|| note(&key)));
             facts(pairs)
         },
@@ -114,13 +123,22 @@ pub async fn grown(older: &Path, key: Option<PathBuf>, log: String, context: &Co
     let unread = |error| misfit(&format!("{} can't be used: {error}", older.display()));
     // What is asked depends on the size only; whether the checkpoint holds is looked at with the keys.
     let size = checkpoint::claimed_size(&note).map_err(unread)?;
-    let asked = GetConsistencyProofRequest { from: size.max(1), to: 0, log };
+    let asked = GetConsistencyProofRequest { from: size.max(1), to: 0, log: log.clone() };
     let GetConsistencyProofResponse { hashes, to: _, checkpoint: newer_note, keys } =
         client.get_consistency_proof(asked).await?.into_inner();
     let keys = kept.unwrap_or(keys);
-    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let before = checkpoint::verify(&note, &keys).map_err(unread)?;
-    let now = checkpoint::verify(&newer_note, &keys)
+    let given: Vec<&str> = keys.iter().map(String::as_str).collect();
+    if let Err(error @ LedgerError::Key { .. }) = checkpoint::verify(&note, &given) {
+        return Err(unread(error));
+    }
+    let before = checkpoint::claimed(&note).map_err(unread)?;
+    let now = checkpoint::claimed(&newer_note)
+        .map_err(|error| misfit(&format!("the vault's own checkpoint does not hold: {error}")))?;
+    let mut trust = Trust::new(&before.origin, given);
+    learn_other(&mut client, &log, (&note, &before), (&newer_note, &now), &mut trust).await?;
+    trust.prove(&note, before.size).map_err(unread)?;
+    let by = trust
+        .prove(&newer_note, now.size)
         .map_err(|error| misfit(&format!("the vault's own checkpoint does not hold: {error}")))?;
     let tree = |signed: &checkpoint::Checkpoint| Tree { size: signed.size, root: signed.root };
     let hashes = if before.size == 0 { vec![] } else { hashes_of(&hashes)? };
@@ -142,6 +160,8 @@ pub async fn grown(older: &Path, key: Option<PathBuf>, log: String, context: &Co
                 "from": before.size.to_string(),
                 "to": now.size.to_string(),
                 "checkpoint": newer_note,
+                "signed_by": by,
+                "keys": trust.trusted().iter().map(known_as_json).collect::<Vec<_>>(),
                 "key_given": key.is_some(),
             })
         },
@@ -151,14 +171,36 @@ pub async fn grown(older: &Path, key: Option<PathBuf>, log: String, context: &Co
                 ("origin", now.origin.clone()),
                 ("from", format!("{} leaves", before.size)),
                 ("to", format!("{} leaves", now.size)),
+                ("signed by", by.iter().map(|key| number(key)).collect::<Vec<_>>().join(", ")),
                 ("keep", "the newest checkpoint: strongroom audit checkpoint".to_owned()),
             ];
+            pairs.extend(trust.trusted().iter().map(|key| ("key", known(key))));
             let named = "the vault itself named the key: give the one you keep, by --log-key FILE";
             pairs.extend(key.is_none().then(|| ("note", named.to_owned())));
             facts(pairs)
         },
     )?;
     Ok(Exit::Done)
+}
+
+/// If trusted keys have signed only one of two checkpoints of a log: learns from that one who signed the other.
+async fn learn_other(
+    client: &mut AuditClient<Wire>,
+    log: &str,
+    (one_note, one): (&str, &checkpoint::Checkpoint),
+    (other_note, other): (&str, &checkpoint::Checkpoint),
+    trust: &mut Trust,
+) -> Result<(), CliError> {
+    let anchor = match (trust.prove(one_note, one.size), trust.prove(other_note, other.size)) {
+        _ if one.origin != other.origin => None,
+        (Ok(_), Err(LedgerError::Unsigned)) => Some(one),
+        (Err(LedgerError::Unsigned), Ok(_)) => Some(other),
+        _ => None,
+    };
+    match anchor {
+        Some(anchor) => learn(client, log, anchor, trust).await,
+        None => Ok(()),
+    }
 }
 
 /// Why it was not shown that a ledger only grew.

@@ -17,11 +17,11 @@ use clap::Args as ClapArgs;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
-use super::beside;
+use super::{beside, read_keys};
 use crate::cli::client::Context;
 use crate::cli::files::replace;
 use crate::cli::output::{CliError, Exit};
-use ledger::{Followed, Mark};
+use ledger::{Followed, Leaves, Mark};
 
 /// What is followed, and where it goes.
 #[derive(Clone, Debug, ClapArgs)]
@@ -54,6 +54,11 @@ pub struct Tail {
     #[arg(long, value_name = "FILE")]
     cursor: Option<PathBuf>,
 
+    /// The ledger's public keys, one a line: each head must be signed by one of them, or by one that the ledger named since
+    /// [default: those that the vault names].
+    #[arg(long, value_name = "FILE")]
+    log_key: Option<PathBuf>,
+
     /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
     #[arg(long, default_value = "", hide_default_value = true)]
     log: String,
@@ -82,6 +87,9 @@ struct Cursor {
     /// The last checkpoint that was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     checkpoint: Option<String>,
+    /// Keys of the ledger that were learnt from it, if keys were given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    log_keys: Vec<String>,
 }
 
 impl Cursor {
@@ -122,6 +130,12 @@ impl Cursor {
         Mark { next: self.next, last: last.and_then(|hash| hash.try_into().ok()) }
     }
 
+    /// Leaves begin to come.
+    fn begun(&mut self, leaves: &Leaves) {
+        self.checkpoint = Some(leaves.checkpoint.clone());
+        self.log_keys.clone_from(&leaves.log_keys);
+    }
+
     /// Goes there.
     fn go_to(&mut self, mark: &Mark) {
         self.next = mark.next;
@@ -136,10 +150,11 @@ impl Cursor {
 
 /// Follows, until it is stopped or refused, or the ledger is not the one that was followed.
 pub async fn run(args: Tail, context: &Context) -> Result<Exit, CliError> {
-    let mut followed = Followed::new(context, args.log);
+    let given = args.log_key.as_deref().map(read_keys).transpose()?;
+    let mut followed = Followed::new(context, args.log, given);
     let (head, ..) = followed.head(&mut context.audit().await?).await?;
     let next = args.from.unwrap_or(head.size);
-    let mut begin = Cursor { origin: head.origin, next, length: 0, last: None, checkpoint: None };
+    let mut begin = Cursor { origin: head.origin, next, length: 0, last: None, checkpoint: None, log_keys: vec![] };
     match (args.out, args.syslog) {
         (Some(out), _) => {
             let cursor = beside(&out, ".cursor");
@@ -157,7 +172,7 @@ pub async fn run(args: Tail, context: &Context) -> Result<Exit, CliError> {
         }
         (None, None) => loop {
             let mut leaves = followed.begin(&begin).await?;
-            begin.checkpoint = Some(leaves.checkpoint.clone());
+            begin.begun(&leaves);
             while let Some(page) = leaves.page().await? {
                 match print(&page) {
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),

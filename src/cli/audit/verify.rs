@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use serde_json::json;
+use strongroom_ledger::log_keys::{TrustedKey, number};
+use strongroom_ledger::verify::Proof;
 use strongroom_ledger::{checkpoint, cosignature, verify};
 
 use super::{beside, excerpt, read, read_keys};
+use crate::cli::files::replace;
 use crate::cli::output::{CliError, Exit, Output, facts};
 
 /// What is verified, and against what.
@@ -26,9 +29,15 @@ pub struct Verify {
     #[arg(long, value_name = "FILE")]
     pub older: Vec<PathBuf>,
 
-    /// The ledger's public keys, one a line [default: EXPORT.key].
+    /// The ledger's public keys, one a line [default: EXPORT.key]. One is enough: newer ones that the ledger names are trusted
+    /// as far as something that a trusted key signed has the leaf which names them.
     #[arg(long, value_name = "FILE")]
     pub log_key: Option<PathBuf>,
+
+    /// Write the ledger's keys to this file, one a line: those that were given, and those that the ledger names; without those
+    /// that it calls compromised. Keep it instead of the one that you had.
+    #[arg(long, value_name = "FILE")]
+    pub keys_out: Option<PathBuf>,
 
     /// Keys of witnesses, one a line: a checkpoint of all leaves must be cosigned by so many of them as --witnesses says.
     #[arg(long, value_name = "FILE")]
@@ -73,6 +82,11 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
         }
         None => None,
     };
+    if let Some(path) = &args.keys_out {
+        let sound = report.keys.iter().filter(|key| key.compromised.is_none());
+        let text: String = sound.map(|key| format!("{}\n", key.key)).collect();
+        replace(path, text.as_bytes())?;
+    }
     let root = data_encoding::HEXLOWER.encode(&report.root);
     let time = |time: Option<strongroom_ledger::Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
     let (first, last) = (time(report.first_time), time(report.last_time));
@@ -88,6 +102,11 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
                 "requests": report.counts,
                 "approvals": report.approvals.to_string(),
                 "key_given": own_key,
+                "keys": report.keys.iter().map(known_as_json).collect::<Vec<_>>(),
+                "checkpoints": report.proofs.iter().map(|proof| json!({
+                    "leaves": proof.size.to_string(),
+                    "signed_by": proof.by,
+                })).collect::<Vec<_>>(),
                 "witnessed_leaves": witnessed.map(|leaves| leaves.to_string()),
             })
         },
@@ -103,6 +122,8 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
             if report.approvals > 0 {
                 pairs.push(("approvals", format!("{}, each signed by its officer's key", report.approvals)));
             }
+            pairs.extend(report.proofs.iter().map(|proof| ("checkpoint", proven_by(proof))));
+            pairs.extend(report.keys.iter().map(|key| ("key", known(key))));
             pairs.extend(witnessed.map(|leaves| ("witnessed", format!("the first {leaves} leaves"))));
             for (action, decisions) in &report.counts {
                 let decisions = decisions.iter().map(|(decision, count)| format!("{count} {decision}"));
@@ -118,6 +139,28 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
         },
     )?;
     Ok(Exit::Done)
+}
+
+/// Which keys prove a checkpoint, for people.
+fn proven_by(proof: &Proof) -> String {
+    let by: Vec<&str> = proof.by.iter().map(|key| number(key)).collect();
+    format!("of {} leaves, signed by {}", proof.size, by.join(", "))
+}
+
+/// How a key is known, for people.
+pub fn known(key: &TrustedKey) -> String {
+    let how = key.leaf.map_or_else(|| "given".to_owned(), |leaf| format!("named by leaf {leaf}"));
+    let compromised = key.compromised.map(|leaf| format!("; compromised, says leaf {leaf}")).unwrap_or_default();
+    format!("{} {how}{compromised}", number(&key.key))
+}
+
+/// The same for programs.
+pub fn known_as_json(key: &TrustedKey) -> serde_json::Value {
+    json!({
+        "key": key.key,
+        "named_by": key.leaf.map(|leaf| leaf.to_string()),
+        "compromised_by": key.compromised.map(|leaf| leaf.to_string()),
+    })
 }
 
 /// How many leaves the newest checkpoint has that enough witnesses have cosigned: `least` at the least. That the log's key

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use strongroom_commit::{Change, CommitError, Committer, HeadFile, Meters, Start, take_delivery};
+use strongroom_commit::{Change, CommitError, Committer, HeadFile, HeadKey, Meters, SignHead, Start, take_delivery};
 use strongroom_ids::TenantNo;
 use strongroom_ledger::leaf::PreparedLeaf;
 use strongroom_rocksdb::{RocksOptions, RocksStore};
@@ -144,7 +144,9 @@ fn appended(folder: &Path, leaves: u64) -> Result<(Sample, Vec<Batch>), CliError
     let (background, store) = (store.background(), Arc::new(Noting { store, groups: Mutex::default() }));
     let signer = Signer::new()?;
     let public = signer.public();
-    let head = HeadFile::new(folder.join("head"), VAULT, public, Arc::new(move |text| signer.sign(text)));
+    let sign: SignHead = Arc::new(move |text| signer.sign(text));
+    let key = move || Some(HeadKey { public, sign: Arc::clone(&sign) });
+    let head = HeadFile::new(folder.join("head"), VAULT, Arc::new(key));
     let empty = LaneHead { incarnation: 1, size: 0, time: 0, frontier: vec![], rules: vec![] };
     let start = Start {
         lanes: vec![(TENANT, empty)],

@@ -3,6 +3,8 @@
 //! Lines and proofs are read once, side by side, in constant memory. The proofs say which leaf comes next and what its
 //! hash is, so whatever does not fit is named by its line; that they themselves hold shows at the end, in the root. What
 //! is gone from both shows in the manifest's count.
+//!
+//! A manifest by a newer key than those that are known holds if the leaf that names that key is among the lines.
 
 use std::io::BufRead;
 
@@ -12,8 +14,10 @@ use super::excerpt_fault::ExcerptFault;
 use super::lines::Lines;
 use crate::checkpoint::{self, Checkpoint};
 use crate::cover::{HEADER, Piece};
+use crate::error::LedgerError;
 use crate::frontier::{Frontier, leaf_hash};
 use crate::leaf;
+use crate::log_keys::Trust;
 use crate::manifest::{self, Manifest};
 
 /// The longest line of a file of proofs.
@@ -37,7 +41,12 @@ pub fn verify_excerpt(
 ) -> Result<Excerpt, ExcerptFault> {
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let signed = checkpoint::verify(checkpoint, &keys).map_err(ExcerptFault::Checkpoint)?;
-    let manifest = manifest::verify(manifest, &keys).map_err(ExcerptFault::Manifest)?;
+    let (manifest, unknown) = match manifest::verify(manifest, &keys) {
+        Ok(said) => (said, None),
+        // By whom, is looked at once the lines are proven.
+        Err(LedgerError::Unsigned) => (manifest::claimed(manifest).map_err(ExcerptFault::Manifest)?, Some(manifest)),
+        Err(error) => return Err(ExcerptFault::Manifest(error)),
+    };
     let log = &manifest.log;
     if (&log.origin, log.size, log.root) != (&signed.origin, signed.size, signed.root) {
         return Err(ExcerptFault::OtherCheckpoint { size: log.size, got: signed.size });
@@ -48,21 +57,27 @@ pub fn verify_excerpt(
         tree: Frontier::new(),
         sum: Context::new(&SHA256),
         count: 0,
+        trust: Trust::new(&signed.origin, keys.iter().copied()),
+        unknown,
         manifest,
     };
     walk.run(&signed)
 }
 
-struct Walk<L, P> {
+struct Walk<'n, L, P> {
     lines: Lines<L>,
     pieces: Pieces<P>,
     tree: Frontier,
     sum: Context,
     count: u64,
+    /// What is known of the log's keys.
+    trust: Trust,
+    /// The signed manifest, if none of the given keys has signed it.
+    unknown: Option<&'n str>,
     manifest: Manifest,
 }
 
-impl<L: BufRead, P: BufRead> Walk<L, P> {
+impl<L: BufRead, P: BufRead> Walk<'_, L, P> {
     fn run(mut self, signed: &Checkpoint) -> Result<Excerpt, ExcerptFault> {
         while let Some(piece) = self.pieces.next()? {
             let line = self.pieces.number;
@@ -79,6 +94,10 @@ impl<L: BufRead, P: BufRead> Walk<L, P> {
         }
         if self.tree.root() != signed.root {
             return Err(ExcerptFault::Root);
+        }
+        if let Some(manifest) = self.unknown {
+            self.trust.believe(signed.size);
+            manifest::verify(manifest, &self.trust.keys_at(signed.size)).map_err(ExcerptFault::Manifest)?;
         }
         let counted = self.manifest.lines;
         if self.count != counted {
@@ -105,6 +124,11 @@ impl<L: BufRead, P: BufRead> Walk<L, P> {
         let within = (self.manifest.first..self.manifest.end).contains(&index);
         if !within || self.manifest.filter.fits(text) != Ok(true) {
             return Err(ExcerptFault::Unasked { line, index });
+        }
+        if self.unknown.is_some()
+            && let Ok(leaf) = leaf::parse(text)
+        {
+            self.trust.hear(&leaf);
         }
         self.sum.update(text);
         self.sum.update(b"\n");

@@ -120,6 +120,8 @@ mod tests {
             ("approve", "allow", &[], false),
             ("create_tenant", "allow", &[], false),
             ("rotate_key", "allow", &[("key", "kek/1")], false),
+            ("rotate_key", "allow", &[("key", "ledger")], false),
+            ("set_key_state", "allow", &[("key", "ledger"), ("state", "compromised")], false),
             ("no_such_action", "allow", &[], false),
         ] {
             let line = line(action, decision, detail);

@@ -11,7 +11,8 @@ use super::outline::Seen;
 use super::*;
 use crate::checkpoint::tests::{Key, log};
 use crate::frontier::leaf_hash;
-use crate::leaf::{LeafHeader, LeafItem, prepare};
+use crate::leaf::{self, LeafHeader, LeafItem, prepare};
+use crate::log_keys::tests::{rotated, vkey};
 
 /// Lines, each read as a whole when it is its turn.
 struct Plain<R> {
@@ -48,8 +49,8 @@ impl<R: BufRead> Source for Plain<R> {
 }
 
 /// What came of a walk, to the eye.
-fn told(mut walk: Walk, go: impl FnOnce(&mut Walk) -> Result<(), Fault>) -> String {
-    let gone = go(&mut walk);
+fn told(mut walk: Walk<'_>, go: impl FnOnce(&mut Walk<'_>) -> Result<(), Fault>) -> String {
+    let gone = go(&mut walk).and_then(|()| walk.prove());
     // Of a log that does not hold nothing is reported but the fault and how much of it holds.
     match gone {
         Ok(()) => format!("{:?}", walk.report),
@@ -57,12 +58,38 @@ fn told(mut walk: Walk, go: impl FnOnce(&mut Walk) -> Result<(), Fault>) -> Stri
     }
 }
 
-fn plainly(export: &[u8], signed: &[Checkpoint]) -> String {
-    told(Walk::new(signed.to_vec()), |walk| walk.run(&mut Plain { lines: Lines::new(export), looked: Looked::at(b"") }))
+fn plainly(export: &[u8], heads: &Heads) -> String {
+    told(heads.walk(), |walk| walk.run(&mut Plain { lines: Lines::new(export), looked: Looked::at(b"") }))
 }
 
-fn quickly(export: &[u8], signed: &[Checkpoint], plan: (usize, usize)) -> String {
-    told(Walk::new(signed.to_vec()), |walk| walked(export, plan, |lines| walk.run(lines)))
+fn quickly(export: &[u8], heads: &Heads, plan: (usize, usize)) -> String {
+    told(heads.walk(), |walk| walked(export, plan, |lines| walk.run(lines)))
+}
+
+/// Signed heads of a log, of which the key is known that signed the older ones.
+struct Heads {
+    newest: String,
+    older: Vec<String>,
+    keys: Vec<String>,
+}
+
+impl Heads {
+    /// Of the log at these sizes, and at its end by these keys.
+    fn new(lines: &[Vec<u8>], sizes: &[usize], last: &[u8]) -> Self {
+        let note = |size: usize, keys: &[u8]| {
+            let mut tree = Frontier::new();
+            lines[..size].iter().for_each(|line| tree.push(line));
+            let keys: Vec<Key> = keys.iter().map(|seed| Key::new(*seed)).collect();
+            let sign = |key: &Key, text: &[u8]| key.sign(text);
+            checkpoint::sign_all(&log(), tree.size(), &tree.root(), &keys, Key::public, sign).unwrap()
+        };
+        let older = sizes.iter().map(|size| note(*size, &[1])).collect();
+        Self { newest: note(lines.len(), last), older, keys: vec![vkey(1)] }
+    }
+
+    fn walk(&self) -> Walk<'_> {
+        Walk::new(signed(&self.newest, &self.older, &self.keys).unwrap(), &self.keys)
+    }
 }
 
 /// A request: which action, decision and detail it has, and how many items.
@@ -115,15 +142,8 @@ fn lines_of(requests: &[Request]) -> Vec<Vec<u8>> {
 }
 
 /// Signed heads of the log at these sizes and at its end.
-fn signed_at(lines: &[Vec<u8>], sizes: &[usize]) -> Vec<Checkpoint> {
-    let key = Key::new(1);
-    let note = |size: usize| {
-        let mut tree = Frontier::new();
-        lines[..size].iter().for_each(|line| tree.push(line));
-        key.checkpoint(&log(), &tree)
-    };
-    let older: Vec<String> = sizes.iter().map(|size| note(*size)).collect();
-    signed(&note(lines.len()), &older, &[checkpoint::vkey(&log(), &key.public())]).unwrap()
+fn signed_at(lines: &[Vec<u8>], sizes: &[usize]) -> Heads {
+    Heads::new(lines, sizes, &[1])
 }
 
 /// Something that was done to an export.
@@ -204,6 +224,29 @@ fn a_log_of_many_pieces_is_told_the_same_by_any_number_of_threads() {
 }
 
 #[test]
+fn any_number_of_threads_follows_a_key_that_was_rotated() {
+    let mut lines = lines_of(&[(0, 0, 0, 1); 2_000]);
+    let at = 1_234;
+    // As the leaves around it have it.
+    let time = leaf::parse(&lines[at]).unwrap().time;
+    let named = rotated(at as u64, 1, 2).replace(&Timestamp(at as u64).to_string(), &time.to_string());
+    lines[at] = named.into_bytes();
+    let export = lines.join(&b'\n');
+    for (heads, keys) in [
+        (Heads::new(&lines, &[1_500], &[2]), 2),
+        (Heads::new(&lines, &[1_000], &[2, 1]), 2),
+        // Nobody who is known vouches for the leaf.
+        (Heads::new(&lines, &[1_000], &[2]), 0),
+    ] {
+        let whole = plainly(&export, &heads);
+        assert_eq!(whole.matches("TrustedKey").count(), keys, "{whole}");
+        for plan in [(1, 1 << 10), (2, 1 << 10), (16, 1 << 12)] {
+            assert_eq!(quickly(&export, &heads, plan), whole, "{plan:?}");
+        }
+    }
+}
+
+#[test]
 fn an_export_that_can_not_be_read_to_its_end_is_told_by_its_line() {
     /// Fails after what it has.
     struct Torn<'t>(&'t [u8]);
@@ -219,12 +262,10 @@ fn an_export_that_can_not_be_read_to_its_end_is_told_by_its_line() {
     let signed = signed_at(&lines, &[]);
     let export = lines.join(&b'\n');
     let torn = || std::io::BufReader::with_capacity(100, Torn(&export[..export.len() / 2]));
-    let plain = told(Walk::new(signed.clone()), |walk| {
-        walk.run(&mut Plain { lines: Lines::new(torn()), looked: Looked::at(b"") })
-    });
+    let plain = told(signed.walk(), |walk| walk.run(&mut Plain { lines: Lines::new(torn()), looked: Looked::at(b"") }));
     assert!(plain.contains("Read") && plain.contains("torn"), "{plain}");
     for plan in [(1, 1 << 9), (2, 1 << 9), (2, ahead::PIECE)] {
-        let quick = told(Walk::new(signed.clone()), |walk| walked(torn(), plan, |lines| walk.run(lines)));
+        let quick = told(signed.walk(), |walk| walked(torn(), plan, |lines| walk.run(lines)));
         assert_eq!(quick, plain, "{plan:?}");
     }
 }
@@ -234,7 +275,7 @@ fn lines_of_nothing_without_end_are_refused_in_bounded_memory() {
     let signed = signed_at(&lines_of(&[(0, 0, 0, 1)]), &[]);
     for plan in [(1, ahead::PIECE), (4, ahead::PIECE), (4, 1)] {
         let endless = std::io::BufReader::new(std::io::repeat(b'\n'));
-        let quick = told(Walk::new(signed.clone()), |walk| walked(endless, plan, |lines| walk.run(lines)));
+        let quick = told(signed.walk(), |walk| walked(endless, plan, |lines| walk.run(lines)));
         assert!(quick.starts_with("NotCanonical { line: 1, index: 0"), "{quick}");
     }
 }

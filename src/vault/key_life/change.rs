@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use strongroom_access::Action;
 use strongroom_commit::{Change, Fact, Position};
 use strongroom_ids::{KeyVersion, TenantId, TenantNo};
-use strongroom_keys::{KeyName, KeyState, Keystore, Operation, OwnKey};
-use strongroom_ledger::leaf;
+use strongroom_keys::{IndexKey, KeyName, KeyState, Keystore, Operation, OwnKey};
+use strongroom_ledger::{checkpoint, leaf, log_keys};
 use strongroom_storage::keys as place;
 use strongroom_storage::{Mutation, Store};
 
@@ -22,7 +22,8 @@ use crate::blocking::blocking;
 use crate::error::Error;
 use crate::key_copies::Copies;
 use crate::lock;
-use crate::open::SYSTEM_NO;
+use crate::log_keys::{NotedKey, noted};
+use crate::open::{LANE, SYSTEM_NO};
 use crate::own_leaf::Noted;
 use crate::road::{Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
@@ -30,13 +31,16 @@ use crate::tenant::{KeysInUse, Tenant};
 use crate::vault::Vault;
 
 /// The last change of a tenant's keys, as it is stored.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
     /// The number that the keystore had when the last change was done: an older one is a copy.
     pub keystore: u64,
     /// A change that may not have been made yet.
     pub open: Option<Intent>,
+    /// The public keys of the tenant's log, once one was changed: the keystore forgets those of destroyed versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_keys: Vec<NotedKey>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -90,7 +94,8 @@ impl<S: Store> Road<'_, S> {
         changed: u64,
         answer: impl FnOnce(u64) -> A,
     ) -> Result<Prepared<A>, Refused> {
-        if Record::is_open(&*self.vault.store, self.tenant).await? {
+        let before = Record::load(&*self.vault.store, self.tenant).await?.unwrap_or_default();
+        if before.open.is_some() {
             // Another one came in between: it is finished before this one is tried again.
             return Err(Error::Conflict.into());
         }
@@ -102,13 +107,39 @@ impl<S: Store> Road<'_, S> {
         let mut prepared = self.prepare(answer(time));
         prepared.changes.push(Fact::key_states(self.tenant.number));
         prepared.detail.extend(intent.detail("intent"));
-        let record = Record { keystore: self.vault.keystore.number(), open: Some(intent) };
+        let log_keys = intent.noted(before.log_keys, &self.vault.keystore, self.tenant.id);
+        let record = Record { keystore: self.vault.keystore.number(), open: Some(intent), log_keys };
         prepared.mutations.push(record.put(self.tenant)?);
         Ok(prepared)
     }
 }
 
 impl Intent {
+    /// Whether it is about the key of the tenant's log.
+    fn is_of_log_key(&self) -> bool {
+        self.key == log_keys::NAME && !self.moves_root() && !self.is_of_own_key()
+    }
+
+    /// The public keys of the log, as they are noted along: before the first change of one of them there is no need to.
+    fn noted(&self, before: Vec<NotedKey>, keystore: &Keystore, tenant: TenantId) -> Vec<NotedKey> {
+        match self.is_of_log_key() || !before.is_empty() {
+            true => noted(before, keystore, tenant),
+            false => before,
+        }
+    }
+
+    /// What the leaf says of the log's own keys, so that who knows one of them learns of the others.
+    fn named_keys(&self, origin: &str, noted: &[NotedKey]) -> Vec<(&'static str, String)> {
+        let vkey = |version: u32| {
+            let public = noted.iter().find(|key| key.version == version)?.public()?;
+            Some(checkpoint::vkey(origin, &public))
+        };
+        let before =
+            (self.action == Action::RotateKey.as_str()).then(|| vkey(self.version.saturating_sub(1))).flatten();
+        let named = [(log_keys::KEY, vkey(self.version)), (log_keys::BEFORE, before)];
+        named.into_iter().filter_map(|(name, key)| Some((name, key?))).collect()
+    }
+
     fn detail(&self, stage: &str) -> Vec<(&'static str, String)> {
         let mut detail = match self.moves_root() || self.is_of_own_key() {
             true => vec![("from", self.key.clone()), ("to", self.state.clone())],
@@ -186,7 +217,7 @@ impl<S: Store> Vault<S> {
         let tenant = &*self.tenant(number)?;
         let open = async || {
             let record = Record::load(&*self.store, tenant).await?;
-            Ok::<_, Error>(record.and_then(|Record { keystore, open }| Some((keystore, open?))))
+            Ok::<_, Error>(record.and_then(|Record { keystore, open, .. }| Some((keystore, open?))))
         };
         // Looked for before anybody is kept waiting for it.
         if open().await?.is_none() {
@@ -222,6 +253,13 @@ impl<S: Store> Vault<S> {
             // Whether the file has it is not known yet, or it has what is to be gone: the next change, or start, goes on.
             return made;
         }
+        if intent.is_of_log_key() {
+            self.sign_anew(number);
+            if number == SYSTEM_NO && made.is_ok() {
+                // The version before may go once this is done: by then no start needs it for the head file.
+                self.renew_head_file().await?;
+            }
+        }
         if !locked {
             tenant.install_keys(KeysInUse::of(tenant.id, &tenant.rules().schema, &self.keystore)?);
         }
@@ -243,7 +281,10 @@ impl<S: Store> Vault<S> {
         failed: Option<&Error>,
     ) -> Result<(), Error> {
         let open = (stage == "intent").then(|| intent.clone());
-        let record = Record { keystore: self.keystore.number(), open };
+        let before = Record::load(&*self.store, tenant).await?.unwrap_or_default();
+        let log_keys = intent.noted(before.log_keys, &self.keystore, tenant.id);
+        let leaves = self.change_leaf(tenant, intent, (stage, failed), &log_keys)?;
+        let record = Record { keystore: self.keystore.number(), open, log_keys };
         let mut mutations = vec![record.put(tenant)?];
         if stage == "done" && tenant.number != SYSTEM_NO {
             mutations.push(note_with_system(self).await?);
@@ -253,21 +294,30 @@ impl<S: Store> Vault<S> {
             guards: vec![],
             changes: vec![Fact::key_states(tenant.number)],
             mutations,
-            leaves: self.change_leaf(tenant, intent, stage, failed)?,
+            leaves,
             charge: None,
         };
         self.committer.commit(change).await?;
         Ok(())
     }
 
+    /// Has the head file signed by the newest key of the log `system`, and waits for that.
+    async fn renew_head_file(&self) -> Result<(), Error> {
+        let renewal = self.committer.head_renewal();
+        match blocking(move || renewal.wait()).await? {
+            true => Ok(()),
+            false => Err(Error::Internal("the head file can't be written")),
+        }
+    }
+
     fn change_leaf(
         &self,
         tenant: &Tenant,
         intent: &Intent,
-        stage: &str,
-        failed: Option<&Error>,
+        (stage, failed): (&str, Option<&Error>),
+        noted: &[NotedKey],
     ) -> Result<Vec<(TenantNo, leaf::PreparedLeaf)>, Error> {
-        let noted = Noted {
+        let about = Noted {
             request: &intent.request,
             principal: &intent.principal,
             action: &intent.action,
@@ -281,7 +331,12 @@ impl<S: Store> Vault<S> {
             detail.extend(own.and_then(|own| own.fingerprint).map(|fingerprint| ("fingerprint", fingerprint)));
         }
         detail.push(("keystore", self.keystore.number().to_string()));
-        noted.leaf(tenant.number, (tenant.policy_version(), rules.schema.version(), &rules.keys.versions), &detail)
+        if intent.is_of_log_key() && stage == "done" && failed.is_none() {
+            let head = self.committer.head(tenant.number).ok_or(Error::Internal("a tenant without a log"))?;
+            let origin = checkpoint::origin(self.id, tenant.id, LANE, head.incarnation);
+            detail.extend(intent.named_keys(&origin, noted));
+        }
+        about.leaf(tenant.number, (tenant.policy_version(), rules.schema.version(), &rules.keys.versions), &detail)
     }
 }
 
@@ -291,16 +346,28 @@ pub(crate) async fn is_open<S: Store>(store: &S, tenant: &Tenant) -> Result<bool
 }
 
 /// What notes with a tenant, of whose keys no change is open, that the keystore has come as far as it is now.
-pub(crate) fn note_keystore<S: Store>(vault: &Vault<S>, tenant: &Tenant) -> Result<Mutation, Error> {
-    Record { keystore: vault.keystore.number(), open: None }.put(tenant)
+pub(crate) async fn note_keystore<S: Store>(vault: &Vault<S>, tenant: &Tenant) -> Result<Mutation, Error> {
+    let before = Record::load(&*vault.store, tenant).await?.unwrap_or_default();
+    Record { keystore: vault.keystore.number(), open: None, ..before }.put(tenant)
 }
 
 /// What notes with the vault itself that the keystore has come as far as it is now, since a tenant may be locked when an older
 /// one is put back. Only while no request runs.
 pub(crate) async fn note_with_system<S: Store>(vault: &Vault<S>) -> Result<Mutation, Error> {
     let system = vault.tenant(SYSTEM_NO)?;
-    let open = Record::load(&*vault.store, &system).await?.and_then(|record| record.open);
-    Record { keystore: vault.keystore.number(), open }.put(&system)
+    let before = Record::load(&*vault.store, &system).await?.unwrap_or_default();
+    Record { keystore: vault.keystore.number(), ..before }.put(&system)
+}
+
+/// The public keys of a tenant's log, as they are noted; none before the first change of one of them. `fingerprints` is the
+/// tenant's key of fingerprints.
+pub(crate) async fn noted_log_keys<S: Store>(
+    store: &S,
+    tenant: TenantNo,
+    fingerprints: &IndexKey,
+) -> Result<Vec<NotedKey>, Error> {
+    let record: Option<Record> = Source::load(store, place::key_change(tenant), SourceKind::Keys, fingerprints).await?;
+    Ok(record.unwrap_or_default().log_keys)
 }
 
 /// Whether a keystore is as new as the last change of a tenant's keys says: an older copy would bring destroyed keys

@@ -17,6 +17,7 @@ use crate::blocking::blocking;
 use crate::error::Error;
 use crate::key_copies::Copies;
 use crate::key_life;
+use crate::log_keys;
 use crate::open::{LANE, MOST_TENANTS, SYSTEM_NO};
 use crate::own_leaf::{Noted, Rules};
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
@@ -70,7 +71,10 @@ pub(crate) struct End {
     pub(super) from: u64,
     /// The public key of its log, in hexadecimal: the other half is destroyed.
     public: String,
-    /// The last checkpoint of its log, signed by its own key.
+    /// Those that signed it before, the newest first, but for those that were compromised.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    older_publics: Vec<String>,
+    /// The last checkpoint of its log, signed by its own keys.
     checkpoint: Option<String>,
     /// What was destroyed, once it is.
     pub(super) done: Option<Done>,
@@ -92,9 +96,9 @@ pub(super) struct Done {
     pub copies: Vec<String>,
 }
 
-/// The public key of the log of a tenant that was destroyed, as its end names it.
-pub(crate) fn public_key(row: &[u8], system: &IndexKey) -> Option<[u8; 32]> {
-    End::decode(row, system).ok()?.public().ok()
+/// The public keys of the log of a tenant that was destroyed, as its end names them, the newest first.
+pub(crate) fn public_keys(row: &[u8], system: &IndexKey) -> Vec<[u8; 32]> {
+    End::decode(row, system).and_then(|end| end.publics()).unwrap_or_default()
 }
 
 impl End {
@@ -131,9 +135,9 @@ impl End {
         noted_id(&self.id, PLACE)
     }
 
-    fn public(&self) -> Result<[u8; 32], Error> {
-        let key = data_encoding::HEXLOWER.decode(self.public.as_bytes()).ok().and_then(|key| key.try_into().ok());
-        key.ok_or(Error::DataLoss(PLACE))
+    fn publics(&self) -> Result<Vec<[u8; 32]>, Error> {
+        let publics = std::iter::once(&self.public).chain(&self.older_publics);
+        publics.map(|hex| log_keys::read(hex).ok_or(Error::DataLoss(PLACE))).collect()
     }
 
     fn about(&self) -> Noted<'_> {
@@ -246,6 +250,12 @@ impl<S: Store> Attempt<S> for Ending<'_> {
         directory.destroyed.insert(name.clone(), number);
         let known = NewDirectory::after(&stored, &directory, &road.tenant.fingerprints)?;
         let public = vault.keystore.ledger_key(id)?.public_key();
+        let older_publics = match &tenant {
+            Some(tenant) => vault.log_keys(tenant).await?,
+            // Its own notes are locked with it: what is destroyed already stands in the leaves only.
+            None => log_keys::sound(&log_keys::noted(vec![], &vault.keystore, id)),
+        };
+        let hex = |key: &[u8; 32]| data_encoding::HEXLOWER.encode(key);
         let end = End {
             request: data_encoding::HEXLOWER.encode(&road.request),
             principal: road.caller.principal.name.to_string(),
@@ -254,7 +264,8 @@ impl<S: Store> Attempt<S> for Ending<'_> {
             id: id.to_string(),
             time: road.now,
             from: vault.committer.head(SYSTEM_NO).map_or(0, |head| head.size),
-            public: data_encoding::HEXLOWER.encode(&public),
+            public: hex(&public),
+            older_publics: older_publics.iter().filter(|key| **key != public).map(hex).collect(),
             checkpoint: None,
             done: None,
             receipt: None,
@@ -419,7 +430,7 @@ impl<S: Store> Vault<S> {
         let mutations = vec![
             Source::put(end, place::tenant_end(TenantNo(end.number)), SourceKind::End, &system.fingerprints)?,
             // An older keystore would bring the keys back.
-            key_life::note_keystore(self, &system)?,
+            key_life::note_keystore(self, &system).await?,
         ];
         let leaves = end.about().leaf(SYSTEM_NO, rules_of(&system), &detail)?;
         let changes = vec![Fact::key_states(SYSTEM_NO)];
@@ -428,23 +439,22 @@ impl<S: Store> Vault<S> {
         Ok(())
     }
 
-    /// The last checkpoint of a tenant's log, by its own key.
+    /// The last checkpoint of a tenant's log, by its own keys.
     fn last_checkpoint(&self, end: &End) -> Result<String, Error> {
         let head = self.committer.head(TenantNo(end.number)).ok_or(Error::Internal("a tenant without a log"))?;
         let id = end.id()?;
-        let key = self.keystore.ledger_key(id)?;
         let origin = checkpoint::origin(self.id, id, LANE, head.incarnation);
-        checkpoint::sign(&origin, head.size, &head.root, &key.public_key(), |text| key.sign(text))
-            .map_err(|_| Error::Internal("a checkpoint that can't be signed"))
+        Ok(self.sign_head(id, (&origin, head.size, &head.root), &[])?.note)
     }
 
-    /// The last checkpoint of the log of a destroyed tenant, and its verifier key.
+    /// The last checkpoint of the log of a destroyed tenant, and its verifier keys.
     pub(crate) fn kept_checkpoint(&self, end: &End) -> Result<crate::Checkpoint, Error> {
         let head = self.committer.head(TenantNo(end.number)).ok_or(Error::Internal("a tenant without a log"))?;
         let origin = checkpoint::origin(self.id, end.id()?, LANE, head.incarnation);
         // It is signed before anything else becomes of it.
         let note = end.checkpoint.clone().ok_or(Error::Conflict)?;
-        Ok(crate::Checkpoint { note, keys: vec![checkpoint::vkey(&origin, &end.public()?)] })
+        let keys = end.publics()?.iter().map(|key| checkpoint::vkey(&origin, key)).collect();
+        Ok(crate::Checkpoint { note, keys })
     }
 
     /// Clears the rows that a destroyed tenant has in a family out of the store and its files, all but its log. Done again it

@@ -10,13 +10,13 @@ use super::rig::{Bench, Tested, caller, new_value, tokenize};
 use crate::{Error, Export, LeafFilter, SignedExport};
 
 /// An export with proofs, as a client writes it down.
-struct Written {
-    lines: String,
-    proofs: String,
-    signed: SignedExport,
+pub struct Written {
+    pub lines: String,
+    pub proofs: String,
+    pub signed: SignedExport,
 }
 
-async fn export(vault: &Tested, request: &Export) -> Result<Written, Error> {
+pub async fn export(vault: &Tested, request: &Export) -> Result<Written, Error> {
     let mut pages = vault.export(&caller(Role::Auditor), request).await?;
     let mut pieces = Vec::new();
     let mut lines = String::new();

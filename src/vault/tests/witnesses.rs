@@ -3,6 +3,7 @@
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use strongroom_ledger::{checkpoint, cosignature};
 
+use super::keys::{rotate, set_state};
 use super::*;
 use crate::{AddCosignature, AddedCosignature, Checkpoint, Wanted, Witnesses};
 
@@ -131,6 +132,53 @@ async fn witnesses_come_together_on_what_waits() {
         bring(&vault, one.cosign(&newest(&vault).await)).await.unwrap();
     }
     assert!(vault.waiting.lock().await.values().all(|waiting| waiting.len() <= 16));
+}
+
+#[tokio::test]
+async fn a_rotation_of_the_logs_key_takes_no_cosignature_away() {
+    let (_bench, vault) = Bench::new().await;
+    let ([one, two, three], wanted) = three();
+    vault.want_witnesses(wanted);
+    let by_old = newest(&vault).await;
+    bring(&vault, one.cosign(&by_old)).await.unwrap();
+    rotate(&vault, "ledger").await.unwrap();
+    // What waits is by the old key alone, and waits on.
+    let awaited = get(&vault, Wanted::Awaited).await.unwrap();
+    assert_eq!(checkpoint::claimed_size(&awaited.note), checkpoint::claimed_size(&by_old));
+    assert_eq!(bring(&vault, two.cosign(&awaited.note)).await.unwrap().witnesses, 2);
+    let witnessed = get(&vault, Wanted::Witnessed).await.unwrap();
+    let holds = |key: usize| checkpoint::verify(&witnessed.note, &[witnessed.keys[key].as_str()]).is_ok();
+    assert_eq!((witnessed.keys.len(), holds(0), holds(1)), (2, false, true));
+    // The next one is by both, and both are kept.
+    bring(&vault, two.cosign(&three.cosign(&newest(&vault).await))).await.unwrap();
+    let by_both = get(&vault, Wanted::Witnessed).await.unwrap();
+    for key in &by_both.keys {
+        checkpoint::verify(&by_both.note, &[key.as_str()]).unwrap();
+    }
+    assert_eq!(vault.published_head("demo").await.unwrap().unwrap(), by_both.note);
+    // It holds by the new one when the old one is nobody's word any more.
+    set_state(&vault, "ledger", 1, "compromised").await.unwrap();
+    assert_eq!(get(&vault, Wanted::Witnessed).await.unwrap().note, by_both.note);
+}
+
+#[tokio::test]
+async fn what_only_a_compromised_key_has_signed_is_neither_given_out_nor_awaited() {
+    let (_bench, vault) = Bench::new().await;
+    let ([one, two, _], wanted) = three();
+    vault.want_witnesses(wanted);
+    bring(&vault, two.cosign(&one.cosign(&newest(&vault).await))).await.unwrap();
+    store_one(&vault, "borrower.name", "Ann", "").await;
+    let waits = newest(&vault).await;
+    bring(&vault, one.cosign(&waits)).await.unwrap();
+    rotate(&vault, "ledger").await.unwrap();
+    set_state(&vault, "ledger", 1, "compromised").await.unwrap();
+    assert!(matches!(get(&vault, Wanted::Witnessed).await, Err(Error::WitnessesMissing(_))));
+    let next = get(&vault, Wanted::Awaited).await.unwrap().note;
+    assert!(checkpoint::claimed_size(&next).unwrap() > checkpoint::claimed_size(&waits).unwrap());
+    assert_eq!(rule(bring(&vault, two.cosign(&waits)).await), "not_of_this_log");
+    bring(&vault, two.cosign(&one.cosign(&next))).await.unwrap();
+    let witnessed = get(&vault, Wanted::Witnessed).await.unwrap().note;
+    assert_eq!(checkpoint::claimed_size(&witnessed), checkpoint::claimed_size(&next));
 }
 
 #[tokio::test]

@@ -34,11 +34,11 @@ pub(super) struct HeadSigned {
     pub lanes: Vec<(TenantNo, Signed)>,
 }
 
-/// Reads the head file.
+/// Reads the head file, if one of the keys that sign it has.
 pub(super) fn read_head_file(
     path: &Path,
     vault: strongroom_ids::VaultId,
-    public: &[u8; 32],
+    publics: &[[u8; 32]],
 ) -> Result<HeadSigned, (Fault, String)> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
@@ -48,7 +48,7 @@ pub(super) fn read_head_file(
         }
         Err(error) => return Err((Fault::Unreadable, format!("the head file {}: {error}", path.display()))),
     };
-    let head = head::open(&bytes, vault, public)
+    let head = head::open_by_any(&bytes, vault, publics)
         .map_err(|error| (Fault::Changed, format!("the head file {} is not this vault's: {error}", path.display())))?;
     let signed = head.lanes.into_iter().map(|lane| {
         let frontier = Frontier::from_bytes(&lane.frontier).ok();

@@ -53,7 +53,7 @@ impl Sink {
     pub async fn follow(mut self, followed: &mut Followed<'_>) -> Result<Exit, CliError> {
         loop {
             let mut leaves = followed.begin(&self.cursor).await?;
-            self.cursor.checkpoint = Some(leaves.checkpoint.clone());
+            self.cursor.begun(&leaves);
             self.cursor.write(&self.cursor_path)?;
             while let Some(page) = leaves.page().await? {
                 let lines: Vec<u8> = page.iter().flat_map(|leaf| leaf.iter().chain(b"\n")).copied().collect();
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     fn cursor(next: u64, length: u64) -> Cursor {
-        Cursor { origin: "log".to_owned(), next, length, last: None, checkpoint: None }
+        Cursor { origin: "log".to_owned(), next, length, last: None, checkpoint: None, log_keys: vec![] }
     }
 
     fn sink(folder: &Path, at: Cursor) -> Result<Sink, CliError> {

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use strongroom_ledger::checkpoint::{self, Checkpoint};
-use strongroom_ledger::leaf_hash;
+use strongroom_ledger::log_keys::Trust;
+use strongroom_ledger::{LedgerError, leaf_hash};
 use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::{GetCheckpointRequest, TailRequest, TailResponse};
 use tonic::{Code, Status, Streaming};
 
 use super::Cursor;
 use super::backoff::Backoff;
+use crate::cli::audit::learn;
 use crate::cli::audit::proofs::{NotShown, continues};
 use crate::cli::client::{Context, Wire};
 use crate::cli::output::CliError;
@@ -68,14 +70,16 @@ impl Mark {
 pub struct Followed<'a> {
     context: &'a Context,
     log: String,
+    /// The keys that somebody keeps; without them the vault's word about its keys is taken.
+    given: Option<Vec<String>>,
     backoff: Backoff,
     /// When the last stream was begun, and with which leaf.
     begun: Option<(Instant, u64)>,
 }
 
 impl<'a> Followed<'a> {
-    pub fn new(context: &'a Context, log: String) -> Self {
-        Self { context, log, backoff: Backoff::new(), begun: None }
+    pub fn new(context: &'a Context, log: String, given: Option<Vec<String>>) -> Self {
+        Self { context, log, given, backoff: Backoff::new(), begun: None }
     }
 
     /// The signed head, its note, and the keys that the vault names.
@@ -128,10 +132,9 @@ impl<'a> Followed<'a> {
             (head, checkpoint, keys) = self.head(&mut client).await?;
         }
         has_all(cursor, &head)?;
-        if let Some(kept) = &cursor.checkpoint {
-            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-            let older = checkpoint::verify(kept, &keys)
-                .map_err(|error| other(format!("the last checkpoint of it does not hold for its keys: {error}")))?;
+        let older = cursor.checkpoint.as_deref().map(|kept| kept_before(kept, &keys)).transpose()?;
+        let log_keys = self.see_keys(&mut client, cursor, older.as_ref(), (&head, &checkpoint)).await?;
+        if let Some(older) = older {
             let grown = continues(&mut client, self.log.clone(), &older, &head).await;
             grown.map_err(|error| match error {
                 NotShown::Fork(why) => other(why),
@@ -141,8 +144,51 @@ impl<'a> Followed<'a> {
         let mark = cursor.mark();
         let asked = TailRequest { first: mark.first(), log: self.log.clone() };
         let stream = client.tail(asked).await?.into_inner();
-        Ok(Leaves { stream, mark, again: mark.last, checkpoint })
+        Ok(Leaves { stream, mark, again: mark.last, checkpoint, log_keys })
     }
+
+    /// Sees that a key which was given, or was learnt before, has signed the head. Answers the keys that are learnt by now.
+    async fn see_keys(
+        &self,
+        client: &mut AuditClient<Wire>,
+        cursor: &Cursor,
+        older: Option<&Checkpoint>,
+        (head, note): (&Checkpoint, &str),
+    ) -> Result<Vec<String>, CliError> {
+        let Some(given) = &self.given else { return Ok(vec![]) };
+        let mut trust = Trust::new(&head.origin, given.iter().chain(&cursor.log_keys).map(String::as_str));
+        let mut proven = trust.prove(note, head.size);
+        let by_known = |note: &str, seen: &Checkpoint| trust.prove(note, seen.size).is_ok();
+        let kept = older.zip(cursor.checkpoint.as_deref()).filter(|(seen, note)| by_known(note, seen));
+        if proven == Err(LedgerError::Unsigned)
+            && let Some((older, _)) = kept
+        {
+            // What was seen last may have the leaf that names the key.
+            learn(client, &self.log, older, &mut trust).await?;
+            proven = trust.prove(note, head.size);
+        }
+        let signers =
+            proven.map_err(|error| CliError::unfit(format!("the vault's checkpoint does not hold: {error}")))?;
+        if checkpoint::signatures(note, &head.origin) > signers.len() {
+            // Another key signs along: while a known one does is the time to learn of it.
+            if let Err(error) = learn(client, &self.log, head, &mut trust).await {
+                eprintln!("the ledger's keys have changed, and the new ones can't be learnt yet: {error}");
+            }
+        }
+        let learned = trust.trusted().into_iter().filter(|key| key.compromised.is_none() && !given.contains(&key.key));
+        Ok(learned.map(|key| key.key).collect())
+    }
+}
+
+/// The last checkpoint that was seen. It was proven then, and what signed it may be compromised since: what the vault names
+/// no more proves nothing new, but that the ledger still continues this one is shown all the same.
+fn kept_before(kept: &str, keys: &[String]) -> Result<Checkpoint, CliError> {
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    match checkpoint::verify(kept, &keys) {
+        Err(LedgerError::Unsigned) => checkpoint::claimed(kept),
+        read => read,
+    }
+    .map_err(|error| other(format!("the last checkpoint of it does not hold for its keys: {error}")))
 }
 
 /// Whether a ledger is the one that a cursor is of, and has as many leaves.
@@ -174,6 +220,8 @@ pub struct Leaves {
     again: Option<[u8; 32]>,
     /// The signed head when they began: whoever goes on later sees that it only grew since.
     pub checkpoint: String,
+    /// The keys of the ledger that were learnt from it.
+    pub log_keys: Vec<String>,
 }
 
 impl Leaves {
@@ -242,7 +290,9 @@ mod tests {
 
     #[test]
     fn a_ledger_that_is_shorter_or_another_is_named() {
-        let cursor = |next| Cursor { origin: "log".to_owned(), next, length: 0, last: None, checkpoint: None };
+        let origin = || "log".to_owned();
+        let cursor =
+            |next| Cursor { origin: origin(), next, length: 0, last: None, checkpoint: None, log_keys: vec![] };
         let head = |origin: &str, size| Checkpoint { origin: origin.to_owned(), size, root: [0; 32] };
         assert!(has_all(&cursor(5), &head("log", 5)).is_ok() && has_all(&cursor(5), &head("log", 6)).is_ok());
         assert!(has_all(&cursor(5), &head("log", 4)).unwrap_err().to_string().contains("leaf 5 comes next"));

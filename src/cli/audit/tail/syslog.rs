@@ -113,7 +113,7 @@ impl Sink {
         followed: &mut Followed<'_>,
     ) -> Result<Sent, CliError> {
         let mut leaves = followed.begin(&self.cursor).await?;
-        self.cursor.checkpoint = Some(leaves.checkpoint.clone());
+        self.cursor.begun(&leaves);
         self.cursor.write(&self.cursor_path)?;
         let mut under_way: VecDeque<(Instant, Mark)> = VecDeque::new();
         let mut tick = tokio::time::interval(ARRIVED / 15);

@@ -1,0 +1,81 @@
+//! Keys of a ledger that its own leaves name: asked of the vault, and proven against a checkpoint that is trusted already.
+
+use bytes::Bytes;
+use strongroom_ledger::checkpoint::{self, Checkpoint};
+use strongroom_ledger::cover::Piece;
+use strongroom_ledger::log_keys::Trust;
+use strongroom_ledger::proof::Tree;
+use strongroom_proto::v1::audit_client::AuditClient;
+use strongroom_proto::v1::{ExportRequest, LeafFilter};
+
+use super::excerpt::pieces;
+use super::proofs::{NotShown, continues};
+use crate::cli::client::Wire;
+use crate::cli::output::CliError;
+
+/// What leaves that speak of keys tell.
+const ACTIONS: [&str; 2] = ["rotate_key", "set_key_state"];
+/// So many leaves about all keys of a tenant are taken at the most, and what lies beside so many: a vault that never ends
+/// must not fill the memory.
+const MOST: usize = 100_000;
+const MOST_PIECES: usize = 40 * MOST;
+
+/// Learns what the leaves of a checkpoint say of the log's keys; a key that is trusted has signed it.
+pub async fn learn(
+    client: &mut AuditClient<Wire>,
+    log: &str,
+    anchor: &Checkpoint,
+    trust: &mut Trust,
+) -> Result<(), CliError> {
+    if anchor.size == 0 {
+        return Ok(());
+    }
+    for action in ACTIONS {
+        let told = Told::fetch(client, log, anchor.size, action).await?;
+        // The proofs lead to the vault's newest head. Who signed that is of no matter: it is the anchor, and what came since.
+        let head = checkpoint::claimed(&told.checkpoint).map_err(|error| misfit(&error.to_string()))?;
+        continues(client, log.to_owned(), anchor, &head).await.map_err(|error| match error {
+            NotShown::Fork(why) => misfit(&format!("its head is not that of the same ledger: {why}")),
+            NotShown::Asking(error) => error,
+        })?;
+        let tree = Tree { size: head.size, root: head.root };
+        trust.hear_proven(&told.lines, &told.pieces, &tree).map_err(|error| misfit(&error.to_string()))?;
+    }
+    trust.believe(anchor.size);
+    Ok(())
+}
+
+/// Leaves of one action, with what proves them.
+struct Told {
+    lines: Vec<Bytes>,
+    pieces: Vec<Piece>,
+    checkpoint: String,
+}
+
+impl Told {
+    async fn fetch(client: &mut AuditClient<Wire>, log: &str, end: u64, action: &str) -> Result<Self, CliError> {
+        let filter = LeafFilter { action: action.to_owned(), ..Default::default() };
+        let asked =
+            ExportRequest { end, log: log.to_owned(), filter: Some(filter), proofs: true, ..Default::default() };
+        let mut stream = client.export(asked).await?.into_inner();
+        let (mut lines, mut all) = (Vec::new(), Vec::new());
+        while let Some(page) = stream.message().await? {
+            if let Some(signed) = page.signed {
+                return Ok(Self { lines, pieces: all, checkpoint: signed.checkpoint });
+            }
+            all.extend(pieces(&page)?);
+            lines.extend(page.leaves);
+            if lines.len() > MOST || all.len() > MOST_PIECES {
+                return Err(misfit("there are too many of them"));
+            }
+        }
+        Err(misfit("they ended before they were proven"))
+    }
+}
+
+fn misfit(why: &str) -> CliError {
+    CliError::Unfit {
+        message: format!("what the vault sends of the ledger's keys does not hold: {why}"),
+        next: "keep what you have, and ask the ledger's owner for the newer key".into(),
+    }
+}
