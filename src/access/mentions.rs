@@ -135,7 +135,8 @@ mod tests {
             forbid (principal, action == Action::"detokenize", resource in Collection::"company")
             unless {
               context has purpose && (context.purpose == "kyc_review" || "audit" == context.purpose) &&
-              context.purpose != "marketing" && !(resource in [Field::"company.uscc", Collection::"borrower"])
+              context.purpose != "marketing" &&
+              !(resource in [Field::"company.uscc"] || resource in Collection::"borrower")
             };
             "#,
         )

@@ -418,7 +418,10 @@ async fn tables_and_events_say_what_the_lines_say() {
             cells.map(|(name, cell)| (name.to_owned(), cell.to_owned())).collect()
         })
         .collect();
-    assert_eq!(read, rows(&leaves(&csv)));
+    // A cell can't say whether nothing stands in it or it is not there.
+    let mut said = rows(&leaves(&csv));
+    said.iter_mut().for_each(|row| row.retain(|(_, text)| !text.is_empty()));
+    assert_eq!(read, said);
 
     let reader = SerializedFileReader::new(File::open(&columns.out).unwrap()).unwrap();
     let read: Vec<Vec<(String, String)>> = reader

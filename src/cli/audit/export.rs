@@ -70,7 +70,8 @@ struct Filter {
     to: Option<OffsetDateTime>,
 
     /// Only what this principal asked for: ROLE/NAME, as leaves have it.
-    #[arg(long, value_name = "ROLE/NAME")]
+    // Under another id than that of --as, which would not be known here otherwise.
+    #[arg(id = "of_principal", long = "principal", value_name = "ROLE/NAME")]
     principal: Option<String>,
 
     /// Only what concerns this data subject, by the id that the services know it by.
