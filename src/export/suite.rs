@@ -210,11 +210,13 @@ fn is_event(event: &Value, leaf: &ParsedLeaf) {
     assert!(matches!(number("class_uid"), 6003 | 6005));
     assert_eq!(number("type_uid"), number("class_uid") * 100 + number("activity_id"));
     assert_eq!(number("time"), leaf.time.0 / 1_000);
-    assert!((1..=3).contains(&number("severity_id")) && (1..=2).contains(&number("status_id")));
+    assert!((1..=3).contains(&number("severity_id")) && matches!(number("status_id"), 1 | 2 | 99));
     assert_eq!(event["metadata"]["version"], "1.3.0");
     assert_eq!(event["metadata"]["product"]["name"], "Strongroom");
     assert!(event["metadata"]["product"]["vendor_name"].is_string());
-    assert_eq!(event["actor"]["user"]["name"], leaf.principal.as_str());
+    let service = if leaf.actor.is_some() { &event["actor"]["app_name"] } else { &event["actor"]["user"]["name"] };
+    assert_eq!(service, leaf.principal.as_str());
+    assert_eq!(event["metadata"]["uid"], format!("{ORIGIN}/{}", leaf.index));
     assert!(event["src_endpoint"]["ip"].is_string() || event["src_endpoint"]["name"].is_string());
     if number("class_uid") == 6003 {
         assert_eq!(event["api"]["operation"], leaf.action.as_str());

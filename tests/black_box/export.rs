@@ -460,7 +460,9 @@ async fn tables_and_events_say_what_the_lines_say() {
             Some(6005) => assert!(event["database"]["type_id"].is_u64(), "{event}"),
             other => panic!("{other:?}"),
         }
-        assert_eq!((&event["actor"]["user"]["name"], &event["metadata"]["uid"]), (&leaf["principal"], &leaf["index"]));
+        assert_eq!(event["actor"]["user"]["name"], leaf["principal"]);
+        let uid = format!("{}/{}", text(&event["metadata"], "log_name"), text(leaf, "index"));
+        assert_eq!(event["metadata"]["uid"], uid);
     }
     assert!(
         said.iter().any(|event| event["type_uid"] == 600_501) && said.iter().any(|event| event["class_uid"] == 6003)

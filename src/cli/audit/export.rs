@@ -89,7 +89,7 @@ struct Filter {
     #[arg(long, value_name = "ACTION")]
     action: Option<String>,
 
-    /// Only what was decided so.
+    /// Only what was decided so, as a whole: a request of which some items were refused was allowed, so `deny` leaves it out.
     #[arg(long, value_parser = ["allow", "deny", "fail"])]
     decision: Option<String>,
 
