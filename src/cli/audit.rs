@@ -39,11 +39,13 @@ enum Command {
   strongroom audit verify ledger.jsonl
   strongroom audit verify ledger.jsonl --checkpoint ledger.jsonl.checkpoint \\
       --log-key kept-since-last-year.key
-  strongroom audit verify november.csv --log-key kept-since-last-year.key
+  strongroom audit verify --excerpt november.csv \\
+      --log-key kept-since-last-year.key
 
-What was exported with a filter or in another form is known by its OUT.manifest:
-then each line is proven to be in the ledger, and that they are as many and
-the same as the vault sent. That they are all that fitted is the vault's word.
+What was exported with a filter or in another form, with an OUT.manifest, is
+verified with --excerpt: each line is proven to be in the ledger, and that they
+are as many and the same as the vault sent. That they are all that fitted is the
+vault's word; so see that filter and range are those that you asked for.
 
 Without --checkpoint and --log-key the files beside the export are taken. A key
 that comes with an export proves only that both come from the same hand: give

@@ -229,7 +229,7 @@ impl<'v> Exported<'v> {
     }
 
     fn verify(&self) -> Result<Value, String> {
-        let output = self.vault.cli(&["audit", "verify", path(&self.out), "--output", "json"]);
+        let output = self.vault.cli(&["audit", "verify", "--excerpt", path(&self.out), "--output", "json"]);
         match output.status.code() {
             Some(0) => Ok(serde_json::from_slice(&output.stdout).unwrap()),
             Some(1) => Err(String::from_utf8(output.stderr).unwrap()),
@@ -270,7 +270,8 @@ async fn a_filtered_export_is_proven_without_the_vault_and_every_change_is_named
     fs::write(&key, vault.cli_ok(&["audit", "key"])).unwrap();
     // The vault is gone.
     vault.stop();
-    let said = vault.cli_ok(&["audit", "verify", path(&out), "--log-key", path(&key), "--output", "json"]);
+    let words = ["audit", "verify", "--excerpt", path(&out), "--log-key", path(&key), "--output", "json"];
+    let said = vault.cli_ok(&words);
     let said: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((&said["verified"], &said["key_given"], &said["format"]), (&true.into(), &true.into(), &"jsonl".into()));
     assert_eq!(said["filter"]["action"], "detokenize");
@@ -278,7 +279,7 @@ async fn a_filtered_export_is_proven_without_the_vault_and_every_change_is_named
         said["filter"]["subjects"].as_array().unwrap().len() == 1 && !said.to_string().contains("cust-1"),
         "{said}"
     );
-    let said = vault.cli_ok(&["audit", "verify", path(&out)]);
+    let said = vault.cli_ok(&["audit", "verify", "--excerpt", path(&out)]);
     assert!(said.contains("came with the export") && said.contains("not proven"), "{said}");
 
     let export = Exported { vault: &vault, out: out.clone() };
@@ -351,6 +352,33 @@ async fn another_exports_manifest_is_not_this_ones() {
     let nobody = Exported::new(&vault, "nobody.jsonl", &["--subject", "cust-99"]);
     let said = nobody.verify().unwrap();
     assert_eq!((&said["leaves"], &said["filter"]["subjects"]), (&"0".into(), &Value::Array(vec![])));
+}
+
+#[tokio::test]
+async fn a_genuine_excerpt_does_not_pass_for_the_whole_ledger() {
+    let (vault, _) = vault().await;
+    let ledger = Exported::new(&vault, "ledger.jsonl", &[]);
+    let words = ["audit", "verify", path(&ledger.out)];
+    let said: Value = serde_json::from_str(&vault.cli_ok(&[&words[..], &["--output", "json"]].concat())).unwrap();
+    assert_eq!((&said["whole"], &said["verified"]), (&true.into(), &true.into()));
+    // Whoever hands it over puts a signed export of nobody's leaves in its place.
+    let nobody = Exported::new(&vault, "nobody.jsonl", &["--subject", "cust-99"]);
+    for ending in ["", ".proofs", ".manifest", ".checkpoint", ".key"] {
+        fs::copy(nobody.beside(ending), ledger.beside(ending)).unwrap();
+    }
+    let output = vault.cli(&words);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.code() == Some(1) && said.contains("no whole ledger") && said.contains("--excerpt"),
+        "{said}"
+    );
+    let said = ledger.verify().unwrap();
+    assert_eq!((&said["whole"], &said["leaves"]), (&false.into(), &"0".into()));
+    let said = vault.cli_ok(&["audit", "verify", "--excerpt", path(&ledger.out)]);
+    let at = |word: &str| said.find(word).unwrap_or_else(|| panic!("{word} is not in {said}"));
+    assert!(at("whole") < at("filter") && at("filter") < at("range") && at("range") < at("verified"), "{said}");
+    let all = Exported::new(&vault, "all.csv", &["--format", "csv"]);
+    assert_eq!(all.verify().unwrap()["whole"], true, "every leaf is in it");
 }
 
 #[tokio::test]

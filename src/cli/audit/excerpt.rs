@@ -127,7 +127,7 @@ pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &
                 ("proofs", shown(".proofs")),
                 ("checkpoint", shown(".checkpoint")),
                 ("key", shown(".key")),
-                ("try", format!("strongroom audit verify {}", quoted(&shown("")))),
+                ("try", format!("strongroom audit verify --excerpt {}", quoted(&shown("")))),
             ];
             pairs.extend(unknown(&said.filter).map(|note| ("note", note)));
             facts(pairs)
@@ -277,15 +277,18 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
         None => None,
     };
     let asked = said.filter.to_json();
+    // Every leaf is one of the lines, then, and each line is proven.
+    let whole = said.lines == said.log.size;
     output.show(
         || {
             json!({
+                "whole": whole,
+                "filter": serde_json::from_str::<serde_json::Value>(&asked).unwrap_or_default(),
+                "first": said.first.to_string(),
+                "end": said.end.to_string(),
                 "verified": true,
                 "origin": said.log.origin,
                 "leaves": said.lines.to_string(),
-                "first": said.first.to_string(),
-                "end": said.end.to_string(),
-                "filter": serde_json::from_str::<serde_json::Value>(&asked).unwrap_or_default(),
                 "format": format.as_str(),
                 "time": said.time.to_string(),
                 "checkpoint_leaves": said.log.size.to_string(),
@@ -294,14 +297,19 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
             })
         },
         || {
+            let is_whole = if whole { "yes: the ledger up to its checkpoint" } else { "no: an excerpt of the ledger" };
             let mut pairs = vec![
+                ("whole", is_whole.to_owned()),
+                ("filter", asked.clone()),
+                ("range", format!("leaves {} to {} of {}", said.first, said.end, said.log.size)),
                 ("verified", "every line is in the ledger, unchanged, and all that the vault sent are here".to_owned()),
                 ("origin", said.log.origin.clone()),
-                ("leaves", format!("{} of those from {} to {}", said.lines, said.first, said.end)),
-                ("filter", asked.clone()),
+                ("leaves", said.lines.to_string()),
                 ("exported", said.time.to_string()),
-                ("not proven", "that no other leaf fits: that is the vault's signed word".to_owned()),
             ];
+            if !whole {
+                pairs.push(("not proven", "that no other leaf fits: that is the vault's signed word".to_owned()));
+            }
             pairs.extend(witnessed.map(|leaves| ("witnessed", format!("the first {leaves} leaves"))));
             if !own_key {
                 let note = "came with the export: compare it with the one you keep";

@@ -28,7 +28,7 @@ pub const HELP: &str = "Examples:
       --log-key ledger.jsonl.key
   strongroom audit export --from 2026-11-01 --to 2026-12-01 --format csv -o november.csv
   strongroom audit export --subject cust-1 --action detokenize -o reads.jsonl
-  strongroom audit verify reads.jsonl
+  strongroom audit verify --excerpt reads.jsonl
 
 Writes OUT (one leaf a line), OUT.checkpoint (the signed head that OUT leads
 to) and OUT.key (the public keys). With a filter or another form also
