@@ -1,5 +1,6 @@
 //! `strongroom audit`: the ledger out of the vault, and its proof without the vault.
 
+mod answered;
 mod excerpt;
 mod export;
 mod proofs;

@@ -166,7 +166,8 @@ impl<S: Store> ExportPages<S> {
     /// The next leaves; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<ExportPage>, Error> {
         let begun = self.next;
-        if self.ended || (begun == self.end && self.proofs.is_none()) {
+        // Whoever has a filter is told which, even if no leaf is looked at.
+        if self.ended || (begun == self.end && self.proofs.is_none() && self.filter.is_empty()) {
             return Ok(None);
         }
         let mut page = ExportPage::default();

@@ -20,6 +20,7 @@ use strongroom_ledger::verify::verify_excerpt;
 use strongroom_ledger::{leaf, leaf_hash, manifest};
 use strongroom_proto::v1::{ExportRequest, ExportResponse, SignedExport};
 
+use super::answered::{is_answered, other};
 use super::verify::{Verify, witnessed};
 use super::{bar, beside, read, read_keys};
 use crate::cli::client::Context;
@@ -70,10 +71,15 @@ pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &
     let files = Files { out, format };
     let (lines, proofs, made) = (beside(out, ".leaves.part"), beside(out, ".proofs.part"), beside(out, ".part"));
     let fetched = async {
+        let (filter, first, end) = (asked.filter.clone().unwrap_or_default(), asked.first, asked.end);
         let signed = fetch(asked, &lines, &proofs, context).await?;
         let keys: Vec<&str> = signed.keys.iter().map(String::as_str).collect();
         let said = manifest::verify(&signed.manifest, &keys)
             .map_err(|error| misfit(&format!("the vault's own manifest does not hold: {error}")))?;
+        is_answered(&filter, &said.filter)?;
+        if said.first != first || said.end != if end == 0 { said.log.size } else { end } {
+            return Err(other(&format!("its manifest is of the leaves from {} to {}", said.first, said.end)));
+        }
         // Whoever gets the files can do the same; what does not hold is better known now.
         verify_excerpt(opened(&lines)?, opened(&proofs)?, &signed.manifest, &signed.checkpoint, &signed.keys)
             .map_err(|error| misfit(&format!("what the vault sent does not hold: {error}")))?;
