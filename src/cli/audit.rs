@@ -51,7 +51,8 @@ vault's word; so see that filter and range are those that you asked for.
 Without --checkpoint and --log-key the files beside the export are taken. A key
 that comes with an export proves only that both come from the same hand: give
 the one that you kept from before.
-Exit code 0: all holds; 1: it does not, or can't be read.")]
+Exit code 0: all holds; 1: it does not, or can't be read; 3: the lines hold, but
+OUT was made by another version and can't be held against them.")]
     Verify(verify::Verify),
     /// Check the proof of one leaf, without the vault.
     #[command(after_help = "Examples:

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use serde_json::{Map, Value, json};
 use strongroom_ledger::leaf::{self, ParsedLeaf};
 
-use crate::{ExportError, Form};
+use crate::{ExportError, FORM_VERSION, Form};
 
 /// The framework's version.
 const VERSION: &str = "1.3.0";
@@ -75,7 +75,7 @@ fn event(leaf: &ParsedLeaf, line: &[u8], origin: &str) -> Value {
     }
     let detail = refused.filter(|_| leaf.decision == "allow").map(|refused| format!("allow, but refused: {refused}"));
     put("status_detail", detail.unwrap_or_else(|| leaf.decision.clone()).into());
-    let product = json!({ "name": "Strongroom", "vendor_name": "Strongroom", "version": env!("CARGO_PKG_VERSION") });
+    let product = json!({ "name": "Strongroom", "vendor_name": "Strongroom", "version": FORM_VERSION });
     put(
         "metadata",
         json!({

@@ -256,6 +256,33 @@ fn many_rows_make_groups_that_are_bounded() {
 }
 
 #[test]
+fn no_file_says_which_version_of_the_tool_wrote_it() {
+    let header = LeafHeader {
+        request: &[1; 16],
+        principal: "app/a",
+        actor: None,
+        action: "detokenize",
+        purpose: None,
+        decision: "allow",
+        reason: None,
+        policy: 1,
+        schema: 1,
+        keys: &[],
+        client: "",
+        detail: &[],
+    };
+    let lines = [leaf::prepare(&header, std::iter::empty())[0].finish(0, Timestamp(1))];
+    let event: Value = serde_json::from_slice(&file(Format::Ocsf, &lines)).unwrap();
+    assert_eq!(event["metadata"]["product"]["version"], "1");
+    let reader = SerializedFileReader::new(Bytes::from(file(Format::Parquet, &lines))).unwrap();
+    assert_eq!(reader.metadata().file_metadata().created_by(), Some("strongroom form 1"));
+    for format in Format::ALL {
+        let version = env!("CARGO_PKG_VERSION").as_bytes();
+        assert!(!file(format, &lines).windows(version.len()).any(|bytes| bytes == version), "{}", format.as_str());
+    }
+}
+
+#[test]
 fn a_line_that_is_no_leaf_is_named() {
     let mut file = Vec::new();
     for format in [Format::Csv, Format::Parquet, Format::Ocsf] {

@@ -382,6 +382,38 @@ async fn a_genuine_excerpt_does_not_pass_for_the_whole_ledger() {
 }
 
 #[tokio::test]
+async fn a_file_of_another_version_that_differs_is_not_called_tampered_with() {
+    let (vault, _) = vault().await;
+    let export = Exported::new(&vault, "old.csv", &["--format", "csv"]);
+    let frame = export.read(".manifest");
+    let tool = format!("\"tool\": \"{}\"", env!("CARGO_PKG_VERSION"));
+    assert!(frame.contains(&tool), "{frame}");
+    let older = frame.replace(&tool, "\"tool\": \"0.0.1\"");
+    fs::write(export.beside(".manifest"), &older).unwrap();
+    assert_eq!(export.verify().unwrap()["verified"], true, "it is the same file all the same");
+    // As if that version had written it so.
+    let sum =
+        |bytes: &[u8]| data_encoding::HEXLOWER.encode(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
+    let (good, other) = (export.read(""), export.read("").replace("\r\n", "\n"));
+    let listed = older.replace(&sum(good.as_bytes()), &sum(other.as_bytes()));
+    assert_ne!(listed, older);
+    fs::write(&export.out, &other).unwrap();
+    assert!(export.verify().unwrap_err().contains("other hashes"), "it is not even the file that is listed");
+    fs::write(export.beside(".manifest"), &listed).unwrap();
+    let words = ["audit", "verify", "--excerpt", path(&export.out)];
+    let output = vault.cli(&words);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(3) && said.contains("not comparable") && said.contains("0.0.1"), "{said}");
+    let output = vault.cli(&[&words[..], &["--output", "json"]].concat());
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&said["verified"], &said["lines_verified"]), (&false.into(), &true.into()));
+    // The lines are proven whoever made it, and the own version knows its own form.
+    export.expect(".leaves", |lines| lines[300] ^= 1, &["does not hold"]);
+    fs::write(export.beside(".manifest"), listed.replace("\"tool\": \"0.0.1\"", &tool)).unwrap();
+    assert!(export.verify().unwrap_err().contains("it is not what the leaves give"));
+}
+
+#[tokio::test]
 async fn a_range_of_time_is_proven_from_tiles() {
     let (vault, _) = vault().await;
     // More than two tiles, of which the range begins and ends within one.
