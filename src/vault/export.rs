@@ -98,6 +98,8 @@ impl<S: Store> Attempt<S> for Export {
         prepared.detail.push(("first", self.first.to_string()));
         prepared.detail.push(("end", end.to_string()));
         prepared.detail.extend((log != road.tenant.number).then(|| ("log", self.log.clone())));
+        prepared.detail.extend(self.proofs.then(|| ("proofs", "true".to_owned())));
+        prepared.detail.extend(self.every_leaf.then(|| ("every_leaf", "true".to_owned())));
         let filter = self.filter.resolve(road, log, &mut prepared).await?;
         Ok(prepared.answering(|()| Begun { log, first: self.first, end, filter, head }))
     }

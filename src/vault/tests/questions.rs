@@ -308,3 +308,36 @@ async fn the_vault_makes_the_index_by_itself() {
     // It is done every ten seconds.
     tokio::time::timeout(std::time::Duration::from_secs(120), vault.keep_house(made)).await.unwrap();
 }
+
+#[tokio::test]
+async fn whom_an_auditor_asked_about_is_recorded_if_the_log_knows_them() {
+    let (bench, vault) = Bench::new().await;
+    let ends = bench.now.load(Ordering::Relaxed) + 3_600_000_000;
+    let actor = strongroom_access::Actor::new("hr", "wang.li", "clerk", std::iter::empty(), ends).unwrap();
+    let service = Caller { actor: Some(Arc::new(actor)), ..caller(Role::App) };
+    for number in 0..300 {
+        let request = tokenize(vec![new_value("borrower.name", "Ann", &format!("c-{number}"))], "");
+        vault.tokenize(&service, &request).await.unwrap();
+    }
+    vault.index_logs(None, u32::MAX).await.unwrap();
+    let end = size(&vault);
+    let ask = async |principal: &str, actor: &str| {
+        let filter = LeafFilter { principal: principal.to_owned(), actor: actor.to_owned(), ..LeafFilter::default() };
+        found(&vault, filter, end, true).await;
+        leaves(&vault).await.into_iter().rfind(|leaf| leaf["detail"]["every_leaf"] == "true").unwrap()["detail"].clone()
+    };
+    let known = ask("app/tester", "wang.li").await;
+    assert_eq!((&known["principal"], &known["actor"]), (&"app/tester".into(), &"wang.li".into()));
+    assert!(known["principal_sent"].is_null() && known["actor_sent"].is_null());
+    // An officer who has done nothing yet is in the directory.
+    assert_eq!(ask(&format!("officer/{SECOND}"), "").await["principal"], format!("officer/{SECOND}"));
+    for (principal, actor) in [("app/PeterPan", "PeterPan"), ("app/tester x", "wang.li x"), ("tester", "app/tester")] {
+        let unknown = ask(principal, actor).await;
+        assert_eq!(unknown["principal_sent"].as_str().unwrap().len(), 64, "{unknown}");
+        assert_eq!(unknown["actor_sent"].as_str().unwrap().len(), 64, "{unknown}");
+        assert!(unknown["principal"].is_null() && unknown["actor"].is_null());
+    }
+    let request = Export { proofs: true, ..Export::default() };
+    vault.export(&caller(Role::Auditor), &request).await.map(drop).unwrap();
+    assert!(leaves(&vault).await.iter().any(|leaf| leaf["detail"]["proofs"] == "true"));
+}
