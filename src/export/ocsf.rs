@@ -213,8 +213,8 @@ mod tests {
 
     #[test]
     fn an_event_names_the_person_and_the_service_and_has_a_number_of_its_own() {
-        let event = event_of(Some("wang.li"), "allow", &[], &["ok"]);
-        assert_eq!(event["actor"], json!({ "user": { "name": "wang.li" }, "app_name": "app/loan-core" }));
+        let event = event_of(Some("hr/wang.li"), "allow", &[], &["ok"]);
+        assert_eq!(event["actor"], json!({ "user": { "name": "hr/wang.li" }, "app_name": "app/loan-core" }));
         assert!(event["unmapped"]["actor"].is_null());
         assert_eq!(event["metadata"]["uid"], format!("{ORIGIN}/7"));
         let event = event_of(None, "allow", &[], &["ok"]);

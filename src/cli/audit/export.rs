@@ -93,8 +93,8 @@ struct Filter {
     #[arg(long, value_parser = ["allow", "deny", "fail"])]
     decision: Option<String>,
 
-    /// Only what was asked for on behalf of this person.
-    #[arg(long, value_name = "NAME")]
+    /// Only what was asked for on behalf of this person, as leaves have it.
+    #[arg(long, value_name = "ISSUER/NAME")]
     actor: Option<String>,
 
     /// Only what concerns fields of this data class, by the schema in force now.

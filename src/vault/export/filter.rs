@@ -156,10 +156,11 @@ impl LeafFilter {
             let name = self.principal.strip_prefix("officer/");
             name.is_some_and(|name| road.vault.directory().officers.contains_key(&(log, name.to_owned())))
         };
-        let is_principal = self.principal.split_once('/').is_some_and(|(role, name)| is_name(role) && is_name(name))
-            && (is_officer() || is_in_index(road, log, &principal).await?);
+        // ROLE/NAME, and ISSUER/NAME.
+        let is_pair = |text: &str| text.split_once('/').is_some_and(|(one, other)| is_name(one) && is_name(other));
+        let is_principal = is_pair(&self.principal) && (is_officer() || is_in_index(road, log, &principal).await?);
         let actor = Filter { actor: given(&self.actor), ..Filter::default() };
-        let is_actor = is_name(&self.actor) && is_in_index(road, log, &actor).await?;
+        let is_actor = is_pair(&self.actor) && is_in_index(road, log, &actor).await?;
         let detail = &mut prepared.detail;
         let hash = |text: &str| HEXLOWER.encode(&road.fingerprint(text.as_bytes()));
         detail.extend(self.from.map(|from| ("from", Timestamp(from).to_string())));

@@ -326,12 +326,14 @@ async fn whom_an_auditor_asked_about_is_recorded_if_the_log_knows_them() {
         found(&vault, filter, end, true).await;
         leaves(&vault).await.into_iter().rfind(|leaf| leaf["detail"]["every_leaf"] == "true").unwrap()["detail"].clone()
     };
-    let known = ask("app/tester", "wang.li").await;
-    assert_eq!((&known["principal"], &known["actor"]), (&"app/tester".into(), &"wang.li".into()));
+    let known = ask("app/tester", "hr/wang.li").await;
+    assert_eq!((&known["principal"], &known["actor"]), (&"app/tester".into(), &"hr/wang.li".into()));
     assert!(known["principal_sent"].is_null() && known["actor_sent"].is_null());
     // An officer who has done nothing yet is in the directory.
     assert_eq!(ask(&format!("officer/{SECOND}"), "").await["principal"], format!("officer/{SECOND}"));
-    for (principal, actor) in [("app/PeterPan", "PeterPan"), ("app/tester x", "wang.li x"), ("tester", "app/tester")] {
+    for (principal, actor) in
+        [("app/PeterPan", "hr/PeterPan"), ("app/tester x", "hr/wang.li x"), ("tester", "app/tester")]
+    {
         let unknown = ask(principal, actor).await;
         assert_eq!(unknown["principal_sent"].as_str().unwrap().len(), 64, "{unknown}");
         assert_eq!(unknown["actor_sent"].as_str().unwrap().len(), 64, "{unknown}");
