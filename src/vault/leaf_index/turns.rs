@@ -82,7 +82,9 @@ mod tests {
         while !left.is_empty() {
             let taken = turns.round(blocks, begin);
             most = most.max(taken.len());
-            taken.iter().for_each(|block| drop(left.remove(block)));
+            for block in &taken {
+                left.remove(block);
+            }
             rounds += 1;
             assert!(rounds < 100_000);
         }
