@@ -50,5 +50,5 @@ pub use second_factor::{
     ASSERTION_LIFE, Assertion, Enrolment, Factor, FactorKind, Holder as FactorHolder, Outcome, RECOVERY_CODES,
     Shown as FactorShown,
 };
-pub use spiffe::{IdentityError, SpiffeId};
+pub use spiffe::{IdentityError, SpiffeId, is_name};
 pub use tiers::{ClassLimits, HIGHEST_LIMIT, Rate, TierError, TierLimits, Tiers, TiersError};

@@ -125,6 +125,11 @@ pub(crate) fn check_segment(segment: &str) -> Result<(), IdentityError> {
     Ok(())
 }
 
+/// Whether a text could be the name of a principal or of a person behind one.
+pub fn is_name(text: &str) -> bool {
+    check_segment(text).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

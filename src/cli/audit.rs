@@ -1,5 +1,6 @@
 //! `strongroom audit`: the ledger out of the vault, and its proof without the vault.
 
+mod answered;
 mod excerpt;
 mod export;
 mod learn;
@@ -42,18 +43,21 @@ enum Command {
   strongroom audit verify ledger.jsonl
   strongroom audit verify ledger.jsonl --checkpoint ledger.jsonl.checkpoint \\
       --log-key kept-since-last-year.key
-  strongroom audit verify november.csv --log-key kept-since-last-year.key
+  strongroom audit verify --excerpt november.csv \\
+      --log-key kept-since-last-year.key
 
-What was exported with a filter or in another form is known by its OUT.manifest:
-then each line is proven to be in the ledger, and that they are as many and
-the same as the vault sent. That they are all that fitted is the vault's word.
+What was exported with a filter or in another form, with an OUT.manifest, is
+verified with --excerpt: each line is proven to be in the ledger, and that they
+are as many and the same as the vault sent. That they are all that fitted is the
+vault's word; so see that filter and range are those that you asked for.
 
 Without --checkpoint and --log-key the files beside the export are taken. A key
 that comes with an export proves only that both come from the same hand: give
 the one that you kept from before. If the key was rotated since, the kept one
 proves the newer one as long as it signs along, or by a checkpoint from that
 time: --older FILE; --keys-out FILE writes all that are known then.
-Exit code 0: all holds; 1: it does not, or can't be read.")]
+Exit code 0: all holds; 1: it does not, or can't be read; 3: the lines hold, but
+OUT was made by another version and can't be held against them.")]
     Verify(verify::Verify),
     /// Check the proof of one leaf, without the vault.
     #[command(after_help = "Examples:

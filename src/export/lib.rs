@@ -30,6 +30,10 @@ use thiserror::Error;
 
 pub use compare::{Difference, compare};
 
+/// The version of what the forms write, and not of the tool: a file from the archive is made anew by a later one, and is the same.
+/// Whoever changes what a form writes counts it up.
+const FORM_VERSION: &str = "1";
+
 /// A form of the export.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {

@@ -3,13 +3,14 @@
 //! What is done to values is Datastore Activity (6005), everything else API Activity (6003): one event a leaf, with the
 //! attributes that a class requires. What the framework has no place for stands in `unmapped` under the leaf's own names.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::SocketAddr;
 
 use serde_json::{Map, Value, json};
 use strongroom_ledger::leaf::{self, ParsedLeaf};
 
-use crate::{ExportError, Form};
+use crate::{ExportError, FORM_VERSION, Form};
 
 /// The framework's version.
 const VERSION: &str = "1.3.0";
@@ -21,7 +22,7 @@ const DATASTORE_ACTIVITY: u64 = 6005;
 const OTHER: u64 = 99;
 
 /// Members of a leaf that events have a place for.
-const MAPPED: [&str; 8] = ["index", "time", "request", "principal", "action", "decision", "reason", "client"];
+const MAPPED: [&str; 9] = ["index", "time", "request", "principal", "actor", "action", "decision", "reason", "client"];
 
 /// One event a line.
 pub(crate) struct Ocsf<'o, W> {
@@ -44,11 +45,13 @@ impl<W: Write> Form for Ocsf<'_, W> {
 
 fn event(leaf: &ParsedLeaf, line: &[u8], origin: &str) -> Value {
     let (class, activity) = activity(&leaf.action);
-    let status = if leaf.decision == "allow" { (1, "Success") } else { (2, "Failure") };
-    let severity = match &*leaf.decision {
-        "allow" => (1, "Informational"),
-        "deny" => (3, "Medium"),
-        _ => (2, "Low"),
+    let refused = refused(leaf);
+    let (status, severity) = match &*leaf.decision {
+        "allow" if refused.is_none() => ((1, "Success"), (1, "Informational")),
+        // Some of its items were: no less than if it had been all of them.
+        "allow" => ((OTHER, "Refused in part"), (3, "Medium")),
+        "deny" => ((2, "Failure"), (3, "Medium")),
+        _ => ((2, "Failure"), (2, "Low")),
     };
     let mut event = Map::new();
     let mut put = |name: &str, value: Value| drop(event.insert(name.to_owned(), value));
@@ -70,21 +73,30 @@ fn event(leaf: &ParsedLeaf, line: &[u8], origin: &str) -> Value {
     if let Some(reason) = &leaf.reason {
         put("status_code", reason.clone().into());
     }
-    put("status_detail", leaf.decision.clone().into());
-    let product = json!({ "name": "Strongroom", "vendor_name": "Strongroom", "version": env!("CARGO_PKG_VERSION") });
+    let detail = refused.filter(|_| leaf.decision == "allow").map(|refused| format!("allow, but refused: {refused}"));
+    put("status_detail", detail.unwrap_or_else(|| leaf.decision.clone()).into());
+    let product = json!({ "name": "Strongroom", "vendor_name": "Strongroom", "version": FORM_VERSION });
     put(
         "metadata",
         json!({
             "version": VERSION,
             "product": product,
             "event_code": leaf.action,
-            "uid": leaf.index.to_string(),
+            // No other log's event has it.
+            "uid": format!("{origin}/{}", leaf.index),
             "correlation_uid": data_encoding::HEXLOWER.encode(&leaf.request),
             "log_name": origin,
             "original_time": leaf.time.to_string(),
         }),
     );
-    put("actor", json!({ "user": { "name": leaf.principal } }));
+    // Where a service calls on behalf of a person, the person is the user and the service the application.
+    put(
+        "actor",
+        match &leaf.actor {
+            Some(person) => json!({ "user": { "name": person }, "app_name": leaf.principal }),
+            None => json!({ "user": { "name": leaf.principal } }),
+        },
+    );
     put("src_endpoint", endpoint(&leaf.client));
     if class == API_ACTIVITY {
         put("api", json!({ "operation": leaf.action, "service": { "name": "strongroom.v1" } }));
@@ -94,6 +106,14 @@ fn event(leaf: &ParsedLeaf, line: &[u8], origin: &str) -> Value {
     }
     put("unmapped", unmapped(line));
     Value::Object(event)
+}
+
+/// Why items of it were refused, each reason once; those that are only counted, too. An outcome in capitals is a reason.
+fn refused(leaf: &ParsedLeaf) -> Option<String> {
+    let listed = leaf.items.iter().map(|item| item.outcome.as_str()).filter(|one| one.starts_with(char::is_uppercase));
+    let counted = leaf.detail.iter().filter(|(name, _)| name == "refused").map(|(_, counts)| counts.as_str());
+    let reasons: BTreeSet<&str> = listed.chain(counted).collect();
+    (!reasons.is_empty()).then(|| reasons.into_iter().collect::<Vec<_>>().join(" "))
 }
 
 fn class_name(class: u64) -> &'static str {
@@ -145,4 +165,59 @@ fn unmapped(line: &[u8]) -> Value {
     let mut leaf: Map<String, Value> = serde_json::from_slice(line).unwrap_or_default();
     leaf.retain(|name, _| !MAPPED.contains(&name.as_str()));
     Value::Object(leaf)
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom_ledger::Timestamp;
+    use strongroom_ledger::leaf::{LeafHeader, LeafItem, prepare};
+
+    use super::*;
+
+    const ORIGIN: &str = "strongroom/11/22/0/1";
+
+    fn event_of(actor: Option<&str>, decision: &str, detail: &[(&str, &str)], outcomes: &[&'static str]) -> Value {
+        let header = LeafHeader {
+            request: &[1; 16],
+            principal: "app/loan-core",
+            actor,
+            action: "detokenize",
+            purpose: None,
+            decision,
+            reason: None,
+            policy: 1,
+            schema: 1,
+            keys: &[],
+            client: "",
+            detail,
+        };
+        let items = outcomes.iter().map(|outcome| LeafItem { outcome, ..LeafItem::default() });
+        let line = prepare(&header, items)[0].finish(7, Timestamp(1_795_000_000_000_000));
+        event(&leaf::parse(&line).unwrap(), &line, ORIGIN)
+    }
+
+    #[test]
+    fn a_request_of_which_some_items_were_refused_is_no_success() {
+        let told = |event: &Value| {
+            let number = |name: &str| event[name].as_u64().unwrap();
+            (number("status_id"), number("severity_id"), event["status_detail"].as_str().unwrap().to_owned())
+        };
+        assert_eq!(told(&event_of(None, "allow", &[], &["ok", "ok"])), (1, 1, "allow".to_owned()));
+        let listed = event_of(None, "allow", &[], &["ok", "NOT_FOUND", "DENIED", "DENIED"]);
+        assert_eq!(told(&listed), (99, 3, "allow, but refused: DENIED NOT_FOUND".to_owned()));
+        let counted = event_of(None, "allow", &[("refused", "NOT_FOUND=41")], &["ok"]);
+        assert_eq!(told(&counted), (99, 3, "allow, but refused: NOT_FOUND=41".to_owned()));
+        assert_eq!(told(&event_of(None, "deny", &[], &["DENIED"])), (2, 3, "deny".to_owned()));
+        assert_eq!(told(&event_of(None, "fail", &[], &[])), (2, 2, "fail".to_owned()));
+    }
+
+    #[test]
+    fn an_event_names_the_person_and_the_service_and_has_a_number_of_its_own() {
+        let event = event_of(Some("hr/wang.li"), "allow", &[], &["ok"]);
+        assert_eq!(event["actor"], json!({ "user": { "name": "hr/wang.li" }, "app_name": "app/loan-core" }));
+        assert!(event["unmapped"]["actor"].is_null());
+        assert_eq!(event["metadata"]["uid"], format!("{ORIGIN}/7"));
+        let event = event_of(None, "allow", &[], &["ok"]);
+        assert_eq!(event["actor"], json!({ "user": { "name": "app/loan-core" } }));
+    }
 }

@@ -13,7 +13,7 @@ use parquet::schema::parser::parse_message_type;
 use strongroom_ledger::leaf;
 
 use crate::rows::{COLUMNS, Cell, Column, Kind, rows};
-use crate::{ExportError, Form};
+use crate::{ExportError, FORM_VERSION, Form};
 
 /// Rows of a group, at most.
 const ROWS: usize = 65_536;
@@ -43,7 +43,7 @@ impl<W: Write + Send> Parquet<W> {
         let schema = Arc::new(parse_message_type(&format!("message leaf {{\n{columns}}}"))?);
         let properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)
-            .set_created_by(concat!("strongroom ", env!("CARGO_PKG_VERSION")).to_owned())
+            .set_created_by(format!("strongroom form {FORM_VERSION}"))
             .build();
         let writer = SerializedFileWriter::new(out, schema, Arc::new(properties))?;
         Ok(Self { writer, columns: COLUMNS.iter().map(|_| Gathered::default()).collect(), rows: 0, bytes: 0 })

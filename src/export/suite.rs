@@ -81,7 +81,7 @@ type Table = Vec<BTreeMap<String, String>>;
 fn read_csv(file: &[u8]) -> Table {
     let mut reader = csv::Reader::from_reader(file);
     let names = reader.headers().unwrap().clone();
-    let cell = |text: &str| text.strip_prefix('\'').unwrap_or(text).to_owned();
+    let cell = crate::csv::unguarded;
     let row = |row: csv::StringRecord| {
         let cells = names.iter().zip(&row).filter(|(_, text)| !text.is_empty());
         cells.map(|(name, text)| (name.to_owned(), cell(text))).collect()
@@ -210,11 +210,13 @@ fn is_event(event: &Value, leaf: &ParsedLeaf) {
     assert!(matches!(number("class_uid"), 6003 | 6005));
     assert_eq!(number("type_uid"), number("class_uid") * 100 + number("activity_id"));
     assert_eq!(number("time"), leaf.time.0 / 1_000);
-    assert!((1..=3).contains(&number("severity_id")) && (1..=2).contains(&number("status_id")));
+    assert!((1..=3).contains(&number("severity_id")) && matches!(number("status_id"), 1 | 2 | 99));
     assert_eq!(event["metadata"]["version"], "1.3.0");
     assert_eq!(event["metadata"]["product"]["name"], "Strongroom");
     assert!(event["metadata"]["product"]["vendor_name"].is_string());
-    assert_eq!(event["actor"]["user"]["name"], leaf.principal.as_str());
+    let service = if leaf.actor.is_some() { &event["actor"]["app_name"] } else { &event["actor"]["user"]["name"] };
+    assert_eq!(service, leaf.principal.as_str());
+    assert_eq!(event["metadata"]["uid"], format!("{ORIGIN}/{}", leaf.index));
     assert!(event["src_endpoint"]["ip"].is_string() || event["src_endpoint"]["name"].is_string());
     if number("class_uid") == 6003 {
         assert_eq!(event["api"]["operation"], leaf.action.as_str());
@@ -251,6 +253,33 @@ fn many_rows_make_groups_that_are_bounded() {
     assert_eq!(groups.iter().sum::<i64>(), 150_000);
     assert!(file.len() < text(&lines).len() / 10, "it is compressed");
     assert_eq!(leaves_of(&read_parquet(&file)), lines);
+}
+
+#[test]
+fn no_file_says_which_version_of_the_tool_wrote_it() {
+    let header = LeafHeader {
+        request: &[1; 16],
+        principal: "app/a",
+        actor: None,
+        action: "detokenize",
+        purpose: None,
+        decision: "allow",
+        reason: None,
+        policy: 1,
+        schema: 1,
+        keys: &[],
+        client: "",
+        detail: &[],
+    };
+    let lines = [leaf::prepare(&header, std::iter::empty())[0].finish(0, Timestamp(1))];
+    let event: Value = serde_json::from_slice(&file(Format::Ocsf, &lines)).unwrap();
+    assert_eq!(event["metadata"]["product"]["version"], "1");
+    let reader = SerializedFileReader::new(Bytes::from(file(Format::Parquet, &lines))).unwrap();
+    assert_eq!(reader.metadata().file_metadata().created_by(), Some("strongroom form 1"));
+    for format in Format::ALL {
+        let version = env!("CARGO_PKG_VERSION").as_bytes();
+        assert!(!file(format, &lines).windows(version.len()).any(|bytes| bytes == version), "{}", format.as_str());
+    }
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl Dealer {
 }
 
 /// A connection that broke before it was accepted costs nothing; a lack of sockets needs a pause, or the loop spins.
-async fn refused_by_system(error: &io::Error) {
+pub(crate) async fn refused_by_system(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     if !matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
         tracing::warn!(%error, "no connection could be accepted");

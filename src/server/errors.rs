@@ -242,7 +242,7 @@ fn code(error: &Error) -> Code {
         Error::Overloaded { .. } | Error::Unknown | Error::Recovering | Error::Sealed | Error::TenantLocked => {
             Code::Unavailable
         }
-        Error::DataLoss(_) => Code::DataLoss,
+        Error::DataLoss(_) | Error::LeafChanged(_) => Code::DataLoss,
         Error::Internal(_) => Code::Internal,
     }
 }
@@ -352,6 +352,7 @@ mod tests {
             Error::Recovering,
             Error::Sealed,
             Error::DataLoss("rows"),
+            Error::LeafChanged(u64::MAX),
             Error::Internal("nothing"),
         ]
     }

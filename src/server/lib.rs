@@ -14,7 +14,7 @@
 //! answer     an answer keeps its place until its caller has taken it                      (patience)
 //! services   a message becomes a call of the vault, its answer a message                (vault, audit, access, keys, system)
 //! bulk       a message of a stream is a call of its own
-//! strangers  connections without a certificate, for what is published of ledgers        (published)
+//! strangers  connections without a certificate, for what is published of ledgers        (published, crowd)
 //! ```
 //!
 //! What must hold: no call reaches the vault without a principal, and the tenant comes from the certificate only; what
@@ -33,6 +33,7 @@ mod audit;
 mod bulk;
 mod certificates;
 mod cores;
+mod crowd;
 mod door;
 mod edge;
 mod errors;

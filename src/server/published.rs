@@ -88,7 +88,7 @@ pub(crate) fn finder<S: Store>(door: Arc<Door<S>>) -> Finder {
 /// The vault has logged it where that is of use: strangers must not fill its log.
 fn unable(error: &Error) -> StatusCode {
     match error {
-        Error::DataLoss(_) | Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::DataLoss(_) | Error::LeafChanged(_) | Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

@@ -1,14 +1,13 @@
 //! Connections of whoever reads what is published: HTTP/1.1 over TLS, without a certificate of theirs.
 //!
-//! Strangers can't fill the vault: they have one thread of their own, so many connections at once, of which the oldest gives
-//! way, and each connection so much time and so few bytes of headers. An honest request takes milliseconds, so it is never
-//! the oldest. What is logged of them are numbers.
+//! Strangers can't fill the vault: they have one thread of their own, on which they are accepted as well, so many connections
+//! at once, of which those from whoever has the most give way (`crowd.rs`), and each connection so much time and so few bytes
+//! of headers. Who has very many addresses can still keep others off for a while. What is logged of them are numbers.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,19 +18,19 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::ServeError;
 use crate::certificates::Certificates;
-use crate::cores::{Cores, Sockets};
+use crate::cores::{Cores, refused_by_system};
+use crate::crowd::Crowd;
 use crate::published::{Finder, Logs, Published, answer, asked};
 use crate::stage::{self, Stage};
 
-/// Connections at once.
-const CONNECTIONS: usize = 256;
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a connection may stand without a request, and how long the headers of one may take.
@@ -79,67 +78,59 @@ pub(crate) async fn serve(
     let Published { listener, logs } = published;
     let host = Arc::new(Host { logs, finder, certificates, stage: stage.clone(), counts: Counts::default() });
     let cores = Cores::one("strangers")?;
-    let (dealer, sockets) = cores.dealer();
-    let attending = sockets.into_iter().map(|sockets| {
-        let host = Arc::clone(&host);
-        async move {
-            host.attend_all(sockets).await;
-            Ok::<_, ServeError>(())
-        }
-    });
-    let dealing = async {
-        tokio::select! {
-            () = dealer.deal(listener) => {}
-            () = stage::reached(stage, Stage::Closing) => {}
-        }
-        Ok(())
+    // From the runtime of whoever bound it to that of the thread.
+    let listener = listener.into_std()?;
+    let attending = async move {
+        host.attend_all(TcpListener::from_std(listener)?).await;
+        Ok::<_, ServeError>(())
     };
-    let ended = tokio::try_join!(cores.run(attending), dealing).map(drop);
+    let ended = cores.run([attending]).await;
     cores.end().await;
     ended
 }
 
 impl Host {
-    /// Returns when no more connections come and the last has ended.
-    async fn attend_all(self: Arc<Self>, mut sockets: Sockets) {
-        let (mut connections, mut ages) = (JoinSet::new(), VecDeque::<AbortHandle>::new());
+    /// Returns when serving ends and the last connection has ended.
+    async fn attend_all(self: Arc<Self>, listener: TcpListener) {
+        let (mut connections, mut crowd) = (JoinSet::new(), Crowd::default());
         let mut telling = interval(TELL);
         telling.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut closing = pin!(stage::reached(self.stage.clone(), Stage::Closing));
         loop {
             tokio::select! {
-                next = sockets.next() => {
-                    let Some((socket, _)) = next else { break };
-                    self.make_room(&mut ages);
-                    ages.push_back(connections.spawn(Arc::clone(&self).attend(socket)));
-                }
+                () = closing.as_mut() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, from)) => {
+                        if crowd.make_room(from.ip()) {
+                            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+                        }
+                        // Answers are small and awaited; one that can't be sent so has ended already.
+                        drop(socket.set_nodelay(true));
+                        let shaken = Arc::new(AtomicBool::new(false));
+                        let connection = connections.spawn(Arc::clone(&self).attend(socket, Arc::clone(&shaken)));
+                        crowd.add(from.ip(), shaken, connection);
+                    }
+                    Err(error) => refused_by_system(&error).await,
+                },
                 // A connection that panicked has been reported.
                 Some(_) = connections.join_next() => {}
                 _ = telling.tick() => self.counts.tell(),
             }
         }
+        drop(listener);
         while connections.join_next().await.is_some() {}
         self.counts.tell();
     }
 
-    fn make_room(&self, ages: &mut VecDeque<AbortHandle>) {
-        while ages.front().is_some_and(AbortHandle::is_finished) {
-            ages.pop_front();
-        }
-        if ages.len() >= CONNECTIONS {
-            ages.retain(|connection| !connection.is_finished());
-        }
-        if ages.len() >= CONNECTIONS
-            && let Some(oldest) = ages.pop_front()
-        {
-            oldest.abort();
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
     /// One connection, from its handshake to its end.
-    async fn attend(self: Arc<Self>, socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    async fn attend(
+        self: Arc<Self>,
+        socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        shaken: Arc<AtomicBool>,
+    ) {
         let acceptor = TlsAcceptor::from(self.certificates.public_server());
         let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(socket)).await else { return };
+        shaken.store(true, Ordering::Relaxed);
         let host = Arc::clone(&self);
         let service = service_fn(move |request: Request<Incoming>| {
             let host = Arc::clone(&host);
@@ -191,11 +182,13 @@ mod tests {
     use hyper::StatusCode;
     use rustls::pki_types::ServerName;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::net::TcpStream;
     use tokio::time::Instant;
     use tokio_rustls::TlsConnector;
     use tokio_rustls::client::TlsStream;
 
     use super::*;
+    use crate::crowd::FROM_ONE;
     use crate::published::Found;
     use crate::testing::Authority;
 
@@ -221,7 +214,7 @@ mod tests {
         /// A connection that the host attends to.
         fn socket(&self) -> DuplexStream {
             let (ours, theirs) = duplex(64 << 10);
-            drop(tokio::spawn(Arc::clone(&self.host).attend(theirs)));
+            drop(tokio::spawn(Arc::clone(&self.host).attend(theirs, Arc::default())));
             ours
         }
 
@@ -325,20 +318,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_oldest_connection_gives_way() {
-        let house = House::new();
-        let mut ages: VecDeque<AbortHandle> = VecDeque::new();
-        let tasks: Vec<_> = (0..CONNECTIONS).map(|_| tokio::spawn(std::future::pending::<()>())).collect();
-        for task in &tasks {
-            house.host.make_room(&mut ages);
-            ages.push_back(task.abort_handle());
+    async fn a_crowd_from_one_address_is_cut_off_and_counted_and_all_ends_with_serving() {
+        let House { host, stages, .. } = House::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let attending = tokio::spawn(Arc::clone(&host).attend_all(listener));
+        let mut sockets = Vec::new();
+        for _ in 0..=FROM_ONE {
+            sockets.push(TcpStream::connect(address).await.unwrap());
         }
-        assert_eq!((ages.len(), house.host.counts.dropped.load(Ordering::Relaxed)), (CONNECTIONS, 0));
-        house.host.make_room(&mut ages);
-        assert_eq!((ages.len(), house.host.counts.dropped.load(Ordering::Relaxed)), (CONNECTIONS - 1, 1));
-        let mut tasks = tasks.into_iter();
-        assert!(tasks.next().unwrap().await.unwrap_err().is_cancelled());
-        assert!(tasks.all(|task| !task.is_finished()));
+        // The first has said nothing, and is the oldest.
+        assert!(!matches!(sockets[0].read(&mut [0; 1]).await, Ok(1..)));
+        assert_eq!(host.counts.dropped.load(Ordering::Relaxed), 1);
+        drop(sockets);
+        stages.send_replace(Stage::Closing);
+        attending.await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_has_shaken_hands_is_known() {
+        let house = House::new();
+        let (ours, theirs) = duplex(64 << 10);
+        let shaken = Arc::new(AtomicBool::new(false));
+        drop(tokio::spawn(Arc::clone(&house.host).attend(theirs, Arc::clone(&shaken))));
+        let config = house.authority.client_config(None, b"http/1.1");
+        let name = ServerName::try_from("localhost").unwrap();
+        assert!(!shaken.load(Ordering::Relaxed));
+        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, ours).await.unwrap();
+        stream.write_all(b"GET /lending/checkpoint HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        assert!(rest(&mut stream).await.contains(HEAD) && shaken.load(Ordering::Relaxed));
     }
 
     #[tokio::test]

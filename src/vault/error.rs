@@ -284,6 +284,11 @@ pub enum Error {
     /// Bytes on disk are not what was written.
     #[error("stored data is damaged ({0}): restore this vault from its newest backup")]
     DataLoss(&'static str),
+    /// A leaf on disk is not the one that was committed.
+    #[error(
+        "leaf {0} of the ledger was changed on the disk: keep the files, and restore this vault from its newest backup"
+    )]
+    LeafChanged(u64),
     /// Something that should not happen; the log says more.
     #[error("internal error: {0}")]
     Internal(&'static str),
@@ -352,7 +357,7 @@ impl Error {
             Self::DiskFull => "DISK_FULL",
             Self::Recovering => "RECOVERING",
             Self::Sealed => "SEALED",
-            Self::DataLoss(_) => "DATA_LOSS",
+            Self::DataLoss(_) | Self::LeafChanged(_) => "DATA_LOSS",
             Self::Internal(_) => "INTERNAL",
         }
     }

@@ -4,11 +4,14 @@
 //! of the range is looked at, a page at a time. What the vault signs at the end it has counted itself while it sent.
 //!
 //! Without proofs an index of leaves may say which to look at; those that came since are looked at one and all. What is
-//! signed never rests on it: whoever writes to the store could hide a leaf.
+//! signed never rests on it: whoever writes to the store could hide a leaf. Nor does it rest on the leaves as they lie on the
+//! disk: they are held against the tree of the signed head, and so are the leaves by which a range of time is found.
 
 mod filter;
+mod held;
 mod known;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -22,6 +25,7 @@ use strongroom_ledger::proof::{Question, Tree};
 use strongroom_ledger::receipt::LogHead;
 use strongroom_ledger::{Timestamp, checkpoint, leaf_hash};
 use strongroom_storage::keys as place;
+use strongroom_storage::rows::BLOCK;
 use strongroom_storage::{Family, Range, Store};
 
 use crate::audit::Checkpoint;
@@ -32,6 +36,7 @@ use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::tenants::Tenants;
 use crate::vault::Vault;
 pub use filter::LeafFilter;
+use held::Held;
 use known::Known;
 
 /// After so many leaves of which none fits, the reader is told how far it is.
@@ -93,6 +98,8 @@ impl<S: Store> Attempt<S> for Export {
         prepared.detail.push(("first", self.first.to_string()));
         prepared.detail.push(("end", end.to_string()));
         prepared.detail.extend((log != road.tenant.number).then(|| ("log", self.log.clone())));
+        prepared.detail.extend(self.proofs.then(|| ("proofs", "true".to_owned())));
+        prepared.detail.extend(self.every_leaf.then(|| ("every_leaf", "true".to_owned())));
         let filter = self.filter.resolve(road, log, &mut prepared).await?;
         Ok(prepared.answering(|()| Begun { log, first: self.first, end, filter, head }))
     }
@@ -145,6 +152,8 @@ pub struct ExportPages<S: Store> {
 struct Proofs {
     checkpoint: Checkpoint,
     tree: Tree,
+    /// Its leaves so far.
+    held: Held,
     /// The range that was asked for; times make a smaller one of it.
     range: (u64, u64),
     /// What is left out and was not sent yet.
@@ -159,7 +168,8 @@ impl<S: Store> ExportPages<S> {
     /// The next leaves; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<ExportPage>, Error> {
         let begun = self.next;
-        if self.ended || (begun == self.end && self.proofs.is_none()) {
+        // Whoever has a filter is told which, even if no leaf is looked at.
+        if self.ended || (begun == self.end && self.proofs.is_none() && self.filter.is_empty()) {
             return Ok(None);
         }
         let mut page = ExportPage::default();
@@ -169,6 +179,9 @@ impl<S: Store> ExportPages<S> {
         while self.next < self.end && self.next - begun < QUIET && page.leaves.is_empty() {
             let store = self.store.upgrade().ok_or(Error::Sealed)?;
             let (leaves, go_on) = self.leaves(&*store).await?;
+            if let Some(proofs) = &mut self.proofs {
+                proofs.held.read_block(&*store, self.next).await?;
+            }
             for (index, line) in leaves {
                 if self.look_at(index, line, &mut page)? && self.every_leaf {
                     self.is_known(&*store, index).await?;
@@ -183,7 +196,10 @@ impl<S: Store> ExportPages<S> {
         page.looked = self.next - self.first;
         self.ended = self.next == self.end;
         if let Some(proofs) = self.proofs.as_mut().filter(|_| self.ended) {
-            proofs.behind.drain(..).for_each(|subtree| proofs.cover.leave_out(subtree));
+            for subtree in proofs.behind.drain(..) {
+                proofs.held.left_out(&subtree)?;
+                proofs.cover.leave_out(subtree);
+            }
             page.left_out.extend(proofs.cover.take());
         }
         Ok(Some(page))
@@ -202,7 +218,10 @@ impl<S: Store> ExportPages<S> {
             let leaves: Option<Vec<_>> = found.into_iter().zip(lines).map(leaf).collect();
             return Ok((leaves.ok_or(Error::DataLoss("the ledger: a leaf is missing"))?, go_on));
         }
-        let (from, to) = place::leaves_range(self.log, self.next, self.end);
+        // With proofs, no more than the leaves of one tile.
+        let block = self.next - self.next % BLOCK + BLOCK;
+        let end = if self.proofs.is_some() { block.min(self.end) } else { self.end };
+        let (from, to) = place::leaves_range(self.log, self.next, end);
         let page = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
         if page.is_empty() {
             return Err(Error::DataLoss("the ledger: leaves are missing at its end"));
@@ -231,6 +250,10 @@ impl<S: Store> ExportPages<S> {
     /// Sends a leaf, or leaves it out; whether it fits.
     fn look_at(&mut self, index: u64, line: Bytes, page: &mut ExportPage) -> Result<bool, Error> {
         let fits = self.filter.is_empty() || self.filter.fits(&line).map_err(|_| UNREADABLE)?;
+        let hash = self.proofs.as_ref().map_or([0; 32], |_| leaf_hash(&line));
+        if let Some(proofs) = &mut self.proofs {
+            proofs.held.look_at(index, hash)?;
+        }
         match &mut self.proofs {
             Some(proofs) if fits => {
                 page.left_out.extend(proofs.cover.take());
@@ -238,9 +261,7 @@ impl<S: Store> ExportPages<S> {
                 proofs.sum.update(&line);
                 proofs.sum.update(b"\n");
             }
-            Some(proofs) => {
-                proofs.cover.leave_out(Subtree { start: index, height: 0, hash: leaf_hash(&line) });
-            }
+            Some(proofs) => proofs.cover.leave_out(Subtree { start: index, height: 0, hash }),
             None => {}
         }
         if fits {
@@ -250,6 +271,8 @@ impl<S: Store> ExportPages<S> {
     }
 }
 
+/// What is damaged, if leaves do not give the signed root.
+const OTHER_LEAVES: &str = "the ledger: its leaves are not those of its head";
 const UNREADABLE: Error = Error::DataLoss("the ledger: a leaf can't be read");
 
 impl<S: Store> Vault<S> {
@@ -257,20 +280,22 @@ impl<S: Store> Vault<S> {
     pub async fn export(&self, caller: &Caller, request: &Export) -> Result<ExportPages<S>, Error> {
         let Begun { log, first, end, filter, head } = self.travel(caller, request).await?;
         let range = (first, end);
-        // Times do not go backwards, so what lies before and behind need not be looked at.
-        let first = self.first_since(log, range, filter.from.unwrap_or(Timestamp(0))).await?;
-        let end = match filter.to {
-            Some(to) => self.first_since(log, (first, end), to).await?,
-            None => end,
-        };
+        let (first, end) = self.in_time(log, head.as_ref().map(|(_, tree)| *tree), range, &filter).await?;
         let proofs = match head {
             None => None,
             Some((checkpoint, tree)) => {
-                let mut cover = Cover::default();
-                let before = self.subtrees(log, &tree, 0, first).await?;
-                before.into_iter().for_each(|subtree| cover.leave_out(subtree));
+                let (mut cover, mut held) = (Cover::default(), Held::new(log, tree));
+                for subtree in self.subtrees(log, &tree, 0, first).await? {
+                    held.left_out(&subtree)?;
+                    cover.leave_out(subtree);
+                }
                 let behind = self.subtrees(log, &tree, end, tree.size).await?;
-                Some(Box::new(Proofs { checkpoint, tree, range, cover, behind, lines: 0, sum: Context::new(&SHA256) }))
+                if let Some(last) = end.checked_sub(1).filter(|last| *last >= first) {
+                    // So that the tiles are there that leaves are held against.
+                    self.subtrees(log, &tree, last, end).await?;
+                }
+                let (lines, sum) = (0, Context::new(&SHA256));
+                Some(Box::new(Proofs { checkpoint, tree, held, range, cover, behind, lines, sum }))
             }
         };
         let size = self.committer.head(log).map_or(0, |head| head.size);
@@ -294,9 +319,13 @@ impl<S: Store> Vault<S> {
         })
     }
 
-    /// Signs what an export has sent, once all of it was; nothing for one without proofs.
+    /// Signs what an export has sent, once all of it was and it is of the signed head; nothing for one without proofs.
     pub fn sign_export(&self, pages: &ExportPages<S>) -> Result<Option<SignedExport>, Error> {
         let Some(proofs) = pages.proofs.as_ref().filter(|_| pages.ended) else { return Ok(None) };
+        if !proofs.held.is_whole() {
+            self.damaged(OTHER_LEAVES);
+            return Err(Error::DataLoss(OTHER_LEAVES));
+        }
         let unsigned = Error::Internal("a manifest that can't be signed");
         let keys: Vec<&str> = proofs.checkpoint.keys.iter().map(String::as_str).collect();
         let head = checkpoint::verify(&proofs.checkpoint.note, &keys).map_err(|_| unsigned.clone())?;
@@ -319,6 +348,39 @@ impl<S: Store> Vault<S> {
             checkpoint.keys.insert(0, vkey);
         }
         Ok(Some(SignedExport { manifest, checkpoint }))
+    }
+
+    /// The part of a range that was committed in the time that is asked for: times do not go backwards, so what lies before
+    /// and behind need not be looked at. The leaves on both sides of where it begins and ends are those that the search
+    /// rests on, so they are held against the tree: of no other would it matter what it says.
+    async fn in_time(
+        &self,
+        log: TenantNo,
+        tree: Option<Tree>,
+        range: (u64, u64),
+        filter: &Filter,
+    ) -> Result<(u64, u64), Error> {
+        if filter.from.is_none() && filter.to.is_none() {
+            return Ok(range);
+        }
+        let first = self.first_since(log, range, filter.from.unwrap_or(Timestamp(0))).await?;
+        let end = match filter.to {
+            Some(to) => self.first_since(log, (first, range.1), to).await?,
+            None => range.1,
+        };
+        let now = || self.committer.head(log).map(|head| Tree { size: head.size, root: head.root });
+        let Some(tree) = tree.or_else(now) else { return Ok((first, end)) };
+        let edges = [first.checked_sub(1), Some(first), end.checked_sub(1), Some(end)].into_iter().flatten();
+        for index in edges.filter(|index| (range.0..range.1).contains(index)).collect::<BTreeSet<u64>>() {
+            let line = self.store.get(Family::Leaves, place::leaf(log, index)).await?;
+            let line = line.ok_or(Error::DataLoss("the ledger: a leaf is missing"))?;
+            let there = self.subtrees(log, &tree, index, index + 1).await?;
+            if there.first().is_none_or(|there| there.hash != leaf_hash(&line)) {
+                self.damaged(OTHER_LEAVES);
+                return Err(Error::LeafChanged(index));
+            }
+        }
+        Ok((first, end))
     }
 
     /// The first leaf of a range that was not committed before a time; its end if there is none.

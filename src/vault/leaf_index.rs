@@ -6,8 +6,11 @@
 //! and is under no key: it says less than the leaves beside it, and a log whose tenant is locked or gone keeps its own.
 //!
 //! Rows that somebody removes would hide leaves from whoever asks by the index. So nothing is signed that came by it; an
-//! export that looks at every leaf holds the index against what it finds; and blocks are made anew one after the other and
-//! held against their rows, as long as the vault runs. Rows that somebody adds only cost a look at a leaf.
+//! export that looks at every leaf holds the index against what it finds; and blocks are made anew and held against their
+//! rows while the vault runs: the newest every few seconds, and all within about a day (`turns.rs`). Until then a removed row
+//! hides what it led to. Rows that somebody adds only cost a look at a leaf.
+
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -15,6 +18,7 @@ use std::sync::{Mutex, PoisonError};
 
 use strongroom_commit::Change;
 use strongroom_ids::TenantNo;
+use strongroom_keys as keys;
 use strongroom_ledger::terms::{self, Term};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{BLOCK, BlockRow};
@@ -23,13 +27,12 @@ use strongroom_storage::{Family, Mutation, Range, Store, StoreError};
 use crate::error::Error;
 use crate::pages::PAGE;
 use crate::vault::Vault;
+use turns::Turns;
 
 /// Blocks that are taken in one commit, at most.
 const STEP: u64 = 16;
 /// Rows that are written in one commit, at most. A block of large requests has more.
 const ROWS: usize = 8_192;
-/// Blocks of all logs that are held against their rows in one round.
-const CHECKED: u64 = 4;
 /// Blocks that may wait to be made anew; whoever finds more finds them again.
 const SUSPECTS: usize = 1_024;
 
@@ -41,8 +44,8 @@ const _: () = assert!(PAGE as u64 == BLOCK);
 pub(crate) struct Indexing {
     /// Blocks of which a row is missing, by their first leaf.
     suspects: Mutex<BTreeSet<(TenantNo, u64)>>,
-    /// The block that is held against its rows next, by its first leaf; at first that of the first log.
-    next: Mutex<Option<(TenantNo, u64)>>,
+    /// Which blocks are held against their rows next.
+    turns: Mutex<Turns>,
 }
 
 impl Indexing {
@@ -180,42 +183,28 @@ impl<S: Store> Vault<S> {
         if self.nearly_full.load(Ordering::Relaxed) {
             return Ok(());
         }
-        for (log, first) in self.indexing.suspects() {
+        let suspects = self.indexing.suspects();
+        for (log, first) in suspects.into_iter().chain(self.next_to_mend().await?) {
             match self.mend_index(log, first).await {
                 // As above.
                 Err(Error::DataLoss(_)) | Ok(()) => {}
                 Err(error) => return Err(error),
             }
-        }
-        for _ in 0..CHECKED {
-            let Some((log, first)) = self.next_to_mend().await? else { break };
-            match self.mend_index(log, first).await {
-                // As above.
-                Err(Error::DataLoss(_)) | Ok(()) => {}
-                Err(error) => return Err(error),
-            }
+            tokio::task::yield_now().await;
         }
         Ok(())
     }
 
-    /// The block whose turn it is: all of a log's, then the next log's.
-    async fn next_to_mend(&self) -> Result<Option<(TenantNo, u64)>, Error> {
-        let next = || self.indexing.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let (begun, at) = next().unwrap_or((TenantNo(0), 0));
-        let mut logs = self.tenants.numbers();
-        let begin = logs.partition_point(|log| *log < begun);
-        logs.rotate_left(begin);
-        // The first once more, from its beginning.
-        let again = logs.first().copied();
-        for (turn, log) in logs.into_iter().chain(again).enumerate() {
-            let first = if turn == 0 && log == begun { at } else { 0 };
+    /// The blocks whose turn it is.
+    async fn next_to_mend(&self) -> Result<BTreeSet<(TenantNo, u64)>, Error> {
+        let mut blocks = BTreeMap::new();
+        for log in self.tenants.numbers() {
             let Some(head) = self.committer.head(log) else { continue };
-            if first < indexed(&*self.store, log, head.size).await? {
-                *next() = Some((log, first + BLOCK));
-                return Ok(Some((log, first)));
-            }
+            blocks.insert(log, indexed(&*self.store, log, head.size).await? / BLOCK);
         }
-        Ok(None)
+        let drawn = u64::from_be_bytes(keys::random::<8>()?);
+        let mut turns = self.indexing.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(turns.round(&blocks, |blocks| drawn % blocks))
     }
 
     async fn mend_index(&self, log: TenantNo, first: u64) -> Result<(), Error> {

@@ -440,6 +440,7 @@ impl<S: Store> Vault<S> {
             counting: Mutex::new(()),
             importing: Mutex::new(()),
             tiling: Tiling::default(),
+            shown: crate::published::Shown::default(),
             witnesses: OnceLock::new(),
             waiting: Default::default(),
             indexing: Arc::default(),

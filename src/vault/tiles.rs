@@ -2,11 +2,13 @@
 //!
 //! A commit writes no node of the tree. Tiles follow from the leaves, in steps of which each is one commit together with
 //! how far it has come; so a crash costs a step. Whoever changes them behind the vault's back gets no wrong proof: tiles
-//! are held against the root that the log's head has. Then they are made anew.
+//! are held against the root that the log's head has. Then they are made anew: by whoever may ask for proofs, or by the vault
+//! itself, but never at a stranger's word; and where that did not help, not again for an hour.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use strongroom_commit::Change;
@@ -24,54 +26,115 @@ use crate::vault::Vault;
 
 /// Leaves that are taken into tiles in one commit.
 const STEP: u64 = 4_096;
-/// Held while leaves of one log are taken into tiles, and while proofs are made of these. Logs do not wait for each other.
+/// So long tiles are not made anew that were in vain.
+const IN_VAIN: Duration = Duration::from_secs(3_600);
+
+/// What is known of the tiles while the vault runs.
 #[derive(Default)]
-pub(crate) struct Tiling(std::sync::Mutex<BTreeMap<TenantNo, Arc<Mutex<()>>>>);
+pub(crate) struct Tiling {
+    /// Held while leaves of one log are taken into tiles, and while proofs are made of these. Logs do not wait for each other.
+    logs: std::sync::Mutex<BTreeMap<TenantNo, Arc<Mutex<()>>>>,
+    /// Logs whose tiles were made anew in vain: with how many leaves, and when.
+    in_vain: std::sync::Mutex<BTreeMap<TenantNo, (u64, Instant)>>,
+    /// What could not be answered from the tiles of a log as they are written.
+    suspects: std::sync::Mutex<BTreeMap<TenantNo, Question>>,
+}
 
 impl Tiling {
     /// One log's, once nobody else has it.
     pub async fn of(&self, log: TenantNo) -> OwnedMutexGuard<()> {
         let one = {
-            let mut logs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(logs.entry(log).or_default())
         };
         one.lock_owned().await
+    }
+
+    /// Whether it is worth while to make tiles of so many leaves anew: leaves that were not those of the head a while ago are
+    /// not now, however many came since.
+    fn may_help(&self, log: TenantNo, size: u64) -> bool {
+        let in_vain = self.in_vain.lock().unwrap_or_else(PoisonError::into_inner);
+        in_vain.get(&log).is_none_or(|(leaves, at)| size < *leaves || at.elapsed() >= IN_VAIN)
+    }
+
+    fn was_in_vain(&self, log: TenantNo, size: u64) {
+        self.in_vain.lock().unwrap_or_else(PoisonError::into_inner).insert(log, (size, Instant::now()));
+    }
+
+    fn suspect(&self, log: TenantNo, question: Question) {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).insert(log, question);
+    }
+
+    /// Takes them away.
+    fn suspects(&self) -> BTreeMap<TenantNo, Question> {
+        std::mem::take(&mut self.suspects.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// What is damaged, if tiles that were just made are not those of the tree.
 const PLACE: &str = "the ledger: its leaves are not those of its head";
+const BEYOND: Error = Error::Internal("a proof of what is not in the log");
 
 impl<S: Store> Vault<S> {
-    /// Makes a proof of a log that is now `tree`.
+    /// Makes a proof of a log that is now `tree`, from tiles that are held against its root.
     pub(crate) async fn prove(&self, log: TenantNo, tree: &Tree, question: &Question) -> Result<Vec<[u8; 32]>, Error> {
-        Ok(self.prove_with(log, tree, question).await?.0)
-    }
-
-    /// The same, and the tiles that it was made of, as they are now: each was held against the root of `tree`.
-    pub(crate) async fn prove_with(
-        &self,
-        log: TenantNo,
-        tree: &Tree,
-        question: &Question,
-    ) -> Result<(Vec<[u8; 32]>, HashMap<TileId, Bytes>), Error> {
-        let wanted = question.tiles(tree).map_err(|_| Error::Internal("a proof of what is not in the log"))?;
+        let wanted = question.tiles(tree).map_err(|_| BEYOND)?;
         let _tiling = self.tiling.of(log).await;
         for again in [true, false] {
             self.follow(log, tree.size, u32::MAX).await?;
             let tiles = self.tiles(log, wanted.iter().copied()).await?;
             match question.answer(tree, |id| tiles.get(&id).map(|tile| &**tile)) {
-                Ok(proof) => return Ok((proof, tiles)),
-                Err(error) if again => {
+                Ok(proof) => return Ok(proof),
+                Err(error) if again && self.tiling.may_help(log, tree.size) => {
                     tracing::warn!(%error, log = log.0, "the tiles of a log are not those of its tree: made anew");
                     let (from, to) = place::tiles_range(log);
                     self.store.purge(Family::Tiles, from, to).await?;
                 }
-                Err(_) => {}
+                Err(_) => {
+                    if !again {
+                        self.tiling.was_in_vain(log, tree.size);
+                    }
+                    break;
+                }
             }
         }
         self.damaged(PLACE);
         Err(Error::DataLoss(PLACE))
+    }
+
+    /// The tiles that a question is answered from, as they are written: each was held against the root of `tree`. Nothing is
+    /// written for it and nobody waited for; what is wrong the vault sees to by itself.
+    pub(crate) async fn written(
+        &self,
+        log: TenantNo,
+        tree: &Tree,
+        question: &Question,
+    ) -> Result<HashMap<TileId, Bytes>, Error> {
+        let wanted = question.tiles(tree).map_err(|_| BEYOND)?;
+        let tiles = self.tiles(log, wanted.into_iter()).await?;
+        match question.answer(tree, |id| tiles.get(&id).map(|tile| &**tile)) {
+            Ok(_) => Ok(tiles),
+            Err(_) => {
+                self.tiling.suspect(log, *question);
+                Err(Error::DataLoss("the ledger: its tiles are not those of its head"))
+            }
+        }
+    }
+
+    /// Takes the first leaves of a log into its tiles, `size` of them at the least.
+    pub(crate) async fn tile(&self, log: TenantNo, size: u64) -> Result<(), Error> {
+        let _tiling = self.tiling.of(log).await;
+        self.follow(log, size, u32::MAX).await.map(drop)
+    }
+
+    /// Proves what could not be answered, so that tiles which are wrong are made anew.
+    async fn mend_tiles(&self) {
+        for (log, question) in self.tiling.suspects() {
+            let Some(head) = self.committer.head(log) else { continue };
+            if let Err(error) = self.prove(log, &Tree { size: head.size, root: head.root }, &question).await {
+                tracing::warn!(%error, log = log.0, "the tiles of a log can't be mended");
+            }
+        }
     }
 
     /// Takes leaves that came since into the tiles of every log, so that nobody who wants a proof waits for that: in so many
@@ -79,6 +142,9 @@ impl<S: Store> Vault<S> {
     /// disk that is nearly full nothing is done: tiles free no space, and can be made whenever there is some again.
     pub(crate) async fn follow_logs(&self, after: Option<TenantNo>, steps: u32) -> Result<Option<TenantNo>, Error> {
         let mut left = steps;
+        if !self.nearly_full.load(Ordering::Relaxed) {
+            self.mend_tiles().await;
+        }
         let mut logs = self.tenants.numbers();
         let begin = logs.partition_point(|log| after.is_some_and(|after| *log <= after));
         logs.rotate_left(begin);
@@ -86,11 +152,21 @@ impl<S: Store> Vault<S> {
             if self.nearly_full.load(Ordering::Relaxed) {
                 return Ok(None);
             }
+            // Signed first: all of it is in tiles then.
+            let signed = match self.is_published(log) {
+                true => self.signed_head(log).await.ok(),
+                false => None,
+            };
             let Some(head) = self.committer.head(log) else { continue };
-            let _tiling = self.tiling.of(log).await;
-            left = self.follow(log, head.size, left).await?;
+            {
+                let _tiling = self.tiling.of(log).await;
+                left = self.follow(log, head.size, left).await?;
+            }
             if left == 0 {
                 return Ok(Some(log));
+            }
+            if let Some((checkpoint, tree)) = signed {
+                self.publish(log, checkpoint.note, tree);
             }
         }
         Ok(None)

@@ -20,6 +20,7 @@ use crate::leaf_index::Indexing;
 use crate::limits::Limits;
 use crate::lookup::{FoundTokens, Lookup};
 use crate::matching::Match;
+use crate::published::Shown;
 use crate::refusals::Refusals;
 use crate::replace::Replace;
 use crate::road::Caller;
@@ -61,6 +62,7 @@ pub struct Vault<S: Store> {
     /// Held while an import key is made: first come, first served.
     pub(crate) importing: Mutex<()>,
     pub(crate) tiling: Tiling,
+    pub(crate) shown: Shown,
     /// Whose cosignatures are wanted; nobody's unless whoever opened the vault says so.
     pub(crate) witnesses: OnceLock<Witnesses>,
     pub(crate) waiting: Waiting,

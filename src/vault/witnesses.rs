@@ -4,6 +4,7 @@
 //! more, in memory, and witnesses are shown it before a newer one. What enough have cosigned is a row, so it outlives a
 //! restart. Who brings a cosignature needs no trust: it is verified by the keys that the configuration has.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,7 @@ use crate::vault::Vault;
 
 /// Bytes of a checkpoint that is brought: room for a few hundred signatures.
 const BYTES: usize = 32 << 10;
-/// Checkpoints of one log that wait for more witnesses; the smallest goes first.
+/// Checkpoints of one log that wait for more witnesses; what the fewest have cosigned goes first.
 const WAITING: usize = 16;
 
 /// The witnesses that a vault is configured with.
@@ -66,6 +67,8 @@ pub(crate) type Waiting = Mutex<HashMap<TenantNo, Vec<Cosigned>>>;
 pub(crate) struct Cosigned {
     tree: Tree,
     note: String,
+    /// How many witnesses have cosigned it.
+    count: usize,
 }
 
 /// The row of the newest checkpoint that enough witnesses have cosigned.
@@ -83,7 +86,7 @@ pub enum Wanted {
     Newest,
     /// The newest that enough witnesses have cosigned.
     Witnessed,
-    /// The newest that waits for more witnesses, or the one of this moment.
+    /// What most witnesses have cosigned of those that wait for more, or the one of this moment.
     Awaited,
 }
 
@@ -172,8 +175,8 @@ impl<S: Store> Vault<S> {
             Some(before) => join(&[&before.note, &request.checkpoint])?,
             None => join(&[&request.checkpoint])?,
         };
-        let cosigned = Cosigned { tree: older, note };
-        let (count, needed) = (witnesses.of(&cosigned.note)?, witnesses.needed);
+        let (count, needed) = (witnesses.of(&note)?, witnesses.needed);
+        let cosigned = Cosigned { tree: older, note, count };
         let newer_is_kept = kept.is_some_and(|kept| kept.tree.size > older.size);
         match (newer_is_kept, count >= needed) {
             // Nobody needs it any more.
@@ -185,9 +188,9 @@ impl<S: Store> Vault<S> {
             (false, false) => {
                 waiting.retain(|one| one.tree != older);
                 waiting.push(cosigned);
-                waiting.sort_unstable_by_key(|one| one.tree.size);
-                let too_many = waiting.len().saturating_sub(WAITING);
-                waiting.drain(..too_many);
+                // One witness alone, however much it brings, comes behind what several have cosigned, and its own first.
+                waiting.sort_unstable_by_key(|one| (Reverse(one.count), one.tree.size));
+                waiting.truncate(WAITING);
             }
         }
         Ok(AddedCosignature { leaves: older.size, witnesses: count, needed })
@@ -224,6 +227,7 @@ impl<S: Store> Vault<S> {
         let position = self.committer.position();
         let (guards, changes, leaves) = (vec![], vec![], vec![]);
         self.committer.commit(Change { position, guards, changes, mutations, leaves, charge: None }).await?;
+        self.forget_witnessed(whose);
         Ok(())
     }
 
@@ -236,23 +240,30 @@ impl<S: Store> Vault<S> {
         let (head, _) = self.signed_head(whose).await?;
         let own: Vec<&str> = head.keys.iter().map(String::as_str).collect();
         let Ok(signed) = checkpoint::verify(&note, &own) else { return Ok(None) };
-        let enough = witnesses.of(&note).is_ok_and(|count| count >= witnesses.needed);
+        let count = witnesses.of(&note).unwrap_or_default();
         let tree = Tree { size: signed.size, root: signed.root };
-        Ok(enough.then_some(Cosigned { tree, note }))
+        Ok((count >= witnesses.needed).then_some(Cosigned { tree, note, count }))
     }
 
     /// The newest checkpoint of a log that enough witnesses have cosigned.
     pub(crate) async fn witnessed(&self, whose: TenantNo) -> Result<Checkpoint, Error> {
+        let (note, _) = self.witnessed_tree(whose).await?;
+        Ok(Checkpoint { note, keys: self.signed_head(whose).await?.0.keys })
+    }
+
+    /// The same, and the tree that it signs.
+    pub(crate) async fn witnessed_tree(&self, whose: TenantNo) -> Result<(String, Tree), Error> {
         let kept = self.kept(whose).await?;
         let kept = kept.ok_or(Error::WitnessesMissing(
             "not enough witnesses have cosigned a checkpoint of this log yet: `strongroom witness cosign --to-vault`",
         ))?;
-        Ok(Checkpoint { note: kept.note, keys: self.signed_head(whose).await?.0.keys })
+        Ok((kept.note, kept.tree))
     }
 
-    /// The newest checkpoint that waits for more witnesses, if any does.
+    /// The checkpoint that waits for the fewest witnesses more, the older of several, if any does.
     pub(crate) async fn awaited(&self, whose: TenantNo) -> Result<Option<Checkpoint>, Error> {
-        let note = self.waiting.lock().await.get(&whose).and_then(|waiting| waiting.last()).map(|one| one.note.clone());
+        let note =
+            self.waiting.lock().await.get(&whose).and_then(|waiting| waiting.first()).map(|one| one.note.clone());
         let Some(note) = note else { return Ok(None) };
         let keys = self.signed_head(whose).await?.0.keys;
         let own: Vec<&str> = keys.iter().map(String::as_str).collect();

@@ -229,7 +229,7 @@ impl<'v> Exported<'v> {
     }
 
     fn verify(&self) -> Result<Value, String> {
-        let output = self.vault.cli(&["audit", "verify", path(&self.out), "--output", "json"]);
+        let output = self.vault.cli(&["audit", "verify", "--excerpt", path(&self.out), "--output", "json"]);
         match output.status.code() {
             Some(0) => Ok(serde_json::from_slice(&output.stdout).unwrap()),
             Some(1) => Err(String::from_utf8(output.stderr).unwrap()),
@@ -270,7 +270,8 @@ async fn a_filtered_export_is_proven_without_the_vault_and_every_change_is_named
     fs::write(&key, vault.cli_ok(&["audit", "key"])).unwrap();
     // The vault is gone.
     vault.stop();
-    let said = vault.cli_ok(&["audit", "verify", path(&out), "--log-key", path(&key), "--output", "json"]);
+    let words = ["audit", "verify", "--excerpt", path(&out), "--log-key", path(&key), "--output", "json"];
+    let said = vault.cli_ok(&words);
     let said: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((&said["verified"], &said["key_given"], &said["format"]), (&true.into(), &true.into(), &"jsonl".into()));
     assert_eq!(said["filter"]["action"], "detokenize");
@@ -278,7 +279,7 @@ async fn a_filtered_export_is_proven_without_the_vault_and_every_change_is_named
         said["filter"]["subjects"].as_array().unwrap().len() == 1 && !said.to_string().contains("cust-1"),
         "{said}"
     );
-    let said = vault.cli_ok(&["audit", "verify", path(&out)]);
+    let said = vault.cli_ok(&["audit", "verify", "--excerpt", path(&out)]);
     assert!(said.contains("came with the export") && said.contains("not proven"), "{said}");
 
     let export = Exported { vault: &vault, out: out.clone() };
@@ -351,6 +352,65 @@ async fn another_exports_manifest_is_not_this_ones() {
     let nobody = Exported::new(&vault, "nobody.jsonl", &["--subject", "cust-99"]);
     let said = nobody.verify().unwrap();
     assert_eq!((&said["leaves"], &said["filter"]["subjects"]), (&"0".into(), &Value::Array(vec![])));
+}
+
+#[tokio::test]
+async fn a_genuine_excerpt_does_not_pass_for_the_whole_ledger() {
+    let (vault, _) = vault().await;
+    let ledger = Exported::new(&vault, "ledger.jsonl", &[]);
+    let words = ["audit", "verify", path(&ledger.out)];
+    let said: Value = serde_json::from_str(&vault.cli_ok(&[&words[..], &["--output", "json"]].concat())).unwrap();
+    assert_eq!((&said["whole"], &said["verified"]), (&true.into(), &true.into()));
+    // Whoever hands it over puts a signed export of nobody's leaves in its place.
+    let nobody = Exported::new(&vault, "nobody.jsonl", &["--subject", "cust-99"]);
+    for ending in ["", ".proofs", ".manifest", ".checkpoint", ".key"] {
+        fs::copy(nobody.beside(ending), ledger.beside(ending)).unwrap();
+    }
+    let output = vault.cli(&words);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.code() == Some(1) && said.contains("no whole ledger") && said.contains("--excerpt"),
+        "{said}"
+    );
+    let said = ledger.verify().unwrap();
+    assert_eq!((&said["whole"], &said["leaves"]), (&false.into(), &"0".into()));
+    let said = vault.cli_ok(&["audit", "verify", "--excerpt", path(&ledger.out)]);
+    let at = |word: &str| said.find(word).unwrap_or_else(|| panic!("{word} is not in {said}"));
+    assert!(at("whole") < at("filter") && at("filter") < at("range") && at("range") < at("verified"), "{said}");
+    let all = Exported::new(&vault, "all.csv", &["--format", "csv"]);
+    assert_eq!(all.verify().unwrap()["whole"], true, "every leaf is in it");
+}
+
+#[tokio::test]
+async fn a_file_of_another_version_that_differs_is_not_called_tampered_with() {
+    let (vault, _) = vault().await;
+    let export = Exported::new(&vault, "old.csv", &["--format", "csv"]);
+    let frame = export.read(".manifest");
+    let tool = format!("\"tool\": \"{}\"", env!("CARGO_PKG_VERSION"));
+    assert!(frame.contains(&tool), "{frame}");
+    let older = frame.replace(&tool, "\"tool\": \"0.0.1\"");
+    fs::write(export.beside(".manifest"), &older).unwrap();
+    assert_eq!(export.verify().unwrap()["verified"], true, "it is the same file all the same");
+    // As if that version had written it so.
+    let sum =
+        |bytes: &[u8]| data_encoding::HEXLOWER.encode(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
+    let (good, other) = (export.read(""), export.read("").replace("\r\n", "\n"));
+    let listed = older.replace(&sum(good.as_bytes()), &sum(other.as_bytes()));
+    assert_ne!(listed, older);
+    fs::write(&export.out, &other).unwrap();
+    assert!(export.verify().unwrap_err().contains("other hashes"), "it is not even the file that is listed");
+    fs::write(export.beside(".manifest"), &listed).unwrap();
+    let words = ["audit", "verify", "--excerpt", path(&export.out)];
+    let output = vault.cli(&words);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(3) && said.contains("not comparable") && said.contains("0.0.1"), "{said}");
+    let output = vault.cli(&[&words[..], &["--output", "json"]].concat());
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&said["verified"], &said["lines_verified"]), (&false.into(), &true.into()));
+    // The lines are proven whoever made it, and the own version knows its own form.
+    export.expect(".leaves", |lines| lines[300] ^= 1, &["does not hold"]);
+    fs::write(export.beside(".manifest"), listed.replace("\"tool\": \"0.0.1\"", &tool)).unwrap();
+    assert!(export.verify().unwrap_err().contains("it is not what the leaves give"));
 }
 
 #[tokio::test]
@@ -463,7 +523,9 @@ async fn tables_and_events_say_what_the_lines_say() {
             Some(6005) => assert!(event["database"]["type_id"].is_u64(), "{event}"),
             other => panic!("{other:?}"),
         }
-        assert_eq!((&event["actor"]["user"]["name"], &event["metadata"]["uid"]), (&leaf["principal"], &leaf["index"]));
+        assert_eq!(event["actor"]["user"]["name"], leaf["principal"]);
+        let uid = format!("{}/{}", text(&event["metadata"], "log_name"), text(leaf, "index"));
+        assert_eq!(event["metadata"]["uid"], uid);
     }
     assert!(
         said.iter().any(|event| event["type_uid"] == 600_501) && said.iter().any(|event| event["class_uid"] == 6003)

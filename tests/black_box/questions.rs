@@ -102,7 +102,7 @@ async fn what_somebody_saw_and_what_was_read_in_plain_is_shown_and_counted_by_pu
     let out = vault.scratch().join("plain.jsonl");
     let out = out.to_str().unwrap();
     vault.cli_ok(&["audit", "export", "--class", "c2", "--view", "plain", "--reads", "-o", out]);
-    vault.cli_ok(&["audit", "verify", out]);
+    vault.cli_ok(&["audit", "verify", "--excerpt", out]);
     assert_eq!(std::fs::read_to_string(out).unwrap().lines().count(), 3);
     let table = vault.cli_ok(&["audit", "reads", "--class", "c2", "--month", &month, "--totals"]);
     let words: Vec<&str> = table.split_whitespace().collect();

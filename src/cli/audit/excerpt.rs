@@ -20,6 +20,7 @@ use strongroom_ledger::verify::{ExcerptFault, verify_excerpt};
 use strongroom_ledger::{LedgerError, leaf, leaf_hash, manifest};
 use strongroom_proto::v1::{ExportRequest, ExportResponse, SignedExport};
 
+use super::answered::{is_answered, other};
 use super::verify::{Verify, witnessed};
 use super::{bar, beside, read, read_keys};
 use crate::cli::client::Context;
@@ -35,9 +36,15 @@ struct Frame {
     format: String,
     /// The files of the export, but for the manifest, the checkpoint and the keys.
     files: Vec<Listed>,
+    /// The version of the command line that made it; nothing from early ones.
+    #[serde(default)]
+    tool: String,
     /// What the vault signed.
     signed: String,
 }
+
+/// The version of this command line.
+const TOOL: &str = env!("CARGO_PKG_VERSION");
 
 #[derive(Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -70,10 +77,15 @@ pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &
     let files = Files { out, format };
     let (lines, proofs, made) = (beside(out, ".leaves.part"), beside(out, ".proofs.part"), beside(out, ".part"));
     let fetched = async {
+        let (filter, first, end) = (asked.filter.clone().unwrap_or_default(), asked.first, asked.end);
         let signed = fetch(asked, &lines, &proofs, context).await?;
         let keys: Vec<&str> = signed.keys.iter().map(String::as_str).collect();
         let said = manifest::verify(&signed.manifest, &keys)
             .map_err(|error| misfit(&format!("the vault's own manifest does not hold: {error}")))?;
+        is_answered(&filter, &said.filter)?;
+        if said.first != first || said.end != if end == 0 { said.log.size } else { end } {
+            return Err(other(&format!("its manifest is of the leaves from {} to {}", said.first, said.end)));
+        }
         // Whoever gets the files can do the same; what does not hold is better known now.
         verify_excerpt(opened(&lines)?, opened(&proofs)?, &signed.manifest, &signed.checkpoint, &signed.keys)
             .map_err(|error| misfit(&format!("what the vault sent does not hold: {error}")))?;
@@ -100,7 +112,8 @@ pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &
     if format != Format::Jsonl {
         rename(&made, out)?;
     }
-    let frame = Frame { format: format.as_str().to_owned(), files: listed(&files)?, signed: signed.manifest };
+    let (format, files, tool) = (format.as_str().to_owned(), listed(&files)?, TOOL.to_owned());
+    let frame = Frame { format, files, tool, signed: signed.manifest };
     let text = serde_json::to_string_pretty(&frame).map_err(|error| CliError::unfit(error.to_string()))?;
     replace(&beside(out, ".manifest"), (text + "\n").as_bytes())?;
 
@@ -127,7 +140,7 @@ pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &
                 ("proofs", shown(".proofs")),
                 ("checkpoint", shown(".checkpoint")),
                 ("key", shown(".key")),
-                ("try", format!("strongroom audit verify {}", quoted(&shown("")))),
+                ("try", format!("strongroom audit verify --excerpt {}", quoted(&shown("")))),
             ];
             pairs.extend(unknown(&said.filter).map(|note| ("note", note)));
             facts(pairs)
@@ -278,11 +291,17 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
         }
     })?;
     let said = excerpt.manifest;
+    let mut differs = None;
     if format != Format::Jsonl {
         let bar = bar(said.lines);
         let compared = made_of(&files, &said, &lines, &bar);
         bar.finish_and_clear();
-        compared.map_err(|found| found.unwrap_or_else(|why| does_not_hold(&why)))?;
+        match compared {
+            Ok(()) => {}
+            // Another version may write the same in another way.
+            Err(Err(why)) if frame.tool != TOOL => differs = Some(why),
+            Err(found) => return Err(found.unwrap_or_else(|why| does_not_hold(&why))),
+        }
     }
     if listed(&files)? != frame.files {
         return Err(does_not_hold(&"the manifest lists files with other hashes than these have"));
@@ -292,15 +311,28 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
         None => None,
     };
     let asked = said.filter.to_json();
+    // Every leaf is one of the lines, then, and each line is proven.
+    let whole = said.lines == said.log.size;
+    let tool = if frame.tool.is_empty() { "an earlier version" } else { &frame.tool };
+    let not_comparable = differs.map(|why| {
+        format!(
+            "{} was made by {tool} and can't be held against its lines by {TOOL} ({why}): take {}, or verify with {tool}",
+            out.display(),
+            lines.display()
+        )
+    });
     output.show(
         || {
             json!({
-                "verified": true,
-                "origin": said.log.origin,
-                "leaves": said.lines.to_string(),
+                "whole": whole,
+                "filter": serde_json::from_str::<serde_json::Value>(&asked).unwrap_or_default(),
                 "first": said.first.to_string(),
                 "end": said.end.to_string(),
-                "filter": serde_json::from_str::<serde_json::Value>(&asked).unwrap_or_default(),
+                "verified": not_comparable.is_none(),
+                "lines_verified": true,
+                "not_comparable": not_comparable,
+                "origin": said.log.origin,
+                "leaves": said.lines.to_string(),
                 "format": format.as_str(),
                 "time": said.time.to_string(),
                 "checkpoint_leaves": said.log.size.to_string(),
@@ -309,14 +341,23 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
             })
         },
         || {
+            let is_whole = if whole { "yes: the ledger up to its checkpoint" } else { "no: an excerpt of the ledger" };
             let mut pairs = vec![
-                ("verified", "every line is in the ledger, unchanged, and all that the vault sent are here".to_owned()),
-                ("origin", said.log.origin.clone()),
-                ("leaves", format!("{} of those from {} to {}", said.lines, said.first, said.end)),
+                ("whole", is_whole.to_owned()),
                 ("filter", asked.clone()),
+                ("range", format!("leaves {} to {} of {}", said.first, said.end, said.log.size)),
+                (
+                    if not_comparable.is_some() { "the lines" } else { "verified" },
+                    "every line is in the ledger, unchanged, and all that the vault sent are here".to_owned(),
+                ),
+                ("origin", said.log.origin.clone()),
+                ("leaves", said.lines.to_string()),
                 ("exported", said.time.to_string()),
-                ("not proven", "that no other leaf fits: that is the vault's signed word".to_owned()),
             ];
+            pairs.extend(not_comparable.as_ref().map(|why| ("not comparable", why.clone())));
+            if !whole {
+                pairs.push(("not proven", "that no other leaf fits: that is the vault's signed word".to_owned()));
+            }
             pairs.extend(witnessed.map(|leaves| ("witnessed", format!("the first {leaves} leaves"))));
             if !own_key {
                 let note = "came with the export: compare it with the one you keep";
@@ -325,7 +366,8 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
             facts(pairs)
         },
     )?;
-    Ok(Exit::Done)
+    // The lines do hold.
+    Ok(if not_comparable.is_some() { Exit::Partly } else { Exit::Done })
 }
 
 /// Holds the file of another form against the lines. What is wrong with it, or why it can't be read.

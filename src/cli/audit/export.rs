@@ -28,7 +28,7 @@ pub const HELP: &str = "Examples:
       --log-key ledger.jsonl.key
   strongroom audit export --from 2026-11-01 --to 2026-12-01 --format csv -o november.csv
   strongroom audit export --subject cust-1 --action detokenize -o reads.jsonl
-  strongroom audit verify reads.jsonl
+  strongroom audit verify --excerpt reads.jsonl
 
 Writes OUT (one leaf a line), OUT.checkpoint (the signed head that OUT leads
 to) and OUT.key (the public keys). With a filter or another form also
@@ -90,12 +90,12 @@ struct Filter {
     #[arg(long, value_name = "ACTION")]
     action: Option<String>,
 
-    /// Only what was decided so.
+    /// Only what was decided so, as a whole: a request of which some items were refused was allowed, so `deny` leaves it out.
     #[arg(long, value_parser = ["allow", "deny", "fail"])]
     decision: Option<String>,
 
-    /// Only what was asked for on behalf of this person.
-    #[arg(long, value_name = "NAME")]
+    /// Only what was asked for on behalf of this person, as leaves have it.
+    #[arg(long, value_name = "ISSUER/NAME")]
     actor: Option<String>,
 
     /// Only what concerns fields of this data class, by the schema in force now.

@@ -16,6 +16,7 @@ use strongroom_proto::v1::{ExportRequest, LeafFilter};
 use time::macros::format_description;
 use time::{Date, Month, OffsetDateTime};
 
+use super::answered::{is_answered, other};
 use crate::cli::client::Context;
 use crate::cli::expiry::parse_time;
 use crate::cli::output::{CliError, Exit};
@@ -125,23 +126,34 @@ pub async fn run(question: Question, context: &Context) -> Result<Exit, CliError
 /// Leaves that fit, as they come.
 struct Leaves {
     pages: tonic::Streaming<strongroom_proto::v1::ExportResponse>,
+    asked: LeafFilter,
+    /// Whether the vault has said what it holds leaves against.
+    told: bool,
     /// What they were held against; nothing before the first page.
     filter: Filter,
 }
 
 impl Leaves {
     async fn ask(request: ExportRequest, context: &Context) -> Result<Self, CliError> {
+        let asked = request.filter.clone().unwrap_or_default();
         let pages = context.audit().await?.export(request).await?.into_inner();
-        Ok(Self { pages, filter: Filter::default() })
+        Ok(Self { pages, asked, told: false, filter: Filter::default() })
     }
 
     /// The next leaves, perhaps none; `None` at the end.
     async fn page(&mut self) -> Result<Option<Vec<ParsedLeaf>>, CliError> {
-        let Some(page) = self.pages.message().await? else { return Ok(None) };
-        if !page.filter.is_empty() {
-            self.filter = Filter::from_json(&page.filter)
+        let page = self.pages.message().await?;
+        if !self.told {
+            self.told = true;
+            let filter = page.as_ref().map(|page| page.filter.as_str()).unwrap_or_default();
+            if filter.is_empty() {
+                return Err(other("it does not say what it held leaves against"));
+            }
+            self.filter = Filter::from_json(filter)
                 .ok_or_else(|| CliError::unfit("the vault sent a filter that this version does not know"))?;
+            is_answered(&self.asked, &self.filter)?;
         }
+        let Some(page) = page else { return Ok(None) };
         let parse = |line: &bytes::Bytes| {
             leaf::parse(line).map_err(|error| CliError::unfit(format!("the vault sent a leaf that is none: {error}")))
         };

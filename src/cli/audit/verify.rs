@@ -17,8 +17,13 @@ use crate::cli::output::{CliError, Exit, Output, facts};
 /// What is verified, and against what.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Verify {
-    /// The export, one leaf a line.
+    /// The export: a whole ledger, one leaf a line; with --excerpt, any other.
     pub export: PathBuf,
+
+    /// It is an export with a filter or in another form, with EXPORT.manifest beside it: what it leaves out is not proven to be
+    /// of no interest.
+    #[arg(long)]
+    pub excerpt: bool,
 
     /// The signed checkpoint [default: EXPORT.checkpoint].
     #[arg(long, value_name = "FILE")]
@@ -55,8 +60,18 @@ pub struct Verify {
 
 /// Verifies.
 pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
-    if beside(&args.export, ".manifest").exists() {
+    if args.excerpt {
         return excerpt::verify(args, output);
+    }
+    if beside(&args.export, ".manifest").exists() {
+        // Whoever hands over a ledger could put a genuine excerpt of nothing in its place.
+        return Err(CliError::Unfit {
+            message: format!(
+                "{} is no whole ledger: by its manifest it is an excerpt, which leaves out what was not asked for",
+                args.export.display()
+            ),
+            next: "if an excerpt is what you expect, the same with --excerpt; if not, ask for the whole ledger".into(),
+        });
     }
     let own_key = args.log_key.is_some();
     let note_path = args.checkpoint.unwrap_or_else(|| beside(&args.export, ".checkpoint"));
@@ -93,6 +108,7 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
     output.show(
         || {
             json!({
+                "whole": true,
                 "verified": true,
                 "origin": report.origin,
                 "leaves": report.leaves.to_string(),
@@ -112,6 +128,7 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
         },
         || {
             let mut pairs = vec![
+                ("whole", "yes: the ledger up to its checkpoint".to_owned()),
                 ("verified", "every leaf is there, in order and unchanged".to_owned()),
                 ("origin", report.origin.clone()),
                 ("leaves", report.leaves.to_string()),

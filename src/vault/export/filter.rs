@@ -3,12 +3,14 @@
 use std::collections::{BTreeSet, HashMap};
 
 use data_encoding::HEXLOWER;
-use strongroom_access::Action;
+use strongroom_access::{Action, is_name};
 use strongroom_commit::{Fact, Guard, Use};
 use strongroom_ids::{RowId, SubjectHandle, TenantNo};
 use strongroom_ledger::Timestamp;
 use strongroom_ledger::filter::Filter;
-use strongroom_storage::Store;
+use strongroom_ledger::terms;
+use strongroom_storage::keys as place;
+use strongroom_storage::{Family, Range, Store};
 
 use crate::error::{Error, Violation};
 use crate::limits;
@@ -61,7 +63,7 @@ impl LeafFilter {
         prepared: &mut Prepared<()>,
     ) -> Result<Filter, Error> {
         self.check(road, log)?;
-        self.record(road, prepared);
+        self.record(road, log, prepared).await?;
         let (subjects, rows) = (self.subjects(road, prepared).await?, self.rows(road, prepared).await?);
         let given = |text: &String| (!text.is_empty()).then(|| text.clone());
         Ok(Filter {
@@ -142,13 +144,32 @@ impl LeafFilter {
         limits::none(wrong)
     }
 
-    fn record<S: Store>(&self, road: &Road<'_, S>, prepared: &mut Prepared<()>) {
+    async fn record<S: Store>(
+        &self,
+        road: &Road<'_, S>,
+        log: TenantNo,
+        prepared: &mut Prepared<()>,
+    ) -> Result<(), Error> {
+        let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+        let principal = Filter { principal: given(&self.principal), ..Filter::default() };
+        let is_officer = || {
+            let name = self.principal.strip_prefix("officer/");
+            name.is_some_and(|name| road.vault.directory().officers.contains_key(&(log, name.to_owned())))
+        };
+        // ROLE/NAME, and ISSUER/NAME.
+        let is_pair = |text: &str| text.split_once('/').is_some_and(|(one, other)| is_name(one) && is_name(other));
+        let is_principal = is_pair(&self.principal) && (is_officer() || is_in_index(road, log, &principal).await?);
+        let actor = Filter { actor: given(&self.actor), ..Filter::default() };
+        let is_actor = is_pair(&self.actor) && is_in_index(road, log, &actor).await?;
         let detail = &mut prepared.detail;
         let hash = |text: &str| HEXLOWER.encode(&road.fingerprint(text.as_bytes()));
         detail.extend(self.from.map(|from| ("from", Timestamp(from).to_string())));
         detail.extend(self.to.map(|to| ("to", Timestamp(to).to_string())));
         if !self.principal.is_empty() {
-            detail.push(("principal_sent", hash(&self.principal)));
+            detail.push(match is_principal {
+                true => ("principal", self.principal.clone()),
+                false => ("principal_sent", hash(&self.principal)),
+            });
         }
         if !self.field.is_empty() {
             detail.push(match road.schema.field(&self.field) {
@@ -163,8 +184,12 @@ impl LeafFilter {
             });
         }
         detail.extend((!self.decision.is_empty()).then(|| ("decision", self.decision.clone())));
-        // Names of people, and what somebody takes for the name of a view.
-        detail.extend((!self.actor.is_empty()).then(|| ("actor_sent", hash(&self.actor))));
+        if !self.actor.is_empty() {
+            detail.push(match is_actor {
+                true => ("actor", self.actor.clone()),
+                false => ("actor_sent", hash(&self.actor)),
+            });
+        }
         detail.extend(self.changes.then(|| ("changes", "true".to_owned())));
         detail.extend(self.reads.then(|| ("reads", "true".to_owned())));
         detail.extend((!self.class.is_empty()).then(|| ("class", self.class.clone())));
@@ -175,6 +200,7 @@ impl LeafFilter {
                 false => ("view_sent", hash(&self.view)),
             });
         }
+        Ok(())
     }
 
     /// The handles of the subject that is asked for.
@@ -223,6 +249,19 @@ impl LeafFilter {
         charge(road, prepared, rows.is_empty());
         Ok(Some(rows))
     }
+}
+
+/// Whether leaves of the log have a name, as far as they are in the index: what stands in leaves may stand in another. Two
+/// names of one term would have to be the same in 64 bits of their hash.
+async fn is_in_index<S: Store>(road: &Road<'_, S>, log: TenantNo, name: &Filter) -> Result<bool, Error> {
+    let size = road.vault.committer.head(log).map_or(0, |head| head.size);
+    for term in terms::of_filter(name).into_iter().flatten() {
+        let (from, to) = place::leaf_index_range(log, &term.to_bytes(), 0, size);
+        if !road.vault.store.scan(Family::LeafIndex, Range { from, to, limit: 1 }).await?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The item of what the vault does not know.

@@ -2,9 +2,11 @@
 
 use proptest::prelude::*;
 use strongroom_access::Role;
+use strongroom_ids::TenantNo;
 use strongroom_ledger::cover::{HEADER, Piece};
 use strongroom_ledger::verify::verify_excerpt;
-use strongroom_ledger::{leaf, leaf_hash};
+use strongroom_ledger::{Timestamp, leaf, leaf_hash};
+use strongroom_storage::{Family, Mutation, Store, keys as place};
 
 use super::rig::{Bench, Tested, caller, new_value, tokenize};
 use crate::{Error, Export, LeafFilter, SignedExport};
@@ -120,4 +122,81 @@ async fn what_is_not_within_the_signed_head_is_not_exported_with_proofs() {
     assert!(matches!(export(&vault, &request).await, Err(Error::Invalid(_))));
     let pages = vault.export(&caller(Role::Auditor), &Export::default()).await.unwrap();
     assert!(vault.sign_export(&pages).unwrap().is_none(), "nobody asked for proofs");
+}
+
+/// A vault whose log has more than two tiles, and a leaf in the first of them.
+async fn grown() -> (Bench, std::sync::Arc<Tested>, u64, Vec<u8>) {
+    let (bench, vault) = Bench::new().await;
+    for number in 0..600 {
+        let request = tokenize(vec![new_value("borrower.name", "Ann", &format!("c-{number}"))], "");
+        vault.tokenize(&caller(Role::App), &request).await.unwrap();
+        bench.pass(1);
+    }
+    vault.follow_logs(None, u32::MAX).await.unwrap();
+    let line = bench.disk.get(Family::Leaves, place::leaf(TenantNo(1), 100)).await.unwrap().unwrap().to_vec();
+    (bench, vault, 100, line)
+}
+
+async fn put_leaf(bench: &Bench, index: u64, line: Vec<u8>) {
+    bench.disk.write(vec![Mutation::Put(Family::Leaves, place::leaf(TenantNo(1), index), line)]).await.unwrap();
+}
+
+/// Another line that can be read as well.
+fn changed(line: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8(line.to_vec()).unwrap().replace("app/tester", "app/nobody");
+    assert_ne!(text.as_bytes(), line);
+    text.into_bytes()
+}
+
+#[tokio::test]
+async fn nothing_is_signed_over_a_leaf_that_was_changed_on_the_disk_and_it_is_named() {
+    let (bench, vault, index, line) = grown().await;
+    put_leaf(&bench, index, changed(&line)).await;
+    let by = |principal: &str| LeafFilter { principal: principal.to_owned(), ..LeafFilter::default() };
+    // One that it fits, one that it does not fit any more, and none at all.
+    for filter in [by("app/nobody"), by("app/tester"), LeafFilter::default()] {
+        let refused = export(&vault, &Export { filter, proofs: true, ..Export::default() }).await;
+        assert!(matches!(refused, Err(Error::LeafChanged(100))), "{:?}", refused.err());
+    }
+    // Of what is beside it, the tiles say enough.
+    let beside = Export { first: index + 1, filter: by("app/tester"), proofs: true, ..Export::default() };
+    assert!(verified(&export(&vault, &beside).await.unwrap()).manifest.lines > 400);
+    // Where its tile was changed as well nobody can say which leaf it is; the root is not that of the head.
+    let tile = place::tile(TenantNo(1), 0, 0);
+    bench.disk.write(vec![Mutation::Put(Family::Tiles, tile, vec![7; 256 * 32])]).await.unwrap();
+    let refused = export(&vault, &Export { filter: by("app/tester"), proofs: true, ..Export::default() }).await;
+    assert!(matches!(refused, Err(Error::DataLoss(_))), "{:?}", refused.err());
+    put_leaf(&bench, index, line).await;
+    let whole = export(&vault, &Export { proofs: true, ..Export::default() }).await.unwrap();
+    assert!(verified(&whole).manifest.lines > 600, "a tile that was changed is in nobody's way");
+}
+
+#[tokio::test]
+async fn a_changed_time_moves_no_end_of_a_range_of_time() {
+    let (bench, vault, _, _) = grown().await;
+    let size = vault.committer.head(TenantNo(1)).unwrap().size;
+    let mut times = Vec::new();
+    for index in 0..size {
+        let line = bench.disk.get(Family::Leaves, place::leaf(TenantNo(1), index)).await.unwrap().unwrap();
+        times.push((leaf::parse(&line).unwrap().time, line.to_vec()));
+    }
+    // Whatever is looked at first: the search is led past the beginning by a leaf that seems older, and past the end.
+    let middle = size / 2;
+    for (at, other, filter) in [
+        (middle, Timestamp(1), LeafFilter { from: Some(times[100].0.0), ..LeafFilter::default() }),
+        (middle, Timestamp(u64::MAX >> 12), LeafFilter { to: Some(times[500].0.0), ..LeafFilter::default() }),
+    ] {
+        let (time, line) = &times[at as usize];
+        let text = String::from_utf8(line.clone()).unwrap().replace(&time.to_string(), &other.to_string());
+        put_leaf(&bench, at, text.into_bytes()).await;
+        for proofs in [true, false] {
+            let filter = LeafFilter { from: filter.from, to: filter.to, ..LeafFilter::default() };
+            let request = Export { end: size, filter, proofs, ..Export::default() };
+            let refused = vault.export(&caller(Role::Auditor), &request).await.err();
+            assert!(matches!(refused, Some(Error::LeafChanged(named)) if named == at), "{refused:?}");
+        }
+        put_leaf(&bench, at, line.clone()).await;
+        let filter = LeafFilter { from: filter.from, to: filter.to, ..LeafFilter::default() };
+        export(&vault, &Export { end: size, filter, proofs: true, ..Export::default() }).await.unwrap();
+    }
 }

@@ -91,7 +91,7 @@ async fn whoever_reads_it_leaves_nothing_in_the_log() {
 }
 
 #[tokio::test]
-async fn a_tile_that_was_changed_is_made_anew_and_not_published() {
+async fn a_tile_that_was_changed_is_not_published_and_is_made_anew_by_the_vault_itself() {
     let (bench, vault) = grown().await;
     let good = tile(&vault, 0, 0, 256).await.unwrap();
     let key = || place::tile(TENANT, 0, 0);
@@ -99,9 +99,69 @@ async fn a_tile_that_was_changed_is_made_anew_and_not_published() {
     wrong[0] ^= 1;
     for mutation in [Mutation::Put(Family::Tiles, key(), wrong), Mutation::Delete(Family::Tiles, key())] {
         bench.disk.write(vec![mutation]).await.unwrap();
+        let there = bench.disk.get(Family::Tiles, key()).await.unwrap();
+        for _ in 0..2 {
+            let refused = vault.published_tile(NAME, TileId { level: 0, index: 0 }, 256).await;
+            assert!(matches!(refused, Err(Error::DataLoss(_))), "{refused:?}");
+        }
+        assert_eq!(bench.disk.get(Family::Tiles, key()).await.unwrap(), there, "a stranger has nothing written");
+        vault.follow_logs(None, u32::MAX).await.unwrap();
         assert_eq!(tile(&vault, 0, 0, 256).await.unwrap(), good);
         assert_eq!(bench.disk.get(Family::Tiles, key()).await.unwrap().unwrap(), good);
     }
+}
+
+#[tokio::test]
+async fn tiles_that_were_made_anew_in_vain_are_left_as_they_are() {
+    let (bench, vault) = grown().await;
+    tile(&vault, 0, 0, 256).await.unwrap();
+    let leaf = place::leaf(TENANT, 5);
+    let line = bench.disk.get(Family::Leaves, leaf.clone()).await.unwrap().unwrap();
+    bench.disk.write(vec![Mutation::Put(Family::Leaves, leaf.clone(), b"{}".to_vec())]).await.unwrap();
+    bench.disk.write(vec![Mutation::Delete(Family::Tiles, place::tile(TENANT, 0, 0))]).await.unwrap();
+    let request = || crate::ProveLeaf { index: 9, size: 0, log: String::new() };
+    let prove = async || vault.prove_leaf(&caller(Role::Auditor), &request()).await.map(drop);
+    assert!(matches!(prove().await, Err(Error::DataLoss(_))));
+    // What a purge would take away.
+    let marked = || place::tile(TENANT, 40, 0);
+    bench.disk.write(vec![Mutation::Put(Family::Tiles, marked(), vec![1])]).await.unwrap();
+    for _ in 0..3 {
+        store_one(&vault, "borrower.name", "Ann", "").await;
+        assert!(matches!(prove().await, Err(Error::DataLoss(_))));
+        assert!(vault.published_tile(NAME, TileId { level: 0, index: 0 }, 256).await.is_err());
+        vault.follow_logs(None, u32::MAX).await.unwrap();
+    }
+    assert!(bench.disk.get(Family::Tiles, marked()).await.unwrap().is_some());
+    // Whoever mends the leaf starts the vault again.
+    bench.disk.write(vec![Mutation::Put(Family::Leaves, leaf, line.to_vec())]).await.unwrap();
+    vault.close().await;
+    let vault = bench.open().await;
+    assert!(vault.prove_leaf(&caller(Role::Auditor), &request()).await.is_ok());
+}
+
+#[tokio::test]
+async fn strangers_are_shown_what_is_tiled_and_have_no_tile_written() {
+    let (bench, vault) = grown().await;
+    let first = vault.published_head(NAME).await.unwrap();
+    let tiled = async || bench.disk.get(Family::Tiles, place::tiled(TENANT)).await.unwrap();
+    let before = tiled().await;
+    for number in 0..20 {
+        store_one(&vault, "borrower.name", &format!("Bob {number}"), "").await;
+    }
+    vault.notes.lock().unwrap().clear();
+    // Whoever makes proofs or tiles has these meanwhile.
+    let held = vault.tiling.of(TENANT).await;
+    assert_eq!(vault.published_head(NAME).await.unwrap(), first);
+    assert!(tile(&vault, 0, 0, 256).await.is_some());
+    assert_eq!(tiled().await, before);
+    drop(held);
+    vault.follow_logs(None, u32::MAX).await.unwrap();
+    assert_ne!(vault.published_head(NAME).await.unwrap(), first);
+    assert_ne!(tiled().await, before);
+    // What is written can be read on a disk that is nearly full.
+    bench.full.store(true, Ordering::Relaxed);
+    vault.look_at_space();
+    assert!(vault.published_head(NAME).await.is_ok() && tile(&vault, 0, 0, 256).await.is_some());
 }
 
 #[tokio::test]

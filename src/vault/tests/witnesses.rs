@@ -230,3 +230,59 @@ async fn a_checkpoint_of_another_history_of_this_log_is_told_from_its_own() {
     assert_eq!(rule(bring(&vault, one.cosign(&beyond)).await), "another_history");
     assert_eq!(bring(&vault, one.cosign(&note)).await.unwrap().witnesses, 1);
 }
+
+#[tokio::test]
+async fn one_witness_that_brings_ever_newer_checkpoints_keeps_no_others_from_coming_together() {
+    let (_bench, vault) = Bench::new().await;
+    let ([bad, two, three], wanted) = three();
+    vault.want_witnesses(wanted);
+    let begun = newest(&vault).await;
+    bring(&vault, two.cosign(&begun)).await.unwrap();
+    let size = |note: &str| checkpoint::claimed_size(note).unwrap();
+    for number in 0..40 {
+        store_one(&vault, "borrower.name", &format!("Ann {number}"), "").await;
+        bring(&vault, bad.cosign(&newest(&vault).await)).await.unwrap();
+        let awaited = get(&vault, Wanted::Awaited).await.unwrap().note;
+        assert_eq!(size(&awaited), size(&begun), "the older of those that one has cosigned");
+    }
+    let awaited = get(&vault, Wanted::Awaited).await.unwrap().note;
+    assert_eq!(bring(&vault, three.cosign(&awaited)).await.unwrap().witnesses, 2);
+    assert_eq!(size(&get(&vault, Wanted::Witnessed).await.unwrap().note), size(&begun));
+}
+
+#[tokio::test]
+async fn what_more_witnesses_have_cosigned_is_awaited_before_what_is_older() {
+    let (_bench, vault) = Bench::new().await;
+    let witnesses = [Witness::new(1), Witness::new(2), Witness::new(3)];
+    vault.want_witnesses(Witnesses::new(witnesses.iter().map(Witness::vkey).collect(), 3).unwrap());
+    let [one, two, _] = &witnesses;
+    bring(&vault, one.cosign(&newest(&vault).await)).await.unwrap();
+    store_one(&vault, "borrower.name", "Ann", "").await;
+    let newer = newest(&vault).await;
+    bring(&vault, one.cosign(&two.cosign(&newer))).await.unwrap();
+    let awaited = get(&vault, Wanted::Awaited).await.unwrap().note;
+    assert_eq!(checkpoint::claimed_size(&awaited), checkpoint::claimed_size(&newer));
+}
+
+#[tokio::test]
+async fn strangers_are_shown_no_tile_beyond_what_witnesses_have_seen() {
+    let (_bench, vault) = Bench::new().await;
+    let ([one, two, _], wanted) = three();
+    vault.want_witnesses(wanted);
+    let tile = |width| vault.published_tile("demo", strongroom_ledger::tiles::TileId { level: 0, index: 0 }, width);
+    assert!(matches!(tile(1).await, Err(Error::WitnessesMissing(_))));
+    let note = newest(&vault).await;
+    let size = checkpoint::claimed_size(&note).unwrap() as usize;
+    for number in 0..20 {
+        store_one(&vault, "borrower.name", &format!("Ann {number}"), "").await;
+    }
+    sign_anew(&vault);
+    vault.follow_logs(None, u32::MAX).await.unwrap();
+    assert!(matches!(tile(1).await, Err(Error::WitnessesMissing(_))));
+    bring(&vault, one.cosign(&two.cosign(&note))).await.unwrap();
+    assert!(tile(size).await.unwrap().is_some());
+    assert!(tile(size + 1).await.unwrap().is_none(), "there are more leaves, and nobody has seen them");
+    let newer = newest(&vault).await;
+    bring(&vault, one.cosign(&two.cosign(&newer))).await.unwrap();
+    assert!(tile(size + 1).await.unwrap().is_some());
+}

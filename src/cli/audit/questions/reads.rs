@@ -15,7 +15,7 @@ use crate::cli::output::{CliError, Exit, table};
 /// What is said below the options.
 pub const HELP: &str = "Examples:
   strongroom audit reads --by app/loan-core --from 2026-11-28 --to 2026-11-29
-  strongroom audit reads --actor wang.li --month 2026-11
+  strongroom audit reads --actor hr/wang.li --month 2026-11
   strongroom audit reads --class c2 --month 2026-11             # in plain
   strongroom audit reads --class c2 --month 2026-11 --totals    # counts alone
 
@@ -33,7 +33,7 @@ pub struct Reads {
     by: Option<String>,
 
     /// What this person saw through a service.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "ISSUER/NAME")]
     actor: Option<String>,
 
     /// What was read of this data class.
