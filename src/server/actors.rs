@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use strongroom_access::{Actor, Directory, Role, SpiffeId};
+use strongroom_ids::TenantNo;
 use strongroom_proto::v1;
 use strongroom_vault::{Caller, Error};
 use tonic::{Request, Status};
@@ -30,6 +31,8 @@ const LEEWAY: u64 = 60;
 const LIFETIME: u64 = 86_400;
 /// Issuers of a vault.
 const ISSUERS: usize = 64;
+/// Principals of which it is remembered when a refused token was told.
+const REFUSED: usize = 1_024;
 
 /// What the configuration says of one issuer.
 #[derive(Clone, Debug)]
@@ -163,11 +166,12 @@ impl Issuer {
 #[derive(Default)]
 pub struct Actors {
     /// By their `iss`.
-    issuers: BTreeMap<String, Issuer>,
-    refused: Mutex<Refused>,
+    issuers: BTreeMap<String, Arc<Issuer>>,
+    /// By tenant and principal, so that no service hides what others are refused.
+    refused: Mutex<BTreeMap<(TenantNo, String), Refused>>,
 }
 
-/// Tokens that were refused: one line of log a second at most, however many there are.
+/// Tokens of a principal that were refused: one line of log a second at most, however many there are.
 #[derive(Default)]
 struct Refused {
     /// When the last line was written, in seconds since 1970.
@@ -243,16 +247,32 @@ impl Actors {
     }
 
     fn log(&self, caller: &Caller, error: &Error, now: i64) {
+        let (client, principal) = (&*caller.client, &caller.principal.name);
+        if let Some(others) = self.tell(caller.principal.tenant, principal, now) {
+            tracing::warn!(client, ?principal, others, why = %error, "a token of an actor is refused");
+        }
+    }
+
+    /// Whether a refusal is told, and how many of the principal were not since the last that was.
+    fn tell(&self, tenant: TenantNo, principal: &str, now: i64) -> Option<u64> {
         // A panic elsewhere leaves it whole.
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut key = (tenant, principal.to_owned());
+        if all.len() >= REFUSED && !all.contains_key(&key) {
+            all.retain(|_, refused| refused.told == now);
+            if all.len() >= REFUSED {
+                // Those who are too many have one line together.
+                key = (tenant, String::new());
+            }
+        }
+        let refused = all.entry(key).or_default();
         if refused.told == now {
             refused.since += 1;
-            return;
+            return None;
         }
-        let others = std::mem::take(&mut *refused).since;
+        let others = std::mem::take(refused).since;
         refused.told = now;
-        let (client, principal) = (&*caller.client, &caller.principal.name);
-        tracing::warn!(client, ?principal, others, why = %error, "a token of an actor is refused");
+        Some(others)
     }
 }
 

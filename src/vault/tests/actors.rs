@@ -268,3 +268,29 @@ async fn each_person_behind_a_service_has_limits_and_the_service_as_a_whole_too(
     let another = behind(&bench, "zhao.lei", &[], 600);
     assert!(!reads(&another).await);
 }
+
+#[tokio::test]
+async fn nobody_hides_what_others_behind_its_service_are_refused() {
+    let (bench, vault) = Bench::new().await;
+    let (flood, quiet) = (behind(&bench, "li.na", &[], 600), behind(&bench, "wang.wei", &[], 600));
+    let before = leaves(&vault).await.len();
+    for _ in 0..400 {
+        read_as(&vault, &flood, "srt1_0000000000000000000000", "plain").await.unwrap_err();
+    }
+    for who in [&quiet, &caller(Role::App)] {
+        read_as(&vault, who, "srt1_0000000000000000000000", "plain").await.unwrap_err();
+    }
+    vault.write_counted_refusals().await;
+    let refused = leaves(&vault).await.split_off(before);
+    let of = |actor: Option<&str>| {
+        let own = refused.iter().filter(|leaf| leaf.get("actor").and_then(|actor| actor.as_str()) == actor);
+        own.collect::<Vec<_>>()
+    };
+    assert!(of(Some("hr/li.na")).len() < 400);
+    let counted: Vec<_> = refused.iter().filter(|leaf| leaf["detail"].get("counted").is_some()).collect();
+    assert!(!counted.is_empty() && counted.iter().all(|leaf| leaf["actor"] == "hr/li.na"), "{counted:?}");
+    for actor in [Some("hr/wang.wei"), None] {
+        let own = of(actor);
+        assert!(own.len() == 1 && own[0]["detail"].get("counted").is_none(), "{actor:?}: {own:?}");
+    }
+}
