@@ -244,7 +244,8 @@ fn may_vouch(before: &[[u8; 32]], after: &[[u8; 32]], directory: Option<&Directo
     Ok(())
 }
 
-/// Looks at the files, those of issuers too, for as long as the vault is served.
+/// Looks at the files, those of issuers too, for as long as the vault is served. Neither waits for the other: a file of
+/// issuers that can't be read holds up no list of what is revoked.
 pub(crate) async fn follow(
     (certificates, actors): (Arc<Certificates>, Arc<Actors>),
     directory: DirectorySource,
@@ -253,11 +254,8 @@ pub(crate) async fn follow(
     let Some(Reload { read, every, now }) = reload else { return std::future::pending().await };
     loop {
         let read = Arc::clone(&read);
-        let actors = Arc::clone(&actors);
-        let read = tokio::task::spawn_blocking(move || {
-            actors.look(identity::now());
-            read()
-        });
+        let read = tokio::task::spawn_blocking(move || read());
+        actors.look_apart(identity::now());
         let read = read.await;
         let read = read.unwrap_or_else(|_| Err("the certificates could not be read: the log says why".to_owned()));
         certificates.consider(read, directory().as_deref(), identity::now());
