@@ -294,3 +294,28 @@ async fn nobody_hides_what_others_behind_its_service_are_refused() {
         assert!(own.len() == 1 && own[0]["detail"].get("counted").is_none(), "{actor:?}: {own:?}");
     }
 }
+
+#[tokio::test]
+async fn a_look_up_finds_the_own_cases_behind_any_number_of_others_and_says_more_of_them_alone() {
+    let (bench, vault) = Bench::new().await;
+    want_actors(&vault).await;
+    for subject in ["c-other", "c-own"] {
+        store_one(&vault, FIELD, ID_CARD, subject).await;
+    }
+    label(&vault, "c-other", &["branch-13"]).await.unwrap();
+    label(&vault, "c-own", &["branch-12"]).await.unwrap();
+    let clerk = behind(&bench, "li.na", &["branch-12"], 600);
+    let own = find_as(&vault, &clerk, ID_CARD).await.unwrap().tokens;
+    for _ in 0..4 {
+        store_one(&vault, FIELD, ID_CARD, "c-other").await;
+    }
+    drop(vault);
+    // The first row is somebody else's, and an answer has one token.
+    let vault = bench.open_within(Limits { found: 1, ..Limits::MOST }).await;
+    let found = find_as(&vault, &clerk, ID_CARD).await.unwrap();
+    assert_eq!((found.tokens, found.more), (own, false));
+    let all = find_as(&vault, &behind(&bench, "wang.wei", &["branch-13"], 600), ID_CARD).await.unwrap();
+    assert_eq!((all.tokens.len(), all.more), (1, true));
+    store_one(&vault, FIELD, ID_CARD, "c-own").await;
+    assert!(find_as(&vault, &clerk, ID_CARD).await.unwrap().more);
+}
