@@ -319,3 +319,39 @@ async fn a_look_up_finds_the_own_cases_behind_any_number_of_others_and_says_more
     store_one(&vault, FIELD, ID_CARD, "c-own").await;
     assert!(find_as(&vault, &clerk, ID_CARD).await.unwrap().more);
 }
+
+#[tokio::test]
+async fn whom_the_vault_knows_is_not_found_out_by_asking_for_labels() {
+    let (_bench, vault) = Bench::new().await;
+    store_one(&vault, FIELD, ID_CARD, "c-1").await;
+    let officer = caller(Role::Officer);
+    let limits = TierLimits { misses: Rate { per_minute: None, per_day: Some(2) }, ..TierLimits::default() };
+    vault.set_tier_limits(&officer, &SetTierLimits { tier: "III".to_owned(), limits }).await.unwrap();
+    for role in [Role::Auditor, Role::Privacy] {
+        let principal = caller(role).principal.name.to_string();
+        vault.set_tier(&officer, &SetTier { principal, tier: "III".to_owned() }).await.unwrap();
+    }
+    for subject in ["c-2", "c-3"] {
+        assert!(matches!(labels(&vault, subject).await, Err(Error::NotFoundAt(_))));
+        assert!(matches!(label(&vault, subject, &["a"]).await, Err(Error::NotFoundAt(_))));
+    }
+    // Whether it is known makes no difference any more.
+    for subject in ["c-1", "c-4"] {
+        assert!(matches!(labels(&vault, subject).await, Err(Error::QuotaExceeded { .. })), "{subject}");
+        assert!(matches!(label(&vault, subject, &["a"]).await, Err(Error::QuotaExceeded { .. })), "{subject}");
+    }
+    let leaves = leaves(&vault).await;
+    let asked: Vec<_> = leaves.iter().filter(|leaf| leaf["action"] == "get_labels").collect();
+    assert_eq!(asked.len(), 4);
+    assert!(asked[..2].iter().all(|leaf| leaf["items"][0]["outcome"] == "none" && leaf["decision"] == "allow"));
+}
+
+#[tokio::test]
+async fn a_value_of_nobodys_that_subjects_may_share_is_stored_again_under_its_key() {
+    let (bench, vault) = Bench::new().await;
+    want_actors(&vault).await;
+    let clerk = behind(&bench, "li.na", &["branch-12"], 600);
+    let request = || tokenize(vec![new_value("company.uscc", "91350100M000100Y43", "")], "key-1");
+    let first = vault.tokenize(&clerk, &request()).await.unwrap();
+    assert_eq!(vault.tokenize(&clerk, &request()).await.unwrap(), first);
+}
