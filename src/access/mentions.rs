@@ -81,8 +81,7 @@ pub(crate) fn of(policy: &Policy, id: &str, line: usize) -> Option<Vec<Mention>>
     walk(&document, &mut names);
     names.sort_unstable();
     names.dedup();
-    let mention =
-        |(named, name, pattern)| Mention { line, policy: id.to_owned(), forbids, named, name, pattern };
+    let mention = |(named, name, pattern): Name| Mention { line, policy: id.to_owned(), forbids, named, name, pattern };
     Some(names.into_iter().map(mention).collect())
 }
 
@@ -257,9 +256,14 @@ mod tests {
         ] {
             assert!(fits(pattern, name), "{pattern} {name}");
         }
-        for (pattern, name) in
-            [("plain", "plainer"), ("a*a", "a"), ("kyc_*", "kyb_review"), ("k*x*w", "kyc_review"), ("", "a"), ("a\\*", "a")]
-        {
+        for (pattern, name) in [
+            ("plain", "plainer"),
+            ("a*a", "a"),
+            ("kyc_*", "kyb_review"),
+            ("k*x*w", "kyc_review"),
+            ("", "a"),
+            ("a\\*", "a"),
+        ] {
             assert!(!fits(pattern, name), "{pattern} {name}");
         }
     }

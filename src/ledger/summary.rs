@@ -93,7 +93,9 @@ pub fn differs(leaf: &ParsedLeaf, asked: &str) -> Result<Option<String>, &'stati
             // The leaf does not have the field's number.
             let of = field.map_or("everything".to_owned(), |field| format!("{field} (field "));
             let is_so = |rest: &str| match field {
-                Some(_) => rest.trim_start_matches(|digit: char| digit.is_ascii_digit()).strip_prefix(')').is_some_and(ends),
+                Some(_) => {
+                    rest.trim_start_matches(|digit: char| digit.is_ascii_digit()).strip_prefix(')').is_some_and(ends)
+                }
                 None => ends(rest),
             };
             // What was not frozen is not named.

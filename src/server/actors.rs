@@ -78,7 +78,9 @@ impl IssuerRules {
         }
         let claims = [&self.role_claim, &self.labels_claim].into_iter().chain(&self.tenant_claim);
         if [&self.issuer, &self.audience].into_iter().chain(claims).any(String::is_empty) {
-            return Err("`issuer`, `audience`, `role_claim`, `labels_claim` and `tenant_claim` must not be empty".to_owned());
+            return Err(
+                "`issuer`, `audience`, `role_claim`, `labels_claim` and `tenant_claim` must not be empty".to_owned()
+            );
         }
         if self.leeway_seconds > LEEWAY {
             return Err(format!("`leeway_seconds` is at most {LEEWAY}: keep clocks by NTP"));
@@ -189,9 +191,11 @@ impl Issuer {
                     told.reloaded = Some(now);
                 }
                 match self.in_force.load().keys.is_empty() {
-                    true => "it has no public key with a `kid` that the algorithms which are allowed can be checked with: \
+                    true => {
+                        "it has no public key with a `kid` that the algorithms which are allowed can be checked with: \
                              nobody is vouched for"
-                        .to_owned(),
+                            .to_owned()
+                    }
                     false => String::new(),
                 }
             }
@@ -202,14 +206,23 @@ impl Issuer {
         };
         if told.problem != problem {
             if !problem.is_empty() {
-                tracing::warn!(issuer, why = problem, looks = LOOKS, "the keys of an issuer of actors can't be used: \
-                               those in force are dropped after so many looks");
+                tracing::warn!(
+                    issuer,
+                    why = problem,
+                    looks = LOOKS,
+                    "the keys of an issuer of actors can't be used: \
+                               those in force are dropped after so many looks"
+                );
             }
             told.problem = problem;
         }
         if told.failed >= LOOKS && !self.in_force.load().keys.is_empty() {
-            tracing::warn!(issuer, looks = told.failed, "the keys of an issuer of actors are dropped: its file could not \
-                           be used for so many looks, and nobody is vouched for until it can");
+            tracing::warn!(
+                issuer,
+                looks = told.failed,
+                "the keys of an issuer of actors are dropped: its file could not \
+                           be used for so many looks, and nobody is vouched for until it can"
+            );
             self.in_force.store(Arc::default());
         }
     }
