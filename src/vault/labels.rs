@@ -76,7 +76,7 @@ impl<S: Store> Attempt<S> for SetLabels {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Option<bool>>, Refused> {
         road.decide_vault()?;
         let labels = as_kept(&self.labels)?;
-        let mut prepared = road.prepare(None);
+        let mut prepared: Prepared<Option<bool>> = road.prepare(None);
         let tenant = road.tenant.number;
         for record in road.labelled(&self.subject, &mut prepared).await? {
             let handle = record.handle;
@@ -109,7 +109,7 @@ impl<S: Store> Attempt<S> for GetLabels {
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Option<Vec<String>>>, Refused> {
         road.decide_vault()?;
-        let mut prepared = road.prepare(None);
+        let mut prepared: Prepared<Option<Vec<String>>> = road.prepare(None);
         for record in road.labelled(&self.subject, &mut prepared).await? {
             prepared.items.push(Item { outcome: OK, subject: Some(record.handle), ..Item::default() });
             prepared.answer.get_or_insert_default().extend(record.labels);
