@@ -15,7 +15,6 @@ use std::thread;
 use arc_swap::ArcSwap;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use strongroom_access::{Actor, Directory, Role, SpiffeId};
-use strongroom_ids::TenantNo;
 use strongroom_proto::v1;
 use strongroom_vault::{Caller, Error};
 use tokio::sync::oneshot;
@@ -238,8 +237,8 @@ impl Issuer {
 pub struct Actors {
     /// By their `iss`.
     issuers: BTreeMap<String, Arc<Issuer>>,
-    /// By tenant and principal, so that no service hides what others are refused.
-    refused: Mutex<BTreeMap<(TenantNo, String), Refused>>,
+    /// By the tenant's number and the principal, so that no service hides what others are refused.
+    refused: Mutex<BTreeMap<(u32, String), Refused>>,
 }
 
 /// Tokens of a principal that were refused: one line of log a second at most, however many there are.
@@ -288,7 +287,7 @@ impl Actors {
 
     /// What `Status` says. What is wrong names files, so it is not for everybody.
     pub(crate) fn status(&self, with_problem: bool) -> Vec<v1::ActorIssuerStatus> {
-        let of = |issuer: &Issuer| {
+        let of = |issuer: &Arc<Issuer>| {
             let told = issuer.lock();
             v1::ActorIssuerStatus {
                 name: issuer.rules.name.clone(),
@@ -327,13 +326,13 @@ impl Actors {
 
     fn log(&self, caller: &Caller, error: &Error, now: i64) {
         let (client, principal) = (&*caller.client, &caller.principal.name);
-        if let Some(others) = self.tell(caller.principal.tenant, principal, now) {
+        if let Some(others) = self.tell(caller.principal.tenant.0, principal, now) {
             tracing::warn!(client, ?principal, others, why = %error, "a token of an actor is refused");
         }
     }
 
     /// Whether a refusal is told, and how many of the principal were not since the last that was.
-    fn tell(&self, tenant: TenantNo, principal: &str, now: i64) -> Option<u64> {
+    fn tell(&self, tenant: u32, principal: &str, now: i64) -> Option<u64> {
         // A panic elsewhere leaves it whole.
         let mut all = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let mut key = (tenant, principal.to_owned());

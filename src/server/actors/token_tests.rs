@@ -10,7 +10,6 @@ use ring::signature::{
     Ed25519KeyPair, KeyPair,
 };
 use serde_json::{Value, json};
-use strongroom_ids::TenantNo;
 
 use super::super::{Actors, IssuerRules, ReadKeys};
 use super::*;
@@ -405,7 +404,7 @@ fn keys_are_replaced_while_tokens_come_and_a_broken_file_changes_nothing() {
 #[test]
 fn a_refused_token_is_told_once_a_second_for_each_service() {
     let actors = Actors::default();
-    let tell = |principal: &str, now| actors.tell(TenantNo(1), principal, now);
+    let tell = |principal: &str, now| actors.tell(1, principal, now);
     assert_eq!((tell("app/a", 1), tell("app/a", 1), tell("app/a", 1)), (Some(0), None, None));
     assert_eq!(tell("app/b", 1), Some(0), "nobody hides it");
     assert_eq!(tell("app/a", 2), Some(2));
