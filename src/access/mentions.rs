@@ -15,6 +15,10 @@ pub enum Named {
     View,
     /// What `context.purpose` is compared with.
     Purpose,
+    /// What `resource.name` is compared with: a field's name within its collection.
+    FieldName,
+    /// What `resource.collection` is compared with.
+    CollectionName,
 }
 
 impl Named {
@@ -25,6 +29,8 @@ impl Named {
             Self::Collection => "collection",
             Self::View => "view",
             Self::Purpose => "purpose",
+            Self::FieldName => "field name",
+            Self::CollectionName => "collection name",
         }
     }
 }
@@ -40,8 +46,31 @@ pub struct Mention {
     pub forbids: bool,
     /// What is named.
     pub named: Named,
-    /// The name.
+    /// The name; of a pattern, its text.
     pub name: String,
+    /// Whether it is the pattern of a `like`.
+    pub pattern: bool,
+}
+
+impl Mention {
+    /// Whether it means a name that there is.
+    pub fn means(&self, name: &str) -> bool {
+        if self.pattern { fits(&self.name, name) } else { self.name == name }
+    }
+}
+
+/// Whether a pattern with `*` for anything fits a name. No name of a schema has a star, so one that asks for one fits none.
+fn fits(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        match rest.split_once(part) {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    !pattern.contains("\\*") && rest.ends_with(last)
 }
 
 /// What one policy names; `None` if Cedar can't say.
@@ -52,21 +81,26 @@ pub(crate) fn of(policy: &Policy, id: &str, line: usize) -> Option<Vec<Mention>>
     walk(&document, &mut names);
     names.sort_unstable();
     names.dedup();
-    let mention =
-        |(named, name): (Named, &str)| Mention { line, policy: id.to_owned(), forbids, named, name: name.to_owned() };
+    let mention = |(named, name, pattern): Name| Mention { line, policy: id.to_owned(), forbids, named, name, pattern };
     Some(names.into_iter().map(mention).collect())
 }
 
-/// Gathers names from Cedar's JSON form of a policy: entities anywhere, strings where they are compared with a view or
-/// purpose.
-fn walk<'v>(value: &'v Value, names: &mut Vec<(Named, &'v str)>) {
+/// What is named, how, and whether that is a pattern.
+type Name = (Named, String, bool);
+
+/// Gathers names from Cedar's JSON form of a policy: entities anywhere, strings where they are compared with what the schema
+/// has names for.
+fn walk(value: &Value, names: &mut Vec<Name>) {
     match value {
         Value::Array(parts) => parts.iter().for_each(|part| walk(part, names)),
         Value::Object(parts) => {
-            names.extend(entity(value));
+            names.extend(entity(value).map(|(named, name)| (named, name.to_owned(), false)));
             for (operator, operands) in parts {
                 if matches!(operator.as_str(), "==" | "!=" | "contains" | "containsAny" | "containsAll") {
                     names.extend(compared(operands));
+                }
+                if operator == "like" {
+                    names.extend(pattern(operands));
                 }
                 walk(operands, names);
             }
@@ -85,26 +119,44 @@ fn entity(value: &Value) -> Option<(Named, &str)> {
     Some((named, value.get("id")?.as_str()?))
 }
 
-/// The strings that a comparison holds against the request's view or purpose.
-fn compared(operands: &Value) -> Vec<(Named, &str)> {
+/// The strings that a comparison holds against what the schema has names for, on either side, by itself or in a set.
+fn compared(operands: &Value) -> Vec<Name> {
     let (Some(left), Some(right)) = (operands.get("left"), operands.get("right")) else { return vec![] };
-    let (named, other) = match (of_context(left), of_context(right)) {
-        (Some(named), None) => (named, right),
-        (None, Some(named)) => (named, left),
-        _ => return vec![],
-    };
-    strings(other).into_iter().map(|name| (named, name)).collect()
+    let mut names = Vec::new();
+    for (attributes, other) in [(left, right), (right, left)] {
+        for named in attributes_of(attributes) {
+            names.extend(strings(other).into_iter().map(|name| (named, name.to_owned(), false)));
+        }
+    }
+    names
 }
 
-/// Whether it is `context.view` or `context.purpose`.
-fn of_context(value: &Value) -> Option<Named> {
-    let access = value.get(".")?;
-    if access.get("left")?.get("Var")?.as_str()? != "context" {
-        return None;
+/// The pattern that a `like` holds against what the schema has names for, as it is written in Cedar.
+fn pattern(operands: &Value) -> Option<Name> {
+    let named = attribute(operands.get("left")?)?;
+    let parts = operands.get("pattern")?.as_array()?.iter().map(|part| match part.get("Literal") {
+        Some(text) => text.as_str().unwrap_or_default().replace('*', "\\*"),
+        None => "*".to_owned(),
+    });
+    Some((named, parts.collect(), true))
+}
+
+/// What of the schema's an attribute stands for, in a set perhaps.
+fn attributes_of(value: &Value) -> Vec<Named> {
+    match value.get("Set") {
+        Some(Value::Array(many)) => many.iter().flat_map(attributes_of).collect(),
+        _ => attribute(value).into_iter().collect(),
     }
-    match access.get("attr")?.as_str()? {
-        "view" => Some(Named::View),
-        "purpose" => Some(Named::Purpose),
+}
+
+/// What of the schema's an attribute stands for.
+fn attribute(value: &Value) -> Option<Named> {
+    let access = value.get(".")?;
+    match (access.get("left")?.get("Var")?.as_str()?, access.get("attr")?.as_str()?) {
+        ("context", "view") => Some(Named::View),
+        ("context", "purpose") => Some(Named::Purpose),
+        ("resource", "name") => Some(Named::FieldName),
+        ("resource", "collection") => Some(Named::CollectionName),
         _ => None,
     }
 }
@@ -157,6 +209,64 @@ mod tests {
                 (true, Named::Purpose, "marketing", 6),
             ]
         );
+    }
+
+    #[test]
+    fn names_are_found_in_sets_on_either_side_of_fields_and_in_patterns() {
+        let policies = Policies::compile(
+            r#"
+            @id("one")
+            forbid (principal, action == Action::"detokenize", resource)
+            when {
+              resource.name == "id_card" && "borrower" == resource.collection && context has view &&
+              [context.view].contains("plain") && ["masked"].containsAll([context.view]) &&
+              ["mobile", "email"].contains(resource.name) && context has purpose && context.purpose like "kyc_*" &&
+              resource.name like "a\*b*c" && principal.name == "loan-core" && context.actor_role like "cl*"
+            };
+            "#,
+        )
+        .unwrap();
+        let found: Vec<(Named, &str, bool)> =
+            policies.mentions().iter().map(|one| (one.named, one.name.as_str(), one.pattern)).collect();
+        assert_eq!(
+            found,
+            [
+                (Named::View, "masked", false),
+                (Named::View, "plain", false),
+                (Named::Purpose, "kyc_*", true),
+                (Named::FieldName, "a\\*b*c", true),
+                (Named::FieldName, "email", false),
+                (Named::FieldName, "id_card", false),
+                (Named::FieldName, "mobile", false),
+                (Named::CollectionName, "borrower", false),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pattern_means_the_names_that_it_fits() {
+        for (pattern, name) in [
+            ("*", ""),
+            ("*", "a"),
+            ("kyc_*", "kyc_review"),
+            ("*_review", "kyc_review"),
+            ("k*c*w", "kyc_review"),
+            ("a*a", "aa"),
+            ("a**a", "aba"),
+            ("plain", "plain"),
+        ] {
+            assert!(fits(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("plain", "plainer"),
+            ("a*a", "a"),
+            ("kyc_*", "kyb_review"),
+            ("k*x*w", "kyc_review"),
+            ("", "a"),
+            ("a\\*", "a"),
+        ] {
+            assert!(!fits(pattern, name), "{pattern} {name}");
+        }
     }
 
     #[test]

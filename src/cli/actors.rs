@@ -1,10 +1,13 @@
 //! Who vouches for the people behind services: the list `[[actors.issuers]]` of the configuration, and `strongroom status`
 //! on them.
 
+use std::fs::OpenOptions;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
 use serde::Deserialize;
 use serde_json::json;
 use strongroom_proto::v1::StatusResponse;
@@ -36,6 +39,9 @@ struct Issuer {
     jwks: PathBuf,
     /// For people of which tenants it speaks.
     tenants: Vec<String>,
+    /// The claim that holds a person's tenant.
+    #[serde(default)]
+    tenant_claim: Option<String>,
     /// The algorithms that its tokens may be signed by.
     #[serde(default = "elliptic")]
     algorithms: Vec<String>,
@@ -105,14 +111,20 @@ impl Issuer {
             leeway_seconds: one.leeway_seconds,
             max_lifetime_seconds: one.max_lifetime_seconds,
             tenants: one.tenants,
+            tenant_claim: one.tenant_claim,
         }
     }
 }
 
-/// A file of keys, and one byte more than it may have at most.
+/// A file of keys, and one byte more than it may have at most. What is no file, such as a pipe to which nobody writes, is not
+/// waited for.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-    let file = std::fs::File::open(path).map_err(failed)?;
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(format!("{}: it is no regular file", path.display()));
+    }
     let mut bytes = Vec::new();
     file.take(KEYS_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
@@ -174,6 +186,7 @@ mod tests {
             ("max_lifetime_seconds = 86401", "86400"),
             ("role_claim = \"\"", "must not be empty"),
             ("rolle = \"x\"", "unknown field"),
+            ("tenant_claim = \"\"", "must not be empty"),
         ] {
             let why = checked(&format!("{GOOD}{more}\n")).unwrap_err();
             assert!(why.contains(named), "{more}: {why}");
@@ -182,13 +195,29 @@ mod tests {
             ("name = \"hr\"", "name = \"h/r\"", "`name`"),
             ("name = \"hr\"", "name = \"\"", "`name`"),
             ("[\"retail\"]", "[]", "`tenants`"),
+            ("[\"retail\"]", "[\"*\"]", "`tenant_claim`"),
+            ("[\"retail\"]", "[\"retail\", \"corporate\"]", "`tenant_claim`"),
             ("\"strongroom\"", "\"\"", "must not be empty"),
         ] {
             let why = checked(&GOOD.replace(from, to)).unwrap_err();
             assert!(why.contains(named), "{to}: {why}");
         }
+        checked(&GOOD.replace("[\"retail\"]", "[\"*\"]\ntenant_claim = \"tenant\"")).unwrap();
         let other = GOOD.replace("login.bank", "other.bank");
         assert!(checked(&format!("{GOOD}{other}")).unwrap_err().contains("called `hr`"));
         assert!(checked(&format!("{GOOD}{}", GOOD.replace("\"hr\"", "\"it\""))).unwrap_err().contains("two issuers"));
+    }
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        assert!(read(&path).unwrap_err().contains("keys"));
+        std::fs::write(&path, b"{}").unwrap();
+        assert_eq!(read(&path).unwrap(), b"{}");
+        std::fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).unwrap();
+        for path in [&*path, folder.path()] {
+            assert!(read(path).unwrap_err().contains("no regular file"));
+        }
     }
 }

@@ -19,11 +19,20 @@ use strongroom_storage::{Family, Mutation, Range, Store, StoreError};
 const MINUTE: u64 = 60_000_000;
 const DAY: u64 = 86_400_000_000;
 
-/// Rows of a day that the vault keeps in memory, of all tenants: some 200 MB. Beyond it what is metered is refused, and
-/// nothing goes uncounted.
-const MOST: usize = 2_000_000;
+/// Rows of a day that the vault keeps in memory, of all tenants: a row takes 65 bytes, and the table's 4 Mi places, of
+/// which 7 in 8 may be used, some 270 MB. Beyond it what is metered is refused, and nothing goes uncounted.
+const MOST: usize = 3_600_000;
 /// One tenant has at most this part of them, so that none takes the room of all others.
 const SHARE: usize = 4;
+/// People behind services have at most this part of what there is for all: there may be any number of them, and they
+/// must not take the room in which services count what they are told themselves.
+const PEOPLE: usize = 2;
+/// What stands in a row's key beside the kind of count, if it is that of a person.
+const OF_PERSON: u8 = 0x80;
+/// In microseconds: how often a tenant's lack of room is told.
+const HOUR: u64 = 3_600_000_000;
+/// From this part on, in percent, it is told that there is little room left.
+const LITTLE_ROOM: usize = 80;
 /// Rows read at once.
 const PAGE: usize = 1_000;
 
@@ -42,6 +51,12 @@ pub struct Window {
 impl Window {
     fn is_open(self) -> bool {
         self.minute.is_none() && self.day.is_none()
+    }
+
+    /// What both allow.
+    fn stricter(self, other: Self) -> Self {
+        let least = |one: Option<u32>, other| one.into_iter().chain(other).min();
+        Self { minute: least(self.minute, other.minute), day: least(self.day, other.day) }
     }
 }
 
@@ -115,7 +130,7 @@ pub struct Charge {
     pub tenant: TenantNo,
     /// Who it is, as a keyed hash: rows name nobody.
     pub meter: [u8; 16],
-    /// What may be told.
+    /// What may be told; no limits, if only the person behind it has some.
     pub limits: Arc<MeterLimits>,
     /// The person behind it, for whom all is counted once more.
     pub behind: Option<Behind>,
@@ -216,12 +231,43 @@ struct Place {
     class: u8,
     id: u64,
     field: u32,
+    /// Whether it counts for a person behind a service.
+    of_person: bool,
 }
 
 impl Place {
     fn key(&self, day: u32) -> Vec<u8> {
-        let Self { tenant, meter, what, class, id, field } = *self;
-        keys::usage(tenant, &Usage { day, meter, what: what as u8, class, id, field })
+        let Self { tenant, meter, what, class, id, field, of_person } = *self;
+        let what = what as u8 | if of_person { OF_PERSON } else { 0 };
+        keys::usage(tenant, &Usage { day, meter, what, class, id, field })
+    }
+}
+
+/// How many rows there are.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    all: usize,
+    /// Of them, those of people behind services.
+    of_people: usize,
+    /// When it was told last that there is little room left.
+    warned: Option<u64>,
+}
+
+impl Held {
+    fn change(&mut self, place: &Place, change: impl Fn(usize) -> usize) {
+        self.all = change(self.all);
+        if place.of_person {
+            self.of_people = change(self.of_people);
+        }
+    }
+
+    /// How much of so many rows is used, in percent, by whoever another row would be for.
+    fn used(&self, most: usize, of_person: bool) -> usize {
+        let part = |rows: usize, most: usize| rows.saturating_mul(100) / most.max(1);
+        match of_person {
+            true => part(self.all, most).max(part(self.of_people, most / PEOPLE)),
+            false => part(self.all, most),
+        }
     }
 }
 
@@ -235,8 +281,10 @@ pub struct Meters {
     now: u64,
     /// How many rows there may be.
     most: usize,
+    /// How many there are.
+    held: Held,
     /// How many there are, by tenant.
-    of_tenants: HashMap<TenantNo, usize>,
+    of_tenants: HashMap<TenantNo, Held>,
 }
 
 impl Meters {
@@ -258,9 +306,11 @@ impl Meters {
                 for (key, row) in &page {
                     let corrupt = |what: &str| StoreError::Corrupt { place: "counts of reads", what: what.to_owned() };
                     let Usage { meter, what, class, id, field, .. } = keys::decode_usage(key)?;
-                    let what = What::ALL.into_iter().find(|known| *known as u8 == what);
+                    let of_person = what & OF_PERSON != 0;
+                    let what = What::ALL.into_iter().find(|known| *known as u8 == what & !OF_PERSON);
                     let what = what.ok_or_else(|| corrupt("a count of an unknown kind"))?;
-                    meters.insert(Place { tenant, meter, what, class, id, field }, UsageRow::decode(row)?);
+                    let place = Place { tenant, meter, what, class, id, field, of_person };
+                    meters.insert(place, UsageRow::decode(row)?);
                 }
                 match page.last() {
                     Some((last, _)) if page.len() == PAGE => from = [last, &[0][..]].concat(),
@@ -283,6 +333,7 @@ impl Meters {
     fn count(&mut self, charge: &Charge, time: u64) -> Result<(), Quota> {
         if day_of(time) > day_of(self.now) {
             self.rows.clear();
+            self.held = Held::default();
             self.of_tenants.clear();
         }
         self.now = self.now.max(time);
@@ -310,23 +361,38 @@ impl Meters {
     fn insert(&mut self, place: Place, row: UsageRow) -> Option<UsageRow> {
         let before = self.rows.insert(place, row);
         if before.is_none() {
-            *self.of_tenants.entry(place.tenant).or_default() += 1;
+            self.change(&place, |rows| rows.saturating_add(1));
         }
         before
     }
 
     fn remove(&mut self, place: &Place) {
-        if self.rows.remove(place).is_some()
-            && let Some(rows) = self.of_tenants.get_mut(&place.tenant)
-        {
-            *rows = rows.saturating_sub(1);
+        if self.rows.remove(place).is_some() {
+            self.change(place, |rows| rows.saturating_sub(1));
         }
     }
 
-    /// Whether there is no room for another row of a tenant.
-    fn is_full(&self, tenant: TenantNo) -> bool {
-        let own = self.of_tenants.get(&tenant).copied().unwrap_or(0);
-        self.rows.len() >= self.most || own >= self.most / SHARE
+    fn change(&mut self, place: &Place, change: impl Fn(usize) -> usize + Copy) {
+        self.held.change(place, change);
+        self.of_tenants.entry(place.tenant).or_default().change(place, change);
+    }
+
+    /// How much of the room for another row like this is used, in percent: 100 if there is none.
+    fn used(&self, place: &Place) -> usize {
+        let own = self.of_tenants.get(&place.tenant).copied().unwrap_or_default();
+        let used = own.used(self.most / SHARE, place.of_person);
+        used.max(self.held.used(self.most, place.of_person))
+    }
+
+    /// Whether it is to be told that there is little room left: once an hour for each tenant.
+    fn alarm(&mut self, place: &Place, used: usize) -> bool {
+        let now = self.now;
+        let told = &mut self.of_tenants.entry(place.tenant).or_default().warned;
+        let due = used >= LITTLE_ROOM && told.is_none_or(|at| now.saturating_sub(at) >= HOUR);
+        if due {
+            *told = Some(now);
+        }
+        due
     }
 
     /// The touched rows join the group's write, each once.
@@ -398,11 +464,14 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// What misses on one token are held against. The token's count is one for all, so it is not counted twice.
+    /// What misses on one token are held against: the stricter of the caller's limit and that of the person behind it. The
+    /// token's count is one for all, so it is counted once, with the caller's.
     fn token_misses(&self) -> Window {
-        match self.behind && !self.charge.limits.token_misses.is_open() {
-            true => Window::default(),
-            false => self.limits.token_misses,
+        let own = self.charge.limits.token_misses;
+        match &self.charge.behind {
+            _ if self.behind => Window::default(),
+            Some(behind) => own.stricter(behind.limits.token_misses),
+            None => own,
         }
     }
 
@@ -491,8 +560,8 @@ impl Step<'_> {
 
     fn place(&self, what: What, class: u8, id: u64) -> Place {
         // A token's misses are the token's, whoever they are by: else two services would guess twice as often.
-        let meter = if what == What::TokenMisses { [0; 16] } else { self.meter };
-        Place { tenant: self.charge.tenant, meter, what, class, id, field: 0 }
+        let (meter, of_person) = if what == What::TokenMisses { ([0; 16], false) } else { (self.meter, self.behind) };
+        Place { tenant: self.charge.tenant, meter, what, class, id, field: 0, of_person }
     }
 
     fn get(&self, place: Place) -> Option<UsageRow> {
@@ -500,8 +569,20 @@ impl Step<'_> {
     }
 
     fn put(&mut self, place: Place, row: UsageRow) -> Result<(), Quota> {
-        if !self.meters.rows.contains_key(&place) && self.meters.is_full(place.tenant) {
-            return Err(self.refusal(place.what, place.class, 0, Span::Memory));
+        if !self.meters.rows.contains_key(&place) {
+            let used = self.meters.used(&place);
+            if self.meters.alarm(&place, used) {
+                let (tenant, of_person) = (place.tenant.0, place.of_person);
+                tracing::warn!(
+                    tenant,
+                    of_person,
+                    percent = used,
+                    "the memory for counts of reads is nearly used up for today: beyond it reads with limits are refused"
+                );
+            }
+            if used >= 100 {
+                return Err(self.refusal(place.what, place.class, 0, Span::Memory));
+            }
         }
         let before = self.meters.insert(place, row);
         self.before.push((place, before));

@@ -82,6 +82,93 @@ fn a_miss_on_a_token_counts_once_whoever_is_behind() {
 }
 
 #[test]
+fn the_stricter_limit_of_misses_on_a_token_holds_whosever_it_is() {
+    for (service, person) in [(limits(5, 5), limits(1, 1)), (limits(1, 1), limits(5, 5))] {
+        let mut meters = Meters::new();
+        let mut ask = |who: u8, row| meters.charge(&for_one(who, &person, charge(&service, vec![missed(row)])), DAY);
+        let of_token = |told: Result<(), Quota>| told.unwrap_err().what == What::TokenMisses;
+        assert_eq!(ask(1, 7), Ok(()));
+        // By another person, whose own misses have room: it is the token's count.
+        assert!(service.misses.day == Some(1) || of_token(ask(2, 7)));
+        assert!(ask(2, 7).is_err());
+    }
+    // Of a minute one limit may be the stricter, and of a day the other.
+    let window = |minute, day| Window { minute, day };
+    assert_eq!(window(Some(1), None).stricter(window(Some(2), Some(3))), window(Some(1), Some(3)));
+    assert!(Window::default().stricter(Window::default()).is_open());
+}
+
+#[test]
+fn people_leave_half_of_a_tenants_room_and_of_all_room_to_services() {
+    let (limits, open) = (limits(100, 100), Arc::default());
+    // Each first part of a subject takes four rows.
+    let one = |tenant, subject| Charge { tenant, ..charge(&limits, vec![read(subject, subject, Shown::Part(1))]) };
+    let only_person = |who, tenant| for_one(who, &limits, Charge { limits: Arc::clone(&open), ..one(tenant, 1) });
+    let mut meters = Meters { most: 16 * SHARE, ..Meters::new() };
+    assert_eq!(meters.charge(&only_person(1, TENANT), DAY), Ok(()));
+    assert_eq!(meters.charge(&only_person(2, TENANT), DAY), Ok(()));
+    let told = meters.charge(&only_person(3, TENANT), DAY).unwrap_err();
+    assert_eq!((told.span, told.behind), (Span::Memory, true));
+    // A service has room still, and somebody who is known already counts on.
+    assert_eq!(meters.charge(&one(TENANT, 1), DAY), Ok(()));
+    assert_eq!(meters.charge(&only_person(1, TENANT), DAY), Ok(()));
+    // What a person is refused is not left behind with the service either.
+    let held = meters.rows.len();
+    assert!(meters.charge(&for_one(4, &limits, one(TENANT, 9)), DAY).is_err());
+    assert_eq!((meters.rows.len(), meters.held.all), (held, held));
+    // People of many tenants leave half of what there is for all.
+    let mut meters = Meters { most: 16, ..Meters::new() };
+    meters.held.of_people = 8;
+    assert_eq!(meters.charge(&one(OTHER, 1), DAY), Ok(()));
+    assert!(meters.charge(&only_person(1, TENANT), DAY).is_err());
+}
+
+#[test]
+fn that_there_is_little_room_left_is_told_once_an_hour() {
+    let mut meters = Meters { most: 10 * SHARE, now: DAY, ..Meters::new() };
+    let place = |id, of_person| Place {
+        tenant: TENANT,
+        meter: [1; 16],
+        what: What::Subject,
+        class: 0,
+        id,
+        field: 0,
+        of_person,
+    };
+    let alarm = |meters: &mut Meters, place| {
+        let used = meters.used(&place);
+        (used, meters.alarm(&place, used))
+    };
+    for id in 0..7 {
+        meters.insert(place(id, false), UsageRow::default());
+    }
+    assert_eq!(alarm(&mut meters, place(7, false)), (70, false));
+    meters.insert(place(7, false), UsageRow::default());
+    assert_eq!(alarm(&mut meters, place(8, false)), (80, true));
+    assert_eq!(alarm(&mut meters, place(8, false)), (80, false));
+    meters.now += HOUR;
+    assert_eq!(alarm(&mut meters, place(8, false)), (80, true));
+    // Of the half that people may have.
+    let mut meters = Meters { most: 10 * SHARE, now: DAY, ..Meters::new() };
+    for id in 0..4 {
+        meters.insert(place(id, true), UsageRow::default());
+    }
+    assert_eq!(alarm(&mut meters, place(8, false)), (40, false));
+    assert_eq!(alarm(&mut meters, place(8, true)), (80, true));
+}
+
+#[tokio::test]
+async fn whose_rows_are_a_persons_is_known_after_a_restart() {
+    let (rig, limits) = (Rig::new().await, limits(9, 9));
+    let asked = for_one(3, &limits, charge(&limits, vec![read(1, 1, Shown::Part(1)), missed(1)]));
+    commit(&rig, asked).await.unwrap();
+    rig.committer.shutdown().await;
+    let after = stored(&rig).await;
+    // Subject, subjects, part, values and misses of each, and the token's misses once.
+    assert_eq!((after.held.all, after.held.of_people), (11, 5));
+}
+
+#[test]
 fn a_minute_and_a_day_hold_at_once_and_end_by_themselves() {
     let (mut meters, limits) = (Meters::new(), limits(2, 3));
     let mut take = |time| meters.charge(&charge(&limits, plain(0..1)), time);

@@ -50,11 +50,69 @@ pub fn destroy_key_version(key: &str, version: impl Display) -> String {
     format!("destroy version {version} of key {key}")
 }
 
+/// Somebody's suspension is to end; since when it is stands behind that.
+pub fn unsuspend(principal: &str) -> String {
+    format!("end the suspension of {principal}")
+}
+
+/// A freeze is to end; since when it is stands behind that.
+pub fn unfreeze(touches: &str, of: &str) -> String {
+    format!("end the freeze of {touches} of {of}")
+}
+
+/// How a field is named whose freeze is to end.
+pub fn frozen_field(name: &str, number: impl Display) -> String {
+    format!("{name} (field {number})")
+}
+
+/// Who began what is to end, and when.
+pub fn since(by: &str, at: impl Display) -> String {
+    format!("{SINCE}{by} began at {at}")
+}
+
+/// What stands before that.
+const SINCE: &str = ", which ";
+
+/// What a leaf says was done, in words, if it is not what was asked for in these words. None as well for an action whose leaf
+/// does not say what was done.
+///
+/// # Errors
+/// Which detail the leaf lacks.
+pub fn differs(leaf: &ParsedLeaf, asked: &str) -> Result<Option<String>, &'static str> {
+    let detail = |name: &str| leaf.detail.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let said = |name: &'static str| detail(name).ok_or(name);
+    let ends = |rest: &str| rest.is_empty() || rest.starts_with(SINCE);
+    let (done, same) = match leaf.action.as_str() {
+        "unsuspend" => {
+            let done = unsuspend(said("suspended")?);
+            let same = asked.strip_prefix(&done).is_some_and(ends);
+            (done, same)
+        }
+        "unfreeze" => {
+            let (what, field) = (said("what")?.replace(' ', " and "), detail("field"));
+            // The leaf does not have the field's number.
+            let of = field.map_or("everything".to_owned(), |field| format!("{field} (field "));
+            let is_so = |rest: &str| match field {
+                Some(_) => {
+                    rest.trim_start_matches(|digit: char| digit.is_ascii_digit()).strip_prefix(')').is_some_and(ends)
+                }
+                None => ends(rest),
+            };
+            // What was not frozen is not named.
+            let mut touches = std::iter::once(what.as_str()).chain(what.split(" and "));
+            let same = touches.any(|touch| asked.strip_prefix(&unfreeze(touch, &of)).is_some_and(is_so));
+            (unfreeze(&what, field.unwrap_or("everything")), same)
+        }
+        _ => return Ok(of(leaf)?.filter(|done| done != asked)),
+    };
+    Ok((!same).then_some(done))
+}
+
 /// What a leaf says was done, in the words in which it is asked for; none for an action whose leaf does not say all of it.
 ///
 /// # Errors
 /// Which detail the leaf lacks.
-pub fn of(leaf: &ParsedLeaf) -> Result<Option<String>, &'static str> {
+fn of(leaf: &ParsedLeaf) -> Result<Option<String>, &'static str> {
     let detail = |name: &str| leaf.detail.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let said = |name: &'static str| detail(name).ok_or(name);
     Ok(Some(match leaf.action.as_str() {

@@ -8,13 +8,16 @@ mod signature;
 mod token;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use arc_swap::ArcSwap;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use strongroom_access::{Actor, Directory, Role, SpiffeId};
 use strongroom_proto::v1;
 use strongroom_vault::{Caller, Error};
+use tokio::sync::oneshot;
 use tonic::{Request, Status};
 use zeroize::Zeroizing;
 
@@ -30,6 +33,11 @@ const LEEWAY: u64 = 60;
 const LIFETIME: u64 = 86_400;
 /// Issuers of a vault.
 const ISSUERS: usize = 64;
+/// Looks in a row at a file that can't be used, after which its keys count no more: whoever takes the file away takes the keys
+/// back, and whoever replaces it clumsily has some time.
+const LOOKS: u32 = 10;
+/// Principals of which it is remembered when a refused token was told.
+const REFUSED: usize = 1_024;
 
 /// What the configuration says of one issuer.
 #[derive(Clone, Debug)]
@@ -52,6 +60,8 @@ pub struct IssuerRules {
     pub max_lifetime_seconds: u64,
     /// For people of which tenants it speaks; `*` for those of all.
     pub tenants: Vec<String>,
+    /// The claim that holds a person's tenant; needed if it speaks for several.
+    pub tenant_claim: Option<String>,
 }
 
 impl IssuerRules {
@@ -65,9 +75,11 @@ impl IssuerRules {
         if SpiffeId::parse(&format!("spiffe://x/system/operator/{}", self.name)).is_err() {
             return Err("`name` must be 1 to 64 of A-Z a-z 0-9 . - _".to_owned());
         }
-        let claims = [&self.role_claim, &self.labels_claim];
+        let claims = [&self.role_claim, &self.labels_claim].into_iter().chain(&self.tenant_claim);
         if [&self.issuer, &self.audience].into_iter().chain(claims).any(String::is_empty) {
-            return Err("`issuer`, `audience`, `role_claim` and `labels_claim` must not be empty".to_owned());
+            return Err(
+                "`issuer`, `audience`, `role_claim`, `labels_claim` and `tenant_claim` must not be empty".to_owned()
+            );
         }
         if self.leeway_seconds > LEEWAY {
             return Err(format!("`leeway_seconds` is at most {LEEWAY}: keep clocks by NTP"));
@@ -77,6 +89,12 @@ impl IssuerRules {
         }
         if self.tenants.is_empty() {
             return Err("`tenants` must name those for whose people it speaks; [\"*\"] for all".to_owned());
+        }
+        let several = self.tenants.len() > 1 || self.tenants.iter().any(|name| name == "*");
+        if several && self.tenant_claim.is_none() {
+            return Err("it speaks for several tenants, so `tenant_claim` must name the claim that says whose person it is: else \
+                        people of one could act at the services of another"
+                .to_owned());
         }
         if self.algorithms.is_empty() {
             return Err("`algorithms` must not be empty; [\"ES256\", \"EdDSA\"] is usual".to_owned());
@@ -103,14 +121,16 @@ struct Issuer {
     read: ReadKeys,
     in_force: ArcSwap<InForce>,
     told: Mutex<Told>,
+    /// Whether a look at the file is under way.
+    looking: AtomicBool,
 }
 
 /// Keys that came into force together.
 #[derive(Default)]
 struct InForce {
     keys: Keys,
-    /// The file that they are from.
-    file: Vec<u8>,
+    /// The file that they are from, if there was one.
+    file: Option<Vec<u8>>,
 }
 
 /// What is told of an issuer's keys.
@@ -118,38 +138,91 @@ struct InForce {
 struct Told {
     /// When others came into force last, in seconds since 1970.
     reloaded: Option<i64>,
-    /// Why the file is not what is in force; empty if it is.
+    /// Why the file is not what is in force, or that it vouches for nobody; empty if all is well.
     problem: String,
+    /// Looks in a row at a file that can't be used.
+    failed: u32,
 }
 
 impl Issuer {
     /// Looks at the file, at `now` in seconds since 1970, and takes what is new and good.
     fn look(&self, now: i64) {
-        let taken = (self.read)().and_then(|file| match self.in_force.load().file == file {
+        let taken = (self.read)().and_then(|file| match self.in_force.load().file.as_ref() == Some(&file) {
             true => Ok(None),
-            false => keys::read(&file, &self.algorithms).map(|keys| Some(InForce { keys, file })),
+            false => keys::read(&file, &self.algorithms).map(|keys| Some(InForce { keys, file: Some(file) })),
         });
+        self.take(taken, now);
+    }
+
+    /// The same on a thread of its own, whose end comes with the answer. A look that has not ended when the next one is due,
+    /// on a disk that answers no more, is one that failed.
+    fn look_apart(self: &Arc<Self>, now: i64) -> Option<oneshot::Receiver<()>> {
+        if self.looking.swap(true, Ordering::AcqRel) {
+            self.take(Err("its file can't be read: the last look at it has not ended yet".to_owned()), now);
+            return None;
+        }
+        let (ended, end) = oneshot::channel();
+        let issuer = Arc::clone(self);
+        let look = move || {
+            issuer.look(now);
+            issuer.looking.store(false, Ordering::Release);
+            // Whoever waited may have given up.
+            let _ = ended.send(());
+        };
+        if let Err(error) = thread::Builder::new().name("issuer-keys".to_owned()).spawn(look) {
+            self.looking.store(false, Ordering::Release);
+            self.take(Err(format!("there is no thread to read its file: {error}")), now);
+        }
+        Some(end)
+    }
+
+    /// What a look has found: other keys, the same ones, or why there are none.
+    fn take(&self, taken: Result<Option<InForce>, String>, now: i64) {
+        let issuer = &self.rules.name;
         let mut told = self.lock();
-        match taken {
-            Ok(None) => told.problem.clear(),
-            Ok(Some(new)) => {
-                tracing::info!(
-                    issuer = self.rules.name,
-                    keys = new.keys.len(),
-                    "new keys of an issuer of actors are in force"
-                );
-                self.in_force.store(Arc::new(new));
-                *told = Told { reloaded: Some(now), problem: String::new() };
+        let problem = match taken {
+            Ok(new) => {
+                told.failed = 0;
+                if let Some(new) = new {
+                    let keys = new.keys.len();
+                    tracing::info!(issuer, keys, "new keys of an issuer of actors are in force");
+                    self.in_force.store(Arc::new(new));
+                    told.reloaded = Some(now);
+                }
+                match self.in_force.load().keys.is_empty() {
+                    true => {
+                        "it has no public key with a `kid` that the algorithms which are allowed can be checked with: \
+                             nobody is vouched for"
+                            .to_owned()
+                    }
+                    false => String::new(),
+                }
             }
-            Err(problem) if told.problem != problem => {
+            Err(problem) => {
+                told.failed = told.failed.saturating_add(1);
+                problem
+            }
+        };
+        if told.problem != problem {
+            if !problem.is_empty() {
                 tracing::warn!(
-                    issuer = self.rules.name,
+                    issuer,
                     why = problem,
-                    "the keys of an issuer of actors are not taken: those in force stay"
+                    looks = LOOKS,
+                    "the keys of an issuer of actors can't be used: \
+                               those in force are dropped after so many looks"
                 );
-                told.problem = problem;
             }
-            Err(_) => {}
+            told.problem = problem;
+        }
+        if told.failed >= LOOKS && !self.in_force.load().keys.is_empty() {
+            tracing::warn!(
+                issuer,
+                looks = told.failed,
+                "the keys of an issuer of actors are dropped: its file could not \
+                           be used for so many looks, and nobody is vouched for until it can"
+            );
+            self.in_force.store(Arc::default());
         }
     }
 
@@ -163,11 +236,12 @@ impl Issuer {
 #[derive(Default)]
 pub struct Actors {
     /// By their `iss`.
-    issuers: BTreeMap<String, Issuer>,
-    refused: Mutex<Refused>,
+    issuers: BTreeMap<String, Arc<Issuer>>,
+    /// By the tenant's number and the principal, so that no service hides what others are refused.
+    refused: Mutex<BTreeMap<(u32, String), Refused>>,
 }
 
-/// Tokens that were refused: one line of log a second at most, however many there are.
+/// Tokens of a principal that were refused: one line of log a second at most, however many there are.
 #[derive(Default)]
 struct Refused {
     /// When the last line was written, in seconds since 1970.
@@ -187,8 +261,9 @@ impl Actors {
             if !names.insert(rules.name.clone()) {
                 return Err(format!("two issuers are called `{}`: the ledger could not tell them apart", rules.name));
             }
-            let issuer = Issuer { rules, algorithms, read, in_force: ArcSwap::default(), told: Mutex::default() };
-            if let Some(twice) = found.insert(issuer.rules.issuer.clone(), issuer) {
+            let (in_force, told, looking) = (ArcSwap::default(), Mutex::default(), AtomicBool::default());
+            let issuer = Issuer { rules, algorithms, read, in_force, told, looking };
+            if let Some(twice) = found.insert(issuer.rules.issuer.clone(), Arc::new(issuer)) {
                 return Err(format!("there are two issuers `{}`: keep one", twice.rules.issuer));
             }
         }
@@ -198,14 +273,21 @@ impl Actors {
         }
     }
 
-    /// Looks at all files, at `now` in seconds since 1970.
+    /// Looks at all files, each on a thread of its own, at `now` in seconds since 1970. Nobody has to wait for the ends that
+    /// it answers.
+    pub(crate) fn look_apart(&self, now: i64) -> Vec<oneshot::Receiver<()>> {
+        self.issuers.values().filter_map(|issuer| issuer.look_apart(now)).collect()
+    }
+
+    /// Looks at all files.
+    #[cfg(test)]
     pub(crate) fn look(&self, now: i64) {
         self.issuers.values().for_each(|issuer| issuer.look(now));
     }
 
     /// What `Status` says. What is wrong names files, so it is not for everybody.
     pub(crate) fn status(&self, with_problem: bool) -> Vec<v1::ActorIssuerStatus> {
-        let of = |issuer: &Issuer| {
+        let of = |issuer: &Arc<Issuer>| {
             let told = issuer.lock();
             v1::ActorIssuerStatus {
                 name: issuer.rules.name.clone(),
@@ -243,16 +325,32 @@ impl Actors {
     }
 
     fn log(&self, caller: &Caller, error: &Error, now: i64) {
+        let (client, principal) = (&*caller.client, &caller.principal.name);
+        if let Some(others) = self.tell(caller.principal.tenant.0, principal, now) {
+            tracing::warn!(client, ?principal, others, why = %error, "a token of an actor is refused");
+        }
+    }
+
+    /// Whether a refusal is told, and how many of the principal were not since the last that was.
+    fn tell(&self, tenant: u32, principal: &str, now: i64) -> Option<u64> {
         // A panic elsewhere leaves it whole.
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut key = (tenant, principal.to_owned());
+        if all.len() >= REFUSED && !all.contains_key(&key) {
+            all.retain(|_, refused| refused.told == now);
+            if all.len() >= REFUSED {
+                // Those who are too many have one line together.
+                key = (tenant, String::new());
+            }
+        }
+        let refused = all.entry(key).or_default();
         if refused.told == now {
             refused.since += 1;
-            return;
+            return None;
         }
-        let others = std::mem::take(&mut *refused).since;
+        let others = std::mem::take(refused).since;
         refused.told = now;
-        let (client, principal) = (&*caller.client, &caller.principal.name);
-        tracing::warn!(client, ?principal, others, why = %error, "a token of an actor is refused");
+        Some(others)
     }
 }
 

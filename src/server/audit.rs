@@ -24,7 +24,7 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
     type ExportStream = Pin<Box<dyn Stream<Item = Result<v1::ExportResponse, Status>> + Send>>;
 
     async fn export(&self, request: Request<v1::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
-        let caller = self.0.caller(&request)?;
+        let caller = self.0.reader(&request)?;
         let peer = edge::peer(&request)?;
         let asked = asked(request.into_inner()).map_err(status)?;
         let pages = self.0.vault()?.export(&caller, &asked).await.map_err(status)?;
@@ -51,7 +51,7 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
     type TailStream = Pin<Box<dyn Stream<Item = Result<v1::TailResponse, Status>> + Send>>;
 
     async fn tail(&self, request: Request<v1::TailRequest>) -> Result<Response<Self::TailStream>, Status> {
-        let (peer, caller) = (edge::peer(&request)?, self.0.caller(&request)?);
+        let (peer, caller) = (edge::peer(&request)?, self.0.reader(&request)?);
         let v1::TailRequest { first, log } = request.into_inner();
         let leaves = self.0.vault()?.tail(&caller, &Tail { first, log }).await.map_err(status)?;
         let followed = Followed { edge: self.0.clone(), peer, second_factor: caller.second_factor, leaves };
@@ -62,7 +62,7 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
         &self,
         request: Request<v1::GetCheckpointRequest>,
     ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
-        let caller = self.0.caller(&request)?;
+        let caller = self.0.reader(&request)?;
         let v1::GetCheckpointRequest { log, witnessed, awaited } = request.into_inner();
         let wanted = match (witnessed, awaited) {
             (false, false) => Wanted::Newest,
@@ -80,7 +80,7 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
         &self,
         request: Request<v1::AddCosignatureRequest>,
     ) -> Result<Response<v1::AddCosignatureResponse>, Status> {
-        let caller = self.0.caller(&request)?;
+        let caller = self.0.reader(&request)?;
         let v1::AddCosignatureRequest { checkpoint, log } = request.into_inner();
         let added =
             self.0.vault()?.add_cosignature(&caller, &AddCosignature { checkpoint, log }).await.map_err(status)?;
@@ -97,7 +97,7 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
         &self,
         request: Request<v1::GetInclusionProofRequest>,
     ) -> Result<Response<v1::GetInclusionProofResponse>, Status> {
-        let caller = self.0.caller(&request)?;
+        let caller = self.0.reader(&request)?;
         let v1::GetInclusionProofRequest { index, size, log } = request.into_inner();
         let proof = self.0.vault()?.prove_leaf(&caller, &ProveLeaf { index, size, log }).await.map_err(status)?;
         Ok(Response::new(v1::GetInclusionProofResponse {
@@ -112,7 +112,7 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
         &self,
         request: Request<v1::GetConsistencyProofRequest>,
     ) -> Result<Response<v1::GetConsistencyProofResponse>, Status> {
-        let caller = self.0.caller(&request)?;
+        let caller = self.0.reader(&request)?;
         let v1::GetConsistencyProofRequest { from, to, log } = request.into_inner();
         let proof = self.0.vault()?.prove_growth(&caller, &ProveGrowth { from, to, log }).await.map_err(status)?;
         Ok(Response::new(v1::GetConsistencyProofResponse {

@@ -244,7 +244,8 @@ fn may_vouch(before: &[[u8; 32]], after: &[[u8; 32]], directory: Option<&Directo
     Ok(())
 }
 
-/// Looks at the files, those of issuers too, for as long as the vault is served.
+/// Looks at the files, those of issuers too, for as long as the vault is served. Neither waits for the other: a file of
+/// issuers that can't be read holds up no list of what is revoked.
 pub(crate) async fn follow(
     (certificates, actors): (Arc<Certificates>, Arc<Actors>),
     directory: DirectorySource,
@@ -253,11 +254,8 @@ pub(crate) async fn follow(
     let Some(Reload { read, every, now }) = reload else { return std::future::pending().await };
     loop {
         let read = Arc::clone(&read);
-        let actors = Arc::clone(&actors);
-        let read = tokio::task::spawn_blocking(move || {
-            actors.look(identity::now());
-            read()
-        });
+        let read = tokio::task::spawn_blocking(move || read());
+        actors.look_apart(identity::now());
         let read = read.await;
         let read = read.unwrap_or_else(|_| Err("the certificates could not be read: the log says why".to_owned()));
         certificates.consider(read, directory().as_deref(), identity::now());
@@ -279,6 +277,7 @@ impl Certificates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::actors::{IssuerRules, ReadKeys};
     use crate::identity::{Nobody, Peer};
     use crate::testing::{Authority, Issued, directory};
 
@@ -296,6 +295,40 @@ mod tests {
 
     fn asks(peer: &Peer) -> Result<(), Nobody> {
         peer.caller(&directory(&[]), 0).map(drop)
+    }
+
+    #[tokio::test]
+    async fn a_file_of_issuers_that_does_not_answer_holds_up_no_look_at_the_certificates() {
+        let (held, never) = std::sync::mpsc::channel::<()>();
+        let never = Mutex::new(never);
+        let rules = IssuerRules {
+            name: "hr".to_owned(),
+            issuer: "https://hr.bank.example".to_owned(),
+            audience: "strongroom".to_owned(),
+            algorithms: vec!["EdDSA".to_owned()],
+            role_claim: "role".to_owned(),
+            labels_claim: "labels".to_owned(),
+            leeway_seconds: 5,
+            max_lifetime_seconds: 3_600,
+            tenants: vec!["retail".to_owned()],
+            tenant_claim: None,
+        };
+        let keys: ReadKeys = Arc::new(move || match never.lock().unwrap().recv() {
+            Ok(()) => Ok(vec![]),
+            Err(error) => Err(error.to_string()),
+        });
+        let actors = Arc::new(Actors::new([(rules, keys)]).unwrap());
+        let certificates = Certificates::of(Authority::new().server_material());
+        let (looks, mut looked) = tokio::sync::mpsc::unbounded_channel();
+        let read = move || looks.send(()).map_err(|error| error.to_string()).and(Err("none".to_owned()));
+        let reload = Reload { read: Arc::new(read), every: Duration::from_millis(1), now: Arc::default() };
+        let directory: DirectorySource = Arc::new(|| None);
+        tokio::select! {
+            () = follow((certificates, Arc::clone(&actors)), directory, Some(reload)) => {}
+            () = async { for _ in 0..3 { looked.recv().await.unwrap(); } } => {}
+        }
+        assert!(actors.status(true)[0].problem.contains("has not ended"));
+        drop(held);
     }
 
     #[test]

@@ -61,6 +61,16 @@ impl<S: Store> Edge<S> {
         Ok(Caller { room, second_factor, actor, ..caller })
     }
 
+    /// Who reads the ledger. Nobody does so on somebody's behalf: a stream of it would go on when that one is not vouched for any
+    /// more.
+    pub fn reader<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let caller = self.caller(request)?;
+        match caller.actor {
+            None => Ok(caller),
+            Some(_) => Err(errors::status(Error::ActorTokenRefused { check: "audit" })),
+        }
+    }
+
     /// Does a request's work: a small one's where its connection is, a large one's apart, where it keeps nobody waiting
     /// and a connection with several of them has more than one thread.
     pub async fn work<T: Send + 'static>(

@@ -119,6 +119,8 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(20);
 /// Bytes of a message to health and reflection, which need no principal.
 const OPEN_MESSAGE: usize = 16 << 10;
+/// How long a start waits for the keys of issuers.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// How long calls that have begun may take after the shutdown.
 const GRACE: Duration = Duration::from_secs(30);
 /// How long broken connections may take to go.
@@ -212,7 +214,9 @@ pub async fn serve<S: Store>(
     let certificates = Arc::new(Certificates::new(&options.tls, names, vouching)?);
     let following = options.reload.take();
     let actors = Arc::new(std::mem::take(&mut options.actors));
-    actors.look(identity::now());
+    // Whoever comes at once shall find the keys; one whose file does not answer has none yet.
+    let looks = futures_util::future::join_all(actors.look_apart(identity::now()));
+    let _ = tokio::time::timeout(FIRST_LOOK, looks).await;
     let (reporter, health) = reporter();
     let (stages, stage) = watch::channel(Stage::Open);
     let directory: DirectorySource = {

@@ -381,7 +381,7 @@ fn actor_token_refused(check: &str) -> &'static str {
     match check {
         "caller" => "only services, principals of the role app, call on behalf of somebody",
         "issuer" => "the vault trusts no issuer of that name: see [[actors.issuers]] in its configuration",
-        "tenant" => "its issuer does not speak for people of your tenant",
+        "tenant" => "its issuer does not speak for people of your tenant, or it is of another tenant's person",
         "size" => "it is longer than 8,192 bytes, or there are several",
         "form" => "it is not a JSON Web Token in the compact form",
         "key" => "its issuer has no key of that `kid`: it may have been rotated away",
@@ -389,6 +389,8 @@ fn actor_token_refused(check: &str) -> &'static str {
         "signature" => "its signature is not right",
         "audience" => "it was not made for this vault",
         "exp" => "it has ended, or does not say when it ends: get a new one",
+        "iat" => "it does not say when it was issued (`iat`)",
+        "audit" => "nobody reads the ledger on somebody's behalf: leave the token out",
         "nbf" => "it does not hold yet: look at the clocks",
         "lifetime" => "it lives longer than the vault takes from this issuer",
         "sub" => "`sub` must be a name: 1 to 64 of A-Z a-z 0-9 . - _",

@@ -12,7 +12,7 @@ use strongroom_access::{
 use strongroom_commit::Fact;
 use strongroom_ids::{FieldNo, TenantId, TenantNo};
 use strongroom_keys::{IndexName, Keystore};
-use strongroom_ledger::Timestamp;
+use strongroom_ledger::{Timestamp, summary};
 use strongroom_schema::{Field, Schema};
 use strongroom_storage::rows::TenantRow;
 use strongroom_storage::{Family, Mutation, Store, keys as place};
@@ -245,16 +245,19 @@ impl ChangeOfFreezes for OfTenant<'_, Unfreeze> {
     fn ends(&self, rules: &Rules) -> (String, Vec<Since>) {
         let Unfreeze { field, reads, writes, all_tenants: _ } = self.0;
         let own = &rules.freezes.own;
-        let (frozen, of) = match scope(&rules.schema, field) {
-            Ok((Scope::Field(number), _)) => (own.fields.get(&number), format!("field {}", number.0)),
+        // Named as in the leaf of what is done then.
+        let (frozen, named) = match scope(&rules.schema, field) {
+            Ok((Scope::Field(number), told)) => {
+                let name = told.first().map_or(field.as_str(), |(_, name)| name.as_str());
+                (own.fields.get(&number), summary::frozen_field(name, number.0))
+            }
             _ => (Some(&own.everything), "everything".to_owned()),
         };
         let touches = touches(*reads, *writes).unwrap_or_default();
         let ended = touches.iter().filter_map(|touch| Some((*touch, frozen?.of(*touch)?)));
         let (ended, since): (Vec<&str>, Vec<Since>) =
             ended.map(|(touch, since)| (touch.as_str(), since.clone())).unzip();
-        let named = if field.is_empty() { of } else { format!("{field} ({of})") };
-        (format!("end the freeze of {} of {named}", ended.join(" and ")), since)
+        (summary::unfreeze(&ended.join(" and "), &named), since)
     }
 }
 
@@ -330,7 +333,7 @@ impl ChangeOfFreezes for OfTenant<'_, Unsuspend> {
         let principal = &self.0.principal;
         let suspension = rules.freezes.own.suspended.get(principal);
         let since = suspension.map(|suspension| suspension.since.clone());
-        (format!("end the suspension of {principal}"), since.into_iter().collect())
+        (summary::unsuspend(principal), since.into_iter().collect())
     }
 }
 
@@ -471,7 +474,7 @@ impl<S: Store, C: ChangeOfFreezes> Approvable<S> for InTurn<C> {
         let mut parts = vec![summary.clone().into_bytes()];
         for Since { time, by } in ended {
             parts.extend([time.to_be_bytes().to_vec(), by.clone().into_bytes()]);
-            summary.push_str(&format!(", which {by} began at {}", Timestamp(time)));
+            summary.push_str(&summary::since(&by, Timestamp(time)));
         }
         Asked { parts, summary }
     }

@@ -75,7 +75,7 @@ impl<S: Store> Vault<S> {
         }
     }
 
-    /// One leaf for each kind of refusal that went beyond its principal's budget.
+    /// One leaf for each kind of refusal that went beyond its caller's budget.
     pub(crate) async fn write_counted_refusals(&self) {
         let counted = self.refusals.take(self.now());
         for (what, count) in counted {
@@ -90,7 +90,7 @@ impl<S: Store> Vault<S> {
         // No leaf comes after the one that ends a tenant's log.
         let _turn = self.turn.read().await;
         // Nobody may know yet what became of its end.
-        let there = match self.tenant(what.tenant) {
+        let there = match self.tenant(what.who.tenant) {
             Ok(tenant) => tenant.refresh(self).await,
             Err(error) => Err(error),
         };
@@ -100,13 +100,13 @@ impl<S: Store> Vault<S> {
             Err(Error::TenantLocked) if !self.tenants.is_unsure() => {}
             there => there?,
         }
-        let rules = self.rules_in_force(what.tenant)?;
+        let rules = self.rules_in_force(what.who.tenant)?;
         let count = count.to_string();
         let request = keys::random::<16>()?;
         let header = LeafHeader {
             request: &request,
-            principal: &what.principal,
-            actor: None,
+            principal: &what.who.principal,
+            actor: what.who.actor.as_deref(),
             action: what.action,
             purpose: None,
             decision: road::refusal(what.reason),
@@ -117,7 +117,7 @@ impl<S: Store> Vault<S> {
             client: "",
             detail: &[("counted", &count)],
         };
-        self.append(what.tenant, &header, vec![]).await
+        self.append(what.who.tenant, &header, vec![]).await
     }
 
     /// Removes idempotency rows whose time is over, a page a commit.

@@ -4,7 +4,7 @@
 //! turns back who writes for the subject, whose record it changes, and who decided by the labels, and nobody else.
 
 use strongroom_access::Action;
-use strongroom_commit::{Fact, Guard};
+use strongroom_commit::{Fact, Guard, Use};
 use strongroom_keys as keys;
 use strongroom_storage::rows::{SubjectRecord, SubjectState};
 use strongroom_storage::{Family, Mutation, Store, keys as place};
@@ -30,7 +30,9 @@ pub struct GetLabels {
 }
 
 impl<S: Store> Road<'_, S> {
-    /// The records of a subject that is named by itself: several, if subjects were merged. What they say is guarded.
+    /// The records of a subject that is named by itself: several, if subjects were merged, and none of one that the vault does
+    /// not know. What they say is guarded, and that it was asked is counted, so that nobody finds out by guessing whom the
+    /// vault knows.
     async fn labelled<A>(&self, id: &str, prepared: &mut Prepared<A>) -> Result<Vec<SubjectRecord>, Refused> {
         let limit = self.vault.limits.subject;
         if id.is_empty() || id.len() > limit {
@@ -47,28 +49,38 @@ impl<S: Store> Road<'_, S> {
                 open.push((*record).clone());
             }
         }
+        prepared.charge = self.charge();
+        if let Some(charge) = &mut prepared.charge {
+            charge.uses.push(Use::Asked { row: None, missed: open.is_empty() });
+        }
         if open.is_empty() {
-            let description = "no data subject of that id has anything in the vault: store a value of it first";
-            let error = Error::NotFoundAt(vec![Violation::new("subject", "subject_unknown", description)]);
+            // Committed as any answer is: what is refused may leave no leaf, and counts nothing.
             let sent = Some(self.fingerprint(id.as_bytes()));
-            return Err(Refused { items: vec![Item { outcome: error.reason(), sent, ..Item::default() }], error });
+            prepared.items.push(Item { outcome: "none", sent, ..Item::default() });
         }
         Ok(open)
     }
 }
 
+/// Why there is nothing to say of a subject.
+fn unknown() -> Error {
+    let description = "no data subject of that id has anything in the vault: store a value of it first";
+    Error::NotFoundAt(vec![Violation::new("subject", "subject_unknown", description)])
+}
+
 impl<S: Store> Attempt<S> for SetLabels {
-    /// Whether it changed anything.
-    type Answer = bool;
+    /// Whether it changed anything; none if the vault does not know the subject.
+    type Answer = Option<bool>;
     const ACTION: Action = Action::SetLabels;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<bool>, Refused> {
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Option<bool>>, Refused> {
         road.decide_vault()?;
         let labels = as_kept(&self.labels)?;
-        let mut prepared = road.prepare(false);
+        let mut prepared: Prepared<Option<bool>> = road.prepare(None);
         let tenant = road.tenant.number;
         for record in road.labelled(&self.subject, &mut prepared).await? {
             let handle = record.handle;
+            let changed = prepared.answer.get_or_insert(false);
             if record.labels == labels {
                 prepared.items.push(Item { outcome: "unchanged", subject: Some(handle), ..Item::default() });
                 continue;
@@ -76,31 +88,36 @@ impl<S: Store> Attempt<S> for SetLabels {
             // A salt of its own, as every version of a row has: else who knows this one could guess the labels of before.
             let record = SubjectRecord { labels: labels.clone(), salt: keys::random::<16>()?, ..record };
             let hash = Some(record_hash(&record));
+            *changed = true;
             let keys = Fact::subject_keys(tenant, handle);
             prepared.guards.push(Guard::Unchanged(keys));
             prepared.changes.extend([keys, Fact::subject_labels(tenant, handle)]);
             prepared.mutations.push(Mutation::Put(Family::Subjects, place::subject(tenant, handle), record.encode()));
             prepared.items.push(Item { outcome: "subject_labelled", subject: Some(handle), hash, ..Item::default() });
-            prepared.answer = true;
         }
-        prepared.detail.push(("labels", labels.join(" ")));
+        if prepared.answer.is_some() {
+            prepared.detail.push(("labels", labels.join(" ")));
+        }
         Ok(prepared)
     }
 }
 
 impl<S: Store> Attempt<S> for GetLabels {
-    type Answer = Vec<String>;
+    /// None if the vault does not know the subject.
+    type Answer = Option<Vec<String>>;
     const ACTION: Action = Action::GetLabels;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Vec<String>>, Refused> {
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Option<Vec<String>>>, Refused> {
         road.decide_vault()?;
-        let mut prepared = road.prepare(vec![]);
+        let mut prepared: Prepared<Option<Vec<String>>> = road.prepare(None);
         for record in road.labelled(&self.subject, &mut prepared).await? {
             prepared.items.push(Item { outcome: OK, subject: Some(record.handle), ..Item::default() });
-            prepared.answer.extend(record.labels);
+            prepared.answer.get_or_insert_default().extend(record.labels);
         }
-        prepared.answer.sort_unstable();
-        prepared.answer.dedup();
+        if let Some(labels) = &mut prepared.answer {
+            labels.sort_unstable();
+            labels.dedup();
+        }
         Ok(prepared)
     }
 }
@@ -109,11 +126,11 @@ impl<S: Store> Vault<S> {
     /// Sets all labels of a data subject of the caller's tenant. When this returns every decision stands on them. The answer
     /// is whether it changed anything.
     pub async fn set_labels(&self, caller: &Caller, request: &SetLabels) -> Result<bool, Error> {
-        self.travel(caller, request).await
+        self.travel(caller, request).await?.ok_or_else(unknown)
     }
 
     /// The labels of a data subject of the caller's tenant.
     pub async fn get_labels(&self, caller: &Caller, request: &GetLabels) -> Result<Vec<String>, Error> {
-        self.travel(caller, request).await
+        self.travel(caller, request).await?.ok_or_else(unknown)
     }
 }

@@ -21,6 +21,10 @@ use crate::values::{lookup_fact, lookup_prefix};
 
 /// Tokens that a call answers, over all its items.
 const FOUND_IN_ALL: usize = 10_000;
+/// Rows that a call looks at for a person behind a service, over all its items: other people's cases are among them.
+const LOOKED_AT: usize = 10_000;
+/// Rows of a value that are found at the least, however many items a call has.
+const OF_EACH: usize = 100;
 
 /// A value to look for.
 pub struct LookupItem {
@@ -43,7 +47,8 @@ pub struct Lookup {
 pub struct FoundTokens {
     /// The tokens, oldest first.
     pub tokens: Vec<String>,
-    /// There are more than an answer carries.
+    /// There are more than an answer carries. For a person behind a service: more that it may see, among the first 10,000 rows of
+    /// a call.
     pub more: bool,
 }
 
@@ -70,18 +75,26 @@ impl<S: Store> Attempt<S> for Lookup {
 
         let mut prepared = road.prepare(Vec::with_capacity(self.items.len()));
         let mut left = FOUND_IN_ALL;
+        let looks = match road.caller.actor {
+            None => limits.found + 1,
+            Some(_) => (LOOKED_AT / self.items.len().max(1)).max(OF_EACH),
+        };
         let mut searched = Vec::with_capacity(entries.len());
         for entry in entries {
             searched.push(match entry {
-                Ok(wanted) => Ok(self.search(road, wanted, &mut left, &mut prepared).await?),
+                Ok(wanted) => Ok(self.search(road, wanted, looks, &mut left, &mut prepared).await?),
                 Err(refusal) => Err(refusal),
             });
+        }
+        if road.caller.actor.is_some() {
+            let most = share(searched.iter().flatten().map(|found| found.rows.len()).collect());
+            searched.iter_mut().flatten().for_each(|found| found.rows.truncate(most));
         }
         let mut charge = road.charge();
         let mut size = 0_usize;
         for searched in searched {
             let found = match searched {
-                Ok(searched) => Ok(read(road, searched, &mut prepared).await?),
+                Ok(searched) => Ok(read(road, searched, &mut left, &mut prepared).await?),
                 Err(refusal) => {
                     prepared.items.push(refusal.item);
                     Err(refusal.error)
@@ -179,11 +192,14 @@ impl Lookup {
         }
     }
 
-    /// Looks up the rows of a value: keys only, so that what would be too much is refused before a row is read.
+    /// Looks up the rows of a value, so many at the most: keys only, so that what would be too much is refused before a row is
+    /// read. For a person behind a service that is not known before: of other people's cases it is told nothing, not even that
+    /// there are too many.
     async fn search<S: Store>(
         &self,
         road: &Road<'_, S>,
         Wanted { field, entries }: Wanted,
+        looks: usize,
         left: &mut usize,
         prepared: &mut Prepared<Answer>,
     ) -> Result<Searched, Error> {
@@ -193,7 +209,7 @@ impl Lookup {
         for entry in &entries {
             prepared.guards.push(Guard::Unchanged(lookup_fact(tenant, &field, entry)));
             let prefix = lookup_prefix(tenant, &field, entry);
-            let range = Range { to: place::prefix_end(&prefix), from: prefix, limit: most + 1 };
+            let range = Range { to: place::prefix_end(&prefix), from: prefix, limit: looks };
             for (key, leads_to) in road.vault.store.scan(Family::Index, range).await? {
                 rows.push(match entry.kind {
                     IndexKind::Value => place::decode_value_index(&key)?,
@@ -202,28 +218,61 @@ impl Lookup {
             }
         }
         rows.sort_unstable();
+        if road.caller.actor.is_some() {
+            rows.truncate(looks);
+            return Ok(Searched { field, rows, more: false });
+        }
         let more = rows.len() > most;
         rows.truncate(most);
-        *left = left.checked_sub(rows.len()).ok_or_else(|| {
-            let description = format!(
-                "more than {FOUND_IN_ALL} tokens stand for these values, and a call answers at most as many: ask for \
-                 fewer items at once"
-            );
-            Error::invalid("items", "too_many_found", description)
-        })?;
+        take(left, rows.len())?;
         Ok(Searched { field, rows, more })
     }
+}
+
+/// How many rows of each value are looked at, so that they are not too many together: all, where there are few.
+fn share(mut found: Vec<usize>) -> usize {
+    found.sort_unstable();
+    let mut left = LOOKED_AT;
+    for (before, rows) in found.iter().enumerate() {
+        let share = left / (found.len() - before);
+        if *rows > share {
+            return share;
+        }
+        left -= rows;
+    }
+    LOOKED_AT
+}
+
+/// Takes tokens out of what a call may still answer.
+fn take(left: &mut usize, found: usize) -> Result<(), Error> {
+    *left = left.checked_sub(found).ok_or_else(|| {
+        let description = format!(
+            "more than {FOUND_IN_ALL} tokens stand for these values, and a call answers at most as many: ask for \
+             fewer items at once"
+        );
+        Error::invalid("items", "too_many_found", description)
+    })?;
+    Ok(())
 }
 
 /// Reads the rows of a value, and makes their tokens.
 async fn read<S: Store>(
     road: &Road<'_, S>,
     Searched { field, rows, more }: Searched,
+    left: &mut usize,
     prepared: &mut Prepared<Answer>,
 ) -> Result<FoundTokens, Error> {
-    let mut found = FoundTokens { tokens: Vec::with_capacity(rows.len()), more };
-    for resolved in road.resolve_rows(&rows).await? {
-        if let Resolved::Value(value) = resolved {
+    let limits = &road.vault.limits;
+    let most = limits.found;
+    // In pages that are never too large for memory: a refusal would tell of other people's cases.
+    let page = match road.caller.actor {
+        None => rows.len(),
+        Some(_) => limits.message / limits.value.max(1),
+    };
+    let mut found = FoundTokens { tokens: Vec::with_capacity(rows.len().min(most)), more };
+    'pages: for page in rows.chunks(page.max(1)) {
+        for resolved in road.resolve_rows(page).await? {
+            let Resolved::Value(value) = resolved else { continue };
             value.guards(road.tenant.number, &mut prepared.guards);
             road.guard_case_load(value.row.subject, &mut prepared.guards);
             if road.caller.actor.is_some() && !road.decide(&field, None, road.case_load(&value, "", None)).allowed {
@@ -231,13 +280,37 @@ async fn read<S: Store>(
                 prepared.items.push(value.item("DENIED"));
                 continue;
             }
+            if found.tokens.len() == most {
+                found.more = true;
+                break 'pages;
+            }
             found.tokens.push(road.token_of(&value)?);
             prepared.items.push(value.item("found"));
         }
+    }
+    if road.caller.actor.is_some() {
+        take(left, found.tokens.len())?;
     }
     if found.tokens.is_empty() {
         found.more = false;
         prepared.items.push(Item { field: Some(Arc::clone(&field.full_name)), outcome: "none", ..Item::default() });
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_are_looked_at_are_shared_out_and_values_with_few_have_all_of_theirs() {
+        assert_eq!(share(vec![]), LOOKED_AT);
+        assert_eq!(share(vec![10_000]), 10_000);
+        assert_eq!(share(vec![9_000, 3]), LOOKED_AT);
+        let found = vec![9_000, 3, 9_000, 97];
+        let most = share(found.clone());
+        assert_eq!(most, 4_950);
+        assert_eq!(found.iter().map(|rows| rows.min(&most)).sum::<usize>(), LOOKED_AT);
+        assert_eq!(share(vec![100; 10_000]), 1);
+    }
 }

@@ -37,8 +37,11 @@ fn said(one: &Mention) -> String {
 fn unknown<'p>(policies: &'p Policies, schema: &Schema) -> Vec<&'p Mention> {
     let has = |one: &Mention| match one.named {
         Named::Field => schema.field(&one.name).is_some(),
-        Named::Collection => schema.fields().any(|field| *field.collection == *one.name),
+        Named::Collection | Named::CollectionName => schema.fields().any(|field| one.means(&field.collection)),
+        Named::FieldName => schema.fields().any(|field| one.means(&field.name)),
+        Named::View if one.pattern => schema.fields().any(|field| field.views().any(|(view, _)| one.means(view))),
         Named::View => schema.fields().any(|field| field.view(&one.name).is_some()),
+        Named::Purpose if one.pattern => schema.purposes().any(|purpose| one.means(&purpose.name)),
         Named::Purpose => schema.purpose(&one.name).is_some(),
     };
     match schema.version() {

@@ -1,6 +1,8 @@
-//! Floods: each principal has a budget of leaves for refusals; beyond it, one leaf per reason and second counts them.
+//! Floods: each principal has a budget of leaves for refusals, and each person behind a service one of its own; beyond it,
+//! one leaf per reason and second counts them.
 //!
-//! Without it, whoever holds a certificate could fill the disk with refusals.
+//! Without it, whoever holds a certificate could fill the disk with refusals. Were it the service's alone, one person could
+//! use it up and hide what others are refused.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -16,8 +18,11 @@ const BURST: u64 = 200;
 const PER_SECOND: u64 = 20;
 /// Refused items that cost as much as a leaf of their own: about as many fit one.
 const ITEMS_A_LEAF: u64 = 400;
-/// Principals that are remembered; beyond them refusals are counted, not written one by one.
-const PRINCIPALS: usize = 10_000;
+/// Principals and people that are remembered; beyond them refusals are counted, not written one by one.
+const CALLERS: usize = 10_000;
+/// People behind services among them, so that services by themselves are always remembered. So many at the most are counted
+/// apart in a second, too.
+const PEOPLE: usize = CALLERS / 2;
 
 const SECOND: u64 = 1_000_000;
 
@@ -27,8 +32,24 @@ pub(crate) struct Refusals(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    budgets: HashMap<(TenantNo, String), Budget>,
+    budgets: HashMap<Who, Budget>,
     counted: HashMap<Counted, u64>,
+}
+
+/// Whose refusals are counted together.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Who {
+    pub tenant: TenantNo,
+    pub principal: String,
+    /// The person behind it, as leaves name it.
+    pub actor: Option<String>,
+}
+
+impl Who {
+    fn of(caller: &Caller) -> Self {
+        let actor = caller.actor.as_ref().map(|actor| actor.name().to_owned());
+        Self { tenant: caller.principal.tenant, principal: caller.principal.name.to_string(), actor }
+    }
 }
 
 struct Budget {
@@ -40,8 +61,7 @@ struct Budget {
 /// What is counted together.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Counted {
-    pub tenant: TenantNo,
-    pub principal: String,
+    pub who: Who,
     pub action: &'static str,
     pub reason: &'static str,
 }
@@ -62,8 +82,11 @@ impl Refusals {
         if inner.spend(caller, (size.leaves as u64).saturating_mul(SECOND), now) {
             return true;
         }
-        let principal = caller.principal.name.to_string();
-        let counted = Counted { tenant: caller.principal.tenant, principal, action: action.as_str(), reason };
+        let mut counted = Counted { who: Who::of(caller), action: action.as_str(), reason };
+        if inner.counted.len() >= PEOPLE && !inner.counted.contains_key(&counted) {
+            // Too many to be told apart: the service answers for them.
+            counted.who.actor = None;
+        }
         *inner.counted.entry(counted).or_default() += size.items.max(1) as u64;
         false
     }
@@ -97,11 +120,12 @@ impl Refusals {
 impl Inner {
     /// Takes a price, in millionths of a leaf, out of the caller's budget, if that has it.
     fn spend(&mut self, caller: &Caller, price: u64, now: u64) -> bool {
-        let key = (caller.principal.tenant, caller.principal.name.to_string());
-        if self.budgets.len() >= PRINCIPALS && !self.budgets.contains_key(&key) {
+        let who = Who::of(caller);
+        let most = if who.actor.is_some() { PEOPLE } else { CALLERS };
+        if self.budgets.len() >= most && !self.budgets.contains_key(&who) {
             return false;
         }
-        let budget = self.budgets.entry(key).or_insert(Budget { left: BURST * SECOND, at: now });
+        let budget = self.budgets.entry(who).or_insert(Budget { left: BURST * SECOND, at: now });
         let earned = now.saturating_sub(budget.at).saturating_mul(PER_SECOND);
         budget.left = budget.left.saturating_add(earned).min(BURST * SECOND);
         budget.at = budget.at.max(now);

@@ -108,11 +108,10 @@ impl<S: Store> Road<'_, S> {
                 limits,
             })
         });
-        let (meter, limits, behind) = match (own, behind) {
-            (None, None) => return None,
-            (None, Some(Behind { meter, limits })) => (meter, limits, None),
-            (Some(own), behind) => (self.meter(&[b"meter", principal.as_bytes()]), Arc::clone(own), behind),
-        };
+        if own.is_none() && behind.is_none() {
+            return None;
+        }
+        let (meter, limits) = (self.meter(&[b"meter", principal.as_bytes()]), own.cloned().unwrap_or_default());
         Some(Box::new(Charge { tenant: self.tenant.number, meter, limits, behind, uses: vec![] }))
     }
 

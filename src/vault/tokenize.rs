@@ -251,6 +251,8 @@ impl Tokenize {
         let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
         let named = road.named(holders, true, &mut prepared.guards).await?;
         self.decide_by_case(road, fields, |index| match &resolved[index] {
+            // As the first time: without a subject it is nobody's case, and who sends the value and the key again knows it.
+            Resolved::Value(_) if self.items[index].subject.is_empty() => CaseLoad::None,
             Resolved::Value(found) => road.case_load(found, &self.items[index].subject, Some(&named)),
             _ => CaseLoad::None,
         })?;

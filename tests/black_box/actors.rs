@@ -9,6 +9,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 use strongroom_proto::v1;
+use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::subjects_client::SubjectsClient;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
@@ -210,6 +211,7 @@ async fn what_is_no_good_token_is_refused_by_name_and_never_repeated() {
         (with("exp", json!(now() - 1)), "exp"),
         (with("nbf", json!(now() + 60)), "nbf"),
         (with("exp", json!(now() + 7_200)), "lifetime"),
+        (with("iat", Value::Null), "iat"),
         (with("aud", json!("another")), "audience"),
         (with("iss", json!("https://it.bank.example")), "issuer"),
         (with("sub", json!("li na")), "sub"),
@@ -228,6 +230,12 @@ async fn what_is_no_good_token_is_refused_by_name_and_never_repeated() {
     for principal in ["privacy", "officer-1", "auditor", "rotator"] {
         assert_eq!(failed(&vault, principal, &good).await, "caller", "{principal}");
     }
+    // Nor does anybody read the ledger for somebody else.
+    let mut audit = AuditClient::new(vault.channel("app").await);
+    let asked = behalf(v1::GetCheckpointRequest::default(), &good);
+    assert_eq!(check(audit.get_checkpoint(asked).await.err().unwrap()), "audit");
+    assert_eq!(check(audit.tail(behalf(v1::TailRequest::default(), &good)).await.err().unwrap()), "audit");
+    assert_eq!(check(audit.export(behalf(v1::ExportRequest::default(), &good)).await.err().unwrap()), "audit");
     let mut two = behalf(detokenize(&["srt1_0000000000000000000000"], "loan_servicing", "masked"), &good);
     two.metadata_mut().append("strongroom-actor", good.parse().unwrap());
     assert_eq!(check(vault.vault().await.detokenize(two).await.err().unwrap()), "size");
@@ -280,13 +288,21 @@ async fn an_issuer_gets_other_keys_while_the_vault_runs() {
     until("both", &|now| now.keys == 2).await;
     assert!(read_for(&vault, &token, &by_old, "masked").await.is_ok());
     assert!(read_for(&vault, &token, &by_new, "masked").await.is_ok());
-    // A broken file and none at all change nothing, and are told to who can do something.
+    // A broken file changes nothing for a while, and is told to who can do something.
     std::fs::write(vault.dir().join("pki/hr.jwks"), "{\"keys\": [").unwrap();
-    until("broken", &|now| now.problem.contains("JSON Web Key Set")).await;
-    std::fs::remove_file(vault.dir().join("pki/hr.jwks")).unwrap();
-    until("gone", &|now| now.problem.contains("hr.jwks")).await;
+    until("broken", &|now| now.keys == 2 && now.problem.contains("JSON Web Key Set")).await;
     assert!(read_for(&vault, &token, &by_new, "masked").await.is_ok());
-    assert!(vault.cli_ok(&["status"]).contains("hr: 2 keys; not taken"));
+    // One that stays away takes its keys along.
+    std::fs::remove_file(vault.dir().join("pki/hr.jwks")).unwrap();
+    until("gone", &|now| now.keys == 0 && now.problem.contains("hr.jwks")).await;
+    assert_eq!(failed(&vault, "app", &by_new).await, "key");
+    assert!(vault.cli_ok(&["status"]).contains("hr: 0 keys; not taken"));
+    place(&vault.dir(), "hr.jwks", &[ed.clone(), new.jwk("two")]);
+    until("both again", &|now| now.keys == 2 && now.problem.is_empty()).await;
+    // And one without keys does so at once.
+    place(&vault.dir(), "hr.jwks", &[]);
+    until("none", &|now| now.keys == 0 && now.problem.contains("nobody is vouched for")).await;
+    assert_eq!(failed(&vault, "app", &by_old).await, "key");
     place(&vault.dir(), "hr.jwks", &[new.jwk("two")]);
     until("the second", &|now| now.keys == 1 && now.problem.is_empty()).await;
     assert_eq!(failed(&vault, "app", &by_old).await, "key");
@@ -301,7 +317,8 @@ async fn an_issuer_speaks_for_its_tenants_and_signs_for_no_other_issuer() {
     place(&house.dir(), "it.jwks", &[it.jwk("one")]);
     let path = house.dir().join("strongroom.toml");
     let text = std::fs::read_to_string(&path).unwrap();
-    let issuers = format!("{}{}", section("hr", "[\"lending\"]"), section("it", "[\"*\"]"));
+    let everybody = section("it", "[\"*\"]\ntenant_claim = \"tenant\"");
+    let issuers = format!("{}{everybody}", section("hr", "[\"lending\"]"));
     std::fs::write(&path, format!("{text}\n{issuers}")).unwrap();
     house.up();
     house.apply_lending().await;
@@ -309,16 +326,20 @@ async fn an_issuer_speaks_for_its_tenants_and_signs_for_no_other_issuer() {
         let request = behalf(tokenize(vec![item("borrower.name", "Ann", "c-1")]), token);
         house.vault(tenant, "core").await.tokenize(request).await.map(drop)
     };
-    let of = |issuer: &str| {
+    let of_tenant = |issuer: &str, tenant: &str| {
         let mut claims = claims("li.na", &[]);
         claims["iss"] = json!(format!("https://{issuer}.bank.example"));
+        claims["tenant"] = json!(tenant);
         claims
     };
+    let of = |issuer: &str| of_tenant(issuer, "lending");
     store("lending", &hr.token("one", &of("hr"))).await.unwrap();
     assert_eq!(check(store("corporate", &hr.token("one", &of("hr"))).await.err().unwrap()), "tenant");
-    for tenant in ["lending", "corporate"] {
-        store(tenant, &it.token("one", &of("it"))).await.unwrap();
-        assert_eq!(check(store(tenant, &hr.token("one", &of("it"))).await.err().unwrap()), "signature");
+    for (tenant, other) in [("lending", "corporate"), ("corporate", "lending")] {
+        store(tenant, &it.token("one", &of_tenant("it", tenant))).await.unwrap();
+        // Who is of one tenant acts at no other.
+        assert_eq!(check(store(tenant, &it.token("one", &of_tenant("it", other))).await.err().unwrap()), "tenant");
+        assert_eq!(check(store(tenant, &hr.token("one", &of_tenant("it", tenant))).await.err().unwrap()), "signature");
     }
     assert_eq!(check(store("lending", &it.token("one", &of("hr"))).await.err().unwrap()), "signature");
     let actors = |ledger: Vec<String>| -> Vec<String> {

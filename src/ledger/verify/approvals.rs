@@ -18,8 +18,19 @@ use crate::summary;
 
 /// How long what waits is remembered, in microseconds: a day longer than it may wait.
 const LIFE: u64 = 8 * 24 * 3_600 * 1_000_000;
-/// So many requests that wait are remembered; a forged export must not fill the memory.
-const MOST: usize = 20_000;
+/// So many requests that wait are remembered, the newest; a forged export must not fill the memory. At once a hundred wait
+/// in a vault, which forgets them when it starts.
+const MOST: usize = 10_000;
+/// Officers of a tenant, and so those who approve one request.
+const OFFICERS: usize = 64;
+/// Officers who are suspended at once: as many as all principals that may be.
+const SUSPENDED: usize = 1_000;
+/// Bytes of a name: of an approval, an action, a request, a key's hash.
+const NAME: usize = 128;
+/// Bytes of a principal's name, with its role.
+const PRINCIPAL: usize = 256;
+/// Bytes of a summary: the longest says all limits of a tier.
+const SUMMARY: usize = 4_096;
 /// By this an officer's name begins, as a principal and in the leaves that enrol one.
 const OFFICER: &str = "officer/";
 /// All that a leaf has in its `detail` which only says that a request has the approvals that it needs.
@@ -31,6 +42,9 @@ pub enum ApprovalError {
     /// The leaf does not say all that an approval has.
     #[error("the approval lacks its `{0}`")]
     Lacks(&'static str),
+    /// There is more of it than any vault has or writes.
+    #[error("no vault has so many, or writes such a long one: {0}")]
+    TooMuch(&'static str),
     /// Nobody asked for it, as far as the log says.
     #[error("{0} is approved or used, and the log does not say that it waits")]
     Unasked(String),
@@ -82,7 +96,8 @@ struct Waiting {
     need: usize,
     /// Officers who approved, and the SHA-256 of the key that signed, in hexadecimal.
     votes: BTreeMap<String, String>,
-    since: u64,
+    /// When, in microseconds since 1970, and in which leaf it was asked for.
+    since: (u64, u64),
 }
 
 /// The approvals of one log, as far as it was read.
@@ -94,7 +109,11 @@ pub(super) struct Approvals {
     is_system: bool,
     /// SHA-256 of each officer's public key in hexadecimal, by the name under the role.
     officers: BTreeMap<String, String>,
+    /// Officers who are suspended, by role and name.
+    suspended: BTreeSet<String>,
     waiting: BTreeMap<String, Waiting>,
+    /// Their names, the oldest first.
+    oldest: BTreeMap<(u64, u64), String>,
 }
 
 impl Approvals {
@@ -122,7 +141,7 @@ impl Approvals {
         }
         match leaf.action.as_str() {
             // A later one enrols nobody: it tells of another log, which begins with its own.
-            "create_vault" | "create_tenant" if leaf.index == 0 => self.first(leaf),
+            "create_vault" | "create_tenant" if leaf.index == 0 => self.first(leaf)?,
             // Only says that it has all that it needs, and is done in a leaf of its own.
             _ if stage == Some("approved") && leaf.detail.iter().all(|(name, _)| APPROVED.contains(&name.as_str())) => {
             }
@@ -136,7 +155,12 @@ impl Approvals {
             }
             "break_glass" if detail(leaf, "officer").is_some() => self.change(leaf)?,
             "approve" => return self.approve(leaf).map(|()| true),
-            "reject" => drop(detail(leaf, "approval").and_then(|name| self.waiting.remove(name))),
+            "reject" => drop(detail(leaf, "approval").and_then(|name| self.end(name))),
+            "suspend" => self.suspend(said(leaf, "suspended")?)?,
+            "unsuspend" => {
+                self.used(leaf)?;
+                self.suspended.remove(said(leaf, "suspended")?);
+            }
             _ => self.used(leaf)?,
         }
         Ok(false)
@@ -148,38 +172,70 @@ impl Approvals {
         if self.waiting.contains_key(name) {
             return Ok(());
         }
-        self.waiting.retain(|_, one| one.since.saturating_add(LIFE) > leaf.time.0);
-        while self.waiting.len() >= MOST {
-            let oldest = self.waiting.iter().min_by_key(|(_, one)| one.since).map(|(name, _)| name.clone());
-            oldest.and_then(|oldest| self.waiting.remove(&oldest));
+        let now = leaf.time.0;
+        // Time never goes back in a log.
+        while let Some(oldest) = self.oldest.first_entry() {
+            if oldest.key().0.saturating_add(LIFE) > now && self.waiting.len() < MOST {
+                break;
+            }
+            self.waiting.remove(&oldest.remove());
         }
+        let since = (now, leaf.index);
         let waiting = Waiting {
-            action: leaf.action.clone(),
-            requester: leaf.principal.clone(),
-            request: said(leaf, "request")?.to_owned(),
-            summary: said(leaf, "summary")?.to_owned(),
+            action: short(&leaf.action, NAME, "action")?,
+            requester: short(&leaf.principal, PRINCIPAL, "requester")?,
+            request: short(said(leaf, "request")?, NAME, "request")?,
+            summary: short(said(leaf, "summary")?, SUMMARY, "summary")?,
             need: said(leaf, "need")?.parse().map_err(|_| ApprovalError::Lacks("need"))?,
             votes: BTreeMap::new(),
-            since: leaf.time.0,
+            since,
         };
-        self.waiting.insert(name.to_owned(), waiting);
+        let name = short(name, NAME, "approval")?;
+        self.oldest.insert(since, name.clone());
+        self.waiting.insert(name, waiting);
+        Ok(())
+    }
+
+    /// Takes out what was used, rejected or forgotten.
+    fn end(&mut self, name: &str) -> Option<Waiting> {
+        let ended = self.waiting.remove(name)?;
+        self.oldest.remove(&ended.since);
+        Some(ended)
+    }
+
+    fn suspend(&mut self, principal: &str) -> Result<(), ApprovalError> {
+        // Nobody else approves.
+        if principal.starts_with(OFFICER) && !self.suspended.contains(principal) {
+            if self.suspended.len() >= SUSPENDED {
+                return Err(ApprovalError::TooMuch("suspended"));
+            }
+            self.suspended.insert(short(principal, PRINCIPAL, "suspended")?);
+        }
         Ok(())
     }
 
     /// Whose log it is, and the officers whom it begins with.
-    fn first(&mut self, leaf: &ParsedLeaf) {
+    fn first(&mut self, leaf: &ParsedLeaf) -> Result<(), ApprovalError> {
         self.is_system = detail(leaf, "tenant") == Some("system");
-        let officers = leaf.detail.iter().filter_map(|(name, key)| Some((name.strip_prefix(OFFICER)?, key)));
-        self.officers.extend(officers.map(|(name, key)| (name.to_owned(), key.clone())));
+        let mut officers = leaf.detail.iter().filter_map(|(name, key)| Some((name.strip_prefix(OFFICER)?, key)));
+        officers.try_for_each(|(name, key)| self.enrol(name, key))
     }
 
     /// One is enrolled by a key, or removed.
     fn change(&mut self, leaf: &ParsedLeaf) -> Result<(), ApprovalError> {
         let name = said(leaf, "officer")?;
         match detail(leaf, "key").filter(|_| leaf.action != "remove_officer") {
-            Some(key) => drop(self.officers.insert(name.to_owned(), key.to_owned())),
+            Some(key) => self.enrol(name, key)?,
             None => drop(self.officers.remove(name)),
         }
+        Ok(())
+    }
+
+    fn enrol(&mut self, name: &str, key: &str) -> Result<(), ApprovalError> {
+        if self.officers.len() >= OFFICERS && !self.officers.contains_key(name) {
+            return Err(ApprovalError::TooMuch("officers"));
+        }
+        self.officers.insert(short(name, PRINCIPAL, "officer")?, short(key, NAME, "key")?);
         Ok(())
     }
 
@@ -208,6 +264,9 @@ impl Approvals {
         if waiting.requester == *officer {
             return Err(ApprovalError::Requester(officer.clone()));
         }
+        if waiting.votes.len() >= OFFICERS && !waiting.votes.contains_key(officer) {
+            return Err(ApprovalError::TooMuch("votes"));
+        }
         waiting.votes.insert(officer.clone(), key);
         Ok(())
     }
@@ -216,20 +275,22 @@ impl Approvals {
     /// requester's.
     fn used(&mut self, leaf: &ParsedLeaf) -> Result<(), ApprovalError> {
         let Some(name) = detail(leaf, "approval") else { return Ok(()) };
-        let Some(waiting) = self.waiting.remove(name) else {
+        let Some(waiting) = self.end(name) else {
             return Err(ApprovalError::Unasked(name.to_owned()));
         };
         if waiting.action != leaf.action || waiting.requester != leaf.principal {
             return Err(ApprovalError::Other(name.to_owned()));
         }
-        let done = summary::of(leaf).map_err(ApprovalError::Lacks)?;
-        if let Some(done) = done.filter(|done| *done != waiting.summary) {
+        if let Some(done) = summary::differs(leaf, &waiting.summary).map_err(ApprovalError::Lacks)? {
             return Err(ApprovalError::Another { name: name.to_owned(), asked: waiting.summary, done });
         }
         // What used one needed one, whatever is written of it.
         let need = waiting.need.max(1);
         let own = self.enrolled(&waiting.requester);
-        let counts = |(officer, key): &(&String, &String)| self.enrolled(officer) == Some(*key) && own != Some(*key);
+        // Who is suspended has no say, also by what it said before.
+        let counts = |(officer, key): &(&String, &String)| {
+            self.enrolled(officer) == Some(*key) && own != Some(*key) && !self.suspended.contains(*officer)
+        };
         let keys: BTreeSet<&String> = waiting.votes.iter().filter(counts).map(|(_, key)| key).collect();
         match keys.len() >= need {
             true => Ok(()),
@@ -240,6 +301,14 @@ impl Approvals {
     /// The key of an officer, by role and name.
     fn enrolled(&self, officer: &str) -> Option<&String> {
         self.officers.get(officer.strip_prefix(OFFICER)?)
+    }
+}
+
+/// What is kept, if it is no longer than such a thing is.
+fn short(text: &str, most: usize, what: &'static str) -> Result<String, ApprovalError> {
+    match text.len() > most {
+        true => Err(ApprovalError::TooMuch(what)),
+        false => Ok(text.to_owned()),
     }
 }
 
@@ -274,9 +343,9 @@ mod tests {
     impl Approvals {
         /// All that it remembers, to the eye.
         fn state(&self) -> String {
-            let waiting = self.waiting.iter().map(|(name, one)| format!("{name} {:?} {}", one.votes, one.since));
+            let waiting = self.waiting.iter().map(|(name, one)| format!("{name} {:?} {:?}", one.votes, one.since));
             let waiting: Vec<String> = waiting.collect();
-            format!("{:?} {:?} {waiting:?}", self.is_system, self.officers)
+            format!("{:?} {:?} {:?} {waiting:?}", self.is_system, self.officers, self.suspended)
         }
     }
 
@@ -647,5 +716,106 @@ mod tests {
             log.push("officer/alice", action, ("allow", None), &[("officer", "dave")]);
             assert_eq!(log.fault(), (2, ApprovalError::Lacks("approval")), "{action}");
         }
+    }
+    #[test]
+    fn the_end_of_a_suspension_or_a_freeze_is_of_just_that_one() {
+        let since = summary::since("officer/bob", "2026-11-29T10:00:00.000000Z");
+        let field = |touches: &str| summary::unfreeze(touches, &summary::frozen_field("borrower.name", 12)) + &since;
+        let everything = summary::unfreeze("reads", "everything") + &since;
+        let suspension = summary::unsuspend("app/a") + &since;
+        type Detail<'a> = &'a [(&'a str, &'a str)];
+        let (name, other) = (("field", "borrower.name"), ("field", "borrower.nam"));
+        let cases: [(&str, &str, Detail<'_>, bool); 12] = [
+            ("unsuspend", &suspension, &[("suspended", "app/a")], true),
+            ("unsuspend", "end the suspension of app/a", &[("suspended", "app/a")], true),
+            ("unsuspend", &suspension, &[("suspended", "app/b")], false),
+            ("unsuspend", "end the suspension of app/ab", &[("suspended", "app/a")], false),
+            ("unfreeze", &field("reads and writes"), &[name, ("what", "reads writes")], true),
+            // What is not frozen is not named.
+            ("unfreeze", &field("writes"), &[name, ("what", "reads writes")], true),
+            ("unfreeze", &field("reads and writes"), &[name, ("what", "reads")], false),
+            ("unfreeze", &field("reads"), &[name, ("what", "writes")], false),
+            ("unfreeze", &field("reads"), &[other, ("what", "reads")], false),
+            ("unfreeze", &field("reads"), &[("what", "reads")], false),
+            ("unfreeze", &everything, &[("what", "reads")], true),
+            ("unfreeze", &everything, &[name, ("what", "reads")], false),
+        ];
+        for (action, asked, detail, fits) in cases {
+            let mut log = Log::new();
+            log.ask_for("approval/1", "1", action, asked);
+            log.approve_that("approval/1", ("carol", "carol"), action, asked);
+            log.push("officer/alice", action, ("allow", None), &[detail, &[("approval", "approval/1")]].concat());
+            match fits {
+                true => assert_eq!(log.verify().unwrap().approvals, 1, "{asked} {detail:?}"),
+                false => {
+                    let (at, error) = log.fault();
+                    assert!(at == 3 && matches!(error, ApprovalError::Another { .. }), "{asked} {detail:?}: {error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_suspended_has_no_say_until_that_ends() {
+        for ended in [false, true] {
+            let mut log = Log::new();
+            log.ask("approval/1", "1");
+            log.approve("approval/1", "bob", "bob");
+            log.push("officer/carol", "suspend", ("allow", None), &[("suspended", "app/bob")]);
+            log.push("officer/carol", "suspend", ("deny", Some("DENIED")), &[("suspended", "officer/bob")]);
+            log.push("officer/carol", "suspend", ("allow", None), &[("suspended", "officer/bob")]);
+            if ended {
+                log.push("officer/carol", "unsuspend", ("allow", None), &[("suspended", "officer/bob")]);
+            }
+            log.done("approval/1");
+            if ended {
+                assert_eq!(log.verify().unwrap().approvals, 1);
+            } else {
+                let name = "approval/1".to_owned();
+                assert_eq!(log.fault(), (6, ApprovalError::TooFew { name, have: 0, need: 1 }));
+            }
+        }
+    }
+
+    #[test]
+    fn no_log_has_more_than_a_vault_has_or_writes() {
+        let long = "x".repeat(SUMMARY + 1);
+        for (name, summary, what) in [("approval/1", &long[..], "summary"), (&long[..NAME + 1], "short", "approval")] {
+            let mut log = Log::new();
+            log.ask_for(name, "1", "apply_policy", summary);
+            assert_eq!(log.fault(), (1, ApprovalError::TooMuch(what)));
+        }
+        let mut log = Log::new();
+        for number in 3..=OFFICERS {
+            let name = format!("o{number}");
+            log.push("root", "break_glass", ("allow", None), &[("officer", &name), ("key", "0a")]);
+        }
+        // The first leaf enrols three, and the last one is one too many.
+        assert_eq!(log.fault(), ((OFFICERS - 2) as u64, ApprovalError::TooMuch("officers")));
+        log.lines.pop();
+        assert!(log.verify().is_ok());
+        // One that is there gets another key.
+        log.push("root", "break_glass", ("allow", None), &[("officer", "bob"), ("key", "0b")]);
+        assert!(log.verify().is_ok());
+    }
+
+    #[test]
+    fn what_waits_is_forgotten_by_age_and_never_grows_beyond_its_bound() {
+        let mut approvals = Approvals::of(&log());
+        let mut leaf = |index: u64, time: u64| {
+            let mut log = Log { lines: vec![], keys: BTreeMap::new() };
+            log.ask(&format!("approval/{index}"), "1");
+            let mut leaf = crate::leaf::parse(log.lines[0].as_bytes()).unwrap();
+            (leaf.index, leaf.time) = (index, Timestamp(time));
+            approvals.step(&leaf, index + 1).unwrap();
+            let names = (approvals.waiting.contains_key("approval/1"), approvals.waiting.len());
+            assert_eq!(approvals.waiting.len(), approvals.oldest.len());
+            names
+        };
+        for index in 1..=MOST as u64 {
+            leaf(index, 5);
+        }
+        assert_eq!(leaf(MOST as u64 + 1, 5), (false, MOST), "the oldest goes");
+        assert_eq!(leaf(MOST as u64 + 2, 5 + LIFE), (false, 1), "all of them, when their time is over");
     }
 }

@@ -3,6 +3,7 @@
 //! What fails is named by a word; nothing of the token is.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jsonwebtoken::{Validation, dangerous};
 use serde_json::{Map, Value};
@@ -20,7 +21,12 @@ fn refused(check: &'static str) -> Error {
 }
 
 /// The person that a token names, for a service of a tenant, at `now` in seconds since 1970.
-pub(super) fn check(token: &[u8], tenant: &str, issuers: &BTreeMap<String, Issuer>, now: u64) -> Result<Actor, Error> {
+pub(super) fn check(
+    token: &[u8],
+    tenant: &str,
+    issuers: &BTreeMap<String, Arc<Issuer>>,
+    now: u64,
+) -> Result<Actor, Error> {
     if token.len() > TOKEN_BYTES {
         return Err(refused("size"));
     }
@@ -45,6 +51,11 @@ pub(super) fn check(token: &[u8], tenant: &str, issuers: &BTreeMap<String, Issue
     }
     if !is_for(claims.get("aud"), &issuer.rules.audience) {
         return Err(refused("audience"));
+    }
+    if let Some(claim) = &issuer.rules.tenant_claim
+        && text(&claims, claim) != Some(tenant)
+    {
+        return Err(refused("tenant"));
     }
     let ends = issuer.times(&claims, now)?;
     let role = text(&claims, &issuer.rules.role_claim).ok_or_else(|| refused("role"))?;
@@ -105,21 +116,21 @@ fn instant(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, ()> {
 }
 
 impl Issuer {
-    /// Until when a token holds, in seconds since 1970, if it holds now.
+    /// Until when a token holds, in seconds since 1970, if it holds now. Clocks may differ about when one begins; the end is
+    /// the vault's alone to say, and nothing is told after it.
     fn times(&self, claims: &Map<String, Value>, now: u64) -> Result<u64, Error> {
-        let leeway = self.rules.leeway_seconds;
         let at = |name, check: &'static str| instant(claims, name).map_err(|()| refused(check));
-        let expires = at("exp", "exp")?.ok_or_else(|| refused("exp"))?;
-        let (begins, issued) = (at("nbf", "nbf")?, at("iat", "nbf")?);
-        let ends = expires.saturating_add(leeway);
+        let ends = at("exp", "exp")?.ok_or_else(|| refused("exp"))?;
+        let begins = at("nbf", "nbf")?;
+        // Without it nobody could tell how long it lives.
+        let issued = at("iat", "iat")?.ok_or_else(|| refused("iat"))?;
         if ends <= now {
             return Err(refused("exp"));
         }
-        if [begins, issued].into_iter().flatten().any(|at| at > now.saturating_add(leeway)) {
+        if begins.into_iter().chain([issued]).any(|at| at > now.saturating_add(self.rules.leeway_seconds)) {
             return Err(refused("nbf"));
         }
-        let from = issued.or(begins).unwrap_or(now).min(now);
-        if expires.saturating_sub(from) > self.rules.max_lifetime_seconds {
+        if ends.saturating_sub(issued.min(now)) > self.rules.max_lifetime_seconds {
             return Err(refused("lifetime"));
         }
         Ok(ends)

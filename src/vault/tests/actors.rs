@@ -268,3 +268,91 @@ async fn each_person_behind_a_service_has_limits_and_the_service_as_a_whole_too(
     let another = behind(&bench, "zhao.lei", &[], 600);
     assert!(!reads(&another).await);
 }
+
+#[tokio::test]
+async fn nobody_hides_what_others_behind_its_service_are_refused() {
+    let (bench, vault) = Bench::new().await;
+    let (flood, quiet) = (behind(&bench, "li.na", &[], 600), behind(&bench, "wang.wei", &[], 600));
+    let before = leaves(&vault).await.len();
+    for _ in 0..400 {
+        read_as(&vault, &flood, "srt1_0000000000000000000000", "plain").await.unwrap_err();
+    }
+    for who in [&quiet, &caller(Role::App)] {
+        read_as(&vault, who, "srt1_0000000000000000000000", "plain").await.unwrap_err();
+    }
+    vault.write_counted_refusals().await;
+    let refused = leaves(&vault).await.split_off(before);
+    let of = |actor: Option<&str>| {
+        let reads = refused.iter().filter(|leaf| leaf["action"] == "detokenize");
+        let own = reads.filter(|leaf| leaf.get("actor").and_then(|actor| actor.as_str()) == actor);
+        own.collect::<Vec<_>>()
+    };
+    assert!(of(Some("hr/li.na")).len() < 400);
+    let counted: Vec<_> = refused.iter().filter(|leaf| leaf["detail"].get("counted").is_some()).collect();
+    assert!(!counted.is_empty() && counted.iter().all(|leaf| leaf["actor"] == "hr/li.na"), "{counted:?}");
+    for actor in [Some("hr/wang.wei"), None] {
+        let own = of(actor);
+        assert!(own.len() == 1 && own[0]["detail"].get("counted").is_none(), "{actor:?}: {own:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_look_up_finds_the_own_cases_behind_any_number_of_others_and_says_more_of_them_alone() {
+    let (bench, vault) = Bench::new().await;
+    want_actors(&vault).await;
+    for subject in ["c-other", "c-own"] {
+        store_one(&vault, FIELD, ID_CARD, subject).await;
+    }
+    label(&vault, "c-other", &["branch-13"]).await.unwrap();
+    label(&vault, "c-own", &["branch-12"]).await.unwrap();
+    let clerk = behind(&bench, "li.na", &["branch-12"], 600);
+    let own = find_as(&vault, &clerk, ID_CARD).await.unwrap().tokens;
+    for _ in 0..4 {
+        store_one(&vault, FIELD, ID_CARD, "c-other").await;
+    }
+    drop(vault);
+    // The first row is somebody else's, and an answer has one token.
+    let vault = bench.open_within(Limits { found: 1, ..Limits::MOST }).await;
+    let found = find_as(&vault, &clerk, ID_CARD).await.unwrap();
+    assert_eq!((found.tokens, found.more), (own, false));
+    let all = find_as(&vault, &behind(&bench, "wang.wei", &["branch-13"], 600), ID_CARD).await.unwrap();
+    assert_eq!((all.tokens.len(), all.more), (1, true));
+    store_one(&vault, FIELD, ID_CARD, "c-own").await;
+    assert!(find_as(&vault, &clerk, ID_CARD).await.unwrap().more);
+}
+
+#[tokio::test]
+async fn whom_the_vault_knows_is_not_found_out_by_asking_for_labels() {
+    let (_bench, vault) = Bench::new().await;
+    store_one(&vault, FIELD, ID_CARD, "c-1").await;
+    let officer = caller(Role::Officer);
+    let limits = TierLimits { misses: Rate { per_minute: None, per_day: Some(2) }, ..TierLimits::default() };
+    vault.set_tier_limits(&officer, &SetTierLimits { tier: "III".to_owned(), limits }).await.unwrap();
+    for role in [Role::Auditor, Role::Privacy] {
+        let principal = caller(role).principal.name.to_string();
+        vault.set_tier(&officer, &SetTier { principal, tier: "III".to_owned() }).await.unwrap();
+    }
+    for subject in ["c-2", "c-3"] {
+        assert!(matches!(labels(&vault, subject).await, Err(Error::NotFoundAt(_))));
+        assert!(matches!(label(&vault, subject, &["a"]).await, Err(Error::NotFoundAt(_))));
+    }
+    // Whether it is known makes no difference any more.
+    for subject in ["c-1", "c-4"] {
+        assert!(matches!(labels(&vault, subject).await, Err(Error::QuotaExceeded { .. })), "{subject}");
+        assert!(matches!(label(&vault, subject, &["a"]).await, Err(Error::QuotaExceeded { .. })), "{subject}");
+    }
+    let leaves = leaves(&vault).await;
+    let asked: Vec<_> = leaves.iter().filter(|leaf| leaf["action"] == "get_labels").collect();
+    assert_eq!(asked.len(), 4);
+    assert!(asked[..2].iter().all(|leaf| leaf["items"][0]["outcome"] == "none" && leaf["decision"] == "allow"));
+}
+
+#[tokio::test]
+async fn a_value_of_nobodys_that_subjects_may_share_is_stored_again_under_its_key() {
+    let (bench, vault) = Bench::new().await;
+    want_actors(&vault).await;
+    let clerk = behind(&bench, "li.na", &["branch-12"], 600);
+    let request = || tokenize(vec![new_value("company.uscc", "91350100M000100Y43", "")], "key-1");
+    let first = vault.tokenize(&clerk, &request()).await.unwrap();
+    assert_eq!(vault.tokenize(&clerk, &request()).await.unwrap(), first);
+}

@@ -185,6 +185,12 @@ async fn names_that_the_schema_does_not_have_are_refused_where_they_leave_someth
             read("forbid", "resource", "context has purpose && [\"kyc_reveiw\"].contains(context.purpose)"),
             "purpose \"kyc_reveiw\"",
         ),
+        (read("forbid", "resource", "resource.name == \"idcard\""), "field name \"idcard\""),
+        (read("forbid", "resource", "[\"borrowers\"].contains(resource.collection)"), "collection name \"borrowers\""),
+        (read("forbid", "resource", "context has view && [context.view].contains(\"plane\")"), "view \"plane\""),
+        (read("forbid", "resource", "context has view && context.view like \"plane*\""), "view \"plane*\""),
+        (read("forbid", "resource", "context has purpose && context.purpose like \"kyx_*\""), "purpose \"kyx_*\""),
+        (read("forbid", "resource", "resource.name like \"*_crad\""), "field name \"*_crad\""),
     ] {
         let told = check(&wrong).await;
         let named = format!("policy \"more\" names the {named}, which the schema does not have");
@@ -193,6 +199,13 @@ async fn names_that_the_schema_does_not_have_are_refused_where_they_leave_someth
     let right =
         read("forbid", "resource == Field::\"borrower.id_card\"", "context has view && context.view == \"plain\"");
     assert_eq!(check(&right).await.unwrap(), [""; 0]);
+    for right in [
+        "resource.name == \"id_card\" && resource.collection == \"borrower\"",
+        "context has purpose && context.purpose like \"kyc_*\" && resource.name like \"*_card\"",
+        "context has view && context.view like \"pl*n\" && resource.collection like \"b*\"",
+    ] {
+        assert_eq!(check(&read("forbid", "resource", right)).await.unwrap(), [""; 0], "{right}");
+    }
     // What permits no more than was meant is said, and goes on.
     let odd = read("permit", "resource", "context has view && context.view == \"plane\"");
     let notes = check(&odd).await.unwrap();
