@@ -1,8 +1,8 @@
 //! Reads a leaf without keeping it: sees that a line is a leaf in its one form, and takes no memory for what it says.
 //!
-//! [`super::parse`] keeps everything, writes it again and compares, which takes several times as long. Here the form is
+//! [`super::parse()`] keeps everything, writes it again and compares, which takes several times as long. Here the form is
 //! checked while it is read, member by member. It takes only what it is sure of: no escapes in strings, no list that is
-//! nearly as long as one may be. A line that it does not take may be a leaf all the same, and [`super::parse`] says; one
+//! nearly as long as one may be. A line that it does not take may be a leaf all the same, and [`super::parse()`] says; one
 //! that it takes is a leaf that says the same there.
 
 use super::write::{MAX_DETAIL, MAX_KEYS, MAX_OMISSION, MAX_STRING};
