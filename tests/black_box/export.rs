@@ -342,7 +342,7 @@ async fn another_exports_manifest_is_not_this_ones() {
     let foreign = Exported::new(&other, "other.jsonl", &["--action", "tokenize"]);
     let (own, theirs) = (export.read(".manifest"), foreign.read(".manifest"));
     assert_ne!(own, theirs);
-    export.expect(".manifest", |file| *file = theirs.into_bytes(), &["the manifest does not verify"]);
+    export.expect(".manifest", |file| *file = theirs.into_bytes(), &["the manifest is of"]);
     export.expect(".key", |file| *file = foreign.read(".key").into_bytes(), &["the checkpoint does not verify"]);
     // A whole export takes what spoke of another away.
     vault.cli_ok(&["audit", "export", "-o", path(&export.out)]);

@@ -152,14 +152,14 @@ async fn exports_of_some_leaves_are_by_the_new_key() {
         kept.word(name)
     };
     let (stored, told) = (of("tokenize", "stored.jsonl"), of("rotate_key", "told.jsonl"));
-    kept.json(&["audit", "verify", &stored]);
-    let why = refused(&kept.run(&["audit", "verify", &stored, "--log-key", &old]));
+    kept.json(&["audit", "verify", "--excerpt", &stored]);
+    let why = refused(&kept.run(&["audit", "verify", "--excerpt", &stored, "--log-key", &old]));
     assert!(why.contains("--keys-out"), "{why}");
     // The leaf that names the new key is among these.
-    kept.json(&["audit", "verify", &told, "--log-key", &old]);
+    kept.json(&["audit", "verify", "--excerpt", &told, "--log-key", &old]);
     let whole = kept.export("whole.jsonl");
     kept.json(&["audit", "verify", &whole, "--log-key", &old, "--keys-out", &kept.word("known.key")]);
-    kept.json(&["audit", "verify", &stored, "--log-key", &kept.word("known.key")]);
+    kept.json(&["audit", "verify", "--excerpt", &stored, "--log-key", &kept.word("known.key")]);
 
     // So does the proof of that leaf alone.
     let leaves = kept.vault.leaves().await;
