@@ -205,10 +205,10 @@ impl World {
             return;
         };
         let mut count = Count::default();
-        while job.to_count {
+        let mut more = job.to_count;
+        while more {
             match vault.count_for_job(TENANT, kind, &mut count, entries).await {
-                Ok(true) => {}
-                Ok(false) => break,
+                Ok(left) => more = left,
                 Err(_) => return,
             }
         }
