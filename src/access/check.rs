@@ -25,9 +25,10 @@ use serde::Deserialize;
 use strongroom_ids::{FieldNo, KeyringNo, TenantNo};
 use toml::Spanned;
 
+use crate::action::Action;
 use crate::policies::Policies;
 use crate::principal::{Principal, Role};
-use crate::query::{Action, CaseLoad, Consent, Context, MAX_APPROVALS, Query, Resource, SecondFactor, Tier};
+use crate::query::{CaseLoad, Consent, Context, MAX_APPROVALS, Query, Resource, SecondFactor, Tier};
 
 /// The table that the default policies pass.
 pub const DEFAULT_TESTS: &str = include_str!("../../deploy/policies/default.tests.toml");
