@@ -13,8 +13,9 @@ use strongroom_ledger::{Timestamp, approval};
 use strongroom_storage::Store;
 use strongroom_storage::keys as place;
 
+use crate::decide::circumstances;
 use crate::error::Error;
-use crate::road::{Attempt, Caller, Prepared, Refused, Road, circumstances};
+use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::second_factors;
 use crate::source::{Source, SourceKind};
 use crate::tenant::{Rules, Tenant};

@@ -98,19 +98,6 @@ async fn stored<S: Store>(
 }
 
 impl<S: Store> Road<'_, S> {
-    /// Sees that the caller is not suspended, that an officer still is one by the key that it shows, and that what is shown as a second factor is one.
-    pub fn admit(&self) -> Result<(), Error> {
-        if self.caller.principal.role == Role::Officer
-            && !self.vault.tenants.is_enrolled(self.tenant.number, self.caller)
-        {
-            return Err(Error::OfficerRemoved);
-        }
-        match self.rules.freezes.is_suspended(&self.caller.principal.name) {
-            true => Err(Error::Suspended),
-            false => self.factor_holds().and_then(|()| self.actor_holds()),
-        }
-    }
-
     /// Sees that a field is not frozen for what the request does to it. Asked last, and of what the caller may have
     /// only: what is frozen is told to nobody else.
     pub fn unfrozen(&self, field: &Field) -> Result<(), Error> {
