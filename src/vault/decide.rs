@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use strongroom_access::{Action, CaseLoad, Consent, Context, Decision, Query, Resource, Role, SecondFactor};
+use strongroom_access::{Action, CaseLoad, Consent, Context, Decision, Query, Resource, SecondFactor};
 use strongroom_schema::Field;
 use strongroom_storage::Store;
 
@@ -12,17 +12,12 @@ use crate::road::{Caller, Road};
 use crate::tenant::Rules;
 
 impl<S: Store> Road<'_, S> {
-    /// Sees that the caller is not suspended, that an officer still is one by the key that it shows, and that what is shown as a second factor is one.
+    /// Sees that the caller is not suspended, that an officer still is one by the key that it shows, and that what is shown
+    /// as a second factor, and who stands behind the caller, hold.
     pub fn admit(&self) -> Result<(), Error> {
-        if self.caller.principal.role == Role::Officer
-            && !self.vault.tenants.is_enrolled(self.tenant.number, self.caller)
-        {
-            return Err(Error::OfficerRemoved);
-        }
-        match self.rules.freezes.is_suspended(&self.caller.principal.name) {
-            true => Err(Error::Suspended),
-            false => self.factor_holds().and_then(|()| self.actor_holds()),
-        }
+        self.vault.tenants.admit_under(&self.rules.freezes, self.tenant.number, self.caller)?;
+        self.factor_holds()?;
+        self.actor_holds()
     }
 
     /// Whether policy lets the caller act on a field, in a view, for the purpose of the request.
