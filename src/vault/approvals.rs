@@ -49,8 +49,11 @@ pub(crate) trait Approvable<S: Store>: Attempt<S> {
         false
     }
 
-    /// Whether it would be done if it was approved: nobody is asked for what is refused anyway.
-    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error>;
+    /// Whether it would be done if it was approved: nobody is asked for what is refused anyway. Of what has the road alone that
+    /// is asked before it gets it, too.
+    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
+        self.may_have_it_alone(road)
+    }
 }
 
 /// An approval that was given, to be used up by the request.
@@ -87,15 +90,15 @@ impl<S: Store> Road<'_, S> {
         }
     }
 
-    /// Whether policy lets the caller act, with the approvals that were given if it wants some.
-    pub async fn decide_approved(&self, asked: &Asked) -> Result<Option<Given>, Error> {
+    /// Whether policy lets the caller act, with the approvals that were given to its request if it wants some.
+    pub async fn decide_approved<R: Approvable<S>>(&self, request: &R) -> Result<Option<Given>, Error> {
         if self.allows_vault(self.action) {
             return self.not_stopped().map(|()| None);
         }
         let need = self.approvals_needed().ok_or(Error::Denied { action: self.action.as_str() })?;
         self.not_stopped()?;
         let mut approvals = self.approvals().await?;
-        let (requester, request) = (&self.caller.principal.name, self.request_hash(asked));
+        let (requester, request) = (&self.caller.principal.name, self.request_hash(&request.asked(&self.rules)));
         let Some(one) = approvals.of(requester, &request, self.now).cloned() else {
             return Err(Error::Conflict);
         };

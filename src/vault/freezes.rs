@@ -418,7 +418,7 @@ impl<S: Store, C: ChangeOfFreezes> Attempt<S> for InTurn<C> {
             prepared.detail = told;
             return Ok(prepared);
         }
-        let given = road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?;
+        let given = road.decide_approved(self).await?;
         let version = before.version.checked_add(1).ok_or(Error::Internal("too many changes of freezes"))?;
         let body = own.to_stored().map_err(|_| Error::Internal("freezes that are not text"))?;
         let row = Source::new(version, body)?.encode(SourceKind::Freezes, &road.tenant.fingerprints);
@@ -464,10 +464,6 @@ impl<S: Store, C: ChangeOfFreezes> Approvable<S> for InTurn<C> {
             summary.push_str(&summary::since(&by, Timestamp(time)));
         }
         Asked { parts, summary }
-    }
-
-    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
-        self.may_have_it_alone(road)
     }
 
     fn changes_nothing(&self, road: &Road<'_, S>) -> bool {

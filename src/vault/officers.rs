@@ -247,10 +247,6 @@ impl<S: Store, C: ChangeOfOfficers> Approvable<S> for InTurn<'_, C> {
     fn asked(&self, _rules: &Rules) -> Asked {
         self.0.asked()
     }
-
-    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
-        self.0.apply(road, &mut Directory::clone(&road.vault.directory())).map(drop)
-    }
 }
 
 impl<S: Store, C: ChangeOfOfficers> Attempt<S> for InTurn<'_, C> {
@@ -267,7 +263,7 @@ impl<S: Store, C: ChangeOfOfficers> Attempt<S> for InTurn<'_, C> {
 
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
         road.decide_with_others()?;
-        self.would_be_done(road)
+        self.0.apply(road, &mut Directory::clone(&road.vault.directory())).map(drop)
     }
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Directory>, Refused> {
@@ -280,7 +276,7 @@ impl<S: Store, C: ChangeOfOfficers> Attempt<S> for InTurn<'_, C> {
         let system = vault.tenant(SYSTEM_NO)?;
         let (stored, mut directory) = stored_directory(&*vault.store, &system.fingerprints).await?;
         let told = self.0.apply(road, &mut directory)?;
-        let given = road.decide_approved(&self.0.asked()).await?;
+        let given = road.decide_approved(self).await?;
         // Policy does not come to this: it is never allowed alone.
         let given = given.ok_or(Error::Denied { action: road.action.as_str() })?;
         let enrolled = NewDirectory::after(&stored, &directory, &system.fingerprints)?;

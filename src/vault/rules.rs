@@ -103,7 +103,7 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
         // What only is checked needs nobody's approval.
         let given = match self.request.dry_run {
             true => None,
-            false => road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?,
+            false => road.decide_approved(self).await?,
         };
         let schema = Arc::new(self.next(road)?);
         let version = schema.version();
@@ -271,10 +271,6 @@ impl<S: Store> Approvable<S> for PolicyInTurn<'_> {
         let summary = summary::apply_policy(&sha256(source), to.as_ref().map(|to| to as &dyn Display));
         Asked { parts, summary }
     }
-
-    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
-        Attempt::<S>::may_have_it_alone(self, road)
-    }
 }
 
 impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
@@ -303,7 +299,7 @@ impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
         // What only is checked needs nobody's approval.
         let given = match self.request.dry_run {
             true => None,
-            false => road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?,
+            false => road.decide_approved(self).await?,
         };
         let applied = Applied { version, count: cases, notes: self.names(&policies, road)? };
         let to = self.rolled_back.as_ref().map(|to| to.version);

@@ -284,7 +284,7 @@ impl<S: Store, C: ChangeOfTiers> Attempt<S> for InTurn<'_, C> {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewTiers>, Refused> {
         road.decide_with_others()?;
         only_officers(road, self.0)?;
-        let given = road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?;
+        let given = road.decide_approved(self).await?;
         let before = &road.rules.tiers;
         let mut own = before.own.clone();
         let mut told = self.0.apply(&mut own)?;
@@ -317,10 +317,6 @@ impl<S: Store, C: ChangeOfTiers> Attempt<S> for InTurn<'_, C> {
 impl<S: Store, C: ChangeOfTiers> Approvable<S> for InTurn<'_, C> {
     fn asked(&self, _rules: &Rules) -> Asked {
         Asked { parts: self.0.parts(), summary: self.0.summary() }
-    }
-
-    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
-        Attempt::<S>::may_have_it_alone(self, road)
     }
 }
 

@@ -272,7 +272,7 @@ impl<S: Store> Attempt<S> for ResetSecondFactor {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<()>, Refused> {
         road.decide_with_others()?;
         self.allowed(road)?;
-        let given = road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?;
+        let given = road.decide_approved(self).await?;
         // One that is damaged is taken away as well.
         let at = place::second_factor(road.tenant.number, &self.principal);
         if road.vault.store.get(Family::Meta, at.clone()).await?.is_none() {
