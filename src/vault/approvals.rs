@@ -64,18 +64,6 @@ pub(crate) struct Given {
     rest: Approvals,
 }
 
-impl Given {
-    /// Uses it up in the commit of its request.
-    pub fn use_up<S: Store, A>(self, road: &Road<'_, S>, prepared: &mut Prepared<A>) -> Result<(), Error> {
-        road.put_approvals(&self.rest, prepared)?;
-        // Whoever approved still is who they were, and it is still time.
-        prepared.guards.push(Guard::Unchanged(Fact::principals()));
-        prepared.guards.push(Guard::Before(Timestamp(self.expires)));
-        prepared.detail.push(("approval", self.name));
-        Ok(())
-    }
-}
-
 impl<S: Store> Road<'_, S> {
     /// How many approvals policy wants for the action; `None` if it allows it as it is, or denies it in any case.
     fn approvals_needed(&self) -> Option<u8> {
@@ -108,6 +96,17 @@ impl<S: Store> Road<'_, S> {
         }
         approvals.end(&one.name(), self.now).map_err(refused)?;
         Ok(Some(Given { name: one.name(), expires: one.expires, rest: approvals }))
+    }
+
+    /// Uses an approval up in the commit of its request, if it needed one.
+    pub fn use_up<A>(&self, given: Option<Given>, prepared: &mut Prepared<A>) -> Result<(), Error> {
+        let Some(Given { name, expires, rest }) = given else { return Ok(()) };
+        self.put_approvals(&rest, prepared)?;
+        // Whoever approved still is who they were, and it is still time.
+        prepared.guards.push(Guard::Unchanged(Fact::principals()));
+        prepared.guards.push(Guard::Before(Timestamp(expires)));
+        prepared.detail.push(("approval", name));
+        Ok(())
     }
 
     /// How many approvals count: of officers who are still enrolled with the key that signed.

@@ -433,7 +433,7 @@ impl<S: Store, C: ChangeOfFreezes> Attempt<S> for InTurn<C> {
         told.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
         prepared.detail = told;
         prepared.mutations.push(Mutation::Put(Family::Meta, place::freezes(road.tenant.number), row));
-        given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
+        road.use_up(given, &mut prepared)?;
         Ok(prepared)
     }
 

@@ -294,7 +294,7 @@ impl<S: Store> Attempt<S> for Destroy<'_> {
         let given = road.decide_approved(self).await?;
         let (name, _) = road.key(&self.request.name)?;
         let mut prepared = road.intend(name, KeyVersion(self.request.version), KeyState::Destroyed, ()).await?;
-        given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
+        road.use_up(given, &mut prepared)?;
         Ok(prepared)
     }
 }

@@ -277,8 +277,10 @@ impl<S: Store, C: ChangeOfOfficers> Attempt<S> for InTurn<'_, C> {
         let (stored, mut directory) = stored_directory(&*vault.store, &system.fingerprints).await?;
         let told = self.0.apply(road, &mut directory)?;
         let given = road.decide_approved(self).await?;
-        // Policy does not come to this: it is never allowed alone.
-        let given = given.ok_or(Error::Denied { action: road.action.as_str() })?;
+        if given.is_none() {
+            // Policy does not come to this: it is never allowed alone.
+            return Err(Error::Denied { action: road.action.as_str() }.into());
+        }
         let enrolled = NewDirectory::after(&stored, &directory, &system.fingerprints)?;
         let mut prepared = road.prepare(directory);
         prepared.guards.push(Guard::Unchanged(Fact::principals()));
@@ -292,7 +294,7 @@ impl<S: Store, C: ChangeOfOfficers> Attempt<S> for InTurn<'_, C> {
         prepared.elsewhere.extend(noted.leaf(SYSTEM_NO, rules_of(&system), &known)?);
         prepared.detail.extend(told);
         prepared.mutations.push(enrolled.mutation);
-        given.use_up(road, &mut prepared)?;
+        road.use_up(given, &mut prepared)?;
         Ok(prepared)
     }
 

@@ -128,7 +128,7 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
         let needed: Vec<String> = needed.iter().map(ToString::to_string).collect();
         prepared.detail.push(("keys", needed.join(" ")));
         prepared.mutations.push(Mutation::Put(Family::Meta, place::schema(road.tenant.number), row));
-        given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
+        road.use_up(given, &mut prepared)?;
         Ok(prepared)
     }
 
@@ -321,7 +321,7 @@ impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
         let by = road.caller.principal.name.to_string();
         let next = AppliedPolicy { version, sha256: text_sha256, time: road.now, by, of: to };
         prepared.mutations.extend(policies::keep(&*road.vault.store, road.tenant, &road.rules.policy, next).await?);
-        given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
+        road.use_up(given, &mut prepared)?;
         Ok(prepared)
     }
 

@@ -303,7 +303,7 @@ impl<S: Store, C: ChangeOfTiers> Attempt<S> for InTurn<'_, C> {
             prepared
         };
         prepared.detail = told;
-        given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
+        road.use_up(given, &mut prepared)?;
         Ok(prepared)
     }
 

@@ -281,7 +281,7 @@ impl<S: Store> Attempt<S> for ResetSecondFactor {
         let mut prepared = road.prepare(());
         road.changes_factor(&self.principal, &mut prepared);
         prepared.mutations.push(Mutation::Delete(Family::Meta, at));
-        given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
+        road.use_up(given, &mut prepared)?;
         Ok(prepared)
     }
 }
