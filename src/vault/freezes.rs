@@ -21,7 +21,7 @@ use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
 use crate::own_leaf::{self, Noted};
-use crate::road::{Attempt, Caller, Item, Prepared, Refused, Road};
+use crate::road::{Attempt, Caller, Item, Prepared, Refused, Road, Told};
 use crate::source::{Source, SourceKind};
 use crate::tenant::{Rules, Tenant};
 use crate::values::row_hash;
@@ -178,9 +178,6 @@ pub struct Unsuspend {
     /// Role and name.
     pub principal: String,
 }
-
-/// What the ledger says of a change.
-type Told = Vec<(&'static str, String)>;
 
 /// A change of what is frozen or who is suspended.
 trait ChangeOfFreezes: Send + Sync {

@@ -17,7 +17,7 @@ use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
 use crate::own_leaf::Noted;
-use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::road::{Attempt, Caller, Prepared, Refused, Road, Told};
 use crate::tenant::{Rules, Tenant};
 use crate::tenant_life::{NewDirectory, rules_of, stored_directory};
 use crate::vault::Vault;
@@ -52,9 +52,6 @@ pub struct ListedOfficer {
     /// Whether it is suspended.
     pub suspended: bool,
 }
-
-/// What the ledger says of a change.
-pub(crate) type Told = Vec<(&'static str, String)>;
 
 /// A change of who the officers are.
 pub(crate) trait ChangeOfOfficers: Send + Sync {

@@ -120,13 +120,16 @@ pub(crate) trait Attempt<S: Store>: Send + Sync {
     fn attempt(&self, road: &Road<'_, S>) -> impl Future<Output = Result<Prepared<Self::Answer>, Refused>> + Send;
 }
 
+/// What the ledger says of a request beside its items, by name.
+pub(crate) type Told = Vec<(&'static str, String)>;
+
 /// What a request wants committed, and what it answers then.
 pub(crate) struct Prepared<A> {
     pub guards: Vec<Guard>,
     pub changes: Vec<Fact>,
     pub mutations: Vec<Mutation>,
     pub items: Vec<Item>,
-    pub detail: Vec<(&'static str, String)>,
+    pub detail: Told,
     /// DEKs that are no more once this is committed.
     pub forget: Vec<DekPlace>,
     /// Leaves for the logs of others.

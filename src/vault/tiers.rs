@@ -19,7 +19,7 @@ use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
 use crate::resolve::Found;
-use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::road::{Attempt, Caller, Prepared, Refused, Road, Told};
 use crate::source::{Source, SourceKind};
 use crate::tenant::{Rules, Tenant};
 use crate::values::row_hash;
@@ -158,9 +158,6 @@ pub struct SetTierLimits {
     /// Its limits.
     pub limits: TierLimits,
 }
-
-/// What the ledger says of a change.
-type Told = Vec<(&'static str, String)>;
 
 /// A change of tiers or their limits.
 trait ChangeOfTiers: Send + Sync {
