@@ -15,7 +15,7 @@ use strongroom_keys::{IndexName, Keystore};
 use strongroom_ledger::{Timestamp, summary};
 use strongroom_schema::{Field, Schema};
 use strongroom_storage::rows::TenantRow;
-use strongroom_storage::{Family, Mutation, Store, keys as place};
+use strongroom_storage::{Family, Store, keys as place};
 
 use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
@@ -24,7 +24,6 @@ use crate::own_leaf::{self, Noted};
 use crate::road::{Attempt, Caller, Item, Prepared, Refused, Road, Told};
 use crate::source::{Source, SourceKind};
 use crate::tenant::{Rules, Tenant};
-use crate::values::row_hash;
 use crate::vault::Vault;
 
 /// What is damaged, if a row of it can't be read.
@@ -408,17 +407,17 @@ impl<S: Store, C: ChangeOfFreezes> Attempt<S> for InTurn<C> {
         road.decide_with_others()?;
         let before = &road.rules.freezes;
         let mut own = before.own.clone();
-        let mut told = self.0.apply(road, &mut own)?;
+        let told = self.0.apply(road, &mut own)?;
         if own == before.own {
             let mut prepared = road.prepare(NewStanding(None));
-            told.push(("changed", "false".to_owned()));
             prepared.detail = told;
+            prepared.detail.push(("changed", "false".to_owned()));
             return Ok(prepared);
         }
         let given = road.decide_approved(self).await?;
         let version = before.version.checked_add(1).ok_or(Error::Internal("too many changes of freezes"))?;
         let body = own.to_stored().map_err(|_| Error::Internal("freezes that are not text"))?;
-        let row = Source::new(version, body)?.encode(SourceKind::Freezes, &road.tenant.fingerprints);
+        let source = Source::new(version, body)?;
         let of_all = if road.tenant.number == SYSTEM_NO { own.everything.clone() } else { before.of_all.clone() };
         let mut prepared = road.prepare(NewStanding(Some(Arc::new(Standing::new(version, own, of_all)))));
         prepared.changes.push(Fact::policy(road.tenant.number));
@@ -426,10 +425,8 @@ impl<S: Store, C: ChangeOfFreezes> Attempt<S> for InTurn<C> {
             road.tell_all(&told, &mut prepared)?;
         }
         // In the log whose rule this is: those of others have neither version nor hash of it.
-        told.push(("version", version.to_string()));
-        told.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
         prepared.detail = told;
-        prepared.mutations.push(Mutation::Put(Family::Meta, place::freezes(road.tenant.number), row));
+        road.put_rules(place::freezes(road.tenant.number), SourceKind::Freezes, &source, &mut prepared);
         road.use_up(given, &mut prepared)?;
         Ok(prepared)
     }

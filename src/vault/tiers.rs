@@ -14,7 +14,7 @@ use strongroom_ids::{SubjectHandle, TenantNo};
 use strongroom_keys::IndexKey;
 use strongroom_ledger::summary;
 use strongroom_schema::{Class, View};
-use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
+use strongroom_storage::{Family, Range, Store, keys as place};
 
 use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
@@ -22,7 +22,6 @@ use crate::resolve::Found;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road, Told};
 use crate::source::{Source, SourceKind};
 use crate::tenant::{Rules, Tenant};
-use crate::values::row_hash;
 use crate::vault::Vault;
 
 /// What is damaged, if the row can't be read.
@@ -284,22 +283,19 @@ impl<S: Store, C: ChangeOfTiers> Attempt<S> for InTurn<'_, C> {
         let given = road.decide_approved(self).await?;
         let before = &road.rules.tiers;
         let mut own = before.own.clone();
-        let mut told = self.0.apply(&mut own)?;
-        let mut prepared = if own == before.own {
-            told.push(("changed", "false".to_owned()));
-            road.prepare(NewTiers(None))
+        let told = self.0.apply(&mut own)?;
+        let mut prepared = road.prepare(NewTiers(None));
+        prepared.detail = told;
+        if own == before.own {
+            prepared.detail.push(("changed", "false".to_owned()));
         } else {
             let version = before.version.checked_add(1).ok_or(Error::Internal("too many changes of tiers"))?;
             let body = own.to_stored().map_err(|_| Error::Internal("tiers that are not text"))?;
-            let row = Source::new(version, body)?.encode(SourceKind::Tiers, &road.tenant.fingerprints);
-            told.push(("version", version.to_string()));
-            told.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
-            let mut prepared = road.prepare(NewTiers(Some(Arc::new(TiersInForce::new(version, own)))));
+            let source = Source::new(version, body)?;
             prepared.changes.push(Fact::policy(road.tenant.number));
-            prepared.mutations.push(Mutation::Put(Family::Meta, place::tiers(road.tenant.number), row));
-            prepared
-        };
-        prepared.detail = told;
+            road.put_rules(place::tiers(road.tenant.number), SourceKind::Tiers, &source, &mut prepared);
+            prepared.answer = NewTiers(Some(Arc::new(TiersInForce::new(version, own))));
+        }
         road.use_up(given, &mut prepared)?;
         Ok(prepared)
     }
