@@ -340,9 +340,8 @@ impl<S: Store> Road<'_, S> {
 /// The name under the role of a caller who may approve: whatever policy permits, it is an officer, whose key is pinned.
 fn officer<'r, S: Store>(road: &'r Road<'_, S>) -> Result<&'r str, Error> {
     road.decide_vault()?;
-    let principal = &road.caller.principal;
-    let name = principal.name.split_once('/').map(|(_, name)| name).filter(|_| principal.role == Role::Officer);
-    name.ok_or(Error::Denied { action: road.action.as_str() })
+    road.only_officers()?;
+    Ok(road.caller.principal.short_name())
 }
 
 fn waits(one: &Approval, have: u8, need: u8) -> Error {

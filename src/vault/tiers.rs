@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use strongroom_access::{
-    Action, ClassLimits, HIGHEST_LIMIT, Rate, Role, Suspension, Tier, TierError, TierLimits, Tiers, parse_principal,
+    Action, ClassLimits, HIGHEST_LIMIT, Rate, Suspension, Tier, TierError, TierLimits, Tiers, parse_principal,
 };
 use strongroom_commit::{Behind, Charge, ClassWindows, Fact, MeterLimits, Shown, Use, Window, day_of};
 use strongroom_ids::{SubjectHandle, TenantNo};
@@ -239,15 +239,11 @@ fn refused(error: TierError) -> Error {
     }
 }
 
-/// Whatever policy permits: policies from before there were tiers may permit services all that there is, and nobody
-/// gives itself more to read.
-fn only_officers<S: Store>(road: &Road<'_, S>, change: &impl ChangeOfTiers) -> Result<(), Error> {
-    let caller = &road.caller.principal;
-    if caller.role != Role::Officer {
-        return Err(Error::Denied { action: road.action.as_str() });
-    }
+/// Sees that the caller is an officer, and another one than whom it is about: nobody gives itself more to read.
+fn only_other_officers<S: Store>(road: &Road<'_, S>, change: &impl ChangeOfTiers) -> Result<(), Error> {
+    road.only_officers()?;
     match change.of_whom() {
-        Some(name) if *name == *caller.name => {
+        Some(name) if *name == *road.caller.principal.name => {
             Err(Error::TierRefused("nobody sets its own tier: another officer does".to_owned()))
         }
         _ => Ok(()),
@@ -273,13 +269,13 @@ impl<S: Store, C: ChangeOfTiers> Attempt<S> for InTurn<'_, C> {
 
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
         road.decide_with_others()?;
-        only_officers(road, self.0)?;
+        only_other_officers(road, self.0)?;
         self.0.apply(&mut road.rules.tiers.own.clone()).map(drop)
     }
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewTiers>, Refused> {
         road.decide_with_others()?;
-        only_officers(road, self.0)?;
+        only_other_officers(road, self.0)?;
         let given = road.decide_approved(self).await?;
         let before = &road.rules.tiers;
         let mut own = before.own.clone();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use strongroom_access::{
     ASSERTION_LIFE, Action, Assertion, Enrolment, Factor, FactorHolder, FactorKind, FactorShown, Outcome,
-    RECOVERY_CODES, Role, SecondFactor, SuspendError, parse_principal,
+    RECOVERY_CODES, SecondFactor, SuspendError, parse_principal,
 };
 use strongroom_keys::{self as keys, TotpPlace, TotpSecret};
 use strongroom_storage::{Family, Mutation, Store, keys as place};
@@ -244,9 +244,7 @@ pub struct ResetSecondFactor {
 impl ResetSecondFactor {
     /// Sees that the caller is another officer, whatever policy permits.
     fn allowed<S: Store>(&self, road: &Road<'_, S>) -> Result<(), Error> {
-        if road.caller.principal.role != Role::Officer {
-            return Err(Error::Denied { action: road.action.as_str() });
-        }
+        road.only_officers()?;
         if parse_principal(&self.principal).is_none() {
             return Err(Error::invalid("principal", "principal_name", SuspendError::Name.to_string()));
         }
