@@ -579,10 +579,7 @@ impl<S: Store> Vault<S> {
         match self.change(caller, &change).await {
             // Who may freeze all tenants may also wait until it is known which there are.
             Err(Error::Conflict) => {
-                {
-                    let _changing = self.tenants.changing.lock().await;
-                    self.see_tenants().await?;
-                }
+                self.wait_for_tenants().await?;
                 self.change(caller, &change).await
             }
             changed => changed,

@@ -345,10 +345,7 @@ impl<S: Store> Vault<S> {
         match self.travel(caller, &change).await {
             // Who was given the approval may also wait until it is known which tenants there are.
             Err(Error::Conflict) if self.tenants.is_unsure() => {
-                {
-                    let _changing = self.tenants.changing.lock().await;
-                    self.see_tenants().await?;
-                }
+                self.wait_for_tenants().await?;
                 self.travel(caller, &change).await.map(drop)
             }
             changed => changed.map(drop),
