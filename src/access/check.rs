@@ -173,9 +173,9 @@ impl Case {
             .second_factor(second_factor)
             .approvals(approvals);
         let query = Query { principal: &principal, action, resource: self.resource(action)?, context };
-        let explanation = policies.explain(&query);
-        let by_policy = self.policy.as_ref().is_none_or(|policy| explanation.policies.contains(policy));
-        if by_policy && explanation.allowed == matches!(self.expect, Expect::Allow) {
+        let decision = policies.decide(&query);
+        let by_policy = self.policy.as_ref().is_none_or(|policy| decision.policies.contains(policy));
+        if by_policy && decision.allowed == matches!(self.expect, Expect::Allow) {
             return Ok(());
         }
         let expected = match self.expect {
@@ -183,7 +183,7 @@ impl Case {
             Expect::Deny => "deny",
         };
         let by = self.policy.as_ref().map(|policy| format!(" by {policy}")).unwrap_or_default();
-        Err(Wrong::Decision { expected: format!("{expected}{by}"), found: explanation.text })
+        Err(Wrong::Decision { expected: format!("{expected}{by}"), found: policies.explain(&query).text })
     }
 
     fn resource(&self, action: Action) -> Result<Resource<'_>, Wrong> {

@@ -180,7 +180,7 @@ impl<S: Store> Attempt<S> for Explain {
         let listed = question.field.zip(purpose).is_none_or(|(field, purpose)| lists(field, purpose));
         let allowed = asked.allowed && listed;
         let would = |context: Context<'_>| !allowed && listed && access.decide(&question.query(context)).allowed;
-        let missing = access.missing(&question.query(context)).filter(|_| listed);
+        let missing = asked.missing.filter(|_| listed);
         let mut answer = Explanation {
             allowed,
             policies: asked.policies,
