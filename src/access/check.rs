@@ -38,8 +38,6 @@ const MAX_TABLE: usize = 256 * 1024;
 /// Most cases in a table.
 const MAX_CASES: usize = 1000;
 
-const MICROS_PER_HOUR: u64 = 3_600_000_000;
-
 /// Why a table is not passed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CheckError {
@@ -163,7 +161,7 @@ impl Case {
         };
         let tenant = self.tenant.unwrap_or(if role == Role::Operator { 0 } else { 1 });
         let principal = Principal::new(TenantNo(tenant), role, self.name.as_deref().unwrap_or("anyone"));
-        let context = Context::new(u64::from(hour) * MICROS_PER_HOUR)
+        let context = Context::at_hour(hour)
             .purpose(self.purpose.as_deref())
             .view(self.view.as_deref())
             .consent(consent)

@@ -227,6 +227,11 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// The context of a request at an hour of some day.
+    pub fn at_hour(hour: u8) -> Self {
+        Self::new(u64::from(hour) * MICROS_PER_HOUR)
+    }
+
     /// Why the data is wanted. An empty name is no purpose.
     pub fn purpose(mut self, purpose: Option<&'a str>) -> Self {
         self.purpose = purpose.filter(|name| !name.is_empty());
