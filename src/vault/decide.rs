@@ -61,13 +61,7 @@ impl<S: Store> Road<'_, S> {
         purpose: Option<&str>,
         load: CaseLoad,
     ) -> Arc<Decision> {
-        let resource = Resource::Field {
-            name: &field.name,
-            collection: &field.collection,
-            class: field.class.as_str(),
-            keyring: field.keyring,
-            number: field.number,
-        };
+        let resource = resource_of(field);
         let context =
             self.circumstances().purpose(purpose).view(view).class(field.class.as_str()).consent(self.consent(purpose));
         let context = context.second_factor(factor).case_load(load);
@@ -112,6 +106,17 @@ impl<S: Store> Road<'_, S> {
     /// What policy is told of the caller, whatever is asked.
     fn circumstances(&self) -> Context<'_> {
         circumstances(self.caller, &self.rules, self.now).second_factor(self.showing.seen())
+    }
+}
+
+/// A field, as policy sees it.
+pub(crate) fn resource_of(field: &Field) -> Resource<'_> {
+    Resource::Field {
+        name: &field.name,
+        collection: &field.collection,
+        class: field.class.as_str(),
+        keyring: field.keyring,
+        number: field.number,
     }
 }
 

@@ -8,6 +8,7 @@ use strongroom_access::{
 use strongroom_schema::Field;
 use strongroom_storage::Store;
 
+use crate::decide::resource_of;
 use crate::error::Error;
 use crate::reading::lists;
 use crate::road::{Attempt, Prepared, Refused, Road};
@@ -80,13 +81,7 @@ struct Question<'r> {
 impl Question<'_> {
     /// The same in another context.
     fn query<'q>(&'q self, context: Context<'q>) -> Query<'q> {
-        let resource = self.field.map_or(Resource::Vault, |field| Resource::Field {
-            name: &field.name,
-            collection: &field.collection,
-            class: field.class.as_str(),
-            keyring: field.keyring,
-            number: field.number,
-        });
+        let resource = self.field.map_or(Resource::Vault, resource_of);
         Query { principal: &self.principal, action: self.action, resource, context }
     }
 }
