@@ -15,6 +15,7 @@ mod audit;
 mod blocking;
 mod break_glass;
 mod case_load;
+mod charge;
 mod decide;
 mod delete;
 mod dependants;
