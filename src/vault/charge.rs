@@ -40,15 +40,9 @@ impl<S: Store> Road<'_, S> {
         meter
     }
 
-    /// Counts a view of a value.
-    pub fn charge_read(&self, charge: &mut Charge, found: &Found, view: &View, subject: SubjectHandle) {
-        let class = match found.field.class {
-            Class::C1 => 0,
-            Class::C2 => 1,
-            Class::C3 => 2,
-        };
-        let shown = if view.is_plain() { Shown::Plain } else { Shown::Part(self.part(view)) };
-        charge.uses.push(Use::Read { class, row: found.id, subject, field: found.field.number, shown });
+    /// How much of a value a view shows.
+    pub fn shown(&self, view: &View) -> Shown {
+        if view.is_plain() { Shown::Plain } else { Shown::Part(self.part(view)) }
     }
 
     /// The number of what a view shows: views that are declared alike show the same.
@@ -58,6 +52,16 @@ impl<S: Store> Road<'_, S> {
         first.copy_from_slice(&mac[..8]);
         u64::from_be_bytes(first)
     }
+}
+
+/// What is counted of a value of which so much is shown.
+pub(crate) fn read_of(found: &Found, shown: Shown, subject: SubjectHandle) -> Use {
+    let class = match found.field.class {
+        Class::C1 => 0,
+        Class::C2 => 1,
+        Class::C3 => 2,
+    };
+    Use::Read { class, row: found.id, subject, field: found.field.number, shown }
 }
 
 impl<S: Store> Vault<S> {
