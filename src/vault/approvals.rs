@@ -117,8 +117,7 @@ impl<S: Store> Road<'_, S> {
             if self.rules.freezes.is_suspended(&format!("{}/{name}", Role::Officer)) {
                 return None;
             }
-            let pinned = directory.officers.get(&(self.tenant.number, name.to_owned()));
-            pinned.map(|key| data_encoding::HEXLOWER.encode(key))
+            directory.officer(self.tenant.number, name).map(|key| data_encoding::HEXLOWER.encode(key))
         })
     }
 
@@ -237,8 +236,7 @@ impl<S: Store> Attempt<S> for Approve {
         let officer = officer(road)?;
         let key = digest::digest(&digest::SHA256, &self.public_key);
         let directory = road.vault.directory();
-        if directory.officers.get(&(road.tenant.number, officer.to_owned())).is_none_or(|pinned| pinned != key.as_ref())
-        {
+        if directory.officer(road.tenant.number, officer).is_none_or(|pinned| pinned != key.as_ref()) {
             let description = "it is not the key that you are enrolled with";
             return Err(Error::invalid("public_key", "officer_key", description).into());
         }

@@ -284,11 +284,8 @@ impl ChangeOfFreezes for OfTenant<'_, Suspend> {
             return Err(Error::SuspensionRefused(why.to_owned()));
         }
         if role == Role::Officer {
-            let enrolled = road.vault.directory();
-            if !enrolled.officers.contains_key(&(road.tenant.number, name.to_owned())) {
-                let description = "the tenant has no officer of this name";
-                return Err(Error::invalid("principal", "officer_unknown", description));
-            }
+            let unknown = || Error::invalid("principal", "officer_unknown", "the tenant has no officer of this name");
+            road.vault.directory().officer(road.tenant.number, name).ok_or_else(unknown)?;
         }
         freezes.suspend(principal, reason, since(road)).map_err(|error| match error {
             SuspendError::Name => Error::invalid("principal", "principal_name", error.to_string()),

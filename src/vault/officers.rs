@@ -118,9 +118,8 @@ pub(crate) fn enrol(
     name: &str,
     key: [u8; 32],
 ) -> Result<Option<[u8; 32]>, Error> {
-    let mut own = directory.officers.iter().filter(|((of, _), _)| *of == tenant);
-    match own.clone().find(|(_, known)| **known == key) {
-        Some(((_, known), _)) if known == name => {
+    match directory.officers_of(tenant).find(|(_, known)| **known == key) {
+        Some((known, _)) if known == name => {
             return Err(Error::OfficerRefused(
                 "the officer is enrolled with this very key: nothing changes".to_owned(),
             ));
@@ -131,8 +130,7 @@ pub(crate) fn enrol(
         }
         None => {}
     }
-    let is_new = !own.any(|((_, known), _)| known == name);
-    if is_new && directory.officers.keys().filter(|(of, _)| *of == tenant).count() >= MOST {
+    if directory.officer(tenant, name).is_none() && directory.officers_of(tenant).count() >= MOST {
         return Err(Error::OfficerRefused(format!("the tenant has {MOST} officers, as many as may be: remove some")));
     }
     let before = directory.officers.insert((tenant, name.to_owned()), key);
@@ -180,8 +178,7 @@ pub(crate) fn approvers<S: Store>(
     may: impl Fn(&Query<'_>) -> bool,
     requester: &str,
 ) -> usize {
-    let key_of = |name: &str| directory.officers.get(&(road.tenant.number, name.to_owned()));
-    let own = requester.strip_prefix("officer/").and_then(key_of);
+    let own = requester.strip_prefix("officer/").and_then(|name| directory.officer(road.tenant.number, name));
     let others = officers(road, directory).filter(|(other, key)| {
         let shown = within_reach(road, other, &may);
         let may = |action| shown.iter().any(|context| may(&Query::on_vault_in(other, action, *context)));
@@ -209,8 +206,8 @@ fn officers<'r, S: Store>(
     road: &'r Road<'_, S>,
     directory: &'r Directory,
 ) -> impl Iterator<Item = (Principal, [u8; 32])> + use<'r, S> {
-    let own = directory.officers.iter().filter(|((of, _), _)| *of == road.tenant.number);
-    let named = own.map(|((_, name), key)| (Principal::new(road.tenant.number, Role::Officer, name), *key));
+    let own = directory.officers_of(road.tenant.number);
+    let named = own.map(|(name, key)| (Principal::new(road.tenant.number, Role::Officer, name), *key));
     named.filter(|(officer, _)| !road.rules.freezes.is_suspended(&officer.name))
 }
 
@@ -311,9 +308,8 @@ impl<S: Store> Attempt<S> for ListOfficers {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Vec<ListedOfficer>>, Refused> {
         road.decide_vault()?;
         let directory: Arc<Directory> = road.vault.directory();
-        let own = directory.officers.iter().filter(|((of, _), _)| *of == road.tenant.number);
-        let listed = own.map(|((_, name), key)| ListedOfficer {
-            name: name.clone(),
+        let listed = directory.officers_of(road.tenant.number).map(|(name, key)| ListedOfficer {
+            name: name.to_owned(),
             key: data_encoding::HEXLOWER.encode(key),
             suspended: road.rules.freezes.is_suspended(&format!("{}/{name}", Role::Officer)),
         });

@@ -133,7 +133,7 @@ impl Tenants {
     pub fn is_enrolled(&self, number: TenantNo, caller: &Caller) -> bool {
         let Some(name) = caller.principal.name.strip_prefix("officer/") else { return true };
         let directory = self.directory.load();
-        let pinned = directory.officers.get(&(number, name.to_owned()));
+        let pinned = directory.officer(number, name);
         pinned.is_some_and(|pinned| caller.certificate.is_none_or(|shown| shown == *pinned))
     }
 
