@@ -20,7 +20,6 @@ use strongroom_storage::{Family, Store, keys as place};
 use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
-use crate::own_leaf::{self, Noted};
 use crate::road::{Attempt, Caller, Item, Prepared, Refused, Road, Told};
 use crate::source::{Source, SourceKind};
 use crate::tenant::{Rules, Tenant};
@@ -462,19 +461,8 @@ impl<S: Store> Road<'_, S> {
             // One may have come or gone: that is found out first.
             return Err(Error::Conflict);
         }
-        let request = data_encoding::HEXLOWER.encode(&self.request);
-        let noted = Noted {
-            request: &request,
-            principal: &self.caller.principal.name,
-            action: self.action.as_str(),
-            failed: None,
-            place: PLACE,
-        };
         for number in vault.directory().tenants.values().filter(|number| **number != self.tenant.number) {
-            // A locked tenant's rules can't be read; its log can be written.
-            let head = vault.committer.head(*number).ok_or(Error::Internal("a tenant without a log"))?;
-            let rules: own_leaf::Rules<'_> = (head.rules.policy.version, head.rules.schema.version, &[]);
-            prepared.elsewhere.extend(noted.leaf(*number, rules, told)?);
+            prepared.elsewhere.extend(self.leaf_for(*number, told)?);
             prepared.changes.push(Fact::policy(*number));
         }
         Ok(())

@@ -16,18 +16,15 @@ use strongroom_storage::Store;
 use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
-use crate::own_leaf::Noted;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road, Told};
 use crate::tenant::{Rules, Tenant};
-use crate::tenant_life::{NewDirectory, rules_of, stored_directory};
+use crate::tenant_life::{NewDirectory, stored_directory};
 use crate::vault::Vault;
 
 pub use strongroom_ledger::approval::is_officer_key;
 
 /// Officers of a tenant, at most.
 const MOST: usize = 64;
-/// What is damaged, if a row of it can't be read.
-const PLACE: &str = "the enrolled officers";
 
 /// Enrols an officer, or gives one another key.
 pub struct EnrolOfficer {
@@ -279,13 +276,10 @@ impl<S: Store, C: ChangeOfOfficers> Attempt<S> for InTurn<'_, C> {
         let mut prepared = road.prepare(directory);
         prepared.guards.push(Guard::Unchanged(Fact::principals()));
         prepared.changes.extend([Fact::principals(), Fact::policy(road.tenant.number)]);
-        let request = data_encoding::HEXLOWER.encode(&road.request);
-        let (principal, action) = (&*road.caller.principal.name, road.action.as_str());
-        let noted = Noted { request: &request, principal, action, failed: None, place: PLACE };
         let mut known: Told = vec![("tenant", road.tenant.name.clone())];
         known.extend(told.iter().cloned());
         known.extend(enrolled.detail());
-        prepared.elsewhere.extend(noted.leaf(SYSTEM_NO, rules_of(&system), &known)?);
+        prepared.elsewhere.extend(road.leaf_for(SYSTEM_NO, &known)?);
         prepared.detail.extend(told);
         prepared.mutations.push(enrolled.mutation);
         road.use_up(given, &mut prepared)?;
