@@ -12,9 +12,10 @@ use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
 use strongroom_ids::{FieldNo, KeyringNo, TenantNo};
 
+use crate::action::Action;
 use crate::policies::{Decision, Explanation, Missing, Policies};
 use crate::principal::Role;
-use crate::query::{Action, CaseLoad, Consent, Context, Query, Resource, SecondFactor, Tier};
+use crate::query::{CaseLoad, Consent, Context, Query, Resource, SecondFactor, Tier};
 
 /// How many decisions are remembered.
 const MAX_DECISIONS: usize = 8192;

@@ -25,9 +25,10 @@ use serde::Deserialize;
 use strongroom_ids::{FieldNo, KeyringNo, TenantNo};
 use toml::Spanned;
 
+use crate::action::Action;
 use crate::policies::Policies;
 use crate::principal::{Principal, Role};
-use crate::query::{Action, CaseLoad, Consent, Context, MAX_APPROVALS, Query, Resource, SecondFactor, Tier};
+use crate::query::{CaseLoad, Consent, Context, MAX_APPROVALS, Query, Resource, SecondFactor, Tier};
 
 /// The table that the default policies pass.
 pub const DEFAULT_TESTS: &str = include_str!("../../deploy/policies/default.tests.toml");
@@ -36,8 +37,6 @@ pub const DEFAULT_TESTS: &str = include_str!("../../deploy/policies/default.test
 const MAX_TABLE: usize = 256 * 1024;
 /// Most cases in a table.
 const MAX_CASES: usize = 1000;
-
-const MICROS_PER_HOUR: u64 = 3_600_000_000;
 
 /// Why a table is not passed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -162,7 +161,7 @@ impl Case {
         };
         let tenant = self.tenant.unwrap_or(if role == Role::Operator { 0 } else { 1 });
         let principal = Principal::new(TenantNo(tenant), role, self.name.as_deref().unwrap_or("anyone"));
-        let context = Context::new(u64::from(hour) * MICROS_PER_HOUR)
+        let context = Context::at_hour(hour)
             .purpose(self.purpose.as_deref())
             .view(self.view.as_deref())
             .consent(consent)
@@ -172,9 +171,9 @@ impl Case {
             .second_factor(second_factor)
             .approvals(approvals);
         let query = Query { principal: &principal, action, resource: self.resource(action)?, context };
-        let explanation = policies.explain(&query);
-        let by_policy = self.policy.as_ref().is_none_or(|policy| explanation.policies.contains(policy));
-        if by_policy && explanation.allowed == matches!(self.expect, Expect::Allow) {
+        let decision = policies.decide(&query);
+        let by_policy = self.policy.as_ref().is_none_or(|policy| decision.policies.contains(policy));
+        if by_policy && decision.allowed == matches!(self.expect, Expect::Allow) {
             return Ok(());
         }
         let expected = match self.expect {
@@ -182,7 +181,7 @@ impl Case {
             Expect::Deny => "deny",
         };
         let by = self.policy.as_ref().map(|policy| format!(" by {policy}")).unwrap_or_default();
-        Err(Wrong::Decision { expected: format!("{expected}{by}"), found: explanation.text })
+        Err(Wrong::Decision { expected: format!("{expected}{by}"), found: policies.explain(&query).text })
     }
 
     fn resource(&self, action: Action) -> Result<Resource<'_>, Wrong> {

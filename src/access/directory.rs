@@ -76,6 +76,17 @@ fn sha256(hex: &str) -> Option<[u8; 32]> {
 }
 
 impl Directory {
+    /// The key by which an officer of a tenant is enrolled, if it is; by its name under the role.
+    pub fn officer(&self, tenant: TenantNo, name: &str) -> Option<&[u8; 32]> {
+        self.officers.get(&(tenant, name.to_owned()))
+    }
+
+    /// A tenant's officers and their keys, in the order of their names.
+    pub fn officers_of(&self, tenant: TenantNo) -> impl Iterator<Item = (&str, &[u8; 32])> {
+        let own = self.officers.range((tenant, String::new())..).take_while(move |((of, _), _)| *of == tenant);
+        own.map(|((_, name), key)| (name.as_str(), key))
+    }
+
     /// The directory as the vault keeps it: JSON with a fixed order, so that equal directories have equal bytes.
     pub fn to_stored(&self) -> String {
         let list = |tenants: &BTreeMap<String, TenantNo>| -> Vec<_> {
@@ -185,7 +196,7 @@ pub fn identify(uri_sans: &[&str], spki_sha256: &[u8; 32], directory: &Directory
     };
     let principal = Principal::new(tenant, id.role, &id.name);
     if id.role == Role::Officer {
-        match directory.officers.get(&(tenant, id.name.clone())) {
+        match directory.officer(tenant, &id.name) {
             None => return Err(IdentityError::OfficerNotEnrolled(id.name)),
             Some(pinned) if pinned != spki_sha256 => return Err(IdentityError::OfficerKey(id.name)),
             Some(_) => {}

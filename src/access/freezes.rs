@@ -9,8 +9,8 @@ use std::collections::btree_map::Entry;
 use serde::{Deserialize, Serialize};
 use strongroom_ids::FieldNo;
 
+use crate::action::Action;
 use crate::principal::Role;
-use crate::query::Action;
 use crate::spiffe::check_segment;
 
 /// The format of what is stored.

@@ -19,6 +19,7 @@
 //! - Policies that do not pass the strict validator never come into force.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod action;
 mod actor;
 mod approvals;
 mod cache;
@@ -35,6 +36,7 @@ mod source;
 mod spiffe;
 mod tiers;
 
+pub use action::Action;
 pub use actor::{ACTOR_LABELS, Actor, ActorError, SUBJECT_LABELS, is_label};
 pub use approvals::{Approval, Approvals, ApproveError, Vote};
 pub use cache::Access;
@@ -44,7 +46,7 @@ pub use freezes::{Freezes, FreezesError, Frozen, Scope, Since, SuspendError, Sus
 pub use mentions::{Mention, Named};
 pub use policies::{DEFAULT_POLICIES, Decision, Explanation, Missing, Policies, PolicyError};
 pub use principal::{Principal, Role};
-pub use query::{Action, CaseLoad, Consent, Context, MAX_APPROVALS, Query, Resource, SecondFactor, Tier, UnknownName};
+pub use query::{CaseLoad, Consent, Context, MAX_APPROVALS, Query, Resource, SecondFactor, Tier, UnknownName};
 pub use request::CEDAR_SCHEMA;
 pub use second_factor::{
     ASSERTION_LIFE, Assertion, Enrolment, Factor, FactorKind, Holder as FactorHolder, Outcome, RECOVERY_CODES,

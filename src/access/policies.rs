@@ -120,6 +120,8 @@ pub struct Explanation {
     pub policies: Vec<String>,
     /// The question, the answer, and what each policy says of itself (its `@why`).
     pub text: String,
+    /// What people could add, so that it would be allowed.
+    pub missing: Option<Missing>,
 }
 
 /// What a request that is denied would be allowed with.
@@ -259,10 +261,11 @@ impl Policies {
                 text.push_str(&format!("\n{id}: {why}"));
             }
         }
-        if let Some(missing) = self.missing(query) {
+        let missing = if allowed { None } else { self.missing(query) };
+        if let Some(missing) = missing {
             text.push_str(&format!("\nIt would be allowed with {}.", missing.said(query.context.approvals)));
         }
-        Explanation { allowed, policies, text }
+        Explanation { allowed, policies, text, missing }
     }
 }
 

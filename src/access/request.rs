@@ -130,8 +130,9 @@ mod tests {
     use strongroom_ids::{FieldNo, KeyringNo, TenantNo};
 
     use super::*;
+    use crate::action::Action;
     use crate::principal::{Principal, Role};
-    use crate::query::{Action, CaseLoad, Consent, Context, SecondFactor, Tier};
+    use crate::query::{CaseLoad, Consent, Context, SecondFactor, Tier};
 
     fn field(class: &str) -> Resource<'_> {
         Resource::Field {

@@ -337,15 +337,12 @@ impl Meters {
             self.of_tenants.clear();
         }
         self.now = self.now.max(time);
-        let Charge { meter, limits, .. } = charge;
-        let mut step = Step { charge, meter: *meter, limits, behind: false, before: Vec::new(), meters: self };
-        let mut told = step.tell();
-        if let (Ok(()), Some(Behind { meter, limits })) = (&told, &charge.behind) {
-            (step.meter, step.behind) = (*meter, true);
-            step.limits = limits;
-            told = step.tell();
-        }
-        let before = std::mem::take(&mut step.before);
+        let behind = charge.behind.as_ref().map(|behind| (behind.meter, &behind.limits, true));
+        let mut whose = std::iter::once((charge.meter, &charge.limits, false)).chain(behind);
+        let mut before = Vec::new();
+        let told = whose.try_for_each(|(meter, limits, behind)| {
+            Step { meters: self, charge, meter, limits, behind, before: &mut before }.tell()
+        });
         match &told {
             Ok(()) => self.touched.extend(before.into_iter().map(|(place, _)| place)),
             // Backwards, so that the first that was there is what remains.
@@ -406,7 +403,7 @@ impl Meters {
     }
 }
 
-/// One change, as it is counted.
+/// One change, as it is counted for one of those whose allowance it takes.
 struct Step<'a> {
     meters: &'a mut Meters,
     charge: &'a Charge,
@@ -415,8 +412,8 @@ struct Step<'a> {
     limits: &'a MeterLimits,
     /// Whether they are those of the person behind the caller.
     behind: bool,
-    /// What it has overwritten so far.
-    before: Vec<(Place, Option<UsageRow>)>,
+    /// What the change has overwritten so far.
+    before: &'a mut Vec<(Place, Option<UsageRow>)>,
 }
 
 impl Step<'_> {

@@ -259,14 +259,12 @@ pub fn decode_tile(key: &[u8]) -> Result<Option<(u8, u64)>, StoreError> {
 
 /// The entry of [`tiled`].
 pub fn encode_tiled(leaves: u64) -> Vec<u8> {
-    Writer::new(ENTRY_FORMAT, 9).fixed(&leaves.to_be_bytes()).finish()
+    encode_number(leaves)
 }
 
 /// Reads what [`encode_tiled`] wrote.
 pub fn decode_tiled(bytes: &[u8]) -> Result<u64, StoreError> {
-    let mut reader = Reader::new("how far a ledger is in tiles", bytes, ENTRY_FORMAT)?;
-    let leaves = u64::from_be_bytes(reader.array()?);
-    reader.finish().map(|()| leaves)
+    decode_number("how far a ledger is in tiles", bytes)
 }
 
 // LeafIndex.
@@ -302,14 +300,12 @@ pub fn decode_leaf_index(key: &[u8]) -> Result<Option<([u8; 9], u64)>, StoreErro
 
 /// The entry of [`indexed`].
 pub fn encode_indexed(leaves: u64) -> Vec<u8> {
-    encode_tiled(leaves)
+    encode_number(leaves)
 }
 
 /// Reads what [`encode_indexed`] wrote.
 pub fn decode_indexed(bytes: &[u8]) -> Result<u64, StoreError> {
-    let mut reader = Reader::new("how far a ledger is in the index of its leaves", bytes, ENTRY_FORMAT)?;
-    let leaves = u64::from_be_bytes(reader.array()?);
-    reader.finish().map(|()| leaves)
+    decode_number("how far a ledger is in the index of its leaves", bytes)
 }
 
 // Meta.
@@ -591,18 +587,27 @@ fn ending(place: &'static str, key: &[u8], length: usize, kind: Option<u8>) -> R
     Ok(u64::from_be_bytes(*number))
 }
 
+/// An entry that is one number.
+fn encode_number(number: u64) -> Vec<u8> {
+    Writer::new(ENTRY_FORMAT, 9).fixed(&number.to_be_bytes()).finish()
+}
+
+fn decode_number(place: &'static str, bytes: &[u8]) -> Result<u64, StoreError> {
+    let mut reader = Reader::new(place, bytes, ENTRY_FORMAT)?;
+    let number = u64::from_be_bytes(reader.array()?);
+    reader.finish().map(|()| number)
+}
+
 // What an index entry holds.
 
 /// The entry of a deterministic value or a token.
 pub fn encode_row_id(row: RowId) -> Vec<u8> {
-    Writer::new(ENTRY_FORMAT, 9).fixed(&row.0.to_be_bytes()).finish()
+    encode_number(row.0)
 }
 
 /// Reads what [`encode_row_id`] wrote.
 pub fn decode_row_id(bytes: &[u8]) -> Result<RowId, StoreError> {
-    let mut reader = Reader::new("an index entry", bytes, ENTRY_FORMAT)?;
-    let row = RowId(u64::from_be_bytes(reader.array()?));
-    reader.finish().map(|()| row)
+    decode_number("an index entry", bytes).map(RowId)
 }
 
 /// The entry of a subject's id: the handles that it leads to, the one for what is new first. At least one.

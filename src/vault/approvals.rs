@@ -13,8 +13,9 @@ use strongroom_ledger::{Timestamp, approval};
 use strongroom_storage::Store;
 use strongroom_storage::keys as place;
 
+use crate::decide::circumstances;
 use crate::error::Error;
-use crate::road::{Attempt, Caller, Prepared, Refused, Road, circumstances};
+use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::second_factors;
 use crate::source::{Source, SourceKind};
 use crate::tenant::{Rules, Tenant};
@@ -48,8 +49,11 @@ pub(crate) trait Approvable<S: Store>: Attempt<S> {
         false
     }
 
-    /// Whether it would be done if it was approved: nobody is asked for what is refused anyway.
-    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error>;
+    /// Whether it would be done if it was approved: nobody is asked for what is refused anyway. Of what has the road alone that
+    /// is asked before it gets it, too.
+    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
+        self.may_have_it_alone(road)
+    }
 }
 
 /// An approval that was given, to be used up by the request.
@@ -58,18 +62,6 @@ pub(crate) struct Given {
     expires: u64,
     /// What waits without it.
     rest: Approvals,
-}
-
-impl Given {
-    /// Uses it up in the commit of its request.
-    pub fn use_up<S: Store, A>(self, road: &Road<'_, S>, prepared: &mut Prepared<A>) -> Result<(), Error> {
-        road.put_approvals(&self.rest, prepared)?;
-        // Whoever approved still is who they were, and it is still time.
-        prepared.guards.push(Guard::Unchanged(Fact::principals()));
-        prepared.guards.push(Guard::Before(Timestamp(self.expires)));
-        prepared.detail.push(("approval", self.name));
-        Ok(())
-    }
 }
 
 impl<S: Store> Road<'_, S> {
@@ -86,15 +78,15 @@ impl<S: Store> Road<'_, S> {
         }
     }
 
-    /// Whether policy lets the caller act, with the approvals that were given if it wants some.
-    pub async fn decide_approved(&self, asked: &Asked) -> Result<Option<Given>, Error> {
+    /// Whether policy lets the caller act, with the approvals that were given to its request if it wants some.
+    pub async fn decide_approved<R: Approvable<S>>(&self, request: &R) -> Result<Option<Given>, Error> {
         if self.allows_vault(self.action) {
             return self.not_stopped().map(|()| None);
         }
         let need = self.approvals_needed().ok_or(Error::Denied { action: self.action.as_str() })?;
         self.not_stopped()?;
         let mut approvals = self.approvals().await?;
-        let (requester, request) = (&self.caller.principal.name, self.request_hash(asked));
+        let (requester, request) = (&self.caller.principal.name, self.request_hash(&request.asked(&self.rules)));
         let Some(one) = approvals.of(requester, &request, self.now).cloned() else {
             return Err(Error::Conflict);
         };
@@ -106,6 +98,17 @@ impl<S: Store> Road<'_, S> {
         Ok(Some(Given { name: one.name(), expires: one.expires, rest: approvals }))
     }
 
+    /// Uses an approval up in the commit of its request, if it needed one.
+    pub fn use_up<A>(&self, given: Option<Given>, prepared: &mut Prepared<A>) -> Result<(), Error> {
+        let Some(Given { name, expires, rest }) = given else { return Ok(()) };
+        self.put_approvals(&rest, prepared)?;
+        // Whoever approved still is who they were, and it is still time.
+        prepared.guards.push(Guard::Unchanged(Fact::principals()));
+        prepared.guards.push(Guard::Before(Timestamp(expires)));
+        prepared.detail.push(("approval", name));
+        Ok(())
+    }
+
     /// How many approvals count: of officers who are still enrolled with the key that signed.
     fn standing(&self, one: &Approval) -> u8 {
         let directory = self.vault.directory();
@@ -114,8 +117,7 @@ impl<S: Store> Road<'_, S> {
             if self.rules.freezes.is_suspended(&format!("{}/{name}", Role::Officer)) {
                 return None;
             }
-            let pinned = directory.officers.get(&(self.tenant.number, name.to_owned()));
-            pinned.map(|key| data_encoding::HEXLOWER.encode(key))
+            directory.officer(self.tenant.number, name).map(|key| data_encoding::HEXLOWER.encode(key))
         })
     }
 
@@ -234,8 +236,7 @@ impl<S: Store> Attempt<S> for Approve {
         let officer = officer(road)?;
         let key = digest::digest(&digest::SHA256, &self.public_key);
         let directory = road.vault.directory();
-        if directory.officers.get(&(road.tenant.number, officer.to_owned())).is_none_or(|pinned| pinned != key.as_ref())
-        {
+        if directory.officer(road.tenant.number, officer).is_none_or(|pinned| pinned != key.as_ref()) {
             let description = "it is not the key that you are enrolled with";
             return Err(Error::invalid("public_key", "officer_key", description).into());
         }
@@ -337,9 +338,8 @@ impl<S: Store> Road<'_, S> {
 /// The name under the role of a caller who may approve: whatever policy permits, it is an officer, whose key is pinned.
 fn officer<'r, S: Store>(road: &'r Road<'_, S>) -> Result<&'r str, Error> {
     road.decide_vault()?;
-    let principal = &road.caller.principal;
-    let name = principal.name.split_once('/').map(|(_, name)| name).filter(|_| principal.role == Role::Officer);
-    name.ok_or(Error::Denied { action: road.action.as_str() })
+    road.only_officers()?;
+    Ok(road.caller.principal.short_name())
 }
 
 fn waits(one: &Approval, have: u8, need: u8) -> Error {

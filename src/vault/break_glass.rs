@@ -13,10 +13,11 @@ use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Mutation, Store};
 
 use crate::error::Error;
-use crate::officers::{self, Told};
+use crate::officers;
 use crate::open::SYSTEM_NO;
 use crate::own_leaf::Noted;
 use crate::policies::{self, AppliedPolicy};
+use crate::road::Told;
 use crate::rules::sha256;
 use crate::source::{Source, SourceKind};
 use crate::tenant_life::{NewDirectory, stored_directory};

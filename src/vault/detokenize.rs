@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strongroom_access::{Action, CaseLoad};
+use strongroom_commit::Shown;
 use strongroom_ids::{FieldNo, SubjectHandle};
 use strongroom_keys::{Plaintext, Sealed};
 use strongroom_storage::Store;
 
+use crate::charge::read_of;
 use crate::error::{Error, Violation};
 use crate::holders::Named;
 use crate::reading::{Denials, Refusal, lists, malformed};
@@ -55,6 +57,8 @@ pub struct Released {
 #[derive(Default)]
 struct Decisions<'r> {
     allowed: HashMap<(FieldNo, &'r str, CaseLoad), bool>,
+    /// How much a view shows, where that is counted.
+    shown: HashMap<(FieldNo, &'r str), Shown>,
     denials: Denials,
 }
 
@@ -86,9 +90,11 @@ impl<S: Store> Attempt<S> for Detokenize {
                     sealed = sealed.saturating_add(found.row.sealed.len());
                     reserve_room(road, sealed)?;
                     if let Some(charge) = &mut charge
-                        && let Some(shown) = found.field.view(view)
+                        && let Some(declared) = found.field.view(view)
                     {
-                        road.charge_read(charge, found, shown, holder);
+                        let shown = decisions.shown.entry((found.field.number, view));
+                        let shown = *shown.or_insert_with(|| road.shown(declared));
+                        charge.uses.push(read_of(found, shown, holder));
                     }
                     let released = release(road, found, view)?;
                     size = size.saturating_add(released.value.len());

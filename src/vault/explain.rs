@@ -3,18 +3,18 @@
 use std::str::FromStr;
 
 use strongroom_access::{
-    Action, CaseLoad, Consent, Context, MAX_APPROVALS, Principal, Query, Resource, Role, SecondFactor,
+    Action, Consent, Context, MAX_APPROVALS, Principal, Query, Resource, Role, SecondFactor, UnknownName,
 };
 use strongroom_schema::Field;
 use strongroom_storage::Store;
 
+use crate::decide::resource_of;
 use crate::error::Error;
 use crate::reading::lists;
 use crate::road::{Attempt, Prepared, Refused, Road};
 
 /// Bytes of the name of a principal or of an actor's role, at most.
 const NAME_LIMIT: usize = 64;
-const MICROS_PER_HOUR: u64 = 3_600_000_000;
 
 /// Asks how policy would decide for somebody.
 #[derive(Default)]
@@ -81,13 +81,7 @@ struct Question<'r> {
 impl Question<'_> {
     /// The same in another context.
     fn query<'q>(&'q self, context: Context<'q>) -> Query<'q> {
-        let resource = self.field.map_or(Resource::Vault, |field| Resource::Field {
-            name: &field.name,
-            collection: &field.collection,
-            class: field.class.as_str(),
-            keyring: field.keyring,
-            number: field.number,
-        });
+        let resource = self.field.map_or(Resource::Vault, resource_of);
         Query { principal: &self.principal, action: self.action, resource, context }
     }
 }
@@ -97,13 +91,11 @@ fn given(text: &str) -> Option<&str> {
 }
 
 /// One of a fixed list of names; empty for what goes without saying.
-fn named<T: FromStr + Default>(path: &str, name: &str, known: &str) -> Result<T, Error>
-where
-    T::Err: std::fmt::Display,
-{
+fn named<T: FromStr<Err = UnknownName> + Default>(path: &str, name: &str) -> Result<T, Error> {
     let Some(name) = given(name) else { return Ok(T::default()) };
     // What was sent is not repeated: the known names are enough.
-    name.parse().map_err(|_| Error::invalid(path, "name_unknown", format!("it is one of {known}")))
+    name.parse()
+        .map_err(|UnknownName { known, .. }| Error::invalid(path, "name_unknown", format!("it is one of {known}")))
 }
 
 impl Explain {
@@ -128,9 +120,9 @@ impl Explain {
                 Some(&**field.ok_or_else(|| unknown("field", "field_unknown", "no such field in the schema"))?)
             }
         };
-        let now = match self.hour {
-            None => road.now,
-            Some(hour @ 0..24) => u64::from(hour) * MICROS_PER_HOUR,
+        let at = match self.hour.map(u8::try_from) {
+            None => Context::new(road.now),
+            Some(Ok(hour @ 0..24)) => Context::at_hour(hour),
             Some(_) => return Err(unknown("hour", "hour", "an hour of the day is 0 to 23, UTC")),
         };
         let approvals = u8::try_from(self.approvals).ok().filter(|approvals| *approvals <= MAX_APPROVALS);
@@ -138,17 +130,17 @@ impl Explain {
             Error::invalid("approvals", "too_many", format!("policy sees {MAX_APPROVALS} approvals at most"))
         })?;
         let principal = Principal::new(road.tenant.number, role, given(&self.name).unwrap_or("anyone"));
-        let context = Context::new(now)
+        let context = at
             .purpose(given(&self.purpose))
             .view(given(&self.view))
             .tier(match given(&self.tier) {
                 // The one that it has.
                 None => road.rules.tiers.of(&principal.name),
-                Some(_) => named("tier", &self.tier, "I, II, III")?,
+                Some(_) => named("tier", &self.tier)?,
             })
             .actor_role(given(&self.actor_role))
-            .case_load(named::<CaseLoad>("case_load", &self.case_load, "none, own, other")?)
-            .second_factor(named::<SecondFactor>("second_factor", &self.second_factor, "absent, fresh, bound")?)
+            .case_load(named("case_load", &self.case_load)?)
+            .second_factor(named("second_factor", &self.second_factor)?)
             .approvals(approvals);
         Ok(Question { principal, action, field, context })
     }
@@ -158,7 +150,7 @@ impl Explain {
         match given(&self.consent) {
             None if purpose.is_some_and(|name| road.rests_on_consent(name)) => Ok(Consent::Absent),
             None => Ok(Consent::NotNeeded),
-            Some(_) => named("consent", &self.consent, "not_needed, standing, absent"),
+            Some(_) => named("consent", &self.consent),
         }
     }
 }
@@ -180,7 +172,7 @@ impl<S: Store> Attempt<S> for Explain {
         let listed = question.field.zip(purpose).is_none_or(|(field, purpose)| lists(field, purpose));
         let allowed = asked.allowed && listed;
         let would = |context: Context<'_>| !allowed && listed && access.decide(&question.query(context)).allowed;
-        let missing = access.missing(&question.query(context)).filter(|_| listed);
+        let missing = asked.missing.filter(|_| listed);
         let mut answer = Explanation {
             allowed,
             policies: asked.policies,

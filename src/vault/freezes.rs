@@ -15,16 +15,14 @@ use strongroom_keys::{IndexName, Keystore};
 use strongroom_ledger::{Timestamp, summary};
 use strongroom_schema::{Field, Schema};
 use strongroom_storage::rows::TenantRow;
-use strongroom_storage::{Family, Mutation, Store, keys as place};
+use strongroom_storage::{Family, Store, keys as place};
 
 use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
-use crate::own_leaf::{self, Noted};
-use crate::road::{Attempt, Caller, Item, Prepared, Refused, Road};
+use crate::road::{Attempt, Caller, Item, Prepared, Refused, Road, Told};
 use crate::source::{Source, SourceKind};
 use crate::tenant::{Rules, Tenant};
-use crate::values::row_hash;
 use crate::vault::Vault;
 
 /// What is damaged, if a row of it can't be read.
@@ -98,19 +96,6 @@ async fn stored<S: Store>(
 }
 
 impl<S: Store> Road<'_, S> {
-    /// Sees that the caller is not suspended, that an officer still is one by the key that it shows, and that what is shown as a second factor is one.
-    pub fn admit(&self) -> Result<(), Error> {
-        if self.caller.principal.role == Role::Officer
-            && !self.vault.tenants.is_enrolled(self.tenant.number, self.caller)
-        {
-            return Err(Error::OfficerRemoved);
-        }
-        match self.rules.freezes.is_suspended(&self.caller.principal.name) {
-            true => Err(Error::Suspended),
-            false => self.factor_holds().and_then(|()| self.actor_holds()),
-        }
-    }
-
     /// Sees that a field is not frozen for what the request does to it. Asked last, and of what the caller may have
     /// only: what is frozen is told to nobody else.
     pub fn unfrozen(&self, field: &Field) -> Result<(), Error> {
@@ -192,9 +177,6 @@ pub struct Unsuspend {
     pub principal: String,
 }
 
-/// What the ledger says of a change.
-type Told = Vec<(&'static str, String)>;
-
 /// A change of what is frozen or who is suspended.
 trait ChangeOfFreezes: Send + Sync {
     /// The action that policy decides on.
@@ -234,7 +216,7 @@ impl ChangeOfFreezes for OfTenant<'_, Unfreeze> {
     const ACTION: Action = Action::Unfreeze;
 
     fn apply<S: Store>(&self, road: &Road<'_, S>, freezes: &mut Freezes) -> Result<Told, Error> {
-        only_officers(road)?;
+        road.only_officers()?;
         let Unfreeze { field, reads, writes, all_tenants: _ } = self.0;
         let (scope, told) = scope(&road.schema, field)?;
         let touches = touches(*reads, *writes)?;
@@ -289,7 +271,7 @@ impl ChangeOfFreezes for OfTenant<'_, Suspend> {
     const ACTION: Action = Action::Suspend;
 
     fn apply<S: Store>(&self, road: &Road<'_, S>, freezes: &mut Freezes) -> Result<Told, Error> {
-        only_officers(road)?;
+        road.only_officers()?;
         let Suspend { principal, reason } = self.0;
         let caller = &road.caller.principal;
         let Some((role, name)) = parse_principal(principal) else {
@@ -301,11 +283,8 @@ impl ChangeOfFreezes for OfTenant<'_, Suspend> {
             return Err(Error::SuspensionRefused(why.to_owned()));
         }
         if role == Role::Officer {
-            let enrolled = road.vault.directory();
-            if !enrolled.officers.contains_key(&(road.tenant.number, name.to_owned())) {
-                let description = "the tenant has no officer of this name";
-                return Err(Error::invalid("principal", "officer_unknown", description));
-            }
+            let unknown = || Error::invalid("principal", "officer_unknown", "the tenant has no officer of this name");
+            road.vault.directory().officer(road.tenant.number, name).ok_or_else(unknown)?;
         }
         freezes.suspend(principal, reason, since(road)).map_err(|error| match error {
             SuspendError::Name => Error::invalid("principal", "principal_name", error.to_string()),
@@ -321,7 +300,7 @@ impl ChangeOfFreezes for OfTenant<'_, Unsuspend> {
     const ACTION: Action = Action::Unsuspend;
 
     fn apply<S: Store>(&self, road: &Road<'_, S>, freezes: &mut Freezes) -> Result<Told, Error> {
-        only_officers(road)?;
+        road.only_officers()?;
         if parse_principal(&self.0.principal).is_none() {
             return Err(Error::invalid("principal", "principal_name", SuspendError::Name.to_string()));
         }
@@ -334,15 +313,6 @@ impl ChangeOfFreezes for OfTenant<'_, Unsuspend> {
         let suspension = rules.freezes.own.suspended.get(principal);
         let since = suspension.map(|suspension| suspension.since.clone());
         (summary::unsuspend(principal), since.into_iter().collect())
-    }
-}
-
-/// Whatever policy permits: policies from before there were freezes may permit services all that there is, and those for
-/// whom something was stopped don't end that.
-fn only_officers<S: Store>(road: &Road<'_, S>) -> Result<(), Error> {
-    match road.caller.principal.role {
-        Role::Officer => Ok(()),
-        _ => Err(Error::Denied { action: road.action.as_str() }),
     }
 }
 
@@ -424,17 +394,17 @@ impl<S: Store, C: ChangeOfFreezes> Attempt<S> for InTurn<C> {
         road.decide_with_others()?;
         let before = &road.rules.freezes;
         let mut own = before.own.clone();
-        let mut told = self.0.apply(road, &mut own)?;
+        let told = self.0.apply(road, &mut own)?;
         if own == before.own {
             let mut prepared = road.prepare(NewStanding(None));
-            told.push(("changed", "false".to_owned()));
             prepared.detail = told;
+            prepared.detail.push(("changed", "false".to_owned()));
             return Ok(prepared);
         }
-        let given = road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?;
+        let given = road.decide_approved(self).await?;
         let version = before.version.checked_add(1).ok_or(Error::Internal("too many changes of freezes"))?;
         let body = own.to_stored().map_err(|_| Error::Internal("freezes that are not text"))?;
-        let row = Source::new(version, body)?.encode(SourceKind::Freezes, &road.tenant.fingerprints);
+        let source = Source::new(version, body)?;
         let of_all = if road.tenant.number == SYSTEM_NO { own.everything.clone() } else { before.of_all.clone() };
         let mut prepared = road.prepare(NewStanding(Some(Arc::new(Standing::new(version, own, of_all)))));
         prepared.changes.push(Fact::policy(road.tenant.number));
@@ -442,11 +412,9 @@ impl<S: Store, C: ChangeOfFreezes> Attempt<S> for InTurn<C> {
             road.tell_all(&told, &mut prepared)?;
         }
         // In the log whose rule this is: those of others have neither version nor hash of it.
-        told.push(("version", version.to_string()));
-        told.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
         prepared.detail = told;
-        prepared.mutations.push(Mutation::Put(Family::Meta, place::freezes(road.tenant.number), row));
-        given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
+        road.put_rules(place::freezes(road.tenant.number), SourceKind::Freezes, &source, &mut prepared);
+        road.use_up(given, &mut prepared)?;
         Ok(prepared)
     }
 
@@ -479,10 +447,6 @@ impl<S: Store, C: ChangeOfFreezes> Approvable<S> for InTurn<C> {
         Asked { parts, summary }
     }
 
-    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
-        self.may_have_it_alone(road)
-    }
-
     fn changes_nothing(&self, road: &Road<'_, S>) -> bool {
         let mut own = road.rules.freezes.own.clone();
         self.0.apply(road, &mut own).is_ok_and(|_| own == road.rules.freezes.own)
@@ -497,19 +461,8 @@ impl<S: Store> Road<'_, S> {
             // One may have come or gone: that is found out first.
             return Err(Error::Conflict);
         }
-        let request = data_encoding::HEXLOWER.encode(&self.request);
-        let noted = Noted {
-            request: &request,
-            principal: &self.caller.principal.name,
-            action: self.action.as_str(),
-            failed: None,
-            place: PLACE,
-        };
         for number in vault.directory().tenants.values().filter(|number| **number != self.tenant.number) {
-            // A locked tenant's rules can't be read; its log can be written.
-            let head = vault.committer.head(*number).ok_or(Error::Internal("a tenant without a log"))?;
-            let rules: own_leaf::Rules<'_> = (head.rules.policy.version, head.rules.schema.version, &[]);
-            prepared.elsewhere.extend(noted.leaf(*number, rules, told)?);
+            prepared.elsewhere.extend(self.leaf_for(*number, told)?);
             prepared.changes.push(Fact::policy(*number));
         }
         Ok(())
@@ -611,10 +564,7 @@ impl<S: Store> Vault<S> {
         match self.change(caller, &change).await {
             // Who may freeze all tenants may also wait until it is known which there are.
             Err(Error::Conflict) => {
-                {
-                    let _changing = self.tenants.changing.lock().await;
-                    self.see_tenants().await?;
-                }
+                self.wait_for_tenants().await?;
                 self.change(caller, &change).await
             }
             changed => changed,

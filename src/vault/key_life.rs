@@ -291,10 +291,10 @@ impl<S: Store> Attempt<S> for Destroy<'_> {
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<()>, Refused> {
         self.may_have_it_alone(road)?;
-        let given = road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?;
+        let given = road.decide_approved(self).await?;
         let (name, _) = road.key(&self.request.name)?;
         let mut prepared = road.intend(name, KeyVersion(self.request.version), KeyState::Destroyed, ()).await?;
-        given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
+        road.use_up(given, &mut prepared)?;
         Ok(prepared)
     }
 }
@@ -302,10 +302,6 @@ impl<S: Store> Attempt<S> for Destroy<'_> {
 impl<S: Store> Approvable<S> for Destroy<'_> {
     fn asked(&self, _rules: &Rules) -> Asked {
         self.request.asked()
-    }
-
-    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
-        self.may_have_it_alone(road)
     }
 }
 

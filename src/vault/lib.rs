@@ -15,6 +15,8 @@ mod audit;
 mod blocking;
 mod break_glass;
 mod case_load;
+mod charge;
+mod decide;
 mod delete;
 mod dependants;
 mod deterministic;

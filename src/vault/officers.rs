@@ -16,18 +16,15 @@ use strongroom_storage::Store;
 use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
-use crate::own_leaf::Noted;
-use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::road::{Attempt, Caller, Prepared, Refused, Road, Told};
 use crate::tenant::{Rules, Tenant};
-use crate::tenant_life::{NewDirectory, rules_of, stored_directory};
+use crate::tenant_life::{NewDirectory, stored_directory};
 use crate::vault::Vault;
 
 pub use strongroom_ledger::approval::is_officer_key;
 
 /// Officers of a tenant, at most.
 const MOST: usize = 64;
-/// What is damaged, if a row of it can't be read.
-const PLACE: &str = "the enrolled officers";
 
 /// Enrols an officer, or gives one another key.
 pub struct EnrolOfficer {
@@ -52,9 +49,6 @@ pub struct ListedOfficer {
     /// Whether it is suspended.
     pub suspended: bool,
 }
-
-/// What the ledger says of a change.
-pub(crate) type Told = Vec<(&'static str, String)>;
 
 /// A change of who the officers are.
 pub(crate) trait ChangeOfOfficers: Send + Sync {
@@ -121,9 +115,8 @@ pub(crate) fn enrol(
     name: &str,
     key: [u8; 32],
 ) -> Result<Option<[u8; 32]>, Error> {
-    let mut own = directory.officers.iter().filter(|((of, _), _)| *of == tenant);
-    match own.clone().find(|(_, known)| **known == key) {
-        Some(((_, known), _)) if known == name => {
+    match directory.officers_of(tenant).find(|(_, known)| **known == key) {
+        Some((known, _)) if known == name => {
             return Err(Error::OfficerRefused(
                 "the officer is enrolled with this very key: nothing changes".to_owned(),
             ));
@@ -134,8 +127,7 @@ pub(crate) fn enrol(
         }
         None => {}
     }
-    let is_new = !own.any(|((_, known), _)| known == name);
-    if is_new && directory.officers.keys().filter(|(of, _)| *of == tenant).count() >= MOST {
+    if directory.officer(tenant, name).is_none() && directory.officers_of(tenant).count() >= MOST {
         return Err(Error::OfficerRefused(format!("the tenant has {MOST} officers, as many as may be: remove some")));
     }
     let before = directory.officers.insert((tenant, name.to_owned()), key);
@@ -183,8 +175,7 @@ pub(crate) fn approvers<S: Store>(
     may: impl Fn(&Query<'_>) -> bool,
     requester: &str,
 ) -> usize {
-    let key_of = |name: &str| directory.officers.get(&(road.tenant.number, name.to_owned()));
-    let own = requester.strip_prefix("officer/").and_then(key_of);
+    let own = requester.strip_prefix("officer/").and_then(|name| directory.officer(road.tenant.number, name));
     let others = officers(road, directory).filter(|(other, key)| {
         let shown = within_reach(road, other, &may);
         let may = |action| shown.iter().any(|context| may(&Query::on_vault_in(other, action, *context)));
@@ -212,8 +203,8 @@ fn officers<'r, S: Store>(
     road: &'r Road<'_, S>,
     directory: &'r Directory,
 ) -> impl Iterator<Item = (Principal, [u8; 32])> + use<'r, S> {
-    let own = directory.officers.iter().filter(|((of, _), _)| *of == road.tenant.number);
-    let named = own.map(|((_, name), key)| (Principal::new(road.tenant.number, Role::Officer, name), *key));
+    let own = directory.officers_of(road.tenant.number);
+    let named = own.map(|(name, key)| (Principal::new(road.tenant.number, Role::Officer, name), *key));
     named.filter(|(officer, _)| !road.rules.freezes.is_suspended(&officer.name))
 }
 
@@ -247,10 +238,6 @@ impl<S: Store, C: ChangeOfOfficers> Approvable<S> for InTurn<'_, C> {
     fn asked(&self, _rules: &Rules) -> Asked {
         self.0.asked()
     }
-
-    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
-        self.0.apply(road, &mut Directory::clone(&road.vault.directory())).map(drop)
-    }
 }
 
 impl<S: Store, C: ChangeOfOfficers> Attempt<S> for InTurn<'_, C> {
@@ -267,7 +254,7 @@ impl<S: Store, C: ChangeOfOfficers> Attempt<S> for InTurn<'_, C> {
 
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
         road.decide_with_others()?;
-        self.would_be_done(road)
+        self.0.apply(road, &mut Directory::clone(&road.vault.directory())).map(drop)
     }
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Directory>, Refused> {
@@ -280,23 +267,22 @@ impl<S: Store, C: ChangeOfOfficers> Attempt<S> for InTurn<'_, C> {
         let system = vault.tenant(SYSTEM_NO)?;
         let (stored, mut directory) = stored_directory(&*vault.store, &system.fingerprints).await?;
         let told = self.0.apply(road, &mut directory)?;
-        let given = road.decide_approved(&self.0.asked()).await?;
-        // Policy does not come to this: it is never allowed alone.
-        let given = given.ok_or(Error::Denied { action: road.action.as_str() })?;
+        let given = road.decide_approved(self).await?;
+        if given.is_none() {
+            // Policy does not come to this: it is never allowed alone.
+            return Err(Error::Denied { action: road.action.as_str() }.into());
+        }
         let enrolled = NewDirectory::after(&stored, &directory, &system.fingerprints)?;
         let mut prepared = road.prepare(directory);
         prepared.guards.push(Guard::Unchanged(Fact::principals()));
         prepared.changes.extend([Fact::principals(), Fact::policy(road.tenant.number)]);
-        let request = data_encoding::HEXLOWER.encode(&road.request);
-        let (principal, action) = (&*road.caller.principal.name, road.action.as_str());
-        let noted = Noted { request: &request, principal, action, failed: None, place: PLACE };
         let mut known: Told = vec![("tenant", road.tenant.name.clone())];
         known.extend(told.iter().cloned());
         known.extend(enrolled.detail());
-        prepared.elsewhere.extend(noted.leaf(SYSTEM_NO, rules_of(&system), &known)?);
+        prepared.elsewhere.extend(road.leaf_for(SYSTEM_NO, &known)?);
         prepared.detail.extend(told);
         prepared.mutations.push(enrolled.mutation);
-        given.use_up(road, &mut prepared)?;
+        road.use_up(given, &mut prepared)?;
         Ok(prepared)
     }
 
@@ -316,9 +302,8 @@ impl<S: Store> Attempt<S> for ListOfficers {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Vec<ListedOfficer>>, Refused> {
         road.decide_vault()?;
         let directory: Arc<Directory> = road.vault.directory();
-        let own = directory.officers.iter().filter(|((of, _), _)| *of == road.tenant.number);
-        let listed = own.map(|((_, name), key)| ListedOfficer {
-            name: name.clone(),
+        let listed = directory.officers_of(road.tenant.number).map(|(name, key)| ListedOfficer {
+            name: name.to_owned(),
             key: data_encoding::HEXLOWER.encode(key),
             suspended: road.rules.freezes.is_suspended(&format!("{}/{name}", Role::Officer)),
         });
@@ -350,10 +335,7 @@ impl<S: Store> Vault<S> {
         match self.travel(caller, &change).await {
             // Who was given the approval may also wait until it is known which tenants there are.
             Err(Error::Conflict) if self.tenants.is_unsure() => {
-                {
-                    let _changing = self.tenants.changing.lock().await;
-                    self.see_tenants().await?;
-                }
+                self.wait_for_tenants().await?;
                 self.travel(caller, &change).await.map(drop)
             }
             changed => changed.map(drop),

@@ -1,4 +1,4 @@
-//! Leaves that the vault writes by itself, not on the road of a request.
+//! Leaves that no request writes on its road: those that the vault writes by itself, and those for the logs of others.
 
 use strongroom_commit::Change;
 use strongroom_ids::TenantNo;
@@ -7,6 +7,7 @@ use strongroom_ledger::leaf::{self, LeafHeader, PreparedLeaf};
 use strongroom_storage::{Mutation, Store};
 
 use crate::error::Error;
+use crate::road::{Road, Told};
 use crate::vault::Vault;
 
 impl<S: Store> Vault<S> {
@@ -59,6 +60,18 @@ impl<S: Store> Vault<S> {
         };
         self.committer.commit(change).await?;
         Ok(())
+    }
+}
+
+impl<S: Store> Road<'_, S> {
+    /// A leaf for the log of another tenant, which a request concerns too. That one may be locked: its rules are those that its
+    /// log records.
+    pub fn leaf_for(&self, tenant: TenantNo, told: &Told) -> Result<Vec<(TenantNo, PreparedLeaf)>, Error> {
+        let rules = self.vault.rules_in_force(tenant)?;
+        let request = data_encoding::HEXLOWER.encode(&self.request);
+        let (principal, action) = (&*self.caller.principal.name, self.action.as_str());
+        let noted = Noted { request: &request, principal, action, failed: None, place: "a request" };
+        noted.leaf(tenant, (rules.policy.version, rules.schema.version, &[]), told)
     }
 }
 

@@ -8,8 +8,9 @@ use strongroom_access::{Action, Query, SecondFactor};
 use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Mutation, Store};
 
+use crate::decide::circumstances;
 use crate::error::Error;
-use crate::road::{Attempt, Caller, Prepared, Refused, Road, circumstances};
+use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::rules::{Applied, ApplyPolicy, InForce, PolicyInTurn, sha256};
 use crate::source::{Source, SourceKind};
 use crate::tenant::Tenant;

@@ -10,21 +10,18 @@ use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use strongroom_access::{
-    Action, Actor, Assertion, CaseLoad, Consent, Context, Decision, Principal, Query, Resource, SecondFactor,
-};
+use strongroom_access::{Action, Actor, Assertion, Principal};
 use strongroom_commit::{Change, Charge, CommitError, Committed, Fact, Guard, Position};
 use strongroom_ids::{RowId, RowVersion, SubjectHandle, TenantNo};
 use strongroom_keys::{self as keys, DekCache, DekPlace};
 use strongroom_ledger::Timestamp;
 use strongroom_ledger::leaf::{self, LeafHeader, LeafItem};
-use strongroom_schema::{Field, Schema};
+use strongroom_schema::Schema;
 use strongroom_storage::{Mutation, Store};
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 use crate::approvals::{Asked, request_hash};
 use crate::error::Error;
-use crate::open::SYSTEM_NO;
 use crate::refusals::Size;
 use crate::second_factors::Showing;
 use crate::tenant::{Rules, Tenant};
@@ -123,13 +120,16 @@ pub(crate) trait Attempt<S: Store>: Send + Sync {
     fn attempt(&self, road: &Road<'_, S>) -> impl Future<Output = Result<Prepared<Self::Answer>, Refused>> + Send;
 }
 
+/// What the ledger says of a request beside its items, by name.
+pub(crate) type Told = Vec<(&'static str, String)>;
+
 /// What a request wants committed, and what it answers then.
 pub(crate) struct Prepared<A> {
     pub guards: Vec<Guard>,
     pub changes: Vec<Fact>,
     pub mutations: Vec<Mutation>,
     pub items: Vec<Item>,
-    pub detail: Vec<(&'static str, String)>,
+    pub detail: Told,
     /// DEKs that are no more once this is committed.
     pub forget: Vec<DekPlace>,
     /// Leaves for the logs of others.
@@ -352,91 +352,6 @@ impl<S: Store> Vault<S> {
 }
 
 impl<S: Store> Road<'_, S> {
-    /// Whether policy lets the caller act on a field, in a view, for the purpose of the request.
-    pub fn decide(&self, field: &Field, view: Option<&str>, load: CaseLoad) -> Arc<Decision> {
-        self.decide_action(self.action, field, view, self.purpose, load)
-    }
-
-    /// Whether policy lets the caller bring a token of its own for a field.
-    pub fn decide_import(&self, field: &Field, load: CaseLoad) -> Arc<Decision> {
-        self.decide_action(Action::ImportToken, field, None, None, load)
-    }
-
-    /// The same for any action and purpose.
-    pub fn decide_action(
-        &self,
-        action: Action,
-        field: &Field,
-        view: Option<&str>,
-        purpose: Option<&str>,
-        load: CaseLoad,
-    ) -> Arc<Decision> {
-        self.decide_showing(self.showing.seen(), action, field, view, purpose, load)
-    }
-
-    /// The same if the caller showed this as its second factor.
-    pub fn decide_showing(
-        &self,
-        factor: SecondFactor,
-        action: Action,
-        field: &Field,
-        view: Option<&str>,
-        purpose: Option<&str>,
-        load: CaseLoad,
-    ) -> Arc<Decision> {
-        let resource = Resource::Field {
-            name: &field.name,
-            collection: &field.collection,
-            class: field.class.as_str(),
-            keyring: field.keyring,
-            number: field.number,
-        };
-        let context =
-            self.circumstances().purpose(purpose).view(view).class(field.class.as_str()).consent(self.consent(purpose));
-        let context = context.second_factor(factor).case_load(load);
-        self.tenant.access.decide(&Query { principal: &self.caller.principal, action, resource, context })
-    }
-
-    /// Whether a purpose stands on what each subject allowed.
-    pub fn rests_on_consent(&self, purpose: &str) -> bool {
-        self.schema.purpose(purpose).is_some_and(|purpose| purpose.consent)
-    }
-
-    /// What policy is told of the subject's consent. Nobody can give consent yet, so a purpose that rests on it finds
-    /// none.
-    fn consent(&self, purpose: Option<&str>) -> Consent {
-        match purpose.is_some_and(|name| self.rests_on_consent(name)) {
-            true => Consent::Absent,
-            false => Consent::NotNeeded,
-        }
-    }
-
-    /// Whether policy lets the caller act on the vault itself, and no freeze stops it.
-    pub fn decide_vault(&self) -> Result<(), Error> {
-        match self.allows_vault(self.action) {
-            true => self.not_stopped(),
-            false => Err(Error::Denied { action: self.action.as_str() }),
-        }
-    }
-
-    /// The same for any action on the vault.
-    pub fn allows_vault(&self, action: Action) -> bool {
-        if action.is_the_vaults_own() && self.tenant.number != SYSTEM_NO {
-            return false;
-        }
-        self.tenant.access.decide(&self.query_on_vault(action)).allowed
-    }
-
-    /// The question whether the caller may act on the vault itself.
-    pub fn query_on_vault(&self, action: Action) -> Query<'_> {
-        Query::on_vault_in(&self.caller.principal, action, self.circumstances())
-    }
-
-    /// What policy is told of the caller, whatever is asked.
-    fn circumstances(&self) -> Context<'_> {
-        circumstances(self.caller, &self.rules, self.now).second_factor(self.showing.seen())
-    }
-
     /// What a request commits at the least: its answer, which stands on the rules that it was decided by.
     pub fn prepare<A>(&self, answer: A) -> Prepared<A> {
         let mut prepared = Prepared::new(answer);
@@ -594,12 +509,6 @@ impl<S: Store> Road<'_, S> {
         });
         leaf::prepare(&header, items).into_iter().map(|part| (self.tenant.number, part)).collect()
     }
-}
-
-/// What policy is told of a caller, whatever is asked.
-pub(crate) fn circumstances<'a>(caller: &'a Caller, rules: &Rules, now: u64) -> Context<'a> {
-    let actor_role = caller.actor.as_ref().map(|actor| actor.role());
-    Context::new(now).tier(rules.tiers.of(&caller.principal.name)).actor_role(actor_role)
 }
 
 /// Lets the thread's other requests go on between the items of a large one, every half millisecond or so.

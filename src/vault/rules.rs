@@ -103,7 +103,7 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
         // What only is checked needs nobody's approval.
         let given = match self.request.dry_run {
             true => None,
-            false => road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?,
+            false => road.decide_approved(self).await?,
         };
         let schema = Arc::new(self.next(road)?);
         let version = schema.version();
@@ -119,16 +119,14 @@ impl<S: Store> Attempt<S> for SchemaInTurn<'_> {
         road.vault.keystore.ensure(&needed, road.now)?;
         let keys = KeysInUse::of(road.tenant.id, &schema, &road.vault.keystore)?;
         let body = String::from_utf8(schema.to_stored()).map_err(|_| Error::Internal("a schema that is not text"))?;
-        let row = Source::new(version, body)?.encode(SourceKind::Schema, &road.tenant.fingerprints);
+        let source = Source::new(version, body)?;
         let mut prepared = road.prepare(NewSchema { applied, schema: Some((schema, keys)) });
         prepared.changes.push(Fact::schema(road.tenant.number));
-        prepared.detail.push(("version", version.to_string()));
-        prepared.detail.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
+        road.put_rules(place::schema(road.tenant.number), SourceKind::Schema, &source, &mut prepared);
         prepared.detail.push(("text_sha256", sha256(&self.request.source)));
         let needed: Vec<String> = needed.iter().map(ToString::to_string).collect();
         prepared.detail.push(("keys", needed.join(" ")));
-        prepared.mutations.push(Mutation::Put(Family::Meta, place::schema(road.tenant.number), row));
-        given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
+        road.use_up(given, &mut prepared)?;
         Ok(prepared)
     }
 
@@ -271,10 +269,6 @@ impl<S: Store> Approvable<S> for PolicyInTurn<'_> {
         let summary = summary::apply_policy(&sha256(source), to.as_ref().map(|to| to as &dyn Display));
         Asked { parts, summary }
     }
-
-    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
-        Attempt::<S>::may_have_it_alone(self, road)
-    }
 }
 
 impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
@@ -303,7 +297,7 @@ impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
         // What only is checked needs nobody's approval.
         let given = match self.request.dry_run {
             true => None,
-            false => road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?,
+            false => road.decide_approved(self).await?,
         };
         let applied = Applied { version, count: cases, notes: self.names(&policies, road)? };
         let to = self.rolled_back.as_ref().map(|to| to.version);
@@ -313,19 +307,17 @@ impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
             return Ok(prepared);
         }
         let source = Source::new(version, self.request.source.clone())?;
-        let row = source.encode(SourceKind::Policy, &road.tenant.fingerprints);
-        let mut prepared = road.prepare(NewPolicy { applied, installed: Some((policies, source)) });
+        let mut prepared = road.prepare(NewPolicy { applied, installed: None });
         prepared.changes.push(Fact::policy(road.tenant.number));
-        prepared.detail.push(("version", version.to_string()));
-        prepared.detail.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
+        road.put_rules(place::policy(road.tenant.number), SourceKind::Policy, &source, &mut prepared);
+        prepared.answer.installed = Some((policies, source));
         let text_sha256 = sha256(&self.request.source);
         prepared.detail.push(("text_sha256", text_sha256.clone()));
         prepared.detail.extend(to.map(|to| ("rolled_back_to", to.to_string())));
-        prepared.mutations.push(Mutation::Put(Family::Meta, place::policy(road.tenant.number), row));
         let by = road.caller.principal.name.to_string();
         let next = AppliedPolicy { version, sha256: text_sha256, time: road.now, by, of: to };
         prepared.mutations.extend(policies::keep(&*road.vault.store, road.tenant, &road.rules.policy, next).await?);
-        given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
+        road.use_up(given, &mut prepared)?;
         Ok(prepared)
     }
 
@@ -333,6 +325,16 @@ impl<S: Store> Attempt<S> for PolicyInTurn<'_> {
         if let Some((policies, source)) = &answer.installed {
             tenant.install_policy(Arc::clone(policies), source.clone());
         }
+    }
+}
+
+impl<S: Store> Road<'_, S> {
+    /// Commits a row of the rules in force. The log names its version and hash: by that it is known to be the newest.
+    pub fn put_rules<A>(&self, at: Vec<u8>, kind: SourceKind, rules: &Source, prepared: &mut Prepared<A>) {
+        let row = rules.encode(kind, &self.tenant.fingerprints);
+        prepared.detail.push(("version", rules.version.to_string()));
+        prepared.detail.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
+        prepared.mutations.push(Mutation::Put(Family::Meta, at, row));
     }
 }
 

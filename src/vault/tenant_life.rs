@@ -275,6 +275,12 @@ impl<S: Store> Vault<S> {
         Ok(())
     }
 
+    /// Waits until it is known which tenants there are.
+    pub(crate) async fn wait_for_tenants(&self) -> Result<(), Error> {
+        let _changing = self.tenants.changing.lock().await;
+        self.see_tenants().await
+    }
+
     /// Takes a tenant into memory as it is on disk.
     async fn begin_tenant(&self, number: TenantNo, directory: Directory) -> Result<(), Error> {
         let row = self.store.get(Family::Meta, place::tenant(number)).await?;

@@ -11,6 +11,7 @@ use strongroom_ids::TenantNo;
 use tokio::sync::{Mutex, Notify};
 
 use crate::error::Error;
+use crate::freezes::Standing;
 use crate::road::Caller;
 use crate::tenant::Tenant;
 
@@ -66,10 +67,15 @@ impl Tenants {
     pub fn admit(&self, number: TenantNo, caller: &Caller) -> Result<(), Error> {
         let tenant = self.get(number)?;
         tenant.is_there()?;
+        self.admit_under(&tenant.rules().freezes, number, caller)
+    }
+
+    /// The same of a tenant that is there, under these suspensions.
+    pub fn admit_under(&self, freezes: &Standing, number: TenantNo, caller: &Caller) -> Result<(), Error> {
         if !self.is_enrolled(number, caller) {
             return Err(Error::OfficerRemoved);
         }
-        match tenant.rules().freezes.is_suspended(&caller.principal.name) {
+        match freezes.is_suspended(&caller.principal.name) {
             true => Err(Error::Suspended),
             false => Ok(()),
         }
@@ -127,7 +133,7 @@ impl Tenants {
     pub fn is_enrolled(&self, number: TenantNo, caller: &Caller) -> bool {
         let Some(name) = caller.principal.name.strip_prefix("officer/") else { return true };
         let directory = self.directory.load();
-        let pinned = directory.officers.get(&(number, name.to_owned()));
+        let pinned = directory.officer(number, name);
         pinned.is_some_and(|pinned| caller.certificate.is_none_or(|shown| shown == *pinned))
     }
 

@@ -1,28 +1,24 @@
 //! Who is in which tier, and what that allows: from the next commit on, also of requests under way.
 //!
 //! It is one row a tenant, in memory with the tenant's other rules, and changed as freezes are: while no request runs,
-//! by an officer, and with the fact of the policy in force. What is read is counted by the committer, in the commit of
-//! the read's own leaf; here it is said what a request tells.
+//! by an officer, and with the fact of the policy in force.
 
 use std::sync::Arc;
 
 use strongroom_access::{
-    Action, ClassLimits, HIGHEST_LIMIT, Rate, Role, Suspension, Tier, TierError, TierLimits, Tiers, parse_principal,
+    Action, ClassLimits, HIGHEST_LIMIT, Rate, Suspension, Tier, TierError, TierLimits, Tiers, parse_principal,
 };
-use strongroom_commit::{Behind, Charge, ClassWindows, Fact, MeterLimits, Shown, Use, Window, day_of};
-use strongroom_ids::{SubjectHandle, TenantNo};
+use strongroom_commit::{ClassWindows, Fact, MeterLimits, Window};
+use strongroom_ids::TenantNo;
 use strongroom_keys::IndexKey;
 use strongroom_ledger::summary;
-use strongroom_schema::{Class, View};
-use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
+use strongroom_storage::{Family, Store, keys as place};
 
 use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
-use crate::resolve::Found;
-use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::road::{Attempt, Caller, Prepared, Refused, Road, Told};
 use crate::source::{Source, SourceKind};
 use crate::tenant::{Rules, Tenant};
-use crate::values::row_hash;
 use crate::vault::Vault;
 
 /// What is damaged, if the row can't be read.
@@ -62,12 +58,12 @@ impl TiersInForce {
     }
 
     /// What a principal may be told; `None` for anything.
-    fn limits(&self, principal: &str) -> Option<&Arc<MeterLimits>> {
+    pub fn limits(&self, principal: &str) -> Option<&Arc<MeterLimits>> {
         self.limits_of(self.of(principal))
     }
 
     /// The same of each person behind a service.
-    fn limits_of_actors(&self, principal: &str) -> Option<&Arc<MeterLimits>> {
+    pub fn limits_of_actors(&self, principal: &str) -> Option<&Arc<MeterLimits>> {
         self.limits_of(self.own.of_actors(principal))
     }
 
@@ -95,54 +91,6 @@ fn windows(limits: &TierLimits) -> MeterLimits {
     }
 }
 
-impl<S: Store> Road<'_, S> {
-    /// Where it is counted what a request tells; `None` if neither the caller's tier has limits nor that of the person
-    /// behind it.
-    pub fn charge(&self) -> Option<Box<Charge>> {
-        let principal = &self.caller.principal.name;
-        let own = self.rules.tiers.limits(principal);
-        let behind = self.caller.actor.as_ref().and_then(|actor| {
-            let limits = Arc::clone(self.rules.tiers.limits_of_actors(principal)?);
-            Some(Behind {
-                meter: self.meter(&[b"meter of actor", principal.as_bytes(), actor.name().as_bytes()]),
-                limits,
-            })
-        });
-        if own.is_none() && behind.is_none() {
-            return None;
-        }
-        let (meter, limits) = (self.meter(&[b"meter", principal.as_bytes()]), own.cloned().unwrap_or_default());
-        Some(Box::new(Charge { tenant: self.tenant.number, meter, limits, behind, uses: vec![] }))
-    }
-
-    /// Whoever reads the store learns from its keys neither who reads how much nor of whom.
-    fn meter(&self, of: &[&[u8]]) -> [u8; 16] {
-        let mac = self.tenant.fingerprints.mac(of);
-        let mut meter = [0; 16];
-        meter.copy_from_slice(&mac[..16]);
-        meter
-    }
-
-    /// Counts a view of a value.
-    pub fn charge_read(&self, charge: &mut Charge, found: &Found, view: &View, subject: SubjectHandle) {
-        let class = match found.field.class {
-            Class::C1 => 0,
-            Class::C2 => 1,
-            Class::C3 => 2,
-        };
-        let shown = if view.is_plain() { Shown::Plain } else { Shown::Part(self.part(view)) };
-        charge.uses.push(Use::Read { class, row: found.id, subject, field: found.field.number, shown });
-    }
-
-    /// The number of what a view shows: views that are declared alike show the same.
-    fn part(&self, view: &View) -> u64 {
-        let mac = self.tenant.fingerprints.mac(&[b"part", format!("{view:?}").as_bytes()]);
-        let mut first = [0; 8];
-        first.copy_from_slice(&mac[..8]);
-        u64::from_be_bytes(first)
-    }
-}
-
 /// Puts a principal into a tier.
 pub struct SetTier {
     /// Role and name: `app/loan-core`.
@@ -158,9 +106,6 @@ pub struct SetTierLimits {
     /// Its limits.
     pub limits: TierLimits,
 }
-
-/// What the ledger says of a change.
-type Told = Vec<(&'static str, String)>;
 
 /// A change of tiers or their limits.
 trait ChangeOfTiers: Send + Sync {
@@ -243,15 +188,11 @@ fn refused(error: TierError) -> Error {
     }
 }
 
-/// Whatever policy permits: policies from before there were tiers may permit services all that there is, and nobody
-/// gives itself more to read.
-fn only_officers<S: Store>(road: &Road<'_, S>, change: &impl ChangeOfTiers) -> Result<(), Error> {
-    let caller = &road.caller.principal;
-    if caller.role != Role::Officer {
-        return Err(Error::Denied { action: road.action.as_str() });
-    }
+/// Sees that the caller is an officer, and another one than whom it is about: nobody gives itself more to read.
+fn only_other_officers<S: Store>(road: &Road<'_, S>, change: &impl ChangeOfTiers) -> Result<(), Error> {
+    road.only_officers()?;
     match change.of_whom() {
-        Some(name) if *name == *caller.name => {
+        Some(name) if *name == *road.caller.principal.name => {
             Err(Error::TierRefused("nobody sets its own tier: another officer does".to_owned()))
         }
         _ => Ok(()),
@@ -277,33 +218,30 @@ impl<S: Store, C: ChangeOfTiers> Attempt<S> for InTurn<'_, C> {
 
     fn may_have_it_alone(&self, road: &Road<'_, S>) -> Result<(), Error> {
         road.decide_with_others()?;
-        only_officers(road, self.0)?;
+        only_other_officers(road, self.0)?;
         self.0.apply(&mut road.rules.tiers.own.clone()).map(drop)
     }
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<NewTiers>, Refused> {
         road.decide_with_others()?;
-        only_officers(road, self.0)?;
-        let given = road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?;
+        only_other_officers(road, self.0)?;
+        let given = road.decide_approved(self).await?;
         let before = &road.rules.tiers;
         let mut own = before.own.clone();
-        let mut told = self.0.apply(&mut own)?;
-        let mut prepared = if own == before.own {
-            told.push(("changed", "false".to_owned()));
-            road.prepare(NewTiers(None))
+        let told = self.0.apply(&mut own)?;
+        let mut prepared = road.prepare(NewTiers(None));
+        prepared.detail = told;
+        if own == before.own {
+            prepared.detail.push(("changed", "false".to_owned()));
         } else {
             let version = before.version.checked_add(1).ok_or(Error::Internal("too many changes of tiers"))?;
             let body = own.to_stored().map_err(|_| Error::Internal("tiers that are not text"))?;
-            let row = Source::new(version, body)?.encode(SourceKind::Tiers, &road.tenant.fingerprints);
-            told.push(("version", version.to_string()));
-            told.push(("sha256", data_encoding::HEXLOWER.encode(&row_hash(&row))));
-            let mut prepared = road.prepare(NewTiers(Some(Arc::new(TiersInForce::new(version, own)))));
+            let source = Source::new(version, body)?;
             prepared.changes.push(Fact::policy(road.tenant.number));
-            prepared.mutations.push(Mutation::Put(Family::Meta, place::tiers(road.tenant.number), row));
-            prepared
-        };
-        prepared.detail = told;
-        given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
+            road.put_rules(place::tiers(road.tenant.number), SourceKind::Tiers, &source, &mut prepared);
+            prepared.answer = NewTiers(Some(Arc::new(TiersInForce::new(version, own))));
+        }
+        road.use_up(given, &mut prepared)?;
         Ok(prepared)
     }
 
@@ -317,10 +255,6 @@ impl<S: Store, C: ChangeOfTiers> Attempt<S> for InTurn<'_, C> {
 impl<S: Store, C: ChangeOfTiers> Approvable<S> for InTurn<'_, C> {
     fn asked(&self, _rules: &Rules) -> Asked {
         Asked { parts: self.0.parts(), summary: self.0.summary() }
-    }
-
-    fn would_be_done(&self, road: &Road<'_, S>) -> Result<(), Error> {
-        Attempt::<S>::may_have_it_alone(self, road)
     }
 }
 
@@ -388,19 +322,5 @@ impl<S: Store> Vault<S> {
     async fn change_tiers<C: ChangeOfTiers>(&self, caller: &Caller, change: &InTurn<'_, C>) -> Result<bool, Error> {
         self.approved(caller, change).await?;
         Ok(self.travel(caller, change).await?.0.is_some())
-    }
-
-    /// Removes the counts of days that are over.
-    pub(crate) async fn forget_old_counts(&self) -> Result<(), Error> {
-        // The day of the newest leaf: no later one bears an earlier day.
-        let today = day_of(self.committer.time().0);
-        for tenant in self.tenants.numbers() {
-            let (from, to) = place::usage_range(tenant, 0, today);
-            let one = Range { from: from.clone(), to: to.clone(), limit: 1 };
-            if !self.store.scan(Family::Meta, one).await?.is_empty() {
-                self.store.purge(Family::Meta, from, to).await?;
-            }
-        }
-        Ok(())
     }
 }

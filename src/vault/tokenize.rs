@@ -58,7 +58,8 @@ impl<S: Store> Attempt<S> for Tokenize {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Vec<String>>, Refused> {
         self.within_limits(road)?;
         let fields = self.fields(road)?;
-        self.decide(road, &fields)?;
+        self.decide(road, &fields, |_| None)?;
+        road.none_frozen(&fields)?;
         self.validate(road, &fields)?;
 
         let mut prepared = road.prepare(Vec::with_capacity(self.items.len()));
@@ -165,23 +166,27 @@ impl Tokenize {
         Ok(fields)
     }
 
-    /// Decide, once for each distinct field.
-    fn decide<S: Store>(&self, road: &Road<'_, S>, fields: &[Arc<Field>]) -> Result<(), Refused> {
-        let mut decided: HashMap<(u32, bool), bool> = HashMap::new();
+    /// Decide, once for each distinct field and case load; one that is not known yet may turn out to be any.
+    fn decide<S: Store>(
+        &self,
+        road: &Road<'_, S>,
+        fields: &[Arc<Field>],
+        load: impl Fn(usize) -> Option<CaseLoad>,
+    ) -> Result<(), Refused> {
+        let mut decided: HashMap<(u32, bool, Option<CaseLoad>), bool> = HashMap::new();
         let mut items = Vec::new();
-        for (item, field) in self.items.iter().zip(fields) {
-            let foreign = !item.token.is_empty();
-            let allowed = *decided
-                .entry((field.number.0, foreign))
-                .or_insert_with(|| road.case_loads().iter().any(|load| may(road, field, foreign, *load)));
-            if !allowed {
+        for (index, (item, field)) in self.items.iter().zip(fields).enumerate() {
+            let (foreign, load) = (!item.token.is_empty(), load(index));
+            let loads = load.as_ref().map_or(road.case_loads(), std::slice::from_ref);
+            let allowed = decided.entry((field.number.0, foreign, load));
+            if !*allowed.or_insert_with(|| loads.iter().any(|load| may(road, field, foreign, *load))) {
                 items.push(Item { field: Some(Arc::clone(&field.full_name)), outcome: "DENIED", ..Item::default() });
             }
         }
-        if items.is_empty() {
-            return road.none_frozen(fields);
+        match items.is_empty() {
+            true => Ok(()),
+            false => Err(Refused { error: Error::Denied { action: Action::Tokenize.as_str() }, items }),
         }
-        Err(Refused { error: Error::Denied { action: Action::Tokenize.as_str() }, items })
     }
 
     /// The same once it is known whose case each subject is, if somebody is behind the caller.
@@ -191,21 +196,9 @@ impl Tokenize {
         fields: &[Arc<Field>],
         load: impl Fn(usize) -> CaseLoad,
     ) -> Result<(), Refused> {
-        if road.caller.actor.is_none() {
-            return Ok(());
-        }
-        let mut decided: HashMap<(u32, bool, CaseLoad), bool> = HashMap::new();
-        let mut items = Vec::new();
-        for (index, (item, field)) in self.items.iter().zip(fields).enumerate() {
-            let (foreign, load) = (!item.token.is_empty(), load(index));
-            let allowed = decided.entry((field.number.0, foreign, load));
-            if !*allowed.or_insert_with(|| may(road, field, foreign, load)) {
-                items.push(Item { field: Some(Arc::clone(&field.full_name)), outcome: "DENIED", ..Item::default() });
-            }
-        }
-        match items.is_empty() {
-            true => Ok(()),
-            false => Err(Refused { error: Error::Denied { action: Action::Tokenize.as_str() }, items }),
+        match road.caller.actor {
+            None => Ok(()),
+            Some(_) => self.decide(road, fields, |index| Some(load(index))),
         }
     }
 

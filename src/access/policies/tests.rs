@@ -3,8 +3,9 @@
 use strongroom_ids::{FieldNo, KeyringNo, TenantNo};
 
 use super::*;
+use crate::action::Action;
 use crate::principal::{Principal, Role};
-use crate::query::{Action, Context, Resource};
+use crate::query::{Context, Resource};
 
 const FIELD: Resource<'_> =
     Resource::Field { name: "id_card", collection: "borrower", class: "c2", keyring: KeyringNo(1), number: FieldNo(2) };

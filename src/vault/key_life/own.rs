@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom_access::{Action, Role};
+use strongroom_access::Action;
 use strongroom_ids::{TenantId, VaultId};
 use strongroom_keys::{
     BroughtKey, ImportPublicKey, Keystore, NewImportKey, OwnKey, OwnKeyInfo, OwnKeyKind, ProvidedKey, RootError,
@@ -216,13 +216,10 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// Whether the caller may change the own key: policy permits it, and it is an officer all the same, as it must be while
-    /// the tenant is locked. Policies from before there were own keys may permit services all that there is.
+    /// the tenant is locked.
     fn may_change_own_key(&self) -> Result<(), Error> {
         self.decide_vault()?;
-        if self.caller.principal.role != Role::Officer {
-            return Err(Error::Denied { action: self.action.as_str() });
-        }
-        Ok(())
+        self.only_officers()
     }
 
     /// What commits that the own key shall be elsewhere. The answer is when that was decided.

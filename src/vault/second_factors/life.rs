@@ -5,7 +5,7 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use strongroom_access::{
     ASSERTION_LIFE, Action, Assertion, Enrolment, Factor, FactorHolder, FactorKind, FactorShown, Outcome,
-    RECOVERY_CODES, Role, SecondFactor, SuspendError, parse_principal,
+    RECOVERY_CODES, SecondFactor, SuspendError, parse_principal,
 };
 use strongroom_keys::{self as keys, TotpPlace, TotpSecret};
 use strongroom_storage::{Family, Mutation, Store, keys as place};
@@ -244,9 +244,7 @@ pub struct ResetSecondFactor {
 impl ResetSecondFactor {
     /// Sees that the caller is another officer, whatever policy permits.
     fn allowed<S: Store>(&self, road: &Road<'_, S>) -> Result<(), Error> {
-        if road.caller.principal.role != Role::Officer {
-            return Err(Error::Denied { action: road.action.as_str() });
-        }
+        road.only_officers()?;
         if parse_principal(&self.principal).is_none() {
             return Err(Error::invalid("principal", "principal_name", SuspendError::Name.to_string()));
         }
@@ -272,7 +270,7 @@ impl<S: Store> Attempt<S> for ResetSecondFactor {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<()>, Refused> {
         road.decide_with_others()?;
         self.allowed(road)?;
-        let given = road.decide_approved(&Approvable::<S>::asked(self, &road.rules)).await?;
+        let given = road.decide_approved(self).await?;
         // One that is damaged is taken away as well.
         let at = place::second_factor(road.tenant.number, &self.principal);
         if road.vault.store.get(Family::Meta, at.clone()).await?.is_none() {
@@ -281,7 +279,7 @@ impl<S: Store> Attempt<S> for ResetSecondFactor {
         let mut prepared = road.prepare(());
         road.changes_factor(&self.principal, &mut prepared);
         prepared.mutations.push(Mutation::Delete(Family::Meta, at));
-        given.map_or(Ok(()), |given| given.use_up(road, &mut prepared))?;
+        road.use_up(given, &mut prepared)?;
         Ok(prepared)
     }
 }

@@ -20,9 +20,8 @@ fn behind(bench: &Bench, name: &str, labels: &[&str], seconds: u64) -> Caller {
 }
 
 async fn want_actors(vault: &Tested) {
-    let policy = ApplyPolicy { source: format!("{DEFAULT_POLICIES}\n{MORE}"), tests: String::new(), dry_run: false };
     let officer = caller(Role::Officer);
-    with_approval(vault, TenantNo(1), async || vault.apply_policy(&officer, &policy).await).await.unwrap();
+    put_in_force(vault, &officer, format!("{DEFAULT_POLICIES}\n{MORE}")).await;
 }
 
 async fn label(vault: &Tested, subject: &str, labels: &[&str]) -> Result<bool, Error> {
@@ -32,11 +31,6 @@ async fn label(vault: &Tested, subject: &str, labels: &[&str]) -> Result<bool, E
 
 async fn labels(vault: &Tested, subject: &str) -> Result<Vec<String>, Error> {
     vault.get_labels(&caller(Role::Auditor), &GetLabels { subject: subject.to_owned() }).await
-}
-
-async fn read_as(vault: &Tested, who: &Caller, token: &str, view: &str) -> Result<Vec<u8>, Error> {
-    let mut results = vault.detokenize(who, &read(token, view)).await?;
-    results.remove(0).map(|released| released.value.as_bytes().to_vec())
 }
 
 async fn find_as(vault: &Tested, who: &Caller, value: &str) -> Result<FoundTokens, Error> {

@@ -112,8 +112,7 @@ async fn an_approval_is_for_one_request_of_one_principal_under_one_policy() {
     let again = vault.destroy_key_version(&caller(Role::Rotator), &destroy_first()).await;
     assert_eq!(waits(again), (by_a_job, 1, 2));
     // Under another policy nobody has approved it.
-    let policy = ApplyPolicy { source: format!("// 2\n{DEFAULT_POLICIES}"), tests: String::new(), dry_run: false };
-    with_approval(&vault, TenantNo(1), async || vault.apply_policy(&alice, &policy).await).await.unwrap();
+    put_in_force(&vault, &alice, format!("// 2\n{DEFAULT_POLICIES}")).await;
     assert_eq!(waits(vault.destroy_key_version(&alice, &destroy_first()).await).1, 0);
     assert_eq!(state(&vault).await, "decrypt-only");
 }
@@ -228,8 +227,7 @@ async fn an_export_shows_that_what_was_done_is_what_was_approved() {
           resource
         ) unless { context.approvals >= 1 };"#;
     let source = format!("{DEFAULT_POLICIES}\n{more}");
-    let policy = ApplyPolicy { source, tests: String::new(), dry_run: false };
-    with_approval(&vault, one, async || vault.apply_policy(&alice, &policy).await).await.unwrap();
+    put_in_force(&vault, &alice, source).await;
     let schema = ApplySchema { source: LENDING.to_owned(), dry_run: false };
     with_approval(&vault, one, async || vault.apply_schema(&alice, &schema).await).await.unwrap();
     let tier = SetTier { principal: "app/tester".to_owned(), tier: "II".to_owned() };

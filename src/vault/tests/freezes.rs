@@ -258,8 +258,7 @@ async fn what_frees_protects_or_shows_goes_on_while_all_is_frozen() {
     let end = DestroyTenant { name: SAVINGS.to_owned(), dry_run: false };
     assert!(is_frozen(&vault.destroy_tenant(&operator(), &end).await));
     // And what goes on.
-    let policy = ApplyPolicy { source: DEFAULT_POLICIES.to_owned(), tests: String::new(), dry_run: false };
-    with_approval(&vault, DEMO, async || vault.apply_policy(&officer, &policy).await).await.unwrap();
+    put_in_force(&vault, &officer, DEFAULT_POLICIES).await;
     vault.status(&officer).await.unwrap();
     vault.list_keys(&officer).await.unwrap();
     vault.get_schema(&officer).await.unwrap();
@@ -386,8 +385,7 @@ async fn nobody_suspends_itself_and_only_officers_suspend_officers() {
     // Not even if policy lets it suspend.
     let lets = "permit (principal in Role::\"app\", action == Action::\"suspend\", resource);";
     let source = format!("{DEFAULT_POLICIES}\n@id(\"x\") @why(\"x\")\n{lets}\n");
-    let policy = ApplyPolicy { source, tests: String::new(), dry_run: false };
-    with_approval(&vault, NUMBER, async || vault.apply_policy(&carol, &policy).await).await.unwrap();
+    put_in_force(&vault, &carol, source).await;
     assert!(matches!(suspend(&vault, &app, "app/other").await, Err(Error::Denied { .. })));
     assert!(matches!(suspend(&vault, &app, "officer/dave").await, Err(Error::Denied { .. })));
 
@@ -564,8 +562,7 @@ async fn the_end_of_a_freeze_is_agreed_on_by_two_and_no_later_freeze_is_meant() 
     let marked = DEFAULT_POLICIES
         .replace("    Action::\"unsuspend\",\n", "")
         .replace("action == Action::\"unfreeze\"", "action in [Action::\"unfreeze\", Action::\"unsuspend\"]");
-    let policy = ApplyPolicy { source: marked, tests: String::new(), dry_run: false };
-    with_approval(&vault, DEMO, async || vault.apply_policy(&alice, &policy).await).await.unwrap();
+    put_in_force(&vault, &alice, marked).await;
     assert!(suspend(&vault, &alice, "app/other").await.unwrap());
     let Err(Error::ApprovalRequired { name, .. }) = unsuspend(&vault, &alice, "app/other").await else {
         panic!("one ends it alone");

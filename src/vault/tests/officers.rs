@@ -5,7 +5,7 @@ use strongroom_storage::{Family, Mutation, Store, keys as place};
 
 use super::tenants::{log, operator};
 use super::*;
-use crate::{ApplyPolicy, BreakGlass, EnrolOfficer, Fault, Kind, RemoveOfficer, is_reason};
+use crate::{BreakGlass, EnrolOfficer, Fault, Kind, RemoveOfficer, is_reason};
 
 const TENANT: TenantNo = TenantNo(1);
 
@@ -80,9 +80,7 @@ async fn two_officers_enrol_a_third_and_both_logs_say_so() {
 async fn whatever_policy_permits_nobody_changes_officers_alone() {
     let (_bench, vault) = Bench::new().await;
     let all = "@id(\"all\") @why(\"All.\") permit (principal, action, resource);";
-    let request = ApplyPolicy { source: all.to_owned(), tests: String::new(), dry_run: false };
-    let apply = async || vault.apply_policy(&caller(Role::Officer), &request).await;
-    with_approval(&vault, TENANT, apply).await.unwrap();
+    put_in_force(&vault, &caller(Role::Officer), all).await;
     let alone = vault.enrol_officer(&caller(Role::Officer), &enrol("puppet", 9)).await;
     assert!(matches!(alone, Err(Error::ApprovalRequired { have: 0, need: 1, .. })));
     let alone = vault.remove_officer(&caller(Role::Officer), &remove(SECOND)).await;

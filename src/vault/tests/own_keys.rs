@@ -216,8 +216,7 @@ async fn a_service_that_policy_permits_everything_does_not_change_the_own_key() 
     let (_bench, vault) = Bench::new().await;
     make(&vault, SAVINGS).await.unwrap();
     let all = "@id(\"all\") permit (principal, action, resource);".to_owned();
-    let apply = crate::ApplyPolicy { source: all, tests: String::new(), dry_run: false };
-    with_approval(&vault, NUMBER, async || vault.apply_policy(&officer(), &apply).await).await.unwrap();
+    put_in_force(&vault, &officer(), all).await;
     bring(&vault, OWN).await.unwrap();
     let app = of(NUMBER, Role::App);
     assert!(vault.get_own_key(&app).await.is_ok());

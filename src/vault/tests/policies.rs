@@ -16,9 +16,7 @@ fn closed() -> String {
 }
 
 async fn apply(vault: &Tested, source: &str) -> u32 {
-    let policy = ApplyPolicy { source: source.to_owned(), tests: String::new(), dry_run: false };
-    let apply = async || vault.apply_policy(&caller(Role::Officer), &policy).await;
-    with_approval(vault, TENANT, apply).await.unwrap().version
+    put_in_force(vault, &caller(Role::Officer), source).await
 }
 
 async fn roll_back(vault: &Tested, version: u32) -> Result<u32, Error> {

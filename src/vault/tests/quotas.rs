@@ -157,9 +157,8 @@ async fn only_officers_give_tiers_whatever_policy_permits() {
         assert!(matches!(vault.set_tier(&caller(role), &request).await, Err(Error::Denied { .. })));
     }
     let all = format!("{DEFAULT_POLICIES}\n@id(\"all\") @why(\"All.\") permit (principal, action, resource);");
-    let policy = ApplyPolicy { source: all, tests: String::new(), dry_run: false };
     let officer = caller(Role::Officer);
-    with_approval(&vault, TenantNo(1), async || vault.apply_policy(&officer, &policy).await).await.unwrap();
+    put_in_force(&vault, &officer, all).await;
     assert!(matches!(vault.set_tier(&caller(Role::App), &request).await, Err(Error::Denied { .. })));
     assert!(matches!(tier(&vault, "IV").await, Err(Error::Invalid(_))));
     assert!(tier(&vault, "II").await.unwrap());

@@ -14,8 +14,8 @@ use strongroom_storage::memory::MemoryStore;
 use tempfile::TempDir;
 
 use crate::{
-    ApplySchema, Approve, Caller, Clock, Detokenize, Error, Export, Finding, Limits, ListedApproval, NewTenant,
-    NewValue, NewVault, OpenError, Opening, ReadItem, Space, Tokenize, Vault, Verification, create, verify,
+    ApplyPolicy, ApplySchema, Approve, Caller, Clock, Detokenize, Error, Export, Finding, Limits, ListedApproval,
+    NewTenant, NewValue, NewVault, OpenError, Opening, ReadItem, Space, Tokenize, Vault, Verification, create, verify,
 };
 
 pub type Tested = Vault<FaultyStore<MemoryStore>>;
@@ -191,6 +191,13 @@ pub async fn approved<T>(vault: &Tested, tenant: TenantNo, asked: Result<T, Erro
     approve_as(vault, &second(tenant), &name).await.unwrap();
 }
 
+/// Puts policies in force for an officer's tenant, with the approval of its second one; their version.
+pub async fn put_in_force(vault: &Tested, officer: &Caller, source: impl Into<String>) -> u32 {
+    let policy = ApplyPolicy { source: source.into(), tests: String::new(), dry_run: false };
+    let apply = async || vault.apply_policy(officer, &policy).await;
+    with_approval(vault, officer.principal.tenant, apply).await.unwrap().version
+}
+
 pub fn new_value(field: &str, value: &str, subject: &str) -> NewValue {
     NewValue {
         field: field.to_owned(),
@@ -218,7 +225,11 @@ pub async fn store_one(vault: &Tested, field: &str, value: &str, subject: &str) 
 }
 
 pub async fn read_one(vault: &Tested, token: &str, view: &str) -> Result<Vec<u8>, Error> {
-    let mut results = vault.detokenize(&caller(Role::App), &read(token, view)).await?;
+    read_as(vault, &caller(Role::App), token, view).await
+}
+
+pub async fn read_as(vault: &Tested, who: &Caller, token: &str, view: &str) -> Result<Vec<u8>, Error> {
+    let mut results = vault.detokenize(who, &read(token, view)).await?;
     results.remove(0).map(|released| released.value.as_bytes().to_vec())
 }
 

@@ -82,8 +82,7 @@ async fn want_second_factors(bench: &Bench, vault: &Tested, app: &App) {
     let alice = person(Role::Officer);
     let shown = step_up(vault, &alice, &app.code(bench, 0), "").await.unwrap().assertion;
     let alice = showing(&alice, &shown);
-    let policy = ApplyPolicy { source: format!("{DEFAULT_POLICIES}\n{MORE}"), tests: String::new(), dry_run: false };
-    with_approval(vault, TenantNo(1), async || vault.apply_policy(&alice, &policy).await).await.unwrap();
+    put_in_force(vault, &alice, format!("{DEFAULT_POLICIES}\n{MORE}")).await;
     bench.pass(STEP);
 }
 
@@ -429,8 +428,7 @@ async fn what_stops_is_bound_to_nothing() {
     let alice = showing(&alice, &step_up(&vault, &alice, &app.code(&bench, 0), "").await.unwrap().assertion);
     let bound = "@id(\"b\") @why(\"b\") forbid (principal, action == Action::\"freeze\", resource) \
                  unless { context.second_factor == SecondFactor::\"bound\" };";
-    let policy = ApplyPolicy { source: format!("{DEFAULT_POLICIES}\n{bound}"), tests: String::new(), dry_run: false };
-    with_approval(&vault, TenantNo(1), async || vault.apply_policy(&alice, &policy).await).await.unwrap();
+    put_in_force(&vault, &alice, format!("{DEFAULT_POLICIES}\n{bound}")).await;
     // Nothing tells one freeze from another: a factor for one of them would be one for all.
     let freeze = Freeze { field: String::new(), reads: true, writes: false, all_tenants: false };
     assert!(matches!(vault.freeze(&alice, &freeze).await, Err(Error::Denied { .. })));

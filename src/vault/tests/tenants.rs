@@ -173,9 +173,7 @@ async fn what_cannot_be_made_or_destroyed_is_refused_and_nothing_changes() {
 async fn a_tenants_own_policy_allows_nothing_that_is_the_vaults() {
     let (_bench, vault) = Bench::new().await;
     let all = "@id(\"all\") @why(\"All.\") permit (principal, action, resource);";
-    let request = ApplyPolicy { source: all.to_owned(), tests: String::new(), dry_run: false };
-    let apply = async || vault.apply_policy(&caller(Role::Officer), &request).await;
-    with_approval(&vault, TenantNo(1), apply).await.unwrap();
+    put_in_force(&vault, &caller(Role::Officer), all).await;
     let officer = caller(Role::Officer);
     assert!(vault.list_keys(&officer).await.is_ok());
     assert!(matches!(vault.list_tenants(&officer).await, Err(Error::Denied { .. })));
