@@ -53,14 +53,13 @@ impl KeyLeaf {
         if leaf.decision != "allow" || !["rotate_key", "set_key_state"].contains(&&*leaf.action) {
             return None;
         }
-        let detail = |wanted: &str| leaf.detail.iter().find(|(name, _)| name == wanted).map(|(_, value)| &**value);
-        let vkey = |name| detail(name).filter(|vkey| note::is_of(vkey, origin)).map(str::to_owned);
-        if detail("key") != Some(NAME) || detail("stage") != Some("done") {
+        let vkey = |name| leaf.says(name).filter(|vkey| note::is_of(vkey, origin)).map(str::to_owned);
+        if leaf.says("key") != Some(NAME) || leaf.says("stage") != Some("done") {
             return None;
         }
         let told = match &*leaf.action {
             "rotate_key" => Told::Next { before: vkey(BEFORE) },
-            _ if detail("state") == Some("compromised") => Told::Compromised,
+            _ if leaf.says("state") == Some("compromised") => Told::Compromised,
             _ => return None,
         };
         Some(Self { leaf: leaf.index, key: vkey(KEY)?, told })

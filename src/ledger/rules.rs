@@ -66,8 +66,7 @@ impl NewRule {
         if leaf.part.is_some_and(|part| part.which > 1) {
             return None;
         }
-        let detail = |name: &str| leaf.detail.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-        Self::recorded(&leaf.action, &leaf.decision, leaf.policy, detail)
+        Self::recorded(&leaf.action, &leaf.decision, leaf.policy, |name| leaf.says(name))
     }
 
     /// What a leaf that is written puts in force, if it does.

@@ -111,6 +111,11 @@ pub fn parse(line: &[u8]) -> Result<ParsedLeaf, LedgerError> {
 }
 
 impl ParsedLeaf {
+    /// What it says under a name in its `detail`.
+    pub fn says(&self, name: &str) -> Option<&str> {
+        self.detail.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
     /// The line as the vault writes it, without newline.
     pub fn to_line(&self) -> Vec<u8> {
         let mut line = Vec::with_capacity(512);

@@ -130,7 +130,7 @@ impl Approvals {
     }
 
     fn take(&mut self, leaf: &ParsedLeaf) -> Result<bool, ApprovalError> {
-        let stage = detail(leaf, "stage");
+        let stage = leaf.says("stage");
         if stage == Some("pending") && leaf.reason.as_deref() == Some("APPROVAL_REQUIRED") {
             return self.open(leaf).map(|()| false);
         }
@@ -144,16 +144,15 @@ impl Approvals {
             _ if stage == Some("approved") && leaf.detail.iter().all(|(name, _)| APPROVED.contains(&name.as_str())) => {
             }
             // The log `system` says of each tenant who its officers are; what made that right is in the tenant's own.
-            "enrol_officer" | "remove_officer" | "break_glass"
-                if self.is_system && detail(leaf, "tenant").is_some() => {}
+            "enrol_officer" | "remove_officer" | "break_glass" if self.is_system && leaf.says("tenant").is_some() => {}
             "enrol_officer" | "remove_officer" => {
                 said(leaf, "approval")?;
                 self.used(leaf)?;
                 self.change(leaf)?;
             }
-            "break_glass" if detail(leaf, "officer").is_some() => self.change(leaf)?,
+            "break_glass" if leaf.says("officer").is_some() => self.change(leaf)?,
             "approve" => return self.approve(leaf).map(|()| true),
-            "reject" => drop(detail(leaf, "approval").and_then(|name| self.end(name))),
+            "reject" => drop(leaf.says("approval").and_then(|name| self.end(name))),
             "suspend" => self.suspend(said(leaf, "suspended")?)?,
             "unsuspend" => {
                 self.used(leaf)?;
@@ -215,7 +214,7 @@ impl Approvals {
 
     /// Whose log it is, and the officers whom it begins with.
     fn first(&mut self, leaf: &ParsedLeaf) -> Result<(), ApprovalError> {
-        self.is_system = detail(leaf, "tenant") == Some("system");
+        self.is_system = leaf.says("tenant") == Some("system");
         let mut officers = leaf.detail.iter().filter_map(|(name, key)| Some((name.strip_prefix(OFFICER)?, key)));
         officers.try_for_each(|(name, key)| self.enrol(name, key))
     }
@@ -223,7 +222,7 @@ impl Approvals {
     /// One is enrolled by a key, or removed.
     fn change(&mut self, leaf: &ParsedLeaf) -> Result<(), ApprovalError> {
         let name = said(leaf, "officer")?;
-        match detail(leaf, "key").filter(|_| leaf.action != "remove_officer") {
+        match leaf.says("key").filter(|_| leaf.action != "remove_officer") {
             Some(key) => self.enrol(name, key)?,
             None => drop(self.officers.remove(name)),
         }
@@ -273,7 +272,7 @@ impl Approvals {
     /// What was done because it was approved: just that, and by so many as it needs, each by another key, none by the
     /// requester's.
     fn used(&mut self, leaf: &ParsedLeaf) -> Result<(), ApprovalError> {
-        let Some(name) = detail(leaf, "approval") else { return Ok(()) };
+        let Some(name) = leaf.says("approval") else { return Ok(()) };
         let Some(waiting) = self.end(name) else {
             return Err(ApprovalError::Unasked(name.to_owned()));
         };
@@ -311,12 +310,8 @@ fn short(text: &str, most: usize, what: &'static str) -> Result<String, Approval
     }
 }
 
-fn detail<'l>(leaf: &'l ParsedLeaf, name: &str) -> Option<&'l str> {
-    leaf.detail.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-}
-
 fn said<'l>(leaf: &'l ParsedLeaf, name: &'static str) -> Result<&'l str, ApprovalError> {
-    detail(leaf, name).ok_or(ApprovalError::Lacks(name))
+    leaf.says(name).ok_or(ApprovalError::Lacks(name))
 }
 
 /// Vault and tenant of an origin.
