@@ -178,8 +178,7 @@ impl Filter {
 pub fn time_of(line: &[u8]) -> Option<Timestamp> {
     let rest = line.strip_prefix(br#"{"index":""#)?;
     let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
-    let time = rest.get(digits..)?.strip_prefix(br#"","time":""#)?.get(..27)?;
-    std::str::from_utf8(time).ok()?.parse().ok()
+    Timestamp::from_ascii(rest.get(digits..)?.strip_prefix(br#"","time":""#)?.first_chunk()?)
 }
 
 /// A string where it lies, unless it has escapes.
