@@ -194,6 +194,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::checkpoint::tests::{Key, log};
     use crate::frontier::Frontier;
+    use crate::leaf::tests::header;
     use crate::leaf::{LeafHeader, parse, prepare};
     use crate::timestamp::Timestamp;
 
@@ -203,20 +204,7 @@ pub(crate) mod tests {
 
     /// The line of a leaf about keys.
     pub(crate) fn line(index: u64, action: &str, decision: &str, detail: &[(&str, &str)]) -> String {
-        let header = LeafHeader {
-            request: &[7; 16],
-            principal: "rotator/night",
-            actor: None,
-            action,
-            purpose: None,
-            decision,
-            reason: None,
-            policy: 1,
-            schema: 1,
-            keys: &[],
-            client: "",
-            detail,
-        };
+        let header = LeafHeader { principal: "rotator/night", action, decision, detail, ..header() };
         String::from_utf8(prepare(&header, [].into_iter())[0].finish(index, Timestamp(index))).unwrap()
     }
 

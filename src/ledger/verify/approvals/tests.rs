@@ -9,6 +9,7 @@ use crate::Timestamp;
 use crate::checkpoint;
 use crate::checkpoint::tests::{Key, log};
 use crate::frontier::Frontier;
+use crate::leaf::tests::header;
 use crate::leaf::{LeafHeader, prepare};
 
 impl Approvals {
@@ -53,20 +54,8 @@ impl Log {
 
     fn push(&mut self, who: &str, action: &str, (decision, reason): (&str, Option<&str>), detail: &[(&str, &str)]) {
         let index = self.lines.len() as u64;
-        let header = LeafHeader {
-            request: &[index as u8; 16],
-            principal: who,
-            actor: None,
-            action,
-            purpose: None,
-            decision,
-            reason,
-            policy: 1,
-            schema: 1,
-            keys: &[],
-            client: "",
-            detail,
-        };
+        let header =
+            LeafHeader { request: &[index as u8; 16], principal: who, action, decision, reason, detail, ..header() };
         let line = prepare(&header, std::iter::empty()).remove(0).finish(index, Timestamp(1_000_000 * (index + 1)));
         self.lines.push(String::from_utf8(line).unwrap());
     }
