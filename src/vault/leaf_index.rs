@@ -22,9 +22,10 @@ use strongroom_keys as keys;
 use strongroom_ledger::terms::{self, Term};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{BLOCK, BlockRow};
-use strongroom_storage::{Family, Mutation, Range, Store, StoreError};
+use strongroom_storage::{Family, Mutation, Store, StoreError};
 
 use crate::error::Error;
+use crate::leaves;
 use crate::pages::PAGE;
 use crate::vault::Vault;
 use turns::Turns;
@@ -68,25 +69,17 @@ pub(crate) type Rows = BTreeMap<Term, BlockRow>;
 
 /// Makes the rows of the block that begins at `first`, of which all leaves are there.
 pub(crate) async fn rows_of<S: Store>(store: &S, log: TenantNo, first: u64) -> Result<Rows, Error> {
-    let (from, to) = place::leaves_range(log, first, first + BLOCK);
-    let leaves = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
+    let leaves = leaves::page(store, log, first, first + BLOCK).await?;
+    if leaves.len() as u64 != BLOCK {
+        return Err(Error::DataLoss("the ledger: a leaf is missing"));
+    }
     let mut rows = Rows::new();
-    let mut next = first;
-    for (key, line) in leaves {
-        if place::decode_leaf(&key)? != next {
-            break;
-        }
-        // Below 256.
-        let at = (next - first) as u8;
+    for (at, line) in (0..=u8::MAX).zip(leaves) {
         for term in terms::of_leaf(&line).map_err(|_| Error::DataLoss("the ledger: a leaf can't be read"))? {
             rows.entry(term).or_default().add(at);
         }
-        next += 1;
     }
-    match next == first + BLOCK {
-        true => Ok(rows),
-        false => Err(Error::DataLoss("the ledger: a leaf is missing")),
-    }
+    Ok(rows)
 }
 
 /// How many leaves of a log are in its index, of `size` that there are. None if that can't be read or can't be: then it is made

@@ -17,11 +17,11 @@ use strongroom_ledger::leaf_hash;
 use strongroom_ledger::proof::{Question, Tree};
 use strongroom_ledger::tiles::{Edge, TileId};
 use strongroom_storage::keys as place;
-use strongroom_storage::{Family, Mutation, Range, Store};
+use strongroom_storage::{Family, Mutation, Store};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::error::Error;
-use crate::pages::PAGE;
+use crate::leaves;
 use crate::vault::Vault;
 
 /// Leaves that are taken into tiles in one commit.
@@ -185,15 +185,7 @@ impl<S: Store> Vault<S> {
                 mutations.push(Mutation::Put(Family::Tiles, place::tile(log, id.level, id.index), tile));
             };
             while edge.size() < end {
-                let (from, to) = place::leaves_range(log, edge.size(), end);
-                let page = self.store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
-                if page.is_empty() {
-                    return Err(Error::DataLoss("the ledger: leaves are missing at its end"));
-                }
-                for (key, line) in page {
-                    if place::decode_leaf(&key)? != edge.size() {
-                        return Err(Error::DataLoss("the ledger: a leaf is missing"));
-                    }
+                for line in leaves::page(&*self.store, log, edge.size(), end).await? {
                     edge.push(leaf_hash(&line), &mut put);
                 }
             }
