@@ -25,6 +25,7 @@ use strongroom_storage::rows::{BLOCK, BlockRow};
 use strongroom_storage::{Family, Mutation, Store, StoreError};
 
 use crate::error::Error;
+use crate::housekeeping::in_turn;
 use crate::leaves;
 use crate::pages::PAGE;
 use crate::vault::Vault;
@@ -101,10 +102,7 @@ impl<S: Store> Vault<S> {
     /// one. Answers after which to go on, if there may be more to do. On a disk that is nearly full nothing is done.
     pub(crate) async fn index_logs(&self, after: Option<TenantNo>, steps: u32) -> Result<Option<TenantNo>, Error> {
         let mut left = steps;
-        let mut logs = self.tenants.numbers();
-        let begin = logs.partition_point(|log| after.is_some_and(|after| *log <= after));
-        logs.rotate_left(begin);
-        for log in logs {
+        for log in in_turn(self.tenants.numbers(), after) {
             if self.nearly_full.load(Ordering::Relaxed) {
                 return Ok(None);
             }

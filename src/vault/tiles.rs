@@ -21,6 +21,7 @@ use strongroom_storage::{Family, Mutation, Store, StoreError};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::error::Error;
+use crate::housekeeping::in_turn;
 use crate::leaves;
 use crate::vault::Vault;
 
@@ -156,10 +157,7 @@ impl<S: Store> Vault<S> {
         if !self.nearly_full.load(Ordering::Relaxed) {
             self.mend_tiles().await;
         }
-        let mut logs = self.tenants.numbers();
-        let begin = logs.partition_point(|log| after.is_some_and(|after| *log <= after));
-        logs.rotate_left(begin);
-        for log in logs {
+        for log in in_turn(self.tenants.numbers(), after) {
             if self.nearly_full.load(Ordering::Relaxed) {
                 return Ok(None);
             }
