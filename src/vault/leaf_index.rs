@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use strongroom_commit::Change;
 use strongroom_ids::TenantNo;
 use strongroom_keys as keys;
 use strongroom_ledger::terms::{self, Term};
@@ -155,17 +154,10 @@ impl<S: Store> Vault<S> {
     async fn write_index(&self, log: TenantNo, next: u64, mut mutations: Vec<Mutation>) -> Result<(), Error> {
         while mutations.len() > ROWS {
             let rest = mutations.split_off(ROWS);
-            self.put_index(std::mem::replace(&mut mutations, rest)).await?;
+            self.commit_unguarded(std::mem::replace(&mut mutations, rest), vec![]).await?;
         }
         mutations.push(Mutation::Put(Family::LeafIndex, place::indexed(log), place::encode_indexed(next)));
-        self.put_index(mutations).await
-    }
-
-    async fn put_index(&self, mutations: Vec<Mutation>) -> Result<(), Error> {
-        let position = self.committer.position();
-        let (guards, changes, leaves) = (vec![], vec![], vec![]);
-        self.committer.commit(Change { position, guards, changes, mutations, leaves, charge: None }).await?;
-        Ok(())
+        self.commit_unguarded(mutations, vec![]).await
     }
 
     /// Holds the next blocks against their rows, and those that somebody found wanting; writes what is missing or
@@ -210,7 +202,7 @@ impl<S: Store> Vault<S> {
             if !wrong.is_empty() {
                 let rows = wrong.len();
                 tracing::warn!(log = log.0, first, rows, "rows of the index of leaves were not there: made anew");
-                self.put_index(puts(log, first, &wrong).collect()).await?;
+                self.commit_unguarded(puts(log, first, &wrong).collect(), vec![]).await?;
             }
         }
         Ok(())

@@ -11,7 +11,6 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use strongroom_commit::Change;
 use strongroom_ids::TenantNo;
 use strongroom_ledger::leaf_hash;
 use strongroom_ledger::proof::{Question, Tree};
@@ -200,10 +199,7 @@ impl<S: Store> Vault<S> {
             }
             edge.tiles().for_each(|(id, tile)| put(id, tile.to_vec()));
             mutations.push(Mutation::Put(Family::Tiles, place::tiled(log), place::encode_tiled(edge.size())));
-            let position = self.committer.position();
-            let (guards, changes, leaves) = (vec![], vec![], vec![]);
-            let change = Change { position, guards, changes, mutations, leaves, charge: None };
-            self.committer.commit(change).await?;
+            self.commit_unguarded(mutations, vec![]).await?;
         }
         Ok(left)
     }

@@ -9,12 +9,11 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use strongroom_access::Action;
-use strongroom_commit::Change;
 use strongroom_ids::TenantNo;
 use strongroom_ledger::proof::{Question, Tree, verify_consistency};
 use strongroom_ledger::{checkpoint, cosignature};
+use strongroom_storage::Store;
 use strongroom_storage::keys as place;
-use strongroom_storage::{Mutation, Store};
 use tokio::sync::Mutex;
 
 use crate::audit::Checkpoint;
@@ -223,10 +222,8 @@ impl<S: Store> Vault<S> {
         tenant.is_there()?;
         let key = &tenant.fingerprints;
         let row = Kept { note: cosigned.note.clone() };
-        let mutations: Vec<Mutation> = vec![Source::put(&row, place::witnessed(whose), SourceKind::Witnessed, key)?];
-        let position = self.committer.position();
-        let (guards, changes, leaves) = (vec![], vec![], vec![]);
-        self.committer.commit(Change { position, guards, changes, mutations, leaves, charge: None }).await?;
+        let mutations = vec![Source::put(&row, place::witnessed(whose), SourceKind::Witnessed, key)?];
+        self.commit_unguarded(mutations, vec![]).await?;
         self.forget_witnessed(whose);
         Ok(())
     }
