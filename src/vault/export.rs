@@ -81,7 +81,7 @@ impl<S: Store> Attempt<S> for Export {
             return Err(Error::invalid("proofs", "no_key", description).into());
         }
         let head = match self.proofs {
-            true => Some(road.vault.checkpoint_of(road.caller, log).await?),
+            true => Some(road.vault.signed_head(log).await?),
             false => None,
         };
         let size = match &head {
@@ -235,19 +235,17 @@ impl<S: Store> ExportPages<S> {
     /// Sends a leaf, or leaves it out; whether it fits.
     fn look_at(&mut self, index: u64, line: Bytes, page: &mut ExportPage) -> Result<bool, Error> {
         let fits = self.filter.is_empty() || self.filter.fits(&line).map_err(|_| UNREADABLE)?;
-        let hash = self.proofs.as_ref().map_or([0; 32], |_| leaf_hash(&line));
         if let Some(proofs) = &mut self.proofs {
+            let hash = leaf_hash(&line);
             proofs.held.look_at(index, hash)?;
-        }
-        match &mut self.proofs {
-            Some(proofs) if fits => {
+            if fits {
                 page.left_out.extend(proofs.cover.take());
                 proofs.lines += 1;
                 proofs.sum.update(&line);
                 proofs.sum.update(b"\n");
+            } else {
+                proofs.cover.leave_out(Subtree { start: index, height: 0, hash });
             }
-            Some(proofs) => proofs.cover.leave_out(Subtree { start: index, height: 0, hash }),
-            None => {}
         }
         if fits {
             page.leaves.push(line);
