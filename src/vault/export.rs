@@ -310,8 +310,7 @@ impl<S: Store> Vault<S> {
             return Err(Error::DataLoss(OTHER_LEAVES));
         }
         let unsigned = Error::Internal("a manifest that can't be signed");
-        let keys: Vec<&str> = proofs.checkpoint.keys.iter().map(String::as_str).collect();
-        let head = checkpoint::verify(&proofs.checkpoint.note, &keys).map_err(|_| unsigned.clone())?;
+        let head = proofs.checkpoint.verify(&proofs.checkpoint.note).map_err(|_| unsigned.clone())?;
         let sum = proofs.sum.clone().finish();
         let signed = Manifest {
             log: LogHead { origin: head.origin, size: proofs.tree.size, root: proofs.tree.root },
