@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
 use strongroom_ids::TenantNo;
 use strongroom_keys as keys;
 use strongroom_ledger::terms::{self, Term};
@@ -34,6 +35,8 @@ use turns::Turns;
 const STEP: u64 = 16;
 /// Rows that are written in one commit, at most. A block of large requests has more.
 const ROWS: usize = 8_192;
+/// Rows that are looked up at once.
+const LOOKED_UP: usize = 1_024;
 /// Blocks that may wait to be made anew; whoever finds more finds them again.
 const SUSPECTS: usize = 1_024;
 
@@ -80,6 +83,24 @@ pub(crate) async fn rows_of<S: Store>(store: &S, log: TenantNo, first: u64) -> R
         }
     }
     Ok(rows)
+}
+
+/// The rows of a block that do not stand in the store as they should, and what stands there.
+pub(crate) async fn wrong_rows<S: Store>(
+    store: &S,
+    log: TenantNo,
+    first: u64,
+    rows: &Rows,
+) -> Result<Vec<((Term, BlockRow), Option<Bytes>)>, StoreError> {
+    let rows: Vec<(Term, BlockRow)> = rows.iter().map(|(term, row)| (*term, *row)).collect();
+    let mut wrong = Vec::new();
+    for some in rows.chunks(LOOKED_UP) {
+        let keys = some.iter().map(|(term, _)| place::leaf_index(log, &term.to_bytes(), first)).collect();
+        let stored = store.multi_get(Family::LeafIndex, keys).await?;
+        let held = some.iter().copied().zip(stored);
+        wrong.extend(held.filter(|((_, row), stored)| stored.as_ref().is_none_or(|stored| **stored != row.encode())));
+    }
+    Ok(wrong)
 }
 
 /// How many leaves of a log are in its index, of `size` that there are. None if that can't be read or can't be: then it is made
@@ -152,11 +173,16 @@ impl<S: Store> Vault<S> {
 
     /// Writes rows, and with the last of them that all leaves before `next` are in the index.
     async fn write_index(&self, log: TenantNo, next: u64, mut mutations: Vec<Mutation>) -> Result<(), Error> {
+        mutations.push(Mutation::Put(Family::LeafIndex, place::indexed(log), place::encode_indexed(next)));
+        self.write_rows(mutations).await
+    }
+
+    /// Writes rows in their order, with so many commits as they need.
+    async fn write_rows(&self, mut mutations: Vec<Mutation>) -> Result<(), Error> {
         while mutations.len() > ROWS {
             let rest = mutations.split_off(ROWS);
             self.commit_unguarded(std::mem::replace(&mut mutations, rest), vec![]).await?;
         }
-        mutations.push(Mutation::Put(Family::LeafIndex, place::indexed(log), place::encode_indexed(next)));
         self.commit_unguarded(mutations, vec![]).await
     }
 
@@ -191,20 +217,14 @@ impl<S: Store> Vault<S> {
     }
 
     async fn mend_index(&self, log: TenantNo, first: u64) -> Result<(), Error> {
-        let rows: Vec<(Term, BlockRow)> = rows_of(&*self.store, log, first).await?.into_iter().collect();
-        for some in rows.chunks(ROWS) {
-            let keys = some.iter().map(|(term, _)| place::leaf_index(log, &term.to_bytes(), first)).collect();
-            let there = self.store.multi_get(Family::LeafIndex, keys).await?;
-            let is_other = |((_, row), there): &(&(Term, BlockRow), Option<bytes::Bytes>)| {
-                there.as_ref().is_none_or(|there| **there != row.encode())
-            };
-            let wrong: Rows = some.iter().zip(there).filter(is_other).map(|(row, _)| *row).collect();
-            if !wrong.is_empty() {
-                let rows = wrong.len();
-                tracing::warn!(log = log.0, first, rows, "rows of the index of leaves were not there: made anew");
-                self.commit_unguarded(puts(log, first, &wrong).collect(), vec![]).await?;
-            }
+        let rows = rows_of(&*self.store, log, first).await?;
+        let wrong = wrong_rows(&*self.store, log, first, &rows).await?;
+        if wrong.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let rows = wrong.len();
+        tracing::warn!(log = log.0, first, rows, "rows of the index of leaves were not there: made anew");
+        let wrong: Rows = wrong.into_iter().map(|(row, _)| row).collect();
+        self.write_rows(puts(log, first, &wrong).collect()).await
     }
 }
