@@ -173,24 +173,12 @@ mod tests {
     use strongroom_ledger::leaf::{LeafHeader, LeafItem, prepare};
 
     use super::*;
+    use crate::suite::header;
 
     const ORIGIN: &str = "strongroom/11/22/0/1";
 
     fn event_of(actor: Option<&str>, decision: &str, detail: &[(&str, &str)], outcomes: &[&'static str]) -> Value {
-        let header = LeafHeader {
-            request: &[1; 16],
-            principal: "app/loan-core",
-            actor,
-            action: "detokenize",
-            purpose: None,
-            decision,
-            reason: None,
-            policy: 1,
-            schema: 1,
-            keys: &[],
-            client: "",
-            detail,
-        };
+        let header = LeafHeader { principal: "app/loan-core", actor, decision, detail, ..header() };
         let items = outcomes.iter().map(|outcome| LeafItem { outcome, ..LeafItem::default() });
         let line = prepare(&header, items)[0].finish(7, Timestamp(1_795_000_000_000_000));
         event(&leaf::parse(&line).unwrap(), &line, ORIGIN)

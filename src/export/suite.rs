@@ -64,6 +64,24 @@ fn leaves() -> impl Strategy<Value = Vec<Vec<u8>>> {
     })
 }
 
+/// The header of a leaf of which its items matter.
+pub(crate) fn header<'h>() -> LeafHeader<'h> {
+    LeafHeader {
+        request: &[1; 16],
+        principal: "app/a",
+        actor: None,
+        action: "detokenize",
+        purpose: None,
+        decision: "allow",
+        reason: None,
+        policy: 1,
+        schema: 1,
+        keys: &[],
+        client: "",
+        detail: &[],
+    }
+}
+
 fn text(lines: &[Vec<u8>]) -> Vec<u8> {
     lines.iter().flat_map(|line| [line, &b"\n"[..]].concat()).collect()
 }
@@ -229,20 +247,7 @@ fn is_event(event: &Value, leaf: &ParsedLeaf) {
 
 #[test]
 fn many_rows_make_groups_that_are_bounded() {
-    let header = LeafHeader {
-        request: &[1; 16],
-        principal: "app/a",
-        actor: None,
-        action: "detokenize",
-        purpose: None,
-        decision: "allow",
-        reason: None,
-        policy: 1,
-        schema: 1,
-        keys: &[],
-        client: "127.0.0.1:5",
-        detail: &[],
-    };
+    let header = LeafHeader { client: "127.0.0.1:5", ..header() };
     let items = || (0..250).map(|row| LeafItem { row: Some(RowId(row)), outcome: "ok", ..LeafItem::default() });
     let lines: Vec<Vec<u8>> =
         (0..600).map(|index| leaf::prepare(&header, items())[0].finish(index, Timestamp(index))).collect();
@@ -257,21 +262,7 @@ fn many_rows_make_groups_that_are_bounded() {
 
 #[test]
 fn no_file_says_which_version_of_the_tool_wrote_it() {
-    let header = LeafHeader {
-        request: &[1; 16],
-        principal: "app/a",
-        actor: None,
-        action: "detokenize",
-        purpose: None,
-        decision: "allow",
-        reason: None,
-        policy: 1,
-        schema: 1,
-        keys: &[],
-        client: "",
-        detail: &[],
-    };
-    let lines = [leaf::prepare(&header, std::iter::empty())[0].finish(0, Timestamp(1))];
+    let lines = [leaf::prepare(&header(), std::iter::empty())[0].finish(0, Timestamp(1))];
     let event: Value = serde_json::from_slice(&file(Format::Ocsf, &lines)).unwrap();
     assert_eq!(event["metadata"]["product"]["version"], "1");
     let reader = SerializedFileReader::new(Bytes::from(file(Format::Parquet, &lines))).unwrap();

@@ -5,6 +5,7 @@ use tlog_tiles::{Checkpoint as TreeHead, Hash};
 
 use crate::error::LedgerError;
 use crate::note;
+use crate::proof::Tree;
 
 /// The name of a log: its first line in every checkpoint and the name of its key. It names vault, tenant, lane and
 /// incarnation, never a machine.
@@ -88,6 +89,11 @@ pub fn signatures(note: &str, origin: &str) -> usize {
 }
 
 impl Checkpoint {
+    /// The tree that it is of.
+    pub fn tree(&self) -> Tree {
+        Tree { size: self.size, root: self.root }
+    }
+
     fn read(text: &str) -> Result<Self, LedgerError> {
         let head = TreeHead::from_bytes(text.as_bytes())
             .map_err(|_| LedgerError::Note("a checkpoint has the lines origin, size and root hash"))?;

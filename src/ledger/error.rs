@@ -69,3 +69,10 @@ pub enum LedgerError {
         place: usize,
     },
 }
+
+impl LedgerError {
+    /// Of JSON that is no leaf's. The reader's own words might repeat what stands there; its place is enough.
+    pub(crate) fn no_leaf(error: &serde_json::Error) -> Self {
+        Self::Leaf(format!("at byte {}, other JSON stands than a leaf has there", error.column()))
+    }
+}

@@ -88,10 +88,7 @@ impl Filter {
     pub fn fits(&self, line: &[u8]) -> Result<bool, LedgerError> {
         let mut json = serde_json::Deserializer::from_slice(line);
         let fits = Leaf(self).deserialize(&mut json).and_then(|fits| json.end().map(|()| fits));
-        // The reader's own words might repeat what stands there; its place is enough.
-        fits.map_err(|error| {
-            LedgerError::Leaf(format!("at byte {}, other JSON stands than a leaf has there", error.column()))
-        })
+        fits.map_err(|error| LedgerError::no_leaf(&error))
     }
 
     /// One line of JSON that says it, the same for the same filter.
@@ -117,12 +114,9 @@ impl Filter {
 
     /// Reads it; written again it must come out the same.
     pub fn from_json(text: &str) -> Option<Self> {
-        fn numbers(all: Option<Vec<String>>) -> Option<Option<Vec<u64>>> {
-            all.map(|all| all.iter().map(|one| one.parse().ok()).collect()).map_or(Some(None), |all| {
-                let all: Option<Vec<u64>> = all;
-                all.map(Some)
-            })
-        }
+        let numbers = |all: Option<Vec<String>>| {
+            all.map(|all| all.iter().map(|one| one.parse()).collect::<Result<Vec<u64>, _>>()).transpose().ok()
+        };
         let time = |text: Option<String>| text.map(|text| text.parse()).transpose().ok();
         let read: Written = serde_json::from_str(text).ok()?;
         let filter = Self {
@@ -178,8 +172,7 @@ impl Filter {
 pub fn time_of(line: &[u8]) -> Option<Timestamp> {
     let rest = line.strip_prefix(br#"{"index":""#)?;
     let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
-    let time = rest.get(digits..)?.strip_prefix(br#"","time":""#)?.get(..27)?;
-    std::str::from_utf8(time).ok()?.parse().ok()
+    Timestamp::from_ascii(rest.get(digits..)?.strip_prefix(br#"","time":""#)?.first_chunk()?)
 }
 
 /// A string where it lies, unless it has escapes.

@@ -142,4 +142,4 @@ pub fn prepare<'a>(header: &LeafHeader<'_>, items: impl Iterator<Item = LeafItem
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

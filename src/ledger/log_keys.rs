@@ -53,14 +53,13 @@ impl KeyLeaf {
         if leaf.decision != "allow" || !["rotate_key", "set_key_state"].contains(&&*leaf.action) {
             return None;
         }
-        let detail = |wanted: &str| leaf.detail.iter().find(|(name, _)| name == wanted).map(|(_, value)| &**value);
-        let vkey = |name| detail(name).filter(|vkey| note::is_of(vkey, origin)).map(str::to_owned);
-        if detail("key") != Some(NAME) || detail("stage") != Some("done") {
+        let vkey = |name| leaf.says(name).filter(|vkey| note::is_of(vkey, origin)).map(str::to_owned);
+        if leaf.says("key") != Some(NAME) || leaf.says("stage") != Some("done") {
             return None;
         }
         let told = match &*leaf.action {
             "rotate_key" => Told::Next { before: vkey(BEFORE) },
-            _ if detail("state") == Some("compromised") => Told::Compromised,
+            _ if leaf.says("state") == Some("compromised") => Told::Compromised,
             _ => return None,
         };
         Some(Self { leaf: leaf.index, key: vkey(KEY)?, told })
@@ -195,6 +194,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::checkpoint::tests::{Key, log};
     use crate::frontier::Frontier;
+    use crate::leaf::tests::header;
     use crate::leaf::{LeafHeader, parse, prepare};
     use crate::timestamp::Timestamp;
 
@@ -204,20 +204,7 @@ pub(crate) mod tests {
 
     /// The line of a leaf about keys.
     pub(crate) fn line(index: u64, action: &str, decision: &str, detail: &[(&str, &str)]) -> String {
-        let header = LeafHeader {
-            request: &[7; 16],
-            principal: "rotator/night",
-            actor: None,
-            action,
-            purpose: None,
-            decision,
-            reason: None,
-            policy: 1,
-            schema: 1,
-            keys: &[],
-            client: "",
-            detail,
-        };
+        let header = LeafHeader { principal: "rotator/night", action, decision, detail, ..header() };
         String::from_utf8(prepare(&header, [].into_iter())[0].finish(index, Timestamp(index))).unwrap()
     }
 

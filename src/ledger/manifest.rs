@@ -2,7 +2,7 @@
 //!
 //! That each line is in the log, its proofs show. That these are all that fitted, only who looked at the others can say.
 
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::HEXLOWER;
 
 use crate::error::LedgerError;
 use crate::filter::Filter;
@@ -54,12 +54,7 @@ pub fn sign(
 
 /// Verifies a manifest against verifier keys of logs, as auditors hold them for checkpoints.
 pub fn verify(note: &str, vkeys: &[&str]) -> Result<Manifest, LedgerError> {
-    let mut own = Vec::with_capacity(vkeys.len());
-    for (place, vkey) in (1..).zip(vkeys) {
-        own.push(own_key(vkey.trim()).ok_or(LedgerError::Key { place })?);
-    }
-    let keys: Vec<&str> = own.iter().map(String::as_str).collect();
-    let (text, names) = note::open(note, &keys)?;
+    let (text, names) = note::open_as(note, vkeys, name)?;
     let signer = names.first().ok_or(LedgerError::Unsigned)?;
     let manifest = Manifest::parse(&text, signer)?;
     // The key is that of the log itself.
@@ -75,16 +70,6 @@ pub(crate) fn claimed(note: &str) -> Result<Manifest, LedgerError> {
     let name = text.lines().next().unwrap_or_default().to_owned();
     let manifest = Manifest::parse(&text, &name)?;
     if self::name(&manifest.log.origin) == Some(name) { Ok(manifest) } else { Err(LedgerError::Origin) }
-}
-
-/// The verifier key of a log's manifests, from that of its checkpoints.
-fn own_key(vkey: &str) -> Option<String> {
-    let mut parts = vkey.splitn(3, '+');
-    let (origin, _id, key) = (parts.next()?, parts.next()?, parts.next()?);
-    let public: [u8; 32] = BASE64.decode(key.as_bytes()).ok()?.strip_prefix(&[note::ED25519])?.try_into().ok()?;
-    // Its own name and number must fit, as for a checkpoint.
-    let own = note::vkey(origin, &public) == vkey;
-    name(origin).filter(|_| own).map(|name| note::vkey(&name, &public))
 }
 
 impl Manifest {

@@ -9,7 +9,7 @@ use crate::cosignature::Cosigner;
 use crate::error::LedgerError;
 
 /// Signature type of plain Ed25519 in signed notes.
-pub(crate) const ED25519: u8 = 0x01;
+const ED25519: u8 = 0x01;
 
 /// The verifier key of a public key under a name: NAME+ID+BASE64.
 pub(crate) fn vkey(name: &str, public: &[u8; 32]) -> String {
@@ -73,6 +73,23 @@ pub(crate) fn open_by(note: &str, vkeys: &[&str]) -> Result<(String, Vec<String>
     Ok((text(&note)?, signers))
 }
 
+/// Verifies a note that keys of logs signed under other names than the logs', and returns its text and those names. `vkeys` are
+/// verifier keys as auditors hold them for checkpoints; `name` says under which name a log's key signs such notes, if it does.
+pub(crate) fn open_as(
+    note: &str,
+    vkeys: &[&str],
+    name: impl Fn(&str) -> Option<String>,
+) -> Result<(String, Vec<String>), LedgerError> {
+    let renamed = |vkey: &str| {
+        let (log, public) = read_vkey(vkey)?;
+        Some(self::vkey(&name(log)?, &public))
+    };
+    let own = (1..).zip(vkeys).map(|(place, vkey)| renamed(vkey.trim()).ok_or(LedgerError::Key { place }));
+    let own = own.collect::<Result<Vec<String>, LedgerError>>()?;
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    open(note, &own)
+}
+
 /// The text of a note, and those of its signatures that these keys verify, also those of witnesses; at least one.
 pub(crate) fn verified(note: &str, vkeys: &[&str]) -> Result<(String, Vec<Signature>), LedgerError> {
     let note = read(note)?;
@@ -92,13 +109,17 @@ pub(crate) fn lines_under(note: &str, name: &str) -> usize {
     lines.lines().filter(under).count()
 }
 
+/// The name and the Ed25519 key of a verifier key. There is one way of writing it: its number must fit both.
+fn read_vkey(vkey: &str) -> Option<(&str, [u8; 32])> {
+    let mut parts = vkey.splitn(3, '+');
+    let (name, _number, key) = (parts.next()?, parts.next()?, parts.next()?);
+    let public: [u8; 32] = BASE64.decode(key.as_bytes()).ok()?.strip_prefix(&[ED25519])?.try_into().ok()?;
+    (self::vkey(name, &public) == vkey).then_some((name, public))
+}
+
 /// Whether a verifier key is that of an Ed25519 key under a name, written in the one way that there is.
 pub(crate) fn is_of(vkey: &str, name: &str) -> bool {
-    let public = |key: &str| -> Option<[u8; 32]> {
-        BASE64.decode(key.as_bytes()).ok()?.strip_prefix(&[ED25519])?.try_into().ok()
-    };
-    let key = vkey.splitn(3, '+').nth(2).and_then(public);
-    key.is_some_and(|public| self::vkey(name, &public) == vkey)
+    read_vkey(vkey).is_some_and(|(known, _)| known == name)
 }
 
 fn read(note: &str) -> Result<Note, LedgerError> {

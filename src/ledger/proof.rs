@@ -211,8 +211,7 @@ impl LeafProof {
     /// Verifies it for a leaf, the line without its newline, and verifier keys of which one must be the log's own.
     pub fn verify(&self, line: &[u8], keys: &[&str]) -> Result<Checkpoint, LedgerError> {
         let signed = checkpoint::verify(&self.checkpoint, keys)?;
-        let tree = Tree { size: signed.size, root: signed.root };
-        verify_inclusion(&self.hashes, &tree, self.index, leaf_hash(line))?;
+        verify_inclusion(&self.hashes, &signed.tree(), self.index, leaf_hash(line))?;
         Ok(signed)
     }
 }

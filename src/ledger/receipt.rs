@@ -67,29 +67,20 @@ pub fn sign(
 
 /// Verifies a receipt against verifier keys of the log `system`, as auditors hold them for its checkpoints.
 pub fn verify(note: &str, vkeys: &[&str]) -> Result<Receipt, LedgerError> {
-    let mut own = Vec::with_capacity(vkeys.len());
-    for (place, vkey) in (1..).zip(vkeys) {
-        own.push(own_key(vkey.trim()).ok_or(LedgerError::Key { place })?);
-    }
-    let keys: Vec<&str> = own.iter().map(|(_, vkey)| vkey.as_str()).collect();
-    let (text, names) = note::open(note, &keys)?;
+    let (text, names) = note::open_as(note, vkeys, name_for)?;
     let name = names.first().ok_or(LedgerError::Unsigned)?;
     let receipt = Receipt::parse(&text, name)?;
     // The key is that of this vault's own log, and of no other.
-    match own.iter().any(|(origin, vkey)| *origin == receipt.log.origin && vkey.starts_with(&format!("{name}+"))) {
+    let log = &receipt.log.origin;
+    match name_for(log).as_ref() == Some(name) && vkeys.iter().any(|vkey| note::is_of(vkey.trim(), log)) {
         true => Ok(receipt),
         false => Err(LedgerError::Origin),
     }
 }
 
-/// The name of the log that a verifier key is of, and the verifier key of its vault's receipts.
-fn own_key(vkey: &str) -> Option<(String, String)> {
-    let mut parts = vkey.splitn(3, '+');
-    let (origin, _id, key) = (parts.next()?, parts.next()?, parts.next()?);
-    let vault = origin.strip_prefix("strongroom/")?.split('/').next()?;
-    let public: [u8; 32] = BASE64.decode(key.as_bytes()).ok()?.strip_prefix(&[note::ED25519])?.try_into().ok()?;
-    // Its own name and number must fit, as for a checkpoint.
-    (note::vkey(origin, &public) == vkey).then(|| (origin.to_owned(), note::vkey(&name(vault), &public)))
+/// The name that receipts of the vault are signed under whose log this is.
+fn name_for(log: &str) -> Option<String> {
+    Some(name(log.strip_prefix("strongroom/")?.split('/').next()?))
 }
 
 impl LogHead {

@@ -66,8 +66,7 @@ impl NewRule {
         if leaf.part.is_some_and(|part| part.which > 1) {
             return None;
         }
-        let detail = |name: &str| leaf.detail.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-        Self::recorded(&leaf.action, &leaf.decision, leaf.policy, detail)
+        Self::recorded(&leaf.action, &leaf.decision, leaf.policy, |name| leaf.says(name))
     }
 
     /// What a leaf that is written puts in force, if it does.
@@ -180,7 +179,7 @@ mod tests {
 
     use super::*;
     use crate::Timestamp;
-    use crate::leaf;
+    use crate::leaf::{self, tests::header};
 
     fn rule(version: u32) -> Rule {
         Rule { version, hash: [version as u8; 32] }
@@ -188,20 +187,8 @@ mod tests {
 
     /// A leaf as it is written and as it is read.
     fn both(action: &str, decision: &str, detail: &[(&str, &str)]) -> [Option<NewRule>; 2] {
-        let header = LeafHeader {
-            request: &[1; 16],
-            principal: "officer/one",
-            actor: None,
-            action,
-            purpose: None,
-            decision,
-            reason: None,
-            policy: 1,
-            schema: 0,
-            keys: &[],
-            client: "",
-            detail,
-        };
+        let header =
+            LeafHeader { principal: "officer/one", action, decision, policy: 1, schema: 0, detail, ..header() };
         let prepared = leaf::prepare(&header, std::iter::empty());
         let read = leaf::parse(&prepared[0].finish(0, Timestamp(1))).unwrap();
         [prepared[0].new_rule(), NewRule::of(&read)]

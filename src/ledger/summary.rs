@@ -79,8 +79,7 @@ const SINCE: &str = ", which ";
 /// # Errors
 /// Which detail the leaf lacks.
 pub fn differs(leaf: &ParsedLeaf, asked: &str) -> Result<Option<String>, &'static str> {
-    let detail = |name: &str| leaf.detail.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-    let said = |name: &'static str| detail(name).ok_or(name);
+    let said = |name: &'static str| leaf.says(name).ok_or(name);
     let ends = |rest: &str| rest.is_empty() || rest.starts_with(SINCE);
     let (done, same) = match leaf.action.as_str() {
         "unsuspend" => {
@@ -89,7 +88,7 @@ pub fn differs(leaf: &ParsedLeaf, asked: &str) -> Result<Option<String>, &'stati
             (done, same)
         }
         "unfreeze" => {
-            let (what, field) = (said("what")?.replace(' ', " and "), detail("field"));
+            let (what, field) = (said("what")?.replace(' ', " and "), leaf.says("field"));
             // The leaf does not have the field's number.
             let of = field.map_or("everything".to_owned(), |field| format!("{field} (field "));
             let is_so = |rest: &str| match field {
@@ -113,13 +112,12 @@ pub fn differs(leaf: &ParsedLeaf, asked: &str) -> Result<Option<String>, &'stati
 /// # Errors
 /// Which detail the leaf lacks.
 fn of(leaf: &ParsedLeaf) -> Result<Option<String>, &'static str> {
-    let detail = |name: &str| leaf.detail.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-    let said = |name: &'static str| detail(name).ok_or(name);
+    let said = |name: &'static str| leaf.says(name).ok_or(name);
     Ok(Some(match leaf.action.as_str() {
         "enrol_officer" => enrol_officer(said("officer")?, said("key")?),
         "remove_officer" => remove_officer(said("officer")?),
         "apply_policy" => {
-            let older = detail("rolled_back_to");
+            let older = leaf.says("rolled_back_to");
             apply_policy(said("text_sha256")?, older.as_ref().map(|version| version as &dyn Display))
         }
         "apply_schema" => apply_schema(said("text_sha256")?),

@@ -98,10 +98,7 @@ struct Item<'l> {
 
 /// The terms of a leaf, a line without its newline; each once.
 pub fn of_leaf(line: &[u8]) -> Result<Vec<Term>, LedgerError> {
-    // The reader's own words might repeat what stands there; its place is enough.
-    let leaf: Leaf<'_> = serde_json::from_slice(line).map_err(|error| {
-        LedgerError::Leaf(format!("at byte {}, other JSON stands than a leaf has there", error.column()))
-    })?;
+    let leaf: Leaf<'_> = serde_json::from_slice(line).map_err(|error| LedgerError::no_leaf(&error))?;
     let mut terms = vec![
         Term::name(Kind::Principal, &leaf.principal.0),
         Term::name(Kind::Action, &leaf.action.0),

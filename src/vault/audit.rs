@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use strongroom_access::Action;
 use strongroom_ids::TenantNo;
-use strongroom_ledger::checkpoint;
 use strongroom_ledger::proof::Tree;
+use strongroom_ledger::{LedgerError, checkpoint};
 use strongroom_storage::Store;
 
 use crate::error::Error;
@@ -38,6 +38,14 @@ pub struct Checkpoint {
     /// The log's public keys, as C2SP vkeys: of all versions that are not compromised, the newest first. Those of versions
     /// that sign no more verify what they signed before.
     pub keys: Vec<String>,
+}
+
+impl Checkpoint {
+    /// What a checkpoint says, this one or another, if one of these keys has signed it.
+    pub(crate) fn verify(&self, note: &str) -> Result<checkpoint::Checkpoint, LedgerError> {
+        let keys: Vec<&str> = self.keys.iter().map(String::as_str).collect();
+        checkpoint::verify(note, &keys)
+    }
 }
 
 /// Asks for the signed head.
@@ -107,9 +115,8 @@ impl<S: Store> Vault<S> {
         if whose != caller.principal.tenant {
             let end = End::load(self, whose).await?.ok_or(Error::TenantNotFound)?;
             let kept = self.kept_checkpoint(&end)?;
-            let keys: Vec<&str> = kept.keys.iter().map(String::as_str).collect();
-            let signed = checkpoint::verify(&kept.note, &keys).map_err(|_| Error::DataLoss("the end of a tenant"))?;
-            return Ok((kept, Tree { size: signed.size, root: signed.root }));
+            let signed = kept.verify(&kept.note).map_err(|_| Error::DataLoss("the end of a tenant"))?;
+            return Ok((kept, signed.tree()));
         }
         self.signed_head(whose).await
     }

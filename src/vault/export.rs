@@ -24,14 +24,13 @@ use strongroom_ledger::manifest::{self, Manifest};
 use strongroom_ledger::proof::{Question, Tree};
 use strongroom_ledger::receipt::LogHead;
 use strongroom_ledger::{Timestamp, checkpoint, leaf_hash};
-use strongroom_storage::keys as place;
+use strongroom_storage::Store;
 use strongroom_storage::rows::BLOCK;
-use strongroom_storage::{Family, Range, Store};
 
 use crate::audit::Checkpoint;
 use crate::error::Error;
 use crate::leaf_index::Indexing;
-use crate::pages::PAGE;
+use crate::leaves;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::tenants::Tenants;
 use crate::vault::Vault;
@@ -82,7 +81,7 @@ impl<S: Store> Attempt<S> for Export {
             return Err(Error::invalid("proofs", "no_key", description).into());
         }
         let head = match self.proofs {
-            true => Some(road.vault.checkpoint_of(road.caller, log).await?),
+            true => Some(road.vault.signed_head(log).await?),
             false => None,
         };
         let size = match &head {
@@ -212,29 +211,15 @@ impl<S: Store> ExportPages<S> {
             _ => None,
         };
         if let Some((found, go_on)) = found {
-            let keys = found.iter().map(|index| place::leaf(self.log, *index)).collect();
-            let lines = store.multi_get(Family::Leaves, keys).await?;
-            let leaf = |(index, line): (u64, Option<Bytes>)| Some((index, line?));
-            let leaves: Option<Vec<_>> = found.into_iter().zip(lines).map(leaf).collect();
-            return Ok((leaves.ok_or(Error::DataLoss("the ledger: a leaf is missing"))?, go_on));
+            let lines = leaves::these(store, self.log, &found).await?;
+            return Ok((found.into_iter().zip(lines).collect(), go_on));
         }
         // With proofs, no more than the leaves of one tile.
         let block = self.next - self.next % BLOCK + BLOCK;
         let end = if self.proofs.is_some() { block.min(self.end) } else { self.end };
-        let (from, to) = place::leaves_range(self.log, self.next, end);
-        let page = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
-        if page.is_empty() {
-            return Err(Error::DataLoss("the ledger: leaves are missing at its end"));
-        }
-        let mut leaves = Vec::with_capacity(page.len());
-        for (index, (key, line)) in (self.next..).zip(page) {
-            if place::decode_leaf(&key)? != index {
-                return Err(Error::DataLoss("the ledger: a leaf is missing"));
-            }
-            leaves.push((index, line));
-        }
-        let go_on = self.next + leaves.len() as u64;
-        Ok((leaves, go_on))
+        let page = leaves::page(store, self.log, self.next, end).await?;
+        let go_on = self.next + page.len() as u64;
+        Ok(((self.next..).zip(page).collect(), go_on))
     }
 
     /// Sees that the index leads to a leaf that fits.
@@ -250,19 +235,17 @@ impl<S: Store> ExportPages<S> {
     /// Sends a leaf, or leaves it out; whether it fits.
     fn look_at(&mut self, index: u64, line: Bytes, page: &mut ExportPage) -> Result<bool, Error> {
         let fits = self.filter.is_empty() || self.filter.fits(&line).map_err(|_| UNREADABLE)?;
-        let hash = self.proofs.as_ref().map_or([0; 32], |_| leaf_hash(&line));
         if let Some(proofs) = &mut self.proofs {
+            let hash = leaf_hash(&line);
             proofs.held.look_at(index, hash)?;
-        }
-        match &mut self.proofs {
-            Some(proofs) if fits => {
+            if fits {
                 page.left_out.extend(proofs.cover.take());
                 proofs.lines += 1;
                 proofs.sum.update(&line);
                 proofs.sum.update(b"\n");
+            } else {
+                proofs.cover.leave_out(Subtree { start: index, height: 0, hash });
             }
-            Some(proofs) => proofs.cover.leave_out(Subtree { start: index, height: 0, hash }),
-            None => {}
         }
         if fits {
             page.leaves.push(line);
@@ -327,8 +310,7 @@ impl<S: Store> Vault<S> {
             return Err(Error::DataLoss(OTHER_LEAVES));
         }
         let unsigned = Error::Internal("a manifest that can't be signed");
-        let keys: Vec<&str> = proofs.checkpoint.keys.iter().map(String::as_str).collect();
-        let head = checkpoint::verify(&proofs.checkpoint.note, &keys).map_err(|_| unsigned.clone())?;
+        let head = proofs.checkpoint.verify(&proofs.checkpoint.note).map_err(|_| unsigned.clone())?;
         let sum = proofs.sum.clone().finish();
         let signed = Manifest {
             log: LogHead { origin: head.origin, size: proofs.tree.size, root: proofs.tree.root },
@@ -372,8 +354,7 @@ impl<S: Store> Vault<S> {
         let Some(tree) = tree.or_else(now) else { return Ok((first, end)) };
         let edges = [first.checked_sub(1), Some(first), end.checked_sub(1), Some(end)].into_iter().flatten();
         for index in edges.filter(|index| (range.0..range.1).contains(index)).collect::<BTreeSet<u64>>() {
-            let line = self.store.get(Family::Leaves, place::leaf(log, index)).await?;
-            let line = line.ok_or(Error::DataLoss("the ledger: a leaf is missing"))?;
+            let line = leaves::one(&*self.store, log, index).await?;
             let there = self.subtrees(log, &tree, index, index + 1).await?;
             if there.first().is_none_or(|there| there.hash != leaf_hash(&line)) {
                 self.damaged(OTHER_LEAVES);
@@ -390,8 +371,7 @@ impl<S: Store> Vault<S> {
         }
         while from < to {
             let middle = from + (to - from) / 2;
-            let line = self.store.get(Family::Leaves, place::leaf(log, middle)).await?;
-            let line = line.ok_or(Error::DataLoss("the ledger: a leaf is missing"))?;
+            let line = leaves::one(&*self.store, log, middle).await?;
             match time_of(&line).ok_or(UNREADABLE)? < time {
                 true => from = middle + 1,
                 false => to = middle,

@@ -29,6 +29,14 @@ const FOLLOW_STEPS: u32 = 8;
 /// Keys looked at in one step.
 const PAGE: usize = 1_000;
 
+/// Logs in their order, from the one after `after` on and then the others: where a round can't do all of them, each has its
+/// turn.
+pub(crate) fn in_turn(mut logs: Vec<TenantNo>, after: Option<TenantNo>) -> Vec<TenantNo> {
+    let begin = logs.partition_point(|log| after.is_some_and(|after| *log <= after));
+    logs.rotate_left(begin);
+    logs
+}
+
 impl<S: Store> Vault<S> {
     /// Runs until `stop` completes.
     pub async fn keep_house(&self, stop: impl Future<Output = ()>) {

@@ -16,15 +16,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use strongroom_commit::Change;
+use bytes::Bytes;
 use strongroom_ids::TenantNo;
 use strongroom_keys as keys;
 use strongroom_ledger::terms::{self, Term};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{BLOCK, BlockRow};
-use strongroom_storage::{Family, Mutation, Range, Store, StoreError};
+use strongroom_storage::{Family, Mutation, Store, StoreError};
 
 use crate::error::Error;
+use crate::housekeeping::in_turn;
+use crate::leaves;
 use crate::pages::PAGE;
 use crate::vault::Vault;
 use turns::Turns;
@@ -33,6 +35,8 @@ use turns::Turns;
 const STEP: u64 = 16;
 /// Rows that are written in one commit, at most. A block of large requests has more.
 const ROWS: usize = 8_192;
+/// Rows that are looked up at once.
+const LOOKED_UP: usize = 1_024;
 /// Blocks that may wait to be made anew; whoever finds more finds them again.
 const SUSPECTS: usize = 1_024;
 
@@ -68,25 +72,35 @@ pub(crate) type Rows = BTreeMap<Term, BlockRow>;
 
 /// Makes the rows of the block that begins at `first`, of which all leaves are there.
 pub(crate) async fn rows_of<S: Store>(store: &S, log: TenantNo, first: u64) -> Result<Rows, Error> {
-    let (from, to) = place::leaves_range(log, first, first + BLOCK);
-    let leaves = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
+    let leaves = leaves::page(store, log, first, first + BLOCK).await?;
+    if leaves.len() as u64 != BLOCK {
+        return Err(Error::DataLoss("the ledger: a leaf is missing"));
+    }
     let mut rows = Rows::new();
-    let mut next = first;
-    for (key, line) in leaves {
-        if place::decode_leaf(&key)? != next {
-            break;
-        }
-        // Below 256.
-        let at = (next - first) as u8;
+    for (at, line) in (0..=u8::MAX).zip(leaves) {
         for term in terms::of_leaf(&line).map_err(|_| Error::DataLoss("the ledger: a leaf can't be read"))? {
             rows.entry(term).or_default().add(at);
         }
-        next += 1;
     }
-    match next == first + BLOCK {
-        true => Ok(rows),
-        false => Err(Error::DataLoss("the ledger: a leaf is missing")),
+    Ok(rows)
+}
+
+/// The rows of a block that do not stand in the store as they should, and what stands there.
+pub(crate) async fn wrong_rows<S: Store>(
+    store: &S,
+    log: TenantNo,
+    first: u64,
+    rows: &Rows,
+) -> Result<Vec<((Term, BlockRow), Option<Bytes>)>, StoreError> {
+    let rows: Vec<(Term, BlockRow)> = rows.iter().map(|(term, row)| (*term, *row)).collect();
+    let mut wrong = Vec::new();
+    for some in rows.chunks(LOOKED_UP) {
+        let keys = some.iter().map(|(term, _)| place::leaf_index(log, &term.to_bytes(), first)).collect();
+        let stored = store.multi_get(Family::LeafIndex, keys).await?;
+        let held = some.iter().copied().zip(stored);
+        wrong.extend(held.filter(|((_, row), stored)| stored.as_ref().is_none_or(|stored| **stored != row.encode())));
     }
+    Ok(wrong)
 }
 
 /// How many leaves of a log are in its index, of `size` that there are. None if that can't be read or can't be: then it is made
@@ -108,10 +122,7 @@ impl<S: Store> Vault<S> {
     /// one. Answers after which to go on, if there may be more to do. On a disk that is nearly full nothing is done.
     pub(crate) async fn index_logs(&self, after: Option<TenantNo>, steps: u32) -> Result<Option<TenantNo>, Error> {
         let mut left = steps;
-        let mut logs = self.tenants.numbers();
-        let begin = logs.partition_point(|log| after.is_some_and(|after| *log <= after));
-        logs.rotate_left(begin);
-        for log in logs {
+        for log in in_turn(self.tenants.numbers(), after) {
             if self.nearly_full.load(Ordering::Relaxed) {
                 return Ok(None);
             }
@@ -162,19 +173,17 @@ impl<S: Store> Vault<S> {
 
     /// Writes rows, and with the last of them that all leaves before `next` are in the index.
     async fn write_index(&self, log: TenantNo, next: u64, mut mutations: Vec<Mutation>) -> Result<(), Error> {
-        while mutations.len() > ROWS {
-            let rest = mutations.split_off(ROWS);
-            self.put_index(std::mem::replace(&mut mutations, rest)).await?;
-        }
         mutations.push(Mutation::Put(Family::LeafIndex, place::indexed(log), place::encode_indexed(next)));
-        self.put_index(mutations).await
+        self.write_rows(mutations).await
     }
 
-    async fn put_index(&self, mutations: Vec<Mutation>) -> Result<(), Error> {
-        let position = self.committer.position();
-        let (guards, changes, leaves) = (vec![], vec![], vec![]);
-        self.committer.commit(Change { position, guards, changes, mutations, leaves, charge: None }).await?;
-        Ok(())
+    /// Writes rows in their order, with so many commits as they need.
+    async fn write_rows(&self, mut mutations: Vec<Mutation>) -> Result<(), Error> {
+        while mutations.len() > ROWS {
+            let rest = mutations.split_off(ROWS);
+            self.commit_unguarded(std::mem::replace(&mut mutations, rest), vec![]).await?;
+        }
+        self.commit_unguarded(mutations, vec![]).await
     }
 
     /// Holds the next blocks against their rows, and those that somebody found wanting; writes what is missing or
@@ -208,20 +217,14 @@ impl<S: Store> Vault<S> {
     }
 
     async fn mend_index(&self, log: TenantNo, first: u64) -> Result<(), Error> {
-        let rows: Vec<(Term, BlockRow)> = rows_of(&*self.store, log, first).await?.into_iter().collect();
-        for some in rows.chunks(ROWS) {
-            let keys = some.iter().map(|(term, _)| place::leaf_index(log, &term.to_bytes(), first)).collect();
-            let there = self.store.multi_get(Family::LeafIndex, keys).await?;
-            let is_other = |((_, row), there): &(&(Term, BlockRow), Option<bytes::Bytes>)| {
-                there.as_ref().is_none_or(|there| **there != row.encode())
-            };
-            let wrong: Rows = some.iter().zip(there).filter(is_other).map(|(row, _)| *row).collect();
-            if !wrong.is_empty() {
-                let rows = wrong.len();
-                tracing::warn!(log = log.0, first, rows, "rows of the index of leaves were not there: made anew");
-                self.put_index(puts(log, first, &wrong).collect()).await?;
-            }
+        let rows = rows_of(&*self.store, log, first).await?;
+        let wrong = wrong_rows(&*self.store, log, first, &rows).await?;
+        if wrong.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let rows = wrong.len();
+        tracing::warn!(log = log.0, first, rows, "rows of the index of leaves were not there: made anew");
+        let wrong: Rows = wrong.into_iter().map(|(row, _)| row).collect();
+        self.write_rows(puts(log, first, &wrong).collect()).await
     }
 }

@@ -34,6 +34,7 @@ mod key_copies;
 mod key_life;
 mod labels;
 mod leaf_index;
+mod leaves;
 mod limits;
 mod lock;
 mod log_keys;

@@ -50,15 +50,18 @@ impl<S: Store> Vault<S> {
         mutations: Vec<Mutation>,
     ) -> Result<(), Error> {
         let leaves = leaf::prepare(header, std::iter::empty());
-        let change = Change {
-            position: self.committer.position(),
-            guards: vec![],
-            changes: vec![],
-            mutations,
-            leaves: leaves.into_iter().map(|leaf| (tenant, leaf)).collect(),
-            charge: None,
-        };
-        self.committer.commit(change).await?;
+        self.commit_unguarded(mutations, leaves.into_iter().map(|leaf| (tenant, leaf)).collect()).await
+    }
+
+    /// Commits what rests on nothing that others change.
+    pub(crate) async fn commit_unguarded(
+        &self,
+        mutations: Vec<Mutation>,
+        leaves: Vec<(TenantNo, PreparedLeaf)>,
+    ) -> Result<(), Error> {
+        let position = self.committer.position();
+        let (guards, changes) = (vec![], vec![]);
+        self.committer.commit(Change { position, guards, changes, mutations, leaves, charge: None }).await?;
         Ok(())
     }
 }

@@ -6,11 +6,10 @@ use bytes::Bytes;
 use strongroom_access::Action;
 use strongroom_commit::Committer;
 use strongroom_ids::TenantNo;
-use strongroom_storage::keys as place;
-use strongroom_storage::{Family, Range, Store};
+use strongroom_storage::Store;
 
 use crate::error::Error;
-use crate::pages::PAGE;
+use crate::leaves;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::vault::Vault;
 
@@ -54,19 +53,10 @@ impl<S: Store> Leaves<S> {
         if size <= self.next {
             return Ok(vec![]);
         }
-        let (from, to) = place::leaves_range(self.log, self.next, size);
         let store = self.store.upgrade().ok_or(Error::Sealed)?;
-        let page = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
-        for (key, _) in &page {
-            if place::decode_leaf(key)? != self.next {
-                return Err(Error::DataLoss("the ledger: a leaf is missing"));
-            }
-            self.next += 1;
-        }
-        match page.is_empty() {
-            true => Err(Error::DataLoss("the ledger: leaves are missing at its end")),
-            false => Ok(page.into_iter().map(|(_, leaf)| leaf).collect()),
-        }
+        let page = leaves::page(&*store, self.log, self.next, size).await?;
+        self.next += page.len() as u64;
+        Ok(page)
     }
 }
 

@@ -11,17 +11,17 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use strongroom_commit::Change;
 use strongroom_ids::TenantNo;
 use strongroom_ledger::leaf_hash;
 use strongroom_ledger::proof::{Question, Tree};
 use strongroom_ledger::tiles::{Edge, TileId};
 use strongroom_storage::keys as place;
-use strongroom_storage::{Family, Mutation, Range, Store};
+use strongroom_storage::{Family, Mutation, Store, StoreError};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::error::Error;
-use crate::pages::PAGE;
+use crate::housekeeping::in_turn;
+use crate::leaves;
 use crate::vault::Vault;
 
 /// Leaves that are taken into tiles in one commit.
@@ -75,6 +75,17 @@ impl Tiling {
 const PLACE: &str = "the ledger: its leaves are not those of its head";
 const BEYOND: Error = Error::Internal("a proof of what is not in the log");
 
+/// Those of some tiles of a log that are in the store.
+pub(crate) async fn stored<S: Store>(
+    store: &S,
+    log: TenantNo,
+    ids: Vec<TileId>,
+) -> Result<HashMap<TileId, Bytes>, StoreError> {
+    let keys = ids.iter().map(|id| place::tile(log, id.level, id.index)).collect();
+    let rows = store.multi_get(Family::Tiles, keys).await?;
+    Ok(ids.into_iter().zip(rows).filter_map(|(id, row)| Some((id, row?))).collect())
+}
+
 impl<S: Store> Vault<S> {
     /// Makes a proof of a log that is now `tree`, from tiles that are held against its root.
     pub(crate) async fn prove(&self, log: TenantNo, tree: &Tree, question: &Question) -> Result<Vec<[u8; 32]>, Error> {
@@ -82,7 +93,7 @@ impl<S: Store> Vault<S> {
         let _tiling = self.tiling.of(log).await;
         for again in [true, false] {
             self.follow(log, tree.size, u32::MAX).await?;
-            let tiles = self.tiles(log, wanted.iter().copied()).await?;
+            let tiles = stored(&*self.store, log, wanted.clone()).await?;
             match question.answer(tree, |id| tiles.get(&id).map(|tile| &**tile)) {
                 Ok(proof) => return Ok(proof),
                 Err(error) if again && self.tiling.may_help(log, tree.size) => {
@@ -111,7 +122,7 @@ impl<S: Store> Vault<S> {
         question: &Question,
     ) -> Result<HashMap<TileId, Bytes>, Error> {
         let wanted = question.tiles(tree).map_err(|_| BEYOND)?;
-        let tiles = self.tiles(log, wanted.into_iter()).await?;
+        let tiles = stored(&*self.store, log, wanted).await?;
         match question.answer(tree, |id| tiles.get(&id).map(|tile| &**tile)) {
             Ok(_) => Ok(tiles),
             Err(_) => {
@@ -145,10 +156,7 @@ impl<S: Store> Vault<S> {
         if !self.nearly_full.load(Ordering::Relaxed) {
             self.mend_tiles().await;
         }
-        let mut logs = self.tenants.numbers();
-        let begin = logs.partition_point(|log| after.is_some_and(|after| *log <= after));
-        logs.rotate_left(begin);
-        for log in logs {
+        for log in in_turn(self.tenants.numbers(), after) {
             if self.nearly_full.load(Ordering::Relaxed) {
                 return Ok(None);
             }
@@ -185,24 +193,13 @@ impl<S: Store> Vault<S> {
                 mutations.push(Mutation::Put(Family::Tiles, place::tile(log, id.level, id.index), tile));
             };
             while edge.size() < end {
-                let (from, to) = place::leaves_range(log, edge.size(), end);
-                let page = self.store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
-                if page.is_empty() {
-                    return Err(Error::DataLoss("the ledger: leaves are missing at its end"));
-                }
-                for (key, line) in page {
-                    if place::decode_leaf(&key)? != edge.size() {
-                        return Err(Error::DataLoss("the ledger: a leaf is missing"));
-                    }
+                for line in leaves::page(&*self.store, log, edge.size(), end).await? {
                     edge.push(leaf_hash(&line), &mut put);
                 }
             }
             edge.tiles().for_each(|(id, tile)| put(id, tile.to_vec()));
             mutations.push(Mutation::Put(Family::Tiles, place::tiled(log), place::encode_tiled(edge.size())));
-            let position = self.committer.position();
-            let (guards, changes, leaves) = (vec![], vec![], vec![]);
-            let change = Change { position, guards, changes, mutations, leaves, charge: None };
-            self.committer.commit(change).await?;
+            self.commit_unguarded(mutations, vec![]).await?;
         }
         Ok(left)
     }
@@ -211,16 +208,10 @@ impl<S: Store> Vault<S> {
     async fn edge(&self, log: TenantNo) -> Result<Edge, Error> {
         let Some(row) = self.store.get(Family::Tiles, place::tiled(log)).await? else { return Ok(Edge::new()) };
         let Ok(size) = place::decode_tiled(&row) else { return Ok(Edge::new()) };
-        let tiles = self.tiles(log, Edge::incomplete(size).into_iter().map(|(id, _)| id)).await?;
+        let incomplete = Edge::incomplete(size).into_iter().map(|(id, _)| id);
+        let tiles = stored(&*self.store, log, incomplete.collect()).await?;
         let head = self.committer.head(log).map_or(0, |head| head.size);
         let edge = Edge::open(size, |id| tiles.get(&id).map(|tile| &**tile));
         Ok(edge.ok().filter(|edge| edge.size() <= head).unwrap_or_default())
-    }
-
-    async fn tiles(&self, log: TenantNo, ids: impl Iterator<Item = TileId>) -> Result<HashMap<TileId, Bytes>, Error> {
-        let ids: Vec<TileId> = ids.collect();
-        let keys = ids.iter().map(|id| place::tile(log, id.level, id.index)).collect();
-        let rows = self.store.multi_get(Family::Tiles, keys).await?;
-        Ok(ids.into_iter().zip(rows).filter_map(|(id, row)| Some((id, row?))).collect())
     }
 }

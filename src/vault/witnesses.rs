@@ -9,12 +9,11 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use strongroom_access::Action;
-use strongroom_commit::Change;
 use strongroom_ids::TenantNo;
 use strongroom_ledger::proof::{Question, Tree, verify_consistency};
 use strongroom_ledger::{checkpoint, cosignature};
+use strongroom_storage::Store;
 use strongroom_storage::keys as place;
-use strongroom_storage::{Mutation, Store};
 use tokio::sync::Mutex;
 
 use crate::audit::Checkpoint;
@@ -156,15 +155,13 @@ impl<S: Store> Vault<S> {
         let whose = self.travel(caller, &Adding(request)).await?;
         let witnesses = self.wants_witnesses()?;
         let (head, tree) = self.signed_head(whose).await?;
-        let own: Vec<&str> = head.keys.iter().map(String::as_str).collect();
-        let signed = checkpoint::verify(&request.checkpoint, &own).map_err(|_| not_ours())?;
-        let older = Tree { size: signed.size, root: signed.root };
+        let older = head.verify(&request.checkpoint).map_err(|_| not_ours())?.tree();
         if witnesses.of(&request.checkpoint)? == 0 {
             let description = "none of the witnesses that the vault is configured with has cosigned it";
             return Err(Error::invalid("checkpoint", "no_witness", description));
         }
         self.is_of(whose, &older, &tree).await?;
-        let known: Vec<&str> = own.into_iter().chain(witnesses.vkeys()).collect();
+        let known: Vec<&str> = head.keys.iter().map(String::as_str).chain(witnesses.vkeys()).collect();
         let join = |notes: &[&str]| cosignature::join(notes, &known).map_err(|_| not_ours());
 
         let mut waiting = self.waiting.lock().await;
@@ -223,10 +220,8 @@ impl<S: Store> Vault<S> {
         tenant.is_there()?;
         let key = &tenant.fingerprints;
         let row = Kept { note: cosigned.note.clone() };
-        let mutations: Vec<Mutation> = vec![Source::put(&row, place::witnessed(whose), SourceKind::Witnessed, key)?];
-        let position = self.committer.position();
-        let (guards, changes, leaves) = (vec![], vec![], vec![]);
-        self.committer.commit(Change { position, guards, changes, mutations, leaves, charge: None }).await?;
+        let mutations = vec![Source::put(&row, place::witnessed(whose), SourceKind::Witnessed, key)?];
+        self.commit_unguarded(mutations, vec![]).await?;
         self.forget_witnessed(whose);
         Ok(())
     }
@@ -238,10 +233,8 @@ impl<S: Store> Vault<S> {
         let row: Option<Kept> = Source::load(&*self.store, place::witnessed(whose), SourceKind::Witnessed, key).await?;
         let Some(Kept { note }) = row else { return Ok(None) };
         let (head, _) = self.signed_head(whose).await?;
-        let own: Vec<&str> = head.keys.iter().map(String::as_str).collect();
-        let Ok(signed) = checkpoint::verify(&note, &own) else { return Ok(None) };
-        let count = witnesses.of(&note).unwrap_or_default();
-        let tree = Tree { size: signed.size, root: signed.root };
+        let Ok(signed) = head.verify(&note) else { return Ok(None) };
+        let (tree, count) = (signed.tree(), witnesses.of(&note).unwrap_or_default());
         Ok((count >= witnesses.needed).then_some(Cosigned { tree, note, count }))
     }
 
@@ -265,11 +258,10 @@ impl<S: Store> Vault<S> {
         let note =
             self.waiting.lock().await.get(&whose).and_then(|waiting| waiting.first()).map(|one| one.note.clone());
         let Some(note) = note else { return Ok(None) };
-        let keys = self.signed_head(whose).await?.0.keys;
-        let own: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let (head, _) = self.signed_head(whose).await?;
         // For what only a key has signed that is compromised by now, nobody need wait.
-        let holds = checkpoint::verify(&note, &own).is_ok();
-        Ok(holds.then_some(Checkpoint { note, keys }))
+        let holds = head.verify(&note).is_ok();
+        Ok(holds.then_some(Checkpoint { note, keys: head.keys }))
     }
 }
 

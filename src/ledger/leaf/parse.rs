@@ -98,10 +98,7 @@ pub fn parse(line: &[u8]) -> Result<ParsedLeaf, LedgerError> {
     if line.len() > MAX_LINE {
         return Err(LedgerError::Leaf(format!("it has {} bytes, and at most {MAX_LINE} are allowed", line.len())));
     }
-    // The reader's own words might repeat what stands there; its place is enough.
-    let leaf: ParsedLeaf = serde_json::from_slice(line).map_err(|error| {
-        LedgerError::Leaf(format!("at byte {}, other JSON stands than a leaf has there", error.column()))
-    })?;
+    let leaf: ParsedLeaf = serde_json::from_slice(line).map_err(|error| LedgerError::no_leaf(&error))?;
     let written = leaf.to_line();
     if written != line {
         let same = written.iter().zip(line).take_while(|(one, other)| one == other).count();
@@ -111,6 +108,11 @@ pub fn parse(line: &[u8]) -> Result<ParsedLeaf, LedgerError> {
 }
 
 impl ParsedLeaf {
+    /// What it says under a name in its `detail`.
+    pub fn says(&self, name: &str) -> Option<&str> {
+        self.detail.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
     /// The line as the vault writes it, without newline.
     pub fn to_line(&self) -> Vec<u8> {
         let mut line = Vec::with_capacity(512);

@@ -6,7 +6,8 @@ use super::*;
 
 const NOON: Timestamp = Timestamp(1_795_487_952_123_456);
 
-fn header<'a>() -> LeafHeader<'a> {
+/// A header, for tests that name the members which they are about. Whoever writes leaves names them all.
+pub(crate) fn header<'a>() -> LeafHeader<'a> {
     LeafHeader {
         request: &[0x5a; 16],
         principal: "app/loan-core",

@@ -204,6 +204,7 @@ mod tests {
     use crate::checkpoint::tests::{Key, log};
     use crate::cover::tests::pieces;
     use crate::filter::Filter;
+    use crate::leaf::tests::header;
     use crate::leaf::{LeafHeader, prepare};
     use crate::receipt::LogHead;
     use crate::timestamp::Timestamp;
@@ -220,21 +221,7 @@ mod tests {
     const SIZE: u64 = 300;
 
     fn line(index: u64, action: &str) -> String {
-        let request = [7; 16];
-        let header = LeafHeader {
-            request: &request,
-            principal: "app/a",
-            actor: None,
-            action,
-            purpose: None,
-            decision: "allow",
-            reason: None,
-            policy: 1,
-            schema: 1,
-            keys: &[],
-            client: "127.0.0.1:5",
-            detail: &[],
-        };
+        let header = LeafHeader { principal: "app/a", action, ..header() };
         let leaves = prepare(&header, [].into_iter());
         String::from_utf8(leaves[0].finish(index, Timestamp(index))).unwrap()
     }

@@ -89,23 +89,11 @@ fn known(words: &[&'static str], text: &[u8]) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::leaf::tests::header;
     use crate::leaf::{LeafHeader, prepare};
 
     fn line(action: &str, decision: &str, detail: &[(&str, &str)]) -> Vec<u8> {
-        let header = LeafHeader {
-            request: &[7; 16],
-            principal: "app/loan-core",
-            actor: None,
-            action,
-            purpose: None,
-            decision,
-            reason: None,
-            policy: 1,
-            schema: 1,
-            keys: &[],
-            client: "127.0.0.1",
-            detail,
-        };
+        let header = LeafHeader { action, decision, detail, ..header() };
         prepare(&header, std::iter::empty())[0].finish(3, Timestamp(4))
     }
 

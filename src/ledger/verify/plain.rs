@@ -11,6 +11,7 @@ use super::outline::Seen;
 use super::*;
 use crate::checkpoint::tests::{Key, log};
 use crate::frontier::leaf_hash;
+use crate::leaf::tests::header;
 use crate::leaf::{self, LeafHeader, LeafItem, prepare};
 use crate::log_keys::tests::{rotated, vkey};
 
@@ -114,17 +115,13 @@ fn lines_of(requests: &[Request]) -> Vec<Vec<u8>> {
         let waits = detail.first() == Some(&("stage", "pending"));
         let header = LeafHeader {
             request: &[number as u8; 16],
-            principal: "app/loan-core",
-            actor: None,
             action: ACTIONS[*action],
             purpose: (*items > 2).then_some("kyc"),
             decision: if waits { "deny" } else { DECISIONS[*decision] },
             reason: waits.then_some("APPROVAL_REQUIRED"),
-            policy: 1,
-            schema: 1,
             keys: &[("token".to_owned(), 1)],
-            client: "127.0.0.1:5",
             detail,
+            ..header()
         };
         let item = |row| LeafItem {
             field: Some("borrower.id_card"),

@@ -4,6 +4,7 @@ use strongroom_ids::RowId;
 
 use super::*;
 use crate::checkpoint::tests::{Key, log};
+use crate::leaf::tests::header;
 use crate::leaf::{LeafHeader, LeafItem, prepare};
 
 /// A log of its leaves, as it would be exported.
@@ -24,17 +25,10 @@ impl Log {
         let request = std::array::from_fn(|at| if at == 0 { number as u8 } else { 0x5a });
         let header = LeafHeader {
             request: &request,
-            principal: "app/loan-core",
-            actor: None,
             action: if number.is_multiple_of(2) { "tokenize" } else { "detokenize" },
-            purpose: None,
             decision: if number.is_multiple_of(3) { "deny" } else { "allow" },
-            reason: None,
             policy: 1,
-            schema: 1,
-            keys: &[],
-            client: "127.0.0.1:5",
-            detail: &[],
+            ..header()
         };
         let item = |row| LeafItem { row: Some(RowId(row)), outcome: "ok", ..LeafItem::default() };
         for leaf in prepare(&header, (0..items).map(item)) {

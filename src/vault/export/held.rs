@@ -3,19 +3,17 @@
 //! A leaf is what its tile says, if the tile leads to the root. Where a tile does not, nobody can say yet which leaf was
 //! changed; but all that is looked at and all that is left out is joined, and must give the root in the end.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use strongroom_ids::TenantNo;
 use strongroom_ledger::Frontier;
 use strongroom_ledger::cover::Subtree;
 use strongroom_ledger::proof::{Question, Tree};
 use strongroom_ledger::tiles::{Edge, TileId};
-use strongroom_storage::keys as place;
+use strongroom_storage::Store;
 use strongroom_storage::rows::BLOCK;
-use strongroom_storage::{Family, Store};
 
 use crate::error::Error;
+use crate::tiles;
 
 /// Bytes of a hash.
 const HASH: usize = 32;
@@ -40,10 +38,7 @@ impl Held {
         let question = Question::Cover { from: leaf, to: leaf + 1 };
         let outside = |_| Error::Internal("a leaf that is not in the tree");
         let wanted = question.tiles(&self.tree).map_err(outside)?;
-        let keys = wanted.iter().map(|id| place::tile(self.log, id.level, id.index)).collect();
-        let rows = store.multi_get(Family::Tiles, keys).await?;
-        let tiles: HashMap<TileId, Bytes> =
-            wanted.into_iter().zip(rows).filter_map(|(id, row)| Some((id, row?))).collect();
+        let tiles = tiles::stored(store, self.log, wanted).await?;
         let hashes = match question.answer(&self.tree, |id| tiles.get(&id).map(|tile| &**tile)) {
             // What it has beyond the tree came later.
             Ok(_) => tiles.get(&id).and_then(|tile| {

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use strongroom_ids::TenantNo;
 use strongroom_storage::rows::BLOCK;
 
+use crate::housekeeping::in_turn;
+
 /// Rounds of a day, at one in ten seconds.
 const DAY: u64 = 8_640;
 /// Blocks of all logs in one round: at least, and at most. Others of the house wait for these.
@@ -56,13 +58,12 @@ impl Turns {
 
     /// The newest block of some logs, and of others in the next round.
     fn newest(&mut self, blocks: &BTreeMap<TenantNo, u64>) -> BTreeSet<(TenantNo, u64)> {
-        let mut logs: Vec<(TenantNo, u64)> = blocks.iter().map(|(log, blocks)| (*log, *blocks)).collect();
-        logs.retain(|(_, blocks)| *blocks > 0);
-        let begin = logs.partition_point(|(log, _)| self.newest.is_some_and(|newest| *log <= newest));
-        logs.rotate_left(begin);
+        let logs = blocks.iter().filter(|(_, blocks)| **blocks > 0).map(|(log, _)| *log);
+        let mut logs = in_turn(logs.collect(), self.newest);
         logs.truncate(NEWEST);
-        self.newest = logs.last().map(|(log, _)| *log);
-        logs.into_iter().map(|(log, blocks)| (log, (blocks - 1) * BLOCK)).collect()
+        self.newest = logs.last().copied();
+        let newest = |log: TenantNo| Some((log, (blocks.get(&log)? - 1) * BLOCK));
+        logs.into_iter().filter_map(newest).collect()
     }
 }
 

@@ -29,12 +29,12 @@ async fn line(bench: &Bench, index: u64) -> [u8; 32] {
 }
 
 /// A checkpoint is a second old at the most: that second is over.
-fn sign_anew(vault: &Tested) {
+pub fn sign_anew(vault: &Tested) {
     vault.notes.lock().unwrap().clear();
 }
 
 /// A vault whose log has more than 300 leaves, more than a tile.
-async fn grown() -> (Bench, Arc<Tested>) {
+pub async fn grown() -> (Bench, Arc<Tested>) {
     let (bench, vault) = Bench::new().await;
     for number in 0..300 {
         store_one(&vault, "borrower.name", &format!("Ann {number}"), "").await;

@@ -5,19 +5,11 @@ use strongroom_ledger::checkpoint;
 use strongroom_ledger::tiles::{Edge, TileId};
 use strongroom_storage::{Family, Mutation, Store, keys as place};
 
+use super::proofs::{grown, sign_anew};
 use super::*;
 
 const TENANT: TenantNo = TenantNo(1);
 const NAME: &str = "demo";
-
-/// A vault whose log has more than 300 leaves, more than a tile.
-async fn grown() -> (Bench, Arc<Tested>) {
-    let (bench, vault) = Bench::new().await;
-    for number in 0..300 {
-        store_one(&vault, "borrower.name", &format!("Ann {number}"), "").await;
-    }
-    (bench, vault)
-}
 
 /// How many leaves the published head has, and its root.
 async fn head(vault: &Tested) -> (u64, [u8; 32]) {
@@ -148,7 +140,7 @@ async fn strangers_are_shown_what_is_tiled_and_have_no_tile_written() {
     for number in 0..20 {
         store_one(&vault, "borrower.name", &format!("Bob {number}"), "").await;
     }
-    vault.notes.lock().unwrap().clear();
+    sign_anew(&vault);
     // Whoever makes proofs or tiles has these meanwhile.
     let held = vault.tiling.of(TENANT).await;
     assert_eq!(vault.published_head(NAME).await.unwrap(), first);

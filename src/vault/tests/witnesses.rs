@@ -4,6 +4,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use strongroom_ledger::{checkpoint, cosignature};
 
 use super::keys::{rotate, set_state};
+use super::proofs::sign_anew;
 use super::*;
 use crate::{AddCosignature, AddedCosignature, Checkpoint, Wanted, Witnesses};
 
@@ -37,11 +38,6 @@ fn three() -> ([Witness; 3], Witnesses) {
     let witnesses = [Witness::new(1), Witness::new(2), Witness::new(3)];
     let wanted = Witnesses::new(witnesses.iter().map(Witness::vkey).collect(), 2).unwrap();
     (witnesses, wanted)
-}
-
-/// A checkpoint is a second old at the most: that second is over.
-fn sign_anew(vault: &Tested) {
-    vault.notes.lock().unwrap().clear();
 }
 
 async fn get(vault: &Tested, wanted: Wanted) -> Result<Checkpoint, Error> {

@@ -153,7 +153,7 @@ impl History {
     fn second_factor(&mut self, leaf: &ParsedLeaf) {
         const CHANGE: [&str; 4] = ["enrol_second_factor", "confirm_second_factor", "step_up", "reset_second_factor"];
         if CHANGE.contains(&leaf.action.as_str())
-            && let Some(principal) = detail(leaf, "factor")
+            && let Some(principal) = leaf.says("factor")
         {
             self.second_factors.insert(principal.to_owned(), (hash(leaf, "sha256"), leaf.index));
         }
@@ -161,11 +161,11 @@ impl History {
 
     /// A tenant's own log only says that it ends; the vault's says whose end has come how far.
     fn end(&mut self, leaf: &ParsedLeaf) {
-        let Some(number) = detail(leaf, "number").and_then(|number| number.parse().ok()) else {
+        let Some(number) = leaf.says("number").and_then(|number| number.parse().ok()) else {
             self.ended.get_or_insert(leaf.index);
             return;
         };
-        let (done, cleared) = match detail(leaf, "stage") {
+        let (done, cleared) = match leaf.says("stage") {
             Some("intent") => (None, None),
             Some("done") => (Some(leaf.index), None),
             Some("cleared") => (None, Some(leaf.index)),
@@ -272,12 +272,7 @@ impl History {
     }
 }
 
-/// What a leaf says under a name.
-pub(super) fn detail<'l>(leaf: &'l ParsedLeaf, name: &str) -> Option<&'l str> {
-    leaf.detail.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-}
-
 /// A hash in a leaf's detail.
 fn hash(leaf: &ParsedLeaf, name: &str) -> Option<[u8; 32]> {
-    HEXLOWER.decode(detail(leaf, name)?.as_bytes()).ok()?.try_into().ok()
+    HEXLOWER.decode(leaf.says(name)?.as_bytes()).ok()?.try_into().ok()
 }

@@ -7,11 +7,8 @@ use strongroom_storage::{Family, Store, StoreError, keys as place};
 use super::Check;
 use super::finding::{Fault, Kind, Place};
 use crate::error::Error;
-use crate::leaf_index::{Rows, rows_of};
+use crate::leaf_index::{Rows, rows_of, wrong_rows};
 use crate::pages::Pages;
-
-/// Rows that are looked up at once.
-const LOOKED_UP: usize = 1_024;
 
 impl<S: Store> Check<'_, S> {
     /// All of the index of the tenant's log.
@@ -32,7 +29,7 @@ impl<S: Store> Check<'_, S> {
         while first < end {
             // What is wrong with a leaf was named.
             let Some(rows) = self.rows_of(first).await? else { return Ok(()) };
-            there += self.block(first, rows).await?;
+            there += self.block(first, &rows).await?;
             first += BLOCK;
         }
         // The vault may have been stopped while it wrote the rows of the next block.
@@ -70,22 +67,15 @@ impl<S: Store> Check<'_, S> {
     }
 
     /// Holds a block against its rows. Answers how many are there.
-    async fn block(&mut self, first: u64, rows: Rows) -> Result<u64, StoreError> {
-        let rows: Vec<(Term, BlockRow)> = rows.into_iter().collect();
-        let mut there = 0;
-        for some in rows.chunks(LOOKED_UP) {
-            let key = |term: &Term| place::leaf_index(self.number, &term.to_bytes(), first);
-            let keys: Vec<Vec<u8>> = some.iter().map(|(term, _)| key(term)).collect();
-            let stored = self.store.multi_get(Family::LeafIndex, keys.clone()).await?;
-            for (((_, row), key), stored) in some.iter().zip(keys).zip(stored) {
-                there += u64::from(stored.is_some());
-                match stored {
-                    None => self.wrong_row(Fault::Missing, key, "leaves have the term and are not found by it"),
-                    Some(stored) if *stored != row.encode() => {
-                        self.wrong_row(Fault::Changed, key, "it names other leaves than have the term");
-                    }
-                    Some(_) => {}
-                }
+    async fn block(&mut self, first: u64, rows: &Rows) -> Result<u64, StoreError> {
+        let mut there = rows.len() as u64;
+        for ((term, _), stored) in wrong_rows(self.store, self.number, first, rows).await? {
+            let key = place::leaf_index(self.number, &term.to_bytes(), first);
+            if stored.is_some() {
+                self.wrong_row(Fault::Changed, key, "it names other leaves than have the term");
+            } else {
+                there -= 1;
+                self.wrong_row(Fault::Missing, key, "leaves have the term and are not found by it");
             }
         }
         Ok(there)

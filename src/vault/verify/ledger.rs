@@ -9,7 +9,7 @@ use strongroom_storage::rows::LaneHead;
 use strongroom_storage::{Family, Store, StoreError, keys as place};
 
 use super::finding::{Fault, Kind, Place};
-use super::history::{History, detail};
+use super::history::History;
 use super::{Check, Phase};
 use crate::open::{LANE, SYSTEM, SYSTEM_NO};
 use crate::pages::Pages;
@@ -154,7 +154,7 @@ impl<S: Store> Check<'_, S> {
             let what = "the log does not begin with the making of its tenant";
             return self.found(Kind::Leaf, Fault::Changed, Place::Leaf(0), what);
         }
-        let says = |name| detail(leaf, name).unwrap_or_default();
+        let says = |name| leaf.says(name).unwrap_or_default();
         if says("vault") != self.vault.to_string() || says("tenant_id") != self.id.to_string() {
             let what = "the log begins with the making of another vault or tenant";
             self.found(Kind::Leaf, Fault::Changed, Place::Leaf(0), what);

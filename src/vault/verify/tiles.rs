@@ -9,6 +9,7 @@ use strongroom_storage::{Family, Store, StoreError, keys as place};
 use super::Check;
 use super::finding::{Fault, Kind, Place};
 use crate::pages::Pages;
+use crate::tiles;
 
 impl<S: Store> Check<'_, S> {
     /// All tiles of the tenant's log.
@@ -77,11 +78,8 @@ impl<S: Store> Check<'_, S> {
             // They are held against the root before any proof is made of them.
             return Ok(());
         }
-        let mut tiles = BTreeMap::new();
-        for (id, _) in Edge::incomplete(size) {
-            let tile = self.store.get(Family::Tiles, place::tile(self.number, id.level, id.index)).await?;
-            tiles.extend(tile.map(|tile| (id, tile)));
-        }
+        let incomplete = Edge::incomplete(size).into_iter().map(|(id, _)| id);
+        let tiles = tiles::stored(self.store, self.number, incomplete.collect()).await?;
         match Edge::open(size, |id| tiles.get(&id).map(|tile| &**tile)) {
             Ok(edge) if edge.root() == head.root() => Ok(()),
             // What is missing was named.
