@@ -3,6 +3,7 @@
 mod answered;
 mod excerpt;
 mod export;
+mod growing;
 mod learn;
 mod proofs;
 mod questions;

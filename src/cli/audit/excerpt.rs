@@ -4,7 +4,7 @@
 //! makes it anew. The manifest is the vault's word about the lines, in a frame that lists the files.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
@@ -21,10 +21,11 @@ use strongroom_ledger::{LedgerError, leaf, leaf_hash, manifest};
 use strongroom_proto::v1::{ExportRequest, ExportResponse, SignedExport};
 
 use super::answered::{is_answered, other};
+use super::growing::Growing;
 use super::verify::{Verify, witnessed};
 use super::{bar, beside, read, read_keys};
 use crate::cli::client::Context;
-use crate::cli::files::{create, rename, replace};
+use crate::cli::files::{rename, replace};
 use crate::cli::output::{CliError, Exit, Output, facts};
 use crate::cli::shell::quoted;
 
@@ -219,38 +220,14 @@ pub fn pieces(page: &ExportResponse) -> Result<Vec<Piece>, CliError> {
     Ok(pieces)
 }
 
-/// A file that grows line by line.
-struct Growing {
-    path: PathBuf,
-    file: BufWriter<File>,
-}
-
-impl Growing {
-    fn new(path: &Path) -> Result<Self, CliError> {
-        let file = create(path).map_err(|error| CliError::file(path, error))?;
-        Ok(Self { path: path.to_owned(), file: BufWriter::with_capacity(1 << 20, file) })
-    }
-
-    fn line(&mut self, line: &[u8]) -> Result<(), CliError> {
-        let written = self.file.write_all(line).and_then(|()| self.file.write_all(b"\n"));
-        written.map_err(|error| CliError::file(&self.path, error))
-    }
-
-    fn finish(self) -> Result<(), CliError> {
-        let file = self.file.into_inner().map_err(|error| CliError::file(&self.path, error.into_error()))?;
-        file.sync_all().map_err(|error| CliError::file(&self.path, error))
-    }
-}
-
 /// Makes the file of another form from the lines.
 fn make(files: &Files<'_>, said: &Manifest, lines: &Path, made: &Path) -> Result<(), CliError> {
-    let growing = Growing::new(made)?;
+    let mut growing = Growing::new(made)?;
     let bar = bar(said.lines);
-    let mut file = growing.file;
-    convert(files.format, &said.log.origin, opened(lines)?, &mut file, |done| bar.set_position(done))
+    convert(files.format, &said.log.origin, opened(lines)?, &mut growing.file, |done| bar.set_position(done))
         .map_err(|error| CliError::unfit(format!("{} can't be made: {error}", made.display())))?;
     bar.finish_and_clear();
-    Growing { path: growing.path, file }.finish()
+    growing.finish()
 }
 
 /// Verifies such an export, without the vault.

@@ -3,7 +3,6 @@
 //! The whole ledger as it is needs its checkpoint and nothing else. For anything less, and for other forms, there are proofs
 //! and a manifest beside it (`excerpt.rs`).
 
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
@@ -14,10 +13,11 @@ use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::{ExportRequest, GetCheckpointRequest, LeafFilter};
 use time::OffsetDateTime;
 
+use super::growing::Growing;
 use super::{bar, beside, excerpt};
 use crate::cli::client::{Context, Wire};
 use crate::cli::expiry::parse_time;
-use crate::cli::files::{create, rename, replace};
+use crate::cli::files::{rename, replace};
 use crate::cli::output::{CliError, Exit, facts};
 use crate::cli::shell::quoted;
 
@@ -240,7 +240,7 @@ async fn whole(out: &Path, log: String, context: &Context) -> Result<Exit, CliEr
 
 /// Writes the first leaves of a ledger, `size` of them, to a file.
 async fn fetch(client: &mut AuditClient<Wire>, log: String, size: u64, part: &Path) -> Result<(), CliError> {
-    let mut file = BufWriter::with_capacity(1 << 20, create(part).map_err(|error| CliError::file(part, error))?);
+    let mut file = Growing::new(part)?;
     let bar = bar(size);
     let mut leaves = 0u64;
     // An end of 0 means the end of the ledger, so an empty one is not asked for.
@@ -248,8 +248,7 @@ async fn fetch(client: &mut AuditClient<Wire>, log: String, size: u64, part: &Pa
         let mut stream = client.export(ExportRequest { end: size, log, ..Default::default() }).await?.into_inner();
         while let Some(page) = stream.message().await? {
             for leaf in &page.leaves {
-                let written = file.write_all(leaf).and_then(|()| file.write_all(b"\n"));
-                written.map_err(|error| CliError::file(part, error))?;
+                file.line(leaf)?;
             }
             leaves += page.leaves.len() as u64;
             bar.set_position(leaves);
@@ -262,6 +261,5 @@ async fn fetch(client: &mut AuditClient<Wire>, log: String, size: u64, part: &Pa
             next: "the same command again".into(),
         });
     }
-    let file = file.into_inner().map_err(|error| CliError::file(part, error.into_error()))?;
-    file.sync_all().map_err(|error| CliError::file(part, error))
+    file.finish()
 }
