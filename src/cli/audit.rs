@@ -5,6 +5,7 @@ mod excerpt;
 mod export;
 mod growing;
 mod learn;
+mod newest;
 mod proofs;
 mod questions;
 mod tail;
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args as ClapArgs, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use strongroom_proto::v1::{GetCheckpointRequest, GetCheckpointResponse};
+use strongroom_proto::v1::GetCheckpointRequest;
 use tonic::Code;
 
 use super::client::{Context, Global};
@@ -212,7 +213,7 @@ async fn ask(asked: Ask, context: &Context) -> Result<Exit, CliError> {
             Ok(Exit::Done)
         }
         Ask::Key { log } => {
-            let head = head(log, context).await?;
+            let head = newest::head(&mut context.audit().await?, &log).await?;
             context.output.show(|| json!({ "keys": head.keys }), || head.keys.join("\n"))?;
             Ok(Exit::Done)
         }
@@ -222,10 +223,6 @@ async fn ask(asked: Ask, context: &Context) -> Result<Exit, CliError> {
         Ask::Question(question) => questions::run(question, context).await,
         Ask::Tiles { out, log } => tiles::write(&out, log, context).await,
     }
-}
-
-async fn head(log: String, context: &Context) -> Result<GetCheckpointResponse, CliError> {
-    Ok(context.audit().await?.get_checkpoint(GetCheckpointRequest { log, ..Default::default() }).await?.into_inner())
 }
 
 pub(super) fn read(path: &Path) -> Result<String, CliError> {

@@ -8,13 +8,12 @@ use std::path::{Path, PathBuf};
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::json;
 use strongroom_export::Format;
-use strongroom_ledger::checkpoint;
 use strongroom_proto::v1::audit_client::AuditClient;
-use strongroom_proto::v1::{ExportRequest, GetCheckpointRequest, LeafFilter};
+use strongroom_proto::v1::{ExportRequest, LeafFilter};
 use time::OffsetDateTime;
 
 use super::growing::Growing;
-use super::{bar, beside, excerpt};
+use super::{beside, excerpt, newest};
 use crate::cli::client::{Context, Wire};
 use crate::cli::expiry::parse_time;
 use crate::cli::files::{rename, replace};
@@ -195,11 +194,7 @@ impl From<ExportFormat> for Format {
 /// Fetches the head first and then exactly the leaves that it signs, while the ledger grows on.
 async fn whole(out: &Path, log: String, context: &Context) -> Result<Exit, CliError> {
     let mut client = context.audit().await?;
-    let head =
-        client.get_checkpoint(GetCheckpointRequest { log: log.clone(), ..Default::default() }).await?.into_inner();
-    let keys: Vec<&str> = head.keys.iter().map(String::as_str).collect();
-    let signed = checkpoint::verify(&head.checkpoint, &keys)
-        .map_err(|error| CliError::unfit(format!("the vault's own checkpoint does not hold: {error}")))?;
+    let (signed, head) = newest::signed_head(&mut client, &log).await?;
 
     let part = beside(out, ".part");
     if let Err(error) = fetch(&mut client, log, signed.size, &part).await {
@@ -241,20 +236,7 @@ async fn whole(out: &Path, log: String, context: &Context) -> Result<Exit, CliEr
 /// Writes the first leaves of a ledger, `size` of them, to a file.
 async fn fetch(client: &mut AuditClient<Wire>, log: String, size: u64, part: &Path) -> Result<(), CliError> {
     let mut file = Growing::new(part)?;
-    let bar = bar(size);
-    let mut leaves = 0u64;
-    // An end of 0 means the end of the ledger, so an empty one is not asked for.
-    if size > 0 {
-        let mut stream = client.export(ExportRequest { end: size, log, ..Default::default() }).await?.into_inner();
-        while let Some(page) = stream.message().await? {
-            for leaf in &page.leaves {
-                file.line(leaf)?;
-            }
-            leaves += page.leaves.len() as u64;
-            bar.set_position(leaves);
-        }
-    }
-    bar.finish_and_clear();
+    let leaves = newest::leaves(client, log, size, |leaf| file.line(leaf)).await?;
     if leaves != size {
         return Err(CliError::Unfit {
             message: format!("the vault sent {leaves} leaves and its checkpoint signs {size}"),

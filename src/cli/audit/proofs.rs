@@ -14,7 +14,7 @@ use strongroom_proto::v1::{
 
 use super::learn::learn;
 use super::verify::{known, known_as_json};
-use super::{beside, read, read_keys};
+use super::{beside, newest, read, read_keys};
 use crate::cli::client::{Context, Wire};
 use crate::cli::files::replace;
 use crate::cli::output::{CliError, Exit, Output, facts};
@@ -132,14 +132,11 @@ pub async fn grown(older: &Path, key: Option<PathBuf>, log: String, context: &Co
         return Err(unread(error));
     }
     let before = checkpoint::claimed(&note).map_err(unread)?;
-    let now = checkpoint::claimed(&newer_note)
-        .map_err(|error| misfit(&format!("the vault's own checkpoint does not hold: {error}")))?;
+    let now = checkpoint::claimed(&newer_note).map_err(newest::does_not_hold)?;
     let mut trust = Trust::new(&before.origin, given);
     learn_other(&mut client, &log, (&note, &before), (&newer_note, &now), &mut trust).await?;
     trust.prove(&note, before.size).map_err(unread)?;
-    let by = trust
-        .prove(&newer_note, now.size)
-        .map_err(|error| misfit(&format!("the vault's own checkpoint does not hold: {error}")))?;
+    let by = trust.prove(&newer_note, now.size).map_err(newest::does_not_hold)?;
     let tree = |signed: &checkpoint::Checkpoint| Tree { size: signed.size, root: signed.root };
     let hashes = if before.size == 0 { vec![] } else { hashes_of(&hashes)? };
     let proven = match before.origin == now.origin {

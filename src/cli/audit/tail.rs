@@ -152,7 +152,7 @@ impl Cursor {
 pub async fn run(args: Tail, context: &Context) -> Result<Exit, CliError> {
     let given = args.log_key.as_deref().map(read_keys).transpose()?;
     let mut followed = Followed::new(context, args.log, given);
-    let (head, ..) = followed.head(&mut context.audit().await?).await?;
+    let (head, _) = followed.head(&mut context.audit().await?).await?;
     let next = args.from.unwrap_or(head.size);
     let mut begin = Cursor { origin: head.origin, next, length: 0, last: None, checkpoint: None, log_keys: vec![] };
     match (args.out, args.syslog) {
