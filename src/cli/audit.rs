@@ -23,7 +23,7 @@ use tonic::Code;
 use super::client::{Context, Global};
 use super::output::{CliError, Exit};
 pub(super) use learn::learn;
-pub(super) use proofs::{NotShown, continues};
+pub(super) use proofs::continues;
 pub(super) use verify::{known, known_as_json};
 
 /// Who asks unless the caller says otherwise.

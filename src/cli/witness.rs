@@ -19,7 +19,7 @@ use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::{AddCosignatureRequest, GetCheckpointRequest};
 use zeroize::Zeroizing;
 
-use super::audit::{NotShown, continues, known, known_as_json, learn, read, read_keys};
+use super::audit::{continues, known, known_as_json, learn, read, read_keys};
 use super::client::{Context, Global, Wire};
 use super::files::replace;
 use super::output::{CliError, Exit, Output, facts};
@@ -266,13 +266,11 @@ async fn cosign(
     let signers = proven.map_err(unfit)?;
     check_first(older.as_ref().map(|(older, _)| older), first, &now.origin, &seen)?;
     if let Some((older, _)) = &older {
-        continues(&mut client, log.clone(), older, &now).await.map_err(|error| match error {
-            NotShown::Fork(why) => CliError::Unfit {
-                message: format!("refused: the ledger {} is not the one that was seen: {why}", now.origin),
-                next: format!("keep {} and what the vault answers now; nothing was cosigned", seen.display()),
-            },
-            NotShown::Asking(error) => error,
-        })?;
+        let forked = |why: String| CliError::Unfit {
+            message: format!("refused: the ledger {} is not the one that was seen: {why}", now.origin),
+            next: format!("keep {} and what the vault answers now; nothing was cosigned", seen.display()),
+        };
+        continues(&mut client, log.clone(), older, &now, forked).await?;
     }
     let strange = checkpoint::signatures(&note, &now.origin) > signers.len();
     let gone = older.as_ref().is_some_and(|(_, before)| before.iter().any(|key| !signers.contains(key)));

@@ -4,12 +4,11 @@ use bytes::Bytes;
 use strongroom_ledger::checkpoint::{self, Checkpoint};
 use strongroom_ledger::cover::Piece;
 use strongroom_ledger::log_keys::Trust;
-use strongroom_ledger::proof::Tree;
 use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::{ExportRequest, LeafFilter};
 
 use super::excerpt::pieces;
-use super::proofs::{NotShown, continues};
+use super::proofs::{continues, tree};
 use crate::cli::client::Wire;
 use crate::cli::output::CliError;
 
@@ -34,12 +33,9 @@ pub async fn learn(
         let told = Told::fetch(client, log, anchor.size, action).await?;
         // The proofs lead to the vault's newest head. Who signed that is of no matter: it is the anchor, and what came since.
         let head = checkpoint::claimed(&told.checkpoint).map_err(|error| misfit(&error.to_string()))?;
-        continues(client, log.to_owned(), anchor, &head).await.map_err(|error| match error {
-            NotShown::Fork(why) => misfit(&format!("its head is not that of the same ledger: {why}")),
-            NotShown::Asking(error) => error,
-        })?;
-        let tree = Tree { size: head.size, root: head.root };
-        trust.hear_proven(&told.lines, &told.pieces, &tree).map_err(|error| misfit(&error.to_string()))?;
+        let forked = |why: String| misfit(&format!("its head is not that of the same ledger: {why}"));
+        continues(client, log.to_owned(), anchor, &head, forked).await?;
+        trust.hear_proven(&told.lines, &told.pieces, &tree(&head)).map_err(|error| misfit(&error.to_string()))?;
     }
     trust.believe(anchor.size);
     Ok(())

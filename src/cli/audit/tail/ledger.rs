@@ -16,7 +16,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::Cursor;
 use super::backoff::Backoff;
-use crate::cli::audit::proofs::{NotShown, continues};
+use crate::cli::audit::proofs::continues;
 use crate::cli::audit::{learn, newest};
 use crate::cli::client::{Context, Wire};
 use crate::cli::output::CliError;
@@ -129,11 +129,7 @@ impl<'a> Followed<'a> {
         let older = cursor.checkpoint.as_deref().map(|kept| kept_before(kept, &keys)).transpose()?;
         let log_keys = self.see_keys(&mut client, cursor, older.as_ref(), (&head, &checkpoint)).await?;
         if let Some(older) = older {
-            let grown = continues(&mut client, self.log.clone(), &older, &head).await;
-            grown.map_err(|error| match error {
-                NotShown::Fork(why) => other(why),
-                NotShown::Asking(error) => error,
-            })?;
+            continues(&mut client, self.log.clone(), &older, &head, other).await?;
         }
         let mark = cursor.mark();
         let asked = TailRequest { first: mark.first(), log: self.log.clone() };
