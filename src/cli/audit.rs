@@ -4,7 +4,7 @@ mod answered;
 mod excerpt;
 mod export;
 mod growing;
-mod learn;
+pub(super) mod learn;
 mod newest;
 mod proofs;
 mod questions;
@@ -22,7 +22,6 @@ use tonic::Code;
 
 use super::client::{Context, Global};
 use super::output::{CliError, Exit};
-pub(super) use learn::learn;
 pub(super) use proofs::continues;
 pub(super) use verify::{known, known_as_json};
 

@@ -19,7 +19,8 @@ use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::{AddCosignatureRequest, GetCheckpointRequest};
 use zeroize::Zeroizing;
 
-use super::audit::{continues, known, known_as_json, learn, read, read_keys};
+use super::audit::learn::{self, does_not_hold};
+use super::audit::{continues, known, known_as_json, read, read_keys};
 use super::client::{Context, Global, Wire};
 use super::files::replace;
 use super::output::{CliError, Exit, Output, facts};
@@ -229,12 +230,8 @@ struct Asked {
 async fn get(client: &mut AuditClient<Wire>, log: &str, awaited: bool) -> Result<(String, Checkpoint), CliError> {
     let asked = GetCheckpointRequest { log: log.to_owned(), witnessed: false, awaited };
     let note = client.get_checkpoint(asked).await?.into_inner().checkpoint;
-    let claimed = checkpoint::claimed(&note).map_err(unfit)?;
+    let claimed = checkpoint::claimed(&note).map_err(does_not_hold)?;
     Ok((note, claimed))
-}
-
-fn unfit(error: LedgerError) -> CliError {
-    CliError::unfit(format!("the vault's checkpoint does not hold: {error}"))
 }
 
 async fn cosign(
@@ -248,23 +245,16 @@ async fn cosign(
     // What waits for more witnesses comes first, or many would cosign many and none be cosigned by many.
     let (mut note, mut now) = get(&mut client, &log, to_vault).await?;
     let mut keys = Known::read(log_key, witness.learned(&now.origin), &now.origin)?;
-    keys.see_form(&note).map_err(unfit)?;
+    keys.see_form(&note).map_err(does_not_hold)?;
     let seen = witness.seen(&now.origin);
     let older = last(&seen, &keys)?;
     if to_vault && !witness.waits_for(&note, &now, older.as_ref().map(|(older, _)| older), &keys)? {
         (note, now) = get(&mut client, &log, false).await?;
-        keys.see_form(&note).map_err(unfit)?;
+        keys.see_form(&note).map_err(does_not_hold)?;
     }
-    let mut proven = keys.trust.prove(&note, now.size);
-    if proven == Err(LedgerError::Unsigned)
-        && let Some((older, _)) = &older
-    {
-        // What was seen last may have the leaf that names the key.
-        learn(&mut client, &log, older, &mut keys.trust).await?;
-        proven = keys.trust.prove(&note, now.size);
-    }
-    let signers = proven.map_err(unfit)?;
-    check_first(older.as_ref().map(|(older, _)| older), first, &now.origin, &seen)?;
+    let before = older.as_ref().map(|(older, _)| older);
+    let signers = learn::signers(&mut client, &log, (&note, &now), before, &mut keys.trust).await?;
+    check_first(before, first, &now.origin, &seen)?;
     if let Some((older, _)) = &older {
         let forked = |why: String| CliError::Unfit {
             message: format!("refused: the ledger {} is not the one that was seen: {why}", now.origin),
@@ -274,13 +264,9 @@ async fn cosign(
     }
     let strange = checkpoint::signatures(&note, &now.origin) > signers.len();
     let gone = older.as_ref().is_some_and(|(_, before)| before.iter().any(|key| !signers.contains(key)));
-    if strange || gone {
-        // Its keys have changed: while one that is known signs along is the time to learn of the others.
-        match learn(&mut client, &log, &now, &mut keys.trust).await {
-            // One that signed may be called compromised.
-            Ok(()) => drop(keys.trust.prove(&note, now.size).map_err(unfit)?),
-            Err(error) => eprintln!("the ledger's keys have changed, and the new ones can't be learnt yet: {error}"),
-        }
+    if (strange || gone) && learn::learn_new(&mut client, &log, &now, &mut keys.trust).await {
+        // One that signed may be called compromised.
+        keys.trust.prove(&note, now.size).map_err(does_not_hold)?;
     }
     keys.write()?;
     let learned: Vec<TrustedKey> = keys.trust.trusted().into_iter().filter(|key| key.leaf.is_some()).collect();

@@ -1,6 +1,7 @@
 //! Keys of a ledger that its own leaves name: asked of the vault, and proven against a checkpoint that is trusted already.
 
 use bytes::Bytes;
+use strongroom_ledger::LedgerError;
 use strongroom_ledger::checkpoint::{self, Checkpoint};
 use strongroom_ledger::cover::Piece;
 use strongroom_ledger::log_keys::Trust;
@@ -39,6 +40,42 @@ pub async fn learn(
     }
     trust.believe(anchor.size);
     Ok(())
+}
+
+/// The trusted keys that have signed a head. If none has, what was seen of the log before, and a trusted key signed, may have
+/// the leaf that names one.
+pub async fn signers(
+    client: &mut AuditClient<Wire>,
+    log: &str,
+    (note, head): (&str, &Checkpoint),
+    before: Option<&Checkpoint>,
+    trust: &mut Trust,
+) -> Result<Vec<String>, CliError> {
+    let mut proven = trust.prove(note, head.size);
+    if proven == Err(LedgerError::Unsigned)
+        && let Some(before) = before
+    {
+        learn(client, log, before, trust).await?;
+        proven = trust.prove(note, head.size);
+    }
+    proven.map_err(does_not_hold)
+}
+
+/// Learns of keys that were not known, from a head that a trusted one has signed: while it signs along is the time. Whether
+/// that could be done; it is no loss yet if not, and is said.
+pub async fn learn_new(client: &mut AuditClient<Wire>, log: &str, head: &Checkpoint, trust: &mut Trust) -> bool {
+    match learn(client, log, head, trust).await {
+        Ok(()) => true,
+        Err(error) => {
+            eprintln!("the ledger's keys have changed, and the new ones can't be learnt yet: {error}");
+            false
+        }
+    }
+}
+
+/// A head that no trusted key vouches for.
+pub fn does_not_hold(error: LedgerError) -> CliError {
+    CliError::unfit(format!("the vault's checkpoint does not hold: {error}"))
 }
 
 /// Leaves of one action, with what proves them.

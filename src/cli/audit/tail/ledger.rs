@@ -147,23 +147,12 @@ impl<'a> Followed<'a> {
     ) -> Result<Vec<String>, CliError> {
         let Some(given) = &self.given else { return Ok(vec![]) };
         let mut trust = Trust::new(&head.origin, given.iter().chain(&cursor.log_keys).map(String::as_str));
-        let mut proven = trust.prove(note, head.size);
         let by_known = |note: &str, seen: &Checkpoint| trust.prove(note, seen.size).is_ok();
         let kept = older.zip(cursor.checkpoint.as_deref()).filter(|(seen, note)| by_known(note, seen));
-        if proven == Err(LedgerError::Unsigned)
-            && let Some((older, _)) = kept
-        {
-            // What was seen last may have the leaf that names the key.
-            learn(client, &self.log, older, &mut trust).await?;
-            proven = trust.prove(note, head.size);
-        }
-        let signers =
-            proven.map_err(|error| CliError::unfit(format!("the vault's checkpoint does not hold: {error}")))?;
+        let kept = kept.map(|(seen, _)| seen);
+        let signers = learn::signers(client, &self.log, (note, head), kept, &mut trust).await?;
         if checkpoint::signatures(note, &head.origin) > signers.len() {
-            // Another key signs along: while a known one does is the time to learn of it.
-            if let Err(error) = learn(client, &self.log, head, &mut trust).await {
-                eprintln!("the ledger's keys have changed, and the new ones can't be learnt yet: {error}");
-            }
+            learn::learn_new(client, &self.log, head, &mut trust).await;
         }
         let learned = trust.trusted().into_iter().filter(|key| key.compromised.is_none() && !given.contains(&key.key));
         Ok(learned.map(|key| key.key).collect())
