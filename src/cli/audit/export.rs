@@ -10,12 +10,12 @@ use serde_json::json;
 use strongroom_export::Format;
 use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::{ExportRequest, LeafFilter};
-use time::OffsetDateTime;
 
 use super::growing::Growing;
+use super::options::{Between, Of};
 use super::{beside, excerpt, newest};
 use crate::cli::client::{Context, Wire};
-use crate::cli::expiry::parse_time;
+use crate::cli::expiry::to_wire;
 use crate::cli::files::{rename, replace};
 use crate::cli::output::{CliError, Exit, facts};
 use crate::cli::shell::quoted;
@@ -45,9 +45,8 @@ pub struct Export {
     #[arg(short, long, value_name = "OUT")]
     out: PathBuf,
 
-    /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    log: String,
+    #[command(flatten)]
+    of: Of,
 
     /// The form of the export.
     #[arg(long, value_enum, default_value_t)]
@@ -60,13 +59,8 @@ pub struct Export {
 /// Which leaves are asked for.
 #[derive(Clone, Debug, ClapArgs)]
 struct Filter {
-    /// Only what was committed at this time or later: 2026-11-01, or RFC 3339.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    from: Option<OffsetDateTime>,
-
-    /// Only what was committed before this time.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    to: Option<OffsetDateTime>,
+    #[command(flatten)]
+    between: Between,
 
     /// Only what this principal asked for: ROLE/NAME, as leaves have it.
     // Under another id than that of --as, which would not be known here otherwise.
@@ -131,22 +125,17 @@ enum ExportFormat {
 impl Export {
     /// Which ledger.
     pub fn log(&self) -> &str {
-        &self.log
+        &self.of.log
     }
 }
 
 impl Filter {
     /// What is asked; nothing if all is.
     fn asked(self) -> Option<LeafFilter> {
-        let time = |time: Option<OffsetDateTime>| {
-            time.map(|time| prost_types::Timestamp {
-                seconds: time.unix_timestamp(),
-                nanos: i32::try_from(time.nanosecond()).unwrap_or_default(),
-            })
-        };
+        let Between { from, to } = self.between;
         let asked = LeafFilter {
-            from_time: time(self.from),
-            to_time: time(self.to),
+            from_time: from.map(to_wire),
+            to_time: to.map(to_wire),
             principal: self.principal.unwrap_or_default(),
             subject: self.subject.unwrap_or_default(),
             token: self.token.unwrap_or_default(),
@@ -165,7 +154,7 @@ impl Filter {
 
 /// Exports.
 pub async fn run(asked: Export, context: &Context) -> Result<Exit, CliError> {
-    let Export { out, log, format, filter } = asked;
+    let Export { out, of: Of { log }, format, filter } = asked;
     match (format, filter.asked()) {
         (ExportFormat::Jsonl, None) => whole(&out, log, context).await,
         (format, filter) => {

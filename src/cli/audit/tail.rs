@@ -17,6 +17,7 @@ use clap::Args as ClapArgs;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
+use super::options::Of;
 use super::{beside, read_keys};
 use crate::cli::client::Context;
 use crate::cli::files::replace;
@@ -59,15 +60,14 @@ pub struct Tail {
     #[arg(long, value_name = "FILE")]
     log_key: Option<PathBuf>,
 
-    /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    log: String,
+    #[command(flatten)]
+    of: Of,
 }
 
 impl Tail {
     /// Which ledger.
     pub fn log(&self) -> &str {
-        &self.log
+        &self.of.log
     }
 }
 
@@ -151,7 +151,7 @@ impl Cursor {
 /// Follows, until it is stopped or refused, or the ledger is not the one that was followed.
 pub async fn run(args: Tail, context: &Context) -> Result<Exit, CliError> {
     let given = args.log_key.as_deref().map(read_keys).transpose()?;
-    let mut followed = Followed::new(context, args.log, given);
+    let mut followed = Followed::new(context, args.of.log, given);
     let (head, _) = followed.head(&mut context.audit().await?).await?;
     let next = args.from.unwrap_or(head.size);
     let mut begin = Cursor { origin: head.origin, next, length: 0, last: None, checkpoint: None, log_keys: vec![] };
