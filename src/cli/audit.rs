@@ -230,6 +230,11 @@ pub(super) fn read_keys(path: &Path) -> Result<Vec<String>, CliError> {
     Ok(read(path)?.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
+/// What is said of keys that nobody gave.
+fn came_with(what: &str, keys: &Path) -> (&'static str, String) {
+    ("note", format!("{} came with the {what}: compare it with the one you keep", keys.display()))
+}
+
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);

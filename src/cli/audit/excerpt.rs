@@ -22,8 +22,8 @@ use strongroom_proto::v1::{ExportRequest, ExportResponse, SignedExport};
 
 use super::answered::{is_answered, other};
 use super::growing::Growing;
-use super::verify::{Verify, witnessed};
-use super::{bar, beside, read, read_keys};
+use super::verify::Verify;
+use super::{bar, beside, read};
 use crate::cli::client::Context;
 use crate::cli::files::{rename, replace};
 use crate::cli::output::{CliError, Exit, Output, facts};
@@ -244,10 +244,7 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
         let why = "--keys-out needs the whole ledger: an export of some of its leaves names few keys or none";
         return Err(CliError::Usage(why.into()));
     }
-    let own_key = args.log_key.is_some();
-    let note_path = args.checkpoint.unwrap_or_else(|| beside(out, ".checkpoint"));
-    let key_path = args.log_key.unwrap_or_else(|| beside(out, ".key"));
-    let (note, keys) = (read(&note_path)?, read_keys(&key_path)?);
+    let (note, keys) = args.held_against()?;
     let frame: Frame = serde_json::from_str(&read(&beside(out, ".manifest"))?)
         .map_err(|_| does_not_hold(&"the manifest is not what audit export writes"))?;
     let format = Format::named(&frame.format)
@@ -283,10 +280,7 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
     if listed(&files)? != frame.files {
         return Err(does_not_hold(&"the manifest lists files with other hashes than these have"));
     }
-    let witnessed = match &args.witness_keys {
-        Some(path) => Some(witnessed(path, args.witnesses, args.witnessed_at_least.unwrap_or(0), [&note].into_iter())?),
-        None => None,
-    };
+    let witnessed = args.witnessed(0, [&note])?;
     let asked = said.filter.to_json();
     // Every leaf is one of the lines, then, and each line is proven.
     let whole = said.lines == said.log.size;
@@ -313,7 +307,7 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
                 "format": format.as_str(),
                 "time": said.time.to_string(),
                 "checkpoint_leaves": said.log.size.to_string(),
-                "key_given": own_key,
+                "key_given": args.log_key.is_some(),
                 "witnessed_leaves": witnessed.map(|leaves| leaves.to_string()),
             })
         },
@@ -336,10 +330,7 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
                 pairs.push(("not proven", "that no other leaf fits: that is the vault's signed word".to_owned()));
             }
             pairs.extend(witnessed.map(|leaves| ("witnessed", format!("the first {leaves} leaves"))));
-            if !own_key {
-                let note = "came with the export: compare it with the one you keep";
-                pairs.push(("note", format!("{} {note}", key_path.display())));
-            }
+            pairs.extend(args.note());
             facts(pairs)
         },
     )?;

@@ -14,7 +14,7 @@ use strongroom_proto::v1::{
 
 use super::learn::learn;
 use super::verify::{known, known_as_json};
-use super::{beside, newest, read, read_keys};
+use super::{beside, came_with, newest, read, read_keys};
 use crate::cli::client::{Context, Wire};
 use crate::cli::files::replace;
 use crate::cli::output::{CliError, Exit, Output, facts};
@@ -108,7 +108,7 @@ pub fn check(proof: &Path, leaf: Option<PathBuf>, key: Option<PathBuf>, output: 
                 Told::Next { .. } => ("names key", named.key.clone()),
                 Told::Compromised => ("compromised", named.key.clone()),
             }));
-            pairs.extend((!own_key).then(|| note(&key)));
+            pairs.extend((!own_key).then(|| came_with("proof", &key)));
             facts(pairs)
         },
     )?;
@@ -229,10 +229,6 @@ pub async fn continues(
 /// The tree that a checkpoint signs.
 pub fn tree(signed: &checkpoint::Checkpoint) -> Tree {
     Tree { size: signed.size, root: signed.root }
-}
-
-fn note(key: &Path) -> (&'static str, String) {
-    ("note", format!("{} came with the proof: compare it with the one you keep", key.display()))
 }
 
 pub fn hashes_of(hashes: &[bytes::Bytes]) -> Result<Vec<[u8; 32]>, CliError> {
