@@ -8,7 +8,6 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use indicatif::ProgressBar;
 use ring::digest::{Context as Digest, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -267,14 +266,15 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
     let said = excerpt.manifest;
     let mut differs = None;
     if format != Format::Jsonl {
+        let (lines, file) = (opened(&lines)?, opened(out)?);
         let bar = bar(said.lines);
-        let compared = made_of(&files, &said, &lines, &bar);
+        let compared = compare(format, &said.log.origin, lines, file, |done| bar.set_position(done));
         bar.finish_and_clear();
         match compared {
             Ok(()) => {}
             // Another version may write the same in another way.
-            Err(Err(why)) if frame.tool != TOOL => differs = Some(why),
-            Err(found) => return Err(found.unwrap_or_else(|why| does_not_hold(&why))),
+            Err(why) if frame.tool != TOOL => differs = Some(why.to_string()),
+            Err(why) => return Err(does_not_hold(&why)),
         }
     }
     if listed(&files)? != frame.files {
@@ -336,18 +336,6 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
     )?;
     // The lines do hold.
     Ok(if not_comparable.is_some() { Exit::Partly } else { Exit::Done })
-}
-
-/// Holds the file of another form against the lines. What is wrong with it, or why it can't be read.
-fn made_of(
-    files: &Files<'_>,
-    said: &Manifest,
-    lines: &Path,
-    bar: &ProgressBar,
-) -> Result<(), Result<CliError, String>> {
-    let (lines, file) = (opened(lines).map_err(Ok)?, opened(files.out).map_err(Ok)?);
-    compare(files.format, &said.log.origin, lines, file, |done| bar.set_position(done))
-        .map_err(|difference| Err(difference.to_string()))
 }
 
 /// The files that a manifest lists, as they are.
