@@ -22,6 +22,7 @@ use strongroom_proto::v1::GetCheckpointRequest;
 use tonic::Code;
 
 use super::client::{Context, Global};
+use super::files::replace;
 use super::output::{CliError, Exit};
 use options::Of;
 pub(super) use proofs::continues;
@@ -228,6 +229,11 @@ pub(super) fn read(path: &Path) -> Result<String, CliError> {
 /// Public keys, one a line.
 pub(super) fn read_keys(path: &Path) -> Result<Vec<String>, CliError> {
     Ok(read(path)?.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+/// Writes them so, in the place of what was there.
+fn write_keys(path: &Path, keys: &[String]) -> Result<(), CliError> {
+    replace(path, (keys.join("\n") + "\n").as_bytes())
 }
 
 /// What is said of keys that nobody gave.

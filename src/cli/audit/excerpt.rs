@@ -22,7 +22,7 @@ use strongroom_proto::v1::{ExportRequest, ExportResponse, SignedExport};
 use super::answered::{is_answered, other};
 use super::growing::Growing;
 use super::verify::Verify;
-use super::{bar, beside, read};
+use super::{bar, beside, read, write_keys};
 use crate::cli::client::Context;
 use crate::cli::files::{rename, replace};
 use crate::cli::output::{CliError, Exit, Output, facts};
@@ -106,7 +106,7 @@ pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &
     // Without a manifest nobody takes what is half replaced for an export.
     forget(out)?;
     replace(&beside(out, ".checkpoint"), signed.checkpoint.as_bytes())?;
-    replace(&beside(out, ".key"), (signed.keys.join("\n") + "\n").as_bytes())?;
+    write_keys(&beside(out, ".key"), &signed.keys)?;
     rename(&lines, &files.lines())?;
     rename(&proofs, &beside(out, ".proofs"))?;
     if format != Format::Jsonl {

@@ -13,7 +13,7 @@ use strongroom_proto::v1::{ExportRequest, LeafFilter};
 
 use super::growing::Growing;
 use super::options::{Between, Of};
-use super::{beside, excerpt, newest};
+use super::{beside, excerpt, newest, write_keys};
 use crate::cli::client::{Context, Wire};
 use crate::cli::expiry::to_wire;
 use crate::cli::files::{rename, replace};
@@ -195,7 +195,7 @@ async fn whole(out: &Path, log: String, context: &Context) -> Result<Exit, CliEr
     excerpt::forget(out)?;
     let (note, key) = (beside(out, ".checkpoint"), beside(out, ".key"));
     replace(&note, head.checkpoint.as_bytes())?;
-    replace(&key, (head.keys.join("\n") + "\n").as_bytes())?;
+    write_keys(&key, &head.keys)?;
     rename(&part, out)?;
     context.output.show(
         || {

@@ -14,7 +14,7 @@ use strongroom_proto::v1::{
 
 use super::learn::learn;
 use super::verify::{known, known_as_json};
-use super::{beside, came_with, newest, read, read_keys};
+use super::{beside, came_with, newest, read, read_keys, write_keys};
 use crate::cli::client::{Context, Wire};
 use crate::cli::files::replace;
 use crate::cli::output::{CliError, Exit, Output, facts};
@@ -36,7 +36,7 @@ pub async fn prove(index: u64, out: &Path, log: String, context: &Context) -> Re
 
     let (leaf_path, key_path) = (beside(out, ".leaf"), beside(out, ".key"));
     replace(&leaf_path, &[line, &b"\n"[..]].concat())?;
-    replace(&key_path, (keys.join("\n") + "\n").as_bytes())?;
+    write_keys(&key_path, &keys)?;
     replace(out, proof.to_text().as_bytes())?;
     let shown = |path: &Path| path.display().to_string();
     context.output.show(

@@ -7,7 +7,7 @@ use serde_json::json;
 use strongroom_ledger::leaf_hash;
 use strongroom_ledger::tiles::{Edge, TileId};
 
-use super::newest;
+use super::{newest, write_keys};
 use crate::cli::client::Context;
 use crate::cli::files::replace;
 use crate::cli::output::{CliError, Exit, facts};
@@ -29,7 +29,7 @@ pub async fn write(out: &Path, log: String, context: &Context) -> Result<Exit, C
     }
     folder.finish()?;
     replace(&out.join("checkpoint"), head.checkpoint.as_bytes())?;
-    replace(&out.join("key"), (head.keys.join("\n") + "\n").as_bytes())?;
+    write_keys(&out.join("key"), &head.keys)?;
     context.output.show(
         || json!({ "out": out.display().to_string(), "origin": signed.origin, "leaves": size.to_string() }),
         || {
