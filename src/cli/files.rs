@@ -105,6 +105,15 @@ pub fn forget_if_empty(files: &Files) {
     }
 }
 
+/// Reads a small file; none if there is none.
+pub fn read_if_there(path: &Path) -> Result<Option<String>, CliError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(CliError::file(path, error)),
+    }
+}
+
 /// Replaces a small file: whoever looks sees the old one or the new one, also after a crash.
 pub fn replace(path: &Path, text: &[u8]) -> Result<(), CliError> {
     let mut name = path.as_os_str().to_owned();

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::audit::learn::{self, does_not_hold};
 use super::audit::{continues, known, known_as_json, read, read_keys};
 use super::client::{Context, Global, Wire};
-use super::files::replace;
+use super::files::{read_if_there, replace};
 use super::output::{CliError, Exit, Output, facts};
 
 /// Who asks the other vault, unless the caller says otherwise.
@@ -360,13 +360,12 @@ struct Learned {
 
 impl Known {
     fn read(log_key: &Path, path: PathBuf, origin: &str) -> Result<Self, CliError> {
-        let learned = match fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text).map_err(|_| CliError::Unfit {
+        let learned = match read_if_there(&path)? {
+            Some(text) => serde_json::from_str(&text).map_err(|_| CliError::Unfit {
                 message: format!("{} is not what this witness wrote", path.display()),
                 next: "bring the file back as it was; without it the keys that the owner gave must do".into(),
             })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Learned::default(),
-            Err(error) => return Err(CliError::file(path, error)),
+            None => Learned::default(),
         };
         let given = read_keys(log_key)?;
         let sound = given.iter().chain(&learned.keys).filter(|key| !learned.compromised.contains(*key));
@@ -411,11 +410,7 @@ impl Known {
 
 /// The newest checkpoint that was seen of a log, and which keys signed it; none if it was never seen.
 fn last(seen: &Path, known: &Known) -> Result<Option<(Checkpoint, Vec<String>)>, CliError> {
-    let note = match fs::read_to_string(seen) {
-        Ok(note) => note,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(CliError::file(seen, error)),
-    };
+    let Some(note) = read_if_there(seen)? else { return Ok(None) };
     let older = checkpoint::verify_by(&note, &known.all()).map_err(|error| CliError::Unfit {
         message: format!("{} is not what this witness wrote, or the log's key is another: {error}", seen.display()),
         next: "bring the file back as it was: without it the witness would have to begin anew".into(),

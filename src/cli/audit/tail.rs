@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::options::Of;
 use super::{beside, read_keys};
 use crate::cli::client::Context;
-use crate::cli::files::replace;
+use crate::cli::files::{read_if_there, replace};
 use crate::cli::output::{CliError, Exit};
 use ledger::{Followed, Leaves, Mark};
 
@@ -95,11 +95,7 @@ struct Cursor {
 impl Cursor {
     /// What was kept of a ledger; none if nothing was.
     fn read(path: &Path, origin: &str) -> Result<Option<Self>, CliError> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(CliError::file(path, error)),
-        };
+        let Some(text) = read_if_there(path)? else { return Ok(None) };
         let unfit = |message: String| CliError::Unfit {
             message,
             next: "another -o or --cursor, or remove it to begin anew".into(),
