@@ -189,11 +189,7 @@ impl Peer {
     /// Who calls, at `now` in seconds since 1970. A connection does not outlive its certificate, nor a change of the
     /// directory: the principal is found anew when there is a new one.
     pub fn caller(&self, directory: &Arc<Directory>, now: i64) -> Result<Caller, Nobody> {
-        let claims = self.0.claims.as_ref().ok_or(Nobody::CertificateNotAccepted)?;
-        if now > claims.not_after {
-            return Err(Nobody::CertificateExpired);
-        }
-        self.0.vetting.vetted()?;
+        let claims = self.vetted(now)?;
         let principal = match &*self.0.known.load() {
             Some(known) if Arc::ptr_eq(&known.directory, directory) => known.principal.clone(),
             _ => self.find(claims, directory),
@@ -205,11 +201,7 @@ impl Peer {
     /// Whom the certificate names, at `now` in seconds since 1970, while the vault is sealed and can look nobody up. Good
     /// for nothing but to tell callers apart: it belongs to no tenant but the vault itself.
     pub fn named(&self, now: i64) -> Result<Principal, Nobody> {
-        let claims = self.0.claims.as_ref().ok_or(Nobody::CertificateNotAccepted)?;
-        if now > claims.not_after {
-            return Err(Nobody::CertificateExpired);
-        }
-        self.0.vetting.vetted()?;
+        let claims = self.vetted(now)?;
         let [uri] = &claims.uris[..] else { return Err(Nobody::CertificateNotAccepted) };
         let id = SpiffeId::parse(uri).map_err(|error| Nobody::from(&error))?;
         // A tenant has no operators, and the vault itself has nobody else.
@@ -217,6 +209,16 @@ impl Peer {
             return Err(Nobody::CertificateNotAccepted);
         }
         Ok(Principal::unlooked(id.role, uri))
+    }
+
+    /// What the certificate says, if at `now`, in seconds since 1970, it holds still and those in force vouch for it.
+    fn vetted(&self, now: i64) -> Result<&Claims, Nobody> {
+        let claims = self.0.claims.as_ref().ok_or(Nobody::CertificateNotAccepted)?;
+        if now > claims.not_after {
+            return Err(Nobody::CertificateExpired);
+        }
+        self.0.vetting.vetted()?;
+        Ok(claims)
     }
 
     /// What the certificate calls its holder, whoever that is to the vault: its names, or nothing where it can't be read.
