@@ -9,10 +9,8 @@ mod file;
 mod ledger;
 mod syslog;
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use clap::Args as ClapArgs;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
@@ -21,7 +19,7 @@ use super::options::Of;
 use super::{beside, read_keys};
 use crate::cli::client::Context;
 use crate::cli::files::{read_if_there, replace};
-use crate::cli::output::{CliError, Exit};
+use crate::cli::output::{CliError, Exit, print};
 use ledger::{Followed, Leaves, Mark};
 
 /// What is followed, and where it goes.
@@ -170,21 +168,11 @@ pub async fn run(args: Tail, context: &Context) -> Result<Exit, CliError> {
             let mut leaves = followed.begin(&begin).await?;
             begin.begun(&leaves);
             while let Some(page) = leaves.page().await? {
-                match print(&page) {
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
-                    printed => printed.map_err(|error| CliError::file("standard output", error))?,
+                if !print(page.iter().flat_map(|leaf| [&leaf[..], b"\n"]))? {
+                    return Ok(Exit::Done);
                 }
                 begin.go_to(&leaves.mark);
             }
         },
     }
-}
-
-fn print(leaves: &[Bytes]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    for leaf in leaves {
-        out.write_all(leaf)?;
-        out.write_all(b"\n")?;
-    }
-    out.flush()
 }
