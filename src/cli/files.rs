@@ -71,10 +71,7 @@ pub fn cut(file: &File, path: &Path, length: u64) -> Result<(), CliError> {
 pub fn reopen_rejects(path: &Path, length: u64) -> Result<Option<File>, CliError> {
     if length == 0 {
         // What is there was written after the last note; it will come again.
-        return match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CliError::file(path, error)),
-            _ => Ok(None),
-        };
+        return remove_if_there(path).map(|()| None);
     }
     let file = OpenOptions::new().append(true).open(path).map_err(|error| CliError::file(path, error))?;
     cut(&file, path, length)?;
@@ -111,6 +108,14 @@ pub fn read_if_there(path: &Path) -> Result<Option<String>, CliError> {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(CliError::file(path, error)),
+    }
+}
+
+/// Removes a file, if there is one.
+pub fn remove_if_there(path: &Path) -> Result<(), CliError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CliError::file(path, error)),
+        _ => Ok(()),
     }
 }
 

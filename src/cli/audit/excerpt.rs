@@ -24,7 +24,7 @@ use super::growing::Growing;
 use super::verify::Verify;
 use super::{bar, beside, read, write_keys};
 use crate::cli::client::Context;
-use crate::cli::files::{rename, replace};
+use crate::cli::files::{remove_if_there, rename, replace};
 use crate::cli::output::{CliError, Exit, Output, facts};
 use crate::cli::shell::quoted;
 
@@ -154,13 +154,7 @@ pub fn forget(out: &Path) -> Result<(), CliError> {
     if !beside(out, ".manifest").exists() {
         return Ok(());
     }
-    for path in [".manifest", ".proofs", ".leaves"].map(|ending| beside(out, ending)) {
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(CliError::file(path, error)),
-            _ => {}
-        }
-    }
-    Ok(())
+    [".manifest", ".proofs", ".leaves"].iter().try_for_each(|ending| remove_if_there(&beside(out, ending)))
 }
 
 /// Why nothing can fit.
