@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use data_encoding::HEXLOWER;
 use rustls::ServerConfig;
 use strongroom_access::Directory;
 use strongroom_proto::v1;
@@ -232,8 +233,8 @@ fn may_vouch(before: &[[u8; 32]], after: &[[u8; 32]], directory: Option<&Directo
             .to_owned());
     };
     let strange: BTreeSet<_> = after.iter().filter(|anchor| !directory.trust_anchors.contains(*anchor)).collect();
-    if let Some(first) = strange.first() {
-        let first: String = first.iter().map(|byte| format!("{byte:02x}")).collect();
+    if let Some(&first) = strange.first() {
+        let first = HEXLOWER.encode(first);
         return Err(format!(
             "{} of the client authorities are not enrolled in this vault (the first has the SHA-256 {first}), so none \
              of the file is accepted: put the enrolled ones back; those who hold the root key enrol another, while the vault \

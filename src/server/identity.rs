@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
-use ring::digest;
 use rustls::pki_types::CertificateDer;
 use strongroom_access::{Directory, IdentityError, Principal, Role, SpiffeId, identify};
 use strongroom_vault::Caller;
@@ -14,6 +13,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use crate::certificates::Certificates;
 use crate::errors;
 use crate::patience::Answers;
+use crate::tls::sha256;
 use crate::vetting::Vetting;
 
 /// Where the vault's directory of tenants and officers is found: nowhere while it is sealed. It may change while a
@@ -141,8 +141,7 @@ impl Claims {
             GeneralName::URI(uri) => Some((*uri).to_owned()),
             _ => None,
         });
-        let mut key = [0; 32];
-        key.copy_from_slice(digest::digest(&digest::SHA256, certificate.public_key().raw).as_ref());
+        let key = sha256(certificate.public_key().raw);
         let common_names = certificate.subject().iter_common_name();
         let common_names = common_names.map(|name| Some(name.as_str().ok()?.to_owned())).collect::<Option<_>>()?;
         Some(Self { uris: uris.collect(), common_names, key, not_after: certificate.validity().not_after.timestamp() })
