@@ -3,7 +3,10 @@
 mod answered;
 mod excerpt;
 mod export;
-mod learn;
+mod growing;
+pub(super) mod learn;
+mod newest;
+mod options;
 mod proofs;
 mod questions;
 mod tail;
@@ -15,13 +18,14 @@ use std::path::{Path, PathBuf};
 use clap::{Args as ClapArgs, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use strongroom_proto::v1::{GetCheckpointRequest, GetCheckpointResponse};
+use strongroom_proto::v1::GetCheckpointRequest;
 use tonic::Code;
 
 use super::client::{Context, Global};
+use super::files::replace;
 use super::output::{CliError, Exit};
-pub(super) use learn::learn;
-pub(super) use proofs::{NotShown, continues};
+use options::Of;
+pub(super) use proofs::continues;
 pub(super) use verify::{known, known_as_json};
 
 /// Who asks unless the caller says otherwise.
@@ -95,15 +99,13 @@ enum Ask {
         #[arg(long)]
         witnessed: bool,
 
-        /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
-        #[arg(long, default_value = "", hide_default_value = true)]
-        log: String,
+        #[command(flatten)]
+        of: Of,
     },
     /// Print the public keys of the ledger, each a C2SP vkey. Keep them apart from the vault.
     Key {
-        /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
-        #[arg(long, default_value = "", hide_default_value = true)]
-        log: String,
+        #[command(flatten)]
+        of: Of,
     },
     /// Write the proof that the ledger has one leaf, which anybody can check without the vault.
     #[command(after_help = "Examples:
@@ -120,9 +122,8 @@ OUT.leaf (the leaf) and OUT.key (the public keys).")]
         #[arg(short, long, value_name = "OUT")]
         out: PathBuf,
 
-        /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
-        #[arg(long, default_value = "", hide_default_value = true)]
-        log: String,
+        #[command(flatten)]
+        of: Of,
     },
     /// Prove that the ledger only grew since a checkpoint that you kept.
     #[command(after_help = "Examples:
@@ -138,9 +139,8 @@ Exit code 0: nothing was changed or dropped since; 1: it was, or can't be shown.
         #[arg(long, value_name = "FILE")]
         log_key: Option<PathBuf>,
 
-        /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
-        #[arg(long, default_value = "", hide_default_value = true)]
-        log: String,
+        #[command(flatten)]
+        of: Of,
     },
     /// Follow the ledger: print or send each leaf as it is written, until it is stopped.
     #[command(after_help = "Examples:
@@ -163,9 +163,8 @@ Writes checkpoint, tile/LEVEL/N (hashes), tile/entries/N (leaves) and key.")]
         #[arg(short, long, value_name = "FOLDER")]
         out: PathBuf,
 
-        /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
-        #[arg(long, default_value = "", hide_default_value = true)]
-        log: String,
+        #[command(flatten)]
+        of: Of,
     },
 }
 
@@ -189,11 +188,11 @@ pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
 impl Ask {
     fn log(&self) -> &str {
         match self {
-            Self::Checkpoint { log, .. }
-            | Self::Key { log }
-            | Self::Prove { log, .. }
-            | Self::Grown { log, .. }
-            | Self::Tiles { log, .. } => log,
+            Self::Checkpoint { of, .. }
+            | Self::Key { of }
+            | Self::Prove { of, .. }
+            | Self::Grown { of, .. }
+            | Self::Tiles { of, .. } => &of.log,
             Self::Export(export) => export.log(),
             Self::Tail(tail) => tail.log(),
             Self::Question(question) => question.log(),
@@ -204,27 +203,23 @@ impl Ask {
 async fn ask(asked: Ask, context: &Context) -> Result<Exit, CliError> {
     match asked {
         Ask::Export(asked) => export::run(asked, context).await,
-        Ask::Checkpoint { log, witnessed } => {
-            let asked = GetCheckpointRequest { log, witnessed, awaited: false };
+        Ask::Checkpoint { of, witnessed } => {
+            let asked = GetCheckpointRequest { log: of.log, witnessed, awaited: false };
             let head = context.audit().await?.get_checkpoint(asked).await?.into_inner();
             context.output.show(|| json!({ "checkpoint": head.checkpoint }), || head.checkpoint.clone())?;
             Ok(Exit::Done)
         }
-        Ask::Key { log } => {
-            let head = head(log, context).await?;
+        Ask::Key { of } => {
+            let head = newest::head(&mut context.audit().await?, &of.log).await?;
             context.output.show(|| json!({ "keys": head.keys }), || head.keys.join("\n"))?;
             Ok(Exit::Done)
         }
-        Ask::Prove { index, out, log } => proofs::prove(index, &out, log, context).await,
-        Ask::Grown { checkpoint, log_key, log } => proofs::grown(&checkpoint, log_key, log, context).await,
+        Ask::Prove { index, out, of } => proofs::prove(index, &out, of.log, context).await,
+        Ask::Grown { checkpoint, log_key, of } => proofs::grown(&checkpoint, log_key, of.log, context).await,
         Ask::Tail(tail) => tail::run(tail, context).await,
         Ask::Question(question) => questions::run(question, context).await,
-        Ask::Tiles { out, log } => tiles::write(&out, log, context).await,
+        Ask::Tiles { out, of } => tiles::write(&out, of.log, context).await,
     }
-}
-
-async fn head(log: String, context: &Context) -> Result<GetCheckpointResponse, CliError> {
-    Ok(context.audit().await?.get_checkpoint(GetCheckpointRequest { log, ..Default::default() }).await?.into_inner())
 }
 
 pub(super) fn read(path: &Path) -> Result<String, CliError> {
@@ -234,6 +229,16 @@ pub(super) fn read(path: &Path) -> Result<String, CliError> {
 /// Public keys, one a line.
 pub(super) fn read_keys(path: &Path) -> Result<Vec<String>, CliError> {
     Ok(read(path)?.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+/// Writes them so, in the place of what was there.
+fn write_keys(path: &Path, keys: &[String]) -> Result<(), CliError> {
+    replace(path, (keys.join("\n") + "\n").as_bytes())
+}
+
+/// What is said of keys that nobody gave.
+fn came_with(what: &str, keys: &Path) -> (&'static str, String) {
+    ("note", format!("{} came with the {what}: compare it with the one you keep", keys.display()))
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

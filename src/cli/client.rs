@@ -273,6 +273,12 @@ impl Context {
 }
 
 impl Context {
+    /// One in which nothing is shown, and nothing was given.
+    pub fn bare(output: Output, connect: Connect) -> Self {
+        let (shown, input) = (Shown::default(), Input::default());
+        Self { output, connect, shown, stepped_up: false, input, actor_token: None }
+    }
+
     /// What is shown where a service may call for somebody.
     fn on_behalf(&self) -> Result<Shown, CliError> {
         match &self.actor_token {

@@ -1,4 +1,4 @@
-//! When values stop being readable, as people write it.
+//! When values stop being readable, and other points in time, as people write them and as the vault is told them.
 
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
@@ -12,6 +12,14 @@ pub fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
     Date::parse(text, format_description!("[year]-[month]-[day]"))
         .map(|date| date.midnight().assume_utc())
         .map_err(|_| "write a date, 2031-12-31, or a time as in RFC 3339, 2031-12-31T23:59:59Z".to_owned())
+}
+
+/// A time as the vault is told it.
+pub fn to_wire(time: OffsetDateTime) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.unix_timestamp(),
+        nanos: i32::try_from(time.nanosecond()).unwrap_or_default(),
+    }
 }
 
 #[cfg(test)]

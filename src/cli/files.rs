@@ -71,10 +71,7 @@ pub fn cut(file: &File, path: &Path, length: u64) -> Result<(), CliError> {
 pub fn reopen_rejects(path: &Path, length: u64) -> Result<Option<File>, CliError> {
     if length == 0 {
         // What is there was written after the last note; it will come again.
-        return match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CliError::file(path, error)),
-            _ => Ok(None),
-        };
+        return remove_if_there(path).map(|()| None);
     }
     let file = OpenOptions::new().append(true).open(path).map_err(|error| CliError::file(path, error))?;
     cut(&file, path, length)?;
@@ -102,6 +99,23 @@ pub fn forget_if_empty(files: &Files) {
     if fs::metadata(&files.part).is_ok_and(|part| part.len() == 0) {
         // If it stays, the next run finds an empty file, which does no harm.
         let _ = fs::remove_file(&files.part);
+    }
+}
+
+/// Reads a small file; none if there is none.
+pub fn read_if_there(path: &Path) -> Result<Option<String>, CliError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(CliError::file(path, error)),
+    }
+}
+
+/// Removes a file, if there is one.
+pub fn remove_if_there(path: &Path) -> Result<(), CliError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CliError::file(path, error)),
+        _ => Ok(()),
     }
 }
 

@@ -70,11 +70,17 @@ pub fn on_terminal() -> bool {
 
 /// Prints to standard output, with a newline at the end. A reader that has gone away is no error.
 pub fn say(text: &[u8]) -> Result<(), CliError> {
-    let mut out = io::stdout().lock();
     let ending: &[u8] = if text.ends_with(b"\n") { b"" } else { b"\n" };
-    match out.write_all(text).and_then(|()| out.write_all(ending)).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::file("standard output", error)),
-        _ => Ok(()),
+    print([text, ending]).map(drop)
+}
+
+/// Prints parts to standard output as they are. `false`: nobody reads any more.
+pub fn print<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Result<bool, CliError> {
+    let mut out = io::stdout().lock();
+    match parts.into_iter().try_for_each(|part| out.write_all(part)).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CliError::file("standard output", error)),
     }
 }
 

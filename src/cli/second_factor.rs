@@ -93,7 +93,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             Ok(Exit::Done)
         }
         Command::StepUp { code, request, print } => {
-            let asked = step_up(context, given(code)?, request.unwrap_or_default()).await?;
+            let asked = step_up(&context.connect, given(code)?, request.unwrap_or_default()).await?;
             match print {
                 true => say(asked.assertion.as_bytes())?,
                 false => keep(context, &asked)?,

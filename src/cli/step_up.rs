@@ -11,7 +11,7 @@ use strongroom_proto::v1::{StepUpRequest, StepUpResponse};
 
 use super::Cli;
 use super::client::{Connect, Context, Shown};
-use super::output::{CliError, Exit, Refusal};
+use super::output::{CliError, Exit, Output, Refusal};
 
 /// How a question for a code ends that nobody can be asked.
 const OTHERWISE: &str = "the code as the last word of the command";
@@ -32,9 +32,9 @@ pub fn kept(connect: &Connect) -> Shown {
 }
 
 /// Turns a code into an assertion, for one request or for whatever comes.
-pub async fn step_up(context: &Context, code: String, request: String) -> Result<StepUpResponse, CliError> {
+pub async fn step_up(connect: &Connect, code: String, request: String) -> Result<StepUpResponse, CliError> {
     // What is kept may have ended meanwhile, and would be refused.
-    let bare = Context { shown: Shown::default(), ..context.clone() };
+    let bare = Context::bare(Output::default(), connect.clone());
     Ok(bare.access().await?.step_up(StepUpRequest { code, request }).await?.into_inner())
 }
 
@@ -84,15 +84,7 @@ pub async fn shown_if_asked(cli: Cli) -> Result<Exit, CliError> {
     if global.second_factor.is_none() {
         let _ = writeln!(io::stderr(), "{}", refusal.message);
     }
-    let context = Context {
-        actor_token: None,
-        output: global.output,
-        connect,
-        shown: Shown::default(),
-        stepped_up: false,
-        input: global.input.clone(),
-    };
-    let stepped_up = step_up(&context, given(global.second_factor.clone())?, request.unwrap_or_default()).await?;
+    let stepped_up = step_up(&connect, given(global.second_factor.clone())?, request.unwrap_or_default()).await?;
     // The same words once more, and what stood on standard input: the command used both up.
     let mut again = Cli::parse();
     again.global.assertion = Some(stepped_up.assertion);
@@ -120,8 +112,6 @@ mod tests {
 
     use tonic::Code;
 
-    use super::super::input::Input;
-    use super::super::output::Output;
     use super::*;
 
     fn connect(folder: &Path) -> Connect {
@@ -158,14 +148,7 @@ mod tests {
             retry_after: None,
         };
         let (denied, required) = (refusal("DENIED"), refusal("SECOND_FACTOR_REQUIRED"));
-        let mut context = Context {
-            actor_token: None,
-            output: Output::Table,
-            connect: connect(Path::new("")),
-            shown: Shown::default(),
-            stepped_up: false,
-            input: Input::default(),
-        };
+        let mut context = Context::bare(Output::Table, connect(Path::new("")));
         assert!(whole(&context, [&denied]).is_ok());
         let error = whole(&context, [&denied, &required]).unwrap_err();
         assert_eq!(error.refusal().unwrap().reason, "SECOND_FACTOR_REQUIRED");

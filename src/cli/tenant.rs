@@ -10,6 +10,7 @@ use strongroom_proto::v1::{
     CreateTenantRequest, DestroyTenantRequest, DestroyTenantResponse, ListTenantsRequest, Tenant,
 };
 
+use super::audit::{read, read_keys};
 use super::client::{Context, Global};
 use super::files::replace;
 use super::keys::life_after;
@@ -234,9 +235,8 @@ async fn show_receipt(name: &str, context: &Context) -> Result<Exit, CliError> {
 }
 
 fn verify(path: &Path, key: &Path, output: Output) -> Result<Exit, CliError> {
-    let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| CliError::file(path, error));
-    let (note, keys) = (read(path)?, read(key)?);
-    let keys: Vec<&str> = keys.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let (note, keys) = (read(path)?, read_keys(key)?);
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let told = receipt::verify(&note, &keys).map_err(|error| CliError::Unfit {
         message: format!("{} does not hold: {error}", path.display()),
         next: "the keys of the ledger `system` of the vault that signed it".into(),

@@ -9,6 +9,7 @@ use strongroom_proto::v1::TokenizeItem;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use super::expiry::to_wire;
 use super::input::Input;
 use super::output::CliError;
 
@@ -65,19 +66,13 @@ pub fn new_item(
     subject: &str,
     expires: Option<OffsetDateTime>,
 ) -> TokenizeItem {
-    let mut item = TokenizeItem {
+    TokenizeItem {
         field: field.to_owned(),
         value: value.into(),
         subject: subject.to_owned(),
-        expire_time: None,
+        expire_time: expires.map(to_wire),
         token: String::new(),
-    };
-    if let Some(at) = expires {
-        let stamp = item.expire_time.get_or_insert_default();
-        stamp.seconds = at.unix_timestamp();
-        stamp.nanos = at.nanosecond() as i32;
     }
-    item
 }
 
 #[cfg(test)]

@@ -19,9 +19,10 @@ use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::{AddCosignatureRequest, GetCheckpointRequest};
 use zeroize::Zeroizing;
 
-use super::audit::{NotShown, continues, known, known_as_json, learn, read, read_keys};
+use super::audit::learn::{self, does_not_hold};
+use super::audit::{continues, known, known_as_json, read, read_keys};
 use super::client::{Context, Global, Wire};
-use super::files::replace;
+use super::files::{read_if_there, replace};
 use super::output::{CliError, Exit, Output, facts};
 
 /// Who asks the other vault, unless the caller says otherwise.
@@ -229,12 +230,8 @@ struct Asked {
 async fn get(client: &mut AuditClient<Wire>, log: &str, awaited: bool) -> Result<(String, Checkpoint), CliError> {
     let asked = GetCheckpointRequest { log: log.to_owned(), witnessed: false, awaited };
     let note = client.get_checkpoint(asked).await?.into_inner().checkpoint;
-    let claimed = checkpoint::claimed(&note).map_err(unfit)?;
+    let claimed = checkpoint::claimed(&note).map_err(does_not_hold)?;
     Ok((note, claimed))
-}
-
-fn unfit(error: LedgerError) -> CliError {
-    CliError::unfit(format!("the vault's checkpoint does not hold: {error}"))
 }
 
 async fn cosign(
@@ -248,41 +245,28 @@ async fn cosign(
     // What waits for more witnesses comes first, or many would cosign many and none be cosigned by many.
     let (mut note, mut now) = get(&mut client, &log, to_vault).await?;
     let mut keys = Known::read(log_key, witness.learned(&now.origin), &now.origin)?;
-    keys.see_form(&note).map_err(unfit)?;
+    keys.see_form(&note).map_err(does_not_hold)?;
     let seen = witness.seen(&now.origin);
     let older = last(&seen, &keys)?;
     if to_vault && !witness.waits_for(&note, &now, older.as_ref().map(|(older, _)| older), &keys)? {
         (note, now) = get(&mut client, &log, false).await?;
-        keys.see_form(&note).map_err(unfit)?;
+        keys.see_form(&note).map_err(does_not_hold)?;
     }
-    let mut proven = keys.trust.prove(&note, now.size);
-    if proven == Err(LedgerError::Unsigned)
-        && let Some((older, _)) = &older
-    {
-        // What was seen last may have the leaf that names the key.
-        learn(&mut client, &log, older, &mut keys.trust).await?;
-        proven = keys.trust.prove(&note, now.size);
-    }
-    let signers = proven.map_err(unfit)?;
-    check_first(older.as_ref().map(|(older, _)| older), first, &now.origin, &seen)?;
+    let before = older.as_ref().map(|(older, _)| older);
+    let signers = learn::signers(&mut client, &log, (&note, &now), before, &mut keys.trust).await?;
+    check_first(before, first, &now.origin, &seen)?;
     if let Some((older, _)) = &older {
-        continues(&mut client, log.clone(), older, &now).await.map_err(|error| match error {
-            NotShown::Fork(why) => CliError::Unfit {
-                message: format!("refused: the ledger {} is not the one that was seen: {why}", now.origin),
-                next: format!("keep {} and what the vault answers now; nothing was cosigned", seen.display()),
-            },
-            NotShown::Asking(error) => error,
-        })?;
+        let forked = |why: String| CliError::Unfit {
+            message: format!("refused: the ledger {} is not the one that was seen: {why}", now.origin),
+            next: format!("keep {} and what the vault answers now; nothing was cosigned", seen.display()),
+        };
+        continues(&mut client, log.clone(), older, &now, forked).await?;
     }
     let strange = checkpoint::signatures(&note, &now.origin) > signers.len();
     let gone = older.as_ref().is_some_and(|(_, before)| before.iter().any(|key| !signers.contains(key)));
-    if strange || gone {
-        // Its keys have changed: while one that is known signs along is the time to learn of the others.
-        match learn(&mut client, &log, &now, &mut keys.trust).await {
-            // One that signed may be called compromised.
-            Ok(()) => drop(keys.trust.prove(&note, now.size).map_err(unfit)?),
-            Err(error) => eprintln!("the ledger's keys have changed, and the new ones can't be learnt yet: {error}"),
-        }
+    if (strange || gone) && learn::learn_new(&mut client, &log, &now, &mut keys.trust).await {
+        // One that signed may be called compromised.
+        keys.trust.prove(&note, now.size).map_err(does_not_hold)?;
     }
     keys.write()?;
     let learned: Vec<TrustedKey> = keys.trust.trusted().into_iter().filter(|key| key.leaf.is_some()).collect();
@@ -376,13 +360,12 @@ struct Learned {
 
 impl Known {
     fn read(log_key: &Path, path: PathBuf, origin: &str) -> Result<Self, CliError> {
-        let learned = match fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text).map_err(|_| CliError::Unfit {
+        let learned = match read_if_there(&path)? {
+            Some(text) => serde_json::from_str(&text).map_err(|_| CliError::Unfit {
                 message: format!("{} is not what this witness wrote", path.display()),
                 next: "bring the file back as it was; without it the keys that the owner gave must do".into(),
             })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Learned::default(),
-            Err(error) => return Err(CliError::file(path, error)),
+            None => Learned::default(),
         };
         let given = read_keys(log_key)?;
         let sound = given.iter().chain(&learned.keys).filter(|key| !learned.compromised.contains(*key));
@@ -427,11 +410,7 @@ impl Known {
 
 /// The newest checkpoint that was seen of a log, and which keys signed it; none if it was never seen.
 fn last(seen: &Path, known: &Known) -> Result<Option<(Checkpoint, Vec<String>)>, CliError> {
-    let note = match fs::read_to_string(seen) {
-        Ok(note) => note,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(CliError::file(seen, error)),
-    };
+    let Some(note) = read_if_there(seen)? else { return Ok(None) };
     let older = checkpoint::verify_by(&note, &known.all()).map_err(|error| CliError::Unfit {
         message: format!("{} is not what this witness wrote, or the log's key is another: {error}", seen.display()),
         next: "bring the file back as it was: without it the witness would have to begin anew".into(),

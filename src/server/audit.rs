@@ -51,10 +51,10 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
     type TailStream = Pin<Box<dyn Stream<Item = Result<v1::TailResponse, Status>> + Send>>;
 
     async fn tail(&self, request: Request<v1::TailRequest>) -> Result<Response<Self::TailStream>, Status> {
-        let (peer, caller) = (edge::peer(&request)?, self.0.reader(&request)?);
+        let (shown, caller) = (self.0.begun(&request)?, self.0.reader(&request)?);
         let v1::TailRequest { first, log } = request.into_inner();
         let leaves = self.0.vault()?.tail(&caller, &Tail { first, log }).await.map_err(status)?;
-        let followed = Followed { edge: self.0.clone(), peer, second_factor: caller.second_factor, leaves };
+        let followed = Followed { edge: self.0.clone(), shown, leaves };
         Ok(Response::new(Box::pin(stream::try_unfold(followed, Followed::next))))
     }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use data_encoding::HEXLOWER;
 use rustls::ServerConfig;
 use strongroom_access::Directory;
 use strongroom_proto::v1;
@@ -232,8 +233,8 @@ fn may_vouch(before: &[[u8; 32]], after: &[[u8; 32]], directory: Option<&Directo
             .to_owned());
     };
     let strange: BTreeSet<_> = after.iter().filter(|anchor| !directory.trust_anchors.contains(*anchor)).collect();
-    if let Some(first) = strange.first() {
-        let first: String = first.iter().map(|byte| format!("{byte:02x}")).collect();
+    if let Some(&first) = strange.first() {
+        let first = HEXLOWER.encode(first);
         return Err(format!(
             "{} of the client authorities are not enrolled in this vault (the first has the SHA-256 {first}), so none \
              of the file is accepted: put the enrolled ones back; those who hold the root key enrol another, while the vault \
@@ -277,9 +278,9 @@ impl Certificates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::{IssuerRules, ReadKeys};
+    use crate::actors::ReadKeys;
     use crate::identity::{Nobody, Peer};
-    use crate::testing::{Authority, Issued, directory};
+    use crate::testing::{Authority, Issued, directory, rules};
 
     const APP: &str = "spiffe://bank.example/tenant/retail/app/loan-core";
 
@@ -301,23 +302,11 @@ mod tests {
     async fn a_file_of_issuers_that_does_not_answer_holds_up_no_look_at_the_certificates() {
         let (held, never) = std::sync::mpsc::channel::<()>();
         let never = Mutex::new(never);
-        let rules = IssuerRules {
-            name: "hr".to_owned(),
-            issuer: "https://hr.bank.example".to_owned(),
-            audience: "strongroom".to_owned(),
-            algorithms: vec!["EdDSA".to_owned()],
-            role_claim: "role".to_owned(),
-            labels_claim: "labels".to_owned(),
-            leeway_seconds: 5,
-            max_lifetime_seconds: 3_600,
-            tenants: vec!["retail".to_owned()],
-            tenant_claim: None,
-        };
         let keys: ReadKeys = Arc::new(move || match never.lock().unwrap().recv() {
             Ok(()) => Ok(vec![]),
             Err(error) => Err(error.to_string()),
         });
-        let actors = Arc::new(Actors::new([(rules, keys)]).unwrap());
+        let actors = Arc::new(Actors::new([(rules("hr"), keys)]).unwrap());
         let certificates = Certificates::of(Authority::new().server_material());
         let (looks, mut looked) = tokio::sync::mpsc::unbounded_channel();
         let read = move || looks.send(()).map_err(|error| error.to_string()).and(Err("none".to_owned()));

@@ -55,10 +55,31 @@ impl<S: Store> Edge<S> {
     /// Who sent a request: asked again now that its message is here, since a certificate may have ended meanwhile.
     pub fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let room = request.extensions().get::<Load>().map(Load::room);
-        let caller = self.identify(&peer(request)?)?;
-        let second_factor = shown(request, &caller)?;
-        let actor = self.actor(&caller, ActorToken::of(request)?.as_ref())?;
-        Ok(Caller { room, second_factor, actor, ..caller })
+        let (_, caller) = self.shown(request)?;
+        Ok(Caller { room, ..caller })
+    }
+
+    /// What a request that begins a stream shows of who calls: good for as long as it holds.
+    pub fn begun<T>(&self, request: &Request<T>) -> Result<Shown, Status> {
+        Ok(self.shown(request)?.0)
+    }
+
+    /// Who calls by what was shown, at this moment. Each message of a stream asks again.
+    pub fn again(&self, shown: &Shown) -> Result<Caller, Status> {
+        let caller = self.identify(&shown.peer)?;
+        let actor = self.actor(&caller, shown.token.as_ref())?;
+        Ok(Caller { second_factor: shown.second_factor.clone(), actor, ..caller })
+    }
+
+    /// What a request shows of who calls, and who that is.
+    fn shown<T>(&self, request: &Request<T>) -> Result<(Shown, Caller), Status> {
+        let peer = peer(request)?;
+        let caller = self.identify(&peer)?;
+        let second_factor = second_factor(request, &caller)?;
+        let token = ActorToken::of(request)?;
+        let actor = self.actor(&caller, token.as_ref())?;
+        let caller = Caller { second_factor: second_factor.clone(), actor, ..caller };
+        Ok((Shown { peer, second_factor, token }, caller))
     }
 
     /// Who reads the ledger. Nobody does so on somebody's behalf: a stream of it would go on when that one is not vouched for any
@@ -92,17 +113,25 @@ impl<S: Store> Edge<S> {
     }
 
     /// On whose behalf a caller calls at this moment, if it brought a token.
-    pub fn actor(&self, caller: &Caller, token: Option<&ActorToken>) -> Result<Option<Arc<Actor>>, Status> {
+    fn actor(&self, caller: &Caller, token: Option<&ActorToken>) -> Result<Option<Arc<Actor>>, Status> {
         match token {
             None => Ok(None),
             token => self.actors.actor(caller, token, &self.vault()?.directory(), identity::now()),
         }
     }
 
-    /// Who a peer is at this moment. Each message of a stream asks again.
+    /// Who a peer is at this moment.
     pub fn identify(&self, peer: &Peer) -> Result<Caller, Status> {
         Ok(peer.caller(&self.vault()?.directory(), identity::now())?)
     }
+}
+
+/// What a request showed of who calls.
+#[derive(Clone)]
+pub(crate) struct Shown {
+    peer: Peer,
+    second_factor: Option<Arc<Assertion>>,
+    token: Option<ActorToken>,
 }
 
 /// The other end of the connection that brought a request.
@@ -111,7 +140,7 @@ pub(crate) fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
 }
 
 /// What a request shows as its second factor. A service has none, and nobody looks for it.
-pub(crate) fn shown<T>(request: &Request<T>, caller: &Caller) -> Result<Option<Arc<Assertion>>, Status> {
+fn second_factor<T>(request: &Request<T>, caller: &Caller) -> Result<Option<Arc<Assertion>>, Status> {
     if !matches!(caller.principal.role, Role::Officer | Role::Privacy) {
         return Ok(None);
     }

@@ -2,7 +2,7 @@
 
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::{Freeze, Frozen, InForceFreezes, Since, Suspend, Unfreeze, Unsuspend};
+use strongroom_vault::{Freeze, Frozen, InForceFreezes, Since, Suspend, Suspension, Unfreeze, Unsuspend};
 use tonic::{Request, Response, Status};
 
 use crate::edge::Edge;
@@ -66,13 +66,13 @@ pub(crate) async fn list<S: Store>(
     let mut freezes = of_scope("", true, &all_tenants);
     freezes.extend(of_scope("", false, &tenant));
     freezes.extend(fields.iter().flat_map(|one| of_scope(&one.field, false, &one.frozen)));
-    let suspensions = suspended.into_iter().map(|(principal, why)| v1::Suspension {
-        principal,
-        suspend_time: Some(instants::to_wire(why.since.time)),
-        by: why.since.by,
-        reason: why.reason,
-    });
+    let suspensions = suspended.into_iter().map(|(principal, why)| suspension(principal, why));
     Ok(Response::new(v1::ListFreezesResponse { freezes, suspensions: suspensions.collect() }))
+}
+
+/// Since when and why a principal is suspended.
+pub(crate) fn suspension(principal: String, Suspension { since, reason }: Suspension) -> v1::Suspension {
+    v1::Suspension { principal, suspend_time: Some(instants::to_wire(since.time)), by: since.by, reason }
 }
 
 /// What of one scope is frozen, reads first.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
-use ring::digest;
 use rustls::pki_types::CertificateDer;
 use strongroom_access::{Directory, IdentityError, Principal, Role, SpiffeId, identify};
 use strongroom_vault::Caller;
@@ -14,6 +13,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use crate::certificates::Certificates;
 use crate::errors;
 use crate::patience::Answers;
+use crate::tls::sha256;
 use crate::vetting::Vetting;
 
 /// Where the vault's directory of tenants and officers is found: nowhere while it is sealed. It may change while a
@@ -141,8 +141,7 @@ impl Claims {
             GeneralName::URI(uri) => Some((*uri).to_owned()),
             _ => None,
         });
-        let mut key = [0; 32];
-        key.copy_from_slice(digest::digest(&digest::SHA256, certificate.public_key().raw).as_ref());
+        let key = sha256(certificate.public_key().raw);
         let common_names = certificate.subject().iter_common_name();
         let common_names = common_names.map(|name| Some(name.as_str().ok()?.to_owned())).collect::<Option<_>>()?;
         Some(Self { uris: uris.collect(), common_names, key, not_after: certificate.validity().not_after.timestamp() })
@@ -189,11 +188,7 @@ impl Peer {
     /// Who calls, at `now` in seconds since 1970. A connection does not outlive its certificate, nor a change of the
     /// directory: the principal is found anew when there is a new one.
     pub fn caller(&self, directory: &Arc<Directory>, now: i64) -> Result<Caller, Nobody> {
-        let claims = self.0.claims.as_ref().ok_or(Nobody::CertificateNotAccepted)?;
-        if now > claims.not_after {
-            return Err(Nobody::CertificateExpired);
-        }
-        self.0.vetting.vetted()?;
+        let claims = self.vetted(now)?;
         let principal = match &*self.0.known.load() {
             Some(known) if Arc::ptr_eq(&known.directory, directory) => known.principal.clone(),
             _ => self.find(claims, directory),
@@ -205,11 +200,7 @@ impl Peer {
     /// Whom the certificate names, at `now` in seconds since 1970, while the vault is sealed and can look nobody up. Good
     /// for nothing but to tell callers apart: it belongs to no tenant but the vault itself.
     pub fn named(&self, now: i64) -> Result<Principal, Nobody> {
-        let claims = self.0.claims.as_ref().ok_or(Nobody::CertificateNotAccepted)?;
-        if now > claims.not_after {
-            return Err(Nobody::CertificateExpired);
-        }
-        self.0.vetting.vetted()?;
+        let claims = self.vetted(now)?;
         let [uri] = &claims.uris[..] else { return Err(Nobody::CertificateNotAccepted) };
         let id = SpiffeId::parse(uri).map_err(|error| Nobody::from(&error))?;
         // A tenant has no operators, and the vault itself has nobody else.
@@ -217,6 +208,16 @@ impl Peer {
             return Err(Nobody::CertificateNotAccepted);
         }
         Ok(Principal::unlooked(id.role, uri))
+    }
+
+    /// What the certificate says, if at `now`, in seconds since 1970, it holds still and those in force vouch for it.
+    fn vetted(&self, now: i64) -> Result<&Claims, Nobody> {
+        let claims = self.0.claims.as_ref().ok_or(Nobody::CertificateNotAccepted)?;
+        if now > claims.not_after {
+            return Err(Nobody::CertificateExpired);
+        }
+        self.0.vetting.vetted()?;
+        Ok(claims)
     }
 
     /// What the certificate calls its holder, whoever that is to the vault: its names, or nothing where it can't be read.

@@ -28,35 +28,22 @@ pub(crate) struct SystemService<S: Store> {
 }
 
 impl<S: Store> SystemService<S> {
-    /// How the seal is. Why is for those who can do something: it names machines and keys.
-    fn seal_for(&self, role: Role) -> v1::SealStatus {
-        let seal = self.edge.door.status();
-        match role {
-            Role::Operator | Role::Officer => seal,
-            _ => v1::SealStatus { reason: String::new(), ..seal },
+    /// What the vault tells of itself, open or sealed. What is wrong is for those who can do something: it names machines,
+    /// files and keys.
+    fn of_itself(&self, principal: &Principal) -> v1::StatusResponse {
+        let with_problem = matches!(principal.role, Role::Operator | Role::Officer);
+        let mut seal = self.edge.door.status();
+        if !with_problem {
+            seal.reason.clear();
         }
-    }
-
-    /// How the certificates are.
-    fn certificates_for(&self, role: Role) -> v1::CertificateStatus {
-        self.certificates.status(matches!(role, Role::Operator | Role::Officer))
-    }
-
-    /// How those are who vouch for the people behind services.
-    fn issuers_for(&self, role: Role) -> Vec<v1::ActorIssuerStatus> {
-        self.edge.actors.status(matches!(role, Role::Operator | Role::Officer))
-    }
-
-    /// What a sealed vault tells of itself.
-    fn sealed(&self, principal: &Principal) -> v1::StatusResponse {
         v1::StatusResponse {
             version: self.version.to_owned(),
             principal: principal.name.to_string(),
             role: principal.role.as_str().to_owned(),
             state: self.edge.door.health().to_owned(),
-            seal: Some(self.seal_for(principal.role)),
-            certificates: Some(self.certificates_for(principal.role)),
-            actor_issuers: self.issuers_for(principal.role),
+            seal: Some(seal),
+            certificates: Some(self.certificates.status(with_problem)),
+            actor_issuers: self.edge.actors.status(with_problem),
             ..Default::default()
         }
     }
@@ -66,18 +53,15 @@ impl<S: Store> SystemService<S> {
 impl<S: Store> v1::system_server::System for SystemService<S> {
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         let Ok(vault) = self.edge.vault() else {
-            return Ok(Response::new(self.sealed(&edge::peer(&request)?.named(identity::now())?)));
+            return Ok(Response::new(self.of_itself(&edge::peer(&request)?.named(identity::now())?)));
         };
         let caller = self.edge.caller(&request)?;
         let now = vault.status(&caller).await.map_err(status)?;
         let keys =
             now.keys.into_iter().map(|(name, version, state)| v1::KeyStatus { name, version, state: state.to_owned() });
         Ok(Response::new(v1::StatusResponse {
-            version: self.version.to_owned(),
             vault_id: now.vault_id.to_string(),
             tenant: now.tenant,
-            principal: caller.principal.name.to_string(),
-            role: caller.principal.role.as_str().to_owned(),
             start_time: Some(instants::to_wire(now.start)),
             state: now.state.to_owned(),
             schema_version: now.schema_version,
@@ -85,9 +69,7 @@ impl<S: Store> v1::system_server::System for SystemService<S> {
             ledger_size: now.ledger_size,
             keystore_number: now.keystore_number,
             keys: keys.collect(),
-            seal: Some(self.seal_for(caller.principal.role)),
-            certificates: Some(self.certificates_for(caller.principal.role)),
-            actor_issuers: self.issuers_for(caller.principal.role),
+            ..self.of_itself(&caller.principal)
         }))
     }
 

@@ -1,17 +1,14 @@
 //! A log that is followed: pages of leaves as they come, for as long as the reader may have them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom_access::Assertion;
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::{Caller, Leaves};
+use strongroom_vault::Leaves;
 use tonic::Status;
 
-use crate::edge::Edge;
+use crate::edge::{Edge, Shown};
 use crate::errors::status;
-use crate::identity::Peer;
 use crate::stage::{self, Stage};
 
 /// How long a leaf waits at the most for its reader.
@@ -20,9 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A reader, and how far it is.
 pub(crate) struct Followed<S: Store> {
     pub edge: Edge<S>,
-    pub peer: Peer,
-    /// What was shown as the second factor when it began: good for as long as it holds.
-    pub second_factor: Option<Arc<Assertion>>,
+    pub shown: Shown,
     pub leaves: Leaves<S>,
 }
 
@@ -33,8 +28,7 @@ impl<S: Store> Followed<S> {
             let leaves = self.leaves.come().await.map_err(status)?;
             // A reader does not outlive its certificate, nor its permission. Last, so that what was read before is not
             // told after.
-            let caller = self.edge.identify(&self.peer)?;
-            let caller = Caller { second_factor: self.second_factor.clone(), ..caller };
+            let caller = self.edge.again(&self.shown)?;
             self.edge.vault()?.may_follow(&caller).await.map_err(status)?;
             if !leaves.is_empty() {
                 let answer = v1::TailResponse { leaves, next: self.leaves.next };

@@ -15,7 +15,7 @@ use strongroom_access::Directory;
 use strongroom_ids::TenantNo;
 use zeroize::Zeroizing;
 
-use crate::TlsMaterial;
+use crate::{IssuerRules, TlsMaterial};
 
 /// Authorities that were made, so that each has a name of its own.
 static MADE: AtomicU64 = AtomicU64::new(0);
@@ -165,4 +165,20 @@ pub(crate) fn directory(officers: &[(&str, [u8; 32])]) -> Arc<Directory> {
         officers: officers.iter().map(|(name, key)| ((TenantNo(1), (*name).to_owned()), *key)).collect(),
         trust_anchors: Default::default(),
     })
+}
+
+/// An issuer of actors of this name, for one tenant.
+pub(crate) fn rules(name: &str) -> IssuerRules {
+    IssuerRules {
+        name: name.to_owned(),
+        issuer: format!("https://{name}.bank.example"),
+        audience: "strongroom".to_owned(),
+        algorithms: vec!["ES256".to_owned(), "EdDSA".to_owned()],
+        role_claim: "role".to_owned(),
+        labels_claim: "labels".to_owned(),
+        leeway_seconds: 5,
+        max_lifetime_seconds: 3_600,
+        tenants: vec!["retail".to_owned()],
+        tenant_claim: None,
+    }
 }

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use crate::edge::Edge;
 use crate::errors::status;
-use crate::instants;
+use crate::freezes;
 
 pub(crate) async fn set<S: Store>(
     edge: &Edge<S>,
@@ -41,12 +41,7 @@ pub(crate) async fn list<S: Store>(
     let ListedPrincipals { principals, limits } = edge.vault()?.list_principals(&caller).await.map_err(status)?;
     let principals = principals.into_iter().map(|one| v1::ListedPrincipal {
         tier: one.tier.as_str().to_owned(),
-        suspension: one.suspension.map(|why| v1::Suspension {
-            principal: one.principal.clone(),
-            suspend_time: Some(instants::to_wire(why.since.time)),
-            by: why.since.by,
-            reason: why.reason,
-        }),
+        suspension: one.suspension.map(|why| freezes::suspension(one.principal.clone(), why)),
         principal: one.principal,
     });
     let tiers = Tier::ALL.into_iter().zip(limits);

@@ -234,9 +234,10 @@ pub fn authorities(pem: &[u8]) -> Result<Vec<[u8; 32]>, TlsError> {
     Ok(client_certificates(pem)?.iter().map(|certificate| sha256(certificate)).collect())
 }
 
-fn sha256(certificate: &CertificateDer<'_>) -> [u8; 32] {
+/// The hash by which certificates, and keys in them, are known.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, certificate).as_ref());
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     hash
 }
 

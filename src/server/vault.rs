@@ -7,14 +7,13 @@ use futures_util::stream::Stream;
 use strongroom_proto::v1;
 use strongroom_storage::Store;
 use strongroom_vault::{
-    Caller, Delete, DeleteItem, Detokenize, Error, Lookup, LookupItem, Match, MatchItem, NewValue, NewVersion,
-    ReadItem, Released, Replace, Tokenize,
+    Delete, DeleteItem, Detokenize, Error, Lookup, LookupItem, Match, MatchItem, NewValue, NewVersion, ReadItem,
+    Released, Replace, Tokenize,
 };
 use tonic::{Request, Response, Status};
 
-use crate::actors::ActorToken;
 use crate::bulk;
-use crate::edge::{self, Edge};
+use crate::edge::Edge;
 use crate::errors::{problem, status};
 use crate::instants;
 
@@ -110,17 +109,12 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
         request: Request<tonic::Streaming<v1::TokenizeRequest>>,
     ) -> Result<Response<Self::TokenizeStreamStream>, Status> {
         use v1::tokenize_stream_response::Result as Outcome;
-        let (edge, peer) = (self.0.clone(), edge::peer(&request)?);
-        let begun = edge.identify(&peer)?;
-        let (shown, token) = (edge::shown(&request, &begun)?, ActorToken::of(&request)?);
-        edge.actor(&begun, token.as_ref())?;
+        let (edge, shown) = (self.0.clone(), self.0.begun(&request)?);
         let stage = edge.stage.clone();
         let answers = bulk::answers(request.into_inner(), stage, edge.workers.clone(), move |message| {
-            let (edge, peer, second_factor, token) = (edge.clone(), peer.clone(), shown.clone(), token.clone());
+            let (edge, shown) = (edge.clone(), shown.clone());
             async move {
-                let caller = edge.identify(&peer)?;
-                let actor = edge.actor(&caller, token.as_ref())?;
-                let caller = Caller { second_factor, actor, ..caller };
+                let caller = edge.again(&shown)?;
                 let answer = match tokenize(message) {
                     Ok(request) => edge.vault()?.tokenize(&caller, &request).await,
                     Err(error) => Err(error),
@@ -140,17 +134,12 @@ impl<S: Store> v1::vault_server::Vault for VaultService<S> {
         request: Request<tonic::Streaming<v1::DetokenizeRequest>>,
     ) -> Result<Response<Self::DetokenizeStreamStream>, Status> {
         use v1::detokenize_stream_response::Result as Outcome;
-        let (edge, peer) = (self.0.clone(), edge::peer(&request)?);
-        let begun = edge.identify(&peer)?;
-        let (shown, token) = (edge::shown(&request, &begun)?, ActorToken::of(&request)?);
-        edge.actor(&begun, token.as_ref())?;
+        let (edge, shown) = (self.0.clone(), self.0.begun(&request)?);
         let stage = edge.stage.clone();
         let answers = bulk::answers(request.into_inner(), stage, edge.workers.clone(), move |message| {
-            let (edge, peer, second_factor, token) = (edge.clone(), peer.clone(), shown.clone(), token.clone());
+            let (edge, shown) = (edge.clone(), shown.clone());
             async move {
-                let caller = edge.identify(&peer)?;
-                let actor = edge.actor(&caller, token.as_ref())?;
-                let caller = Caller { second_factor, actor, ..caller };
+                let caller = edge.again(&shown)?;
                 let result = match edge.vault()?.detokenize(&caller, &detokenize(message)).await {
                     Ok(answers) => Outcome::Response(detokenized(answers)),
                     Err(error) => Outcome::Problem(problem(&error)),

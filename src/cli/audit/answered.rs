@@ -13,21 +13,21 @@ use crate::cli::output::CliError;
 pub fn is_answered(asked: &LeafFilter, told: &Filter) -> Result<(), CliError> {
     let LeafFilter { from_time, to_time, principal, subject, token, field, action, decision, .. } = asked;
     let LeafFilter { actor, changes, class, view, reads, .. } = asked;
-    let same = |asked: &String, told: &Option<String>| told.as_deref().unwrap_or_default() == asked && is_given(told);
-    let some = |asked: bool, told: bool| asked == told;
+    // What is not asked for is empty, and what is told is not.
+    let same = |asked: &String, told: &Option<String>| told.as_ref() == Some(asked).filter(|asked| !asked.is_empty());
     let parts = [
         ("from", from_time.as_ref().map(instant) == told.from),
         ("to", to_time.as_ref().map(instant) == told.to),
         ("principal", same(principal, &told.principal)),
-        ("subject", some(!subject.is_empty(), told.subjects.is_some())),
-        ("token", some(!token.is_empty(), told.rows.is_some())),
+        ("subject", subject.is_empty() == told.subjects.is_none()),
+        ("token", token.is_empty() == told.rows.is_none()),
         ("field", same(field, &told.field)),
         ("action", same(action, &told.action)),
         ("decision", same(decision, &told.decision)),
         ("actor", same(actor, &told.actor)),
-        ("class", some(!class.is_empty(), told.fields.is_some())),
+        ("class", class.is_empty() == told.fields.is_none()),
         ("view", same(view, &told.view)),
-        ("changes or reads", some(*changes || *reads, told.actions.is_some())),
+        ("changes or reads", (*changes || *reads) == told.actions.is_some()),
     ];
     match parts.iter().find(|(_, is_same)| !is_same) {
         None => Ok(()),
@@ -42,11 +42,6 @@ pub fn other(why: &str) -> CliError {
         next: "a command line and a vault of the same version: see `strongroom --version` and `strongroom status`"
             .into(),
     }
-}
-
-/// What is given is not empty.
-fn is_given(told: &Option<String>) -> bool {
-    told.as_ref().is_none_or(|told| !told.is_empty())
 }
 
 /// As the vault takes it: to the microsecond, and none before 1970.

@@ -4,11 +4,10 @@
 //! makes it anew. The manifest is the vault's word about the lines, in a frame that lists the files.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use indicatif::ProgressBar;
 use ring::digest::{Context as Digest, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -21,10 +20,11 @@ use strongroom_ledger::{LedgerError, leaf, leaf_hash, manifest};
 use strongroom_proto::v1::{ExportRequest, ExportResponse, SignedExport};
 
 use super::answered::{is_answered, other};
-use super::verify::{Verify, witnessed};
-use super::{bar, beside, read, read_keys};
+use super::growing::Growing;
+use super::verify::Verify;
+use super::{bar, beside, read, write_keys};
 use crate::cli::client::Context;
-use crate::cli::files::{create, rename, replace};
+use crate::cli::files::{remove_if_there, rename, replace};
 use crate::cli::output::{CliError, Exit, Output, facts};
 use crate::cli::shell::quoted;
 
@@ -106,7 +106,7 @@ pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &
     // Without a manifest nobody takes what is half replaced for an export.
     forget(out)?;
     replace(&beside(out, ".checkpoint"), signed.checkpoint.as_bytes())?;
-    replace(&beside(out, ".key"), (signed.keys.join("\n") + "\n").as_bytes())?;
+    write_keys(&beside(out, ".key"), &signed.keys)?;
     rename(&lines, &files.lines())?;
     rename(&proofs, &beside(out, ".proofs"))?;
     if format != Format::Jsonl {
@@ -154,13 +154,7 @@ pub fn forget(out: &Path) -> Result<(), CliError> {
     if !beside(out, ".manifest").exists() {
         return Ok(());
     }
-    for path in [".manifest", ".proofs", ".leaves"].map(|ending| beside(out, ending)) {
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(CliError::file(path, error)),
-            _ => {}
-        }
-    }
-    Ok(())
+    [".manifest", ".proofs", ".leaves"].iter().try_for_each(|ending| remove_if_there(&beside(out, ending)))
 }
 
 /// Why nothing can fit.
@@ -219,38 +213,14 @@ pub fn pieces(page: &ExportResponse) -> Result<Vec<Piece>, CliError> {
     Ok(pieces)
 }
 
-/// A file that grows line by line.
-struct Growing {
-    path: PathBuf,
-    file: BufWriter<File>,
-}
-
-impl Growing {
-    fn new(path: &Path) -> Result<Self, CliError> {
-        let file = create(path).map_err(|error| CliError::file(path, error))?;
-        Ok(Self { path: path.to_owned(), file: BufWriter::with_capacity(1 << 20, file) })
-    }
-
-    fn line(&mut self, line: &[u8]) -> Result<(), CliError> {
-        let written = self.file.write_all(line).and_then(|()| self.file.write_all(b"\n"));
-        written.map_err(|error| CliError::file(&self.path, error))
-    }
-
-    fn finish(self) -> Result<(), CliError> {
-        let file = self.file.into_inner().map_err(|error| CliError::file(&self.path, error.into_error()))?;
-        file.sync_all().map_err(|error| CliError::file(&self.path, error))
-    }
-}
-
 /// Makes the file of another form from the lines.
 fn make(files: &Files<'_>, said: &Manifest, lines: &Path, made: &Path) -> Result<(), CliError> {
-    let growing = Growing::new(made)?;
+    let mut growing = Growing::new(made)?;
     let bar = bar(said.lines);
-    let mut file = growing.file;
-    convert(files.format, &said.log.origin, opened(lines)?, &mut file, |done| bar.set_position(done))
+    convert(files.format, &said.log.origin, opened(lines)?, &mut growing.file, |done| bar.set_position(done))
         .map_err(|error| CliError::unfit(format!("{} can't be made: {error}", made.display())))?;
     bar.finish_and_clear();
-    Growing { path: growing.path, file }.finish()
+    growing.finish()
 }
 
 /// Verifies such an export, without the vault.
@@ -267,10 +237,7 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
         let why = "--keys-out needs the whole ledger: an export of some of its leaves names few keys or none";
         return Err(CliError::Usage(why.into()));
     }
-    let own_key = args.log_key.is_some();
-    let note_path = args.checkpoint.unwrap_or_else(|| beside(out, ".checkpoint"));
-    let key_path = args.log_key.unwrap_or_else(|| beside(out, ".key"));
-    let (note, keys) = (read(&note_path)?, read_keys(&key_path)?);
+    let (note, keys) = args.held_against()?;
     let frame: Frame = serde_json::from_str(&read(&beside(out, ".manifest"))?)
         .map_err(|_| does_not_hold(&"the manifest is not what audit export writes"))?;
     let format = Format::named(&frame.format)
@@ -293,23 +260,21 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
     let said = excerpt.manifest;
     let mut differs = None;
     if format != Format::Jsonl {
+        let (lines, file) = (opened(&lines)?, opened(out)?);
         let bar = bar(said.lines);
-        let compared = made_of(&files, &said, &lines, &bar);
+        let compared = compare(format, &said.log.origin, lines, file, |done| bar.set_position(done));
         bar.finish_and_clear();
         match compared {
             Ok(()) => {}
             // Another version may write the same in another way.
-            Err(Err(why)) if frame.tool != TOOL => differs = Some(why),
-            Err(found) => return Err(found.unwrap_or_else(|why| does_not_hold(&why))),
+            Err(why) if frame.tool != TOOL => differs = Some(why.to_string()),
+            Err(why) => return Err(does_not_hold(&why)),
         }
     }
     if listed(&files)? != frame.files {
         return Err(does_not_hold(&"the manifest lists files with other hashes than these have"));
     }
-    let witnessed = match &args.witness_keys {
-        Some(path) => Some(witnessed(path, args.witnesses, args.witnessed_at_least.unwrap_or(0), [&note].into_iter())?),
-        None => None,
-    };
+    let witnessed = args.witnessed(0, [&note])?;
     let asked = said.filter.to_json();
     // Every leaf is one of the lines, then, and each line is proven.
     let whole = said.lines == said.log.size;
@@ -336,7 +301,7 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
                 "format": format.as_str(),
                 "time": said.time.to_string(),
                 "checkpoint_leaves": said.log.size.to_string(),
-                "key_given": own_key,
+                "key_given": args.log_key.is_some(),
                 "witnessed_leaves": witnessed.map(|leaves| leaves.to_string()),
             })
         },
@@ -359,27 +324,12 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
                 pairs.push(("not proven", "that no other leaf fits: that is the vault's signed word".to_owned()));
             }
             pairs.extend(witnessed.map(|leaves| ("witnessed", format!("the first {leaves} leaves"))));
-            if !own_key {
-                let note = "came with the export: compare it with the one you keep";
-                pairs.push(("note", format!("{} {note}", key_path.display())));
-            }
+            pairs.extend(args.note());
             facts(pairs)
         },
     )?;
     // The lines do hold.
     Ok(if not_comparable.is_some() { Exit::Partly } else { Exit::Done })
-}
-
-/// Holds the file of another form against the lines. What is wrong with it, or why it can't be read.
-fn made_of(
-    files: &Files<'_>,
-    said: &Manifest,
-    lines: &Path,
-    bar: &ProgressBar,
-) -> Result<(), Result<CliError, String>> {
-    let (lines, file) = (opened(lines).map_err(Ok)?, opened(files.out).map_err(Ok)?);
-    compare(files.format, &said.log.origin, lines, file, |done| bar.set_position(done))
-        .map_err(|difference| Err(difference.to_string()))
 }
 
 /// The files that a manifest lists, as they are.

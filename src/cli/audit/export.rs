@@ -3,21 +3,20 @@
 //! The whole ledger as it is needs its checkpoint and nothing else. For anything less, and for other forms, there are proofs
 //! and a manifest beside it (`excerpt.rs`).
 
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::json;
 use strongroom_export::Format;
-use strongroom_ledger::checkpoint;
 use strongroom_proto::v1::audit_client::AuditClient;
-use strongroom_proto::v1::{ExportRequest, GetCheckpointRequest, LeafFilter};
-use time::OffsetDateTime;
+use strongroom_proto::v1::{ExportRequest, LeafFilter};
 
-use super::{bar, beside, excerpt};
+use super::growing::Growing;
+use super::options::{Between, Of};
+use super::{beside, excerpt, newest, write_keys};
 use crate::cli::client::{Context, Wire};
-use crate::cli::expiry::parse_time;
-use crate::cli::files::{create, rename, replace};
+use crate::cli::expiry::to_wire;
+use crate::cli::files::{rename, replace};
 use crate::cli::output::{CliError, Exit, facts};
 use crate::cli::shell::quoted;
 
@@ -46,9 +45,8 @@ pub struct Export {
     #[arg(short, long, value_name = "OUT")]
     out: PathBuf,
 
-    /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    log: String,
+    #[command(flatten)]
+    of: Of,
 
     /// The form of the export.
     #[arg(long, value_enum, default_value_t)]
@@ -61,13 +59,8 @@ pub struct Export {
 /// Which leaves are asked for.
 #[derive(Clone, Debug, ClapArgs)]
 struct Filter {
-    /// Only what was committed at this time or later: 2026-11-01, or RFC 3339.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    from: Option<OffsetDateTime>,
-
-    /// Only what was committed before this time.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    to: Option<OffsetDateTime>,
+    #[command(flatten)]
+    between: Between,
 
     /// Only what this principal asked for: ROLE/NAME, as leaves have it.
     // Under another id than that of --as, which would not be known here otherwise.
@@ -132,22 +125,17 @@ enum ExportFormat {
 impl Export {
     /// Which ledger.
     pub fn log(&self) -> &str {
-        &self.log
+        &self.of.log
     }
 }
 
 impl Filter {
     /// What is asked; nothing if all is.
     fn asked(self) -> Option<LeafFilter> {
-        let time = |time: Option<OffsetDateTime>| {
-            time.map(|time| prost_types::Timestamp {
-                seconds: time.unix_timestamp(),
-                nanos: i32::try_from(time.nanosecond()).unwrap_or_default(),
-            })
-        };
+        let Between { from, to } = self.between;
         let asked = LeafFilter {
-            from_time: time(self.from),
-            to_time: time(self.to),
+            from_time: from.map(to_wire),
+            to_time: to.map(to_wire),
             principal: self.principal.unwrap_or_default(),
             subject: self.subject.unwrap_or_default(),
             token: self.token.unwrap_or_default(),
@@ -166,7 +154,7 @@ impl Filter {
 
 /// Exports.
 pub async fn run(asked: Export, context: &Context) -> Result<Exit, CliError> {
-    let Export { out, log, format, filter } = asked;
+    let Export { out, of: Of { log }, format, filter } = asked;
     match (format, filter.asked()) {
         (ExportFormat::Jsonl, None) => whole(&out, log, context).await,
         (format, filter) => {
@@ -195,11 +183,7 @@ impl From<ExportFormat> for Format {
 /// Fetches the head first and then exactly the leaves that it signs, while the ledger grows on.
 async fn whole(out: &Path, log: String, context: &Context) -> Result<Exit, CliError> {
     let mut client = context.audit().await?;
-    let head =
-        client.get_checkpoint(GetCheckpointRequest { log: log.clone(), ..Default::default() }).await?.into_inner();
-    let keys: Vec<&str> = head.keys.iter().map(String::as_str).collect();
-    let signed = checkpoint::verify(&head.checkpoint, &keys)
-        .map_err(|error| CliError::unfit(format!("the vault's own checkpoint does not hold: {error}")))?;
+    let (signed, head) = newest::signed_head(&mut client, &log).await?;
 
     let part = beside(out, ".part");
     if let Err(error) = fetch(&mut client, log, signed.size, &part).await {
@@ -211,7 +195,7 @@ async fn whole(out: &Path, log: String, context: &Context) -> Result<Exit, CliEr
     excerpt::forget(out)?;
     let (note, key) = (beside(out, ".checkpoint"), beside(out, ".key"));
     replace(&note, head.checkpoint.as_bytes())?;
-    replace(&key, (head.keys.join("\n") + "\n").as_bytes())?;
+    write_keys(&key, &head.keys)?;
     rename(&part, out)?;
     context.output.show(
         || {
@@ -240,28 +224,13 @@ async fn whole(out: &Path, log: String, context: &Context) -> Result<Exit, CliEr
 
 /// Writes the first leaves of a ledger, `size` of them, to a file.
 async fn fetch(client: &mut AuditClient<Wire>, log: String, size: u64, part: &Path) -> Result<(), CliError> {
-    let mut file = BufWriter::with_capacity(1 << 20, create(part).map_err(|error| CliError::file(part, error))?);
-    let bar = bar(size);
-    let mut leaves = 0u64;
-    // An end of 0 means the end of the ledger, so an empty one is not asked for.
-    if size > 0 {
-        let mut stream = client.export(ExportRequest { end: size, log, ..Default::default() }).await?.into_inner();
-        while let Some(page) = stream.message().await? {
-            for leaf in &page.leaves {
-                let written = file.write_all(leaf).and_then(|()| file.write_all(b"\n"));
-                written.map_err(|error| CliError::file(part, error))?;
-            }
-            leaves += page.leaves.len() as u64;
-            bar.set_position(leaves);
-        }
-    }
-    bar.finish_and_clear();
+    let mut file = Growing::new(part)?;
+    let leaves = newest::leaves(client, log, size, |leaf| file.line(leaf)).await?;
     if leaves != size {
         return Err(CliError::Unfit {
             message: format!("the vault sent {leaves} leaves and its checkpoint signs {size}"),
             next: "the same command again".into(),
         });
     }
-    let file = file.into_inner().map_err(|error| CliError::file(part, error.into_error()))?;
-    file.sync_all().map_err(|error| CliError::file(part, error))
+    file.finish()
 }

@@ -1,15 +1,15 @@
 //! Keys of a ledger that its own leaves name: asked of the vault, and proven against a checkpoint that is trusted already.
 
 use bytes::Bytes;
+use strongroom_ledger::LedgerError;
 use strongroom_ledger::checkpoint::{self, Checkpoint};
 use strongroom_ledger::cover::Piece;
 use strongroom_ledger::log_keys::Trust;
-use strongroom_ledger::proof::Tree;
 use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::{ExportRequest, LeafFilter};
 
 use super::excerpt::pieces;
-use super::proofs::{NotShown, continues};
+use super::proofs::{continues, tree};
 use crate::cli::client::Wire;
 use crate::cli::output::CliError;
 
@@ -34,15 +34,48 @@ pub async fn learn(
         let told = Told::fetch(client, log, anchor.size, action).await?;
         // The proofs lead to the vault's newest head. Who signed that is of no matter: it is the anchor, and what came since.
         let head = checkpoint::claimed(&told.checkpoint).map_err(|error| misfit(&error.to_string()))?;
-        continues(client, log.to_owned(), anchor, &head).await.map_err(|error| match error {
-            NotShown::Fork(why) => misfit(&format!("its head is not that of the same ledger: {why}")),
-            NotShown::Asking(error) => error,
-        })?;
-        let tree = Tree { size: head.size, root: head.root };
-        trust.hear_proven(&told.lines, &told.pieces, &tree).map_err(|error| misfit(&error.to_string()))?;
+        let forked = |why: String| misfit(&format!("its head is not that of the same ledger: {why}"));
+        continues(client, log.to_owned(), anchor, &head, forked).await?;
+        trust.hear_proven(&told.lines, &told.pieces, &tree(&head)).map_err(|error| misfit(&error.to_string()))?;
     }
     trust.believe(anchor.size);
     Ok(())
+}
+
+/// The trusted keys that have signed a head. If none has, what was seen of the log before, and a trusted key signed, may have
+/// the leaf that names one.
+pub async fn signers(
+    client: &mut AuditClient<Wire>,
+    log: &str,
+    (note, head): (&str, &Checkpoint),
+    before: Option<&Checkpoint>,
+    trust: &mut Trust,
+) -> Result<Vec<String>, CliError> {
+    let mut proven = trust.prove(note, head.size);
+    if proven == Err(LedgerError::Unsigned)
+        && let Some(before) = before
+    {
+        learn(client, log, before, trust).await?;
+        proven = trust.prove(note, head.size);
+    }
+    proven.map_err(does_not_hold)
+}
+
+/// Learns of keys that were not known, from a head that a trusted one has signed: while it signs along is the time. Whether
+/// that could be done; it is no loss yet if not, and is said.
+pub async fn learn_new(client: &mut AuditClient<Wire>, log: &str, head: &Checkpoint, trust: &mut Trust) -> bool {
+    match learn(client, log, head, trust).await {
+        Ok(()) => true,
+        Err(error) => {
+            eprintln!("the ledger's keys have changed, and the new ones can't be learnt yet: {error}");
+            false
+        }
+    }
+}
+
+/// A head that no trusted key vouches for.
+pub fn does_not_hold(error: LedgerError) -> CliError {
+    CliError::unfit(format!("the vault's checkpoint does not hold: {error}"))
 }
 
 /// Leaves of one action, with what proves them.

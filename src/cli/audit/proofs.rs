@@ -14,7 +14,7 @@ use strongroom_proto::v1::{
 
 use super::learn::learn;
 use super::verify::{known, known_as_json};
-use super::{beside, read, read_keys};
+use super::{beside, came_with, newest, read, read_keys, write_keys};
 use crate::cli::client::{Context, Wire};
 use crate::cli::files::replace;
 use crate::cli::output::{CliError, Exit, Output, facts};
@@ -36,7 +36,7 @@ pub async fn prove(index: u64, out: &Path, log: String, context: &Context) -> Re
 
     let (leaf_path, key_path) = (beside(out, ".leaf"), beside(out, ".key"));
     replace(&leaf_path, &[line, &b"\n"[..]].concat())?;
-    replace(&key_path, (keys.join("\n") + "\n").as_bytes())?;
+    write_keys(&key_path, &keys)?;
     replace(out, proof.to_text().as_bytes())?;
     let shown = |path: &Path| path.display().to_string();
     context.output.show(
@@ -108,7 +108,7 @@ pub fn check(proof: &Path, leaf: Option<PathBuf>, key: Option<PathBuf>, output: 
                 Told::Next { .. } => ("names key", named.key.clone()),
                 Told::Compromised => ("compromised", named.key.clone()),
             }));
-            pairs.extend((!own_key).then(|| note(&key)));
+            pairs.extend((!own_key).then(|| came_with("proof", &key)));
             facts(pairs)
         },
     )?;
@@ -132,15 +132,11 @@ pub async fn grown(older: &Path, key: Option<PathBuf>, log: String, context: &Co
         return Err(unread(error));
     }
     let before = checkpoint::claimed(&note).map_err(unread)?;
-    let now = checkpoint::claimed(&newer_note)
-        .map_err(|error| misfit(&format!("the vault's own checkpoint does not hold: {error}")))?;
+    let now = checkpoint::claimed(&newer_note).map_err(newest::does_not_hold)?;
     let mut trust = Trust::new(&before.origin, given);
     learn_other(&mut client, &log, (&note, &before), (&newer_note, &now), &mut trust).await?;
     trust.prove(&note, before.size).map_err(unread)?;
-    let by = trust
-        .prove(&newer_note, now.size)
-        .map_err(|error| misfit(&format!("the vault's own checkpoint does not hold: {error}")))?;
-    let tree = |signed: &checkpoint::Checkpoint| Tree { size: signed.size, root: signed.root };
+    let by = trust.prove(&newer_note, now.size).map_err(newest::does_not_hold)?;
     let hashes = if before.size == 0 { vec![] } else { hashes_of(&hashes)? };
     let proven = match before.origin == now.origin {
         true => verify_consistency(&hashes, &tree(&before), &tree(&now)).map_err(|error| error.to_string()),
@@ -203,26 +199,20 @@ async fn learn_other(
     }
 }
 
-/// Why it was not shown that a ledger only grew.
-pub enum NotShown {
-    /// It did not.
-    Fork(String),
-    /// The vault could not be asked.
-    Asking(CliError),
-}
-
-/// Sees that a ledger as it is now is the older one and perhaps more; both are signed by its key.
+/// Sees that a ledger as it is now is the older one and perhaps more; both are signed by its key. What it means if it is not,
+/// `forked` says of the reason.
 pub async fn continues(
     client: &mut AuditClient<Wire>,
     log: String,
     older: &checkpoint::Checkpoint,
     now: &checkpoint::Checkpoint,
-) -> Result<(), NotShown> {
+    forked: impl Fn(String) -> CliError,
+) -> Result<(), CliError> {
     if now.origin != older.origin {
-        return Err(NotShown::Fork(format!("it was {}, and is {}", older.origin, now.origin)));
+        return Err(forked(format!("it was {}, and is {}", older.origin, now.origin)));
     }
     if now.size < older.size {
-        return Err(NotShown::Fork(format!("it had {} leaves, and has {}", older.size, now.size)));
+        return Err(forked(format!("it had {} leaves, and has {}", older.size, now.size)));
     }
     let hashes = match older.size {
         // The tree without leaves is the beginning of every other, and equal trees need no proof.
@@ -230,16 +220,15 @@ pub async fn continues(
         size if size == now.size => vec![],
         from => {
             let asked = GetConsistencyProofRequest { from, to: now.size, log };
-            let answer = client.get_consistency_proof(asked).await.map_err(|error| NotShown::Asking(error.into()))?;
-            hashes_of(&answer.into_inner().hashes).map_err(NotShown::Asking)?
+            hashes_of(&client.get_consistency_proof(asked).await?.into_inner().hashes)?
         }
     };
-    let tree = |signed: &checkpoint::Checkpoint| Tree { size: signed.size, root: signed.root };
-    verify_consistency(&hashes, &tree(older), &tree(now)).map_err(|error| NotShown::Fork(error.to_string()))
+    verify_consistency(&hashes, &tree(older), &tree(now)).map_err(|error| forked(error.to_string()))
 }
 
-fn note(key: &Path) -> (&'static str, String) {
-    ("note", format!("{} came with the proof: compare it with the one you keep", key.display()))
+/// The tree that a checkpoint signs.
+pub fn tree(signed: &checkpoint::Checkpoint) -> Tree {
+    Tree { size: signed.size, root: signed.root }
 }
 
 pub fn hashes_of(hashes: &[bytes::Bytes]) -> Result<Vec<[u8; 32]>, CliError> {

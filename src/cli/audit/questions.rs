@@ -17,8 +17,9 @@ use time::macros::format_description;
 use time::{Date, Month, OffsetDateTime};
 
 use super::answered::{is_answered, other};
+use super::options::Between;
 use crate::cli::client::Context;
-use crate::cli::expiry::parse_time;
+use crate::cli::expiry::to_wire;
 use crate::cli::output::{CliError, Exit};
 
 /// One of the questions.
@@ -41,13 +42,8 @@ pub enum Question {
 /// Of when, and how thoroughly.
 #[derive(Clone, Debug, ClapArgs)]
 struct Window {
-    /// Only what was committed at this time or later: 2026-11-01, or RFC 3339.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    from: Option<OffsetDateTime>,
-
-    /// Only what was committed before this time.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    to: Option<OffsetDateTime>,
+    #[command(flatten)]
+    between: Between,
 
     /// Only what was committed in this month, in UTC: 2026-11.
     #[arg(long, value_name = "MONTH", value_parser = parse_month, conflicts_with_all = ["from", "to"])]
@@ -80,25 +76,15 @@ fn parse_month(text: &str) -> Result<Period, String> {
 }
 
 impl Window {
-    fn from(&self) -> Option<OffsetDateTime> {
-        self.month.map(|month| month.from).or(self.from)
-    }
-
-    fn to(&self) -> Option<OffsetDateTime> {
-        self.month.map(|month| month.to).or(self.to)
+    fn between(&self) -> Between {
+        self.month.map_or(self.between, |Period { from, to }| Between { from: Some(from), to: Some(to) })
     }
 
     /// What is asked of the vault.
     fn asks(&self, log: String, filter: LeafFilter) -> ExportRequest {
-        let filter = LeafFilter { from_time: self.from().map(to_wire), to_time: self.to().map(to_wire), ..filter };
+        let Between { from, to } = self.between();
+        let filter = LeafFilter { from_time: from.map(to_wire), to_time: to.map(to_wire), ..filter };
         ExportRequest { log, filter: Some(filter), every_leaf: self.every_leaf, ..Default::default() }
-    }
-}
-
-fn to_wire(time: OffsetDateTime) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: time.unix_timestamp(),
-        nanos: i32::try_from(time.nanosecond()).unwrap_or_default(),
     }
 }
 
@@ -169,6 +155,7 @@ impl Leaves {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::expiry::parse_time;
 
     #[test]
     fn a_month_ends_where_the_next_begins() {

@@ -9,18 +9,17 @@ mod file;
 mod ledger;
 mod syslog;
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use clap::Args as ClapArgs;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
+use super::options::Of;
 use super::{beside, read_keys};
 use crate::cli::client::Context;
-use crate::cli::files::replace;
-use crate::cli::output::{CliError, Exit};
+use crate::cli::files::{read_if_there, replace};
+use crate::cli::output::{CliError, Exit, print};
 use ledger::{Followed, Leaves, Mark};
 
 /// What is followed, and where it goes.
@@ -59,15 +58,14 @@ pub struct Tail {
     #[arg(long, value_name = "FILE")]
     log_key: Option<PathBuf>,
 
-    /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    log: String,
+    #[command(flatten)]
+    of: Of,
 }
 
 impl Tail {
     /// Which ledger.
     pub fn log(&self) -> &str {
-        &self.log
+        &self.of.log
     }
 }
 
@@ -95,11 +93,7 @@ struct Cursor {
 impl Cursor {
     /// What was kept of a ledger; none if nothing was.
     fn read(path: &Path, origin: &str) -> Result<Option<Self>, CliError> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(CliError::file(path, error)),
-        };
+        let Some(text) = read_if_there(path)? else { return Ok(None) };
         let unfit = |message: String| CliError::Unfit {
             message,
             next: "another -o or --cursor, or remove it to begin anew".into(),
@@ -151,8 +145,8 @@ impl Cursor {
 /// Follows, until it is stopped or refused, or the ledger is not the one that was followed.
 pub async fn run(args: Tail, context: &Context) -> Result<Exit, CliError> {
     let given = args.log_key.as_deref().map(read_keys).transpose()?;
-    let mut followed = Followed::new(context, args.log, given);
-    let (head, ..) = followed.head(&mut context.audit().await?).await?;
+    let mut followed = Followed::new(context, args.of.log, given);
+    let (head, _) = followed.head(&mut context.audit().await?).await?;
     let next = args.from.unwrap_or(head.size);
     let mut begin = Cursor { origin: head.origin, next, length: 0, last: None, checkpoint: None, log_keys: vec![] };
     match (args.out, args.syslog) {
@@ -174,21 +168,11 @@ pub async fn run(args: Tail, context: &Context) -> Result<Exit, CliError> {
             let mut leaves = followed.begin(&begin).await?;
             begin.begun(&leaves);
             while let Some(page) = leaves.page().await? {
-                match print(&page) {
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
-                    printed => printed.map_err(|error| CliError::file("standard output", error))?,
+                if !print(page.iter().flat_map(|leaf| [&leaf[..], b"\n"]))? {
+                    return Ok(Exit::Done);
                 }
                 begin.go_to(&leaves.mark);
             }
         },
     }
-}
-
-fn print(leaves: &[Bytes]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    for leaf in leaves {
-        out.write_all(leaf)?;
-        out.write_all(b"\n")?;
-    }
-    out.flush()
 }

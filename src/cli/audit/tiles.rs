@@ -4,11 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::json;
+use strongroom_ledger::leaf_hash;
 use strongroom_ledger::tiles::{Edge, TileId};
-use strongroom_ledger::{checkpoint, leaf_hash};
-use strongroom_proto::v1::{ExportRequest, GetCheckpointRequest};
 
-use super::bar;
+use super::{newest, write_keys};
 use crate::cli::client::Context;
 use crate::cli::files::replace;
 use crate::cli::output::{CliError, Exit, facts};
@@ -19,32 +18,18 @@ const BUNDLE: u64 = 256;
 /// Writes a ledger's checkpoint, its tree in tiles, and its leaves in bundles.
 pub async fn write(out: &Path, log: String, context: &Context) -> Result<Exit, CliError> {
     let mut client = context.audit().await?;
-    let head =
-        client.get_checkpoint(GetCheckpointRequest { log: log.clone(), ..Default::default() }).await?.into_inner();
-    let keys: Vec<&str> = head.keys.iter().map(String::as_str).collect();
+    let head = newest::head(&mut client, &log).await?;
     let own = |why: &dyn std::fmt::Display| CliError::unfit(format!("what the vault sent does not hold: {why}"));
-    let signed = checkpoint::verify(&head.checkpoint, &keys).map_err(|error| own(&error))?;
+    let signed = newest::signed(&head).map_err(|error| own(&error))?;
 
     let mut folder = Folder { out, bundle: Vec::new(), edge: Edge::new() };
-    let bar = bar(signed.size);
-    if signed.size > 0 {
-        let mut stream =
-            client.export(ExportRequest { end: signed.size, log, ..Default::default() }).await?.into_inner();
-        while let Some(page) = stream.message().await? {
-            for line in &page.leaves {
-                folder.add(line)?;
-            }
-            bar.set_position(folder.edge.size());
-        }
-    }
-    bar.finish_and_clear();
-    let size = folder.edge.size();
+    let size = newest::leaves(&mut client, log, signed.size, |line| folder.add(line)).await?;
     if (size, folder.edge.root()) != (signed.size, signed.root) {
         return Err(own(&"the leaves are not those that the checkpoint signs"));
     }
     folder.finish()?;
     replace(&out.join("checkpoint"), head.checkpoint.as_bytes())?;
-    replace(&out.join("key"), (head.keys.join("\n") + "\n").as_bytes())?;
+    write_keys(&out.join("key"), &head.keys)?;
     context.output.show(
         || json!({ "out": out.display().to_string(), "origin": signed.origin, "leaves": size.to_string() }),
         || {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use serde_json::json;
@@ -10,7 +10,7 @@ use strongroom_ledger::log_keys::{TrustedKey, number};
 use strongroom_ledger::verify::Proof;
 use strongroom_ledger::{checkpoint, cosignature, verify};
 
-use super::{beside, excerpt, read, read_keys};
+use super::{beside, came_with, excerpt, read, read_keys};
 use crate::cli::files::replace;
 use crate::cli::output::{CliError, Exit, Output, facts};
 
@@ -58,6 +58,59 @@ pub struct Verify {
     pub witnessed_at_least: Option<u64>,
 }
 
+impl Verify {
+    fn key_path(&self) -> PathBuf {
+        self.log_key.clone().unwrap_or_else(|| beside(&self.export, ".key"))
+    }
+
+    /// The signed checkpoint and the ledger's keys.
+    pub fn held_against(&self) -> Result<(String, Vec<String>), CliError> {
+        let note = self.checkpoint.clone().unwrap_or_else(|| beside(&self.export, ".checkpoint"));
+        Ok((read(&note)?, read_keys(&self.key_path())?))
+    }
+
+    /// What is to be said where no key was given that somebody kept.
+    pub fn note(&self) -> Option<(&'static str, String)> {
+        self.log_key.is_none().then(|| came_with("export", &self.key_path()))
+    }
+
+    /// How many leaves the newest checkpoint has that enough witnesses have cosigned, if their keys are given: `least` or more,
+    /// where it is not said how many are enough. That the log's key signed it was seen.
+    pub fn witnessed<'n>(
+        &self,
+        least: u64,
+        notes: impl IntoIterator<Item = &'n String>,
+    ) -> Result<Option<u64>, CliError> {
+        let Some(path) = &self.witness_keys else { return Ok(None) };
+        let least = self.witnessed_at_least.unwrap_or(least);
+        let keys = read_keys(path)?;
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let needed = self.witnesses.unwrap_or(keys.len()).max(1);
+        let unfit = |error| CliError::unfit(format!("the witnesses' word does not hold: {error}"));
+        let (mut newest, mut most) = (None, 0);
+        for note in notes {
+            let count = cosignature::witnesses(note, &keys).map_err(unfit)?;
+            most = most.max(count);
+            if count >= needed {
+                newest = newest.max(Some(checkpoint::claimed_size(note).map_err(unfit)?));
+            }
+        }
+        let newest = newest.ok_or_else(|| CliError::Unfit {
+            message: format!("no checkpoint is cosigned by {needed} of the given witnesses: {most} at the most"),
+            next: "the same with the cosigned checkpoint: --checkpoint FILE, or --older FILE".into(),
+        })?;
+        match newest >= least {
+            true => Ok(Some(newest)),
+            false => Err(CliError::Unfit {
+                message: format!("the witnesses stand for the first {newest} leaves only, and {least} are needed"),
+                next:
+                    "the same with a newer cosigned checkpoint; or, if so many are enough, --witnessed-at-least LEAVES"
+                        .into(),
+            }),
+        }
+    }
+}
+
 /// Verifies.
 pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
     if args.excerpt {
@@ -73,12 +126,8 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
             next: "if an excerpt is what you expect, the same with --excerpt; if not, ask for the whole ledger".into(),
         });
     }
-    let own_key = args.log_key.is_some();
-    let note_path = args.checkpoint.unwrap_or_else(|| beside(&args.export, ".checkpoint"));
-    let key_path = args.log_key.unwrap_or_else(|| beside(&args.export, ".key"));
     let export = File::open(&args.export).map_err(|error| CliError::file(&args.export, error))?;
-    let note = read(&note_path)?;
-    let keys = read_keys(&key_path)?;
+    let (note, keys) = args.held_against()?;
     let older = args.older.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     let lines = BufReader::with_capacity(1 << 20, export);
     let report = match verify::verify_export_since(lines, &note, &older, &keys) {
@@ -90,13 +139,7 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
             });
         }
     };
-    let witnessed = match &args.witness_keys {
-        Some(path) => {
-            let least = args.witnessed_at_least.unwrap_or(report.leaves);
-            Some(witnessed(path, args.witnesses, least, older.iter().chain([&note]))?)
-        }
-        None => None,
-    };
+    let witnessed = args.witnessed(report.leaves, older.iter().chain([&note]))?;
     if let Some(path) = &args.keys_out {
         let sound = report.keys.iter().filter(|key| key.compromised.is_none());
         let text: String = sound.map(|key| format!("{}\n", key.key)).collect();
@@ -117,7 +160,7 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
                 "root": root,
                 "requests": report.counts,
                 "approvals": report.approvals.to_string(),
-                "key_given": own_key,
+                "key_given": args.log_key.is_some(),
                 "keys": report.keys.iter().map(known_as_json).collect::<Vec<_>>(),
                 "checkpoints": report.proofs.iter().map(|proof| json!({
                     "leaves": proof.size.to_string(),
@@ -146,12 +189,7 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
                 let decisions = decisions.iter().map(|(decision, count)| format!("{count} {decision}"));
                 pairs.push(("requests", format!("{action}: {}", decisions.collect::<Vec<_>>().join(", "))));
             }
-            if !own_key {
-                pairs.push((
-                    "note",
-                    format!("{} came with the export: compare it with the one you keep", key_path.display()),
-                ));
-            }
+            pairs.extend(args.note());
             facts(pairs)
         },
     )?;
@@ -178,38 +216,4 @@ pub fn known_as_json(key: &TrustedKey) -> serde_json::Value {
         "named_by": key.leaf.map(|leaf| leaf.to_string()),
         "compromised_by": key.compromised.map(|leaf| leaf.to_string()),
     })
-}
-
-/// How many leaves the newest checkpoint has that enough witnesses have cosigned: `least` at the least. That the log's key
-/// signed it was seen.
-pub fn witnessed<'n>(
-    path: &Path,
-    needed: Option<usize>,
-    least: u64,
-    notes: impl Iterator<Item = &'n String>,
-) -> Result<u64, CliError> {
-    let keys = read_keys(path)?;
-    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let needed = needed.unwrap_or(keys.len()).max(1);
-    let unfit = |error| CliError::unfit(format!("the witnesses' word does not hold: {error}"));
-    let (mut newest, mut most) = (None, 0);
-    for note in notes {
-        let count = cosignature::witnesses(note, &keys).map_err(unfit)?;
-        most = most.max(count);
-        if count >= needed {
-            newest = newest.max(Some(checkpoint::claimed_size(note).map_err(unfit)?));
-        }
-    }
-    let newest = newest.ok_or_else(|| CliError::Unfit {
-        message: format!("no checkpoint is cosigned by {needed} of the given witnesses: {most} at the most"),
-        next: "the same with the cosigned checkpoint: --checkpoint FILE, or --older FILE".into(),
-    })?;
-    match newest >= least {
-        true => Ok(newest),
-        false => Err(CliError::Unfit {
-            message: format!("the witnesses stand for the first {newest} leaves only, and {least} are needed"),
-            next: "the same with a newer cosigned checkpoint; or, if so many are enough, --witnessed-at-least LEAVES"
-                .into(),
-        }),
-    }
 }

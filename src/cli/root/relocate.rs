@@ -9,6 +9,7 @@ use strongroom_vault::{RootMoveError, Vault};
 
 use super::{CredentialArgs, MadeRoot, NewRoot, NewRootArgs, WrittenShares};
 use crate::cli::config::Config;
+use crate::cli::files::remove_if_there;
 use crate::cli::layout::Layout;
 use crate::cli::output::{CliError, Exit, Output, facts};
 use crate::cli::owner;
@@ -116,9 +117,5 @@ impl Args {
 
 /// What lies beside a vault for development opens nothing any more.
 fn forget_dev_passphrase(layout: &Layout) -> Result<(), CliError> {
-    let path = layout.dev_passphrase();
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(CliError::file(&path, error)),
-        _ => Ok(()),
-    }
+    remove_if_there(&layout.dev_passphrase())
 }

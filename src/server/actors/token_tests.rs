@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::super::{Actors, IssuerRules, ReadKeys};
 use super::*;
+use crate::testing::rules;
 
 const NOW: u64 = 1_800_000_000;
 
@@ -77,21 +78,6 @@ fn token_of(header: &Value, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>)
     let message = format!("{}.{}", part(header), part(claims));
     let signature = BASE64URL_NOPAD.encode(&sign(message.as_bytes()));
     format!("{message}.{signature}")
-}
-
-fn rules(name: &str) -> IssuerRules {
-    IssuerRules {
-        name: name.to_owned(),
-        issuer: format!("https://{name}.bank.example"),
-        audience: "strongroom".to_owned(),
-        algorithms: vec!["ES256".to_owned(), "EdDSA".to_owned()],
-        role_claim: "role".to_owned(),
-        labels_claim: "labels".to_owned(),
-        leeway_seconds: 5,
-        max_lifetime_seconds: 3_600,
-        tenants: vec!["retail".to_owned()],
-        tenant_claim: None,
-    }
 }
 
 fn set(keys: &[Value]) -> Vec<u8> {

@@ -9,8 +9,10 @@ use strongroom_proto::v1::LeafFilter;
 use time::{Duration, OffsetDateTime};
 
 use super::lines::{Column, Printer, document};
-use super::{Leaves, Window, to_wire};
+use super::{Leaves, Window};
+use crate::cli::audit::options::Of;
 use crate::cli::client::Context;
+use crate::cli::expiry::to_wire;
 use crate::cli::output::{CliError, Exit};
 
 /// What is said below the options.
@@ -47,15 +49,14 @@ pub struct Changes {
     #[command(flatten)]
     window: Window,
 
-    /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    log: String,
+    #[command(flatten)]
+    of: Of,
 }
 
 impl Changes {
     /// Which ledger.
     pub fn log(&self) -> &str {
-        &self.log
+        &self.of.log
     }
 }
 
@@ -88,9 +89,9 @@ impl Approvals {
 
 /// Asks, and shows what comes.
 pub async fn run(asked: Changes, context: &Context) -> Result<Exit, CliError> {
-    let Changes { window, log } = asked;
-    let mut request = window.asks(log, LeafFilter { changes: true, ..Default::default() });
-    let begin = window.from();
+    let Changes { window, of } = asked;
+    let mut request = window.asks(of.log, LeafFilter { changes: true, ..Default::default() });
+    let begin = window.between().from;
     if let Some(filter) = &mut request.filter {
         filter.from_time = begin.map(|from| to_wire(from.checked_sub(APPROVED_BEFORE).unwrap_or(from)));
     }

@@ -6,6 +6,7 @@ use strongroom_proto::v1::LeafFilter;
 
 use super::lines::{COLUMNS, Printer, cells, document, items};
 use super::{Leaves, Window};
+use crate::cli::audit::options::Of;
 use crate::cli::client::Context;
 use crate::cli::output::{CliError, Exit};
 
@@ -28,15 +29,14 @@ pub struct Denied {
     #[command(flatten)]
     window: Window,
 
-    /// Which ledger: nothing for the tenant's; for operators `system`, the vault's own, or the name of a destroyed tenant.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    log: String,
+    #[command(flatten)]
+    of: Of,
 }
 
 impl Denied {
     /// Which ledger.
     pub fn log(&self) -> &str {
-        &self.log
+        &self.of.log
     }
 }
 
@@ -44,7 +44,7 @@ impl Denied {
 pub async fn run(asked: Denied, context: &Context) -> Result<Exit, CliError> {
     let principal = asked.by.unwrap_or_default();
     let filter = LeafFilter { decision: "deny".to_owned(), principal, ..Default::default() };
-    let mut leaves = Leaves::ask(asked.window.asks(asked.log, filter), context).await?;
+    let mut leaves = Leaves::ask(asked.window.asks(asked.of.log, filter), context).await?;
     let mut printer = Printer::new(context.output, COLUMNS);
     let mut requests = 0_u64;
     let mut last = None;

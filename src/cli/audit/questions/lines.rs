@@ -1,12 +1,10 @@
 //! Lines: what a leaf says of one item, or of a request without items, in columns or as JSON.
 
-use std::io::{self, Write};
-
 use serde_json::{Map, Value, json};
 use strongroom_ledger::filter::Filter;
 use strongroom_ledger::leaf::{ParsedItem, ParsedLeaf};
 
-use crate::cli::output::{CliError, Output, printable};
+use crate::cli::output::{CliError, Output, print, printable};
 
 /// A column: its name, and how wide it is at least. What is wider pushes the rest of its line aside.
 pub type Column = (&'static str, usize);
@@ -87,13 +85,11 @@ pub struct Printer {
     lines: u64,
     /// What is not printed yet.
     text: String,
-    /// Nobody reads any more.
-    gone: bool,
 }
 
 impl Printer {
     pub fn new(output: Output, columns: &'static [Column]) -> Self {
-        Self { output, columns, lines: 0, text: String::new(), gone: false }
+        Self { output, columns, lines: 0, text: String::new() }
     }
 
     /// One line, in the form that is printed.
@@ -115,13 +111,7 @@ impl Printer {
 
     /// Prints what there is. `false`: nobody reads any more.
     pub fn flush(&mut self) -> Result<bool, CliError> {
-        let text = std::mem::take(&mut self.text);
-        let mut out = io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.gone = true,
-            written => written.map_err(|error| CliError::file("standard output", error))?,
-        }
-        Ok(!self.gone)
+        print([std::mem::take(&mut self.text).as_bytes()])
     }
 
     /// The end: what else is said, in the document and in words.

@@ -30,7 +30,6 @@ impl Sink {
         keep: u32,
     ) -> Result<Self, CliError> {
         let mut file = open(&path)?;
-        file.try_lock().map_err(|_| CliError::unfit(format!("{}: another run is writing it", path.display())))?;
         let unread = |error| CliError::file(&path, error);
         let length = file.metadata().map_err(unread)?.len();
         if length < cursor.length {
@@ -76,18 +75,19 @@ impl Sink {
             rename(&older(number), &older(number + 1))?;
         }
         rename(&self.path, &older(1))?;
-        let file = open(&self.path)?;
-        file.try_lock().map_err(|_| CliError::unfit(format!("{}: another run is writing it", self.path.display())))?;
-        self.file = file;
+        self.file = open(&self.path)?;
         self.cursor.length = 0;
         self.cursor.write(&self.cursor_path)
     }
 }
 
+/// Opens the file, and keeps other runs away from it.
 fn open(path: &Path) -> Result<File, CliError> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
-    options.open(path).map_err(|error| CliError::file(path, error))
+    let file = options.open(path).map_err(|error| CliError::file(path, error))?;
+    file.try_lock().map_err(|_| CliError::unfit(format!("{}: another run is writing it", path.display())))?;
+    Ok(file)
 }
 
 /// Whatever is there is replaced, and what is not there is no loss.

@@ -11,13 +11,13 @@ use strongroom_ledger::checkpoint::{self, Checkpoint};
 use strongroom_ledger::log_keys::Trust;
 use strongroom_ledger::{LedgerError, leaf_hash};
 use strongroom_proto::v1::audit_client::AuditClient;
-use strongroom_proto::v1::{GetCheckpointRequest, TailRequest, TailResponse};
+use strongroom_proto::v1::{GetCheckpointResponse, TailRequest, TailResponse};
 use tonic::{Code, Status, Streaming};
 
 use super::Cursor;
 use super::backoff::Backoff;
-use crate::cli::audit::learn;
-use crate::cli::audit::proofs::{NotShown, continues};
+use crate::cli::audit::proofs::continues;
+use crate::cli::audit::{learn, newest};
 use crate::cli::client::{Context, Wire};
 use crate::cli::output::CliError;
 
@@ -82,16 +82,9 @@ impl<'a> Followed<'a> {
         Self { context, log, given, backoff: Backoff::new(), begun: None }
     }
 
-    /// The signed head, its note, and the keys that the vault names.
-    pub async fn head(&self, client: &mut AuditClient<Wire>) -> Result<(Checkpoint, String, Vec<String>), CliError> {
-        let head = client
-            .get_checkpoint(GetCheckpointRequest { log: self.log.clone(), ..Default::default() })
-            .await?
-            .into_inner();
-        let keys: Vec<&str> = head.keys.iter().map(String::as_str).collect();
-        let signed = checkpoint::verify(&head.checkpoint, &keys)
-            .map_err(|error| CliError::unfit(format!("the vault's own checkpoint does not hold: {error}")))?;
-        Ok((signed, head.checkpoint, head.keys))
+    /// What the signed head says, and the head.
+    pub async fn head(&self, client: &mut AuditClient<Wire>) -> Result<(Checkpoint, GetCheckpointResponse), CliError> {
+        newest::signed_head(client, &self.log).await
     }
 
     /// The leaves that follow a cursor. Waits for a vault that is away, or that has cut off what was begun before: each
@@ -123,23 +116,20 @@ impl<'a> Followed<'a> {
 
     async fn try_begin(&self, cursor: &Cursor) -> Result<Leaves, CliError> {
         let mut client = self.context.audit().await?;
-        let (mut head, mut checkpoint, mut keys) = self.head(&mut client).await?;
+        let (mut head, mut signed) = self.head(&mut client).await?;
         for _ in 1..HEADS {
             if head.size >= cursor.next {
                 break;
             }
             tokio::time::sleep(NEXT_HEAD).await;
-            (head, checkpoint, keys) = self.head(&mut client).await?;
+            (head, signed) = self.head(&mut client).await?;
         }
+        let GetCheckpointResponse { checkpoint, keys } = signed;
         has_all(cursor, &head)?;
         let older = cursor.checkpoint.as_deref().map(|kept| kept_before(kept, &keys)).transpose()?;
         let log_keys = self.see_keys(&mut client, cursor, older.as_ref(), (&head, &checkpoint)).await?;
         if let Some(older) = older {
-            let grown = continues(&mut client, self.log.clone(), &older, &head).await;
-            grown.map_err(|error| match error {
-                NotShown::Fork(why) => other(why),
-                NotShown::Asking(error) => error,
-            })?;
+            continues(&mut client, self.log.clone(), &older, &head, other).await?;
         }
         let mark = cursor.mark();
         let asked = TailRequest { first: mark.first(), log: self.log.clone() };
@@ -157,23 +147,12 @@ impl<'a> Followed<'a> {
     ) -> Result<Vec<String>, CliError> {
         let Some(given) = &self.given else { return Ok(vec![]) };
         let mut trust = Trust::new(&head.origin, given.iter().chain(&cursor.log_keys).map(String::as_str));
-        let mut proven = trust.prove(note, head.size);
         let by_known = |note: &str, seen: &Checkpoint| trust.prove(note, seen.size).is_ok();
         let kept = older.zip(cursor.checkpoint.as_deref()).filter(|(seen, note)| by_known(note, seen));
-        if proven == Err(LedgerError::Unsigned)
-            && let Some((older, _)) = kept
-        {
-            // What was seen last may have the leaf that names the key.
-            learn(client, &self.log, older, &mut trust).await?;
-            proven = trust.prove(note, head.size);
-        }
-        let signers =
-            proven.map_err(|error| CliError::unfit(format!("the vault's checkpoint does not hold: {error}")))?;
+        let kept = kept.map(|(seen, _)| seen);
+        let signers = learn::signers(client, &self.log, (note, head), kept, &mut trust).await?;
         if checkpoint::signatures(note, &head.origin) > signers.len() {
-            // Another key signs along: while a known one does is the time to learn of it.
-            if let Err(error) = learn(client, &self.log, head, &mut trust).await {
-                eprintln!("the ledger's keys have changed, and the new ones can't be learnt yet: {error}");
-            }
+            learn::learn_new(client, &self.log, head, &mut trust).await;
         }
         let learned = trust.trusted().into_iter().filter(|key| key.compromised.is_none() && !given.contains(&key.key));
         Ok(learned.map(|key| key.key).collect())
