@@ -44,6 +44,7 @@ mod second_factor;
 mod secrecy;
 mod shell;
 mod startup;
+mod table;
 mod tail;
 mod tenants;
 mod tiles_https;
