@@ -270,9 +270,7 @@ async fn a_filtered_export_is_proven_without_the_vault_and_every_change_is_named
     fs::write(&key, vault.cli_ok(&["audit", "key"])).unwrap();
     // The vault is gone.
     vault.stop();
-    let words = ["audit", "verify", "--excerpt", path(&out), "--log-key", path(&key), "--output", "json"];
-    let said = vault.cli_ok(&words);
-    let said: Value = serde_json::from_str(&said).unwrap();
+    let said = vault.json(&["audit", "verify", "--excerpt", path(&out), "--log-key", path(&key)]);
     assert_eq!((&said["verified"], &said["key_given"], &said["format"]), (&true.into(), &true.into(), &"jsonl".into()));
     assert_eq!(said["filter"]["action"], "detokenize");
     assert!(
@@ -359,7 +357,7 @@ async fn a_genuine_excerpt_does_not_pass_for_the_whole_ledger() {
     let (vault, _) = vault().await;
     let ledger = Exported::new(&vault, "ledger.jsonl", &[]);
     let words = ["audit", "verify", path(&ledger.out)];
-    let said: Value = serde_json::from_str(&vault.cli_ok(&[&words[..], &["--output", "json"]].concat())).unwrap();
+    let said = vault.json(&words);
     assert_eq!((&said["whole"], &said["verified"]), (&true.into(), &true.into()));
     // Whoever hands it over puts a signed export of nobody's leaves in its place.
     let nobody = Exported::new(&vault, "nobody.jsonl", &["--subject", "cust-99"]);

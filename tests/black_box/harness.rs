@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
+use serde_json::Value;
 use strongroom_proto::v1;
 use strongroom_proto::v1::access_client::AccessClient;
 use strongroom_proto::v1::audit_client::AuditClient;
@@ -196,6 +197,12 @@ impl TestVault {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// The same as a document.
+    pub fn json(&self, words: &[&str]) -> Value {
+        let text = self.cli_ok(&[words, &["--output", "json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words:?} printed no JSON ({error}): {text}"))
+    }
+
     /// A connection of its own as one of the principals in `pki/`.
     pub async fn channel(&self, principal: &str) -> Channel {
         let pki = self.dir().join("pki");
@@ -240,7 +247,7 @@ impl TestVault {
     }
 
     /// Every leaf of the tenant's ledger, parsed.
-    pub async fn leaves(&self) -> Vec<serde_json::Value> {
+    pub async fn leaves(&self) -> Vec<Value> {
         let request = v1::ExportRequest::default();
         let mut pages = self.audit().await.export(request).await.unwrap().into_inner();
         let mut leaves = Vec::new();

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
 use strongroom_proto::v1;
 use tlog_tiles::{Hash, HashReader, Tile, TileHashReader, TileReader};
 use tonic::Code;
@@ -47,8 +46,7 @@ async fn a_leaf_is_proved_to_whoever_has_the_files_and_nothing_else() {
     fs::write(&key, vault.cli_ok(&["audit", "key"])).unwrap();
     // The vault is gone.
     vault.stop();
-    let said = vault.cli_ok(&["audit", "check", path(&proof), "--log-key", path(&key), "--output", "json"]);
-    let said: Value = serde_json::from_str(&said).unwrap();
+    let said = vault.json(&["audit", "check", path(&proof), "--log-key", path(&key)]);
     assert_eq!((&said["verified"], &said["index"], &said["key_given"]), (&true.into(), &"2".into(), &true.into()));
 
     let beside = |ending: &str| vault.scratch().join(format!("2.tlog-proof{ending}"));
@@ -79,8 +77,7 @@ async fn a_kept_checkpoint_proves_that_the_ledger_only_grew() {
     for number in 0..300 {
         one_token(&vault, "borrower.name", &format!("Bob {number}"), "").await;
     }
-    let said = vault.cli_ok(&["audit", "grown", path(&kept), "--output", "json"]);
-    let said: Value = serde_json::from_str(&said).unwrap();
+    let said = vault.json(&["audit", "grown", path(&kept)]);
     let count = |member: &str| said[member].as_str().unwrap().parse::<u64>().unwrap();
     assert!(said["verified"] == true && count("to") >= count("from"), "{said}");
     // Who gave no key is told whose word it rests on.

@@ -5,7 +5,6 @@ use std::process::Stdio;
 
 use data_encoding::BASE32_NOPAD;
 use ring::hmac;
-use serde_json::Value;
 use strongroom_proto::v1;
 use strongroom_proto::v1::access_client::AccessClient;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -285,13 +284,10 @@ async fn a_command_whose_items_want_one_is_done_whole_with_a_code_and_not_begun_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_line_enrols_steps_up_and_asks_again_by_itself() {
     let vault = TestVault::start();
-    let json = |words: &[&str]| -> Value {
-        serde_json::from_str(&vault.cli_ok(&[words, &["--output", "json"]].concat())).unwrap()
-    };
     let drawn = vault.cli_ok(&factor(&["enrol"]));
     assert!(drawn.contains('\u{2580}') && drawn.contains("otpauth://totp/") && drawn.contains("Recovery codes"));
     // The one before was never confirmed: it is replaced.
-    let enrolled = json(&factor(&["enrol"]));
+    let enrolled = vault.json(&factor(&["enrol"]));
     let recovery = enrolled["recovery_codes"].as_array().unwrap();
     let recovery: Vec<String> = recovery.iter().map(|code| code.as_str().unwrap().to_owned()).collect();
     let app = App::new(enrolled["uri"].as_str().unwrap(), recovery);
@@ -337,7 +333,7 @@ async fn the_command_line_enrols_steps_up_and_asks_again_by_itself() {
     // Another factor takes the old one, shown for just that.
     let without = vault.cli(&factor(&["enrol"]));
     assert!(String::from_utf8_lossy(&without.stderr).contains("second-factor step-up"), "{without:?}");
-    assert!(json(&factor(&["enrol", "--second-factor", &app.recovery[4]]))["uri"].is_string());
+    assert!(vault.json(&factor(&["enrol", "--second-factor", &app.recovery[4]]))["uri"].is_string());
     // What is none is told as such, and not shown again.
     let good = vault.cli_ok(&factor(&["step-up", &app.recovery[3], "--print"])).trim().to_owned();
     std::fs::write(&kept, &good).unwrap();
