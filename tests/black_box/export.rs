@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
@@ -10,13 +10,10 @@ use serde_json::Value;
 use strongroom_proto::v1;
 use tonic::Code;
 
+use crate::files::path;
 use crate::harness::{TestVault, detokenize, one_token, read_one, refused};
 
 const ID_CARD: &str = "11010519491231002X";
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 fn text<'a>(leaf: &'a Value, member: &str) -> &'a str {
     leaf[member].as_str().unwrap_or_else(|| panic!("{member} of {leaf}"))

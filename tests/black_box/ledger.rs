@@ -12,6 +12,7 @@ use strongroom_proto::v1::audit_client::AuditClient;
 use tonic::Code;
 use tonic::transport::Channel;
 
+use crate::files::path;
 use crate::harness::{TestVault, detokenize, item, one_token, read_one, refused, tokenize};
 
 const ID_CARD: &str = "11010519491231002X";
@@ -293,10 +294,6 @@ impl Exported {
             other => panic!("{other:?}: {output:?}"),
         }
     }
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 fn file(lines: &[String]) -> String {

@@ -1,6 +1,6 @@
 //! One administrator alone, who has all files of the machine and an officer's key: nothing is read, no rule is changed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use strongroom_proto::v1;
@@ -10,6 +10,7 @@ use strongroom_storage::{Family, Mutation, Store, keys as place};
 use tonic::Code;
 
 use crate::approvals::{approve, named};
+use crate::files::copy;
 use crate::harness::{BINARY, detokenize, item, refused, tokenize, value, vault_client};
 use crate::house::{Authority, House, spiffe, start};
 use crate::needles::{Needles, stored_files};
@@ -26,18 +27,6 @@ async fn loaded() -> (House, String) {
     let request = tokenize(vec![item("borrower.id_card", ID_CARD, "cust-77120")]);
     let token = house.vault("lending", "core").await.tokenize(request).await.unwrap().into_inner().tokens.remove(0);
     (house, token)
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
-    }
 }
 
 fn passphrase(house: &House) -> PathBuf {

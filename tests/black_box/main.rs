@@ -13,6 +13,7 @@ mod damage;
 mod decisions;
 mod deterministic;
 mod export;
+mod files;
 mod freezes;
 mod harness;
 mod house;

@@ -7,6 +7,7 @@ use strongroom_proto::v1;
 use tlog_tiles::{Hash, HashReader, Tile, TileHashReader, TileReader};
 use tonic::Code;
 
+use crate::files::path;
 use crate::harness::{TestVault, one_token, refused};
 
 /// A folder of C2SP tlog-tiles, as a verifier of others reads it.
@@ -23,10 +24,6 @@ impl TileReader for Folder<'_> {
     }
 
     fn save_tiles(&self, _tiles: &[Tile], _data: &[Vec<u8>]) {}
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 async fn with_leaves(leaves: usize) -> TestVault {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tonic::Code;
 
+use crate::files::{copy, path, put};
 use crate::harness::{TestVault, one_token, refused};
-use crate::verify::copy;
 
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,10 +32,6 @@ impl Drop for Run {
         drop(self.0.kill());
         drop(self.0.wait());
     }
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 fn follow(vault: &TestVault, words: &[&str]) -> Run {
@@ -161,8 +157,7 @@ async fn a_vault_that_was_put_back_is_named_and_not_waited_for() {
     drop(run);
     let kept = fs::read(&out).unwrap();
     vault.stop();
-    fs::remove_dir_all(vault.dir()).unwrap();
-    copy(&older, &vault.dir());
+    put(&older, &vault.dir());
     vault.up();
     // Shorter than what was followed, and then longer: another history of the same log.
     for leaves in [1, 60] {

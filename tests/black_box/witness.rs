@@ -5,17 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
+use crate::files::{copy, path, put};
 use crate::harness::{TestVault, one_token};
-use crate::verify::copy;
 
 struct Witness<'a> {
     vault: &'a TestVault,
     state: PathBuf,
     log_key: PathBuf,
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 impl<'a> Witness<'a> {
@@ -119,8 +115,7 @@ async fn a_fork_and_a_ledger_that_was_put_back_are_refused() {
 
     // All of it as it was before: shorter, and then another history of the same log.
     vault.stop();
-    fs::remove_dir_all(vault.dir()).unwrap();
-    copy(&older, &vault.dir());
+    put(&older, &vault.dir());
     vault.up();
     for (leaves, what) in [(1, "it had"), (30, "only grew")] {
         grow(&vault, "Eve", leaves).await;

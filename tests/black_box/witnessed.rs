@@ -7,12 +7,9 @@ use strongroom_proto::v1;
 use tonic::Code;
 
 use crate::approvals::command_with_approval;
+use crate::files::path;
 use crate::harness::{TestVault, one_token, refused};
 use crate::tiles_https::Stranger;
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// A vault that needs two of two witnesses and publishes its tenant's log, and the witnesses' folders.
 async fn vault() -> (TestVault, [PathBuf; 2]) {
