@@ -11,7 +11,7 @@ use strongroom_proto::v1;
 use tonic::Code;
 
 use crate::files::path;
-use crate::harness::{TestVault, detokenize, one_token, read_one, refused};
+use crate::harness::{TestVault, detokenize, grow, one_token, read_one, refused};
 
 const ID_CARD: &str = "11010519491231002X";
 
@@ -412,9 +412,7 @@ async fn a_file_of_another_version_that_differs_is_not_called_tampered_with() {
 async fn a_range_of_time_is_proven_from_tiles() {
     let (vault, _) = vault().await;
     // More than two tiles, of which the range begins and ends within one.
-    for number in 0..600 {
-        one_token(&vault, "borrower.name", &format!("Ann {number}"), "").await;
-    }
+    grow(&vault, "Ann", 600).await;
     let all = vault.leaves().await;
     let (from, to) = (text(&all[270], "time"), text(&all[580], "time"));
     let export = Exported::new(&vault, "range.csv", &["--from", from, "--to", to, "--format", "csv"]);

@@ -356,6 +356,14 @@ pub async fn one_token(vault: &TestVault, field: &str, value: &str, subject: &st
     vault.vault().await.tokenize(request).await.unwrap().into_inner().tokens.remove(0)
 }
 
+/// Makes the tenant's ledger longer by so many leaves: names are stored, one a request.
+pub async fn grow(vault: &TestVault, name: &str, leaves: usize) {
+    let mut client = vault.vault().await;
+    for number in 0..leaves {
+        client.tokenize(tokenize(vec![item("borrower.name", &format!("{name} {number}"), "")])).await.unwrap();
+    }
+}
+
 /// Reads one token.
 pub async fn read_one(vault: &TestVault, token: &str, purpose: &str, view: &str) -> Result<String, Told> {
     let results = vault.vault().await.detokenize(detokenize(&[token], purpose, view)).await.unwrap();

@@ -13,7 +13,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::files::path;
-use crate::harness::{TestVault, detokenize, item, one_token, read_one, refused, tokenize};
+use crate::harness::{TestVault, detokenize, grow, item, one_token, read_one, refused, tokenize};
 
 const ID_CARD: &str = "11010519491231002X";
 const OTHER_ID_CARD: &str = "440524198801010011";
@@ -490,9 +490,7 @@ async fn the_systems_log_is_for_its_operators() {
 #[tokio::test]
 async fn an_export_brings_the_leaves_that_were_asked_for() {
     let vault = TestVault::start();
-    for n in 0..10 {
-        one_token(&vault, "borrower.name", &format!("Ann {n}"), "").await;
-    }
+    grow(&vault, "Ann", 10).await;
     let all = raw(&vault, 0, 0).await;
     assert_eq!(raw(&vault, 0, 5).await, all[..5]);
     assert_eq!(raw(&vault, 3, 5).await, all[3..5]);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::approvals::command_with_approval;
-use crate::harness::{TestVault, one_token};
+use crate::harness::{TestVault, grow};
 
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,9 +47,7 @@ impl Kept {
     }
 
     async fn grow(&self, name: &str) {
-        for number in 0..3 {
-            one_token(&self.vault, "borrower.name", &format!("{name} {number}"), "").await;
-        }
+        grow(&self.vault, name, 3).await;
     }
 
     fn export(&self, name: &str) -> String {

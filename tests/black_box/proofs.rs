@@ -8,7 +8,7 @@ use tlog_tiles::{Hash, HashReader, Tile, TileHashReader, TileReader};
 use tonic::Code;
 
 use crate::files::path;
-use crate::harness::{TestVault, one_token, refused};
+use crate::harness::{TestVault, grow, refused};
 
 /// A folder of C2SP tlog-tiles, as a verifier of others reads it.
 struct Folder<'a>(&'a Path);
@@ -28,9 +28,7 @@ impl TileReader for Folder<'_> {
 
 async fn with_leaves(leaves: usize) -> TestVault {
     let vault = TestVault::start();
-    for number in 0..leaves {
-        one_token(&vault, "borrower.name", &format!("Ann {number}"), "").await;
-    }
+    grow(&vault, "Ann", leaves).await;
     vault
 }
 
@@ -71,9 +69,7 @@ async fn a_kept_checkpoint_proves_that_the_ledger_only_grew() {
     let vault = with_leaves(2).await;
     let kept = vault.scratch().join("kept.checkpoint");
     fs::write(&kept, vault.cli_ok(&["audit", "checkpoint"])).unwrap();
-    for number in 0..300 {
-        one_token(&vault, "borrower.name", &format!("Bob {number}"), "").await;
-    }
+    grow(&vault, "Bob", 300).await;
     let said = vault.json(&["audit", "grown", path(&kept)]);
     let count = |member: &str| said[member].as_str().unwrap().parse::<u64>().unwrap();
     assert!(said["verified"] == true && count("to") >= count("from"), "{said}");

@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::Code;
 
 use crate::files::{copy, path, put};
-use crate::harness::{TestVault, one_token, refused};
+use crate::harness::{TestVault, grow, refused};
 
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,12 +37,6 @@ impl Drop for Run {
 fn follow(vault: &TestVault, words: &[&str]) -> Run {
     let words = [&["audit", "tail"], words].concat();
     Run(vault.cli_command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
-}
-
-async fn grow(vault: &TestVault, leaves: usize) {
-    for number in 0..leaves {
-        one_token(vault, "borrower.name", &format!("Ann {number}"), "").await;
-    }
 }
 
 fn index(line: &str) -> u64 {
@@ -69,7 +63,7 @@ async fn leaves_come_as_they_are_written() {
     let mut lines = BufReader::new(run.0.stdout.take().unwrap()).lines();
     let mut next = 0;
     for _ in 0..3 {
-        grow(&vault, 2).await;
+        grow(&vault, "Ann", 2).await;
         for _ in 0..2 {
             assert_eq!(index(&lines.next().unwrap().unwrap()), next);
             next += 1;
@@ -116,7 +110,7 @@ async fn a_file_has_every_leaf_once_whatever_is_killed() {
         let items =
             (0..2_000).map(|number| crate::harness::item("borrower.name", &format!("{round} {number}"), "")).collect();
         vault.vault().await.tokenize(crate::harness::tokenize(items)).await.unwrap();
-        grow(&vault, 3).await;
+        grow(&vault, "Ann", 3).await;
         expected += 4;
         until("the leaves", || (whole().len() >= expected).then_some(())).await;
         match round % 2 {
@@ -130,7 +124,7 @@ async fn a_file_has_every_leaf_once_whatever_is_killed() {
         }
     }
     let run = follow(&vault, &words);
-    grow(&vault, 1).await;
+    grow(&vault, "Ann", 1).await;
     let last = vault.cli_ok(&["audit", "checkpoint"]).lines().nth(1).unwrap().parse::<u64>().unwrap();
     let indexes = until("the rest", || Some(whole()).filter(|indexes| indexes.len() as u64 >= last)).await;
     drop(run);
@@ -145,12 +139,12 @@ async fn a_file_has_every_leaf_once_whatever_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_that_was_put_back_is_named_and_not_waited_for() {
     let mut vault = TestVault::start();
-    grow(&vault, 3).await;
+    grow(&vault, "Ann", 3).await;
     vault.stop();
     let older = vault.scratch().join("older");
     copy(&vault.dir(), &older);
     vault.up();
-    grow(&vault, 20).await;
+    grow(&vault, "Ann", 20).await;
     let out = vault.scratch().join("ledger.jsonl");
     let run = follow(&vault, &["--from", "0", "-o", path(&out)]);
     until("the leaves", || fs::read_to_string(&out).ok().filter(|text| text.lines().count() > 23)).await;
@@ -161,7 +155,7 @@ async fn a_vault_that_was_put_back_is_named_and_not_waited_for() {
     vault.up();
     // Shorter than what was followed, and then longer: another history of the same log.
     for leaves in [1, 60] {
-        grow(&vault, leaves).await;
+        grow(&vault, "Ann", leaves).await;
         let mut run = follow(&vault, &["-o", path(&out)]);
         let ended = until("the end", || run.0.try_wait().unwrap()).await;
         let mut said = String::new();
@@ -249,7 +243,7 @@ async fn a_collector_that_hangs_up_gets_every_leaf() {
     };
     let start = |words: Vec<String>| follow(&vault, &words.iter().map(String::as_str).collect::<Vec<_>>());
     let run = start(words(&["--from", "0"]));
-    grow(&vault, 8).await;
+    grow(&vault, "Ann", 8).await;
     let has = |leaves: u64| collector.seen.lock().unwrap().len() as u64 >= leaves;
     until("the first leaves", || has(5).then_some(())).await;
     // Killed, and started again: it goes on where the cursor is.

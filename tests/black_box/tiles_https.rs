@@ -14,7 +14,7 @@ use ureq::Agent;
 use ureq::http::{Method, Request};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::harness::{TestVault, one_token};
+use crate::harness::{TestVault, grow};
 use crate::needles::files;
 
 /// The tenant's log under its name, the vault's own under another.
@@ -109,9 +109,7 @@ async fn published(leaves: usize) -> TestVault {
     vault.stop();
     vault.configure(PUBLISHED);
     vault.up();
-    for number in 0..leaves {
-        one_token(&vault, "borrower.name", &format!("Ann {number}"), "").await;
-    }
+    grow(&vault, "Ann", leaves).await;
     vault
 }
 
@@ -174,9 +172,7 @@ async fn a_checkpoint_follows_the_log_and_reading_it_leaves_no_trace_there() {
     let answer = stranger.get("/demo/checkpoint");
     assert_eq!((answer.kind.as_str(), answer.keep.as_str()), ("text/plain; charset=utf-8", "no-cache"));
     let before = stranger.head(&key).size();
-    for number in 0..20 {
-        one_token(&vault, "borrower.name", &format!("Bob {number}"), "").await;
-    }
+    grow(&vault, "Bob", 20).await;
     // It is signed once a second at the most.
     let begun = Instant::now();
     while stranger.head(&key).size() < before + 20 {

@@ -6,7 +6,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use crate::files::{copy, path, put};
-use crate::harness::{TestVault, one_token};
+use crate::harness::{TestVault, grow};
 
 struct Witness<'a> {
     vault: &'a TestVault,
@@ -40,12 +40,6 @@ impl<'a> Witness<'a> {
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-async fn grow(vault: &TestVault, name: &str, leaves: usize) {
-    for number in 0..leaves {
-        one_token(vault, "borrower.name", &format!("{name} {number}"), "").await;
-    }
 }
 
 #[tokio::test]
