@@ -1,6 +1,6 @@
 //! What nobody does alone, over the wire and on the command line.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use strongroom_ids::{TenantId, VaultId};
@@ -12,6 +12,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::harness::{TestVault, Told, refused};
+use crate::patience::until;
 
 /// Approves what waits under a name, as an officer with its key.
 pub async fn approve(
@@ -165,16 +166,12 @@ async fn whoever_has_an_export_sees_that_an_approval_was_forged() {
     let file = vault.dir().join("ledger.jsonl");
     let out = file.to_str().unwrap();
     // A checkpoint is up to a second old.
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let export = loop {
+    let export = until(Duration::from_secs(10), "the intent", async || {
         vault.cli_ok(&["audit", "export", "-o", out]);
         let export = std::fs::read_to_string(&file).unwrap();
-        if export.contains("\"stage\":\"intent\"") {
-            break export;
-        }
-        assert!(Instant::now() < deadline, "{export}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+        if export.contains("\"stage\":\"intent\"") { Ok(export) } else { Err(export) }
+    })
+    .await;
     let proof = vault.cli_ok(&["audit", "verify", out, "--output", "json"]);
     assert!(proof.contains("\"approvals\": \"1\""), "{proof}");
     let lines: Vec<&str> = export.lines().collect();

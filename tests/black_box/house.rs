@@ -30,7 +30,7 @@ pub const PASSPHRASE: &str = "seven clouds over nine bridges";
 const LENDING: &str = include_str!("../../deploy/schemas/lending.toml");
 
 /// A process that is killed when dropped.
-struct Process(Child);
+pub struct Process(pub Child);
 
 impl Drop for Process {
     fn drop(&mut self) {

@@ -14,6 +14,7 @@ use tonic::transport::Channel;
 
 use crate::files::path;
 use crate::harness::{TestVault, detokenize, grow, item, one_token, read_one, refused, tokenize};
+use crate::patience::until;
 
 const ID_CARD: &str = "11010519491231002X";
 const OTHER_ID_CARD: &str = "440524198801010011";
@@ -312,15 +313,12 @@ async fn verification_names_the_place_of_what_was_changed() {
         one_token(&vault, "borrower.name", &format!("Bob {n}"), "cust-2").await;
     }
     // A checkpoint is up to a second old.
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let whole = loop {
+    let whole = until(Duration::from_secs(10), "every leaf", async || {
         let exported = Exported::of(&vault, "whole.jsonl");
-        if exported.lines.iter().filter(|line| line.contains("\"tokenize\"")).count() >= 9 {
-            break exported;
-        }
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+        let count = exported.lines.iter().filter(|line| line.contains("\"tokenize\"")).count();
+        if count < 9 { Err(count) } else { Ok(exported) }
+    })
+    .await;
     let lines = &whole.lines;
     let count = lines.len();
     assert!(lines.iter().any(|line| line.contains("\"part\":\"2/")), "a large request has parts");

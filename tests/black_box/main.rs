@@ -29,6 +29,7 @@ mod needles;
 mod officers;
 mod outside;
 mod own_key;
+mod patience;
 mod people;
 mod policies;
 mod proofs;
