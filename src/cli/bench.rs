@@ -54,6 +54,7 @@ mod stored;
 mod streams;
 mod tokens;
 mod whole;
+mod work;
 mod workload;
 
 use std::path::{Path, PathBuf};

@@ -16,6 +16,7 @@ use super::leaves::Log;
 use super::measure::Middle;
 use super::process::Process;
 use super::sheet::{SPREAD, Sheet, ends, figure, rounded, short, spread};
+use super::work::unfit;
 use crate::cli::output::{CliError, Exit, say};
 
 /// How often it is asked whether the process has ended.
@@ -170,7 +171,7 @@ fn converted(format: Format, lines: &Path) -> Result<Run, CliError> {
     let mut file_out = BufWriter::with_capacity(1 << 20, File::create(&out).map_err(written)?);
     let (began, before) = (Instant::now(), Process::Own.cpu());
     convert(format, "strongroom/bench", BufReader::with_capacity(1 << 20, file), &mut file_out, |_| ())
-        .map_err(|error| CliError::unfit(error.to_string()))?;
+        .map_err(unfit)?;
     let bytes = file_out.into_inner().map_err(|error| written(error.into_error()))?.metadata().map_err(written)?.len();
     let seconds = began.elapsed().as_secs_f64();
     let cpu = Process::Own.cpu().zip(before).map_or(f64::NAN, |(after, before)| (after - before).as_secs_f64());
