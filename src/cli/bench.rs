@@ -38,6 +38,7 @@ mod machine;
 mod measure;
 mod noted;
 mod overload;
+mod own;
 mod pace;
 mod peers;
 mod picks;
