@@ -9,7 +9,6 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 use strongroom_proto::v1;
-use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::subjects_client::SubjectsClient;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
@@ -232,7 +231,7 @@ async fn what_is_no_good_token_is_refused_by_name_and_never_repeated() {
         assert_eq!(failed(&vault, principal, &good).await, "caller", "{principal}");
     }
     // Nor does anybody read the ledger for somebody else.
-    let mut audit = AuditClient::new(vault.channel("app").await);
+    let mut audit = vault.audit_as("app").await;
     let asked = behalf(v1::GetCheckpointRequest::default(), &good);
     assert_eq!(check(audit.get_checkpoint(asked).await.err().unwrap()), "audit");
     assert_eq!(check(audit.tail(behalf(v1::TailRequest::default(), &good)).await.err().unwrap()), "audit");

@@ -41,7 +41,7 @@ pub fn waiting(told: &Told) -> String {
 pub async fn with_approval<T>(vault: &TestVault, ask: impl AsyncFn() -> Result<T, Status>) -> Result<T, Status> {
     match ask().await {
         Err(status) if Told::from(status.clone()).reason == "APPROVAL_REQUIRED" => {
-            let mut access = AccessClient::new(vault.channel("officer-2").await);
+            let mut access = vault.access_as("officer-2").await;
             let key = std::fs::read_to_string(vault.dir().join("pki/officer-2.key")).unwrap();
             let key = KeyPair::from_pem(&key).unwrap();
             approve(&mut access, ("officer/officer-2", &key), &waiting(&Told::from(status))).await?;
@@ -141,7 +141,7 @@ async fn a_nightly_job_asks_once_and_does_it_when_two_have_agreed() {
 async fn services_approve_nothing_and_see_nothing_of_it() {
     let vault = TestVault::start();
     for principal in ["app", "rotator", "auditor", "privacy"] {
-        let mut nobody = AccessClient::new(vault.channel(principal).await);
+        let mut nobody = vault.access_as(principal).await;
         let key = KeyPair::generate().unwrap();
         let name = format!("{principal}/{principal}");
         let told = refused(nobody.list_approvals(v1::ListApprovalsRequest {}).await);

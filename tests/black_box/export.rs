@@ -180,7 +180,7 @@ async fn what_an_auditor_asks_for_is_recorded_and_names_nobody() {
     }
 
     let ask = async |principal: &str, filter: v1::LeafFilter, proofs: bool| {
-        let mut client = v1::audit_client::AuditClient::new(vault.channel(principal).await);
+        let mut client = vault.audit_as(principal).await;
         client.export(v1::ExportRequest { filter: Some(filter), proofs, ..Default::default() }).await
     };
     let none = v1::LeafFilter::default;

@@ -233,12 +233,22 @@ impl TestVault {
 
     /// The ledger, as the auditor.
     pub async fn audit(&self) -> AuditClient<Channel> {
-        AuditClient::new(self.channel("auditor").await).max_decoding_message_size(MESSAGE)
+        self.audit_as("auditor").await
+    }
+
+    /// The ledger, as a principal.
+    pub async fn audit_as(&self, principal: &str) -> AuditClient<Channel> {
+        AuditClient::new(self.channel(principal).await).max_decoding_message_size(MESSAGE)
     }
 
     /// Schema and policy, as the first officer.
     pub async fn access(&self) -> AccessClient<Channel> {
-        AccessClient::new(self.channel("officer-1").await)
+        self.access_as("officer-1").await
+    }
+
+    /// Rules and whoever goes by them, as a principal.
+    pub async fn access_as(&self, principal: &str) -> AccessClient<Channel> {
+        AccessClient::new(self.channel(principal).await)
     }
 
     /// The state, as the operator.

@@ -151,7 +151,7 @@ async fn what_was_refused_is_in_the_ledger_and_what_the_vault_does_not_know_is_n
     );
     let wanted = v1::LookupItem { field: "PeterPan.name".to_owned(), value: "PeterPan".into() };
     drop(app.lookup(v1::LookupRequest { items: vec![wanted], purpose: "kyc_review".to_owned() }).await.unwrap());
-    refused(AuditClient::new(vault.channel("app").await).get_checkpoint(v1::GetCheckpointRequest::default()).await);
+    refused(vault.audit_as("app").await.get_checkpoint(v1::GetCheckpointRequest::default()).await);
 
     let lines = raw(&vault, 0, 0).await;
     let leaves: Vec<Value> = lines.iter().map(|line| serde_json::from_slice(line).unwrap()).collect();
@@ -208,7 +208,7 @@ async fn a_flood_of_refusals_is_counted_and_not_written_one_by_one() {
     const FLOOD: usize = 1_500;
     let mut app = vault.vault().await;
     let begun = Instant::now();
-    let mut head = AuditClient::new(vault.channel("app").await);
+    let mut head = vault.audit_as("app").await;
     for n in 0..FLOOD {
         match n % 3 {
             0 => drop(app.detokenize(detokenize(&["never-was"], "curiosity", "")).await),
@@ -463,7 +463,7 @@ async fn the_systems_log_is_for_its_operators() {
     assert_ne!(origin("operator"), origin("auditor"));
 
     let ask = async |principal: &str, log: &str| {
-        let mut client = AuditClient::new(vault.channel(principal).await);
+        let mut client = vault.audit_as(principal).await;
         let request = v1::ExportRequest { log: log.to_owned(), ..Default::default() };
         let export = client.export(request).await.map(drop);
         let note = client

@@ -8,7 +8,7 @@ use tonic_types::StatusExt;
 
 use crate::approvals::with_approval;
 use crate::harness::{TestVault, one_token};
-use crate::second_factor::{App, POLICIES, access, enrol, showing, step_up};
+use crate::second_factor::{App, POLICIES, enrol, showing, step_up};
 use crate::table::{About, Asked, example, reason, rows};
 
 const TABLE: &str = include_str!("people.csv");
@@ -30,7 +30,7 @@ struct Person {
 
 impl Person {
     async fn enrolled(vault: &TestVault, name: &str) -> Self {
-        let mut client = access(vault, name).await;
+        let mut client = vault.access_as(name).await;
         let (app, next) = enrol(&mut client).await;
         let fresh = step_up(&mut client, &next, "").await.unwrap();
         Self { app, fresh, used: 0 }
@@ -40,7 +40,7 @@ impl Person {
     async fn bound(&mut self, vault: &TestVault, name: &str, request: &str) -> String {
         self.used += 1;
         let code = &self.app.recovery[self.used - 1];
-        step_up(&mut access(vault, name).await, code, request).await.unwrap()
+        step_up(&mut vault.access_as(name).await, code, request).await.unwrap()
     }
 }
 
@@ -51,7 +51,7 @@ async fn tiers_and_second_factors_decide_as_a_person_reads_the_policies() {
     for name in ["officer-1", "officer-2", "privacy"] {
         people.insert(name, Person::enrolled(&vault, name).await);
     }
-    let officer = access(&vault, "officer-1").await;
+    let officer = vault.access().await;
     let source = format!("{}\n{NARROW}", POLICIES.join("\n"));
     let policy = || v1::ApplyPolicyRequest { source: source.clone(), ..Default::default() };
     let shown = people["officer-1"].fresh.clone();
@@ -79,7 +79,7 @@ async fn tiers_and_second_factors_decide_as_a_person_reads_the_policies() {
             let principal = format!("{0}/{0}", row.caller);
             let request = v1::SetTierRequest { principal, tier: row.tier.to_owned() };
             let fresh = &people["officer-2"].fresh;
-            access(&vault, "officer-2").await.set_tier(showing(request, fresh)).await.unwrap();
+            vault.access_as("officer-2").await.set_tier(showing(request, fresh)).await.unwrap();
             tiers.insert(row.caller, row.tier);
         }
         let (channel, token) = (vault.channel(row.caller).await, tokens.get(row.field).map_or("", String::as_str));

@@ -1,7 +1,6 @@
 //! Versions of the policies, on the command line: history, an older text, and the way back.
 
 use strongroom_proto::v1;
-use strongroom_proto::v1::access_client::AccessClient;
 use tonic::Code;
 
 use crate::approvals::command_with_approval;
@@ -46,7 +45,7 @@ async fn an_older_version_is_shown_and_put_in_force_again_by_two() {
     }
     let unknown = vault.cli(&["policy", "show", "--version", "9"]);
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("the last 50"), "{unknown:?}");
-    let mut app = AccessClient::new(vault.channel("app").await);
+    let mut app = vault.access_as("app").await;
     let told = refused(app.roll_back_policy(v1::RollBackPolicyRequest { version: 1, dry_run: true }).await);
     assert_eq!((told.code, told.reason.as_str()), (Code::PermissionDenied, "DENIED"));
     let told = refused(app.list_policies(v1::ListPoliciesRequest {}).await);

@@ -124,7 +124,7 @@ async fn other_tools_read_the_ledger_from_its_folder() {
 async fn a_proof_over_the_wire_is_of_the_callers_own_log_and_within_it() {
     let vault = with_leaves(3).await;
     let ask = async |principal: &str, index: u64, size: u64, log: &str| {
-        let mut client = v1::audit_client::AuditClient::new(vault.channel(principal).await);
+        let mut client = vault.audit_as(principal).await;
         let request = v1::GetInclusionProofRequest { index, size, log: log.to_owned() };
         client.get_inclusion_proof(request).await
     };

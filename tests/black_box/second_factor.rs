@@ -55,10 +55,6 @@ impl App {
     }
 }
 
-pub async fn access(vault: &TestVault, principal: &str) -> AccessClient<Channel> {
-    AccessClient::new(vault.channel(principal).await)
-}
-
 /// Enrols and confirms; returns the app, and its next code that is not used yet.
 pub async fn enrol(client: &mut AccessClient<Channel>) -> (App, String) {
     let enrolled = client.enrol_second_factor(v1::EnrolSecondFactorRequest {}).await.unwrap().into_inner();
@@ -104,19 +100,19 @@ fn unfreeze() -> v1::UnfreezeRequest {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_code_is_taken_once_and_what_it_gave_is_its_holders_alone() {
     let mut vault = TestVault::start();
-    let mut officer = access(&vault, "officer-1").await;
+    let mut officer = vault.access().await;
     let (app, next) = enrol(&mut officer).await;
     let assertion = step_up(&mut officer, &next, "").await.unwrap();
     // Again, on another connection, and at the same time as before.
-    let told = refused(step_up(&mut access(&vault, "officer-1").await, &next, "").await);
+    let told = refused(step_up(&mut vault.access().await, &next, "").await);
     assert_eq!((told.code, told.reason.as_str()), (Code::PermissionDenied, "SECOND_FACTOR_WRONG"));
     want_second_factors(&vault, &officer, &assertion).await;
     let told = refused(officer.unfreeze(unfreeze()).await);
     assert_eq!((told.code, told.reason.as_str()), (Code::PermissionDenied, "SECOND_FACTOR_REQUIRED"));
     officer.unfreeze(showing(unfreeze(), &assertion)).await.unwrap();
     // Somebody else's certificate, a changed text, and rubbish.
-    let mut other = access(&vault, "officer-2").await;
-    let mut privacy = access(&vault, "privacy").await;
+    let mut other = vault.access_as("officer-2").await;
+    let mut privacy = vault.access_as("privacy").await;
     let forged = format!("{}A", &assertion[..assertion.len() - 1]);
     let long = "A".repeat(4_000);
     let not_accepted = |told: Told| {
@@ -141,7 +137,7 @@ async fn a_code_is_taken_once_and_what_it_gave_is_its_holders_alone() {
     // It outlives the process, as the factor does, and no restart makes a used code good.
     vault.kill();
     vault.up();
-    let mut officer = access(&vault, "officer-1").await;
+    let mut officer = vault.access().await;
     officer.unfreeze(showing(unfreeze(), &assertion)).await.unwrap();
     assert_eq!(refused(step_up(&mut officer, &next, "").await).reason, "SECOND_FACTOR_WRONG");
     step_up(&mut officer, &app.recovery[0], "").await.unwrap();
@@ -155,7 +151,7 @@ async fn a_code_is_taken_once_and_what_it_gave_is_its_holders_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_for_a_request_does_for_no_other() {
     let vault = TestVault::start();
-    let mut officer = access(&vault, "officer-1").await;
+    let mut officer = vault.access().await;
     let (app, next) = enrol(&mut officer).await;
     let fresh = step_up(&mut officer, &next, "").await.unwrap();
     want_second_factors(&vault, &officer, &fresh).await;
@@ -169,12 +165,12 @@ async fn one_for_a_request_does_for_no_other() {
     assert_eq!(told.reason, "SECOND_FACTOR_REQUIRED");
     let name = waiting(&refused(officer.apply_policy(showing(policies("// one"), &bound)).await));
     // The other one approves with a factor of its own, or not at all.
-    let (others, _) = enrol(&mut access(&vault, "officer-2").await).await;
+    let (others, _) = enrol(&mut vault.access_as("officer-2").await).await;
     let without = vault.cli(&["approve", &name, "--as", "officer-2"]);
     assert!(String::from_utf8_lossy(&without.stderr).contains("second-factor step-up"), "{without:?}");
     vault.cli_ok(&["approve", &name, "--as", "officer-2", "--second-factor", &others.recovery[0]]);
     officer.apply_policy(showing(policies("// one"), &bound)).await.unwrap();
-    let mut client = access(&vault, "officer-1").await;
+    let mut client = vault.access().await;
     for wrong in ["ab", &"g".repeat(64)] {
         let told = refused(step_up(&mut client, &app.recovery[1], wrong).await);
         assert_eq!((told.code, told.reason.as_str()), (Code::InvalidArgument, "SECOND_FACTOR_INVALID"));
@@ -185,20 +181,20 @@ async fn one_for_a_request_does_for_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guesses_lock_it_and_another_officer_resets_it() {
     let mut vault = TestVault::start();
-    let mut officer = access(&vault, "officer-1").await;
+    let mut officer = vault.access().await;
     let (app, next) = enrol(&mut officer).await;
     for _ in 0..5 {
         assert_eq!(refused(step_up(&mut officer, &app.wrong(), "").await).reason, "SECOND_FACTOR_WRONG");
     }
     vault.kill();
     vault.up();
-    let mut officer = access(&vault, "officer-1").await;
+    let mut officer = vault.access().await;
     let locked = step_up(&mut officer, &next, "").await.unwrap_err();
     let delay = locked.get_details_retry_info().unwrap().retry_delay.unwrap().as_secs();
     assert_eq!(locked.code(), Code::ResourceExhausted);
     assert!((600..=900).contains(&delay), "{delay} s");
     assert_eq!(Told::from(locked).reason, "SECOND_FACTOR_LOCKED");
-    let mut other = access(&vault, "officer-2").await;
+    let mut other = vault.access_as("officer-2").await;
     let listed = other.list_second_factors(v1::ListSecondFactorsRequest {}).await.unwrap().into_inner();
     assert!(listed.second_factors[0].lock_end_time.is_some() && listed.second_factors[0].confirmed);
     let reset = |name: &str| v1::ResetSecondFactorRequest { principal: name.to_owned() };
@@ -209,7 +205,7 @@ async fn guesses_lock_it_and_another_officer_resets_it() {
     let (_, next) = enrol(&mut officer).await;
     step_up(&mut officer, &next, "").await.unwrap();
     for service in ["app", "rotator", "auditor"] {
-        let mut service = access(&vault, service).await;
+        let mut service = vault.access_as(service).await;
         let told = refused(service.enrol_second_factor(v1::EnrolSecondFactorRequest {}).await);
         assert_eq!((told.code, told.reason.as_str()), (Code::PermissionDenied, "DENIED"));
         assert_eq!(refused(step_up(&mut service, "123456", "").await).reason, "DENIED");
@@ -219,12 +215,12 @@ async fn guesses_lock_it_and_another_officer_resets_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_privacy_desk_reads_with_one() {
     let vault = TestVault::start();
-    let mut officer = access(&vault, "officer-1").await;
+    let mut officer = vault.access().await;
     let (_, next) = enrol(&mut officer).await;
     let assertion = step_up(&mut officer, &next, "").await.unwrap();
     want_second_factors(&vault, &officer, &assertion).await;
     let token = one_token(&vault, "borrower.id_card", "11010519491231002X", "cust-1").await;
-    let mut desk = access(&vault, "privacy").await;
+    let mut desk = vault.access_as("privacy").await;
     let mut reader = vault_client(vault.channel("privacy").await);
     let read = || detokenize(&[&token], "kyc_review", "masked");
     let told = value(reader.detokenize(read()).await.unwrap().into_inner().results.remove(0)).unwrap_err();
@@ -238,11 +234,11 @@ async fn the_privacy_desk_reads_with_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_whose_items_want_one_is_done_whole_with_a_code_and_not_begun_without() {
     let vault = TestVault::start();
-    let mut officer = access(&vault, "officer-1").await;
+    let mut officer = vault.access().await;
     let (_, next) = enrol(&mut officer).await;
     let assertion = step_up(&mut officer, &next, "").await.unwrap();
     want_second_factors(&vault, &officer, &assertion).await;
-    let (desk, _) = enrol(&mut access(&vault, "privacy").await).await;
+    let (desk, _) = enrol(&mut vault.access_as("privacy").await).await;
     let mut codes = desk.recovery.iter().map(String::as_str);
     let first = one_token(&vault, "borrower.id_card", "11010519491231002X", "cust-1").await;
     let second = one_token(&vault, "borrower.id_card", "110105194912310038", "cust-1").await;
@@ -327,7 +323,7 @@ async fn the_command_line_enrols_steps_up_and_asks_again_by_itself() {
     let waits = vault.cli(&[&apply[..], &["--second-factor", &app.recovery[1]]].concat());
     let said = String::from_utf8_lossy(&waits.stderr).into_owned();
     assert_eq!(waits.status.code(), Some(3), "{said}");
-    let (others, _) = enrol(&mut access(&vault, "officer-2").await).await;
+    let (others, _) = enrol(&mut vault.access_as("officer-2").await).await;
     vault.cli_ok(&["approve", &named(&said), "--as", "officer-2", "--second-factor", &others.recovery[0]]);
     vault.cli_ok(&[&apply[..], &["--second-factor", &app.recovery[2]]].concat());
     // Another factor takes the old one, shown for just that.
@@ -351,7 +347,7 @@ async fn the_command_line_enrols_steps_up_and_asks_again_by_itself() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ledger_is_followed_with_one_for_longer_than_a_page() {
     let vault = TestVault::start();
-    let mut officer = access(&vault, "officer-1").await;
+    let mut officer = vault.access().await;
     let (_, next) = enrol(&mut officer).await;
     let assertion = step_up(&mut officer, &next, "").await.unwrap();
     let follows = r#"@id("officer-follows") @why("Officers read the ledger with a second factor.")
@@ -360,7 +356,7 @@ async fn a_ledger_is_followed_with_one_for_longer_than_a_page() {
     with_approval(&vault, async || officer.clone().apply_policy(showing(policies(follows), &assertion)).await)
         .await
         .unwrap();
-    let mut reader = v1::audit_client::AuditClient::new(vault.channel("officer-1").await);
+    let mut reader = vault.audit_as("officer-1").await;
     let all = || v1::TailRequest { first: 0, log: String::new() };
     assert_eq!(refused(reader.tail(all()).await).reason, "SECOND_FACTOR_REQUIRED");
     let mut stream = reader.tail(showing(all(), &assertion)).await.unwrap().into_inner();

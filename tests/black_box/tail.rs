@@ -54,7 +54,7 @@ async fn leaves_come_as_they_are_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_export_may_not_follow_and_who_no_longer_may_is_cut_off() {
     let vault = TestVault::start();
-    let mut app = v1::audit_client::AuditClient::new(vault.channel("app").await);
+    let mut app = vault.audit_as("app").await;
     let from = |first| v1::TailRequest { first, log: String::new() };
     assert_eq!(refused(app.tail(from(0)).await).code, Code::PermissionDenied);
     let mut stream = vault.audit().await.tail(from(0)).await.unwrap().into_inner();

@@ -131,6 +131,6 @@ async fn only_cosignatures_by_configured_witnesses_count() {
     // An application brings nothing.
     let checkpoint = fs::read_to_string(out).unwrap();
     let request = v1::AddCosignatureRequest { checkpoint, log: String::new() };
-    let mut app = v1::audit_client::AuditClient::new(vault.channel("app").await);
+    let mut app = vault.audit_as("app").await;
     assert_eq!(refused(app.add_cosignature(request).await).code, Code::PermissionDenied);
 }
