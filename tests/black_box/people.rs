@@ -8,7 +8,7 @@ use tonic_types::StatusExt;
 
 use crate::approvals::with_approval;
 use crate::harness::{TestVault, one_token};
-use crate::second_factor::{App, POLICIES, enrol, showing, step_up};
+use crate::second_factor::{App, POLICIES, showing, step_up, stepped_up};
 use crate::table::{About, Asked, example, reason, rows};
 
 const TABLE: &str = include_str!("people.csv");
@@ -30,9 +30,7 @@ struct Person {
 
 impl Person {
     async fn enrolled(vault: &TestVault, name: &str) -> Self {
-        let mut client = vault.access_as(name).await;
-        let (app, next) = enrol(&mut client).await;
-        let fresh = step_up(&mut client, &next, "").await.unwrap();
+        let (app, fresh) = stepped_up(&mut vault.access_as(name).await).await;
         Self { app, fresh, used: 0 }
     }
 

@@ -56,7 +56,7 @@ impl App {
 }
 
 /// Enrols and confirms; returns the app, and its next code that is not used yet.
-pub async fn enrol(client: &mut AccessClient<Channel>) -> (App, String) {
+async fn enrol(client: &mut AccessClient<Channel>) -> (App, String) {
     let enrolled = client.enrol_second_factor(v1::EnrolSecondFactorRequest {}).await.unwrap().into_inner();
     assert!(enrolled.uri.starts_with("otpauth://totp/Strongroom%20") && enrolled.recovery_codes.len() == 10);
     let app = App::new(&enrolled.uri, enrolled.recovery_codes);
@@ -76,6 +76,13 @@ pub fn showing<T>(message: T, assertion: &str) -> Request<T> {
     let shown: MetadataValue<Ascii> = assertion.parse().unwrap();
     request.metadata_mut().insert("strongroom-second-factor", shown);
     request
+}
+
+/// Enrols and steps up; returns the app, and what does for any request.
+pub async fn stepped_up(client: &mut AccessClient<Channel>) -> (App, String) {
+    let (app, next) = enrol(client).await;
+    let assertion = step_up(client, &next, "").await.unwrap();
+    (app, assertion)
 }
 
 fn policies(more: &str) -> v1::ApplyPolicyRequest {
@@ -152,8 +159,7 @@ async fn a_code_is_taken_once_and_what_it_gave_is_its_holders_alone() {
 async fn one_for_a_request_does_for_no_other() {
     let vault = TestVault::start();
     let mut officer = vault.access().await;
-    let (app, next) = enrol(&mut officer).await;
-    let fresh = step_up(&mut officer, &next, "").await.unwrap();
+    let (app, fresh) = stepped_up(&mut officer).await;
     want_second_factors(&vault, &officer, &fresh).await;
     let asked = officer.apply_policy(showing(policies("// one"), &fresh)).await.err().unwrap();
     let metadata = asked.get_details_error_info().unwrap().metadata;
@@ -216,8 +222,7 @@ async fn guesses_lock_it_and_another_officer_resets_it() {
 async fn the_privacy_desk_reads_with_one() {
     let vault = TestVault::start();
     let mut officer = vault.access().await;
-    let (_, next) = enrol(&mut officer).await;
-    let assertion = step_up(&mut officer, &next, "").await.unwrap();
+    let (_, assertion) = stepped_up(&mut officer).await;
     want_second_factors(&vault, &officer, &assertion).await;
     let token = one_token(&vault, "borrower.id_card", "11010519491231002X", "cust-1").await;
     let mut desk = vault.access_as("privacy").await;
@@ -225,8 +230,7 @@ async fn the_privacy_desk_reads_with_one() {
     let read = || detokenize(&[&token], "kyc_review", "masked");
     let told = value(reader.detokenize(read()).await.unwrap().into_inner().results.remove(0)).unwrap_err();
     assert_eq!((told.code, told.reason.as_str()), (Code::PermissionDenied, "SECOND_FACTOR_REQUIRED"));
-    let (_, next) = enrol(&mut desk).await;
-    let assertion = step_up(&mut desk, &next, "").await.unwrap();
+    let (_, assertion) = stepped_up(&mut desk).await;
     let mut answer = reader.detokenize(showing(read(), &assertion)).await.unwrap().into_inner();
     assert!(value(answer.results.remove(0)).is_ok());
 }
@@ -235,8 +239,7 @@ async fn the_privacy_desk_reads_with_one() {
 async fn a_command_whose_items_want_one_is_done_whole_with_a_code_and_not_begun_without() {
     let vault = TestVault::start();
     let mut officer = vault.access().await;
-    let (_, next) = enrol(&mut officer).await;
-    let assertion = step_up(&mut officer, &next, "").await.unwrap();
+    let (_, assertion) = stepped_up(&mut officer).await;
     want_second_factors(&vault, &officer, &assertion).await;
     let (desk, _) = enrol(&mut vault.access_as("privacy").await).await;
     let mut codes = desk.recovery.iter().map(String::as_str);
@@ -348,8 +351,7 @@ async fn the_command_line_enrols_steps_up_and_asks_again_by_itself() {
 async fn a_ledger_is_followed_with_one_for_longer_than_a_page() {
     let vault = TestVault::start();
     let mut officer = vault.access().await;
-    let (_, next) = enrol(&mut officer).await;
-    let assertion = step_up(&mut officer, &next, "").await.unwrap();
+    let (_, assertion) = stepped_up(&mut officer).await;
     let follows = r#"@id("officer-follows") @why("Officers read the ledger with a second factor.")
         permit (principal in Role::"officer", action == Action::"export_ledger", resource)
         when { context.second_factor != SecondFactor::"absent" };"#;
