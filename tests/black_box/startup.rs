@@ -329,7 +329,7 @@ fn init_makes_a_vault_once_and_leaves_nothing_half_made() {
     let init = |dir: &Path, arguments: &[&str]| {
         let mut command = Command::new(BINARY);
         command.arg("init").arg("--dir").arg(dir).args(["--trust-domain", "bank.example"]).args(arguments);
-        command.arg("--passphrase-file").arg(house.dir().with_file_name("passphrase"));
+        command.arg("--passphrase-file").arg(house.passphrase());
         command.arg("--client-ca").arg(house.dir().with_file_name("authorities.pem"));
         command
     };
