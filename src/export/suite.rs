@@ -227,25 +227,27 @@ fn is_event(event: &Value, leaf: &ParsedLeaf) {
     assert_eq!(event["unmapped"]["items"].as_array().map_or(0, Vec::len), leaf.items.len());
 }
 
+/// A request to read, as a leaf has it.
+const READ: LeafHeader<'_> = LeafHeader {
+    request: &[1; 16],
+    principal: "app/a",
+    actor: None,
+    action: "detokenize",
+    purpose: None,
+    decision: "allow",
+    reason: None,
+    policy: 1,
+    schema: 1,
+    keys: &[],
+    client: "127.0.0.1:5",
+    detail: &[],
+};
+
 #[test]
 fn many_rows_make_groups_that_are_bounded() {
-    let header = LeafHeader {
-        request: &[1; 16],
-        principal: "app/a",
-        actor: None,
-        action: "detokenize",
-        purpose: None,
-        decision: "allow",
-        reason: None,
-        policy: 1,
-        schema: 1,
-        keys: &[],
-        client: "127.0.0.1:5",
-        detail: &[],
-    };
     let items = || (0..250).map(|row| LeafItem { row: Some(RowId(row)), outcome: "ok", ..LeafItem::default() });
     let lines: Vec<Vec<u8>> =
-        (0..600).map(|index| leaf::prepare(&header, items())[0].finish(index, Timestamp(index))).collect();
+        (0..600).map(|index| leaf::prepare(&READ, items())[0].finish(index, Timestamp(index))).collect();
     let file = file(Format::Parquet, &lines);
     let reader = SerializedFileReader::new(Bytes::from(file.clone())).unwrap();
     let groups: Vec<i64> = reader.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
@@ -257,20 +259,8 @@ fn many_rows_make_groups_that_are_bounded() {
 
 #[test]
 fn no_file_says_which_version_of_the_tool_wrote_it() {
-    let header = LeafHeader {
-        request: &[1; 16],
-        principal: "app/a",
-        actor: None,
-        action: "detokenize",
-        purpose: None,
-        decision: "allow",
-        reason: None,
-        policy: 1,
-        schema: 1,
-        keys: &[],
-        client: "",
-        detail: &[],
-    };
+    // A client's address has a version's form.
+    let header = LeafHeader { client: "", ..READ };
     let lines = [leaf::prepare(&header, std::iter::empty())[0].finish(0, Timestamp(1))];
     let event: Value = serde_json::from_slice(&file(Format::Ocsf, &lines)).unwrap();
     assert_eq!(event["metadata"]["product"]["version"], "1");
