@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use strongroom_proto::v1;
-use tlog_tiles::{Hash, HashReader, Tile, TileHashReader, TileReader};
+use tlog_tiles::{Checkpoint, Hash, HashReader, Tile, TileHashReader, TileReader};
 use tonic::Code;
 
 use crate::files::path;
@@ -24,6 +24,26 @@ impl TileReader for Folder<'_> {
     }
 
     fn save_tiles(&self, _tiles: &[Tile], _data: &[Vec<u8>]) {}
+}
+
+/// What a checkpoint says, which one of the log's keys must have signed.
+pub fn head(note: &[u8], key: &str) -> Checkpoint {
+    let note = signed_note::Note::from_bytes(note).unwrap();
+    let verifier = signed_note::StandardVerifier::new(key.trim()).unwrap();
+    note.verify(&signed_note::VerifierList::new(vec![Box::new(verifier)])).unwrap();
+    Checkpoint::from_bytes(note.text()).unwrap()
+}
+
+/// The leaves of a bundle, each behind its length.
+pub fn bundled(mut bundle: &[u8]) -> Vec<&[u8]> {
+    let mut lines = Vec::new();
+    while !bundle.is_empty() {
+        let (length, after) = bundle.split_first_chunk::<2>().unwrap();
+        let (line, after) = after.split_at(usize::from(u16::from_be_bytes(*length)));
+        lines.push(line);
+        bundle = after;
+    }
+    lines
 }
 
 async fn with_leaves(leaves: usize) -> TestVault {
@@ -96,27 +116,21 @@ async fn other_tools_read_the_ledger_from_its_folder() {
     vault.cli_ok(&["audit", "tiles", "-o", path(&folder)]);
     let note = fs::read(folder.join("checkpoint")).unwrap();
     let key = fs::read_to_string(folder.join("key")).unwrap();
-    let note = signed_note::Note::from_bytes(&note).unwrap();
-    let verifier = signed_note::StandardVerifier::new(key.trim()).unwrap();
-    note.verify(&signed_note::VerifierList::new(vec![Box::new(verifier)])).unwrap();
-    let head = tlog_tiles::Checkpoint::from_bytes(note.text()).unwrap();
+    let head = head(&note, &key);
     assert!(head.size() > 256);
 
     // The bundles hold the leaves, each behind its length; the tiles hold their hashes, up to the root.
     let mut bundles = fs::read(folder.join("tile/entries/000")).unwrap();
     bundles.extend(fs::read(folder.join(format!("tile/entries/001.p/{}", head.size() - 256))).unwrap());
-    let mut rest = &bundles[..];
+    let lines = bundled(&bundles);
+    assert_eq!(lines.len() as u64, head.size());
     let tiles = Folder(&folder);
     let nodes = TileHashReader::new(head.size(), *head.hash(), &tiles);
-    for index in 0..head.size() {
-        let (length, after) = rest.split_first_chunk::<2>().unwrap();
-        let (line, after) = after.split_at(usize::from(u16::from_be_bytes(*length)));
-        rest = after;
+    for (index, line) in (0..).zip(lines) {
         let hash: Hash = tlog_tiles::record_hash(line);
         let read = nodes.read_hashes(&[tlog_tiles::stored_hash_index(0, index)]).unwrap();
         assert!(read[0] == hash, "leaf {index}");
     }
-    assert!(rest.is_empty());
     assert!(tlog_tiles::tree_hash(head.size(), &nodes).unwrap() == *head.hash());
 }
 

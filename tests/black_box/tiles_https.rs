@@ -17,6 +17,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use crate::harness::{TestVault, grow};
 use crate::needles::files;
 use crate::patience::until;
+use crate::proofs;
 
 /// The tenant's log under its name, the vault's own under another.
 const PUBLISHED: &str =
@@ -80,11 +81,7 @@ impl Stranger {
 
     /// The checkpoint of the tenant's log, which one of these keys must have signed.
     fn head(&self, key: &str) -> tlog_tiles::Checkpoint {
-        let note = self.found("/demo/checkpoint");
-        let note = signed_note::Note::from_bytes(&note).unwrap();
-        let verifier = signed_note::StandardVerifier::new(key.trim()).unwrap();
-        note.verify(&signed_note::VerifierList::new(vec![Box::new(verifier)])).unwrap();
-        tlog_tiles::Checkpoint::from_bytes(note.text()).unwrap()
+        proofs::head(&self.found("/demo/checkpoint"), key)
     }
 }
 
@@ -139,8 +136,7 @@ async fn anybody_reads_the_hashes_that_an_auditor_exports_and_proves_a_leaf_by_t
 
     let key = fs::read_to_string(folder.join("key")).unwrap();
     let head = stranger.head(&key);
-    let kept = signed_note::Note::from_bytes(&fs::read(folder.join("checkpoint")).unwrap()).unwrap();
-    let kept = tlog_tiles::Checkpoint::from_bytes(kept.text()).unwrap();
+    let kept = proofs::head(&fs::read(folder.join("checkpoint")).unwrap(), &key);
     assert!(kept.size() > 256 && head.size() >= kept.size());
     let nodes = TileHashReader::new(head.size(), *head.hash(), &stranger);
     // Leaves of the first tile and of the last, whose lines the auditor gave out.
@@ -148,13 +144,8 @@ async fn anybody_reads_the_hashes_that_an_auditor_exports_and_proves_a_leaf_by_t
     for (bundle, first, index) in
         [(bundle("000".to_owned()), 0, 17), (bundle(format!("001.p/{}", kept.size() - 256)), 256, 270)]
     {
-        let mut rest = &bundle[..];
-        for _ in first..index {
-            let (length, after) = rest.split_first_chunk::<2>().unwrap();
-            rest = &after[usize::from(u16::from_be_bytes(*length))..];
-        }
-        let (length, after) = rest.split_first_chunk::<2>().unwrap();
-        let leaf = tlog_tiles::record_hash(&after[..usize::from(u16::from_be_bytes(*length))]);
+        let leaf = tlog_tiles::record_hash(proofs::bundled(&bundle)[index - first]);
+        let index = index as u64;
         let proof = tlog_tiles::prove_record(head.size(), index, &nodes).unwrap();
         tlog_tiles::check_record(&proof, head.size(), *head.hash(), index, leaf).unwrap();
         let other = tlog_tiles::check_record(&proof, head.size(), *head.hash(), index + 1, leaf);
