@@ -38,6 +38,7 @@ mod machine;
 mod measure;
 mod noted;
 mod overload;
+mod own;
 mod pace;
 mod peers;
 mod picks;
@@ -54,6 +55,7 @@ mod stored;
 mod streams;
 mod tokens;
 mod whole;
+mod work;
 mod workload;
 
 use std::path::{Path, PathBuf};

@@ -2,14 +2,13 @@
 //! ledger says of them. Tokens are made here, by other means than the vault's.
 
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64URL_NOPAD;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 use strongroom_proto::v1;
-use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::subjects_client::SubjectsClient;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
@@ -18,6 +17,7 @@ use tonic_types::StatusExt;
 use crate::approvals::with_approval;
 use crate::harness::{TestVault, Told, detokenize, item, one_token, refused, tokenize, value};
 use crate::house::House;
+use crate::patience::until;
 
 const POLICIES: [&str; 2] =
     [include_str!("../../deploy/policies/default.cedar"), include_str!("../../deploy/policies/case-load.cedar")];
@@ -231,7 +231,7 @@ async fn what_is_no_good_token_is_refused_by_name_and_never_repeated() {
         assert_eq!(failed(&vault, principal, &good).await, "caller", "{principal}");
     }
     // Nor does anybody read the ledger for somebody else.
-    let mut audit = AuditClient::new(vault.channel("app").await);
+    let mut audit = vault.audit_as("app").await;
     let asked = behalf(v1::GetCheckpointRequest::default(), &good);
     assert_eq!(check(audit.get_checkpoint(asked).await.err().unwrap()), "audit");
     assert_eq!(check(audit.tail(behalf(v1::TailRequest::default(), &good)).await.err().unwrap()), "audit");
@@ -244,16 +244,14 @@ async fn what_is_no_good_token_is_refused_by_name_and_never_repeated() {
     assert_eq!(check(vault.vault().await.detokenize_stream(request).await.err().unwrap()), "exp");
     // One that ends ends also for requests that come later on the same connection.
     let short = with("exp", json!(now() + 2));
-    let (begun, mut client) = (Instant::now(), vault.vault().await);
+    let mut client = vault.vault().await;
     let request = || behalf(tokenize(vec![item("borrower.name", "Ann", "c-1")]), &short);
     client.tokenize(request()).await.unwrap();
-    let ended = loop {
-        if let Err(status) = client.tokenize(request()).await {
-            break check(status);
-        }
-        assert!(begun.elapsed() < PATIENCE);
-    };
-    assert_eq!(ended, "exp");
+    let ended = until(PATIENCE, "the token's end", async || match client.tokenize(request()).await {
+        Ok(_) => Err("it is taken"),
+        Err(status) => Ok(check(status)),
+    });
+    assert_eq!(ended.await, "exp");
     let log = vault.read_log();
     assert!(log.contains("a token of an actor is refused") && !log.contains(&good[good.len() - 40..]));
     vault.hides([&good[good.len() - 40..], &short[short.len() - 40..]]);
@@ -271,14 +269,11 @@ async fn an_issuer_gets_other_keys_while_the_vault_runs() {
         status.actor_issuers.into_iter().next().unwrap()
     };
     let until = async |what: &str, expected: &dyn Fn(&v1::ActorIssuerStatus) -> bool| {
-        let begun = Instant::now();
-        loop {
+        until(PATIENCE, what, async || {
             let now = issuer().await;
-            if expected(&now) {
-                return;
-            }
-            assert!(begun.elapsed() < PATIENCE, "{what}: {} keys, {}", now.keys, now.problem);
-        }
+            if expected(&now) { Ok(()) } else { Err(format!("{} keys, {}", now.keys, now.problem)) }
+        })
+        .await;
     };
     let ed = old.jwk("one");
     until("the first", &|now| now.keys == 1 && now.problem.is_empty() && now.name == "hr").await;

@@ -1,6 +1,6 @@
 //! What nobody does alone, over the wire and on the command line.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use strongroom_ids::{TenantId, VaultId};
@@ -12,6 +12,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::harness::{TestVault, Told, refused};
+use crate::patience::until;
 
 /// Approves what waits under a name, as an officer with its key.
 pub async fn approve(
@@ -40,7 +41,7 @@ pub fn waiting(told: &Told) -> String {
 pub async fn with_approval<T>(vault: &TestVault, ask: impl AsyncFn() -> Result<T, Status>) -> Result<T, Status> {
     match ask().await {
         Err(status) if Told::from(status.clone()).reason == "APPROVAL_REQUIRED" => {
-            let mut access = AccessClient::new(vault.channel("officer-2").await);
+            let mut access = vault.access_as("officer-2").await;
             let key = std::fs::read_to_string(vault.dir().join("pki/officer-2.key")).unwrap();
             let key = KeyPair::from_pem(&key).unwrap();
             approve(&mut access, ("officer/officer-2", &key), &waiting(&Told::from(status))).await?;
@@ -140,7 +141,7 @@ async fn a_nightly_job_asks_once_and_does_it_when_two_have_agreed() {
 async fn services_approve_nothing_and_see_nothing_of_it() {
     let vault = TestVault::start();
     for principal in ["app", "rotator", "auditor", "privacy"] {
-        let mut nobody = AccessClient::new(vault.channel(principal).await);
+        let mut nobody = vault.access_as(principal).await;
         let key = KeyPair::generate().unwrap();
         let name = format!("{principal}/{principal}");
         let told = refused(nobody.list_approvals(v1::ListApprovalsRequest {}).await);
@@ -165,16 +166,12 @@ async fn whoever_has_an_export_sees_that_an_approval_was_forged() {
     let file = vault.dir().join("ledger.jsonl");
     let out = file.to_str().unwrap();
     // A checkpoint is up to a second old.
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let export = loop {
+    let export = until(Duration::from_secs(10), "the intent", async || {
         vault.cli_ok(&["audit", "export", "-o", out]);
         let export = std::fs::read_to_string(&file).unwrap();
-        if export.contains("\"stage\":\"intent\"") {
-            break export;
-        }
-        assert!(Instant::now() < deadline, "{export}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+        if export.contains("\"stage\":\"intent\"") { Ok(export) } else { Err(export) }
+    })
+    .await;
     let proof = vault.cli_ok(&["audit", "verify", out, "--output", "json"]);
     assert!(proof.contains("\"approvals\": \"1\""), "{proof}");
     let lines: Vec<&str> = export.lines().collect();

@@ -1,6 +1,6 @@
 //! Certificates that are replaced while the vault runs: its own, its callers' authorities, and what these revoke.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rcgen::{
     CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, KeyIdMethod, KeyPair,
@@ -13,11 +13,12 @@ use strongroom_proto::v1::vault_client::VaultClient;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::Channel;
 
 use crate::harness::{Told, detokenize, item, refused, tokenize, value, vault_client};
 use crate::house::{Authority, House, Issued, PASSPHRASE, spiffe};
-use crate::officers::break_glass;
+use crate::officers::broken;
+use crate::patience;
 use crate::tenants::system;
 
 const ID_CARD: &str = "11010519491231002X";
@@ -48,14 +49,12 @@ async fn certificates(house: &House) -> v1::CertificateStatus {
 
 /// Asks the same again until the vault says what is expected.
 async fn until(house: &House, what: &str, expected: impl Fn(&v1::CertificateStatus) -> bool) -> v1::CertificateStatus {
-    let (begun, mut client) = (Instant::now(), system(house).await);
-    loop {
+    let mut client = system(house).await;
+    patience::until(PATIENCE, what, async || {
         let status = client.status(v1::StatusRequest {}).await.unwrap().into_inner().certificates.unwrap();
-        if expected(&status) {
-            return status;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{what}: {}", status.problem);
-    }
+        if expected(&status) { Ok(status) } else { Err(status.problem) }
+    })
+    .await
 }
 
 fn numbered(house: &House, serial: u64, uris: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
@@ -91,12 +90,7 @@ async fn stores(client: &mut VaultClient<Channel>, subject: &str) -> Result<Stri
 
 /// Whether a connection can be made that gets an answer.
 async fn is_let_in(house: &House, client: &Issued) -> bool {
-    let tls = ClientTlsConfig::new()
-        .domain_name("localhost")
-        .ca_certificate(Certificate::from_pem(house.authority.pem()))
-        .identity(client.identity());
-    let endpoint = Endpoint::from_shared(format!("https://{}", house.address())).unwrap();
-    let Ok(channel) = endpoint.tls_config(tls).unwrap().connect().await else { return false };
+    let Ok(channel) = house.try_connect(client).await else { return false };
     SystemClient::new(channel).status(v1::StatusRequest {}).await.is_ok()
 }
 
@@ -257,9 +251,7 @@ async fn a_common_name_is_somebody_only_by_a_rule_and_never_an_officer() {
 
 /// Changes which authorities are enrolled, by the root key, of a sealed vault whose process goes on.
 fn glass(house: &House, change: &str, file: &std::path::Path) {
-    let passphrase = house.dir().with_file_name("passphrase");
-    let done = break_glass(house, &["anchor", change, file.to_str().unwrap()], &passphrase);
-    assert!(done.status.success(), "{done:?}");
+    broken(house, &["anchor", change, file.to_str().unwrap()]);
 }
 
 async fn seal(house: &House) {
@@ -293,10 +285,7 @@ async fn a_vault_is_unsealed_with_the_authorities_in_force_and_with_none_that_wa
     assert_eq!((told.code, told.reason.as_str()), (Code::FailedPrecondition, "VAULT_UNFIT"));
     // Out of the file, which is taken while it is sealed, and it opens.
     place(&house, "ca.pem", one.as_bytes());
-    let begun = Instant::now();
-    while let Err(status) = unseal(&house).await {
-        assert!(begun.elapsed() < PATIENCE, "{status}");
-    }
+    patience::until(PATIENCE, "that it opens", async || unseal(&house).await).await;
     assert!(!is_let_in(&house, &app).await);
     stores(&mut house.vault("lending", "core").await, "cust-1").await.unwrap();
 

@@ -30,12 +30,6 @@ fn complained(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// The answer of a command that was asked for JSON.
-fn json(vault: &TestVault, words: &[&str]) -> Value {
-    let text = vault.cli_ok(&[words, &["--output", "json"]].concat());
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words:?} printed no JSON ({error}): {text}"))
-}
-
 /// What a command that is refused says, as text and as JSON; both must end with the same code.
 fn refusal(vault: &TestVault, words: &[&str]) -> (i32, String, Value) {
     let text = vault.cli(words);
@@ -244,23 +238,23 @@ fn values_go_in_and_come_out_on_a_pipe() {
 #[test]
 fn every_answer_is_one_json_document_where_that_is_asked_for() {
     let vault = TestVault::start();
-    let token = json(&vault, &["tokenize", "borrower.id_card", ID_CARD, "--subject", "c-1"])["token"].clone();
+    let token = vault.json(&["tokenize", "borrower.id_card", ID_CARD, "--subject", "c-1"])["token"].clone();
     let token = token.as_str().unwrap();
-    let read = json(&vault, &["detokenize", token, "--purpose", "kyc_review", "--view", "plain"]);
+    let read = vault.json(&["detokenize", token, "--purpose", "kyc_review", "--view", "plain"]);
     assert_eq!(
         read["results"][0],
         serde_json::json!({ "token": token, "field": "borrower.id_card", "value": ID_CARD })
     );
-    assert_eq!(json(&vault, &["match", token, ID_CARD, "--purpose", "kyc_review"])["matched"], true);
-    let found = json(&vault, &["lookup", "borrower.id_card", ID_CARD, "--purpose", "kyc_review"]);
+    assert_eq!(vault.json(&["match", token, ID_CARD, "--purpose", "kyc_review"])["matched"], true);
+    let found = vault.json(&["lookup", "borrower.id_card", ID_CARD, "--purpose", "kyc_review"]);
     assert_eq!(found["tokens"], serde_json::json!([token]));
 
-    let status = json(&vault, &["status"]);
+    let status = vault.json(&["status"]);
     assert_eq!(
         (&status["state"], &status["tenant"], &status["role"]),
         (&"serving".into(), &"system".into(), &"operator".into())
     );
-    let status = json(&vault, &["status", "--as", "app"]);
+    let status = vault.json(&["status", "--as", "app"]);
     assert_eq!(
         (&status["tenant"], &status["principal"], &status["role"]),
         (&"demo".into(), &"app/app".into(), &"app".into())
@@ -269,22 +263,22 @@ fn every_answer_is_one_json_document_where_that_is_asked_for() {
     assert!(status["keys"].as_array().unwrap().iter().all(|key| key["state"] == "enabled"), "{status}");
     assert!(status["ledger_size"].as_str().unwrap().parse::<u64>().unwrap() > 4, "{status}");
 
-    let key = json(&vault, &["audit", "key"])["keys"][0].as_str().unwrap().to_owned();
-    let note = json(&vault, &["audit", "checkpoint"])["checkpoint"].as_str().unwrap().to_owned();
+    let key = vault.json(&["audit", "key"])["keys"][0].as_str().unwrap().to_owned();
+    let note = vault.json(&["audit", "checkpoint"])["checkpoint"].as_str().unwrap().to_owned();
     assert_eq!(key.split('+').next(), note.lines().next());
     assert_eq!(vault.cli_ok(&["audit", "key"]).trim(), key);
     assert!(vault.cli_ok(&["audit", "checkpoint"]).starts_with(key.split('+').next().unwrap()));
     let ledger = vault.scratch().join("ledger.jsonl");
     let ledger = ledger.to_str().unwrap();
-    let exported = json(&vault, &["audit", "export", "-o", ledger]);
-    let verified = json(&vault, &["audit", "verify", ledger]);
+    let exported = vault.json(&["audit", "export", "-o", ledger]);
+    let verified = vault.json(&["audit", "verify", ledger]);
     assert_eq!((&verified["verified"], &verified["leaves"]), (&true.into(), &exported["leaves"]));
     assert_eq!(verified["requests"]["match"]["allow"], 1, "{verified}");
     let lines = fs::read_to_string(ledger).unwrap().lines().count();
     assert_eq!(exported["leaves"], lines.to_string().as_str());
 
-    assert_eq!(json(&vault, &["schema", "show"])["source"], include_str!("../../deploy/schemas/lending.toml"));
-    assert_eq!(json(&vault, &["policy", "show"])["source"], include_str!("../../deploy/policies/default.cedar"));
+    assert_eq!(vault.json(&["schema", "show"])["source"], include_str!("../../deploy/schemas/lending.toml"));
+    assert_eq!(vault.json(&["policy", "show"])["source"], include_str!("../../deploy/policies/default.cedar"));
 }
 
 #[test]
@@ -325,19 +319,19 @@ fn schema_and_policy_are_checked_applied_shown_and_explained() {
     let cases = format!("{root}/deploy/policies/default.tests.toml");
     assert_eq!(vault.cli_ok(&["schema", "show"]), fs::read_to_string(&schema).unwrap());
     assert!(vault.cli_ok(&["schema", "apply", &schema, "--check"]).starts_with("good: 14 fields"));
-    assert_eq!(json(&vault, &["status", "--as", "app"])["schema_version"], 1);
+    assert_eq!(vault.json(&["status", "--as", "app"])["schema_version"], 1);
     assert!(vault.cli_ok(&["schema", "apply", &schema]).contains("version 2 is in force"));
-    assert_eq!(json(&vault, &["status", "--as", "app"])["schema_version"], 2);
+    assert_eq!(vault.json(&["status", "--as", "app"])["schema_version"], 2);
     let broken = vault.scratch().join("broken.toml");
     fs::write(&broken, fs::read_to_string(&schema).unwrap().replace("\"cn_id_card\"", "\"id_card\"")).unwrap();
     let (ended, text, error) = refusal(&vault, &["schema", "apply", broken.to_str().unwrap(), "--check"]);
     assert_eq!((ended, &error["reason"]), (1, &"SOURCE_REFUSED".into()));
     assert!(text.contains("line ") && text.contains("cn_id_card"), "{text}");
 
-    let checked = json(&vault, &["policy", "check", &policy, "--tests", &cases]);
+    let checked = vault.json(&["policy", "check", &policy, "--tests", &cases]);
     assert_eq!((&checked["version"], &checked["in_force"]), (&2.into(), &false.into()));
     assert!(checked["cases"].as_u64().unwrap() > 80, "{checked}");
-    assert_eq!(json(&vault, &["status", "--as", "app"])["policy_version"], 1);
+    assert_eq!(vault.json(&["status", "--as", "app"])["policy_version"], 1);
     let applied = command_with_approval(&vault, &["policy", "apply", &policy, "--tests", &cases]);
     assert!(applied.contains("version 2 is in force"), "{applied}");
     assert_eq!(vault.cli_ok(&["policy", "show"]), fs::read_to_string(&policy).unwrap());
@@ -346,7 +340,7 @@ fn schema_and_policy_are_checked_applied_shown_and_explained() {
     let plain = [&ask[..], &["--view", "plain", "--purpose", "kyc_review"]].concat();
     let text = vault.cli_ok(&plain);
     assert!(text.contains("allowed") && text.contains("app-plain-view"), "{text}");
-    let document = json(&vault, &plain);
+    let document = vault.json(&plain);
     assert_eq!(document["policies"], serde_json::json!(["app-plain-view"]));
     assert_eq!(document["allowed_views"], serde_json::json!(["birth_year", "last4", "masked", "plain"]));
     let denied =

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
@@ -10,13 +10,10 @@ use serde_json::Value;
 use strongroom_proto::v1;
 use tonic::Code;
 
-use crate::harness::{TestVault, detokenize, one_token, read_one, refused};
+use crate::files::path;
+use crate::harness::{TestVault, detokenize, grow, one_token, read_one, refused};
 
 const ID_CARD: &str = "11010519491231002X";
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 fn text<'a>(leaf: &'a Value, member: &str) -> &'a str {
     leaf[member].as_str().unwrap_or_else(|| panic!("{member} of {leaf}"))
@@ -183,7 +180,7 @@ async fn what_an_auditor_asks_for_is_recorded_and_names_nobody() {
     }
 
     let ask = async |principal: &str, filter: v1::LeafFilter, proofs: bool| {
-        let mut client = v1::audit_client::AuditClient::new(vault.channel(principal).await);
+        let mut client = vault.audit_as(principal).await;
         client.export(v1::ExportRequest { filter: Some(filter), proofs, ..Default::default() }).await
     };
     let none = v1::LeafFilter::default;
@@ -270,9 +267,7 @@ async fn a_filtered_export_is_proven_without_the_vault_and_every_change_is_named
     fs::write(&key, vault.cli_ok(&["audit", "key"])).unwrap();
     // The vault is gone.
     vault.stop();
-    let words = ["audit", "verify", "--excerpt", path(&out), "--log-key", path(&key), "--output", "json"];
-    let said = vault.cli_ok(&words);
-    let said: Value = serde_json::from_str(&said).unwrap();
+    let said = vault.json(&["audit", "verify", "--excerpt", path(&out), "--log-key", path(&key)]);
     assert_eq!((&said["verified"], &said["key_given"], &said["format"]), (&true.into(), &true.into(), &"jsonl".into()));
     assert_eq!(said["filter"]["action"], "detokenize");
     assert!(
@@ -359,7 +354,7 @@ async fn a_genuine_excerpt_does_not_pass_for_the_whole_ledger() {
     let (vault, _) = vault().await;
     let ledger = Exported::new(&vault, "ledger.jsonl", &[]);
     let words = ["audit", "verify", path(&ledger.out)];
-    let said: Value = serde_json::from_str(&vault.cli_ok(&[&words[..], &["--output", "json"]].concat())).unwrap();
+    let said = vault.json(&words);
     assert_eq!((&said["whole"], &said["verified"]), (&true.into(), &true.into()));
     // Whoever hands it over puts a signed export of nobody's leaves in its place.
     let nobody = Exported::new(&vault, "nobody.jsonl", &["--subject", "cust-99"]);
@@ -417,9 +412,7 @@ async fn a_file_of_another_version_that_differs_is_not_called_tampered_with() {
 async fn a_range_of_time_is_proven_from_tiles() {
     let (vault, _) = vault().await;
     // More than two tiles, of which the range begins and ends within one.
-    for number in 0..600 {
-        one_token(&vault, "borrower.name", &format!("Ann {number}"), "").await;
-    }
+    grow(&vault, "Ann", 600).await;
     let all = vault.leaves().await;
     let (from, to) = (text(&all[270], "time"), text(&all[580], "time"));
     let export = Exported::new(&vault, "range.csv", &["--from", from, "--to", to, "--format", "csv"]);

@@ -20,10 +20,6 @@ use crate::tenants::{make, operator, proven, reads, store};
 const FIELD: &str = "borrower.id_card";
 const ID_CARD: &str = "11010519491231002X";
 
-fn json(vault: &TestVault, words: &[&str]) -> Value {
-    serde_json::from_str(&vault.cli_ok(&[words, &["--output", "json"]].concat())).unwrap()
-}
-
 fn complained(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
@@ -160,17 +156,17 @@ async fn an_operator_freezes_all_tenants_and_none_ends_that_by_itself() {
 async fn the_command_line_freezes_lists_and_says_what_to_do() {
     let vault = TestVault::start();
     assert!(vault.cli_ok(&["freezes"]).contains("nothing is frozen"));
-    let frozen = json(&vault, &["freeze", FIELD, "--writes"]);
+    let frozen = vault.json(&["freeze", FIELD, "--writes"]);
     assert_eq!((&frozen["field"], &frozen["reads"], &frozen["writes"]), (&FIELD.into(), &false.into(), &true.into()));
     assert_eq!((&frozen["frozen"], &frozen["changed"]), (&true.into(), &true.into()));
-    assert_eq!(json(&vault, &["freeze", FIELD, "--writes"])["changed"], false);
+    assert_eq!(vault.json(&["freeze", FIELD, "--writes"])["changed"], false);
     let refused = vault.cli(&["tokenize", FIELD, ID_CARD]);
     assert_eq!(refused.status.code(), Some(1));
     let said = complained(&refused);
     assert!(said.contains("writes of borrower.id_card are frozen") && !said.contains(ID_CARD), "{said}");
     vault.cli_ok(&["freeze", "--all-tenants", "--reads"]);
     vault.cli_ok(&["principal", "suspend", "officer/officer-2", "--reason", "left the bank"]);
-    let listed = json(&vault, &["freezes", "--as", "auditor"]);
+    let listed = vault.json(&["freezes", "--as", "auditor"]);
     let word = |one: &Value, name: &str| one[name].as_str().unwrap().to_owned();
     let freezes = listed["freezes"].as_array().unwrap().iter();
     let scopes: Vec<String> = freezes.map(|one| word(one, "scope") + " " + &word(one, "what")).collect();

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
+use serde_json::Value;
 use strongroom_proto::v1;
 use strongroom_proto::v1::access_client::AccessClient;
 use strongroom_proto::v1::audit_client::AuditClient;
@@ -196,6 +197,12 @@ impl TestVault {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// The same as a document.
+    pub fn json(&self, words: &[&str]) -> Value {
+        let text = self.cli_ok(&[words, &["--output", "json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words:?} printed no JSON ({error}): {text}"))
+    }
+
     /// A connection of its own as one of the principals in `pki/`.
     pub async fn channel(&self, principal: &str) -> Channel {
         let pki = self.dir().join("pki");
@@ -226,12 +233,22 @@ impl TestVault {
 
     /// The ledger, as the auditor.
     pub async fn audit(&self) -> AuditClient<Channel> {
-        AuditClient::new(self.channel("auditor").await).max_decoding_message_size(MESSAGE)
+        self.audit_as("auditor").await
+    }
+
+    /// The ledger, as a principal.
+    pub async fn audit_as(&self, principal: &str) -> AuditClient<Channel> {
+        AuditClient::new(self.channel(principal).await).max_decoding_message_size(MESSAGE)
     }
 
     /// Schema and policy, as the first officer.
     pub async fn access(&self) -> AccessClient<Channel> {
-        AccessClient::new(self.channel("officer-1").await)
+        self.access_as("officer-1").await
+    }
+
+    /// Rules and whoever goes by them, as a principal.
+    pub async fn access_as(&self, principal: &str) -> AccessClient<Channel> {
+        AccessClient::new(self.channel(principal).await)
     }
 
     /// The state, as the operator.
@@ -240,7 +257,7 @@ impl TestVault {
     }
 
     /// Every leaf of the tenant's ledger, parsed.
-    pub async fn leaves(&self) -> Vec<serde_json::Value> {
+    pub async fn leaves(&self) -> Vec<Value> {
         let request = v1::ExportRequest::default();
         let mut pages = self.audit().await.export(request).await.unwrap().into_inner();
         let mut leaves = Vec::new();
@@ -347,6 +364,14 @@ pub fn value(result: v1::DetokenizeResult) -> Result<Vec<u8>, Told> {
 pub async fn one_token(vault: &TestVault, field: &str, value: &str, subject: &str) -> String {
     let request = tokenize(vec![item(field, value, subject)]);
     vault.vault().await.tokenize(request).await.unwrap().into_inner().tokens.remove(0)
+}
+
+/// Makes the tenant's ledger longer by so many leaves: names are stored, one a request.
+pub async fn grow(vault: &TestVault, name: &str, leaves: usize) {
+    let mut client = vault.vault().await;
+    for number in 0..leaves {
+        client.tokenize(tokenize(vec![item("borrower.name", &format!("{name} {number}"), "")])).await.unwrap();
+    }
 }
 
 /// Reads one token.

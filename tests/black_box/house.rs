@@ -30,7 +30,7 @@ pub const PASSPHRASE: &str = "seven clouds over nine bridges";
 const LENDING: &str = include_str!("../../deploy/schemas/lending.toml");
 
 /// A process that is killed when dropped.
-struct Process(Child);
+pub struct Process(pub Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -182,9 +182,8 @@ impl House {
     pub fn made_with(tenants: &[&str], more: impl FnOnce(&mut Command)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new("the house");
-        let passphrase = folder.path().join("passphrase");
-        std::fs::write(&passphrase, PASSPHRASE).unwrap();
         let mut house = Self { folder, authority, officers: vec![], seconds: vec![], running: None };
+        std::fs::write(house.passphrase(), PASSPHRASE).unwrap();
         let mut init = house.command("init");
         let authorities = house.folder.path().join("authorities.pem");
         std::fs::write(&authorities, house.authority.pem()).unwrap();
@@ -262,11 +261,16 @@ impl House {
         self.folder.path().join("vault")
     }
 
+    /// The file with its passphrase.
+    pub fn passphrase(&self) -> PathBuf {
+        self.folder.path().join("passphrase")
+    }
+
     /// A command of the binary, for this vault and with its passphrase.
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(BINARY);
         command.arg(name).arg("--dir").arg(self.dir());
-        command.arg("--passphrase-file").arg(self.folder.path().join("passphrase")).stdin(Stdio::null());
+        command.arg("--passphrase-file").arg(self.passphrase()).stdin(Stdio::null());
         command
     }
 
@@ -294,12 +298,17 @@ impl House {
 
     /// A connection with a certificate.
     pub async fn connect(&self, client: &Issued) -> Channel {
+        self.try_connect(client).await.unwrap()
+    }
+
+    /// The same, if it can be made.
+    pub async fn try_connect(&self, client: &Issued) -> Result<Channel, tonic::transport::Error> {
         let tls = ClientTlsConfig::new()
             .domain_name("localhost")
             .ca_certificate(Certificate::from_pem(self.authority.pem()))
             .identity(client.identity());
         let endpoint = Endpoint::from_shared(format!("https://{}", self.address())).unwrap();
-        endpoint.tls_config(tls).unwrap().connect().await.unwrap()
+        endpoint.tls_config(tls).unwrap().connect().await
     }
 
     /// A connection as a principal of a tenant.

@@ -18,13 +18,9 @@ async fn keys_as(vault: &TestVault, principal: &str) -> KeysClient<Channel> {
     KeysClient::new(vault.channel(principal).await)
 }
 
-fn json(vault: &TestVault, words: &[&str]) -> Value {
-    serde_json::from_str(&vault.cli_ok(&[words, &["--output", "json"]].concat())).unwrap()
-}
-
 /// The names of the vault's KEKs that have a version.
 fn keks(vault: &TestVault) -> Vec<String> {
-    let listed = json(vault, &["keys", "list"]);
+    let listed = vault.json(&["keys", "list"]);
     let names = listed["keys"].as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap().to_owned());
     let mut names: Vec<String> = names.filter(|name| name.starts_with("kek/")).collect();
     names.dedup();
@@ -63,17 +59,17 @@ async fn a_night_of_maintenance_rotates_rewraps_and_destroys_what_officers_agree
     let vault = TestVault::start();
     let mut stored = fill(&vault, 1_000).await;
     for kek in keks(&vault) {
-        assert_eq!(json(&vault, &["keys", "rotate", &kek])["version"], 2);
-        let again = json(&vault, &["keys", "rotate", &kek, "--from-version", "1"]);
+        assert_eq!(vault.json(&["keys", "rotate", &kek])["version"], 2);
+        let again = vault.json(&["keys", "rotate", &kek, "--from-version", "1"]);
         assert_eq!((&again["version"], &again["rotated"]), (&2.into(), &false.into()));
     }
-    assert_eq!(json(&vault, &["keys", "rotate", "index/subject-id"])["version"], 2);
+    assert_eq!(vault.json(&["keys", "rotate", "index/subject-id"])["version"], 2);
     let deleted = stored.remove(1);
     let items = vec![v1::DeleteItem { token: deleted.0, subject: String::new() }];
     let request = v1::DeleteRequest { items, idempotency_key: String::new() };
     vault.vault().await.delete(request).await.unwrap();
     // Nothing is old enough to be destroyed, so the night ends well.
-    let night = json(&vault, &["keys", "maintain"]);
+    let night = vault.json(&["keys", "maintain"]);
     assert_eq!((&night["rolled"]["state"], &night["rolled"]["done"]), (&"done".into(), &"1".into()));
     assert_eq!(night["rewrapped"]["state"], "done");
     assert!(night["rewrapped"]["done"].as_str().unwrap().parse::<u64>().unwrap() >= 550);
@@ -86,15 +82,15 @@ async fn a_night_of_maintenance_rotates_rewraps_and_destroys_what_officers_agree
     let waiting = night["waiting"].as_array().unwrap();
     assert!(waiting.iter().all(|what| what.as_str().unwrap().contains("waits for approval (0 of 2)")), "{night}");
     assert_eq!(waiting.len(), keks(&vault).len() + 1);
-    for one in json(&vault, &["approvals"])["approvals"].as_array().unwrap() {
+    for one in vault.json(&["approvals"])["approvals"].as_array().unwrap() {
         for officer in ["officer-1", "officer-2"] {
             vault.cli_ok(&["approve", one["name"].as_str().unwrap(), "--as", officer]);
         }
     }
-    let next = json(&vault, &["keys", "maintain", "--keep", "0"]);
+    let next = vault.json(&["keys", "maintain", "--keep", "0"]);
     assert_eq!(next["destroyed"].as_array().unwrap().len(), keks(&vault).len() + 1);
     // And again: nothing is left to do.
-    let again = json(&vault, &["keys", "maintain", "--keep", "0"]);
+    let again = vault.json(&["keys", "maintain", "--keep", "0"]);
     assert_eq!((&again["rotated"], &again["destroyed"]), (&Value::Array(vec![]), &Value::Array(vec![])));
     all_read(&vault, &stored).await;
     vault.verify_ledger();
@@ -130,10 +126,10 @@ async fn keys_rotate_and_deks_move_while_everybody_works_and_nothing_fails() {
     }
     for round in 2..5 {
         for kek in keks(&vault) {
-            assert_eq!(json(&vault, &["keys", "rotate", &kek])["version"], round);
+            assert_eq!(vault.json(&["keys", "rotate", &kek])["version"], round);
         }
-        json(&vault, &["keys", "rotate", "token"]);
-        let job = json(&vault, &["keys", "rewrap"]);
+        vault.json(&["keys", "rotate", "token"]);
+        let job = vault.json(&["keys", "rewrap"]);
         assert_eq!((&job["state"], &job["skipped"]), (&"done".into(), &"0".into()));
         for _ in 0..40 {
             progress.recv().await.unwrap();
@@ -194,9 +190,9 @@ async fn index_keys_rotate_while_everybody_works_and_all_is_found_and_nothing_tw
     }
     for round in 2..5 {
         for index in ["index/token", "index/field/14", "index/subject-id"] {
-            assert_eq!(json(&vault, &["keys", "rotate", index])["version"], round);
+            assert_eq!(vault.json(&["keys", "rotate", index])["version"], round);
         }
-        let job = json(&vault, &["keys", "reindex"]);
+        let job = vault.json(&["keys", "reindex"]);
         assert_eq!((&job["state"], &job["skipped"]), (&"done".into(), &"0".into()));
         for index in ["index/token", "index/field/14", "index/subject-id"] {
             command_with_approval(&vault, &["keys", "destroy", index, &(round - 1).to_string(), "--as", "officer-1"]);
@@ -221,9 +217,9 @@ async fn a_rewrap_that_is_killed_goes_on_by_itself() {
     let mut vault = TestVault::start();
     let stored = fill(&vault, 3_000).await;
     for kek in keks(&vault) {
-        json(&vault, &["keys", "rotate", &kek]);
+        vault.json(&["keys", "rotate", &kek]);
     }
-    let started = json(&vault, &["keys", "rewrap", "--detach"]);
+    let started = vault.json(&["keys", "rewrap", "--detach"]);
     assert_eq!(started["state"], "running");
     let mut keys = keys_as(&vault, "rotator").await;
     let mut steps = keys.watch_job(v1::WatchJobRequest { name: "rewrap".to_owned() }).await.unwrap().into_inner();
@@ -249,7 +245,7 @@ async fn a_rewrap_that_is_killed_goes_on_by_itself() {
     assert_eq!((last.state.as_str(), last.skipped, last.done), ("done", 0, last.total));
     assert!(last.done > 1_500);
     for kek in keks(&vault) {
-        let dry = json(&vault, &["keys", "destroy", &kek, "1", "--dry-run", "--as", "officer-1"]);
+        let dry = vault.json(&["keys", "destroy", &kek, "1", "--dry-run", "--as", "officer-1"]);
         assert_eq!(dry["dependants"], "0");
     }
     all_read(&vault, &stored).await;
@@ -265,13 +261,13 @@ async fn a_roll_that_is_killed_goes_on_by_itself_and_the_ledger_tells_the_story(
         let items = values.iter().map(|value| item("borrower.address", value, "big")).collect();
         stored.extend(client.tokenize(tokenize(items)).await.unwrap().into_inner().tokens.into_iter().zip(values));
     }
-    let empty = json(&vault, &["keys", "roll"]);
+    let empty = vault.json(&["keys", "roll"]);
     assert_eq!((&empty["name"], &empty["state"], &empty["total"]), (&"roll/1".into(), &"done".into(), &"0".into()));
     let (gone, _) = stored.remove(700);
     let items = vec![v1::DeleteItem { token: gone.clone(), subject: String::new() }];
     client.delete(v1::DeleteRequest { items, idempotency_key: String::new() }).await.unwrap();
 
-    let started = json(&vault, &["keys", "roll", "--detach"]);
+    let started = vault.json(&["keys", "roll", "--detach"]);
     assert_eq!((&started["name"], &started["state"]), (&"roll/2".into(), &"running".into()));
     let mut keys = keys_as(&vault, "rotator").await;
     let mut steps = keys.watch_job(v1::WatchJobRequest { name: "roll".to_owned() }).await.unwrap().into_inner();
@@ -327,9 +323,9 @@ async fn a_reindex_that_is_killed_goes_on_by_itself_and_nothing_gets_a_second_to
         tokens.push(client.tokenize(tokenize(items(batch))).await.unwrap().into_inner().tokens);
     }
     for index in ["index/field/14", "index/subject-id"] {
-        assert_eq!(json(&vault, &["keys", "rotate", index])["version"], 2);
+        assert_eq!(vault.json(&["keys", "rotate", index])["version"], 2);
     }
-    let started = json(&vault, &["keys", "reindex", "--detach"]);
+    let started = vault.json(&["keys", "reindex", "--detach"]);
     assert_eq!((&started["name"], &started["state"]), (&"reindex/1".into(), &"running".into()));
     let mut keys = keys_as(&vault, "rotator").await;
     let mut steps = keys.watch_job(v1::WatchJobRequest { name: "reindex".to_owned() }).await.unwrap().into_inner();
@@ -376,10 +372,10 @@ async fn a_reindex_that_is_killed_goes_on_by_itself_and_nothing_gets_a_second_to
 async fn who_asks_rolls_the_deks_of_a_kek_or_of_a_subject() {
     let mut vault = TestVault::start();
     let stored = fill(&vault, 500).await;
-    let subject = json(&vault, &["keys", "roll", "--subject", "s-0-1"]);
+    let subject = vault.json(&["keys", "roll", "--subject", "s-0-1"]);
     assert_eq!((&subject["state"], &subject["done"], &subject["key"]), (&"done".into(), &"2".into(), &"".into()));
     for kek in keks(&vault) {
-        let job = json(&vault, &["keys", "roll", &kek]);
+        let job = vault.json(&["keys", "roll", &kek]);
         assert_eq!((&job["state"], &job["key"]), (&"done".into(), &kek.as_str().into()));
         assert_eq!(job["done"], job["total"]);
     }
@@ -406,9 +402,9 @@ async fn a_destroyed_version_is_in_no_file_and_stays_gone_after_a_kill() {
     };
     let before = blobs(&keystore());
     for kek in keks(&vault) {
-        json(&vault, &["keys", "rotate", &kek]);
+        vault.json(&["keys", "rotate", &kek]);
     }
-    json(&vault, &["keys", "rewrap"]);
+    vault.json(&["keys", "rewrap"]);
     for kek in keks(&vault) {
         command_with_approval(&vault, &["keys", "destroy", &kek, "1", "--as", "officer-1"]);
     }
@@ -421,7 +417,7 @@ async fn a_destroyed_version_is_in_no_file_and_stays_gone_after_a_kill() {
     }
     vault.kill();
     vault.up();
-    let listed = json(&vault, &["keys", "list"]);
+    let listed = vault.json(&["keys", "list"]);
     let destroyed = listed["keys"].as_array().unwrap().iter().filter(|key| key["state"] == "destroyed").count();
     assert_eq!(destroyed, keks(&vault).len());
     all_read(&vault, &stored).await;
@@ -444,9 +440,9 @@ async fn a_version_whose_destruction_is_killed_is_destroyed_or_as_it_was() {
     let mut vault = TestVault::start();
     let stored = fill(&vault, 200).await;
     for _ in 0..=TRIES {
-        json(&vault, &["keys", "rotate", "kek/1"]);
+        vault.json(&["keys", "rotate", "kek/1"]);
     }
-    json(&vault, &["keys", "rewrap"]);
+    vault.json(&["keys", "rewrap"]);
     let request = |version: u32| v1::DestroyKeyVersionRequest { name: "kek/1".to_owned(), version, dry_run: false };
     let begun = Instant::now();
     command_with_approval(&vault, &["keys", "destroy", "kek/1", "1", "--as", "officer-1"]);
@@ -461,7 +457,7 @@ async fn a_version_whose_destruction_is_killed_is_destroyed_or_as_it_was() {
         drop(tokio::time::timeout(patience, officer.destroy_key_version(request(version))).await);
         vault.kill();
         vault.up();
-        let listed = json(&vault, &["keys", "list"]);
+        let listed = vault.json(&["keys", "list"]);
         let of = |key: &&Value| key["name"] == "kek/1" && key["version"] == version;
         let state = listed["keys"].as_array().unwrap().iter().find(of).unwrap()["state"].clone();
         assert!(state == "destroyed" || state == "decrypt-only", "{version}: {state}");
@@ -491,7 +487,7 @@ async fn what_makes_no_sense_is_refused_with_its_reason() {
     assert_eq!(rotate("kek/77", 0).await, (Code::InvalidArgument, "KEY_INVALID".to_owned()));
     assert_eq!(rotate("index/fingerprint", 0).await, (Code::InvalidArgument, "KEY_INVALID".to_owned()));
     assert_eq!(rotate("kek/1", 9).await, (Code::NotFound, "KEY_VERSION_UNKNOWN".to_owned()));
-    json(&vault, &["keys", "rotate", "kek/1"]);
+    vault.json(&["keys", "rotate", "kek/1"]);
     let mut destroy = async |version: u32| {
         let request = v1::DestroyKeyVersionRequest { name: "kek/1".to_owned(), version, dry_run: false };
         let told = refused(officer.destroy_key_version(request).await);
@@ -500,7 +496,7 @@ async fn what_makes_no_sense_is_refused_with_its_reason() {
     let in_use = fill(&vault, 500).await;
     let mut in_use_told = 0;
     for kek in keks(&vault).iter().filter(|kek| *kek != "kek/1") {
-        json(&vault, &["keys", "rotate", kek]);
+        vault.json(&["keys", "rotate", kek]);
         let refused = vault.cli(&["keys", "destroy", kek, "1", "--as", "officer-1", "--output", "json"]);
         in_use_told += usize::from(String::from_utf8_lossy(&refused.stderr).contains("KEY_IN_USE"));
     }
@@ -529,24 +525,24 @@ async fn a_copy_of_the_keystore_is_listed_and_put_back_opens_the_vault() {
     let stored = fill(&vault, 500).await;
     let out = vault.scratch().join("keys.copy");
     let path = out.to_str().unwrap();
-    let made = json(&vault, &["keys", "backup", path, "--label", "safe 3"]);
+    let made = vault.json(&["keys", "backup", path, "--label", "safe 3"]);
     assert_eq!((&made["name"], &made["label"]), (&"copy/1".into(), &"safe 3".into()));
     let again = vault.cli(&["keys", "backup", path]);
     assert_eq!(again.status.code(), Some(1), "a file is never overwritten");
-    assert_eq!(json(&vault, &["keys", "copies"])["copies"].as_array().unwrap().len(), 1);
+    assert_eq!(vault.json(&["keys", "copies"])["copies"].as_array().unwrap().len(), 1);
     let text = vault.cli_ok(&["keys", "copies"]);
     assert!(text.contains("copy/1") && text.contains("safe 3"), "{text}");
-    json(&vault, &["keys", "rotate", "kek/0"]);
-    json(&vault, &["keys", "rewrap"]);
+    vault.json(&["keys", "rotate", "kek/0"]);
+    vault.json(&["keys", "rewrap"]);
     command_with_approval(&vault, &["keys", "destroy", "kek/0", "1", "--as", "officer-1"]);
     assert!(vault.cli_ok(&["keys", "list"]).contains("copy/1"));
-    json(&vault, &["keys", "copies", "strike", "copy/1"]);
-    let listed = json(&vault, &["keys", "list"]);
+    vault.json(&["keys", "copies", "strike", "copy/1"]);
+    let listed = vault.json(&["keys", "list"]);
     let old = listed["keys"].as_array().unwrap().iter().find(|key| key["state"] == "destroyed").unwrap();
     assert!(old["death_time"].as_str().is_some() && old["copies"] == Value::Array(vec![]), "{old}");
 
     let newest = vault.scratch().join("keys.newest");
-    json(&vault, &["keys", "backup", newest.to_str().unwrap()]);
+    vault.json(&["keys", "backup", newest.to_str().unwrap()]);
     assert!(vault.stop().success());
     vault.cli_ok(&["verify", "--passphrase-file", vault.dir().join("dev-passphrase").to_str().unwrap()]);
     std::fs::copy(&newest, vault.dir().join("keystore/keys")).unwrap();

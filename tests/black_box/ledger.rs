@@ -12,7 +12,9 @@ use strongroom_proto::v1::audit_client::AuditClient;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::harness::{TestVault, detokenize, item, one_token, read_one, refused, tokenize};
+use crate::files::path;
+use crate::harness::{TestVault, detokenize, grow, item, one_token, read_one, refused, tokenize};
+use crate::patience::until;
 
 const ID_CARD: &str = "11010519491231002X";
 const OTHER_ID_CARD: &str = "440524198801010011";
@@ -149,7 +151,7 @@ async fn what_was_refused_is_in_the_ledger_and_what_the_vault_does_not_know_is_n
     );
     let wanted = v1::LookupItem { field: "PeterPan.name".to_owned(), value: "PeterPan".into() };
     drop(app.lookup(v1::LookupRequest { items: vec![wanted], purpose: "kyc_review".to_owned() }).await.unwrap());
-    refused(AuditClient::new(vault.channel("app").await).get_checkpoint(v1::GetCheckpointRequest::default()).await);
+    refused(vault.audit_as("app").await.get_checkpoint(v1::GetCheckpointRequest::default()).await);
 
     let lines = raw(&vault, 0, 0).await;
     let leaves: Vec<Value> = lines.iter().map(|line| serde_json::from_slice(line).unwrap()).collect();
@@ -206,7 +208,7 @@ async fn a_flood_of_refusals_is_counted_and_not_written_one_by_one() {
     const FLOOD: usize = 1_500;
     let mut app = vault.vault().await;
     let begun = Instant::now();
-    let mut head = AuditClient::new(vault.channel("app").await);
+    let mut head = vault.audit_as("app").await;
     for n in 0..FLOOD {
         match n % 3 {
             0 => drop(app.detokenize(detokenize(&["never-was"], "curiosity", "")).await),
@@ -295,10 +297,6 @@ impl Exported {
     }
 }
 
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
 fn file(lines: &[String]) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
@@ -315,15 +313,12 @@ async fn verification_names_the_place_of_what_was_changed() {
         one_token(&vault, "borrower.name", &format!("Bob {n}"), "cust-2").await;
     }
     // A checkpoint is up to a second old.
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let whole = loop {
+    let whole = until(Duration::from_secs(10), "every leaf", async || {
         let exported = Exported::of(&vault, "whole.jsonl");
-        if exported.lines.iter().filter(|line| line.contains("\"tokenize\"")).count() >= 9 {
-            break exported;
-        }
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+        let count = exported.lines.iter().filter(|line| line.contains("\"tokenize\"")).count();
+        if count < 9 { Err(count) } else { Ok(exported) }
+    })
+    .await;
     let lines = &whole.lines;
     let count = lines.len();
     assert!(lines.iter().any(|line| line.contains("\"part\":\"2/")), "a large request has parts");
@@ -468,7 +463,7 @@ async fn the_systems_log_is_for_its_operators() {
     assert_ne!(origin("operator"), origin("auditor"));
 
     let ask = async |principal: &str, log: &str| {
-        let mut client = AuditClient::new(vault.channel(principal).await);
+        let mut client = vault.audit_as(principal).await;
         let request = v1::ExportRequest { log: log.to_owned(), ..Default::default() };
         let export = client.export(request).await.map(drop);
         let note = client
@@ -493,9 +488,7 @@ async fn the_systems_log_is_for_its_operators() {
 #[tokio::test]
 async fn an_export_brings_the_leaves_that_were_asked_for() {
     let vault = TestVault::start();
-    for n in 0..10 {
-        one_token(&vault, "borrower.name", &format!("Ann {n}"), "").await;
-    }
+    grow(&vault, "Ann", 10).await;
     let all = raw(&vault, 0, 0).await;
     assert_eq!(raw(&vault, 0, 5).await, all[..5]);
     assert_eq!(raw(&vault, 3, 5).await, all[3..5]);

@@ -1,14 +1,16 @@
 //! The key of a ledger is rotated: auditors and witnesses who keep the old one go on, and nobody takes a foreign one.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::approvals::command_with_approval;
-use crate::harness::{TestVault, one_token};
+use crate::harness::{TestVault, grow};
+use crate::house::Process;
+use crate::patience::lines;
 
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,13 +45,11 @@ impl Kept {
 
     /// What a command answers that goes well.
     fn json(&self, words: &[&str]) -> Value {
-        serde_json::from_str(&self.vault.cli_ok(&[words, &["--output", "json"]].concat())).unwrap()
+        self.vault.json(words)
     }
 
     async fn grow(&self, name: &str) {
-        for number in 0..3 {
-            one_token(&self.vault, "borrower.name", &format!("{name} {number}"), "").await;
-        }
+        grow(&self.vault, name, 3).await;
     }
 
     fn export(&self, name: &str) -> String {
@@ -192,25 +192,6 @@ async fn a_witness_that_knew_the_old_key_goes_on() {
     assert_eq!(note.split_once("\n\n").unwrap().1.lines().count(), 2, "the new key's line, and the witness's: {note}");
 }
 
-/// A run of the command, killed when dropped.
-struct Run(Child);
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-/// Waits until a file has so many lines.
-async fn lines(file: &Path, most: usize) {
-    let begun = Instant::now();
-    while fs::read_to_string(file).unwrap_or_default().lines().count() < most {
-        assert!(begun.elapsed() < PATIENCE, "the leaves did not come");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn who_follows_the_ledger_by_the_old_key_goes_on() {
     let kept = Kept::new();
@@ -218,10 +199,10 @@ async fn who_follows_the_ledger_by_the_old_key_goes_on() {
     let (old, out) = (kept.word("old.key"), kept.word("followed.jsonl"));
     let follow = |more: &[&str]| {
         let words = [&["audit", "tail", "-o", &out, "--log-key", &old], more].concat();
-        Run(kept.vault.cli_command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        Process(kept.vault.cli_command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     };
     let run = follow(&["--from", "0"]);
-    lines(&kept.at("followed.jsonl"), 1).await;
+    lines(PATIENCE, &kept.at("followed.jsonl"), 1).await;
     drop(run);
     kept.vault.cli_ok(&["keys", "rotate", "ledger"]);
     // While both sign it learns the other.
@@ -229,7 +210,7 @@ async fn who_follows_the_ledger_by_the_old_key_goes_on() {
         kept.grow(name).await;
         let all = kept.vault.leaves().await.len();
         let run = follow(&[]);
-        lines(&kept.at("followed.jsonl"), all).await;
+        lines(PATIENCE, &kept.at("followed.jsonl"), all).await;
         drop(run);
         if name == "Ann" {
             kept.destroy_first();

@@ -47,8 +47,8 @@ pub fn break_glass(house: &House, words: &[&str], passphrase: &Path) -> Output {
 }
 
 /// The same with the right one, which does it; what it prints.
-fn broken(house: &House, words: &[&str]) -> String {
-    let output = break_glass(house, words, &house.dir().with_file_name("passphrase"));
+pub fn broken(house: &House, words: &[&str]) -> String {
+    let output = break_glass(house, words, &house.passphrase());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{words:?}: {said}");
     String::from_utf8(output.stdout).unwrap()
@@ -144,7 +144,7 @@ async fn another_authority_is_refused_until_the_root_key_enrols_it() {
     let leaves = std::fs::read_to_string(auditor.path("ledger.jsonl")).unwrap();
     assert!(leaves.contains("\"add_anchor\"") && leaves.contains(&sha256), "{leaves}");
     // One that runs can't be changed so.
-    let output = break_glass(&house, &["anchor", "remove", file], &house.dir().with_file_name("passphrase"));
+    let output = break_glass(&house, &["anchor", "remove", file], &house.passphrase());
     assert!(String::from_utf8_lossy(&output.stderr).contains("a vault runs over"), "{output:?}");
     house.kill();
     broken(&house, &["anchor", "remove", file]);

@@ -351,7 +351,7 @@ async fn a_vault_moves_into_a_token_and_opens_with_it_alone() {
     let token = stores(&house).await;
     house.kill();
     let hsm = Token::new();
-    let passphrase = house.dir().with_file_name("passphrase");
+    let passphrase = house.passphrase();
     let mut to_hsm = over(&house.dir(), &["root", "move", "--to", "pkcs11", "--create-key"]);
     refused(hsm.seen_by(to_hsm.arg("--passphrase-file").arg(&passphrase)), "no table [root.pkcs11]");
     let config = house.dir().join("strongroom.toml");

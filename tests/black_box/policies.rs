@@ -1,8 +1,6 @@
 //! Versions of the policies, on the command line: history, an older text, and the way back.
 
-use serde_json::Value;
 use strongroom_proto::v1;
-use strongroom_proto::v1::access_client::AccessClient;
 use tonic::Code;
 
 use crate::approvals::command_with_approval;
@@ -31,7 +29,7 @@ async fn an_older_version_is_shown_and_put_in_force_again_by_two() {
     let back = command_with_approval(&vault, &["policy", "rollback", "1"]);
     assert!(back.contains("version 3 is in force, with the text of version 1"), "{back}");
     assert_eq!(vault.cli(&asks).status.code(), Some(0));
-    let history: Value = serde_json::from_str(&vault.cli_ok(&["policy", "history", "--output", "json"])).unwrap();
+    let history = vault.json(&["policy", "history"]);
     let listed = history["policies"].as_array().unwrap();
     let versions: Vec<u64> = listed.iter().map(|one| one["version"].as_u64().unwrap()).collect();
     assert_eq!(versions, [3, 2, 1]);
@@ -47,7 +45,7 @@ async fn an_older_version_is_shown_and_put_in_force_again_by_two() {
     }
     let unknown = vault.cli(&["policy", "show", "--version", "9"]);
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("the last 50"), "{unknown:?}");
-    let mut app = AccessClient::new(vault.channel("app").await);
+    let mut app = vault.access_as("app").await;
     let told = refused(app.roll_back_policy(v1::RollBackPolicyRequest { version: 1, dry_run: true }).await);
     assert_eq!((told.code, told.reason.as_str()), (Code::PermissionDenied, "DENIED"));
     let told = refused(app.list_policies(v1::ListPoliciesRequest {}).await);

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
 use strongroom_proto::v1;
-use tlog_tiles::{Hash, HashReader, Tile, TileHashReader, TileReader};
+use tlog_tiles::{Checkpoint, Hash, HashReader, Tile, TileHashReader, TileReader};
 use tonic::Code;
 
-use crate::harness::{TestVault, one_token, refused};
+use crate::files::path;
+use crate::harness::{TestVault, grow, refused};
 
 /// A folder of C2SP tlog-tiles, as a verifier of others reads it.
 struct Folder<'a>(&'a Path);
@@ -26,15 +26,29 @@ impl TileReader for Folder<'_> {
     fn save_tiles(&self, _tiles: &[Tile], _data: &[Vec<u8>]) {}
 }
 
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
+/// What a checkpoint says, which one of the log's keys must have signed.
+pub fn head(note: &[u8], key: &str) -> Checkpoint {
+    let note = signed_note::Note::from_bytes(note).unwrap();
+    let verifier = signed_note::StandardVerifier::new(key.trim()).unwrap();
+    note.verify(&signed_note::VerifierList::new(vec![Box::new(verifier)])).unwrap();
+    Checkpoint::from_bytes(note.text()).unwrap()
+}
+
+/// The leaves of a bundle, each behind its length.
+pub fn bundled(mut bundle: &[u8]) -> Vec<&[u8]> {
+    let mut lines = Vec::new();
+    while !bundle.is_empty() {
+        let (length, after) = bundle.split_first_chunk::<2>().unwrap();
+        let (line, after) = after.split_at(usize::from(u16::from_be_bytes(*length)));
+        lines.push(line);
+        bundle = after;
+    }
+    lines
 }
 
 async fn with_leaves(leaves: usize) -> TestVault {
     let vault = TestVault::start();
-    for number in 0..leaves {
-        one_token(&vault, "borrower.name", &format!("Ann {number}"), "").await;
-    }
+    grow(&vault, "Ann", leaves).await;
     vault
 }
 
@@ -47,8 +61,7 @@ async fn a_leaf_is_proved_to_whoever_has_the_files_and_nothing_else() {
     fs::write(&key, vault.cli_ok(&["audit", "key"])).unwrap();
     // The vault is gone.
     vault.stop();
-    let said = vault.cli_ok(&["audit", "check", path(&proof), "--log-key", path(&key), "--output", "json"]);
-    let said: Value = serde_json::from_str(&said).unwrap();
+    let said = vault.json(&["audit", "check", path(&proof), "--log-key", path(&key)]);
     assert_eq!((&said["verified"], &said["index"], &said["key_given"]), (&true.into(), &"2".into(), &true.into()));
 
     let beside = |ending: &str| vault.scratch().join(format!("2.tlog-proof{ending}"));
@@ -76,11 +89,8 @@ async fn a_kept_checkpoint_proves_that_the_ledger_only_grew() {
     let vault = with_leaves(2).await;
     let kept = vault.scratch().join("kept.checkpoint");
     fs::write(&kept, vault.cli_ok(&["audit", "checkpoint"])).unwrap();
-    for number in 0..300 {
-        one_token(&vault, "borrower.name", &format!("Bob {number}"), "").await;
-    }
-    let said = vault.cli_ok(&["audit", "grown", path(&kept), "--output", "json"]);
-    let said: Value = serde_json::from_str(&said).unwrap();
+    grow(&vault, "Bob", 300).await;
+    let said = vault.json(&["audit", "grown", path(&kept)]);
     let count = |member: &str| said[member].as_str().unwrap().parse::<u64>().unwrap();
     assert!(said["verified"] == true && count("to") >= count("from"), "{said}");
     // Who gave no key is told whose word it rests on.
@@ -106,27 +116,21 @@ async fn other_tools_read_the_ledger_from_its_folder() {
     vault.cli_ok(&["audit", "tiles", "-o", path(&folder)]);
     let note = fs::read(folder.join("checkpoint")).unwrap();
     let key = fs::read_to_string(folder.join("key")).unwrap();
-    let note = signed_note::Note::from_bytes(&note).unwrap();
-    let verifier = signed_note::StandardVerifier::new(key.trim()).unwrap();
-    note.verify(&signed_note::VerifierList::new(vec![Box::new(verifier)])).unwrap();
-    let head = tlog_tiles::Checkpoint::from_bytes(note.text()).unwrap();
+    let head = head(&note, &key);
     assert!(head.size() > 256);
 
     // The bundles hold the leaves, each behind its length; the tiles hold their hashes, up to the root.
     let mut bundles = fs::read(folder.join("tile/entries/000")).unwrap();
     bundles.extend(fs::read(folder.join(format!("tile/entries/001.p/{}", head.size() - 256))).unwrap());
-    let mut rest = &bundles[..];
+    let lines = bundled(&bundles);
+    assert_eq!(lines.len() as u64, head.size());
     let tiles = Folder(&folder);
     let nodes = TileHashReader::new(head.size(), *head.hash(), &tiles);
-    for index in 0..head.size() {
-        let (length, after) = rest.split_first_chunk::<2>().unwrap();
-        let (line, after) = after.split_at(usize::from(u16::from_be_bytes(*length)));
-        rest = after;
+    for (index, line) in (0..).zip(lines) {
         let hash: Hash = tlog_tiles::record_hash(line);
         let read = nodes.read_hashes(&[tlog_tiles::stored_hash_index(0, index)]).unwrap();
         assert!(read[0] == hash, "leaf {index}");
     }
-    assert!(rest.is_empty());
     assert!(tlog_tiles::tree_hash(head.size(), &nodes).unwrap() == *head.hash());
 }
 
@@ -134,7 +138,7 @@ async fn other_tools_read_the_ledger_from_its_folder() {
 async fn a_proof_over_the_wire_is_of_the_callers_own_log_and_within_it() {
     let vault = with_leaves(3).await;
     let ask = async |principal: &str, index: u64, size: u64, log: &str| {
-        let mut client = v1::audit_client::AuditClient::new(vault.channel(principal).await);
+        let mut client = vault.audit_as(principal).await;
         let request = v1::GetInclusionProofRequest { index, size, log: log.to_owned() };
         client.get_inclusion_proof(request).await
     };

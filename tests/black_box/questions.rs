@@ -9,8 +9,7 @@ const ID_CARD: &str = "11010519491231002X";
 
 /// The document that a question prints.
 fn asked(vault: &TestVault, words: &[&str]) -> Value {
-    let words: Vec<&str> = ["audit"].into_iter().chain(words.iter().copied()).chain(["--output", "json"]).collect();
-    serde_json::from_str(&vault.cli_ok(&words)).unwrap()
+    vault.json(&[&["audit"], words].concat())
 }
 
 fn lines(document: &Value) -> &Vec<Value> {

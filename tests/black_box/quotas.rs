@@ -15,10 +15,6 @@ const FIELD: &str = "borrower.id_card";
 const ID_CARD: &str = "11010519491231002X";
 const OTHER_CARD: &str = "110105194912310038";
 
-fn json(vault: &TestVault, words: &[&str]) -> Value {
-    serde_json::from_str(&vault.cli_ok(&[words, &["--output", "json"]].concat())).unwrap()
-}
-
 async fn read(client: &mut VaultClient<Channel>, token: &str, view: &str) -> Result<String, Status> {
     let answer = client.detokenize(detokenize(&[token], "kyc_review", view)).await?;
     let bytes = value(answer.into_inner().results.remove(0)).unwrap();
@@ -130,12 +126,12 @@ async fn who_is_in_no_tier_is_untouched_and_the_list_says_who_is() {
     for _ in 0..120 {
         read_one(&vault, &token, "kyc_review", "plain").await.unwrap();
     }
-    let listed = json(&vault, &["principal", "list", "--as", "auditor"]);
+    let listed = vault.json(&["principal", "list", "--as", "auditor"]);
     assert_eq!(listed["principals"][0]["principal"], "app/another");
     assert_eq!(listed["principals"][0]["tier"], "III");
     assert_eq!(listed["tiers"][2]["limits"]["c2_plain"]["per_day"], 100);
     assert!(vault.cli_ok(&["principal", "list"]).contains("app/another"));
-    assert_eq!(json(&vault, &["principal", "tier", "app/another", "III"])["changed"], false);
+    assert_eq!(vault.json(&["principal", "tier", "app/another", "III"])["changed"], false);
     for wrong in [
         &["principal", "tier", "another", "III"][..],
         &["principal", "tier", "app/another", "III", "--as", "app"],

@@ -124,7 +124,7 @@ fn a_vault_in_shares_opens_with_enough_of_them_and_says_what_is_wrong_with_other
         refuses(std::slice::from_ref(&changed), &[says]);
     }
     // A passphrase is no way around.
-    let passphrase = house.dir().with_file_name("passphrase");
+    let passphrase = house.passphrase();
     refused(&mut with_passphrase(&house, &SERVE, &passphrase), 1, &["0 of the 3"]);
 
     for chosen in [[0, 1, 2], [4, 2, 0]] {
@@ -149,7 +149,7 @@ fn a_refused_init_leaves_no_shares_and_no_vault() {
         let mut command = Command::new(BINARY);
         command.arg("init").arg("--dir").arg(scratch.path().join(vault)).args(["--trust-domain", TRUST_DOMAIN]);
         command.arg("--client-ca").arg(house.dir().with_file_name("authorities.pem"));
-        command.arg("--passphrase-file").arg(house.dir().with_file_name("passphrase"));
+        command.arg("--passphrase-file").arg(house.passphrase());
         command.args(["--tenant", "lending", "--officer", officer]).args(words);
         command
     };
@@ -187,7 +187,7 @@ async fn a_vault_moves_from_a_passphrase_to_shares_and_back_with_all_its_values(
     let request = tokenize(vec![item("borrower.id_card", ID_CARD, "c-1")]);
     let token = house.vault("lending", "core").await.tokenize(request).await.unwrap().into_inner().tokens.remove(0);
     let scratch = tempfile::tempdir().unwrap();
-    let (old, new) = (house.dir().with_file_name("passphrase"), scratch.path().join("new"));
+    let (old, new) = (house.passphrase(), scratch.path().join("new"));
     fs::write(&new, "eight clouds over ten bridges").unwrap();
     let folder = scratch.path().join("shares");
     let to_shares = |house: &House| {
@@ -250,7 +250,7 @@ async fn a_vault_moves_from_a_passphrase_to_shares_and_back_with_all_its_values(
 fn a_move_that_is_killed_leaves_the_old_root_key_or_the_new_one_and_never_a_mixture() {
     let house = House::new(&["lending"]);
     let scratch = tempfile::tempdir().unwrap();
-    let mut passphrases = [house.dir().with_file_name("passphrase"), scratch.path().join("new")];
+    let mut passphrases = [house.passphrase(), scratch.path().join("new")];
     fs::write(&passphrases[1], "eight clouds over ten bridges").unwrap();
     let keys = house.dir().join("keystore/keys");
     let opens = |passphrase: &PathBuf| {

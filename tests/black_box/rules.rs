@@ -341,7 +341,7 @@ async fn an_explanation_says_what_a_request_would_meet() {
         assert_eq!(problem.violations[0].1, rule);
     }
     // Who may not ask is not answered.
-    let mut app = v1::access_client::AccessClient::new(vault.channel("app").await);
+    let mut app = vault.access_as("app").await;
     assert_eq!(refused(app.explain_policy(v1::ExplainPolicyRequest::default()).await).reason, "DENIED");
     assert_eq!(refused(app.get_policy(v1::GetPolicyRequest::default()).await).reason, "DENIED");
     let apply = v1::ApplyPolicyRequest { source: POLICY.to_owned(), tests: String::new(), dry_run: true };

@@ -5,7 +5,6 @@ use std::process::Stdio;
 
 use data_encoding::BASE32_NOPAD;
 use ring::hmac;
-use serde_json::Value;
 use strongroom_proto::v1;
 use strongroom_proto::v1::access_client::AccessClient;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -56,12 +55,8 @@ impl App {
     }
 }
 
-pub async fn access(vault: &TestVault, principal: &str) -> AccessClient<Channel> {
-    AccessClient::new(vault.channel(principal).await)
-}
-
 /// Enrols and confirms; returns the app, and its next code that is not used yet.
-pub async fn enrol(client: &mut AccessClient<Channel>) -> (App, String) {
+async fn enrol(client: &mut AccessClient<Channel>) -> (App, String) {
     let enrolled = client.enrol_second_factor(v1::EnrolSecondFactorRequest {}).await.unwrap().into_inner();
     assert!(enrolled.uri.starts_with("otpauth://totp/Strongroom%20") && enrolled.recovery_codes.len() == 10);
     let app = App::new(&enrolled.uri, enrolled.recovery_codes);
@@ -81,6 +76,13 @@ pub fn showing<T>(message: T, assertion: &str) -> Request<T> {
     let shown: MetadataValue<Ascii> = assertion.parse().unwrap();
     request.metadata_mut().insert("strongroom-second-factor", shown);
     request
+}
+
+/// Enrols and steps up; returns the app, and what does for any request.
+pub async fn stepped_up(client: &mut AccessClient<Channel>) -> (App, String) {
+    let (app, next) = enrol(client).await;
+    let assertion = step_up(client, &next, "").await.unwrap();
+    (app, assertion)
 }
 
 fn policies(more: &str) -> v1::ApplyPolicyRequest {
@@ -105,19 +107,19 @@ fn unfreeze() -> v1::UnfreezeRequest {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_code_is_taken_once_and_what_it_gave_is_its_holders_alone() {
     let mut vault = TestVault::start();
-    let mut officer = access(&vault, "officer-1").await;
+    let mut officer = vault.access().await;
     let (app, next) = enrol(&mut officer).await;
     let assertion = step_up(&mut officer, &next, "").await.unwrap();
     // Again, on another connection, and at the same time as before.
-    let told = refused(step_up(&mut access(&vault, "officer-1").await, &next, "").await);
+    let told = refused(step_up(&mut vault.access().await, &next, "").await);
     assert_eq!((told.code, told.reason.as_str()), (Code::PermissionDenied, "SECOND_FACTOR_WRONG"));
     want_second_factors(&vault, &officer, &assertion).await;
     let told = refused(officer.unfreeze(unfreeze()).await);
     assert_eq!((told.code, told.reason.as_str()), (Code::PermissionDenied, "SECOND_FACTOR_REQUIRED"));
     officer.unfreeze(showing(unfreeze(), &assertion)).await.unwrap();
     // Somebody else's certificate, a changed text, and rubbish.
-    let mut other = access(&vault, "officer-2").await;
-    let mut privacy = access(&vault, "privacy").await;
+    let mut other = vault.access_as("officer-2").await;
+    let mut privacy = vault.access_as("privacy").await;
     let forged = format!("{}A", &assertion[..assertion.len() - 1]);
     let long = "A".repeat(4_000);
     let not_accepted = |told: Told| {
@@ -142,7 +144,7 @@ async fn a_code_is_taken_once_and_what_it_gave_is_its_holders_alone() {
     // It outlives the process, as the factor does, and no restart makes a used code good.
     vault.kill();
     vault.up();
-    let mut officer = access(&vault, "officer-1").await;
+    let mut officer = vault.access().await;
     officer.unfreeze(showing(unfreeze(), &assertion)).await.unwrap();
     assert_eq!(refused(step_up(&mut officer, &next, "").await).reason, "SECOND_FACTOR_WRONG");
     step_up(&mut officer, &app.recovery[0], "").await.unwrap();
@@ -156,9 +158,8 @@ async fn a_code_is_taken_once_and_what_it_gave_is_its_holders_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_for_a_request_does_for_no_other() {
     let vault = TestVault::start();
-    let mut officer = access(&vault, "officer-1").await;
-    let (app, next) = enrol(&mut officer).await;
-    let fresh = step_up(&mut officer, &next, "").await.unwrap();
+    let mut officer = vault.access().await;
+    let (app, fresh) = stepped_up(&mut officer).await;
     want_second_factors(&vault, &officer, &fresh).await;
     let asked = officer.apply_policy(showing(policies("// one"), &fresh)).await.err().unwrap();
     let metadata = asked.get_details_error_info().unwrap().metadata;
@@ -170,12 +171,12 @@ async fn one_for_a_request_does_for_no_other() {
     assert_eq!(told.reason, "SECOND_FACTOR_REQUIRED");
     let name = waiting(&refused(officer.apply_policy(showing(policies("// one"), &bound)).await));
     // The other one approves with a factor of its own, or not at all.
-    let (others, _) = enrol(&mut access(&vault, "officer-2").await).await;
+    let (others, _) = enrol(&mut vault.access_as("officer-2").await).await;
     let without = vault.cli(&["approve", &name, "--as", "officer-2"]);
     assert!(String::from_utf8_lossy(&without.stderr).contains("second-factor step-up"), "{without:?}");
     vault.cli_ok(&["approve", &name, "--as", "officer-2", "--second-factor", &others.recovery[0]]);
     officer.apply_policy(showing(policies("// one"), &bound)).await.unwrap();
-    let mut client = access(&vault, "officer-1").await;
+    let mut client = vault.access().await;
     for wrong in ["ab", &"g".repeat(64)] {
         let told = refused(step_up(&mut client, &app.recovery[1], wrong).await);
         assert_eq!((told.code, told.reason.as_str()), (Code::InvalidArgument, "SECOND_FACTOR_INVALID"));
@@ -186,20 +187,20 @@ async fn one_for_a_request_does_for_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guesses_lock_it_and_another_officer_resets_it() {
     let mut vault = TestVault::start();
-    let mut officer = access(&vault, "officer-1").await;
+    let mut officer = vault.access().await;
     let (app, next) = enrol(&mut officer).await;
     for _ in 0..5 {
         assert_eq!(refused(step_up(&mut officer, &app.wrong(), "").await).reason, "SECOND_FACTOR_WRONG");
     }
     vault.kill();
     vault.up();
-    let mut officer = access(&vault, "officer-1").await;
+    let mut officer = vault.access().await;
     let locked = step_up(&mut officer, &next, "").await.unwrap_err();
     let delay = locked.get_details_retry_info().unwrap().retry_delay.unwrap().as_secs();
     assert_eq!(locked.code(), Code::ResourceExhausted);
     assert!((600..=900).contains(&delay), "{delay} s");
     assert_eq!(Told::from(locked).reason, "SECOND_FACTOR_LOCKED");
-    let mut other = access(&vault, "officer-2").await;
+    let mut other = vault.access_as("officer-2").await;
     let listed = other.list_second_factors(v1::ListSecondFactorsRequest {}).await.unwrap().into_inner();
     assert!(listed.second_factors[0].lock_end_time.is_some() && listed.second_factors[0].confirmed);
     let reset = |name: &str| v1::ResetSecondFactorRequest { principal: name.to_owned() };
@@ -210,7 +211,7 @@ async fn guesses_lock_it_and_another_officer_resets_it() {
     let (_, next) = enrol(&mut officer).await;
     step_up(&mut officer, &next, "").await.unwrap();
     for service in ["app", "rotator", "auditor"] {
-        let mut service = access(&vault, service).await;
+        let mut service = vault.access_as(service).await;
         let told = refused(service.enrol_second_factor(v1::EnrolSecondFactorRequest {}).await);
         assert_eq!((told.code, told.reason.as_str()), (Code::PermissionDenied, "DENIED"));
         assert_eq!(refused(step_up(&mut service, "123456", "").await).reason, "DENIED");
@@ -220,18 +221,16 @@ async fn guesses_lock_it_and_another_officer_resets_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_privacy_desk_reads_with_one() {
     let vault = TestVault::start();
-    let mut officer = access(&vault, "officer-1").await;
-    let (_, next) = enrol(&mut officer).await;
-    let assertion = step_up(&mut officer, &next, "").await.unwrap();
+    let mut officer = vault.access().await;
+    let (_, assertion) = stepped_up(&mut officer).await;
     want_second_factors(&vault, &officer, &assertion).await;
     let token = one_token(&vault, "borrower.id_card", "11010519491231002X", "cust-1").await;
-    let mut desk = access(&vault, "privacy").await;
+    let mut desk = vault.access_as("privacy").await;
     let mut reader = vault_client(vault.channel("privacy").await);
     let read = || detokenize(&[&token], "kyc_review", "masked");
     let told = value(reader.detokenize(read()).await.unwrap().into_inner().results.remove(0)).unwrap_err();
     assert_eq!((told.code, told.reason.as_str()), (Code::PermissionDenied, "SECOND_FACTOR_REQUIRED"));
-    let (_, next) = enrol(&mut desk).await;
-    let assertion = step_up(&mut desk, &next, "").await.unwrap();
+    let (_, assertion) = stepped_up(&mut desk).await;
     let mut answer = reader.detokenize(showing(read(), &assertion)).await.unwrap().into_inner();
     assert!(value(answer.results.remove(0)).is_ok());
 }
@@ -239,11 +238,10 @@ async fn the_privacy_desk_reads_with_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_whose_items_want_one_is_done_whole_with_a_code_and_not_begun_without() {
     let vault = TestVault::start();
-    let mut officer = access(&vault, "officer-1").await;
-    let (_, next) = enrol(&mut officer).await;
-    let assertion = step_up(&mut officer, &next, "").await.unwrap();
+    let mut officer = vault.access().await;
+    let (_, assertion) = stepped_up(&mut officer).await;
     want_second_factors(&vault, &officer, &assertion).await;
-    let (desk, _) = enrol(&mut access(&vault, "privacy").await).await;
+    let (desk, _) = enrol(&mut vault.access_as("privacy").await).await;
     let mut codes = desk.recovery.iter().map(String::as_str);
     let first = one_token(&vault, "borrower.id_card", "11010519491231002X", "cust-1").await;
     let second = one_token(&vault, "borrower.id_card", "110105194912310038", "cust-1").await;
@@ -285,13 +283,10 @@ async fn a_command_whose_items_want_one_is_done_whole_with_a_code_and_not_begun_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_line_enrols_steps_up_and_asks_again_by_itself() {
     let vault = TestVault::start();
-    let json = |words: &[&str]| -> Value {
-        serde_json::from_str(&vault.cli_ok(&[words, &["--output", "json"]].concat())).unwrap()
-    };
     let drawn = vault.cli_ok(&factor(&["enrol"]));
     assert!(drawn.contains('\u{2580}') && drawn.contains("otpauth://totp/") && drawn.contains("Recovery codes"));
     // The one before was never confirmed: it is replaced.
-    let enrolled = json(&factor(&["enrol"]));
+    let enrolled = vault.json(&factor(&["enrol"]));
     let recovery = enrolled["recovery_codes"].as_array().unwrap();
     let recovery: Vec<String> = recovery.iter().map(|code| code.as_str().unwrap().to_owned()).collect();
     let app = App::new(enrolled["uri"].as_str().unwrap(), recovery);
@@ -331,13 +326,13 @@ async fn the_command_line_enrols_steps_up_and_asks_again_by_itself() {
     let waits = vault.cli(&[&apply[..], &["--second-factor", &app.recovery[1]]].concat());
     let said = String::from_utf8_lossy(&waits.stderr).into_owned();
     assert_eq!(waits.status.code(), Some(3), "{said}");
-    let (others, _) = enrol(&mut access(&vault, "officer-2").await).await;
+    let (others, _) = enrol(&mut vault.access_as("officer-2").await).await;
     vault.cli_ok(&["approve", &named(&said), "--as", "officer-2", "--second-factor", &others.recovery[0]]);
     vault.cli_ok(&[&apply[..], &["--second-factor", &app.recovery[2]]].concat());
     // Another factor takes the old one, shown for just that.
     let without = vault.cli(&factor(&["enrol"]));
     assert!(String::from_utf8_lossy(&without.stderr).contains("second-factor step-up"), "{without:?}");
-    assert!(json(&factor(&["enrol", "--second-factor", &app.recovery[4]]))["uri"].is_string());
+    assert!(vault.json(&factor(&["enrol", "--second-factor", &app.recovery[4]]))["uri"].is_string());
     // What is none is told as such, and not shown again.
     let good = vault.cli_ok(&factor(&["step-up", &app.recovery[3], "--print"])).trim().to_owned();
     std::fs::write(&kept, &good).unwrap();
@@ -355,16 +350,15 @@ async fn the_command_line_enrols_steps_up_and_asks_again_by_itself() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ledger_is_followed_with_one_for_longer_than_a_page() {
     let vault = TestVault::start();
-    let mut officer = access(&vault, "officer-1").await;
-    let (_, next) = enrol(&mut officer).await;
-    let assertion = step_up(&mut officer, &next, "").await.unwrap();
+    let mut officer = vault.access().await;
+    let (_, assertion) = stepped_up(&mut officer).await;
     let follows = r#"@id("officer-follows") @why("Officers read the ledger with a second factor.")
         permit (principal in Role::"officer", action == Action::"export_ledger", resource)
         when { context.second_factor != SecondFactor::"absent" };"#;
     with_approval(&vault, async || officer.clone().apply_policy(showing(policies(follows), &assertion)).await)
         .await
         .unwrap();
-    let mut reader = v1::audit_client::AuditClient::new(vault.channel("officer-1").await);
+    let mut reader = vault.audit_as("officer-1").await;
     let all = || v1::TailRequest { first: 0, log: String::new() };
     assert_eq!(refused(reader.tail(all()).await).reason, "SECOND_FACTOR_REQUIRED");
     let mut stream = reader.tail(showing(all(), &assertion)).await.unwrap().into_inner();

@@ -13,6 +13,7 @@ use strongroom_storage::{Family, Mutation, Store, keys as place};
 use tempfile::TempDir;
 
 use crate::approvals::with_approval;
+use crate::files::{copy, put};
 use crate::harness::{BINARY, TestVault, one_token, read_one};
 use crate::house::{Authority, Ended, House, PASSPHRASE, start};
 
@@ -33,26 +34,6 @@ fn refusal(command: &mut Command, secrets: &[&str]) -> String {
     assert!(!secrets.iter().any(|secret| said.contains(secret)), "it gives a secret away: {said}");
     assert!(!said.contains("panicked"), "{said}");
     said
-}
-
-/// Copies a folder with all that is in it.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
-/// Puts a copy in the place of a folder.
-fn put(from: &Path, to: &Path) {
-    fs::remove_dir_all(to).unwrap();
-    copy(from, to);
 }
 
 /// The files of a folder whose names begin or end like this, oldest name first.
@@ -348,7 +329,7 @@ fn init_makes_a_vault_once_and_leaves_nothing_half_made() {
     let init = |dir: &Path, arguments: &[&str]| {
         let mut command = Command::new(BINARY);
         command.arg("init").arg("--dir").arg(dir).args(["--trust-domain", "bank.example"]).args(arguments);
-        command.arg("--passphrase-file").arg(house.dir().with_file_name("passphrase"));
+        command.arg("--passphrase-file").arg(house.passphrase());
         command.arg("--client-ca").arg(house.dir().with_file_name("authorities.pem"));
         command
     };

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
@@ -18,52 +18,22 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tonic::Code;
 
-use crate::harness::{TestVault, one_token, refused};
-use crate::verify::copy;
+use crate::files::{copy, path, put};
+use crate::harness::{TestVault, grow, refused};
+use crate::house::Process;
+use crate::patience::{lines, until};
 
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A run of the command, killed when dropped.
-struct Run(Child);
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn follow(vault: &TestVault, words: &[&str]) -> Run {
+fn follow(vault: &TestVault, words: &[&str]) -> Process {
     let words = [&["audit", "tail"], words].concat();
-    Run(vault.cli_command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
-}
-
-async fn grow(vault: &TestVault, leaves: usize) {
-    for number in 0..leaves {
-        one_token(vault, "borrower.name", &format!("Ann {number}"), "").await;
-    }
+    Process(vault.cli_command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
 fn index(line: &str) -> u64 {
     let leaf: Value = serde_json::from_str(line).unwrap();
     leaf["index"].as_str().map_or_else(|| leaf["index"].as_u64().unwrap(), |index| index.parse().unwrap())
-}
-
-/// Looks until something is there.
-async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{what} did not come");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,7 +43,7 @@ async fn leaves_come_as_they_are_written() {
     let mut lines = BufReader::new(run.0.stdout.take().unwrap()).lines();
     let mut next = 0;
     for _ in 0..3 {
-        grow(&vault, 2).await;
+        grow(&vault, "Ann", 2).await;
         for _ in 0..2 {
             assert_eq!(index(&lines.next().unwrap().unwrap()), next);
             next += 1;
@@ -84,7 +54,7 @@ async fn leaves_come_as_they_are_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_export_may_not_follow_and_who_no_longer_may_is_cut_off() {
     let vault = TestVault::start();
-    let mut app = v1::audit_client::AuditClient::new(vault.channel("app").await);
+    let mut app = vault.audit_as("app").await;
     let from = |first| v1::TailRequest { first, log: String::new() };
     assert_eq!(refused(app.tail(from(0)).await).code, Code::PermissionDenied);
     let mut stream = vault.audit().await.tail(from(0)).await.unwrap().into_inner();
@@ -120,9 +90,13 @@ async fn a_file_has_every_leaf_once_whatever_is_killed() {
         let items =
             (0..2_000).map(|number| crate::harness::item("borrower.name", &format!("{round} {number}"), "")).collect();
         vault.vault().await.tokenize(crate::harness::tokenize(items)).await.unwrap();
-        grow(&vault, 3).await;
+        grow(&vault, "Ann", 3).await;
         expected += 4;
-        until("the leaves", || (whole().len() >= expected).then_some(())).await;
+        until(PATIENCE, "every leaf", async || {
+            let count = whole().len();
+            if count < expected { Err(count) } else { Ok(()) }
+        })
+        .await;
         match round % 2 {
             0 => drop(run),
             _ => {
@@ -134,9 +108,13 @@ async fn a_file_has_every_leaf_once_whatever_is_killed() {
         }
     }
     let run = follow(&vault, &words);
-    grow(&vault, 1).await;
+    grow(&vault, "Ann", 1).await;
     let last = vault.cli_ok(&["audit", "checkpoint"]).lines().nth(1).unwrap().parse::<u64>().unwrap();
-    let indexes = until("the rest", || Some(whole()).filter(|indexes| indexes.len() as u64 >= last)).await;
+    let indexes = until(PATIENCE, "the rest", async || {
+        let indexes = whole();
+        if (indexes.len() as u64) < last { Err(indexes.len()) } else { Ok(indexes) }
+    })
+    .await;
     drop(run);
     assert!(indexes.iter().copied().eq(0..indexes.len() as u64), "in order, none missing and none twice: {indexes:?}");
     assert!(fs::metadata(format!("{}.1", path(&out))).is_ok(), "it was begun anew");
@@ -149,26 +127,25 @@ async fn a_file_has_every_leaf_once_whatever_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_that_was_put_back_is_named_and_not_waited_for() {
     let mut vault = TestVault::start();
-    grow(&vault, 3).await;
+    grow(&vault, "Ann", 3).await;
     vault.stop();
     let older = vault.scratch().join("older");
     copy(&vault.dir(), &older);
     vault.up();
-    grow(&vault, 20).await;
+    grow(&vault, "Ann", 20).await;
     let out = vault.scratch().join("ledger.jsonl");
     let run = follow(&vault, &["--from", "0", "-o", path(&out)]);
-    until("the leaves", || fs::read_to_string(&out).ok().filter(|text| text.lines().count() > 23)).await;
+    lines(PATIENCE, &out, 24).await;
     drop(run);
     let kept = fs::read(&out).unwrap();
     vault.stop();
-    fs::remove_dir_all(vault.dir()).unwrap();
-    copy(&older, &vault.dir());
+    put(&older, &vault.dir());
     vault.up();
     // Shorter than what was followed, and then longer: another history of the same log.
     for leaves in [1, 60] {
-        grow(&vault, leaves).await;
+        grow(&vault, "Ann", leaves).await;
         let mut run = follow(&vault, &["-o", path(&out)]);
-        let ended = until("the end", || run.0.try_wait().unwrap()).await;
+        let ended = until(PATIENCE, "the end", async || run.0.try_wait().unwrap().ok_or("it runs")).await;
         let mut said = String::new();
         run.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!(ended.code(), Some(1), "{said}");
@@ -254,14 +231,20 @@ async fn a_collector_that_hangs_up_gets_every_leaf() {
     };
     let start = |words: Vec<String>| follow(&vault, &words.iter().map(String::as_str).collect::<Vec<_>>());
     let run = start(words(&["--from", "0"]));
-    grow(&vault, 8).await;
-    let has = |leaves: u64| collector.seen.lock().unwrap().len() as u64 >= leaves;
-    until("the first leaves", || has(5).then_some(())).await;
+    grow(&vault, "Ann", 8).await;
+    let has = async |leaves: u64| {
+        until(PATIENCE, "what the collector shall see", async || {
+            let count = collector.seen.lock().unwrap().len() as u64;
+            if count < leaves { Err(format!("{count} of {leaves} leaves")) } else { Ok(()) }
+        })
+        .await;
+    };
+    has(5).await;
     // Killed, and started again: it goes on where the cursor is.
     drop(run);
     let _run = start(words(&[]));
     let last = vault.cli_ok(&["audit", "checkpoint"]).lines().nth(1).unwrap().parse::<u64>().unwrap();
-    until("every leaf", || has(last).then_some(())).await;
+    has(last).await;
     let seen = collector.seen.lock().unwrap().clone();
     assert!((0..last).all(|index| seen.contains(&index)), "{seen:?}");
 }

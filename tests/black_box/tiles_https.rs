@@ -1,12 +1,10 @@
 //! What anybody reads over HTTPS of a ledger that is published, and what nobody does.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -16,7 +14,10 @@ use ureq::Agent;
 use ureq::http::{Method, Request};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::harness::{TestVault, one_token};
+use crate::harness::{TestVault, grow};
+use crate::needles::files;
+use crate::patience::until;
+use crate::proofs;
 
 /// The tenant's log under its name, the vault's own under another.
 const PUBLISHED: &str =
@@ -80,11 +81,7 @@ impl Stranger {
 
     /// The checkpoint of the tenant's log, which one of these keys must have signed.
     fn head(&self, key: &str) -> tlog_tiles::Checkpoint {
-        let note = self.found("/demo/checkpoint");
-        let note = signed_note::Note::from_bytes(&note).unwrap();
-        let verifier = signed_note::StandardVerifier::new(key.trim()).unwrap();
-        note.verify(&signed_note::VerifierList::new(vec![Box::new(verifier)])).unwrap();
-        tlog_tiles::Checkpoint::from_bytes(note.text()).unwrap()
+        proofs::head(&self.found("/demo/checkpoint"), key)
     }
 }
 
@@ -110,26 +107,8 @@ async fn published(leaves: usize) -> TestVault {
     vault.stop();
     vault.configure(PUBLISHED);
     vault.up();
-    for number in 0..leaves {
-        one_token(&vault, "borrower.name", &format!("Ann {number}"), "").await;
-    }
+    grow(&vault, "Ann", leaves).await;
     vault
-}
-
-/// All files under a folder, by their paths in it.
-fn files(folder: &Path) -> BTreeSet<PathBuf> {
-    let mut found = BTreeSet::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false => drop(found.insert(path.strip_prefix(folder).unwrap().to_owned())),
-            }
-        }
-    }
-    found
 }
 
 #[tokio::test]
@@ -141,7 +120,7 @@ async fn anybody_reads_the_hashes_that_an_auditor_exports_and_proves_a_leaf_by_t
     let stranger = Stranger::of(&vault);
     let mut tiles = 0;
     for file in files(&folder) {
-        let path = file.to_str().unwrap();
+        let path = file.strip_prefix(&folder).unwrap().to_str().unwrap();
         let answer = stranger.get(&format!("/demo/{path}"));
         if !path.starts_with("tile/") || path.starts_with("tile/entries/") {
             // The folder's checkpoint is an older one by now.
@@ -149,7 +128,7 @@ async fn anybody_reads_the_hashes_that_an_auditor_exports_and_proves_a_leaf_by_t
             continue;
         }
         tiles += 1;
-        assert_eq!(answer.body, fs::read(folder.join(&file)).unwrap(), "{path}");
+        assert_eq!(answer.body, fs::read(&file).unwrap(), "{path}");
         assert_eq!((answer.status, answer.kind.as_str()), (200, "application/octet-stream"), "{path}");
         assert!(answer.keep.contains("immutable"), "{}", answer.keep);
     }
@@ -157,8 +136,7 @@ async fn anybody_reads_the_hashes_that_an_auditor_exports_and_proves_a_leaf_by_t
 
     let key = fs::read_to_string(folder.join("key")).unwrap();
     let head = stranger.head(&key);
-    let kept = signed_note::Note::from_bytes(&fs::read(folder.join("checkpoint")).unwrap()).unwrap();
-    let kept = tlog_tiles::Checkpoint::from_bytes(kept.text()).unwrap();
+    let kept = proofs::head(&fs::read(folder.join("checkpoint")).unwrap(), &key);
     assert!(kept.size() > 256 && head.size() >= kept.size());
     let nodes = TileHashReader::new(head.size(), *head.hash(), &stranger);
     // Leaves of the first tile and of the last, whose lines the auditor gave out.
@@ -166,13 +144,8 @@ async fn anybody_reads_the_hashes_that_an_auditor_exports_and_proves_a_leaf_by_t
     for (bundle, first, index) in
         [(bundle("000".to_owned()), 0, 17), (bundle(format!("001.p/{}", kept.size() - 256)), 256, 270)]
     {
-        let mut rest = &bundle[..];
-        for _ in first..index {
-            let (length, after) = rest.split_first_chunk::<2>().unwrap();
-            rest = &after[usize::from(u16::from_be_bytes(*length))..];
-        }
-        let (length, after) = rest.split_first_chunk::<2>().unwrap();
-        let leaf = tlog_tiles::record_hash(&after[..usize::from(u16::from_be_bytes(*length))]);
+        let leaf = tlog_tiles::record_hash(proofs::bundled(&bundle)[index - first]);
+        let index = index as u64;
         let proof = tlog_tiles::prove_record(head.size(), index, &nodes).unwrap();
         tlog_tiles::check_record(&proof, head.size(), *head.hash(), index, leaf).unwrap();
         let other = tlog_tiles::check_record(&proof, head.size(), *head.hash(), index + 1, leaf);
@@ -191,14 +164,13 @@ async fn a_checkpoint_follows_the_log_and_reading_it_leaves_no_trace_there() {
     let answer = stranger.get("/demo/checkpoint");
     assert_eq!((answer.kind.as_str(), answer.keep.as_str()), ("text/plain; charset=utf-8", "no-cache"));
     let before = stranger.head(&key).size();
-    for number in 0..20 {
-        one_token(&vault, "borrower.name", &format!("Bob {number}"), "").await;
-    }
+    grow(&vault, "Bob", 20).await;
     // It is signed once a second at the most.
-    let begun = Instant::now();
-    while stranger.head(&key).size() < before + 20 {
-        assert!(begun.elapsed() < Duration::from_secs(30), "it stands still");
-    }
+    until(Duration::from_secs(30), "a longer log", async || {
+        let size = stranger.head(&key).size();
+        if size < before + 20 { Err(size) } else { Ok(()) }
+    })
+    .await;
     let leaves = vault.leaves().await;
     for _ in 0..30 {
         assert_eq!(stranger.get("/demo/checkpoint").status, 200);

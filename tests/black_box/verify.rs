@@ -10,6 +10,7 @@ use strongroom_rocksdb::{RocksOptions, RocksStore};
 use strongroom_storage::rows::{SubjectRecord, ValueRow};
 use strongroom_storage::{Entry, Family, Mutation, Range, Store, keys as place};
 
+use crate::files::copy;
 use crate::harness::{BINARY, TestVault, detokenize, item, one_token, tokenize};
 
 const TENANT: TenantNo = TenantNo(1);
@@ -66,20 +67,6 @@ fn verify(dir: &Path, more: &[&str]) -> (bool, Value) {
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Copies a stopped vault's folder.
-pub fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 async fn entries(store: &RocksStore, family: Family) -> Vec<Entry> {

@@ -3,19 +3,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::harness::{TestVault, one_token};
-use crate::verify::copy;
+use crate::files::{copy, path, put};
+use crate::harness::{TestVault, grow};
+use crate::patience::until;
+
+/// How long a head may take that is newer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Witness<'a> {
     vault: &'a TestVault,
     state: PathBuf,
     log_key: PathBuf,
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 impl<'a> Witness<'a> {
@@ -46,12 +46,6 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-async fn grow(vault: &TestVault, name: &str, leaves: usize) {
-    for number in 0..leaves {
-        one_token(vault, "borrower.name", &format!("{name} {number}"), "").await;
-    }
-}
-
 #[tokio::test]
 async fn what_continues_is_cosigned_and_auditors_can_ask_for_it() {
     let vault = TestVault::start();
@@ -73,9 +67,12 @@ async fn what_continues_is_cosigned_and_auditors_can_ask_for_it() {
     let leaves = fs::read_to_string(&cosigned).unwrap().lines().nth(1).unwrap().parse::<u64>().unwrap();
     grow(&vault, "Ben", 1).await;
     // A head is signed at most once a second: the one that was cosigned may still be the newest.
-    while fs::read_to_string(&ledger).map_or(0, |lines| lines.lines().count() as u64) <= leaves {
+    until(PATIENCE, "a newer head", async || {
         vault.cli_ok(&["audit", "export", "-o", path(&ledger)]);
-    }
+        let count = fs::read_to_string(&ledger).unwrap().lines().count() as u64;
+        if count > leaves { Ok(()) } else { Err(count) }
+    })
+    .await;
     let keys = vault.scratch().join("witnesses");
     let both = [&one, &two].map(|witness| fs::read_to_string(witness.state.join("witness.vkey")).unwrap());
     fs::write(&keys, both.concat()).unwrap();
@@ -119,25 +116,21 @@ async fn a_fork_and_a_ledger_that_was_put_back_are_refused() {
 
     // All of it as it was before: shorter, and then another history of the same log.
     vault.stop();
-    fs::remove_dir_all(vault.dir()).unwrap();
-    copy(&older, &vault.dir());
+    put(&older, &vault.dir());
     vault.up();
     for (leaves, what) in [(1, "it had"), (30, "only grew")] {
         grow(&vault, "Eve", leaves).await;
         let witness = Witness { vault: &vault, state: state.clone(), log_key: log_key.clone() };
-        let begun = Instant::now();
-        loop {
+        // A checkpoint is a second old at the most.
+        until(PATIENCE, what, async || {
             let output = witness.cosign(&out);
             assert_eq!(output.status.code(), Some(1));
             let said = said(&output);
             assert!(said.contains("refused"), "{said}");
             assert_eq!(fs::read(&out).unwrap(), kept, "nothing was cosigned");
-            if said.contains(what) {
-                break;
-            }
-            // A checkpoint is a second old at the most.
-            assert!(begun.elapsed() < Duration::from_secs(30), "{said}");
-        }
+            if said.contains(what) { Ok(()) } else { Err(said) }
+        })
+        .await;
     }
 
     // Another vault's log, and a key that is not the log's.

@@ -7,12 +7,9 @@ use strongroom_proto::v1;
 use tonic::Code;
 
 use crate::approvals::command_with_approval;
-use crate::harness::{TestVault, one_token, refused};
+use crate::files::path;
+use crate::harness::{TestVault, grow, refused};
 use crate::tiles_https::Stranger;
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// A vault that needs two of two witnesses and publishes its tenant's log, and the witnesses' folders.
 async fn vault() -> (TestVault, [PathBuf; 2]) {
@@ -49,21 +46,15 @@ async fn witnessed(vault: &TestVault) -> Result<String, tonic::Status> {
     Ok(vault.audit().await.get_checkpoint(request).await?.into_inner().checkpoint)
 }
 
-async fn grow(vault: &TestVault, name: &str) {
-    for number in 0..5 {
-        one_token(vault, "borrower.name", &format!("{name} {number}"), "").await;
-    }
-}
-
 #[tokio::test]
 async fn what_two_witnesses_cosigned_is_what_the_vault_gives_out_and_publishes() {
     let (mut vault, [one, two]) = vault().await;
     let told = refused(witnessed(&vault).await);
     assert_eq!((told.code, told.reason.as_str()), (Code::FailedPrecondition, "WITNESSES_MISSING"));
     assert_eq!(Stranger::of(&vault).get("/demo/checkpoint").status, 503);
-    grow(&vault, "Ann").await;
+    grow(&vault, "Ann", 5).await;
     let begun = cosign(&vault, &one, &["--first"]);
-    grow(&vault, "Bob").await;
+    grow(&vault, "Bob", 5).await;
     assert!(witnessed(&vault).await.is_err(), "one is not enough");
     // The second comes to what the first has cosigned, though the ledger has grown.
     assert_eq!(cosign(&vault, &two, &["--first"]), begun);
@@ -105,10 +96,10 @@ async fn what_two_witnesses_cosigned_is_what_the_vault_gives_out_and_publishes()
 #[tokio::test]
 async fn witnesses_who_bring_what_they_cosigned_learn_a_rotated_key() {
     let (vault, [one, two]) = vault().await;
-    grow(&vault, "Ann").await;
+    grow(&vault, "Ann", 5).await;
     let begun = cosign(&vault, &one, &["--first"]);
     vault.cli_ok(&["keys", "rotate", "ledger"]);
-    grow(&vault, "Bob").await;
+    grow(&vault, "Bob", 5).await;
     // What waits is by the old key alone; what follows by both.
     assert_eq!(cosign(&vault, &two, &["--first"]), begun);
     let both = cosign(&vault, &one, &[]);
@@ -116,7 +107,7 @@ async fn witnesses_who_bring_what_they_cosigned_learn_a_rotated_key() {
     assert_eq!(cosign(&vault, &two, &[]), both);
     // Then only the new one signs, which nobody gave to them.
     command_with_approval(&vault, &["keys", "destroy", "ledger", "1", "--as", "officer-1"]);
-    grow(&vault, "Eve").await;
+    grow(&vault, "Eve", 5).await;
     let last = cosign(&vault, &one, &[]);
     assert!(last > both);
     assert_eq!(cosign(&vault, &two, &[]), last);
@@ -140,6 +131,6 @@ async fn only_cosignatures_by_configured_witnesses_count() {
     // An application brings nothing.
     let checkpoint = fs::read_to_string(out).unwrap();
     let request = v1::AddCosignatureRequest { checkpoint, log: String::new() };
-    let mut app = v1::audit_client::AuditClient::new(vault.channel("app").await);
+    let mut app = vault.audit_as("app").await;
     assert_eq!(refused(app.add_cosignature(request).await).code, Code::PermissionDenied);
 }

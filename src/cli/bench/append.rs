@@ -20,6 +20,7 @@ use super::leaves::{Requests, Signer, VAULT};
 use super::measure::{self, Meter, Middle, Sample};
 use super::process::Process;
 use super::sheet::{SPREAD, Sheet, ends, figure, rounded, short, spread};
+use super::work::{blocking, unfit};
 use crate::cli::output::CliError;
 
 const TENANT: TenantNo = TenantNo(1);
@@ -125,13 +126,6 @@ impl Append {
             ),
         }
     }
-}
-
-/// On a thread where work may keep others waiting.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
-) -> Result<T, CliError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| CliError::unfit(error.to_string()))?
 }
 
 /// What one batch wrote.
@@ -341,10 +335,6 @@ fn leaf_bytes(mutation: &Mutation) -> u64 {
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn unfit(error: impl std::error::Error) -> CliError {
-    CliError::unfit(error.to_string())
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! A vault in a process of its own: the same binary, as an operator starts it, until health says that it serves.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,19 +9,18 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::load::Target;
+use super::own::{self, ASK, Own};
 use super::process::Process;
 use super::served;
 use crate::cli::layout::Layout;
 use crate::cli::output::CliError;
 
-/// How often health is asked.
-const ASK: Duration = Duration::from_millis(5);
 /// How long a start may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A vault for development, served by another process. It is killed when this is dropped.
 pub struct Child {
-    process: std::process::Child,
+    process: Own,
     address: String,
     layout: Layout,
     /// From the start of the process until health answered SERVING.
@@ -32,17 +30,11 @@ pub struct Child {
 impl Child {
     /// Starts it on a vault's folder.
     pub async fn start(layout: &Layout) -> Result<Self, CliError> {
-        let own = std::env::current_exe().map_err(|error| CliError::unfit(format!("where is this binary? {error}")))?;
+        let mut command = own::command()?;
         let began = Instant::now();
-        let mut process = Command::new(own)
-            .arg("--dir")
-            .arg(layout.dir())
-            .args(["dev", "--listen", "127.0.0.1:0"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
+        let mut process = Own::start(command.arg("--dir").arg(layout.dir()).args(["dev", "--listen", "127.0.0.1:0"]))
             .map_err(|error| CliError::unfit(format!("another process can't start: {error}")))?;
-        let said = process.stdout.take();
+        let said = process.prints();
         let mut child = Self { process, address: String::new(), layout: layout.clone(), started_in: Duration::ZERO };
         child.address = tokio::task::spawn_blocking(move || {
             let mut line = String::new();
@@ -91,30 +83,15 @@ impl Child {
             kill_process(pid, Signal::TERM)
                 .map_err(|error| CliError::unfit(format!("the vault can't be ended: {error}")))?;
         }
-        loop {
-            match self.process.try_wait() {
-                Ok(Some(status)) if status.success() => return Ok(()),
-                Ok(Some(status)) => return Err(CliError::unfit(format!("the vault ended badly: {status}"))),
-                Ok(None) => tokio::time::sleep(ASK).await,
-                Err(error) => return Err(CliError::unfit(format!("the vault can't be waited for: {error}"))),
-            }
+        match self.process.ended().await {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(CliError::unfit(format!("the vault ended badly: {status}"))),
+            Err(error) => Err(CliError::unfit(format!("the vault can't be waited for: {error}"))),
         }
     }
 
     /// Kills it at once, as kill -9 does: what it has not written is lost, what the system has taken from it is not.
-    pub fn kill(mut self) {
-        self.strike();
-    }
-
-    fn strike(&mut self) {
-        // It may have ended by itself, which is what is wanted.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        self.strike();
+    pub fn kill(self) {
+        drop(self.process);
     }
 }

@@ -5,8 +5,7 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use strongroom_export::{Format, convert};
@@ -14,12 +13,11 @@ use strongroom_export::{Format, convert};
 use super::bars::Bars;
 use super::leaves::Log;
 use super::measure::Middle;
+use super::own::{self, Own};
 use super::process::Process;
 use super::sheet::{SPREAD, Sheet, ends, figure, rounded, short, spread};
+use super::work::unfit;
 use crate::cli::output::{CliError, Exit, say};
-
-/// How often it is asked whether the process has ended.
-const ASK: Duration = Duration::from_millis(5);
 
 /// Leaves in other forms, measured some times in turn.
 pub struct Converted {
@@ -113,35 +111,16 @@ fn middle(runs: &[Run], of: impl Fn(&Run) -> f64) -> Middle {
     Middle::of(runs.iter().map(of))
 }
 
-/// A process that is ended when nobody waits for it any more.
-struct Guarded(Child);
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        // It may have ended by itself, which is what is wanted.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Makes a file of a log by another process, and removes it.
 async fn by_another_process(format: Format, log: &Log) -> Result<Run, CliError> {
-    let own = std::env::current_exe().map_err(|error| CliError::unfit(format!("where is this binary? {error}")))?;
+    let mut command = own::command()?;
     let stopped = |error| CliError::unfit(format!("the process that converts: {error}"));
-    let process = Command::new(own)
-        .args(["bench", "--convert", format.as_str()])
-        .arg(&log.lines)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(stopped)?;
-    let mut process = Guarded(process);
+    command.args(["bench", "--convert", format.as_str()]).arg(&log.lines);
+    let mut process = Own::start(&mut command).map_err(stopped)?;
     // It says one line, which the pipe has room for.
-    while process.0.try_wait().map_err(stopped)?.is_none() {
-        tokio::time::sleep(ASK).await;
-    }
+    process.ended().await.map_err(stopped)?;
     let mut said = String::new();
-    if let Some(mut out) = process.0.stdout.take() {
+    if let Some(mut out) = process.prints() {
         std::io::Read::read_to_string(&mut out, &mut said).map_err(stopped)?;
     }
     let run = Run::read(&said).ok_or_else(|| CliError::unfit("the process that converts did not say what it took"))?;
@@ -170,7 +149,7 @@ fn converted(format: Format, lines: &Path) -> Result<Run, CliError> {
     let mut file_out = BufWriter::with_capacity(1 << 20, File::create(&out).map_err(written)?);
     let (began, before) = (Instant::now(), Process::Own.cpu());
     convert(format, "strongroom/bench", BufReader::with_capacity(1 << 20, file), &mut file_out, |_| ())
-        .map_err(|error| CliError::unfit(error.to_string()))?;
+        .map_err(unfit)?;
     let bytes = file_out.into_inner().map_err(|error| written(error.into_error()))?.metadata().map_err(written)?.len();
     let seconds = began.elapsed().as_secs_f64();
     let cpu = Process::Own.cpu().zip(before).map_or(f64::NAN, |(after, before)| (after - before).as_secs_f64());

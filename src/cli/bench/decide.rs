@@ -9,6 +9,7 @@ use strongroom_ids::{FieldNo, KeyringNo, TenantNo};
 
 use super::measure::Middle;
 use super::sheet::{Sheet, short, spread};
+use super::work::{blocking, unfit};
 use crate::cli::output::CliError;
 
 /// Policies in force.
@@ -57,12 +58,11 @@ impl Decide {
     pub async fn measure(runs: u16, quick: bool) -> Result<Self, CliError> {
         let (cold, cached) = if quick { (COLD / 10, CACHED / 10) } else { (COLD, CACHED) };
         // It keeps a thread busy, and an interruption must be heard meanwhile.
-        let measured = tokio::task::spawn_blocking(move || Self::measured(runs, cold, cached)).await;
-        measured.map_err(|error| CliError::unfit(error.to_string()))?
+        blocking(move || Self::measured(runs, cold, cached)).await
     }
 
     fn measured(runs: u16, cold: usize, cached: usize) -> Result<Self, CliError> {
-        let policies = Policies::compile(&policies()).map_err(|error| CliError::unfit(error.to_string()))?;
+        let policies = Policies::compile(&policies()).map_err(unfit)?;
         let principals: Vec<Principal> = (0..DIFFERENT)
             .map(|number| {
                 let service = format!("service-{}", number * (POLICIES / DIFFERENT));

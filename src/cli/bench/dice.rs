@@ -2,6 +2,7 @@
 
 use strongroom_keys as keys;
 
+use super::work::unfit;
 use crate::cli::output::CliError;
 
 /// How much is drawn at once.
@@ -23,7 +24,7 @@ impl Dice {
     /// Fresh random bytes.
     pub fn roll<const N: usize>(&mut self) -> Result<[u8; N], CliError> {
         if PIECE - self.used < N {
-            self.piece = keys::random::<PIECE>().map_err(|error| CliError::unfit(error.to_string()))?.to_vec();
+            self.piece = keys::random::<PIECE>().map_err(unfit)?.to_vec();
             self.used = 0;
         }
         let mut bytes = [0; N];

@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 use super::dice::Dice;
 use super::drive::Group;
 use super::population::{Datum, FIELDS, Owner, Shape};
+use super::work::unfit;
 use crate::cli::output::CliError;
 
 const TENANT: TenantNo = TenantNo(1);
@@ -348,8 +349,4 @@ fn number_of(column: usize) -> FieldNo {
 
 fn lost(what: &str) -> CliError {
     CliError::unfit(format!("the yardstick lost {what} that it wrote"))
-}
-
-fn unfit(error: impl std::error::Error) -> CliError {
-    CliError::unfit(error.to_string())
 }

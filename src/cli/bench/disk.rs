@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use strongroom_proto::v1;
 use strongroom_rocksdb::{Background, RocksOptions, RocksStore};
-use strongroom_storage::{Family, Range, Store, StoreError};
+use strongroom_storage::{Family, Range, Store};
 
 use super::direct::Leaf;
 use super::population::{Owner, Shape};
+use super::work::unfit;
 use crate::cli::client::Context;
 use crate::cli::layout::Layout;
 use crate::cli::output::CliError;
@@ -33,7 +34,6 @@ pub type Files = [u64; Family::ALL.len()];
 
 /// Writes everything to files, compacts them, and says how large they are.
 pub async fn files(store: &Background) -> Result<Files, CliError> {
-    let unfit = |error: StoreError| CliError::unfit(error.to_string());
     store.compact().await.map_err(unfit)?;
     let mut files = Files::default();
     for (family, bytes) in Family::ALL.iter().zip(&mut files) {
@@ -44,7 +44,6 @@ pub async fn files(store: &Background) -> Result<Files, CliError> {
 
 /// Compacts the store of a vault that is closed, and counts what is in it.
 pub async fn contents(layout: &Layout, options: RocksOptions) -> Result<Vec<Held>, CliError> {
-    let unfit = |error: StoreError| CliError::unfit(error.to_string());
     let store = RocksStore::open(&layout.data(), options).map_err(unfit)?;
     let files = files(&store.background()).await?;
     let mut families = Vec::with_capacity(Family::ALL.len());

@@ -9,6 +9,7 @@ use strongroom_rocksdb::Background;
 use super::measure::{self, Meter, Sample};
 use super::pace::{Numbers, Until};
 use super::process::Process;
+use super::work::unfit;
 use crate::cli::output::CliError;
 
 /// Requests that are written in one go, as the vault's group commit does with what waits.
@@ -77,6 +78,6 @@ pub async fn drive(
         requests += done;
     }
     let wall = meter.elapsed();
-    store.drain().await.map_err(|error| CliError::unfit(error.to_string()))?;
+    store.drain().await.map_err(unfit)?;
     Ok(meter.stop(wall, (requests, requests * items), latencies, Duration::ZERO))
 }

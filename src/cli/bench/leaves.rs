@@ -9,6 +9,7 @@ use strongroom_ids::{RowId, RowVersion, SubjectHandle, TenantId, VaultId};
 use strongroom_ledger::leaf::{LeafHeader, LeafItem, PreparedLeaf, prepare};
 use strongroom_ledger::{Frontier, Timestamp, checkpoint};
 
+use super::work::unfit;
 use crate::cli::output::CliError;
 
 /// The vault and the tenant that a made-up log is of.
@@ -97,8 +98,8 @@ impl Log {
         out.flush().map_err(file)?;
         let (origin, signer) = (checkpoint::origin(VAULT, TENANT, 0, 1), Signer::new()?);
         let public = signer.public();
-        let checkpoint = checkpoint::sign(&origin, tree.size(), &tree.root(), &public, |text| signer.sign(text))
-            .map_err(|error| CliError::unfit(error.to_string()))?;
+        let checkpoint =
+            checkpoint::sign(&origin, tree.size(), &tree.root(), &public, |text| signer.sign(text)).map_err(unfit)?;
         let key = checkpoint::vkey(&origin, &public);
         Ok(Self { lines: lines.to_owned(), leaves: tree.size(), bytes, checkpoint, key })
     }

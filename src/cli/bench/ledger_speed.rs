@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::append::{Append, blocking};
+use super::append::Append;
 use super::bars::Bars;
 use super::convert::Converted;
 use super::goals::{self, Bound, Goal, Other};
 use super::leaves::Log;
 use super::prove::Prove;
 use super::sheet::Sheet;
+use super::work::blocking;
 use crate::cli::output::CliError;
 
 /// Leaves that are appended in a run, at most: more only take longer, and memory for those that wait.

@@ -22,6 +22,7 @@ use super::noted::Noted;
 use super::pace::{self, Numbers, Schedule, Tick, Until};
 use super::process::Process;
 use super::streams;
+use super::work::unfit;
 use super::workload::Source;
 use crate::cli::client::{Context, Wire};
 use crate::cli::output::CliError;
@@ -161,7 +162,7 @@ impl Target {
             cpu += pacer.join().map_err(|_| ended_early())?;
         }
         if let Some(store) = &self.store {
-            Handle::current().block_on(store.drain()).map_err(|error| CliError::unfit(error.to_string()))?;
+            Handle::current().block_on(store.drain()).map_err(unfit)?;
         }
         noted.tokens.sort_unstable_by_key(|(number, _)| *number);
         noted.trace.sort_unstable();

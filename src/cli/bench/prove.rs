@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use strongroom_ledger::Frontier;
 use strongroom_ledger::verify::verify_export_on;
 
-use super::append::blocking;
 use super::bars::Bars;
 use super::leaves::Log;
 use super::measure::{self, Meter, Middle, Sample};
 use super::process::Process;
 use super::sheet::{SPREAD, Sheet, ends, figure, rounded, short, spread};
+use super::work::{blocking, unfit};
 use crate::cli::output::CliError;
 
 /// Verification, measured some times in turn.
@@ -133,8 +133,7 @@ fn walked(log: &Log, way: Way) -> Result<Sample, CliError> {
         Way::Hash => hashed(lines).map_err(|error| CliError::file(&log.lines, error))?,
         Way::Verify { threads } => {
             let keys = std::slice::from_ref(&log.key);
-            let report = verify_export_on(threads, lines, &log.checkpoint, &[], keys);
-            report.map_err(|error| CliError::unfit(error.to_string()))?.leaves
+            verify_export_on(threads, lines, &log.checkpoint, &[], keys).map_err(unfit)?.leaves
         }
     };
     let wall = meter.elapsed();

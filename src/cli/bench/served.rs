@@ -18,6 +18,7 @@ use super::echo::Echo;
 use super::load::Target;
 use super::population::SCHEMA;
 use super::process::Process;
+use super::work::unfit;
 use crate::cli::client::{Connect, Context, Shown};
 use crate::cli::dev;
 use crate::cli::input::Input;
@@ -57,17 +58,16 @@ impl Served {
         let identity = Identity::from_pem(read(&pki.join("server.pem"))?, read(&pki.join("server.key"))?);
         let authority = Certificate::from_pem(read(&pki.join("ca.pem"))?);
         let tls = ServerTlsConfig::new().identity(identity).client_ca_root(authority);
-        let unfit = |error: tonic::transport::Error| CliError::unfit(format!("the echo can't be served: {error}"));
         let server = Server::builder()
             .tls_config(tls)
-            .map_err(unfit)?
+            .map_err(|error| CliError::unfit(format!("the echo can't be served: {error}")))?
             .max_concurrent_streams(STREAMS_OF_A_CONNECTION)
             .initial_stream_window_size(CALL_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
         let service = VaultServer::new(Echo).max_decoding_message_size(MESSAGE).max_encoding_message_size(MESSAGE);
         Self::on_a_port(|listener, stopped| async move {
             // As the vault is served: a thread a processor, and connections dealt out to them.
-            let cores = Cores::start(None).map_err(|error| CliError::unfit(error.to_string()))?;
+            let cores = Cores::start(None).map_err(unfit)?;
             let (dealer, sockets) = cores.dealer();
             let serve = |sockets: Sockets| {
                 let serving = server.clone().add_service(service.clone()).serve_with_incoming(sockets.stream());
@@ -94,7 +94,7 @@ impl Served {
         F: Future<Output = Result<(), CliError>> + Send + 'static,
     {
         let listener = start::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr().map_err(|error| CliError::unfit(error.to_string()))?;
+        let address = listener.local_addr().map_err(unfit)?;
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(serve(listener, stopped));
         Ok(Self { address: format!("https://{address}"), store: None, stop, task })

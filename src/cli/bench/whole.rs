@@ -214,25 +214,17 @@ impl Whole {
     fn sheets(&self) -> Vec<Sheet> {
         let lines = (!self.lines.is_empty()).then(|| self.lines.sheet());
         let peers = (!self.peers.is_empty()).then(|| self.peers.sheet());
-        let (appended, proven, converted) = match self.ledger_speed.as_ref().map(LedgerSpeed::sheets) {
-            Some([appended, proven, converted]) => (Some(appended), Some(proven), Some(converted)),
-            None => (None, None, None),
-        };
-        let parts = [
-            lines,
-            peers,
-            self.footprint.as_ref().map(Footprint::sheet),
-            self.ledger.as_ref().map(Ledger::sheet),
-            appended,
-            proven,
-            converted,
+        let stored =
+            [lines, peers, self.footprint.as_ref().map(Footprint::sheet), self.ledger.as_ref().map(Ledger::sheet)];
+        let ledger_speed = self.ledger_speed.iter().flat_map(LedgerSpeed::sheets);
+        let others = [
             self.decide.as_ref().map(Decide::sheet),
             self.latency.as_ref().map(Latency::sheet),
             self.overload.as_ref().map(Overload::sheet),
             self.growth.as_ref().map(Growth::sheet),
             self.rewrap.as_ref().map(Rewrap::sheet),
         ];
-        parts.into_iter().flatten().collect()
+        stored.into_iter().flatten().chain(ledger_speed).chain(others.into_iter().flatten()).collect()
     }
 
     /// As a JSON document.

@@ -28,20 +28,6 @@ async fn line(bench: &Bench, index: u64) -> [u8; 32] {
     leaf_hash(&bench.disk.get(Family::Leaves, place::leaf(TENANT, index)).await.unwrap().unwrap())
 }
 
-/// A checkpoint is a second old at the most: that second is over.
-pub fn sign_anew(vault: &Tested) {
-    vault.notes.lock().unwrap().clear();
-}
-
-/// A vault whose log has more than 300 leaves, more than a tile.
-pub async fn grown() -> (Bench, Arc<Tested>) {
-    let (bench, vault) = Bench::new().await;
-    for number in 0..300 {
-        store_one(&vault, "borrower.name", &format!("Ann {number}"), "").await;
-    }
-    (bench, vault)
-}
-
 async fn tiles(bench: &Bench) -> Vec<(Vec<u8>, Vec<u8>)> {
     let (from, to) = place::tiles_range(TENANT);
     let page = bench.disk.scan(Family::Tiles, Range { from, to, limit: usize::MAX }).await.unwrap();
@@ -58,7 +44,7 @@ async fn every_leaf_is_proved_and_the_log_only_grows() {
     let auditor = caller(Role::Auditor);
     let mut before: Option<Tree> = None;
     for round in 0..6 {
-        sign_anew(&vault);
+        vault.sign_anew(TENANT);
         let proof = vault.prove_leaf(&auditor, &prove_leaf(17 * round, 0)).await.unwrap();
         let now = signed(&proof);
         assert_eq!(proof.size, now.size);
@@ -165,7 +151,7 @@ async fn a_step_that_is_not_written_is_made_again() {
         bench.faults.fail_write(fate);
         assert!(vault.follow_logs(None, u32::MAX).await.is_err());
         recovered(&vault).await;
-        sign_anew(&vault);
+        vault.sign_anew(TENANT);
         let proof = vault.prove_leaf(&auditor, &prove_leaf(250, 0)).await.unwrap();
         verify_inclusion(&proof.hashes, &signed(&proof), 250, line(&bench, 250).await).unwrap();
     }

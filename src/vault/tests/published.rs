@@ -5,7 +5,6 @@ use strongroom_ledger::checkpoint;
 use strongroom_ledger::tiles::{Edge, TileId};
 use strongroom_storage::{Family, Mutation, Store, keys as place};
 
-use super::proofs::{grown, sign_anew};
 use super::*;
 
 const TENANT: TenantNo = TenantNo(1);
@@ -140,7 +139,7 @@ async fn strangers_are_shown_what_is_tiled_and_have_no_tile_written() {
     for number in 0..20 {
         store_one(&vault, "borrower.name", &format!("Bob {number}"), "").await;
     }
-    sign_anew(&vault);
+    vault.sign_anew(TENANT);
     // Whoever makes proofs or tiles has these meanwhile.
     let held = vault.tiling.of(TENANT).await;
     assert_eq!(vault.published_head(NAME).await.unwrap(), first);

@@ -233,6 +233,15 @@ pub async fn read_as(vault: &Tested, who: &Caller, token: &str, view: &str) -> R
     results.remove(0).map(|released| released.value.as_bytes().to_vec())
 }
 
+/// A vault whose log has more than 300 leaves, more than a tile.
+pub async fn grown() -> (Bench, Arc<Tested>) {
+    let (bench, vault) = Bench::new().await;
+    for number in 0..300 {
+        store_one(&vault, "borrower.name", &format!("Ann {number}"), "").await;
+    }
+    (bench, vault)
+}
+
 /// Every leaf of the tenant's log.
 pub async fn leaves(vault: &Tested) -> Vec<serde_json::Value> {
     let request = Export::default();

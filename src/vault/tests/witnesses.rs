@@ -3,8 +3,7 @@
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use strongroom_ledger::{checkpoint, cosignature};
 
-use super::keys::{rotate, set_state};
-use super::proofs::sign_anew;
+use super::keys::{TENANT, rotate, set_state};
 use super::*;
 use crate::{AddCosignature, AddedCosignature, Checkpoint, Wanted, Witnesses};
 
@@ -40,8 +39,9 @@ fn three() -> ([Witness; 3], Witnesses) {
     (witnesses, wanted)
 }
 
+/// A checkpoint that is signed now, and not one of the last second.
 async fn get(vault: &Tested, wanted: Wanted) -> Result<Checkpoint, Error> {
-    sign_anew(vault);
+    vault.sign_anew(TENANT);
     vault.checkpoint_wanted(&caller(Role::Auditor), "", wanted).await
 }
 
@@ -220,7 +220,7 @@ async fn a_checkpoint_of_another_history_of_this_log_is_told_from_its_own() {
     let origin = note.lines().next().unwrap();
     let forked = checkpoint::sign(origin, size, &[7; 32], &key.public_key(), |text| key.sign(text)).unwrap();
     store_one(&vault, "borrower.name", "Bob", "").await;
-    sign_anew(&vault);
+    vault.sign_anew(TENANT);
     assert_eq!(rule(bring(&vault, one.cosign(&forked)).await), "another_history");
     let beyond = checkpoint::sign(origin, size + 1_000, &[7; 32], &key.public_key(), |text| key.sign(text)).unwrap();
     assert_eq!(rule(bring(&vault, one.cosign(&beyond)).await), "another_history");
@@ -272,7 +272,7 @@ async fn strangers_are_shown_no_tile_beyond_what_witnesses_have_seen() {
     for number in 0..20 {
         store_one(&vault, "borrower.name", &format!("Ann {number}"), "").await;
     }
-    sign_anew(&vault);
+    vault.sign_anew(TENANT);
     vault.follow_logs(None, u32::MAX).await.unwrap();
     assert!(matches!(tile(1).await, Err(Error::WitnessesMissing(_))));
     bring(&vault, one.cosign(&two.cosign(&note))).await.unwrap();
