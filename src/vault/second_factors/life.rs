@@ -44,7 +44,7 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// What somebody typed: six digits, or a recovery code, with or without its dashes.
-    fn shown(&self, enrolment: &Enrolment, code: &str) -> Result<FactorShown, Error> {
+    fn factor_shown(&self, enrolment: &Enrolment, code: &str) -> Result<FactorShown, Error> {
         let typed = typed(code)?;
         match typed.len() == 16 && !typed.bytes().all(|byte| byte.is_ascii_digit()) {
             true => Ok(FactorShown::Recovery(self.recovery_hash(&enrolment.id, &typed))),
@@ -204,7 +204,7 @@ impl<S: Store> Attempt<S> for StepUp {
         let confirmed = factor.confirmed.as_ref().ok_or_else(none)?;
         let enrolment = confirmed.id().ok_or(Error::DataLoss(PLACE))?;
         unlocked(&factor, road.now)?;
-        let shown = road.shown(confirmed, &self.code)?;
+        let shown = road.factor_shown(confirmed, &self.code)?;
         let right = factor.use_code(&shown, road.now) == Outcome::Right;
         let answer = match right {
             true => {
