@@ -9,8 +9,8 @@ use strongroom_ids::{
 
 use crate::keys::{self, Counter};
 use crate::rows::{
-    BlockRow, CounterRow, IdempotencyRow, IndexEntry, IndexKind, JobKind, JobRow, JobState, LaneHead, RowDek,
-    SubjectRecord, SubjectState, TenantRow, UsageRow, ValueRow, VaultRow, WrappedDek,
+    BlockRow, Consent, CounterRow, Erasure, Hold, IdempotencyRow, IndexEntry, IndexKind, JobKind, JobRow, JobState,
+    LaneHead, RowDek, Scope, SubjectRecord, SubjectState, TenantRow, UsageRow, ValueRow, VaultRow, WrappedDek,
 };
 
 const DOCUMENT: &str = include_str!("FORMAT.md");
@@ -60,8 +60,35 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         id_index: entry(IndexKind::SubjectId),
         deks: vec![dek.clone()],
         labels: vec![],
+        consents: vec![],
+        holds: vec![],
+        erasure: None,
     };
     let labelled = SubjectRecord { labels: vec!["branch-12".to_owned(), "retail".to_owned()], ..record.clone() };
+    let consent = Consent {
+        purpose: "marketing".to_owned(),
+        scope: Scope::All,
+        granted: created,
+        expires: Some(created + 1_000_000),
+        withdrawn: None,
+        text: counting(0x50),
+        version: "2".to_owned(),
+        channel: "web".to_owned(),
+    };
+    let held = SubjectRecord {
+        state: SubjectState::Held,
+        consents: vec![consent.clone(), Consent { scope: Scope::Class(3), withdrawn: Some(created), ..consent }],
+        holds: vec![Hold {
+            number: 1,
+            reason: "case-7".to_owned(),
+            purpose: "litigation".to_owned(),
+            fields: vec![field],
+            set: created,
+            until: created + 1_000_000,
+        }],
+        erasure: Some(Erasure { asked: created, due: created + 1_000_000 }),
+        ..record.clone()
+    };
     vec![
         ("key row", keys::row(tenant, row)),
         ("key row_dek", keys::row_dek(tenant, row)),
@@ -113,6 +140,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("row value, all parts", full.encode()),
         ("row subject", record.encode()),
         ("row subject, labelled", labelled.encode()),
+        ("row subject, held", held.encode()),
         ("row dek", RowDek::from(dek).encode()),
         (
             "row idempotency",

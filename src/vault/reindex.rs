@@ -13,9 +13,7 @@ use strongroom_ids::{FieldNo, KeyringNo, RowId, SubjectHandle, TenantNo};
 use strongroom_keys::{DekOwner, DekPlace, IndexKeys, IndexName, KeyName};
 use strongroom_schema::Field;
 use strongroom_storage::keys as place;
-use strongroom_storage::rows::{
-    IndexEntry, IndexKind, JobKind, JobRow, JobState, SubjectRecord, SubjectState, ValueRow,
-};
+use strongroom_storage::rows::{IndexEntry, IndexKind, JobKind, JobRow, JobState, SubjectRecord, ValueRow};
 use strongroom_storage::{Entry, Family, Mutation, Store};
 use zeroize::Zeroizing;
 
@@ -73,8 +71,8 @@ pub(crate) fn index_of(field: FieldNo, kind: IndexKind) -> IndexName {
 fn due<S: Store>(vault: &Vault<S>, tenant: &Tenant, family: Family, (_, bytes): &Entry) -> u64 {
     match family {
         Family::Subjects => SubjectRecord::decode(bytes).map_or(0, |record| {
-            let open = record.state == SubjectState::Open;
-            u64::from(open && is_due(vault, tenant, IndexName::SubjectId, &record.id_index))
+            let there = record.state.has_keys();
+            u64::from(there && is_due(vault, tenant, IndexName::SubjectId, &record.id_index))
         }),
         _ => ValueRow::decode(bytes).map_or(0, |row| due_in(vault, tenant, &row)),
     }

@@ -172,8 +172,8 @@ impl<S: Store> Road<'_, S> {
     ) -> Result<Resolved, Error> {
         let field = self.schema.field_no(row.field).ok_or(Error::DataLoss("a row of an undeclared field"))?.clone();
         let expires = expiry(&field, row.created, row.expires);
-        let closed = subject.as_ref().is_none_or(|record| record.state == SubjectState::Closed);
-        if row.subject.is_some() && closed {
+        let open = subject.as_ref().is_some_and(|record| record.state == SubjectState::Open);
+        if row.subject.is_some() && !open {
             // Its subject is gone and its DEK with it: what is left of the row opens nothing.
             return Ok(Resolved::Nothing);
         }

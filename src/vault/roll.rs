@@ -13,7 +13,7 @@ use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{KeyringNo, RowId, SubjectHandle, TenantNo};
 use strongroom_storage::keys as place;
-use strongroom_storage::rows::{JobKind, JobRow, JobState, SubjectRecord, SubjectState};
+use strongroom_storage::rows::{JobKind, JobRow, JobState, SubjectRecord};
 use strongroom_storage::{Family, Mutation, Range, Store};
 
 use crate::error::{Error, Violation};
@@ -107,7 +107,7 @@ impl StartRoll {
         }
         let records = road.subject_records(handles).await?;
         let records = handles.iter().filter_map(|handle| records.get(handle));
-        Ok(records.filter(|record| record.state == SubjectState::Open).map(|record| (**record).clone()).collect())
+        Ok(records.filter(|record| record.state.has_keys()).map(|record| (**record).clone()).collect())
     }
 }
 
@@ -120,7 +120,7 @@ async fn any_mark<S: Store>(road: &Road<'_, S>) -> Result<bool, Error> {
 /// Marks the newest version of each of a subject's DEKs, or of the one of a keyring. New versions are made by a roll alone,
 /// so none comes in between.
 fn mark(tenant: TenantNo, record: &SubjectRecord, only: Option<KeyringNo>, into: &mut Vec<Mutation>) {
-    if record.state == SubjectState::Closed {
+    if !record.state.has_keys() {
         return;
     }
     for dek in record.deks.iter().filter(|dek| only.is_none_or(|only| only == dek.keyring)) {
@@ -320,7 +320,7 @@ async fn records<S: Store>(road: &Road<'_, S>, marked: &[Marked]) -> Result<Vec<
     let stored = road.vault.store.multi_get(Family::Subjects, keys).await?;
     let read = stored.into_iter().map(|bytes| match bytes.map(|bytes| SubjectRecord::decode(&bytes)) {
         None => Record::Gone,
-        Some(Ok(record)) => Record::Read(record),
+        Some(Ok(record)) => Record::Read(Box::new(record)),
         Some(Err(_)) => Record::Damaged,
     });
     Ok(read.collect())

@@ -164,6 +164,9 @@ impl Direct {
             id_index,
             deks: vec![],
             labels: vec![],
+            consents: vec![],
+            holds: vec![],
+            erasure: None,
         };
         let mut subject = Subject { record, deks: vec![] };
         let at = self.at(FieldNo(0), RowId(0), handle, OWN, Sealed::SubjectId);

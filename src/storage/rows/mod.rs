@@ -8,6 +8,7 @@
 mod block;
 mod job;
 mod requests;
+mod rights;
 mod subject;
 mod value;
 mod vault;
@@ -15,6 +16,7 @@ mod vault;
 pub use block::{BLOCK, BlockRow};
 pub use job::{JobKind, JobRow, JobState};
 pub use requests::IdempotencyRow;
+pub use rights::{Consent, Erasure, Hold, Scope};
 pub use subject::{RowDek, SubjectRecord, SubjectState, WrappedDek};
 pub use value::{IndexEntry, IndexKind, ValueRow};
 pub use vault::{CounterRow, LaneHead, TenantRow, UsageRow, VaultRow};

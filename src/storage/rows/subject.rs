@@ -5,10 +5,16 @@ use strongroom_ids::{DekVersion, KeyVersion, KeyringNo, SubjectHandle};
 use crate::StoreError;
 use crate::codec::{Reader, Writer};
 use crate::rows::IndexEntry;
+use crate::rows::rights::{Consent, Erasure, Hold};
 
 const RECORD_FORMAT: u8 = 1;
-/// The number of the section that holds labels.
-const LABELS: u8 = 1;
+/// The numbers of sections, in whose order they stand.
+mod section {
+    pub const LABELS: u8 = 1;
+    pub const CONSENTS: u8 = 2;
+    pub const HOLDS: u8 = 3;
+    pub const ERASURE: u8 = 4;
+}
 const RECORD: &str = "a subject record";
 const ROW_DEK_FORMAT: u8 = 1;
 const ROW_DEK: &str = "a value's DEK";
@@ -18,8 +24,19 @@ const ROW_DEK: &str = "a value's DEK";
 pub enum SubjectState {
     /// It may.
     Open,
+    /// It may not for now: its erasure waits out its time of grace, and can be undone.
+    Leaving,
+    /// Erased but for what a legal hold keeps, which is read for the hold's own purpose alone.
+    Held,
     /// Erased: its DEKs are destroyed, and what is left of its rows is being cleared.
     Closed,
+}
+
+impl SubjectState {
+    /// Whether it still has DEKs, and an id that leads to it.
+    pub fn has_keys(self) -> bool {
+        self != Self::Closed
+    }
 }
 
 /// All that the vault keeps of a data subject in one entry: one look-up brings what a request needs.
@@ -42,6 +59,12 @@ pub struct SubjectRecord {
     pub deks: Vec<WrappedDek>,
     /// By what it is in somebody's case load: branch, portfolio. In order, each once.
     pub labels: Vec<String>,
+    /// What it allowed, and took back: one for each purpose and scope, in their order.
+    pub consents: Vec<Consent>,
+    /// What must be kept of it whatever becomes of the rest, by number.
+    pub holds: Vec<Hold>,
+    /// Its erasure, once one was asked for.
+    pub erasure: Option<Erasure>,
 }
 
 impl SubjectRecord {
@@ -57,6 +80,8 @@ impl SubjectRecord {
         row.byte(match self.state {
             SubjectState::Open => 0,
             SubjectState::Closed => 1,
+            SubjectState::Leaving => 2,
+            SubjectState::Held => 3,
         });
         row.handle(self.handle).number(self.created).fixed(&self.salt).bytes(&self.sealed_id);
         self.id_index.write(&mut row);
@@ -64,13 +89,24 @@ impl SubjectRecord {
         for dek in &self.deks {
             dek.write(&mut row);
         }
-        // Sections: consents and holds will stand here too.
-        row.number(u8::from(!self.labels.is_empty()));
+        let sections =
+            [!self.labels.is_empty(), !self.consents.is_empty(), !self.holds.is_empty(), self.erasure.is_some()];
+        row.number(sections.into_iter().filter(|there| *there).count() as u64);
         if !self.labels.is_empty() {
-            row.byte(LABELS).number(self.labels.len() as u64);
-            for label in &self.labels {
-                row.bytes(label.as_bytes());
-            }
+            row.byte(section::LABELS).number(self.labels.len() as u64);
+            self.labels.iter().for_each(|label| _ = row.bytes(label.as_bytes()));
+        }
+        if !self.consents.is_empty() {
+            row.byte(section::CONSENTS).number(self.consents.len() as u64);
+            self.consents.iter().for_each(|consent| consent.write(&mut row));
+        }
+        if !self.holds.is_empty() {
+            row.byte(section::HOLDS).number(self.holds.len() as u64);
+            self.holds.iter().for_each(|hold| hold.write(&mut row));
+        }
+        if let Some(erasure) = &self.erasure {
+            row.byte(section::ERASURE);
+            erasure.write(&mut row);
         }
         row.finish()
     }
@@ -81,6 +117,8 @@ impl SubjectRecord {
         let state = match reader.byte()? {
             0 => SubjectState::Open,
             1 => SubjectState::Closed,
+            2 => SubjectState::Leaving,
+            3 => SubjectState::Held,
             _ => return Err(reader.corrupt("an unknown state stands")),
         };
         let mut record = Self {
@@ -94,13 +132,26 @@ impl SubjectRecord {
                 .map(|_| WrappedDek::read(&mut reader))
                 .collect::<Result<_, _>>()?,
             labels: vec![],
+            consents: vec![],
+            holds: vec![],
+            erasure: None,
         };
         // Reading on after a section that is not known would lose a consent or a hold at the record's next writing.
         const NEWER: &str = "sections that only a newer version of strongroom reads stand";
-        match reader.number()? {
-            0 => {}
-            1 if reader.byte()? == LABELS => record.labels = labels(&mut reader)?,
-            _ => return Err(reader.corrupt(NEWER)),
+        let mut before = 0;
+        for _ in 0..reader.count(1)? {
+            let section = reader.byte()?;
+            if section <= before {
+                return Err(reader.corrupt("a section stands that does not follow the one before it"));
+            }
+            before = section;
+            match section {
+                section::LABELS => record.labels = labels(&mut reader)?,
+                section::CONSENTS => record.consents = Consent::read_all(&mut reader)?,
+                section::HOLDS => record.holds = Hold::read_all(&mut reader)?,
+                section::ERASURE => record.erasure = Some(Erasure::read(&mut reader)?),
+                _ => return Err(reader.corrupt(NEWER)),
+            }
         }
         reader.finish().map(|()| record)
     }
@@ -198,6 +249,7 @@ mod tests {
 
     use super::*;
     use crate::rows::laws;
+    use crate::rows::rights::tests::any_rights;
     use crate::rows::value::tests::any_entry;
 
     fn any_dek() -> impl Strategy<Value = WrappedDek> {
@@ -207,18 +259,23 @@ mod tests {
     }
 
     fn any_record() -> impl Strategy<Value = SubjectRecord> {
-        let fields = (any::<u64>(), any::<bool>(), any::<u64>(), any::<[u8; 16]>(), vec(any::<u8>(), 0..150));
+        let fields = (any::<u64>(), 0..4_usize, any::<u64>(), any::<[u8; 16]>(), vec(any::<u8>(), 0..150));
         let labels = prop::collection::btree_set("[a-z0-9][a-z0-9._-]{0,31}", 0..4);
-        (fields, any_entry(), vec(any_dek(), 0..4), labels).prop_map(
-            |((handle, open, created, salt, sealed_id), id_index, deks, labels)| SubjectRecord {
-                handle: SubjectHandle(handle),
-                state: if open { SubjectState::Open } else { SubjectState::Closed },
-                created,
-                salt,
-                sealed_id,
-                id_index,
-                deks,
-                labels: labels.into_iter().collect(),
+        (fields, any_entry(), vec(any_dek(), 0..4), labels, any_rights()).prop_map(
+            |((handle, state, created, salt, sealed_id), id_index, deks, labels, (consents, holds, erasure))| {
+                SubjectRecord {
+                    handle: SubjectHandle(handle),
+                    state: [SubjectState::Open, SubjectState::Leaving, SubjectState::Held, SubjectState::Closed][state],
+                    created,
+                    salt,
+                    sealed_id,
+                    id_index,
+                    deks,
+                    labels: labels.into_iter().collect(),
+                    consents,
+                    holds,
+                    erasure,
+                }
             },
         )
     }
@@ -245,10 +302,10 @@ mod tests {
         }
 
         #[test]
-        fn a_record_with_sections_of_a_newer_version_is_refused(record in any_record(), sections in 1..100u8, kind in 2..9u8) {
-            let record = SubjectRecord { labels: vec![], ..record };
+        fn a_record_with_a_section_of_a_newer_version_is_refused(record in any_record(), kind in 5..9u8) {
+            let record = SubjectRecord { labels: vec![], consents: vec![], holds: vec![], erasure: None, ..record };
             let mut bytes = record.encode();
-            *bytes.last_mut().unwrap() = sections;
+            *bytes.last_mut().unwrap() = 1;
             bytes.push(kind);
             let error = SubjectRecord::decode(&bytes).unwrap_err().to_string();
             prop_assert!(error.contains("newer version"), "{}", error);

@@ -7,7 +7,7 @@ use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{DekVersion, KeyringNo, RowId, SubjectHandle, TenantNo};
 use strongroom_keys::{Dek, DekOwner, DekPlace};
 use strongroom_storage::keys as place;
-use strongroom_storage::rows::{SubjectRecord, SubjectState, ValueRow, WrappedDek};
+use strongroom_storage::rows::{SubjectRecord, ValueRow, WrappedDek};
 use strongroom_storage::{Family, Mutation, Range, Store};
 
 use crate::error::Error;
@@ -44,7 +44,7 @@ pub(super) enum Record {
     /// It can't be read.
     Damaged,
     /// Here it is.
-    Read(SubjectRecord),
+    Read(Box<SubjectRecord>),
 }
 
 /// What a page does with a DEK.
@@ -59,7 +59,7 @@ pub(super) enum Plan {
 
 /// A DEK that is being rolled.
 pub(super) struct Rolling {
-    record: SubjectRecord,
+    record: Box<SubjectRecord>,
     /// The version under which its values come.
     target: DekVersion,
     /// Whether this commit makes it.
@@ -83,7 +83,7 @@ impl Plan {
         room: usize,
     ) -> Result<Self, Error> {
         let record = match record {
-            Record::Read(record) if record.state == SubjectState::Open => record,
+            Record::Read(record) if record.state.has_keys() => record,
             Record::Read(_) | Record::Gone => return Ok(Self::Gone),
             Record::Damaged => return Ok(Self::Damaged("a subject record")),
         };
@@ -277,7 +277,7 @@ pub(super) struct Rolled {
 }
 
 struct RolledDek {
-    record: SubjectRecord,
+    record: Box<SubjectRecord>,
     target: DekVersion,
     fresh: bool,
     /// Whether all of it is done.
