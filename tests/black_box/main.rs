@@ -12,6 +12,7 @@ mod crash;
 mod damage;
 mod decisions;
 mod deterministic;
+mod entries_https;
 mod export;
 mod files;
 mod freezes;
