@@ -49,6 +49,7 @@ mod shell;
 mod startup;
 mod table;
 mod tail;
+mod tamper;
 mod tenants;
 mod tiles_https;
 mod transfer;
