@@ -30,6 +30,8 @@ pub struct Config {
     /// Whose cosignatures are wanted of the ledgers.
     #[serde(default)]
     pub ledger: Ledger,
+    /// Where callers read their ledger over plain HTTPS; nowhere, unless the table is there.
+    pub entries: Option<Entries>,
     /// What anybody may read, without a certificate; nothing, unless the table is there.
     pub tiles: Option<Tiles>,
     /// Limits of requests that are lowered, by their names.
@@ -44,6 +46,14 @@ pub struct Config {
     /// Who keeps tenants' own keys, by the tenants' names.
     #[serde(default)]
     pub own_keys: OwnKeys,
+}
+
+/// The table `[entries]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entries {
+    /// Address and port.
+    pub listen: String,
 }
 
 /// Who may keep a tenant's own key, for each tenant that has one with a provider.

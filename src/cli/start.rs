@@ -256,13 +256,15 @@ fn read_tls(layout: &Layout, config: &Config) -> Result<TlsMaterial, CliError> {
 /// Where a vault answers: sockets that are bound before it is opened.
 pub struct Sockets {
     calls: TcpListener,
+    /// Where callers read their ledger over plain HTTPS, if they do.
+    entries: Option<TcpListener>,
     /// What is published, if anything is.
     published: Option<Published>,
 }
 
 impl From<TcpListener> for Sockets {
     fn from(calls: TcpListener) -> Self {
-        Self { calls, published: None }
+        Self { calls, entries: None, published: None }
     }
 }
 
@@ -270,6 +272,13 @@ impl Sockets {
     /// Binds what a configuration names, and `listen` in the place of its own address.
     pub async fn bind(listen: &str, config: &Config) -> Result<Self, CliError> {
         let calls = bind(listen).await?;
+        let entries = match &config.entries {
+            None => None,
+            Some(entries) => Some(TcpListener::bind(&entries.listen).await.map_err(|error| CliError::Unfit {
+                message: format!("the ledger can't be served on {}: {error}", entries.listen),
+                next: "another address in [entries] listen, or stop what uses this one".into(),
+            })?),
+        };
         let published = match &config.tiles {
             None => None,
             Some(tiles) => {
@@ -280,18 +289,21 @@ impl Sockets {
                 Some(Published { listener, logs: tiles.logs().map_err(CliError::unfit)? })
             }
         };
-        Ok(Self { calls, published })
+        Ok(Self { calls, entries, published })
     }
 
     /// Says where, in lines of which the last is about calls.
     pub fn told(&self) -> Result<(SocketAddr, String), CliError> {
         let address = |socket: &TcpListener| socket.local_addr().map_err(|error| CliError::unfit(error.to_string()));
         let calls = address(&self.calls)?;
-        let published = match &self.published {
-            Some(published) => format!("tiles on https://{}\n", address(&published.listener)?),
-            None => String::new(),
-        };
-        Ok((calls, format!("{published}serving on https://{calls}\n")))
+        let mut told = String::new();
+        if let Some(entries) = &self.entries {
+            told.push_str(&format!("entries on https://{}\n", address(entries)?));
+        }
+        if let Some(published) = &self.published {
+            told.push_str(&format!("tiles on https://{}\n", address(&published.listener)?));
+        }
+        Ok((calls, format!("{told}serving on https://{calls}\n")))
     }
 }
 
@@ -366,7 +378,7 @@ async fn serve_door(
     door: Door<RocksStore>,
     (tls, vouching, actors): (TlsMaterial, Vouching, Actors),
     reload: Reload,
-    Sockets { calls, published }: Sockets,
+    Sockets { calls, entries, published }: Sockets,
     config: &Config,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), CliError> {
@@ -377,6 +389,7 @@ async fn serve_door(
         reload: Some(reload),
         vouching,
         actors,
+        entries,
         published,
         ..Options::new(calls, tls, env!("CARGO_PKG_VERSION"))
     };

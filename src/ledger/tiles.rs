@@ -59,6 +59,12 @@ impl TileId {
         (id.path(width) == path).then_some((id, width))
     }
 
+    /// The tile over the leaves of a path as [`TileId::entries_path`] writes it, and how many leaves; no other spelling of it is
+    /// a path.
+    pub fn from_entries_path(path: &str) -> Option<(Self, usize)> {
+        Self::from_path(&format!("tile/0/{}", path.strip_prefix("tile/entries/")?))
+    }
+
     fn named(self, width: usize, entries: bool) -> String {
         // 256 at most.
         let width = if (1..WIDTH).contains(&width) { width as u32 } else { WIDTH as u32 };
@@ -76,6 +82,14 @@ impl fmt::Display for TileId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "tile {} of level {}", self.index, self.level)
     }
+}
+
+/// Adds a leaf to the bundle of those under a tile of level zero: behind its length, in two bytes.
+pub fn push_entry(bundle: &mut Vec<u8>, leaf: &[u8]) -> Result<(), LedgerError> {
+    let length = u16::try_from(leaf.len()).map_err(|_| LedgerError::Tiles("a leaf is longer than leaves may be"))?;
+    bundle.extend_from_slice(&length.to_be_bytes());
+    bundle.extend_from_slice(leaf);
+    Ok(())
 }
 
 /// The incomplete tile of each level, at which a tree grows.
@@ -275,6 +289,9 @@ pub(crate) mod tests {
             ("tile/0/x018/x446/x744/x073/x709/x551/615", 0, u64::MAX, 256),
         ] {
             assert_eq!(TileId::from_path(path), Some((TileId { level, index }, width)), "{path}");
+            let leaves = path.strip_prefix("tile/0/").map(|place| format!("tile/entries/{place}"));
+            let found = leaves.as_deref().and_then(TileId::from_entries_path);
+            assert_eq!(found, leaves.map(|_| (TileId { level: 0, index }, width)), "{path}");
         }
         for path in [
             "",
@@ -329,7 +346,19 @@ pub(crate) mod tests {
             "tile\\0\\000",
         ] {
             assert_eq!(TileId::from_path(path), None, "{path}");
+            let leaves = path.replacen("tile/0/", "tile/entries/", 1);
+            assert_eq!(TileId::from_entries_path(&leaves).filter(|_| leaves != "tile/entries/000"), None, "{leaves}");
         }
+    }
+
+    #[test]
+    fn a_bundle_has_each_leaf_behind_its_length() {
+        let mut bundle = Vec::new();
+        push_entry(&mut bundle, b"abc").unwrap();
+        push_entry(&mut bundle, b"").unwrap();
+        push_entry(&mut bundle, &[7; 65_535]).unwrap();
+        assert_eq!((&bundle[..9], bundle.len()), (&b"\0\x03abc\0\0\xff\xff"[..], 5 + 2 + 2 + 65_535));
+        assert!(push_entry(&mut bundle, &[7; 65_536]).is_err());
     }
 
     #[test]

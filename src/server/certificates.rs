@@ -95,6 +95,13 @@ impl Certificates {
         Arc::clone(&self.in_force.load().usable.server)
     }
 
+    /// How the next connection of a caller is served who may speak HTTP/1.1 as well.
+    pub fn server_with_older_http(&self) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.in_force.load().usable.server);
+        config.alpn_protocols = [tls::ALPN, tls::PUBLIC_ALPN].map(<[u8]>::to_vec).into();
+        Arc::new(config)
+    }
+
     /// How the next connection of somebody is served who needs no certificate.
     pub fn public_server(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.in_force.load().usable.public_server)

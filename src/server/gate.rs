@@ -53,12 +53,14 @@ const HELD_AT_ONCE: usize = 1_024;
 /// Who comes in, and what may be at work at once.
 #[derive(Clone)]
 pub(crate) struct Gate {
+    /// What a path leads to; nothing for what is not guarded.
+    work: fn(&str) -> Option<Work>,
     directory: DirectorySource,
     shares: Arc<Shares>,
     held: Arc<Semaphore>,
 }
 
-/// What a path leads to; nothing for what is not guarded.
+/// What a path of gRPC leads to.
 fn work(path: &str) -> Option<Work> {
     if !path.starts_with(PACKAGE) {
         None
@@ -77,7 +79,12 @@ impl Gate {
     /// A gate that lets this much in at once.
     pub fn new(directory: DirectorySource, bounds: Bounds) -> Self {
         let held = Arc::new(Semaphore::new(HELD_AT_ONCE));
-        Self { directory, shares: Arc::new(Shares::new(bounds)), held }
+        Self { work, directory, shares: Arc::new(Shares::new(bounds)), held }
+    }
+
+    /// The same gate for what is not gRPC: every path leads to a call.
+    pub fn to_calls(&self) -> Self {
+        Self { work: |_| Some(Work::Call), ..self.clone() }
     }
 
     /// Tells a refusal: that there is no room after a while, any other at once.
@@ -141,7 +148,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Some(work) = work(request.uri().path()) else {
+        let Some(work) = (self.gate.work)(request.uri().path()) else {
             return Box::pin(self.inner.call(request));
         };
         let (place, peer) = match self.gate.admit(work, &request) {

@@ -14,6 +14,7 @@
 //! answer     an answer keeps its place until its caller has taken it                      (patience)
 //! services   a message becomes a call of the vault, its answer a message                (vault, audit, access, keys, system)
 //! bulk       a message of a stream is a call of its own
+//! readers    connections of callers who read their ledger over plain HTTPS              (entries)
 //! strangers  connections without a certificate, for what is published of ledgers        (published, crowd)
 //! ```
 //!
@@ -36,6 +37,7 @@ mod cores;
 mod crowd;
 mod door;
 mod edge;
+mod entries;
 mod errors;
 mod explain;
 mod freezes;
@@ -52,6 +54,7 @@ mod own_key_watch;
 mod patience;
 mod policies;
 mod published;
+mod readers;
 mod root_watch;
 mod seats;
 mod second_factors;
@@ -84,6 +87,7 @@ use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
+use tower::Layer;
 
 pub use actors::{Actors, IssuerRules, KEYS_BYTES, ReadKeys};
 pub use certificates::{Reload, Vouching};
@@ -99,6 +103,7 @@ pub use tls::{TlsError, TlsMaterial, authorities};
 
 use certificates::Certificates;
 use edge::Edge;
+use entries::Entries;
 use gate::Gate;
 use health::Health;
 use identity::DirectorySource;
@@ -140,6 +145,8 @@ pub struct Options {
     pub names: NameRules,
     /// Who vouches for the people behind services. Their keys are looked for as often as certificates are.
     pub actors: Actors,
+    /// The socket, already listening, on which callers read their ledger over plain HTTPS; none, unless it is configured.
+    pub entries: Option<TcpListener>,
     /// What anybody may read, and where; nothing, unless it is configured.
     pub published: Option<Published>,
     /// The version of the software, as `Status` tells it.
@@ -169,6 +176,7 @@ impl Options {
             vouching: Vouching::default(),
             names: NameRules::default(),
             actors: Actors::default(),
+            entries: None,
             published: None,
             version,
             threads: None,
@@ -225,6 +233,7 @@ pub async fn serve<S: Store>(
     };
     let actors_of_edge = Arc::clone(&actors);
     let edge = Edge { door: Arc::clone(&door), stage, workers: Handle::current(), actors: actors_of_edge };
+    let entries = options.entries.take().map(|socket| (socket, Entries::new(edge.clone())));
     let services = services(edge, options.version, Arc::clone(&certificates));
     // Before anybody can ask: a service that health does not know yet would be told as NOT_FOUND.
     let health_now = || Health { vault: door.health(), root_key_holds: door.root_key_holds() };
@@ -241,9 +250,9 @@ pub async fn serve<S: Store>(
         }
     };
     let following = certificates::follow((Arc::clone(&certificates), actors), Arc::clone(&directory), following);
-    let routes = with_open_services(services, health)?;
+    let served = Served { routes: with_open_services(services, health)?, entries };
     let serving = async {
-        let ended = serve_routes(routes, (directory, certificates), options, &stages, &reporter, shutdown).await;
+        let ended = serve_routes(served, (directory, certificates), options, &stages, &reporter, shutdown).await;
         // However that was: strangers are not served alone.
         stages.send_replace(Stage::Ended);
         ended
@@ -295,9 +304,17 @@ fn reporter() -> (HealthReporter, HealthServer<HealthService>) {
     (reporter, health)
 }
 
-/// Serves routes behind TLS and the gate.
-async fn serve_routes(
+/// What callers are served.
+struct Served {
+    /// By gRPC.
     routes: Routes,
+    /// By plain HTTPS, and on which socket.
+    entries: Option<(TcpListener, Entries)>,
+}
+
+/// Serves it behind TLS and the gate.
+async fn serve_routes(
+    Served { routes, entries }: Served,
     (directory, certificates): (DirectorySource, Arc<Certificates>),
     options: Options,
     stages: &watch::Sender<Stage>,
@@ -314,9 +331,12 @@ async fn serve_routes(
     let cores = Cores::start(options.threads)?;
     let (dealer, sockets) = cores.dealer();
     let threads = sockets.len();
-    let serve = |sockets| {
+    let listen = |sockets, threads| {
         let (certificates, seats, directory) = (Arc::clone(&certificates), Arc::clone(&seats), Arc::clone(&directory));
-        let listener = Listener::new((sockets, threads), certificates, seats, directory, stages.subscribe());
+        Listener::new((sockets, threads), certificates, seats, directory, stages.subscribe())
+    };
+    let serve = |sockets| {
+        let listener = listen(sockets, threads);
         let serving = Server::builder()
             .max_concurrent_streams(STREAMS_OF_A_CONNECTION)
             .http2_max_header_list_size(HEADERS)
@@ -341,7 +361,12 @@ async fn serve_routes(
             dealing.await;
             Ok(())
         };
-        tokio::try_join!(serving, dealing).map(drop)
+        let reading = async {
+            let Some((socket, entries)) = entries else { return Ok(()) };
+            let entries = gate.to_calls().layer(entries);
+            readers::serve(socket, |sockets| listen(sockets, 1), entries, stages.subscribe()).await
+        };
+        tokio::try_join!(serving, dealing, reading).map(drop)
     };
     let ended = until_closed(serving, stages, reporter, shutdown).await;
     cores.end().await;

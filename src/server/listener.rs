@@ -49,6 +49,8 @@ struct Handshaker {
     seats: Arc<Seats>,
     directory: DirectorySource,
     stage: watch::Receiver<Stage>,
+    /// Whether HTTP/1.1 will do as well.
+    older_http: bool,
 }
 
 impl Listener {
@@ -60,7 +62,7 @@ impl Listener {
         directory: DirectorySource,
         stage: watch::Receiver<Stage>,
     ) -> Self {
-        let handshaker = Handshaker { certificates, seats, directory, stage };
+        let handshaker = Handshaker { certificates, seats, directory, stage, older_http: false };
         Self {
             sockets,
             handshaker,
@@ -70,13 +72,19 @@ impl Listener {
         }
     }
 
+    /// The same for clients of HTTP/1.1 as well, which need not say so.
+    pub fn with_older_http(mut self) -> Self {
+        self.handshaker.older_http = true;
+        self
+    }
+
     /// The connections, as their handshakes end.
     pub fn connections(self) -> impl Stream<Item = Result<Connection, Infallible>> {
         stream::unfold(self, |mut listener| async move { Some((Ok(listener.next().await?), listener)) })
     }
 
-    /// `None` when no more can come.
-    async fn next(&mut self) -> Option<Connection> {
+    /// The next connection; `None` when no more can come. Whoever stops waiting loses none.
+    pub async fn next(&mut self) -> Option<Connection> {
         loop {
             tokio::select! {
                 Some((socket, address)) = self.sockets.next() => self.begin(socket, address),
@@ -110,7 +118,11 @@ impl Listener {
 
 impl Handshaker {
     async fn shake(self, socket: TcpStream, address: SocketAddr) -> Option<Connection> {
-        let acceptor = TlsAcceptor::from(self.certificates.server());
+        let config = match self.older_http {
+            false => self.certificates.server(),
+            true => self.certificates.server_with_older_http(),
+        };
+        let acceptor = TlsAcceptor::from(config);
         let io = match tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await {
             Ok(Ok(io)) => io,
             // The reason may quote the stranger's certificate, so it is escaped.
@@ -124,7 +136,7 @@ impl Handshaker {
             }
         };
         let session = io.get_ref().1;
-        if session.alpn_protocol() != Some(ALPN) {
+        if !self.older_http && session.alpn_protocol() != Some(ALPN) {
             tracing::info!(client = %address, "handshake refused: the client does not offer HTTP/2 by ALPN");
             return None;
         }
@@ -165,6 +177,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// Whether the client chose HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.io.get_ref().1.alpn_protocol() == Some(ALPN)
+    }
+
     /// The stream, unless serving has ended or the connection is broken off.
     fn io(&mut self, context: &mut Context<'_>) -> io::Result<Pin<&mut TlsStream<TcpStream>>> {
         self.over = self.over || self.ended.as_mut().poll(context).is_ready();
@@ -230,6 +247,7 @@ mod tests {
     use super::*;
     use crate::cores::Cores;
     use crate::testing::{Authority, Issued, directory};
+    use crate::tls::PUBLIC_ALPN;
 
     const APP: &str = "spiffe://bank.example/tenant/retail/app/loan-core";
 
@@ -283,6 +301,30 @@ mod tests {
         let caller = connection.connect_info().caller(&directory(&[]), identity::now()).unwrap();
         assert_eq!(&*caller.principal.name, "app/loan-core");
         assert_eq!(*caller.client, *client.get_ref().0.local_addr().unwrap().to_string());
+    }
+
+    #[tokio::test]
+    async fn where_older_http_will_do_a_certificate_is_wanted_all_the_same() {
+        let authority = Authority::new();
+        let (listener, address, _stages) = listener(&authority, 9).await;
+        let mut listener = listener.with_older_http();
+        let app = authority.client(&[APP]);
+        let known: [(&[u8], bool); 3] = [(ALPN, true), (PUBLIC_ALPN, false), (b"", false)];
+        for (alpn, is_http2) in known {
+            let (client, connection) = tokio::join!(connect(&authority, address, Some(&app), alpn), listener.next());
+            assert!(client.is_ok());
+            assert_eq!(connection.unwrap().is_http2(), is_http2, "{alpn:?}");
+        }
+        let foreign = Authority::new().client(&[APP]);
+        let strangers: [(Option<&Issued>, &[u8]); 4] =
+            [(None, PUBLIC_ALPN), (Some(&foreign), PUBLIC_ALPN), (None, ALPN), (Some(&app), b"spdy")];
+        for (client, alpn) in strangers {
+            let attempt = async { is_closed(connect(&authority, address, client, alpn).await).await };
+            tokio::select! {
+                closed = attempt => assert!(closed, "{alpn:?}"),
+                Some(_) = listener.next() => panic!("connected"),
+            }
+        }
     }
 
     #[tokio::test]

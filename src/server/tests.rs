@@ -20,7 +20,7 @@ use crate::certificates::Certificates;
 use crate::identity::DirectorySource;
 use crate::stage::Stage;
 use crate::testing::{Authority, Issued, directory};
-use crate::{Options, ServeError, health, reporter, serve_routes, with_open_services};
+use crate::{Options, ServeError, Served, health, reporter, serve_routes, with_open_services};
 
 const APP: &str = "spiffe://bank.example/tenant/retail/app/loan-core";
 
@@ -47,7 +47,8 @@ impl Server {
             let (stages, _) = watch::channel(Stage::Open);
             let stopped = async { drop(stopped.await) };
             let known: DirectorySource = Arc::new(move || Some(Arc::clone(&known)));
-            let serving = serve_routes(routes, (known, certificates), options, &stages, &reporter, stopped);
+            let served = Served { routes, entries: None };
+            let serving = serve_routes(served, (known, certificates), options, &stages, &reporter, stopped);
             tokio::select! {
                 ended = serving => ended,
                 () = health::follow(|| health::Health { vault: health, root_key_holds: true }, reporter.clone()) => Ok(()),

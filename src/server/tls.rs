@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 /// The one application protocol: HTTP/2 (RFC 9113 section 3.2).
 pub(crate) const ALPN: &[u8] = b"h2";
-/// The same for what anybody may read: HTTP/1.1, which every client has.
+/// The same for what anybody may read, and as well for callers who read the ledger: HTTP/1.1, which every client has.
 pub(crate) const PUBLIC_ALPN: &[u8] = b"http/1.1";
 
 /// What the vault shows to callers, and by what it knows theirs.

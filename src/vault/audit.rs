@@ -81,7 +81,7 @@ impl<S: Store> Road<'_, S> {
             _ => Err(Error::invalid(
                 "log",
                 "log_unknown",
-                "empty for your tenant's own log; for operators `system`, or a destroyed tenant's name",
+                "your own tenant's name, or none; for operators `system`, or a destroyed tenant's name",
             )),
         }
     }

@@ -14,6 +14,7 @@ mod approvals;
 mod audit;
 mod blocking;
 mod break_glass;
+mod bundles;
 mod case_load;
 mod charge;
 #[expect(dead_code, reason = "what erases stands on it")]
@@ -83,6 +84,7 @@ mod witnesses;
 pub use approvals::{Approve, ListedApproval, Reject};
 pub use audit::Checkpoint;
 pub use break_glass::{BreakGlass, is_reason};
+pub use bundles::ReadBundle;
 pub use delete::{Delete, DeleteItem};
 pub use detokenize::{Detokenize, ReadItem, Released};
 pub use error::{Error, Violation};

@@ -41,9 +41,9 @@ pub struct Proof {
 }
 
 /// Either, on the road: the road decides and records, and the tree is looked at afterwards.
-struct GetProof<'r> {
-    log: &'r str,
-    detail: Vec<(&'static str, String)>,
+pub(crate) struct GetProof<'r> {
+    pub log: &'r str,
+    pub detail: Vec<(&'static str, String)>,
 }
 
 impl<S: Store> Attempt<S> for GetProof<'_> {

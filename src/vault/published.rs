@@ -53,11 +53,23 @@ impl<S: Store> Vault<S> {
     pub async fn published_tile(&self, tenant: &str, id: TileId, width: usize) -> Result<Option<Bytes>, Error> {
         let Some(log) = self.published_log(tenant)? else { return Ok(None) };
         let (_, tree) = self.shown(log).await?;
-        let Some(first) = first_hash(&tree, id).filter(|_| width <= Edge::width(tree.size, id)) else {
+        self.written_tile(log, &tree, id, width).await
+    }
+
+    /// The first `width` hashes of a tile as it is written, held against the root of `tree`. `None` if that has no such tile, or
+    /// not so many hashes of it.
+    pub(crate) async fn written_tile(
+        &self,
+        log: TenantNo,
+        tree: &Tree,
+        id: TileId,
+        width: usize,
+    ) -> Result<Option<Bytes>, Error> {
+        let Some(first) = first_hash(tree, id).filter(|_| width <= Edge::width(tree.size, id)) else {
             return Ok(None);
         };
         // What proves the first hash is made of the tile itself and of all above it.
-        let tiles = self.written(log, &tree, &first).await?;
+        let tiles = self.written(log, tree, &first).await?;
         let hashes = tiles.get(&id).filter(|tile| tile.len() >= width * HASH).map(|tile| tile.slice(..width * HASH));
         hashes.map(Some).ok_or(Error::Internal("a tile that was proven without itself"))
     }
@@ -131,7 +143,7 @@ impl<S: Store> Vault<S> {
 }
 
 /// Asks for the first hash of a tile, if the tree has any of it.
-fn first_hash(tree: &Tree, id: TileId) -> Option<Question> {
+pub(crate) fn first_hash(tree: &Tree, id: TileId) -> Option<Question> {
     if Edge::width(tree.size, id) == 0 {
         return None;
     }

@@ -18,6 +18,7 @@ use crate::{
 mod actors;
 mod approvals;
 mod bounds;
+mod bundles;
 mod copies;
 mod exports;
 mod freezes;

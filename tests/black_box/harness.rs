@@ -36,6 +36,8 @@ pub struct TestVault {
 struct Server {
     child: Child,
     address: SocketAddr,
+    /// Where callers read their ledger over plain HTTPS.
+    entries: Option<SocketAddr>,
     /// Where it serves what is published.
     tiles: Option<SocketAddr>,
 }
@@ -68,12 +70,15 @@ impl TestVault {
         assert!(self.server.is_none(), "it runs already");
         let mut child = self.dev_command().stdout(Stdio::piped()).stderr(self.log()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
-        let (mut line, mut tiles) = (String::new(), None);
+        let (mut line, mut entries, mut tiles) = (String::new(), None, None);
         loop {
             line.clear();
             if lines.read_line(&mut line).unwrap() == 0 {
                 let status = child.wait().unwrap();
                 panic!("the server ended ({status}):\n{}", self.read_log());
+            }
+            if let Some(address) = line.trim().strip_prefix("entries on https://") {
+                entries = Some(address.parse().unwrap());
             }
             if let Some(address) = line.trim().strip_prefix("tiles on https://") {
                 tiles = Some(address.parse().unwrap());
@@ -82,7 +87,7 @@ impl TestVault {
                 let address = address.parse().unwrap();
                 // What else it prints must not fill the pipe.
                 std::thread::spawn(move || drop(lines.read_to_end(&mut Vec::new())));
-                self.server = Some(Server { child, address, tiles });
+                self.server = Some(Server { child, address, entries, tiles });
                 return;
             }
         }
@@ -164,6 +169,11 @@ impl TestVault {
         server.child.wait().unwrap()
     }
 
+    /// Where callers read their ledger over plain HTTPS.
+    pub fn entries(&self) -> SocketAddr {
+        self.server.as_ref().unwrap().entries.unwrap()
+    }
+
     /// Where it serves what is published.
     pub fn tiles(&self) -> SocketAddr {
         self.server.as_ref().unwrap().tiles.unwrap()
@@ -205,20 +215,18 @@ impl TestVault {
 
     /// A connection of its own as one of the principals in `pki/`.
     pub async fn channel(&self, principal: &str) -> Channel {
+        self.channel_to(principal, self.server.as_ref().unwrap().address).await
+    }
+
+    /// The same to another of its sockets.
+    pub async fn channel_to(&self, principal: &str, at: SocketAddr) -> Channel {
         let pki = self.dir().join("pki");
         let read = |name: String| std::fs::read(pki.join(name)).unwrap();
         let (certificate, key) = (read(format!("{principal}.pem")), read(format!("{principal}.key")));
-        self.connect(Some(Identity::from_pem(certificate, key))).await.unwrap()
-    }
-
-    /// A connection with any certificate, or none.
-    pub async fn connect(&self, identity: Option<Identity>) -> Result<Channel, tonic::transport::Error> {
-        let ca = std::fs::read(self.dir().join("pki/ca.pem")).unwrap();
-        let mut tls = ClientTlsConfig::new().domain_name("localhost").ca_certificate(Certificate::from_pem(ca));
-        if let Some(identity) = identity {
-            tls = tls.identity(identity);
-        }
-        Endpoint::from_shared(self.url()).unwrap().tls_config(tls).unwrap().connect().await
+        let ca = std::fs::read(pki.join("ca.pem")).unwrap();
+        let tls = ClientTlsConfig::new().domain_name("localhost").ca_certificate(Certificate::from_pem(ca));
+        let tls = tls.identity(Identity::from_pem(certificate, key));
+        Endpoint::from_shared(format!("https://{at}")).unwrap().tls_config(tls).unwrap().connect().await.unwrap()
     }
 
     /// Values, as a principal.

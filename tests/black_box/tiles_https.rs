@@ -12,7 +12,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tlog_tiles::{HashReader, Tile, TileHashReader, TileReader};
 use ureq::Agent;
 use ureq::http::{Method, Request};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::tls::{Certificate, ClientCert, RootCerts, TlsConfig};
 
 use crate::harness::{TestVault, grow};
 use crate::needles::files;
@@ -26,10 +26,42 @@ const PUBLISHED: &str =
 /// What was answered.
 pub struct Answer {
     pub status: u16,
-    kind: String,
-    keep: String,
+    pub kind: String,
+    pub keep: String,
     length: String,
     pub body: Vec<u8>,
+}
+
+/// A client for HTTPS (HTTP/1.1) that knows an authority (PEM), and shows a certificate if it has one.
+pub fn agent(authority: &[u8], client: Option<ClientCert>) -> Agent {
+    let authority = Certificate::from_pem(authority).unwrap();
+    let tls = TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .root_certs(RootCerts::new_with_certs(&[authority]))
+        .client_cert(client)
+        .build();
+    let config = Agent::config_builder()
+        .tls_config(tls)
+        .proxy(None)
+        .http_status_as_error(false)
+        .allow_non_standard_methods(true)
+        // One that was kept may have been closed meanwhile.
+        .max_idle_connections(0)
+        .timeout_global(Some(Duration::from_secs(30)));
+    config.build().new_agent()
+}
+
+/// What is answered, if a connection can be had.
+pub fn ask(agent: &Agent, method: Method, url: &str) -> Result<Answer, ureq::Error> {
+    let request = Request::builder().method(method).uri(url).body(()).unwrap();
+    let mut response = agent.run(request)?;
+    let header = |name: &str| {
+        let value = response.headers().get(name);
+        value.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+    };
+    let (kind, keep, length) = (header("content-type"), header("cache-control"), header("content-length"));
+    let status = response.status().as_u16();
+    Ok(Answer { status, kind, keep, length, body: response.body_mut().read_to_vec()? })
 }
 
 /// Somebody with a client for HTTPS, the vault's authority, and no certificate.
@@ -40,33 +72,12 @@ pub struct Stranger {
 
 impl Stranger {
     pub fn of(vault: &TestVault) -> Self {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let authority = Certificate::from_pem(&fs::read(vault.dir().join("pki/ca.pem")).unwrap()).unwrap();
-        let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(provider)
-            .root_certs(RootCerts::new_with_certs(&[authority]))
-            .build();
-        let config = Agent::config_builder()
-            .tls_config(tls)
-            .proxy(None)
-            .http_status_as_error(false)
-            .allow_non_standard_methods(true)
-            // One that was kept may have been closed meanwhile.
-            .max_idle_connections(0)
-            .timeout_global(Some(Duration::from_secs(30)));
-        Self { agent: config.build().new_agent(), base: format!("https://{}", vault.tiles()) }
+        let authority = fs::read(vault.dir().join("pki/ca.pem")).unwrap();
+        Self { agent: agent(&authority, None), base: format!("https://{}", vault.tiles()) }
     }
 
     fn ask(&self, method: Method, path: &str) -> Answer {
-        let request = Request::builder().method(method).uri(format!("{}{path}", self.base)).body(()).unwrap();
-        let mut response = self.agent.run(request).unwrap();
-        let header = |name: &str| {
-            let value = response.headers().get(name);
-            value.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
-        };
-        let (kind, keep, length) = (header("content-type"), header("cache-control"), header("content-length"));
-        let status = response.status().as_u16();
-        Answer { status, kind, keep, length, body: response.body_mut().read_to_vec().unwrap() }
+        ask(&self.agent, method, &format!("{}{path}", self.base)).unwrap()
     }
 
     pub fn get(&self, path: &str) -> Answer {

@@ -1,19 +1,12 @@
-//! `strongroom verify`: a stopped vault is proven against its ledger, and what somebody did to its files is named.
+//! `strongroom verify`: a stopped vault is proven against its ledger. What somebody did to its files: see `tamper.rs`.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
-use strongroom_ids::{KeyVersion, RowId, TenantNo};
 use strongroom_proto::v1;
-use strongroom_rocksdb::{RocksOptions, RocksStore};
-use strongroom_storage::rows::{SubjectRecord, ValueRow};
-use strongroom_storage::{Entry, Family, Mutation, Range, Store, keys as place};
 
-use crate::files::copy;
 use crate::harness::{BINARY, TestVault, detokenize, item, one_token, tokenize};
-
-const TENANT: TenantNo = TenantNo(1);
 
 /// A vault after requests of all kinds, running.
 async fn loaded() -> TestVault {
@@ -53,7 +46,7 @@ async fn loaded() -> TestVault {
 }
 
 /// Verifies a folder; the document and whether all holds.
-fn verify(dir: &Path, more: &[&str]) -> (bool, Value) {
+pub fn verify(dir: &Path, more: &[&str]) -> (bool, Value) {
     let output = Command::new(BINARY)
         .args(["verify", "--output", "json", "--dir"])
         .arg(dir)
@@ -67,12 +60,6 @@ fn verify(dir: &Path, more: &[&str]) -> (bool, Value) {
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-async fn entries(store: &RocksStore, family: Family) -> Vec<Entry> {
-    let from = TENANT.0.to_be_bytes().to_vec();
-    let to = place::prefix_end(&from);
-    store.scan(family, Range { from, to, limit: 1_000_000 }).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,114 +94,4 @@ async fn a_vault_that_nobody_touched_verifies_stopped_restarted_and_killed() {
     let (holds, document) = verify(&vault.dir(), &[]);
     assert!(holds, "{document:#}");
     assert_eq!(document["tenants"][1]["values"], "708");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_done_to_a_stopped_store_is_named() {
-    let mut vault = loaded().await;
-    assert!(vault.stop().success());
-    let store = RocksStore::open(&vault.dir().join("data"), RocksOptions::default()).unwrap();
-    let rows: Vec<(RowId, ValueRow)> = entries(&store, Family::Rows)
-        .await
-        .iter()
-        .map(|(key, row)| (place::decode_row(key).unwrap(), ValueRow::decode(row).unwrap()))
-        .collect();
-    let subject = entries(&store, Family::Subjects).await.remove(0);
-    let holder = entries(&store, Family::Holders).await.remove(0).0;
-    let leaves = entries(&store, Family::Leaves).await;
-    let schema = store.get(Family::Meta, place::schema(TENANT)).await.unwrap().unwrap();
-    drop(store);
-
-    let (id, row) = rows[0].clone();
-    let indexed = rows.iter().find(|(_, row)| row.version.0 == 2 && !row.indexes.is_empty()).unwrap();
-    let mut changed = row.clone();
-    changed.sealed[20] ^= 1;
-    let mut record = SubjectRecord::decode(&subject.1).unwrap();
-    let handle = record.handle;
-    record.sealed_id[20] ^= 1;
-    let end = leaves.len() as u64 - 1;
-    let mut salted = schema.to_vec();
-    salted[5] ^= 1;
-
-    let put = |family, key, row| Mutation::Put(family, key, row);
-    let row_key = |id| place::row(TENANT, id);
-    let entry = &indexed.1.indexes[0];
-    let index_key = |mac: &[u8; 32]| place::value_index(TENANT, indexed.1.field, KeyVersion(1), mac, indexed.0);
-    let other = RowId(id.0 + 60_000);
-    let finding = |kind: &str, fault: &str, place: (&str, String)| {
-        (kind.to_owned(), fault.to_owned(), place.0.to_owned(), place.1)
-    };
-    let at_row = |id: RowId| ("row", id.to_string());
-    let cases = [
-        (put(Family::Rows, row_key(id), changed.encode()), finding("value", "changed", at_row(id))),
-        (Mutation::Delete(Family::Rows, row_key(id)), finding("value", "missing", at_row(id))),
-        (put(Family::Rows, row_key(other), row.encode()), finding("value", "added", at_row(other))),
-        (Mutation::Delete(Family::Index, index_key(&entry.mac)), finding("index_entry", "missing", at_row(indexed.0))),
-        (put(Family::Index, index_key(&[7; 32]), vec![]), finding("index_entry", "added", at_row(indexed.0))),
-        (
-            put(Family::Subjects, subject.0.to_vec(), record.encode()),
-            finding("subject", "changed", ("subject", handle.to_string())),
-        ),
-        (put(Family::Meta, place::schema(TENANT), salted), finding("schema", "changed", ("", String::new()))),
-        (
-            Mutation::Delete(Family::Holders, holder.to_vec()),
-            finding("holder", "missing", at_row(RowId(u64::from_be_bytes(holder[4..12].try_into().unwrap())))),
-        ),
-        (
-            put(Family::Leaves, leaves[1].0.to_vec(), [&leaves[1].1[..], b" "].concat()),
-            finding("leaf", "changed", ("leaf", "1".to_owned())),
-        ),
-        (
-            Mutation::Delete(Family::Leaves, place::leaf(TENANT, end)),
-            finding("leaf", "missing", ("leaf", end.to_string())),
-        ),
-    ];
-    for (number, (tampering, expected)) in cases.into_iter().enumerate() {
-        let folder = vault.scratch().join(format!("copy-{number}"));
-        copy(&vault.dir(), &folder);
-        let store = RocksStore::open(&folder.join("data"), RocksOptions::default()).unwrap();
-        store.write(vec![tampering]).await.unwrap();
-        drop(store);
-        let (holds, document) = verify(&folder, &[]);
-        assert!(!holds && document["verified"] == json!(false), "{expected:?}: {document:#}");
-        let (kind, fault, place, number) = expected;
-        let findings = document["findings"].as_array().unwrap();
-        assert!(findings.iter().all(|one| one["tenant"] == "demo"), "{document:#}");
-        let is_it = |one: &&Value| {
-            one["kind"] == *kind && one["fault"] == *fault && (place.is_empty() || one[&place] == *number)
-        };
-        assert!(findings.iter().any(|one| is_it(&one)), "{kind} {fault} {place} {number}: {document:#}");
-        // What is wrong with a leaf is wrong with the log as well.
-        assert!(findings.len() == 1 || kind == "leaf", "{document:#}");
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_folder_put_back_as_a_whole_is_seen_with_a_checkpoint_that_was_kept() {
-    let mut vault = TestVault::start();
-    one_token(&vault, "borrower.name", "张三", "cust-1").await;
-    assert!(vault.stop().success());
-    let old = vault.scratch().join("old");
-    copy(&vault.dir(), &old);
-    vault.up();
-    one_token(&vault, "borrower.name", "李四", "cust-1").await;
-    let kept = vault.scratch().join("kept.checkpoint");
-    std::fs::write(&kept, vault.cli_ok(&["audit", "checkpoint"])).unwrap();
-    assert!(vault.stop().success());
-
-    let kept = kept.to_str().unwrap();
-    let (holds, document) = verify(&vault.dir(), &["--checkpoint", kept]);
-    assert!(holds, "{document:#}");
-    // The store alone: its own head file says it. The whole folder: only the checkpoint does.
-    let head = std::fs::read(old.join("head")).unwrap();
-    std::fs::copy(vault.dir().join("head"), old.join("head")).unwrap();
-    for more in [&[][..], &["--checkpoint", kept]] {
-        let (holds, document) = verify(&old, more);
-        assert!(!holds && document["findings"][0]["fault"] == "rolled_back", "{document:#}");
-    }
-    std::fs::write(old.join("head"), head).unwrap();
-    assert!(verify(&old, &[]).0);
-    let (holds, document) = verify(&old, &["--checkpoint", kept]);
-    assert!(!holds && document["findings"][0]["fault"] == "rolled_back", "{document:#}");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 use strongroom_ledger::leaf_hash;
-use strongroom_ledger::tiles::{Edge, TileId};
+use strongroom_ledger::tiles::{Edge, TileId, push_entry};
 
 use super::{newest, write_keys};
 use crate::cli::client::Context;
@@ -54,10 +54,8 @@ struct Folder<'a> {
 
 impl Folder<'_> {
     fn add(&mut self, line: &[u8]) -> Result<(), CliError> {
-        let length = u16::try_from(line.len())
-            .map_err(|_| CliError::unfit("the vault sent a leaf that is longer than leaves may be".to_owned()))?;
-        self.bundle.extend_from_slice(&length.to_be_bytes());
-        self.bundle.extend_from_slice(line);
+        push_entry(&mut self.bundle, line)
+            .map_err(|why| CliError::unfit(format!("what the vault sent does not hold: {why}")))?;
         let mut complete = Vec::new();
         self.edge.push(leaf_hash(line), |id, tile| complete.push((id, tile)));
         for (id, tile) in complete {

@@ -1,15 +1,7 @@
-//! A store that lost its end, as no recovery mode of a write-ahead log would notice, or got another one while it was stopped: it
-//! does not start.
+//! A store that lost its end, as no recovery mode of a write-ahead log would notice: it does not start.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-
-use strongroom_ids::TenantNo;
-use strongroom_ledger::leaf::{LeafHeader, prepare};
-use strongroom_ledger::{Frontier, Timestamp};
-use strongroom_rocksdb::{RocksOptions, RocksStore};
-use strongroom_storage::rows::LaneHead;
-use strongroom_storage::{Family, Mutation, Store, keys as place};
 
 use super::files;
 use crate::harness::{TestVault, item, one_token, read_one, tokenize};
@@ -106,53 +98,6 @@ async fn a_tail_torn_in_a_write_that_nobody_was_told_of_costs_nothing() {
     assert_eq!(read_one(&vault, &tokens[0], "kyc_review", "plain").await.unwrap(), "Borrower 0");
     assert_eq!(read_one(&vault, tokens.last().unwrap(), "kyc_review", "plain").await.unwrap(), "The last borrower");
     vault.verify_ledger();
-}
-
-/// Appends a leaf to the log of the stopped vault's tenant, and a head that fits it: that takes no key.
-async fn forge(vault: &TestVault) -> u64 {
-    let store = RocksStore::open(&vault.dir().join("data"), RocksOptions::default()).unwrap();
-    let (tenant, lane) = (TenantNo(1), place::lane(TenantNo(1), 0));
-    let head = LaneHead::decode(&store.get(Family::Meta, lane.clone()).await.unwrap().unwrap()).unwrap();
-    let header = LeafHeader {
-        request: &[9; 16],
-        principal: "officer/alice",
-        actor: None,
-        action: "detokenize",
-        purpose: None,
-        decision: "allow",
-        reason: None,
-        policy: 1,
-        schema: 1,
-        keys: &[],
-        client: "127.0.0.1:5",
-        detail: &[],
-    };
-    let line = prepare(&header, std::iter::empty()).remove(0).finish(head.size, Timestamp(head.time));
-    let mut frontier = Frontier::from_bytes(&head.frontier).unwrap();
-    frontier.push(&line);
-    let (index, size, frontier) = (head.size, frontier.size(), frontier.to_bytes());
-    let batch = vec![
-        Mutation::Put(Family::Leaves, place::leaf(tenant, index), line),
-        Mutation::Put(Family::Meta, lane, LaneHead { size, frontier, ..head }.encode()),
-    ];
-    store.write(batch).await.unwrap();
-    index
-}
-
-#[tokio::test]
-async fn a_leaf_that_somebody_adds_to_a_vault_that_was_stopped_in_order_is_refused_and_named() {
-    let mut vault = TestVault::start();
-    one_token(&vault, "borrower.name", "Borrower 0", "cust-1").await;
-    assert!(vault.stop().success());
-    let index = forge(&vault).await;
-    let said = vault.refuses_to_start();
-    assert!(said.contains("stopped in order") && said.contains("`strongroom verify`"), "{said}");
-    let output = vault.cli(&["verify", "--output", "json"]);
-    assert!(!output.status.success());
-    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let finding = &document["findings"][0];
-    assert_eq!((&finding["kind"], &finding["fault"]), (&"leaf".into(), &"added".into()), "{document:#}");
-    assert!(finding["message"].as_str().unwrap().contains(&format!("stopped in order with {index} leaves")));
 }
 
 #[tokio::test]
