@@ -1,6 +1,7 @@
 //! `strongroom audit`: the ledger out of the vault, and its proof without the vault.
 
 mod answered;
+mod archive;
 mod excerpt;
 mod export;
 mod growing;
@@ -91,6 +92,9 @@ enum Ask {
     /// Write the ledger, or the leaves of it that are asked for, to files that prove themselves.
     #[command(after_help = export::HELP)]
     Export(export::Export),
+    /// Write old leaves to a folder that proves itself, and have the vault remove them.
+    #[command(after_help = archive::HELP)]
+    Archive(archive::Archive),
     #[command(flatten)]
     Question(questions::Question),
     /// Print the signed head of the ledger as it is now: a C2SP signed note.
@@ -196,6 +200,8 @@ impl Ask {
             Self::Export(export) => export.log(),
             Self::Tail(tail) => tail.log(),
             Self::Question(question) => question.log(),
+            // Of whoever asks.
+            Self::Archive(_) => "",
         }
     }
 }
@@ -216,6 +222,7 @@ async fn ask(asked: Ask, context: &Context) -> Result<Exit, CliError> {
         }
         Ask::Prove { index, out, of } => proofs::prove(index, &out, of.log, context).await,
         Ask::Grown { checkpoint, log_key, of } => proofs::grown(&checkpoint, log_key, of.log, context).await,
+        Ask::Archive(asked) => archive::run(asked, context).await,
         Ask::Tail(tail) => tail::run(tail, context).await,
         Ask::Question(question) => questions::run(question, context).await,
         Ask::Tiles { out, of } => tiles::write(&out, of.log, context).await,

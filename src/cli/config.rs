@@ -27,7 +27,7 @@ pub struct Config {
     /// Who vouches for the people behind services.
     #[serde(default)]
     pub actors: Actors,
-    /// Whose cosignatures are wanted of the ledgers.
+    /// Whose cosignatures are wanted of the ledgers, and for how long their leaves are kept.
     #[serde(default)]
     pub ledger: Ledger,
     /// What anybody may read, without a certificate; nothing, unless the table is there.
