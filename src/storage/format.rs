@@ -9,8 +9,8 @@ use strongroom_ids::{
 
 use crate::keys::{self, Counter};
 use crate::rows::{
-    BlockRow, CounterRow, IdempotencyRow, IndexEntry, IndexKind, JobKind, JobRow, JobState, LaneHead, RowDek,
-    SubjectRecord, SubjectState, TenantRow, UsageRow, ValueRow, VaultRow, WrappedDek,
+    ArchiveIntent, ArchiveRow, BlockRow, CounterRow, IdempotencyRow, IndexEntry, IndexKind, JobKind, JobRow, JobState,
+    LaneHead, RowDek, SubjectRecord, SubjectState, TenantRow, UsageRow, ValueRow, VaultRow, WrappedDek,
 };
 
 const DOCUMENT: &str = include_str!("FORMAT.md");
@@ -61,6 +61,24 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         deks: vec![dek.clone()],
         labels: vec![],
     };
+    let archived = ArchiveRow {
+        end: 512,
+        root: counting(0x10),
+        time: created,
+        said_from: 700,
+        place: "vault-archive/1".to_owned(),
+        manifest: counting(0x30),
+        removed: true,
+        intent: None,
+    };
+    let intent = ArchiveIntent {
+        end: 1024,
+        request: counting(0x50),
+        principal: "auditor/eve".to_owned(),
+        place: "vault-archive/2".to_owned(),
+        manifest: counting(0x60),
+        lines: counting(0x80),
+    };
     let labelled = SubjectRecord { labels: vec!["branch-12".to_owned(), "retail".to_owned()], ..record.clone() };
     vec![
         ("key row", keys::row(tenant, row)),
@@ -79,6 +97,8 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("key tiled", keys::tiled(tenant)),
         ("key leaf_index", keys::leaf_index(tenant, &counting(1), 512)),
         ("key indexed", keys::indexed(tenant)),
+        ("key archived", keys::archived(tenant)),
+        ("key state page", keys::state_page(tenant, 512, 3)),
         ("key vault", keys::vault()),
         ("key tenant", keys::tenant(tenant)),
         ("key principals", keys::principals()),
@@ -107,6 +127,8 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("entry tiled", keys::encode_tiled(1000)),
         ("entry indexed", keys::encode_indexed(768)),
         ("entry handles", keys::encode_handles(&[subject, SubjectHandle(1 << 48 | 43)])),
+        ("row archived", archived.encode()),
+        ("row archived, decided", ArchiveRow { intent: Some(intent), ..archived }.encode()),
         ("row block", [2, 3, 255].into_iter().collect::<BlockRow>().encode()),
         ("row block, many", (0..40).collect::<BlockRow>().encode()),
         ("row value", value.encode()),

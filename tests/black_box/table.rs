@@ -97,7 +97,9 @@ impl Asked<'_> {
                 return self.on_field().await;
             }
             "status" | "seal" | "list_tenants" | "create_tenant" | "destroy_tenant" => self.of_system().await,
-            "export_ledger" | "archive_ledger" | "get_proof" | "get_checkpoint" | "add_cosignature" => self.of_ledger().await,
+            "export_ledger" | "archive_ledger" | "get_proof" | "get_checkpoint" | "add_cosignature" => {
+                self.of_ledger().await
+            }
             "set_labels" | "get_labels" => self.of_subjects().await,
             "list_keys"
             | "rotate_key"
