@@ -242,7 +242,7 @@ impl<S: Store> Road<'_, S> {
         }
         let could_end = self.vault.archivable(log, first, None).await?;
         if end > could_end {
-            let days = self.vault.kept() / (24 * 3_600 * 1_000_000);
+            let days = self.vault.kept_for() / (24 * 3_600 * 1_000_000);
             return Err(refused(format!(
                 "leaves are kept for {days} days ([ledger] keep_days): those from {could_end} on are younger, or were \
                  committed with one that is"
@@ -277,7 +277,7 @@ impl<S: Store> Vault<S> {
         let _ = self.kept.set(microseconds);
     }
 
-    fn kept(&self) -> u64 {
+    fn kept_for(&self) -> u64 {
         self.kept.get().copied().unwrap_or(KEPT)
     }
 
@@ -314,7 +314,7 @@ impl<S: Store> Vault<S> {
     /// all that was committed at one time together, so that no request's parts come apart.
     async fn archivable(&self, log: TenantNo, first: u64, before: Option<Timestamp>) -> Result<u64, Error> {
         let size = self.committer.head(log).map_or(0, |head| head.size);
-        let old = Timestamp(self.now().saturating_sub(self.kept()));
+        let old = Timestamp(self.now().saturating_sub(self.kept_for()));
         let before = before.map_or(old, |before| before.min(old));
         let end = self.first_since(log, (first, size), before).await?;
         let mut end = end - end % BLOCK;
