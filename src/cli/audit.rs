@@ -115,6 +115,7 @@ enum Ask {
     #[command(after_help = "Examples:
   strongroom audit prove 41 -o 41.tlog-proof
   strongroom audit check 41.tlog-proof
+  strongroom audit prove 7 -o 7.tlog-proof --archive /mnt/archive/ledger-2023
 
 Writes OUT (the proof and the signed head it leads to, as C2SP tlog-proof),
 OUT.leaf (the leaf) and OUT.key (the public keys).")]
@@ -125,6 +126,10 @@ OUT.leaf (the leaf) and OUT.key (the public keys).")]
         /// Where the proof goes.
         #[arg(short, long, value_name = "OUT")]
         out: PathBuf,
+
+        /// The folder of the archive that has the leaf, which the vault has no more.
+        #[arg(long, value_name = "FOLDER")]
+        archive: Option<PathBuf>,
 
         #[command(flatten)]
         of: Of,
@@ -220,7 +225,7 @@ async fn ask(asked: Ask, context: &Context) -> Result<Exit, CliError> {
             context.output.show(|| json!({ "keys": head.keys }), || head.keys.join("\n"))?;
             Ok(Exit::Done)
         }
-        Ask::Prove { index, out, of } => proofs::prove(index, &out, of.log, context).await,
+        Ask::Prove { index, out, archive, of } => proofs::prove(index, &out, archive.as_deref(), of.log, context).await,
         Ask::Grown { checkpoint, log_key, of } => proofs::grown(&checkpoint, log_key, of.log, context).await,
         Ask::Archive(asked) => archive::run(asked, context).await,
         Ask::Tail(tail) => tail::run(tail, context).await,

@@ -76,6 +76,11 @@ async fn an_archive_holds_what_the_vault_gave_away_and_both_verify() {
     assert!(signed.size > 256);
     verify_inclusion(&hashes, &tree, 7, leaf_hash(lines(&folder)[7].as_bytes())).unwrap();
     vault.cli_ok(&["audit", "grown", path(&kept), "--log-key", path(&key)]);
+    let seven = vault.scratch().join("7.tlog-proof");
+    assert_eq!(vault.cli(&["audit", "prove", "7", "-o", path(&seven)]).status.code(), Some(1));
+    vault.cli_ok(&["audit", "prove", "7", "-o", path(&seven), "--archive", path(&folder)]);
+    let checked = vault.json(&["audit", "check", path(&seven), "--log-key", path(&key)]);
+    assert_eq!((&checked["index"], &checked["leaves"]), (&"7".into(), &signed.size.to_string().into()));
     assert_eq!(read_one(&vault, &token, "kyc_review", "plain").await.unwrap(), "11010519491231002X");
 
     // Without the vault: the archive by itself, and with what came after it.
@@ -114,7 +119,11 @@ async fn a_vault_that_dies_between_the_decision_and_the_removal_goes_on() {
     audit = vault.audit().await;
     until(Duration::from_secs(60), "the end of the removal", async || {
         let there = audit.clone().get_archive(v1::GetArchiveRequest::default()).await.unwrap().into_inner();
-        if there.end == 256 && !there.removing { Ok(()) } else { Err(format!("{there:?}")) }
+        if there.end == 256 && !there.removing {
+            Ok(())
+        } else {
+            Err(format!("{} are archived, removing: {}", there.end, there.removing))
+        }
     })
     .await;
     // The same command, for whoever does not know how it ended.

@@ -5,6 +5,7 @@
 //! command: it finds the folder, and reads it again.
 
 use std::fs::{self, DirBuilder};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,9 +13,9 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use serde_json::json;
 use strongroom_export::Format;
-use strongroom_ledger::leaf_hash;
 use strongroom_ledger::manifest::Manifest;
 use strongroom_ledger::tiles::{Edge, TileId};
+use strongroom_ledger::{leaf, leaf_hash};
 use strongroom_proto::v1::{ArchiveRequest, ExportRequest, GetArchiveRequest, GetArchiveResponse};
 use time::OffsetDateTime;
 
@@ -118,6 +119,21 @@ pub async fn run(asked: Archive, context: &Context) -> Result<Exit, CliError> {
     show(context, &folder, &out, &said, (&place, removed))
 }
 
+/// A leaf of an archive, whose lines are in their order.
+pub fn line(folder: &Path, index: u64) -> Result<Vec<u8>, CliError> {
+    let path = beside(&folder.join(NAME), ".leaves");
+    let file = fs::File::open(&path).map_err(|error| CliError::file(&path, error))?;
+    let mut skip = None;
+    for (number, line) in (0..).zip(BufReader::with_capacity(1 << 20, file).split(b'\n')) {
+        let line = line.map_err(|error| CliError::file(&path, error))?;
+        let skip = *skip.get_or_insert_with(|| leaf::parse(&line).ok().and_then(|leaf| index.checked_sub(leaf.index)));
+        if skip == Some(number) {
+            return Ok(line);
+        }
+    }
+    Err(CliError::unfit(format!("{} does not have leaf {index}", path.display())))
+}
+
 /// Whether the leaves are gone; nothing if the vault did not archive them.
 fn how_far(there: &GetArchiveResponse, said: &Manifest) -> Option<bool> {
     if there.end >= said.end {
@@ -172,7 +188,7 @@ fn tiles(folder: &Path, lines: &Path, first: u64) -> Result<(), CliError> {
     let mut level: Vec<[u8; 32]> = Vec::new();
     let mut tile = Vec::with_capacity(TILE * 32);
     let mut index = first / TILE as u64;
-    for line in std::io::BufRead::split(std::io::BufReader::with_capacity(1 << 20, text), b'\n') {
+    for line in BufReader::with_capacity(1 << 20, text).split(b'\n') {
         let line = line.map_err(|error| CliError::file(lines, error))?;
         tile.extend_from_slice(&leaf_hash(&line));
         if let Some(root) = Edge::root_of(&tile) {
@@ -205,7 +221,7 @@ fn put(folder: &Path, id: TileId, tile: &[u8]) -> Result<(), CliError> {
         make(parent)?;
     }
     let written = fs::File::create(&path).and_then(|mut file| {
-        std::io::Write::write_all(&mut file, tile)?;
+        file.write_all(tile)?;
         file.sync_all()
     });
     written.map_err(|error| CliError::file(&path, error))
