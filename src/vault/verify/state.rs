@@ -295,13 +295,13 @@ fn strings<const N: usize>(quoted: &str) -> Option<[String; N]> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use strongroom_ledger::leaf;
 
     use super::*;
 
-    fn lines(state: &State) -> Vec<String> {
+    pub fn lines(state: &State) -> Vec<String> {
         let mut lines = Vec::new();
         state.lines(|line| lines.push(line.to_owned()));
         lines
@@ -313,7 +313,7 @@ mod tests {
         sum.done()
     }
 
-    fn read(lines: &[String]) -> Result<State, Error> {
+    pub fn read(lines: &[String]) -> Result<State, Error> {
         let mut state = State::default();
         lines.iter().try_for_each(|line| state.read_line(line))?;
         Ok(state)
