@@ -65,6 +65,8 @@ actions! {
     Delete = "delete" on field,
     /// Reads the ledger.
     ExportLedger = "export_ledger" on vault,
+    /// Has leaves of the ledger leave the vault, once they are archived elsewhere.
+    ArchiveLedger = "archive_ledger" on vault,
     /// Gets the ledger's signed head.
     GetCheckpoint = "get_checkpoint" on vault,
     /// Gets proofs of what the ledger holds.
@@ -186,11 +188,12 @@ impl Action {
                 | Self::SetTier
                 | Self::SetTierLimits
                 | Self::ResetSecondFactor
+                | Self::ArchiveLedger
         ) || self.is_never_done_alone()
     }
 
     /// Whether it changes what is in force, or is what officers say of such a change: policies, the schema, keys and their
-    /// copies, officers, tiers, freezes, second factors and tenants.
+    /// copies, officers, tiers, freezes, second factors, tenants, and what of the ledger is in the vault.
     pub fn is_change(self) -> bool {
         // Each by its name, so that nobody forgets a new one.
         match self {
@@ -221,7 +224,8 @@ impl Action {
             | Self::ConfirmSecondFactor
             | Self::ResetSecondFactor
             | Self::EnrolOfficer
-            | Self::RemoveOfficer => true,
+            | Self::RemoveOfficer
+            | Self::ArchiveLedger => true,
             Self::Tokenize
             | Self::ImportToken
             | Self::Detokenize

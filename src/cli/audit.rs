@@ -1,6 +1,7 @@
 //! `strongroom audit`: the ledger out of the vault, and its proof without the vault.
 
 mod answered;
+mod archive;
 mod excerpt;
 mod export;
 mod growing;
@@ -91,6 +92,9 @@ enum Ask {
     /// Write the ledger, or the leaves of it that are asked for, to files that prove themselves.
     #[command(after_help = export::HELP)]
     Export(export::Export),
+    /// Write old leaves to a folder that proves itself, and have the vault remove them.
+    #[command(after_help = archive::HELP)]
+    Archive(archive::Archive),
     #[command(flatten)]
     Question(questions::Question),
     /// Print the signed head of the ledger as it is now: a C2SP signed note.
@@ -111,6 +115,7 @@ enum Ask {
     #[command(after_help = "Examples:
   strongroom audit prove 41 -o 41.tlog-proof
   strongroom audit check 41.tlog-proof
+  strongroom audit prove 7 -o 7.tlog-proof --archive /mnt/archive/ledger-2023
 
 Writes OUT (the proof and the signed head it leads to, as C2SP tlog-proof),
 OUT.leaf (the leaf) and OUT.key (the public keys).")]
@@ -121,6 +126,10 @@ OUT.leaf (the leaf) and OUT.key (the public keys).")]
         /// Where the proof goes.
         #[arg(short, long, value_name = "OUT")]
         out: PathBuf,
+
+        /// The folder of the archive that has the leaf, which the vault has no more.
+        #[arg(long, value_name = "FOLDER")]
+        archive: Option<PathBuf>,
 
         #[command(flatten)]
         of: Of,
@@ -196,6 +205,8 @@ impl Ask {
             Self::Export(export) => export.log(),
             Self::Tail(tail) => tail.log(),
             Self::Question(question) => question.log(),
+            // Of whoever asks.
+            Self::Archive(_) => "",
         }
     }
 }
@@ -214,8 +225,9 @@ async fn ask(asked: Ask, context: &Context) -> Result<Exit, CliError> {
             context.output.show(|| json!({ "keys": head.keys }), || head.keys.join("\n"))?;
             Ok(Exit::Done)
         }
-        Ask::Prove { index, out, of } => proofs::prove(index, &out, of.log, context).await,
+        Ask::Prove { index, out, archive, of } => proofs::prove(index, &out, archive.as_deref(), of.log, context).await,
         Ask::Grown { checkpoint, log_key, of } => proofs::grown(&checkpoint, log_key, of.log, context).await,
+        Ask::Archive(asked) => archive::run(asked, context).await,
         Ask::Tail(tail) => tail::run(tail, context).await,
         Ask::Question(question) => questions::run(question, context).await,
         Ask::Tiles { out, of } => tiles::write(&out, of.log, context).await,

@@ -27,7 +27,7 @@ pub struct Config {
     /// Who vouches for the people behind services.
     #[serde(default)]
     pub actors: Actors,
-    /// Whose cosignatures are wanted of the ledgers.
+    /// Whose cosignatures are wanted of the ledgers, and for how long their leaves are kept.
     #[serde(default)]
     pub ledger: Ledger,
     /// Where callers read their ledger over plain HTTPS; nowhere, unless the table is there.

@@ -1,4 +1,5 @@
-//! Whose cosignatures the vault wants of its ledgers: the table `[ledger]` of the configuration.
+//! Whose cosignatures the vault wants of its ledgers, and for how long it keeps their leaves: the table `[ledger]` of the
+//! configuration.
 
 use serde::Deserialize;
 use strongroom_vault::Witnesses;
@@ -12,9 +13,24 @@ pub struct Ledger {
     witnesses: Vec<String>,
     /// How many of them a checkpoint needs.
     witnesses_needed: Option<usize>,
+    /// For how many days leaves are kept in the vault at the least, before they may be archived.
+    keep_days: Option<u64>,
 }
 
+/// Six months: what laws ask for at the least wherever they ask for logs at all.
+const LEAST_DAYS: u64 = 183;
+const DAY: u64 = 24 * 3_600 * 1_000_000;
+
 impl Ledger {
+    /// For how long leaves are kept at the least, in microseconds, if it says so.
+    pub fn kept(&self) -> Option<u64> {
+        let days = self.keep_days?;
+        if days < LEAST_DAYS {
+            tracing::warn!(days, "[ledger] keep_days is less than the half year that laws ask logs to be kept for");
+        }
+        Some(days.saturating_mul(DAY))
+    }
+
     /// The witnesses, if there are any, or what is wrong with them.
     pub fn witnesses(&self) -> Result<Option<Witnesses>, String> {
         match (self.witnesses.as_slice(), self.witnesses_needed) {
@@ -36,6 +52,15 @@ mod tests {
 
     fn read(text: &str) -> Result<Option<Witnesses>, String> {
         toml::from_str::<Ledger>(text).map_err(|error| error.to_string())?.witnesses()
+    }
+
+    #[test]
+    fn leaves_are_kept_for_as_long_as_it_says() {
+        let kept = |text: &str| toml::from_str::<Ledger>(text).unwrap().kept();
+        assert_eq!(kept(""), None);
+        assert_eq!(kept("keep_days = 3650"), Some(3_650 * DAY));
+        assert_eq!(kept("keep_days = 0"), Some(0));
+        assert!(toml::from_str::<Ledger>("keep_days = -1").is_err());
     }
 
     #[test]

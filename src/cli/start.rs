@@ -178,6 +178,7 @@ pub async fn open_vault(
     let witnesses = config.ledger.witnesses().map_err(|why| Closed::Unfit(CliError::unfit(why)))?;
     let vault = Vault::open(opening).await.map_err(|error| Closed::Unfit(unfit(layout, &error)))?;
     witnesses.into_iter().for_each(|witnesses| vault.want_witnesses(witnesses));
+    config.ledger.kept().into_iter().for_each(|kept| vault.keep_leaves(kept));
     if let Err(error) = vault.check_trust_anchors(authorities) {
         vault.close().await;
         return Err(Closed::Unfit(CliError::Unfit {

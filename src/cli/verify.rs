@@ -97,10 +97,11 @@ fn unfit(layout: &Layout, error: &dyn std::error::Error) -> CliError {
 }
 
 /// What each count of a tenant is called, in tables and documents.
-fn counts(counts: &Counts) -> [(&'static str, u64); 8] {
+fn counts(counts: &Counts) -> [(&'static str, u64); 9] {
     [
         ("leaves", counts.leaves),
         ("signed_leaves", counts.signed_leaves),
+        ("archived_leaves", counts.archived_leaves),
         ("values", counts.values),
         ("subjects", counts.subjects),
         ("deks", counts.deks),

@@ -34,6 +34,7 @@ enum Kind {
     Approvals,
     SecondFactor,
     SubjectLabels,
+    Archive,
 }
 
 /// Sip hash under keys drawn once per process, so that nobody outside can choose keys that meet.
@@ -114,6 +115,11 @@ impl Fact {
         Self::new(Kind::Approvals, tenant, 0)
     }
 
+    /// What is archived of a tenant's log.
+    pub fn archive(tenant: TenantNo) -> Self {
+        Self::new(Kind::Archive, tenant, 0)
+    }
+
     /// The second factor of a principal.
     pub fn second_factor(tenant: TenantNo, principal: &[u8]) -> Self {
         Self::new(Kind::SecondFactor, tenant, HASH.hash_one(principal))
@@ -152,6 +158,7 @@ mod tests {
             Fact::principals(),
             Fact::key_states(a),
             Fact::job(a, 1),
+            Fact::archive(a),
             Fact::second_factor(a, b"one"),
             Fact::second_factor(b, b"one"),
         ];

@@ -65,7 +65,7 @@ pub fn verify(note: &str, vkeys: &[&str]) -> Result<Manifest, LedgerError> {
 }
 
 /// What a manifest says, whoever signed it: it proves nothing until a key that is known has signed it.
-pub(crate) fn claimed(note: &str) -> Result<Manifest, LedgerError> {
+pub fn claimed(note: &str) -> Result<Manifest, LedgerError> {
     let text = note::claimed(note)?;
     let name = text.lines().next().unwrap_or_default().to_owned();
     let manifest = Manifest::parse(&text, &name)?;

@@ -50,6 +50,13 @@ pub fn destroy_key_version(key: &str, version: impl Display) -> String {
     format!("destroy version {version} of key {key}")
 }
 
+/// Leaves are to leave the vault, from the first up to, but without, the end: an export of them has this manifest, and is kept there.
+pub fn archive_ledger(first: &str, end: &str, manifest: &str, place: &str) -> String {
+    format!(
+        "archive the leaves from {first} to {end}, which stays, by the manifest with SHA-256 {manifest}, kept in {place}"
+    )
+}
+
 /// Somebody's suspension is to end; since when it is stands behind that.
 pub fn unsuspend(principal: &str) -> String {
     format!("end the suspension of {principal}")
@@ -124,6 +131,7 @@ fn of(leaf: &ParsedLeaf) -> Result<Option<String>, &'static str> {
         "set_tier" => set_tier(said("assigned")?, said("tier")?),
         "set_tier_limits" => set_tier_limits(said("tier")?, said("limits")?),
         "reset_second_factor" => reset_second_factor(said("factor")?),
+        "archive_ledger" => archive_ledger(said("first")?, said("end")?, said("manifest")?, said("place")?),
         "destroy_key_version" => destroy_key_version(said("key")?, said("version")?),
         _ => return Ok(None),
     }))

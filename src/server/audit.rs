@@ -7,7 +7,8 @@ use futures_util::stream::{self, Stream};
 use strongroom_proto::v1;
 use strongroom_storage::Store;
 use strongroom_vault::{
-    AddCosignature, Error, Export, ExportPage, LeafFilter, ProveGrowth, ProveLeaf, SignedExport, Tail, Wanted,
+    AddCosignature, Archive, Error, Export, ExportPage, GetArchive, LeafFilter, ProveGrowth, ProveLeaf, SignedExport,
+    Tail, Wanted,
 };
 use tonic::{Request, Response, Status};
 
@@ -56,6 +57,36 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
         let leaves = self.0.vault()?.tail(&caller, &Tail { first, log }).await.map_err(status)?;
         let followed = Followed { edge: self.0.clone(), shown, leaves };
         Ok(Response::new(Box::pin(stream::try_unfold(followed, Followed::next))))
+    }
+
+    async fn archive(&self, request: Request<v1::ArchiveRequest>) -> Result<Response<v1::ArchiveResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::ArchiveRequest { manifest, place } = request.into_inner();
+        self.0.vault()?.archive(&caller, &Archive { manifest, place }).await.map_err(status)?;
+        Ok(Response::new(v1::ArchiveResponse {}))
+    }
+
+    async fn get_archive(
+        &self,
+        request: Request<v1::GetArchiveRequest>,
+    ) -> Result<Response<v1::GetArchiveResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::GetArchiveRequest { before_time, log } = request.into_inner();
+        let mut wrong = Vec::new();
+        let before = instants::from_wire(before_time.as_ref(), || "before_time".to_owned(), &mut wrong);
+        if !wrong.is_empty() {
+            return Err(status(Error::Invalid(wrong)));
+        }
+        let archived = self.0.vault()?.get_archive(&caller, &GetArchive { before, log }).await.map_err(status)?;
+        Ok(Response::new(v1::GetArchiveResponse {
+            end: archived.end,
+            end_time: (archived.end > 0).then(|| instants::to_wire(archived.time)),
+            place: archived.place,
+            manifest_sha256: archived.manifest.map(|sum| Bytes::copy_from_slice(&sum)).unwrap_or_default(),
+            decided: archived.decided.unwrap_or(0),
+            removing: archived.removing,
+            could_end: archived.could_end,
+        }))
     }
 
     async fn get_checkpoint(

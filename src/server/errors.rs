@@ -229,6 +229,8 @@ fn code(error: &Error) -> Code {
         | Error::OfficerRefused(_)
         | Error::SecondFactorRefused(_)
         | Error::WitnessesMissing(_)
+        | Error::LeavesArchived { .. }
+        | Error::ArchiveRefused(_)
         | Error::OwnKey(_) => Code::FailedPrecondition,
         Error::AnswerTooLarge { .. }
         | Error::QuotaExceeded { .. }
@@ -271,6 +273,7 @@ fn finer(violations: &[Violation]) -> &'static str {
         (Some("reason"), _) => "REASON_INVALID",
         (Some("copies"), _) => "LIST_FULL",
         (Some("wrapped" | "to"), _) => "OWN_KEY_INVALID",
+        (Some("manifest" | "place"), _) => "ARCHIVE_INVALID",
         (Some("public_key" | "signature"), _) => "SIGNATURE_INVALID",
         (Some("code" | "request"), _) => "SECOND_FACTOR_INVALID",
         (Some("state"), _) => "STATE_INVALID",
@@ -343,6 +346,12 @@ mod tests {
             Error::QuotaExceeded { what: "at most 3 a day".to_owned(), retry_after: Some(Duration::from_secs(60)) },
             Error::TierRefused("10,000 principals have a tier".to_owned()),
             Error::WitnessesMissing("none yet"),
+            Error::LeavesArchived {
+                end: 512,
+                until: "2026-11-18T11:06:40.000000Z".to_owned(),
+                place: "vault-archive/1".to_owned(),
+            },
+            Error::ArchiveRefused("they are younger".to_owned()),
             Error::Suspended,
             Error::SuspensionRefused("nobody suspends itself".to_owned()),
             Error::TenantLimit(1_000),

@@ -9,7 +9,7 @@ use strongroom_ids::{
 
 use crate::keys::{self, Counter};
 use crate::rows::{
-    BlockRow, Consent, CounterRow, Erasure, Hold, IdempotencyRow, IndexEntry, IndexKind, JobKind, JobRow, JobState,
+    ArchiveIntent, ArchiveRow, BlockRow, Consent, CounterRow, Erasure, Hold, IdempotencyRow, IndexEntry, IndexKind, JobKind, JobRow, JobState,
     LaneHead, RowDek, Scope, SubjectRecord, SubjectState, TenantRow, UsageRow, ValueRow, VaultRow, WrappedDek,
 };
 
@@ -64,6 +64,24 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         holds: vec![],
         erasure: None,
     };
+    let archived = ArchiveRow {
+        end: 512,
+        root: counting(0x10),
+        time: created,
+        said_from: 700,
+        place: "vault-archive/1".to_owned(),
+        manifest: counting(0x30),
+        removed: true,
+        intent: None,
+    };
+    let intent = ArchiveIntent {
+        end: 1024,
+        request: counting(0x50),
+        principal: "auditor/eve".to_owned(),
+        place: "vault-archive/2".to_owned(),
+        manifest: counting(0x60),
+        lines: counting(0x80),
+    };
     let labelled = SubjectRecord { labels: vec!["branch-12".to_owned(), "retail".to_owned()], ..record.clone() };
     let consent = Consent {
         purpose: "marketing".to_owned(),
@@ -106,6 +124,8 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("key tiled", keys::tiled(tenant)),
         ("key leaf_index", keys::leaf_index(tenant, &counting(1), 512)),
         ("key indexed", keys::indexed(tenant)),
+        ("key archived", keys::archived(tenant)),
+        ("key state page", keys::state_page(tenant, 512, 3)),
         ("key vault", keys::vault()),
         ("key tenant", keys::tenant(tenant)),
         ("key principals", keys::principals()),
@@ -134,6 +154,8 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("entry tiled", keys::encode_tiled(1000)),
         ("entry indexed", keys::encode_indexed(768)),
         ("entry handles", keys::encode_handles(&[subject, SubjectHandle(1 << 48 | 43)])),
+        ("row archived", archived.encode()),
+        ("row archived, decided", ArchiveRow { intent: Some(intent), ..archived }.encode()),
         ("row block", [2, 3, 255].into_iter().collect::<BlockRow>().encode()),
         ("row block, many", (0..40).collect::<BlockRow>().encode()),
         ("row value", value.encode()),

@@ -308,6 +308,49 @@ pub fn decode_indexed(bytes: &[u8]) -> Result<u64, StoreError> {
     decode_number("how far a ledger is in the index of its leaves", bytes)
 }
 
+// Archived.
+
+/// The kinds of rows in `Archived`.
+mod archived {
+    pub const ROW: u8 = 0;
+    pub const STATE: u8 = 1;
+}
+
+/// `Archived`: how many leaves of a tenant's ledger are archived, and which archive is under way.
+pub fn archived(tenant: TenantNo) -> Vec<u8> {
+    Key::new(tenant).kind(archived::ROW).done()
+}
+
+/// `Archived`: a page of the sum of the first `leaves` leaves.
+pub fn state_page(tenant: TenantNo, leaves: u64, page: u32) -> Vec<u8> {
+    Key::new(tenant).kind(archived::STATE).u64(leaves).u32(page).done()
+}
+
+/// `Archived`: the pages of the sum of the first `leaves` leaves, from inclusive to exclusive.
+pub fn state_range(tenant: TenantNo, leaves: u64) -> (Vec<u8>, Vec<u8>) {
+    Key::new(tenant).kind(archived::STATE).u64(leaves).range()
+}
+
+/// `Archived`: the pages of the sums of fewer leaves, from inclusive to exclusive.
+pub fn states_before(tenant: TenantNo, leaves: u64) -> (Vec<u8>, Vec<u8>) {
+    let at = |leaves| Key::new(tenant).kind(archived::STATE).u64(leaves).done();
+    (at(0), at(leaves))
+}
+
+/// How many leaves a [`state_page`]'s sum is of, and which page it is; none for [`archived`].
+pub fn decode_state_page(key: &[u8]) -> Result<Option<(u64, u32)>, StoreError> {
+    let corrupt = || StoreError::Corrupt { place: "a key of what is archived", what: "not of its form".to_owned() };
+    match key.get(TENANT..) {
+        Some([archived::ROW]) => Ok(None),
+        Some([archived::STATE, rest @ ..]) => {
+            let (leaves, page) = rest.split_first_chunk().ok_or_else(corrupt)?;
+            let page = page.try_into().map(u32::from_be_bytes).map_err(|_| corrupt())?;
+            Ok(Some((u64::from_be_bytes(*leaves), page)))
+        }
+        _ => Err(corrupt()),
+    }
+}
+
 // Meta.
 
 /// `Meta`: the vault's own row.

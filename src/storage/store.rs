@@ -31,11 +31,13 @@ pub enum Family {
     Tiles = 9,
     /// Which leaves auditors find by what, keyed by tenant, term and the first of 256 leaves.
     LeafIndex = 10,
+    /// What stands for leaves that were archived: how far each ledger is, and the sum of those leaves, in pages.
+    Archived = 11,
 }
 
 impl Family {
     /// Every family, in the order of its number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Meta,
         Self::Rows,
         Self::RowDeks,
@@ -47,12 +49,13 @@ impl Family {
         Self::Leaves,
         Self::Tiles,
         Self::LeafIndex,
+        Self::Archived,
     ];
 
-    /// Whether a store may lack it, as those of earlier versions do: it is made then, since all that it holds follows from
-    /// other families, and comes again by itself.
+    /// Whether a store may lack it, as those of earlier versions do: it is made then. What the index of leaves holds follows
+    /// from other families, and comes again by itself; and where nothing was ever archived nothing stands for it.
     pub fn may_be_missing(self) -> bool {
-        self == Self::LeafIndex
+        matches!(self, Self::LeafIndex | Self::Archived)
     }
 
     /// The name under which a store keeps it.
@@ -69,6 +72,7 @@ impl Family {
             Self::Leaves => "leaves",
             Self::Tiles => "tiles",
             Self::LeafIndex => "leaf_index",
+            Self::Archived => "archived",
         }
     }
 }

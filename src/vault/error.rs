@@ -269,6 +269,22 @@ pub enum Error {
          key is safe, a retry without one may store twice"
     )]
     Unknown,
+    /// Leaves that are asked for are archived.
+    #[error(
+        "the leaves of the ledger before {end}, the last of {until}, are archived and not in the vault any more: ask for what \
+         was committed after that time, or look into the archive; the newest one is in {place}"
+    )]
+    LeavesArchived {
+        /// Leaves before this one.
+        end: u64,
+        /// When the last of them was committed.
+        until: String,
+        /// Where the newest archive is, in the words of who made it.
+        place: String,
+    },
+    /// Leaves are not archived.
+    #[error("{0}")]
+    ArchiveRefused(String),
     /// There is no checkpoint that enough witnesses have cosigned, or there are no witnesses.
     #[error("{0}")]
     WitnessesMissing(&'static str),
@@ -343,6 +359,8 @@ impl Error {
             Self::ApprovalRefused(_) => "APPROVAL_REFUSED",
             Self::OfficerRefused(_) => "OFFICER_REFUSED",
             Self::OfficerRemoved => "OFFICER_NOT_ENROLLED",
+            Self::LeavesArchived { .. } => "LEAVES_ARCHIVED",
+            Self::ArchiveRefused(_) => "ARCHIVE_REFUSED",
             Self::SecondFactorRequired { .. } => "SECOND_FACTOR_REQUIRED",
             Self::SecondFactorNotAccepted => "SECOND_FACTOR_NOT_ACCEPTED",
             Self::ActorTokenRefused { .. } => "ACTOR_TOKEN_REFUSED",

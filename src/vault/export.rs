@@ -27,6 +27,7 @@ use strongroom_ledger::{Timestamp, checkpoint, leaf_hash};
 use strongroom_storage::Store;
 use strongroom_storage::rows::BLOCK;
 
+use crate::archive::held as held_archive;
 use crate::audit::Checkpoint;
 use crate::error::Error;
 use crate::leaf_index::Indexing;
@@ -92,6 +93,13 @@ impl<S: Store> Attempt<S> for Export {
         if end > size || self.first > end {
             let description = format!("the log has {size} leaves: first may be 0 to end, end at most {size}");
             return Err(Error::invalid("end", "out_of_range", description).into());
+        }
+        let archived = held_archive::row(&*road.vault.store, log).await?;
+        if let Some(row) = archived.filter(|row| self.first < row.end.min(end))
+            // What was committed since a time after all of them, the others have.
+            && self.filter.from.is_none_or(|from| from <= row.time)
+        {
+            return Err(held_archive::archived(&row).into());
         }
         let mut prepared = road.prepare(());
         prepared.detail.push(("first", self.first.to_string()));
@@ -211,6 +219,8 @@ impl<S: Store> ExportPages<S> {
             _ => None,
         };
         if let Some((found, go_on)) = found {
+            // Rows of the index go when leaves are archived, so that more may be missing than was found.
+            held_archive::not_archived(store, self.log, self.next).await?;
             let lines = leaves::these(store, self.log, &found).await?;
             return Ok((found.into_iter().zip(lines).collect(), go_on));
         }
@@ -263,7 +273,9 @@ impl<S: Store> Vault<S> {
     pub async fn export(&self, caller: &Caller, request: &Export) -> Result<ExportPages<S>, Error> {
         let Begun { log, first, end, filter, head } = self.travel(caller, request).await?;
         let range = (first, end);
-        let (first, end) = self.in_time(log, head.as_ref().map(|(_, tree)| *tree), range, &filter).await?;
+        // Of what is archived nothing fits, or it was refused.
+        let first = first.max(held_archive::end(&*self.store, log).await?.min(end));
+        let (first, end) = self.in_time(log, head.as_ref().map(|(_, tree)| *tree), (first, end), &filter).await?;
         let proofs = match head {
             None => None,
             Some((checkpoint, tree)) => {
@@ -365,7 +377,12 @@ impl<S: Store> Vault<S> {
     }
 
     /// The first leaf of a range that was not committed before a time; its end if there is none.
-    async fn first_since(&self, log: TenantNo, (mut from, mut to): (u64, u64), time: Timestamp) -> Result<u64, Error> {
+    pub(crate) async fn first_since(
+        &self,
+        log: TenantNo,
+        (mut from, mut to): (u64, u64),
+        time: Timestamp,
+    ) -> Result<u64, Error> {
         if time == Timestamp(0) {
             return Ok(from);
         }
@@ -381,7 +398,7 @@ impl<S: Store> Vault<S> {
     }
 
     /// The complete subtrees over a range of leaves, from tiles.
-    async fn subtrees(&self, log: TenantNo, tree: &Tree, from: u64, to: u64) -> Result<Vec<Subtree>, Error> {
+    pub(crate) async fn subtrees(&self, log: TenantNo, tree: &Tree, from: u64, to: u64) -> Result<Vec<Subtree>, Error> {
         if from == to {
             return Ok(vec![]);
         }

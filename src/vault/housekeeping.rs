@@ -1,5 +1,5 @@
-//! What the vault does by itself: counts refusals into the ledger, takes leaves into tiles and into an index, and forgets
-//! idempotency keys that have expired.
+//! What the vault does by itself: counts refusals into the ledger, takes leaves into tiles and into an index, removes those
+//! that are archived, and forgets idempotency keys that have expired.
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use strongroom_ledger::leaf::LeafHeader;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::IdempotencyRow;
 use strongroom_storage::{Family, Mutation, Store};
+use tokio::sync::oneshot;
 
 use crate::error::Error;
 use crate::pages::Pages;
@@ -40,6 +41,22 @@ pub(crate) fn in_turn(mut logs: Vec<TenantNo>, after: Option<TenantNo>) -> Vec<T
 impl<S: Store> Vault<S> {
     /// Runs until `stop` completes.
     pub async fn keep_house(&self, stop: impl Future<Output = ()>) {
+        let (ending, ended) = oneshot::channel::<()>();
+        let rounds = async move {
+            self.keep_rounds(stop).await;
+            drop(ending);
+        };
+        // Beside the rest, which does not wait for it. It is cut off wherever it waits, and goes on after the next start.
+        let archives = async {
+            tokio::select! {
+                () = self.make_archives() => {}
+                _ = ended => {}
+            }
+        };
+        tokio::join!(rounds, archives);
+    }
+
+    async fn keep_rounds(&self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let mut round = 0_u64;
         let (mut followed, mut indexed) = (None, None);

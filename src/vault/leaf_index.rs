@@ -24,6 +24,7 @@ use strongroom_storage::keys as place;
 use strongroom_storage::rows::{BLOCK, BlockRow};
 use strongroom_storage::{Family, Mutation, Store, StoreError};
 
+use crate::archive::held;
 use crate::error::Error;
 use crate::housekeeping::in_turn;
 use crate::leaves;
@@ -145,7 +146,8 @@ impl<S: Store> Vault<S> {
     /// Takes the blocks of a log that are complete into its index, or those of so many steps. Answers how many are left.
     async fn index_leaves(&self, log: TenantNo, size: u64, steps: u32) -> Result<u32, Error> {
         let mut left = steps;
-        let mut next = indexed(&*self.store, log, size).await?;
+        // What leads to archived leaves is not needed.
+        let mut next = indexed(&*self.store, log, size).await?.max(held::end(&*self.store, log).await?);
         let mut begun = next;
         let mut mutations = Vec::new();
         while left > 0 && next + BLOCK <= size {
@@ -217,6 +219,9 @@ impl<S: Store> Vault<S> {
     }
 
     async fn mend_index(&self, log: TenantNo, first: u64) -> Result<(), Error> {
+        if first < held::end(&*self.store, log).await? {
+            return Ok(());
+        }
         let rows = rows_of(&*self.store, log, first).await?;
         let wrong = wrong_rows(&*self.store, log, first, &rows).await?;
         if wrong.is_empty() {

@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod approvals;
+mod archive;
 mod audit;
 mod blocking;
 mod break_glass;
@@ -82,6 +83,7 @@ mod verify;
 mod witnesses;
 
 pub use approvals::{Approve, ListedApproval, Reject};
+pub use archive::{Archive, ArchivedLeaves, GetArchive};
 pub use audit::Checkpoint;
 pub use break_glass::{BreakGlass, is_reason};
 pub use bundles::ReadBundle;

@@ -443,6 +443,8 @@ impl<S: Store> Vault<S> {
             shown: crate::published::Shown::default(),
             witnesses: OnceLock::new(),
             waiting: Default::default(),
+            kept: OnceLock::new(),
+            archiving: Default::default(),
             indexing: Arc::default(),
             alive: watch::Sender::new(()),
         };

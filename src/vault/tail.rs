@@ -8,6 +8,7 @@ use strongroom_commit::Committer;
 use strongroom_ids::TenantNo;
 use strongroom_storage::Store;
 
+use crate::archive::held;
 use crate::error::Error;
 use crate::leaves;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
@@ -28,6 +29,7 @@ impl<S: Store> Attempt<S> for Tail {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<TenantNo>, Refused> {
         road.decide_vault()?;
         let whose = road.log(&self.log)?;
+        held::not_archived(&*road.vault.store, whose, self.first).await?;
         let mut prepared = road.prepare(whose);
         prepared.detail.push(("first", self.first.to_string()));
         prepared.detail.push(("end", "open".to_owned()));

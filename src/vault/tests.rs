@@ -17,6 +17,7 @@ use crate::{
 
 mod actors;
 mod approvals;
+mod archives;
 mod bounds;
 mod bundles;
 mod copies;

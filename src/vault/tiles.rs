@@ -19,6 +19,7 @@ use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Mutation, Store, StoreError};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use crate::archive::held;
 use crate::error::Error;
 use crate::housekeeping::in_turn;
 use crate::leaves;
@@ -73,6 +74,8 @@ impl Tiling {
 
 /// What is damaged, if tiles that were just made are not those of the tree.
 const PLACE: &str = "the ledger: its leaves are not those of its head";
+const ARCHIVED_TILES: Error =
+    Error::DataLoss("the ledger: the tiles over its archived leaves are not those of its tree");
 const BEYOND: Error = Error::Internal("a proof of what is not in the log");
 
 /// Those of some tiles of a log that are in the store.
@@ -98,8 +101,7 @@ impl<S: Store> Vault<S> {
                 Ok(proof) => return Ok(proof),
                 Err(error) if again && self.tiling.may_help(log, tree.size) => {
                     tracing::warn!(%error, log = log.0, "the tiles of a log are not those of its tree: made anew");
-                    let (from, to) = place::tiles_range(log);
-                    self.store.purge(Family::Tiles, from, to).await?;
+                    self.forget_tiles(log).await?;
                 }
                 Err(_) => {
                     if !again {
@@ -204,14 +206,51 @@ impl<S: Store> Vault<S> {
         Ok(left)
     }
 
+    /// Has the tiles of a log made anew, but for those over leaves that are archived: these are all there is to prove them by.
+    async fn forget_tiles(&self, log: TenantNo) -> Result<(), Error> {
+        if held::end(&*self.store, log).await? > 0 {
+            return self.commit_unguarded(vec![Mutation::Delete(Family::Tiles, place::tiled(log))], vec![]).await;
+        }
+        let (from, to) = place::tiles_range(log);
+        Ok(self.store.purge(Family::Tiles, from, to).await?)
+    }
+
     /// Where the tiles of a log end. Begins anew if that can't be read: what follows from the leaves is no loss.
     async fn edge(&self, log: TenantNo) -> Result<Edge, Error> {
-        let Some(row) = self.store.get(Family::Tiles, place::tiled(log)).await? else { return Ok(Edge::new()) };
-        let Ok(size) = place::decode_tiled(&row) else { return Ok(Edge::new()) };
-        let incomplete = Edge::incomplete(size).into_iter().map(|(id, _)| id);
-        let tiles = stored(&*self.store, log, incomplete.collect()).await?;
-        let head = self.committer.head(log).map_or(0, |head| head.size);
-        let edge = Edge::open(size, |id| tiles.get(&id).map(|tile| &**tile));
-        Ok(edge.ok().filter(|edge| edge.size() <= head).unwrap_or_default())
+        let archived = held::row(&*self.store, log).await?.filter(|row| row.end > 0);
+        let least = archived.as_ref().map_or(0, |row| row.end);
+        if let Some(row) = self.store.get(Family::Tiles, place::tiled(log)).await?
+            && let Ok(size) = place::decode_tiled(&row)
+        {
+            let incomplete = Edge::incomplete(size).into_iter().map(|(id, _)| id);
+            let tiles = stored(&*self.store, log, incomplete.collect()).await?;
+            let head = self.committer.head(log).map_or(0, |head| head.size);
+            let edge = Edge::open(size, |id| tiles.get(&id).map(|tile| &**tile)).ok();
+            if let Some(edge) = edge.filter(|edge| (least..=head).contains(&edge.size())) {
+                return Ok(edge);
+            }
+        }
+        match archived {
+            Some(row) => edge_at(&*self.store, log, row.end, row.root).await,
+            None => Ok(Edge::new()),
+        }
     }
+}
+
+/// The edge of a log with so many leaves, whole tiles of them, from the complete tiles over them: these stay when the leaves
+/// are archived. What is incomplete follows from those.
+pub(crate) async fn edge_at<S: Store>(store: &S, log: TenantNo, leaves: u64, root: [u8; 32]) -> Result<Edge, Error> {
+    let mut made: HashMap<TileId, Vec<u8>> = HashMap::new();
+    for (id, width) in Edge::incomplete(leaves) {
+        // Of level zero there is none.
+        let Some(below) = id.level.checked_sub(1) else { continue };
+        let ids = (0..width as u64).map(|at| TileId { level: below, index: (id.index << 8) + at });
+        let ids: Vec<TileId> = ids.collect();
+        let tiles = stored(store, log, ids.clone()).await?;
+        let roots = ids.iter().map(|id| tiles.get(id).and_then(|tile| Edge::root_of(tile)));
+        let roots: Option<Vec<[u8; 32]>> = roots.collect();
+        made.insert(id, roots.ok_or(ARCHIVED_TILES)?.concat());
+    }
+    let edge = Edge::open(leaves, |id| made.get(&id).map(Vec::as_slice));
+    edge.ok().filter(|edge| edge.root() == root).ok_or(ARCHIVED_TILES)
 }

@@ -10,6 +10,7 @@ use strongroom_keys::{DekCache, Keystore};
 use strongroom_storage::Store;
 use tokio::sync::{Mutex, RwLock, watch};
 
+use crate::archive::Archiving;
 use crate::audit::Notes;
 use crate::delete::Delete;
 use crate::detokenize::{Detokenize, Released};
@@ -66,6 +67,9 @@ pub struct Vault<S: Store> {
     /// Whose cosignatures are wanted; nobody's unless whoever opened the vault says so.
     pub(crate) witnesses: OnceLock<Witnesses>,
     pub(crate) waiting: Waiting,
+    /// For how long leaves are kept at the least, in microseconds, if whoever opened the vault says it.
+    pub(crate) kept: OnceLock<u64>,
+    pub(crate) archiving: Archiving,
     /// Shared with exports.
     pub(crate) indexing: Arc<Indexing>,
     /// Last, so that it goes after all else: whoever waits for the vault's end waits for this.

@@ -8,13 +8,15 @@
 //! Nothing is written, and no value leaves this module. FORMAT.md in this folder says which kind of row is proven how,
 //! what is not proven, and how much memory it takes.
 
+mod archived;
 mod entries;
 mod finding;
-mod history;
+pub(crate) mod history;
 mod leaf_index;
 mod ledger;
 mod meta;
 mod policies;
+pub(crate) mod state;
 mod subjects;
 #[cfg(test)]
 mod tests;
@@ -30,7 +32,7 @@ use strongroom_keys::{IndexName, KeyError, Keystore};
 use strongroom_ledger::{LedgerError, Rules, checkpoint};
 use strongroom_schema::Schema;
 use strongroom_storage::keys as place;
-use strongroom_storage::rows::{LaneHead, TenantRow, VaultRow};
+use strongroom_storage::rows::{ArchiveRow, LaneHead, TenantRow, VaultRow};
 use strongroom_storage::{Family, Store, StoreError};
 use thiserror::Error;
 
@@ -133,6 +135,8 @@ pub struct Counts {
     pub locked: bool,
     /// Leaves of its log.
     pub leaves: u64,
+    /// Of these, how many are archived: what they say was taken from the state that a later leaf names.
+    pub archived_leaves: u64,
     /// Of these, how many the head file signs. Those after it came within the last second before a crash, or were
     /// appended by somebody else: surely so, and a finding, if the vault was stopped in order.
     pub signed_leaves: u64,
@@ -172,6 +176,8 @@ struct Check<'a, S> {
     id: TenantId,
     name: Arc<str>,
     lane: Option<LaneHead>,
+    /// What is archived of its log.
+    archived: ArchiveRow,
     /// The schema in force; none if it can't be read.
     schema: Option<Schema>,
     /// How many leaves its log had when the vault was stopped in order, if the head file says that it was.
@@ -330,6 +336,7 @@ impl<'a, S: Store> Check<'a, S> {
             id: tenant.id,
             name: tenant.name.as_str().into(),
             lane: None,
+            archived: ArchiveRow::default(),
             schema: None,
             closed_at: None,
             counters: BTreeMap::new(),

@@ -4,6 +4,7 @@
 
 mod actors;
 mod approvals;
+mod archive;
 mod bad_input;
 mod bench;
 mod certificates;

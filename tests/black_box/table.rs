@@ -97,7 +97,9 @@ impl Asked<'_> {
                 return self.on_field().await;
             }
             "status" | "seal" | "list_tenants" | "create_tenant" | "destroy_tenant" => self.of_system().await,
-            "export_ledger" | "get_proof" | "get_checkpoint" | "add_cosignature" => self.of_ledger().await,
+            "export_ledger" | "archive_ledger" | "get_proof" | "get_checkpoint" | "add_cosignature" => {
+                self.of_ledger().await
+            }
             "set_labels" | "get_labels" => self.of_subjects().await,
             "list_keys"
             | "rotate_key"
@@ -200,6 +202,7 @@ impl Asked<'_> {
             "add_cosignature" => {
                 audit.add_cosignature(self.request(v1::AddCosignatureRequest::default())).await.map(drop)
             }
+            "archive_ledger" => audit.archive(self.request(v1::ArchiveRequest::default())).await.map(drop),
             "get_proof" => {
                 let request = v1::GetInclusionProofRequest { index: 0, size: 0, log: String::new() };
                 audit.get_inclusion_proof(self.request(request)).await.map(drop)

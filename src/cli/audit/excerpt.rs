@@ -74,6 +74,41 @@ impl Files<'_> {
 
 /// Exports what is asked for.
 pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &Context) -> Result<Exit, CliError> {
+    let said = take(out, asked, format, context).await?;
+    let shown = |ending: &str| beside(out, ending).display().to_string();
+    context.output.show(
+        || {
+            json!({
+                "out": shown(""),
+                "manifest": shown(".manifest"),
+                "proofs": shown(".proofs"),
+                "checkpoint": shown(".checkpoint"),
+                "key": shown(".key"),
+                "origin": said.log.origin,
+                "leaves": said.lines.to_string(),
+                "looked_at": (said.end - said.first).to_string(),
+            })
+        },
+        || {
+            let mut pairs = vec![
+                ("written", shown("")),
+                ("leaves", format!("{} of {}", said.lines, said.end - said.first)),
+                ("origin", said.log.origin.clone()),
+                ("manifest", shown(".manifest")),
+                ("proofs", shown(".proofs")),
+                ("checkpoint", shown(".checkpoint")),
+                ("key", shown(".key")),
+                ("try", format!("strongroom audit verify --excerpt {}", quoted(&shown("")))),
+            ];
+            pairs.extend(unknown(&said.filter).map(|note| ("note", note)));
+            facts(pairs)
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+/// Writes an export, and returns what the vault signed of it.
+pub async fn take(out: &Path, asked: ExportRequest, format: Format, context: &Context) -> Result<Manifest, CliError> {
     let files = Files { out, format };
     let (lines, proofs, made) = (beside(out, ".leaves.part"), beside(out, ".proofs.part"), beside(out, ".part"));
     let fetched = async {
@@ -116,37 +151,7 @@ pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &
     let frame = Frame { format, files, tool, signed: signed.manifest };
     let text = serde_json::to_string_pretty(&frame).map_err(|error| CliError::unfit(error.to_string()))?;
     replace(&beside(out, ".manifest"), (text + "\n").as_bytes())?;
-
-    let shown = |ending: &str| beside(out, ending).display().to_string();
-    context.output.show(
-        || {
-            json!({
-                "out": shown(""),
-                "manifest": shown(".manifest"),
-                "proofs": shown(".proofs"),
-                "checkpoint": shown(".checkpoint"),
-                "key": shown(".key"),
-                "origin": said.log.origin,
-                "leaves": said.lines.to_string(),
-                "looked_at": (said.end - said.first).to_string(),
-            })
-        },
-        || {
-            let mut pairs = vec![
-                ("written", shown("")),
-                ("leaves", format!("{} of {}", said.lines, said.end - said.first)),
-                ("origin", said.log.origin.clone()),
-                ("manifest", shown(".manifest")),
-                ("proofs", shown(".proofs")),
-                ("checkpoint", shown(".checkpoint")),
-                ("key", shown(".key")),
-                ("try", format!("strongroom audit verify --excerpt {}", quoted(&shown("")))),
-            ];
-            pairs.extend(unknown(&said.filter).map(|note| ("note", note)));
-            facts(pairs)
-        },
-    )?;
-    Ok(Exit::Done)
+    Ok(said)
 }
 
 /// Takes away what an earlier excerpt left beside OUT: it would speak of other lines. The manifest goes first.
@@ -223,28 +228,32 @@ fn make(files: &Files<'_>, said: &Manifest, lines: &Path, made: &Path) -> Result
     growing.finish()
 }
 
-/// Verifies such an export, without the vault.
-pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
-    if !args.older.is_empty() {
-        return Err(CliError::Usage("--older is for whole exports: an excerpt is held against one checkpoint".into()));
-    }
-    let out = &args.export;
+/// An export that holds.
+pub struct Proven {
+    /// What the vault signed of it.
+    pub said: Manifest,
+    /// The signed note of that.
+    pub signed: String,
+    format: Format,
+    /// The version that made it.
+    tool: String,
+    /// How OUT differs from what this version makes of the lines, if another one made it.
+    pub differs: Option<String>,
+}
+
+/// Sees that an export holds, as it lies there.
+pub fn prove(out: &Path, note: &str, keys: &[String]) -> Result<Proven, CliError> {
     let does_not_hold = |why: &dyn std::fmt::Display| CliError::Unfit {
         message: format!("{} does not hold: {why}", out.display()),
         next: "keep all files as they are, and take the same export again".into(),
     };
-    if args.keys_out.is_some() {
-        let why = "--keys-out needs the whole ledger: an export of some of its leaves names few keys or none";
-        return Err(CliError::Usage(why.into()));
-    }
-    let (note, keys) = args.held_against()?;
     let frame: Frame = serde_json::from_str(&read(&beside(out, ".manifest"))?)
         .map_err(|_| does_not_hold(&"the manifest is not what audit export writes"))?;
     let format = Format::named(&frame.format)
         .ok_or_else(|| does_not_hold(&"the manifest names a form that this version does not know"))?;
     let files = Files { out, format };
     let (lines, proofs) = (files.lines(), beside(out, ".proofs"));
-    let excerpt = verify_excerpt(opened(&lines)?, opened(&proofs)?, &frame.signed, &note, &keys).map_err(|fault| {
+    let excerpt = verify_excerpt(opened(&lines)?, opened(&proofs)?, &frame.signed, note, keys).map_err(|fault| {
         match fault {
             // Checkpoints are signed by older keys as well, manifests by the newest only.
             ExcerptFault::Manifest(LedgerError::Unsigned | LedgerError::UnsignedSince { .. }) => CliError::Unfit {
@@ -274,11 +283,27 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
     if listed(&files)? != frame.files {
         return Err(does_not_hold(&"the manifest lists files with other hashes than these have"));
     }
+    Ok(Proven { said, signed: frame.signed, format, tool: frame.tool, differs })
+}
+
+/// Verifies such an export, without the vault.
+pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
+    if !args.older.is_empty() {
+        return Err(CliError::Usage("--older is for whole exports: an excerpt is held against one checkpoint".into()));
+    }
+    let out = &args.export;
+    if args.keys_out.is_some() {
+        let why = "--keys-out needs the whole ledger: an export of some of its leaves names few keys or none";
+        return Err(CliError::Usage(why.into()));
+    }
+    let (note, keys) = args.held_against()?;
+    let Proven { said, signed: _, format, tool, differs } = prove(out, &note, &keys)?;
+    let lines = Files { out, format }.lines();
     let witnessed = args.witnessed(0, [&note])?;
     let asked = said.filter.to_json();
     // Every leaf is one of the lines, then, and each line is proven.
     let whole = said.lines == said.log.size;
-    let tool = if frame.tool.is_empty() { "an earlier version" } else { &frame.tool };
+    let tool = if tool.is_empty() { "an earlier version" } else { &tool };
     let not_comparable = differs.map(|why| {
         format!(
             "{} was made by {tool} and can't be held against its lines by {TOOL} ({why}): take {}, or verify with {tool}",

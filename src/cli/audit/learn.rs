@@ -6,7 +6,7 @@ use strongroom_ledger::checkpoint::{self, Checkpoint};
 use strongroom_ledger::cover::Piece;
 use strongroom_ledger::log_keys::Trust;
 use strongroom_proto::v1::audit_client::AuditClient;
-use strongroom_proto::v1::{ExportRequest, LeafFilter};
+use strongroom_proto::v1::{ExportRequest, GetArchiveRequest, LeafFilter};
 
 use super::excerpt::pieces;
 use super::proofs::{continues, tree};
@@ -30,15 +30,20 @@ pub async fn learn(
     if anchor.size == 0 {
         return Ok(());
     }
+    let mut archived = 0;
     for action in ACTIONS {
         let told = Told::fetch(client, log, anchor.size, action).await?;
         // The proofs lead to the vault's newest head. Who signed that is of no matter: it is the anchor, and what came since.
         let head = checkpoint::claimed(&told.checkpoint).map_err(|error| misfit(&error.to_string()))?;
+        archived = archived.max(told.archived);
         let forked = |why: String| misfit(&format!("its head is not that of the same ledger: {why}"));
         continues(client, log.to_owned(), anchor, &head, forked).await?;
         trust.hear_proven(&told.lines, &told.pieces, &tree(&head)).map_err(|error| misfit(&error.to_string()))?;
     }
     trust.believe(anchor.size);
+    if archived > 0 {
+        eprintln!("what the leaves before {archived} say of the ledger's keys was not heard: they are archived");
+    }
     Ok(())
 }
 
@@ -83,18 +88,30 @@ struct Told {
     lines: Vec<Bytes>,
     pieces: Vec<Piece>,
     checkpoint: String,
+    /// Leaves before this one were not asked for: they are archived.
+    archived: u64,
 }
 
 impl Told {
     async fn fetch(client: &mut AuditClient<Wire>, log: &str, end: u64, action: &str) -> Result<Self, CliError> {
         let filter = LeafFilter { action: action.to_owned(), ..Default::default() };
-        let asked =
+        let mut asked =
             ExportRequest { end, log: log.to_owned(), filter: Some(filter), proofs: true, ..Default::default() };
-        let mut stream = client.export(asked).await?.into_inner();
+        let mut answer = client.export(asked.clone()).await.map_err(CliError::from);
+        if let Err(error) = &answer
+            && error.refusal().is_some_and(|refusal| refusal.reason == "LEAVES_ARCHIVED")
+        {
+            let about = GetArchiveRequest { log: log.to_owned(), ..Default::default() };
+            asked.first = client.get_archive(about).await?.into_inner().end;
+            if asked.first < end {
+                answer = client.export(asked.clone()).await.map_err(CliError::from);
+            }
+        }
+        let mut stream = answer?.into_inner();
         let (mut lines, mut all) = (Vec::new(), Vec::new());
         while let Some(page) = stream.message().await? {
             if let Some(signed) = page.signed {
-                return Ok(Self { lines, pieces: all, checkpoint: signed.checkpoint });
+                return Ok(Self { lines, pieces: all, checkpoint: signed.checkpoint, archived: asked.first });
             }
             all.extend(pieces(&page)?);
             lines.extend(page.leaves);

@@ -12,6 +12,7 @@ use strongroom_proto::v1::{
     GetInclusionProofResponse,
 };
 
+use super::archive;
 use super::learn::learn;
 use super::verify::{known, known_as_json};
 use super::{beside, came_with, newest, read, read_keys, write_keys};
@@ -21,21 +22,35 @@ use crate::cli::output::{CliError, Exit, Output, facts};
 use crate::cli::shell::quoted;
 
 /// Writes the proof of one leaf, the leaf, and the ledger's keys to files.
-pub async fn prove(index: u64, out: &Path, log: String, context: &Context) -> Result<Exit, CliError> {
+pub async fn prove(
+    index: u64,
+    out: &Path,
+    archive: Option<&Path>,
+    log: String,
+    context: &Context,
+) -> Result<Exit, CliError> {
     let mut client = context.audit().await?;
     let asked = GetInclusionProofRequest { index, size: 0, log: log.clone() };
     let GetInclusionProofResponse { hashes, size: _, checkpoint, keys } =
         client.get_inclusion_proof(asked).await?.into_inner();
-    let mut leaves =
-        client.export(ExportRequest { first: index, end: index + 1, log, ..Default::default() }).await?.into_inner();
-    let page = leaves.message().await?.ok_or_else(|| misfit("the vault sent no leaf"))?;
-    let line = page.leaves.first().ok_or_else(|| misfit("the vault sent no leaf"))?;
+    let line = &match archive {
+        Some(folder) => archive::line(folder, index)?,
+        None => {
+            let asked = ExportRequest { first: index, end: index + 1, log, ..Default::default() };
+            let page = client.export(asked).await?.into_inner().message().await?;
+            let line = page.and_then(|page| page.leaves.into_iter().next());
+            line.ok_or_else(|| misfit("the vault sent no leaf"))?.to_vec()
+        }
+    };
     let proof = LeafProof { index, hashes: hashes_of(&hashes)?, checkpoint };
     let known: Vec<&str> = keys.iter().map(String::as_str).collect();
-    proof.verify(line, &known).map_err(|error| misfit(&format!("the vault's own proof does not hold: {error}")))?;
+    proof.verify(line, &known).map_err(|error| match archive {
+        Some(_) => misfit(&format!("the leaf of the archive is not the ledger's: {error}")),
+        None => misfit(&format!("the vault's own proof does not hold: {error}")),
+    })?;
 
     let (leaf_path, key_path) = (beside(out, ".leaf"), beside(out, ".key"));
-    replace(&leaf_path, &[line, &b"\n"[..]].concat())?;
+    replace(&leaf_path, &[line.as_slice(), b"\n"].concat())?;
     write_keys(&key_path, &keys)?;
     replace(out, proof.to_text().as_bytes())?;
     let shown = |path: &Path| path.display().to_string();

@@ -149,6 +149,8 @@ impl Shape {
             Family::Tiles => (false, Shrinks::Not, 16 << 10),
             // Keys that begin alike, and bitmaps; read in ranges.
             Family::LeafIndex => (false, Shrinks::AtLast, 16 << 10),
+            // Pages of text, read one after the other.
+            Family::Archived => (false, Shrinks::AtOnce, 16 << 10),
         };
         Self { looked_up, shrinks, block }
     }

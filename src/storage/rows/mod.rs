@@ -5,6 +5,7 @@
 //! bytes are read only if writing what was read gives the same bytes again; all else is [`StoreError::Corrupt`],
 //! which names the kind of row and never its content.
 
+mod archive;
 mod block;
 mod job;
 mod requests;
@@ -13,6 +14,7 @@ mod subject;
 mod value;
 mod vault;
 
+pub use archive::{ArchiveIntent, ArchiveRow};
 pub use block::{BLOCK, BlockRow};
 pub use job::{JobKind, JobRow, JobState};
 pub use requests::IdempotencyRow;

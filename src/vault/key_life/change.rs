@@ -302,7 +302,7 @@ impl<S: Store> Vault<S> {
     }
 
     /// Has the head file signed by the newest key of the log `system`, and waits for that.
-    async fn renew_head_file(&self) -> Result<(), Error> {
+    pub(crate) async fn renew_head_file(&self) -> Result<(), Error> {
         let renewal = self.committer.head_renewal();
         match blocking(move || renewal.wait()).await? {
             true => Ok(()),

@@ -465,7 +465,7 @@ impl<S: Store> Vault<S> {
         }
         let own = number.0.to_be_bytes().to_vec();
         let (from, to) = match family {
-            Family::Leaves | Family::Tiles | Family::LeafIndex => return Ok(()),
+            Family::Leaves | Family::Tiles | Family::LeafIndex | Family::Archived => return Ok(()),
             Family::Meta => place::all_but_lanes_range(number),
             _ => (own.clone(), place::prefix_end(&own)),
         };

@@ -71,7 +71,7 @@ async fn clear(vault: &Tested) {
 async fn rows(bench: &Bench, tenant: TenantNo) -> Vec<(Family, Vec<u8>)> {
     let mut all = Vec::new();
     let from = tenant.0.to_be_bytes().to_vec();
-    let log = [Family::Leaves, Family::Tiles, Family::LeafIndex];
+    let log = [Family::Leaves, Family::Tiles, Family::LeafIndex, Family::Archived];
     for family in Family::ALL.into_iter().filter(|family| !log.contains(family)) {
         let range = Range { from: from.clone(), to: place::prefix_end(&from), limit: usize::MAX };
         all.extend(bench.disk.scan(family, range).await.unwrap().into_iter().map(|(key, _)| (family, key.to_vec())));

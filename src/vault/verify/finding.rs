@@ -49,6 +49,8 @@ pub enum Kind {
     Tile,
     /// A row of the index by which leaves are found.
     LeafIndex,
+    /// What stands for leaves that are archived.
+    State,
     /// Something that the vault does not write.
     Unknown,
 }
@@ -76,6 +78,7 @@ impl Kind {
             Self::IdempotencyKey => "idempotency_key",
             Self::Tile => "tile",
             Self::LeafIndex => "leaf_index",
+            Self::State => "state",
             Self::Unknown => "unknown",
         }
     }

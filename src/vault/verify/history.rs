@@ -11,7 +11,7 @@ use crate::policies;
 
 /// A value as its leaf records it, and what was found of it. 64 bytes with its key, so that a million of values take
 /// about 75 to 150 MB, the more the closer the table is to its next growth.
-pub(super) struct RecordedValue {
+pub(crate) struct RecordedValue {
     /// The leaf that recorded its newest version.
     pub leaf: u64,
     /// A subject that holds it: its own, or the first of those who share it.
@@ -26,7 +26,7 @@ pub(super) struct RecordedValue {
 
 /// How a row that the log records was found in the store.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(crate) enum Found {
     /// Not yet, or not at all.
     Not,
     /// As recorded: a value of one subject.
@@ -47,7 +47,7 @@ impl Found {
 }
 
 /// A subject as its leaf records it.
-pub(super) struct RecordedSubject {
+pub(crate) struct RecordedSubject {
     pub leaf: u64,
     /// Whether the record was found as recorded; none while it was not found at all.
     pub good: Option<bool>,
@@ -56,7 +56,7 @@ pub(super) struct RecordedSubject {
 }
 
 /// A schema, policy, list of freezes or of tiers as its leaf records it.
-pub(super) struct RecordedRule {
+pub(crate) struct RecordedRule {
     pub leaf: u64,
     pub version: u32,
     pub hash: [u8; 32],
@@ -64,7 +64,7 @@ pub(super) struct RecordedRule {
 
 /// The end of a tenant as the vault's own log records it.
 #[derive(Default)]
-pub(super) struct RecordedEnd {
+pub(crate) struct RecordedEnd {
     /// The leaf that says that its keys are destroyed.
     pub done: Option<u64>,
     /// The leaf that says that nothing is left of it but its log.
@@ -72,14 +72,14 @@ pub(super) struct RecordedEnd {
 }
 
 /// Tenants that were destroyed.
-pub(super) type Ends = BTreeMap<TenantNo, RecordedEnd>;
+pub(crate) type Ends = BTreeMap<TenantNo, RecordedEnd>;
 
 /// The sum of a log's leaves.
 #[derive(Default)]
-pub(super) struct History {
+pub(crate) struct History {
     pub values: HashMap<RowId, RecordedValue>,
     /// Holders of shared values beside the one that stands with the value.
-    more: HashMap<RowId, BTreeSet<SubjectHandle>>,
+    pub more: HashMap<RowId, BTreeSet<SubjectHandle>>,
     pub subjects: HashMap<SubjectHandle, RecordedSubject>,
     /// What is in force, as the log's head carries it along.
     pub rules: Rules,

@@ -24,8 +24,11 @@ impl<S: Store> Check<'_, S> {
                 return Ok(());
             }
         };
+        // What leads to archived leaves is gone, or about to be removed.
+        let (archived, removed) = (self.archived.end, self.archived.removed);
+        let end = end.max(archived);
         let mut there = 0_u64;
-        let mut first = 0;
+        let mut first = archived;
         while first < end {
             // What is wrong with a leaf was named.
             let Some(rows) = self.rows_of(first).await? else { return Ok(()) };
@@ -43,6 +46,11 @@ impl<S: Store> Check<'_, S> {
             for (key, row) in &page {
                 match place::decode_leaf_index(key) {
                     Ok(None) => {}
+                    Ok(Some((_, first))) if first < archived => {
+                        if removed {
+                            self.wrong_row(Fault::Added, key.to_vec(), "the leaves that it leads to are archived");
+                        }
+                    }
                     Ok(Some((_, first))) if first < end => found += 1,
                     Ok(Some((term, first))) => {
                         let own = begun.get(&Term::from_bytes(term)).filter(|_| first == end);
@@ -90,7 +98,7 @@ impl<S: Store> Check<'_, S> {
             for (key, row) in &page {
                 let Ok(Some((term, first))) = place::decode_leaf_index(key) else { continue };
                 let term = Term::from_bytes(term);
-                if first >= end || self.first_has(first, row, term).await? {
+                if first >= end || first < self.archived.end || self.first_has(first, row, term).await? {
                     continue;
                 }
                 if last.as_ref().is_none_or(|(made, _)| *made != first) {

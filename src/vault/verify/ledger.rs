@@ -4,13 +4,15 @@ use std::path::Path;
 
 use strongroom_ids::TenantNo;
 use strongroom_ledger::leaf::{self, ParsedLeaf, Part};
-use strongroom_ledger::{Frontier, Rules, Timestamp, head};
+use strongroom_ledger::{Frontier, Rules, head};
 use strongroom_storage::rows::LaneHead;
 use strongroom_storage::{Family, Store, StoreError, keys as place};
 
 use super::finding::{Fault, Kind, Place};
 use super::history::History;
+use super::state::{Begun, State, StateDigest};
 use super::{Check, Phase};
+use crate::archive::said_state;
 use crate::open::{LANE, SYSTEM, SYSTEM_NO};
 use crate::pages::Pages;
 
@@ -58,15 +60,18 @@ pub(super) fn read_head_file(
 }
 
 /// The walk along one log.
-struct Walk {
-    frontier: Frontier,
+pub(super) struct Walk {
+    /// The sum of the leaves so far.
+    state: State,
     /// The index that comes next.
     next: u64,
     /// Whether a leaf was missing, so that the tree can't be followed any more.
     broken: bool,
-    time: Timestamp,
     open: Option<([u8; 16], Part)>,
-    history: History,
+    /// The state that it began with, until the leaf comes that says it.
+    pub unnamed: Option<StateDigest>,
+    /// With how many leaves it began.
+    pub archived: u64,
 }
 
 impl<S: Store> Check<'_, S> {
@@ -75,14 +80,12 @@ impl<S: Store> Check<'_, S> {
         signed.sort_by_key(|one| one.size);
         let mut signed = signed.into_iter().peekable();
         let expected = self.lane.as_ref().map_or(0, |lane| lane.size);
-        let mut walk = Walk {
-            frontier: Frontier::new(),
-            next: 0,
-            broken: false,
-            time: Timestamp(0),
-            open: None,
-            history: History::default(),
-        };
+        let (state, digest) = self.state_of_archived().await?;
+        let archived = state.frontier.size();
+        let mut walk = Walk { state, next: archived, broken: false, open: None, unnamed: digest, archived };
+        while let Some(one) = signed.next_if(|one| one.size < archived) {
+            self.compare_archived(&one).await?;
+        }
         let mut pages = Pages::of_tenant(Family::Leaves, self.number);
         while let Some(page) = pages.next(self.store).await? {
             for (key, line) in &page {
@@ -90,18 +93,21 @@ impl<S: Store> Check<'_, S> {
                     self.compare(&walk, &one);
                 }
                 match place::decode_leaf(key) {
+                    Ok(index) if index < archived => self.archived_leaf(index),
                     Ok(index) => self.leaf(&mut walk, index, line),
                     Err(_) => self.unknown(key),
                 }
             }
             self.report(Phase::Leaves, walk.next, expected);
         }
+        self.named(&walk);
         for one in signed {
             self.compare(&walk, &one);
         }
         self.end(&walk);
         self.counts.leaves = walk.next;
-        Ok(walk.history)
+        self.counts.archived_leaves = archived;
+        Ok(walk.state.history)
     }
 
     fn leaf(&mut self, walk: &mut Walk, index: u64, line: &[u8]) {
@@ -115,10 +121,10 @@ impl<S: Store> Check<'_, S> {
             walk.open = None;
         }
         walk.next = index.saturating_add(1);
-        walk.frontier.push(line);
         let parsed = match leaf::parse(line) {
             Ok(parsed) => parsed,
             Err(error) => {
+                walk.state.frontier.push(line);
                 self.found(Kind::Leaf, Fault::Changed, Place::Leaf(index), error.to_string());
                 walk.open = None;
                 return;
@@ -128,38 +134,40 @@ impl<S: Store> Check<'_, S> {
         if parsed.index != index {
             wrong(&format!("leaf {} stands here", parsed.index));
         }
-        if parsed.time < walk.time {
+        if parsed.time < walk.state.time {
             wrong("its time is before that of the leaf before it");
         }
         if !follows(walk.open, &parsed) {
             wrong("a part of a large request is missing before it, or was changed");
         }
-        if let Some(end) = walk.history.ended {
+        if let Some(end) = walk.state.history.ended {
             wrong(&format!("leaf {end} ends the log, and this one comes after it"));
         }
-        for (row, contradiction) in walk.history.add(&parsed) {
+        for (row, contradiction) in walk.state.take(&parsed, line) {
             wrong(&format!("it contradicts the leaves before it at row {row}: {contradiction}"));
         }
         if index == 0 {
-            self.first_leaf(&parsed);
+            self.first_leaf(&Begun::of(&parsed));
         }
-        walk.time = parsed.time;
+        if walk.unnamed.is_some() && walk.unnamed == said_state(&parsed, walk.archived) {
+            walk.unnamed = None;
+        }
         walk.open = parsed.part.filter(|part| part.which < part.of).map(|part| (parsed.request, part));
     }
 
     /// The first leaf says whose log it is.
-    fn first_leaf(&mut self, leaf: &ParsedLeaf) {
-        let made_later = leaf.action == "create_tenant" && self.number != SYSTEM_NO;
-        if leaf.action != "create_vault" && !made_later {
+    pub(super) fn first_leaf(&mut self, begun: &Begun) {
+        let Begun { action, vault, tenant_id, tenant } = begun;
+        let made_later = action == "create_tenant" && self.number != SYSTEM_NO;
+        if action != "create_vault" && !made_later {
             let what = "the log does not begin with the making of its tenant";
             return self.found(Kind::Leaf, Fault::Changed, Place::Leaf(0), what);
         }
-        let says = |name| leaf.says(name).unwrap_or_default();
-        if says("vault") != self.vault.to_string() || says("tenant_id") != self.id.to_string() {
+        if *vault != self.vault.to_string() || *tenant_id != self.id.to_string() {
             let what = "the log begins with the making of another vault or tenant";
             self.found(Kind::Leaf, Fault::Changed, Place::Leaf(0), what);
-        } else if says("tenant") != &*self.name {
-            let what = format!("its name is not the one that leaf 0 records, `{}`", says("tenant"));
+        } else if **tenant != *self.name {
+            let what = format!("its name is not the one that leaf 0 records, `{tenant}`");
             self.found(Kind::Tenant, Fault::Changed, Place::Only, what);
         }
     }
@@ -176,10 +184,10 @@ impl<S: Store> Check<'_, S> {
             return self.found(Kind::Log, Fault::RolledBack, Place::Only, what);
         }
         // A missing leaf is named already, and nothing after it can be compared.
-        if walk.broken || walk.frontier.root() == *root {
+        if walk.broken || walk.state.frontier.root() == *root {
             return;
         }
-        let range = frontier.as_ref().and_then(|frontier| first_difference(frontier, &walk.frontier));
+        let range = frontier.as_ref().and_then(|frontier| first_difference(frontier, &walk.state.frontier));
         let (from, to) = range.unwrap_or((0, *size));
         let place = if to - from == 1 { Place::Leaf(from) } else { Place::Only };
         let what = match to - from {
@@ -215,12 +223,12 @@ impl<S: Store> Check<'_, S> {
             );
             self.found(Kind::Leaf, Fault::Added, Place::Leaf(closed), what);
         }
-        let same = Frontier::from_bytes(&frontier).is_ok_and(|stored| stored == walk.frontier);
-        if !walk.broken && (!same || time != walk.time.0) {
+        let same = Frontier::from_bytes(&frontier).is_ok_and(|stored| stored == walk.state.frontier);
+        if !walk.broken && (!same || time != walk.state.time.0) {
             let what = "the log's head is not the head of its leaves";
             return self.found(Kind::Log, Fault::Changed, Place::Only, what);
         }
-        if !walk.broken && Rules::from_bytes(&rules) != Ok(walk.history.rules) {
+        if !walk.broken && Rules::from_bytes(&rules) != Ok(walk.state.history.rules) {
             let what = "the log's head names other rules than its leaves put in force";
             self.found(Kind::Log, Fault::Changed, Place::Only, what);
         }

@@ -239,7 +239,7 @@ impl<S: Store> Check<'_, S> {
     /// Nothing is left of a tenant that was cleared but its log. `leaf`, of the log `system`, says that it was.
     pub async fn only_the_log(&mut self, leaf: u64) -> Result<(), StoreError> {
         let head = place::lane(self.number, LANE);
-        let log = [Family::Leaves, Family::Tiles, Family::LeafIndex];
+        let log = [Family::Leaves, Family::Tiles, Family::LeafIndex, Family::Archived];
         for family in Family::ALL.into_iter().filter(|family| !log.contains(family)) {
             let mut pages = Pages::of_tenant(family, self.number);
             while let Some(page) = pages.next(self.store).await? {

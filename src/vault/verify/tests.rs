@@ -12,6 +12,7 @@ use strongroom_storage::rows::{CounterRow, IndexEntry, LaneHead, RowDek, Subject
 use strongroom_storage::{Family, Store};
 
 use super::finding::{Fault, Kind, Place};
+use super::state::{self, State};
 use crate::values::entry_key;
 
 const TENANT: TenantNo = TenantNo(1);
@@ -34,6 +35,25 @@ async fn a_vault_that_nobody_touched_verifies_after_all_kinds_of_requests() {
     assert_eq!(counts.holders, (holders + entries(&rig.store, Family::SubjectRows, TENANT).await.len()) as u64);
     assert!(counts.idempotency_keys > 0 && counts.deks > 0 && counts.subjects > 1);
     assert_eq!(report.tenants.len(), 2);
+}
+
+#[tokio::test]
+async fn a_state_that_was_written_goes_on_as_the_leaves_would() {
+    let rig = Rig::loaded().await;
+    for tenant in [TENANT, SYSTEM] {
+        let (mut whole, mut again) = (State::default(), State::default());
+        for (_, line) in entries(&rig.store, Family::Leaves, tenant).await {
+            let parsed = leaf::parse(&line).unwrap();
+            assert!(whole.take(&parsed, &line).is_empty() && again.take(&parsed, &line).is_empty());
+            let written = state::tests::lines(&again);
+            assert_eq!(written, state::tests::lines(&whole), "after leaf {}", parsed.index);
+            again = state::tests::read(&written).unwrap();
+        }
+        let kinds = ["policy ", "older_policy ", "schema ", "subject ", "value ", "holder "];
+        let written = state::tests::lines(&whole);
+        let has = |kind: &&str| written.iter().any(|line| line.starts_with(*kind));
+        assert!(tenant == SYSTEM || kinds.iter().all(has), "{written:#?}");
+    }
 }
 
 #[tokio::test]
@@ -373,6 +393,7 @@ async fn what_the_vault_never_writes_is_named() {
         (Family::Leaves, &[1, 2]),
         (Family::Tiles, &[1, 2]),
         (Family::LeafIndex, &[1, 2]),
+        (Family::Archived, &[1, 2]),
     ] {
         let key = [&TENANT.0.to_be_bytes()[..], rest].concat();
         let store = copy(&rig.store).await;

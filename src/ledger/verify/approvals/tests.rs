@@ -225,8 +225,9 @@ fn an_approval_does_for_what_was_approved_and_nothing_else() {
     let tier = summary::set_tier("app/a", "II");
     let back = summary::apply_policy(TEXT, Some(&3));
     let key = summary::destroy_key_version("kek/1", 2);
+    let archive = summary::archive_ledger("0", "256", TEXT, "box 1");
     type Detail<'a> = &'a [(&'a str, &'a str)];
-    let cases: [(&str, &str, Detail<'_>, Detail<'_>); 8] = [
+    let cases: [(&str, &str, Detail<'_>, Detail<'_>); 9] = [
         ("enrol_officer", &enrols("0a"), &[("officer", "dave"), ("key", "0a")], &[("officer", "dave"), ("key", "0b")]),
         ("remove_officer", "remove officer bob", &[("officer", "bob")], &[("officer", "carol")]),
         ("apply_policy", &back, &[("text_sha256", TEXT), ("rolled_back_to", "3")], &[("text_sha256", TEXT)]),
@@ -240,6 +241,12 @@ fn an_approval_does_for_what_was_approved_and_nothing_else() {
             &[("factor", "x")],
         ),
         ("destroy_key_version", &key, &[("key", "kek/1"), ("version", "2")], &[("key", "kek/1"), ("version", "3")]),
+        (
+            "archive_ledger",
+            &archive,
+            &[("first", "0"), ("end", "256"), ("manifest", TEXT), ("place", "box 1")],
+            &[("first", "0"), ("end", "512"), ("manifest", TEXT), ("place", "box 1")],
+        ),
     ];
     for (action, asked, right, wrong) in cases {
         let with = |detail: &[(&str, &str)]| {
