@@ -344,6 +344,7 @@ async fn refused(bench: &Bench) -> String {
         store: FaultyStore::new(bench.disk.clone(), bench.faults.clone()),
         keystore: Keystore::open(dir, &root()).unwrap(),
         head_file: dir.join("head"),
+        journal: dir.join("journal"),
         limits: Limits::MOST,
         hot_deks: 100,
         space: bench.space(),

@@ -12,6 +12,7 @@ mod entries;
 mod finding;
 mod history;
 mod leaf_index;
+mod journal;
 mod ledger;
 mod meta;
 mod policies;
@@ -42,6 +43,7 @@ use crate::source;
 use crate::tenant_life;
 use finding::Findings;
 pub use finding::{Fault, Finding, Kind, Place};
+pub use journal::verify_journal;
 use history::Ends;
 use ledger::Signed;
 

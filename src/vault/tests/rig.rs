@@ -48,6 +48,7 @@ impl Bench {
             store: FaultyStore::new(bench.disk.clone(), bench.faults.clone()),
             keystore,
             head_file: dir.join("head"),
+            journal: dir.join("journal"),
             trust_domain: "test.example".to_owned(),
             trust_anchors: vec![[2; 32]],
             tenants: vec![NewTenant {
@@ -86,6 +87,7 @@ impl Bench {
             store: FaultyStore::new(self.disk.clone(), self.faults.clone()),
             keystore: Keystore::open(dir, root).unwrap(),
             head_file: dir.join("head"),
+            journal: dir.join("journal"),
             limits,
             hot_deks: 100,
             space: self.space(),
