@@ -60,7 +60,9 @@ pub fn is_empty(dir: &Path) -> Result<bool, CliError> {
 
 /// Removes the parts of a half-made vault.
 fn empty(layout: &Layout) -> std::io::Result<()> {
-    for folder in [layout.data(), layout.keystore(), layout.journal(), layout.pki()].iter().filter(|folder| folder.exists()) {
+    for folder in
+        [layout.data(), layout.keystore(), layout.journal(), layout.pki()].iter().filter(|folder| folder.exists())
+    {
         std::fs::remove_dir_all(folder)?;
     }
     let files = [layout.config(), layout.head(), layout.dev_passphrase()];

@@ -66,7 +66,8 @@ pub async fn run(args: Args, layout: &Layout, output: Output) -> Result<Exit, Cl
     let restored = strongroom_vault::restore(opening, args.incarnation).await.map_err(|error| match error {
         error @ RestoreError::Nothing => CliError::Unfit {
             message: error.to_string(),
-            next: "strongroom serve; to go on with an older copy, put that in the place of the data folder first".into(),
+            next: "strongroom serve; to go on with an older copy, put that in the place of the data folder first"
+                .into(),
         },
         error => CliError::unfit(format!("the vault in {} is not restored: {error}", layout.dir().display())),
     })?;
@@ -103,10 +104,8 @@ fn text(restored: &Restored) -> String {
         ("not in the copy", restored.passed_over.to_string()),
         ("new KEK versions", restored.keks.to_string()),
     ];
-    let mut text = vec![
-        table(&["LOG", "LEAVES KNOWN", "LEAVES IN THE COPY"], rows),
-        facts(known.into_iter().chain(aside)),
-    ];
+    let mut text =
+        vec![table(&["LOG", "LEAVES KNOWN", "LEAVES IN THE COPY"], rows), facts(known.into_iter().chain(aside))];
     if let Some(why) = &restored.frozen {
         text.push(format!(
             "EVERYTHING IS FROZEN, reads and writes of every tenant: {why}.\nOnce two officers of a tenant know what was stopped since \

@@ -170,8 +170,7 @@ impl HeadFile {
             }
             Err(source) => return Err(HeadError::Unreadable { path: path.to_owned(), source }),
         };
-        head::open_by_any(&bytes, vault, publics)
-            .map_err(|source| HeadError::Foreign { path: path.to_owned(), source })
+        head::open_by_any(&bytes, vault, publics).map_err(|source| HeadError::Foreign { path: path.to_owned(), source })
     }
 }
 

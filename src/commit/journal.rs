@@ -286,11 +286,7 @@ impl Journal {
     }
 
     /// Brings it to where the store is, whose logs these are: what restricts there and does not stand here yet is added.
-    pub async fn follow<S: Store>(
-        &mut self,
-        lanes: &[(TenantNo, LaneHead)],
-        store: &S,
-    ) -> Result<(), JournalError> {
+    pub async fn follow<S: Store>(&mut self, lanes: &[(TenantNo, LaneHead)], store: &S) -> Result<(), JournalError> {
         let lanes = lanes.iter().map(|(tenant, head)| Ok((*tenant, Lane::open(head)?)));
         self.catch_up(&lanes.collect::<Result<_, StoreError>>()?, store).await
     }

@@ -39,9 +39,8 @@ fn freeze(field: &str) -> PreparedLeaf {
 
 fn place(folder: &TempDir) -> JournalPlace {
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &[7; 32]);
-    let mac = move |parts: &[&[u8]]| -> [u8; 32] {
-        ring::hmac::sign(&key, &parts.concat()).as_ref().try_into().unwrap()
-    };
+    let mac =
+        move |parts: &[&[u8]]| -> [u8; 32] { ring::hmac::sign(&key, &parts.concat()).as_ref().try_into().unwrap() };
     JournalPlace { folder: folder.path().join("journal"), vault: VAULT, mac: Arc::new(mac) }
 }
 
@@ -65,7 +64,10 @@ fn fields(place: &JournalPlace) -> Vec<String> {
 }
 
 /// A committer that keeps a journal, over a store that may be older.
-async fn over(store: MemoryStore, journal: Journal) -> Result<(Rig, Arc<std::sync::atomic::AtomicUsize>), JournalError> {
+async fn over(
+    store: MemoryStore,
+    journal: Journal,
+) -> Result<(Rig, Arc<std::sync::atomic::AtomicUsize>), JournalError> {
     let (disk, clock) = (Arc::new(Disk::of(store)), clock_at(1_000));
     let mut journal = journal;
     let lanes = stored_lanes(&*disk).await;

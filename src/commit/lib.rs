@@ -53,5 +53,5 @@ pub use head_check::{Checked, HeadError};
 pub use head_file::{HeadFile, HeadKey, HeadRenewal, NewestKey, SignHead};
 pub use journal::{Journal, JournalError, JournalMac, JournalPlace, Sound, put_aside};
 pub use lane::LaneView;
-pub use offline::Offline;
 pub use meter::{Behind, Charge, ClassWindows, MeterLimits, Meters, Quota, Shown, Use, Window, day_of};
+pub use offline::Offline;

@@ -88,8 +88,7 @@ impl Record {
         let (tenant, rest) = rest.split_first_chunk::<4>()?;
         let (incarnation, rest) = rest.split_first_chunk::<2>()?;
         let (number, rest) = rest.split_first_chunk::<8>()?;
-        let log =
-            Log { tenant: TenantNo(u32::from_be_bytes(*tenant)), incarnation: u16::from_be_bytes(*incarnation) };
+        let log = Log { tenant: TenantNo(u32::from_be_bytes(*tenant)), incarnation: u16::from_be_bytes(*incarnation) };
         let number = u64::from_be_bytes(*number);
         match kind {
             LEAF => Some(Self::Leaf { log, index: number, line: rest.to_vec() }),
@@ -192,7 +191,9 @@ mod tests {
             return (records, 0);
         }
         loop {
-            let Some(length) = bytes.get(at..at + LENGTH).and_then(|four| length(four.try_into().unwrap())) else { break };
+            let Some(length) = bytes.get(at..at + LENGTH).and_then(|four| length(four.try_into().unwrap())) else {
+                break;
+            };
             let Some(record) = bytes.get(at + LENGTH..at + LENGTH + length) else { break };
             let Some(record) = read(&mut end, record, &mac) else { break };
             records.push(record);

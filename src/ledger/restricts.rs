@@ -110,7 +110,10 @@ mod tests {
             // The tenant's own log says it as well: once is enough.
             assert_eq!(all(action, "allow", &[("officer", "bob")])[..2], [false; 2], "{action}");
         }
-        assert_eq!(all("break_glass", "allow", &[("change", "apply_policy"), ("policy_version", "2")])[..2], [false; 2]);
+        assert_eq!(
+            all("break_glass", "allow", &[("change", "apply_policy"), ("policy_version", "2")])[..2],
+            [false; 2]
+        );
     }
 
     #[test]

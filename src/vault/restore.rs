@@ -51,7 +51,9 @@ pub enum RestoreError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The copy is the newest.
-    #[error("there is nothing to restore: the data folder is as far as its head file and its journal, and starts as it is")]
+    #[error(
+        "there is nothing to restore: the data folder is as far as its head file and its journal, and starts as it is"
+    )]
     Nothing,
     /// The copy's log is not the one that head file or journal know.
     #[error(
@@ -84,7 +86,9 @@ pub enum RestoreError {
     #[error("the vault has had all its 65,535 incarnations: its data must move to a new vault")]
     IncarnationsExhausted,
     /// A tenant's own key is away.
-    #[error("tenant `{0}` is locked: its own key is away, and without it nothing of it can be restored; bring the key back first")]
+    #[error(
+        "tenant `{0}` is locked: its own key is away, and without it nothing of it can be restored; bring the key back first"
+    )]
     Locked(String),
     /// The keystore is a copy that was made before keys changed.
     #[error(
@@ -241,7 +245,9 @@ async fn find<S: Store>(
     let short = match (read, &head) {
         (Err(error @ JournalError::Io { .. }), _) => return Err(error.into()),
         (Err(error), _) => Some(error.to_string()),
-        (Ok(_), None) => Some("there is no head file, so nobody can tell whether the journal is the newest one".to_owned()),
+        (Ok(_), None) => {
+            Some("there is no head file, so nobody can tell whether the journal is the newest one".to_owned())
+        }
         (Ok(_), Some(head)) if head.journal.is_none() => {
             Some("the head file knows of no journal, so nobody can tell whether this is the newest one".to_owned())
         }
@@ -303,7 +309,7 @@ async fn write<S: Store>(
     for (row, (tenant, lane)) in found.rows.iter().zip(&found.lanes) {
         let known = known(found, *tenant);
         named.push((row.name.clone(), known.map(|(_, size, _)| size), lane.size));
-        if !plan.is_alive(*tenant) {
+        if !plan.goes_on(*tenant) {
             // Its log has ended, and nothing can be signed of it any more: it stays the one that it was.
             lanes.push((*tenant, lane.clone()));
             continue;

@@ -36,6 +36,7 @@ mod questions;
 mod quotas;
 mod refusals;
 mod reindex;
+mod restores;
 pub(crate) mod rig;
 mod rollback;
 mod rolls;

@@ -11,8 +11,8 @@
 mod entries;
 mod finding;
 mod history;
-mod leaf_index;
 mod journal;
+mod leaf_index;
 mod ledger;
 mod meta;
 mod policies;
@@ -43,8 +43,8 @@ use crate::source;
 use crate::tenant_life;
 use finding::Findings;
 pub use finding::{Fault, Finding, Kind, Place};
-pub use journal::verify_journal;
 use history::Ends;
+pub use journal::verify_journal;
 use ledger::Signed;
 
 /// What is verified, and against what.

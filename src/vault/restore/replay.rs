@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use strongroom_access::{Directory, Freezes, Scope, Since, Touch};
 use strongroom_ids::{FieldNo, TenantNo};
-use strongroom_keys::{self as keys, IndexKey, IndexName, Keystore};
+use strongroom_keys::{self as keys, IndexKey, IndexName, KeyError, Keystore};
 use strongroom_ledger::Rules;
 use strongroom_ledger::journal::Log;
 use strongroom_ledger::leaf::{self, ParsedLeaf, PreparedLeaf};
@@ -101,6 +101,8 @@ pub(super) struct Plan<'a> {
     keystore: &'a Keystore,
     now: u64,
     alive: BTreeMap<TenantNo, Alive>,
+    /// Those that were alive in the copy, and are destroyed.
+    ended: BTreeMap<TenantNo, Rules>,
     system: Arc<IndexKey>,
     /// Leaves that the log `system` has in the copy.
     system_size: u64,
@@ -123,7 +125,11 @@ impl<'a> Plan<'a> {
         let there = rows.iter().zip(lanes).filter(|(row, _)| !directory.destroyed.contains_key(&row.name));
         for (row, (_, lane)) in there {
             let rules = Rules::from_bytes(&lane.rules).map_err(|_| Error::DataLoss("the head of a log"))?;
-            let key = keystore.index_key(row.id, IndexName::Fingerprint).ok();
+            let key = match keystore.index_key(row.id, IndexName::Fingerprint) {
+                Ok(key) => Some(key),
+                Err(KeyError::NotAllowed { .. }) => None,
+                Err(error) => return Err(error.into()),
+            };
             let (version, freezes) = match &key {
                 Some(key) => stored(row.number, key, store).await?,
                 None => (0, Freezes::default()),
@@ -138,6 +144,7 @@ impl<'a> Plan<'a> {
             keystore,
             now,
             alive,
+            ended: BTreeMap::new(),
             system,
             system_size,
             directory,
@@ -152,9 +159,9 @@ impl<'a> Plan<'a> {
         self.now
     }
 
-    /// Whether a tenant is there, and not destroyed.
-    pub fn is_alive(&self, tenant: TenantNo) -> bool {
-        self.alive.contains_key(&tenant)
+    /// Whether a tenant's log goes on: in the copy it had not ended.
+    pub fn goes_on(&self, tenant: TenantNo) -> bool {
+        self.alive.contains_key(&tenant) || self.ended.contains_key(&tenant)
     }
 
     /// What came of it.
@@ -171,7 +178,8 @@ impl<'a> Plan<'a> {
         action: &str,
         told: &Told,
     ) -> Result<Vec<(TenantNo, PreparedLeaf)>, Error> {
-        let rules = self.alive.get(&tenant).map(|alive| alive.rules).unwrap_or_default();
+        let alive = self.alive.get(&tenant).map(|alive| &alive.rules);
+        let rules = alive.or_else(|| self.ended.get(&tenant)).copied().unwrap_or_default();
         let request = data_encoding::HEXLOWER.encode(request);
         let noted = Noted { request: &request, principal: ROOT, action, failed: None, place: LEDGER };
         noted.leaf(tenant, (rules.policy.version, rules.schema.version, &[]), told)
@@ -194,7 +202,9 @@ impl<'a> Plan<'a> {
         let mut freezes = alive.freezes.clone();
         let since = Since { time: one.leaf.time.0, by: one.leaf.principal.clone() };
         let touches: Vec<Touch> = match one.says("what") {
-            Some(what) => Touch::ALL.into_iter().filter(|touch| what.split(' ').any(|word| word == touch.as_str())).collect(),
+            Some(what) => {
+                Touch::ALL.into_iter().filter(|touch| what.split(' ').any(|word| word == touch.as_str())).collect()
+            }
             None => vec![],
         };
         let scope = match (one.says("field"), one.says(FIELD_NUMBER).map(str::parse)) {
@@ -313,18 +323,26 @@ impl<'a> Plan<'a> {
         let request = keys::random::<16>()?;
         let end = End::again(row, (&request, ROOT), (decided, self.now, self.system_size), self.keystore);
         self.mutations.push(end.put(&self.system)?);
-        self.alive.remove(&row.number);
+        if let Some(alive) = self.alive.remove(&row.number) {
+            self.ended.insert(row.number, alive.rules);
+        }
         self.directory.tenants.remove(&row.name);
         self.directory.officers.retain(|(of, _), _| *of != row.number);
         self.directory.destroyed.insert(row.name.clone(), row.number);
-        let mut told: Told = vec![
-            ("tenant", row.name.clone()),
-            ("number", row.number.to_string()),
-            ("tenant_id", row.id.to_string()),
-            ("stage", "intent".to_owned()),
-        ];
-        told.extend(by);
-        self.put_directory("destroy_tenant", &request, told)
+        let action = "destroy_tenant";
+        let own = vec![("tenant", row.name.clone()), ("tenant_id", row.id.to_string())];
+        let last = self.leaf(row.number, &request, action, &[own.clone(), by.clone()].concat())?;
+        self.leaves.extend(last);
+        let told = |stage: &str| -> Told {
+            let of = [("number", row.number.to_string()), ("stage", stage.to_owned())];
+            own.iter().cloned().chain(of).chain(by.iter().cloned()).collect()
+        };
+        self.put_directory(action, &request, told("intent"))?;
+        if end.destroyed().is_some() {
+            let done = self.leaf(SYSTEM_NO, &request, action, &told("done"))?;
+            self.leaves.extend(done);
+        }
+        Ok(())
     }
 
     /// Who is an officer, by which key, and which authorities vouch for callers.

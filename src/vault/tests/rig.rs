@@ -82,8 +82,13 @@ impl Bench {
     }
 
     async fn opened(&self, root: &dyn RootProvider, limits: Limits) -> Result<Tested, OpenError> {
+        Vault::open(self.opening(root, limits)).await
+    }
+
+    /// What the vault is opened from.
+    pub fn opening(&self, root: &dyn RootProvider, limits: Limits) -> Opening<FaultyStore<MemoryStore>> {
         let dir = self.folder.path();
-        let opening = Opening {
+        Opening {
             store: FaultyStore::new(self.disk.clone(), self.faults.clone()),
             keystore: Keystore::open(dir, root).unwrap(),
             head_file: dir.join("head"),
@@ -92,8 +97,7 @@ impl Bench {
             hot_deks: 100,
             space: self.space(),
             clock: self.clock(),
-        };
-        Vault::open(opening).await
+        }
     }
 
     pub fn clock(&self) -> Clock {

@@ -41,7 +41,10 @@ pub async fn verify_journal<S: Store>(
     }
     for record in &records {
         let (log, size) = record.reach();
-        let row = rows.iter().zip(&lanes).find(|(row, (_, lane))| row.number == log.tenant && lane.incarnation == log.incarnation);
+        let row = rows
+            .iter()
+            .zip(&lanes)
+            .find(|(row, (_, lane))| row.number == log.tenant && lane.incarnation == log.incarnation);
         // What an earlier incarnation had beyond this one's beginning stands nowhere else.
         let Some((row, (tenant, lane))) = row else { continue };
         if size > lane.size {
