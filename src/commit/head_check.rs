@@ -210,8 +210,11 @@ pub(crate) async fn follow<S: Store>(
             }
             frontier.push(line);
             // One that is not in its form is not what was appended, and the tree shows it.
-            if let Some(new) = leaf::parse(line).ok().as_ref().and_then(NewRule::of) {
-                rules.put(new);
+            if let Some(new) = leaf::parse(line).ok().as_ref().and_then(NewRule::of)
+                && !rules.put(new)
+            {
+                // The vault writes none that are not newer. Whoever appends one needs no key for it, and would have it journalled.
+                return Err(HeadError::Rules { tenant });
             }
         }
         if page.is_empty() {
@@ -428,6 +431,39 @@ mod tests {
         let changed = LaneHead { rules: rules.to_bytes(), ..head };
         vault.store.write(vec![Mutation::Put(Family::Meta, key, changed.encode())]).await.unwrap();
         assert!(matches!(vault.check().await, Err(HeadError::Rules { tenant: TENANT })));
+    }
+
+    #[tokio::test]
+    async fn a_leaf_that_brings_no_newer_rules_does_not_start() {
+        let vault = Vault::new();
+        vault.serve(TENANT, &["one"]).await;
+        vault.killed().await;
+        let hash = "07".repeat(32);
+        for (number, starts) in [(1_u64, true), (2, false)] {
+            let header = strongroom_ledger::leaf::LeafHeader {
+                request: &[1; 16],
+                principal: "officer/alice",
+                actor: None,
+                action: "unfreeze",
+                purpose: None,
+                decision: "allow",
+                reason: None,
+                policy: 1,
+                schema: 1,
+                keys: &[],
+                client: "",
+                detail: &[("version", "1"), ("sha256", &hash)],
+            };
+            let prepared = leaf::prepare(&header, std::iter::empty()).remove(0);
+            let stored = testing::stored_lanes(&vault.store).await.remove(0).1;
+            let mut lane = Lane::open(&stored).unwrap();
+            let mut batch = vec![];
+            assert_eq!(lane.append(TENANT, &prepared, 1_000, &mut batch), number);
+            batch.push(Mutation::Put(Family::Meta, Lane::key(TENANT), lane.head().encode()));
+            vault.store.write(batch).await.unwrap();
+            let checked = vault.check().await;
+            assert_eq!(checked.is_ok(), starts, "{checked:?}");
+        }
     }
 
     #[tokio::test]

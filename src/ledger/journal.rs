@@ -227,7 +227,7 @@ mod tests {
         ) {
             let mut bytes = written(&records);
             let at = at.index(bytes.len());
-            bytes[at] ^= 1 << bit;
+            bytes[at] ^= 1_u8 << bit;
             let (read, to) = read_all(&bytes);
             prop_assert!(to <= at && read.len() < records.len());
             prop_assert_eq!(&read[..], &records[..read.len()]);

@@ -57,7 +57,7 @@ fn says<'l>(action: &str, decision: &str, detail: impl Fn(&str) -> Option<&'l st
         }
         "set_key_state" | "destroy_key_version" => detail("stage") == Some("done"),
         // Gone with its decision; the log `system` says so.
-        "destroy_tenant" => detail("stage") == Some("intent"),
+        "destroy_tenant" => detail("stage") == Some("intent") && detail("principals_version").is_some(),
         // Who is one by another key, or no more; and who came, for without them those that are left might be too few.
         "enrol_officer" | "remove_officer" | "break_glass" => detail("principals_version").is_some(),
         "erase_subject" | "withdraw_consent" | "set_hold" | "lift_hold" => true,
@@ -102,9 +102,10 @@ mod tests {
             assert_eq!(all(action, "allow", &[("stage", "done")]), [true; 3]);
             assert_eq!(all(action, "allow", &[("stage", "intent")])[..2], [false; 2]);
         }
-        assert_eq!(all("destroy_tenant", "allow", &[("stage", "intent")]), [true; 3]);
-        assert_eq!(all("destroy_tenant", "allow", &[("stage", "dry_run")])[..2], [false; 2]);
         let version = ("principals_version", "7");
+        assert_eq!(all("destroy_tenant", "allow", &[("stage", "intent"), version]), [true; 3]);
+        assert_eq!(all("destroy_tenant", "allow", &[("stage", "intent")])[..2], [false; 2]);
+        assert_eq!(all("destroy_tenant", "allow", &[("stage", "dry_run")])[..2], [false; 2]);
         for action in ["enrol_officer", "remove_officer", "break_glass"] {
             assert_eq!(all(action, "allow", &[version]), [true; 3], "{action}");
             // The tenant's own log says it as well: once is enough.
