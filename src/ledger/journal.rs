@@ -190,14 +190,13 @@ mod tests {
         if bytes.get(..HEADER) != Some(&header(VAULT)[..]) {
             return (records, 0);
         }
-        loop {
-            let Some(length) = bytes.get(at..at + LENGTH).and_then(|four| length(four.try_into().unwrap())) else {
-                break;
-            };
-            let Some(record) = bytes.get(at + LENGTH..at + LENGTH + length) else { break };
-            let Some(record) = read(&mut end, record, &mac) else { break };
-            records.push(record);
-            at += LENGTH + length;
+        let behind = |at: usize| {
+            let length = length(bytes.get(at..at + LENGTH)?.try_into().unwrap())?;
+            bytes.get(at + LENGTH..at + LENGTH + length)
+        };
+        while let Some(record) = behind(at).and_then(|bytes| Some((bytes.len(), read(&mut end, bytes, &mac)?))) {
+            at += LENGTH + record.0;
+            records.push(record.1);
         }
         (records, at)
     }
