@@ -20,6 +20,10 @@ const MOST_SUSPENDED: usize = 1_000;
 /// Bytes of the reason of a suspension, at most.
 const REASON_LIMIT: usize = 200;
 
+/// By whom everything is frozen when an older copy of the data was put in place, and nobody can tell what was stopped since. No
+/// principal is called so.
+pub const RESTORE: &str = "restore";
+
 /// What of a field is frozen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Touch {
@@ -92,6 +96,11 @@ impl Frozen {
     /// Whether it is not frozen at all.
     pub fn is_empty(&self) -> bool {
         self.reads.is_none() && self.writes.is_none()
+    }
+
+    /// Whether a restore has frozen it for this.
+    pub fn is_by_restore(&self, touch: Touch) -> bool {
+        self.of(touch).is_some_and(|since| since.by == RESTORE)
     }
 
     fn slot(&mut self, touch: Touch) -> &mut Option<Since> {
@@ -199,6 +208,13 @@ impl Freezes {
             }
         }
         changed
+    }
+
+    /// Freezes everything in the name of a restore, at this time, in microseconds since 1970. Whoever had frozen it before can't
+    /// end that alone any more.
+    pub fn freeze_after_restore(&mut self, time: u64) {
+        let since = || Some(Since { time, by: RESTORE.to_owned() });
+        self.everything = Frozen { reads: since(), writes: since() };
     }
 
     /// Ends the freeze of a scope, and of no other. Returns whether anything changed.
@@ -385,6 +401,16 @@ mod tests {
             let (narrow, wide, widest) = (all_frozen(&narrow), all_frozen(&wide), all_frozen(&widest));
             prop_assert!(narrow.iter().all(|one| wide.contains(one)));
             prop_assert!(wide.iter().all(|one| widest.contains(one)));
+        }
+
+        #[test]
+        fn what_a_restore_freezes_stays_its_own_and_leaves_the_rest(before in freezes(), touches in touches()) {
+            let mut after = before.clone();
+            after.freeze_after_restore(9);
+            after.freeze(Scope::Everything, &touches, &since(10));
+            prop_assert!(Touch::ALL.iter().all(|touch| after.everything.is_by_restore(*touch)));
+            prop_assert!(parse_principal(RESTORE).is_none());
+            prop_assert_eq!((after.fields, after.suspended), (before.fields, before.suspended));
         }
 
         #[test]

@@ -42,7 +42,9 @@ pub use approvals::{Approval, Approvals, ApproveError, Vote};
 pub use cache::Access;
 pub use check::{CheckError, DEFAULT_TESTS, check};
 pub use directory::{Directory, DirectoryError, identify};
-pub use freezes::{Freezes, FreezesError, Frozen, Scope, Since, SuspendError, Suspension, Touch, parse_principal};
+pub use freezes::{
+    Freezes, FreezesError, Frozen, RESTORE, Scope, Since, SuspendError, Suspension, Touch, parse_principal,
+};
 pub use mentions::{Mention, Named};
 pub use policies::{DEFAULT_POLICIES, Decision, Explanation, Missing, Policies, PolicyError};
 pub use principal::{Principal, Role};

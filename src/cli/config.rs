@@ -32,6 +32,9 @@ pub struct Config {
     pub ledger: Ledger,
     /// Where callers read their ledger over plain HTTPS; nowhere, unless the table is there.
     pub entries: Option<Entries>,
+    /// Where the journal of what restricts stands.
+    #[serde(default)]
+    pub journal: Journal,
     /// What anybody may read, without a certificate; nothing, unless the table is there.
     pub tiles: Option<Tiles>,
     /// Limits of requests that are lowered, by their names.
@@ -54,6 +57,21 @@ pub struct Config {
 pub struct Entries {
     /// Address and port.
     pub listen: String,
+}
+
+/// Where the journal of what restricts stands: on another disk than the data, if it is to outlive that one.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Journal {
+    /// Its folder; `journal` in the vault's own, unless it is given.
+    folder: Option<PathBuf>,
+}
+
+impl Journal {
+    /// Its folder.
+    pub fn folder(&self, layout: &Layout) -> PathBuf {
+        self.folder.as_ref().map_or_else(|| layout.journal(), |folder| layout.dir().join(folder))
+    }
 }
 
 /// Who may keep a tenant's own key, for each tenant that has one with a provider.
@@ -256,6 +274,8 @@ impl Config {
              # Paths are relative to this folder. Certificates that are replaced here come into force\n\
              # while the vault runs; deploy/README.md tells of crl = [\"pki/ca.crl\"] and [[tls.names]].\n\
              [tls]\ncertificate = \"pki/server.pem\"\nkey = \"pki/server.key\"\nclient_ca = \"pki/ca.pem\"\n\n\
+             # What restricts is journalled apart from the data: put the folder on another disk, once the vault is stopped.\n\
+             # [journal]\n# folder = \"/mnt/other-disk/strongroom-journal\"\n\n\
              # Limits of requests may be lowered here: value, token, subject, idempotency_key, items, message, found.\n\
              # [limits]\n# items = 1000\n\n\
              # [capacity]\n# block_cache_mib = 256\n# hot_deks = 100000\n# connections = 1000\n# requests = 1024\n# disk_reserve_mib = 512\n\n{root}"

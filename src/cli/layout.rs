@@ -32,6 +32,11 @@ impl Layout {
         self.0.join("head")
     }
 
+    /// The journal of what restricts, unless the configuration names another folder.
+    pub fn journal(&self) -> PathBuf {
+        self.0.join("journal")
+    }
+
     /// The configuration.
     pub fn config(&self) -> PathBuf {
         self.0.join("strongroom.toml")

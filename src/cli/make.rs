@@ -60,7 +60,9 @@ pub fn is_empty(dir: &Path) -> Result<bool, CliError> {
 
 /// Removes the parts of a half-made vault.
 fn empty(layout: &Layout) -> std::io::Result<()> {
-    for folder in [layout.data(), layout.keystore(), layout.pki()].iter().filter(|folder| folder.exists()) {
+    for folder in
+        [layout.data(), layout.keystore(), layout.journal(), layout.pki()].iter().filter(|folder| folder.exists())
+    {
         std::fs::remove_dir_all(folder)?;
     }
     let files = [layout.config(), layout.head(), layout.dev_passphrase()];
@@ -89,9 +91,9 @@ pub async fn create(layout: &Layout, root: &dyn RootProvider, contents: Contents
     let vault = VaultId(strongroom_keys::random().map_err(|error| unfit(&error))?);
     let keystore = Keystore::create(&layout.keystore(), vault, root).map_err(|error| unfit(&error))?;
     let store = RocksStore::create(&layout.data(), RocksOptions::default()).map_err(|error| unfit(&error))?;
-    let head_file = layout.head();
+    let (head_file, journal) = (layout.head(), layout.journal());
     let clock = start::clock();
-    let new = NewVault { store, keystore, head_file, trust_domain, trust_anchors, tenants, clock };
+    let new = NewVault { store, keystore, head_file, journal, trust_domain, trust_anchors, tenants, clock };
     strongroom_vault::create(new).await.map_err(|error| unfit(&error))?;
     replace(&layout.config(), config.as_bytes())?;
     Ok(vault)

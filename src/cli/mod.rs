@@ -49,6 +49,7 @@ mod policy;
 mod principal;
 mod progress;
 mod records;
+mod restore;
 mod root;
 mod schema;
 mod seal;
@@ -124,6 +125,7 @@ enum Command {
     Audit(audit::Args),
     Witness(witness::Args),
     Verify(verify::Args),
+    Restore(restore::Args),
     Bench(Box<bench::Args>),
 }
 
@@ -193,6 +195,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Audit(args) => audit::run(args, &global).await,
         Command::Witness(args) => witness::run(args, &global).await,
         Command::Verify(args) => verify::run(args, &global.dir, global.output).await,
+        Command::Restore(args) => restore::run(args, &layout::Layout::new(&global.dir), global.output).await,
         Command::Bench(args) => bench::run(*args, &global).await,
     }
 }

@@ -203,6 +203,7 @@ pub fn opening(
         store,
         keystore,
         head_file: layout.head(),
+        journal: config.journal.folder(layout),
         limits: config.limits()?,
         hot_deks: config.capacity.hot_deks,
         space: space(layout.data(), config.capacity.disk_reserve_mib),

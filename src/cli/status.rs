@@ -51,6 +51,10 @@ fn document(status: &StatusResponse, started: &str) -> serde_json::Value {
         "seal": status.seal.as_ref().map(unseal::document),
         "certificates": status.certificates.as_ref().map(certificates::document),
         "actor_issuers": actors::documents(status),
+        "journal": status.journal.as_ref().map(|journal| {
+            json!({ "path": journal.path, "records": journal.records.to_string() })
+        }),
+        "notice": status.notice,
     })
 }
 
@@ -93,9 +97,13 @@ fn text(status: &StatusResponse, started: &str) -> String {
             ),
         ]
         .into_iter()
+        .chain(status.journal.as_ref().map(|of| ("journal", format!("{}, {} records", of.path, of.records))))
         .chain(certificates::facts(status))
         .chain(actors::facts(status)),
     );
+    if !status.notice.is_empty() {
+        text = format!("FROZEN: {}\n\n{text}", status.notice);
+    }
     if !status.keys.is_empty() {
         let rows = status.keys.iter().map(|key| vec![key.name.clone(), key.version.to_string(), key.state.clone()]);
         text.push_str("\n\n");

@@ -68,10 +68,13 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
     let mut bar = Bar::new();
     let report = strongroom_vault::verify(&verification, &mut |progress| bar.show(progress)).await;
     bar.clear();
-    let report = report.map_err(|error| match error {
+    let unverified = |error| match error {
         VerifyError::Open(error) => super::start::unfit(&layout, &error),
         other @ VerifyError::Checkpoint { .. } => CliError::unfit(other.to_string()),
-    })?;
+    };
+    let mut report = report.map_err(unverified)?;
+    let journal = strongroom_vault::verify_journal(&verification, config.journal.folder(&layout)).await;
+    report.findings.extend(journal.map_err(unverified)?);
     output.show(|| document(&report), || text(&report))?;
     Ok(match (report.findings.is_empty(), report.tenants.iter().any(|(_, counts)| counts.locked)) {
         (false, _) => Exit::Failed,

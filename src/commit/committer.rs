@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use strongroom_ids::TenantNo;
 use strongroom_ledger::Timestamp;
+use strongroom_ledger::journal::JournalEnd;
 use strongroom_storage::rows::LaneHead;
 use strongroom_storage::{Mutation, Store, StoreError};
 use thiserror::Error;
@@ -17,6 +18,7 @@ use crate::delivery::Reply;
 use crate::fact::Fact;
 use crate::group::Lanes;
 use crate::head_file::{HeadFile, HeadKeeper, HeadRenewal};
+use crate::journal::Journal;
 use crate::lane::{Lane, LaneView};
 use crate::meter::{Meters, Use};
 use crate::worker::Worker;
@@ -46,6 +48,8 @@ pub struct Start {
     pub lanes: Vec<(TenantNo, LaneHead)>,
     /// The head file to keep, if any. [`HeadFile::check`] it first.
     pub head: Option<HeadFile>,
+    /// The journal to keep, if any, brought to where the store is: [`Journal::follow`].
+    pub journal: Option<Journal>,
     /// Microseconds since 1970. The committer's own time never goes backwards, whatever this says.
     pub clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// How many changes may wait.
@@ -119,6 +123,8 @@ pub(crate) struct Shared {
     queued: AtomicUsize,
     /// Durable lanes only.
     lanes: Mutex<Lanes>,
+    /// How far the journal has come: at the least as far as the lanes need it.
+    journal: Mutex<Option<JournalEnd>>,
 }
 
 impl Shared {
@@ -126,6 +132,15 @@ impl Shared {
     pub fn lanes(&self) -> MutexGuard<'_, Lanes> {
         // A panic elsewhere leaves every lane whole: they are replaced one by one.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far the journal has come; `None` if none is kept. Who also wants the lanes takes them first.
+    pub fn journal(&self) -> Option<JournalEnd> {
+        *self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_journal(&self, end: JournalEnd) {
+        *self.journal.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
     }
 
     pub fn publish(&self, position: Position, time: u64) {
@@ -165,13 +180,14 @@ impl Committer {
             state: AtomicU8::new(CommitterState::Serving as u8),
             queued: AtomicUsize::new(0),
             lanes: Mutex::new(lanes.clone()),
+            journal: Mutex::new(start.journal.as_ref().map(Journal::end)),
         });
         let (jobs, queue) = mpsc::channel(start.queue.max(1));
         let heads = start.head.map(|head| head.keep(Arc::clone(&shared))).transpose()?;
         let head = heads.as_ref().map_or_else(HeadRenewal::none, HeadKeeper::renewal);
         let (ended, done) = watch::channel(());
         let settings = (lanes, start.clock, start.table, start.meters);
-        Worker::new(store, queue, Arc::clone(&shared), settings, heads).spawn(ended)?;
+        Worker::new(store, queue, Arc::clone(&shared), settings, (heads, start.journal)).spawn(ended)?;
         Ok(Self { jobs, shared, head, done })
     }
 
@@ -227,6 +243,11 @@ impl Committer {
         let lane = self.shared.lanes().get(&tenant).cloned();
         // The root is hashed outside the lock, so that nobody waits for it.
         lane.map(|lane| lane.view())
+    }
+
+    /// How far the journal has come; `None` if none is kept.
+    pub fn journal(&self) -> Option<JournalEnd> {
+        self.shared.journal()
     }
 
     /// What has the head file written at once, by the key that is the newest then.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use strongroom_ids::TenantNo;
 use strongroom_ledger::Timestamp;
+use strongroom_ledger::journal::{Log, Record};
 use strongroom_storage::{Family, Mutation};
 
 use crate::change::{Change, CommitError, Committed, Guard, Position};
@@ -23,6 +24,8 @@ pub(crate) struct Group<'a> {
     touched: Lanes,
     batch: Vec<Mutation>,
     members: usize,
+    /// The leaves that restrict.
+    restricting: Vec<Record>,
     /// What is counted of what it tells; nobody may be told anything that counts without.
     meters: Option<&'a mut Meters>,
 }
@@ -35,12 +38,15 @@ pub(crate) struct Staged {
     pub lanes: Lanes,
     /// How many changes are in it.
     pub members: usize,
+    /// Its leaves that restrict, in their order: they are journalled before anybody is told.
+    pub restricting: Vec<Record>,
 }
 
 impl<'a> Group<'a> {
     /// An empty group with its number in history and its time.
     pub fn new(table: &'a mut ConflictTable, lanes: &'a Lanes, number: u64, time: u64) -> Self {
-        Self { table, lanes, number, time, touched: Lanes::new(), batch: Vec::new(), members: 0, meters: None }
+        let (touched, batch, restricting) = (Lanes::new(), Vec::new(), Vec::new());
+        Self { table, lanes, number, time, touched, batch, members: 0, restricting, meters: None }
     }
 
     /// The same, with the counts of what it tells.
@@ -74,7 +80,13 @@ impl<'a> Group<'a> {
                 self.touched.insert(*tenant, lane.clone());
             }
             if let Some(lane) = self.touched.get_mut(tenant) {
-                leaves.push(lane.append(*tenant, leaf, self.time, &mut self.batch));
+                let index = lane.append(*tenant, leaf, self.time, &mut self.batch);
+                leaves.push(index);
+                if leaf.restricts() {
+                    let log = Log { tenant: *tenant, incarnation: lane.incarnation };
+                    let line = leaf.finish(index, Timestamp(self.time));
+                    self.restricting.push(Record::Leaf { log, index, line });
+                }
             }
         }
         self.members += 1;
@@ -101,7 +113,8 @@ impl<'a> Group<'a> {
         if let Some(meters) = self.meters {
             meters.stage(&mut self.batch);
         }
-        Staged { batch: self.batch, lanes: self.touched, members: self.members }
+        let Self { batch, touched: lanes, members, restricting, .. } = self;
+        Staged { batch, lanes, members, restricting }
     }
 }
 

@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use strongroom_ids::{TenantNo, VaultId};
-use strongroom_ledger::head::{self, LaneState};
+use strongroom_ledger::head::{self, Head, LaneState};
+use strongroom_ledger::journal::JournalEnd;
 use strongroom_ledger::leaf;
 use strongroom_ledger::{Frontier, LedgerError, NewRule, Rules};
 use strongroom_storage::rows::LaneHead;
@@ -51,7 +52,8 @@ pub enum HeadError {
     /// The store ends before the file says.
     #[error(
         "the store is behind its head file by {missing} leaves of the log of tenant {tenant} (it has {size}): \
-         acknowledged writes are lost; bring back the newest copy of the data folder"
+         acknowledged writes are lost; bring back the newest copy of the data folder, or, if there is no newer one: \
+         `strongroom restore`"
     )]
     Behind {
         /// Whose log.
@@ -128,16 +130,9 @@ impl HeadFile {
         publics: &[[u8; 32]],
         lanes: &[(TenantNo, LaneHead)],
         store: &S,
-    ) -> Result<(), HeadError> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(HeadError::Missing { path: path.to_owned() });
-            }
-            Err(source) => return Err(HeadError::Unreadable { path: path.to_owned(), source }),
-        };
-        let head = head::open_by_any(&bytes, vault, publics)
-            .map_err(|source| HeadError::Foreign { path: path.to_owned(), source })?;
+    ) -> Result<Checked, HeadError> {
+        let head = Self::read(path, vault, publics)?;
+        let checked = Checked { journal: head.journal };
         let mut known: HashMap<TenantNo, LaneState> = head.lanes.into_iter().map(|lane| (lane.tenant, lane)).collect();
         for (tenant, stored) in lanes {
             let stored = Lane::open(stored)?;
@@ -162,9 +157,28 @@ impl HeadFile {
         }
         match lanes.iter().find(|(_, lane)| lane.size == 0) {
             Some((tenant, _)) => Err(HeadError::Empty { tenant: *tenant }),
-            None => Ok(()),
+            None => Ok(checked),
         }
     }
+
+    /// Reads a head file that one of these keys has signed.
+    pub fn read(path: &Path, vault: VaultId, publics: &[[u8; 32]]) -> Result<Head, HeadError> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(HeadError::Missing { path: path.to_owned() });
+            }
+            Err(source) => return Err(HeadError::Unreadable { path: path.to_owned(), source }),
+        };
+        head::open_by_any(&bytes, vault, publics).map_err(|source| HeadError::Foreign { path: path.to_owned(), source })
+    }
+}
+
+/// What the head file says beside the logs, of a store that is as far as it.
+#[derive(Clone, Copy, Debug)]
+pub struct Checked {
+    /// How far the journal had come; `None` if none was kept.
+    pub journal: Option<JournalEnd>,
 }
 
 async fn check_lane<S: Store>(tenant: TenantNo, lane: &LaneState, stored: &Lane, store: &S) -> Result<(), HeadError> {
@@ -196,8 +210,11 @@ pub(crate) async fn follow<S: Store>(
             }
             frontier.push(line);
             // One that is not in its form is not what was appended, and the tree shows it.
-            if let Some(new) = leaf::parse(line).ok().as_ref().and_then(NewRule::of) {
-                rules.put(new);
+            if let Some(new) = leaf::parse(line).ok().as_ref().and_then(NewRule::of)
+                && !rules.put(new)
+            {
+                // The vault writes none that are not newer. Whoever appends one needs no key for it, and would have it journalled.
+                return Err(HeadError::Rules { tenant });
             }
         }
         if page.is_empty() {
@@ -248,7 +265,7 @@ mod tests {
         async fn killed(&self) {
             let lanes = testing::stored_lanes(&self.store).await.into_iter().filter(|(_, lane)| lane.size > 0);
             let lanes: Lanes = lanes.map(|(tenant, lane)| (tenant, Lane::open(&lane).unwrap())).collect();
-            testing::head_file(&self.path()).write(&lanes, false).unwrap();
+            testing::head_file(&self.path()).write(&lanes, None, false).unwrap();
         }
 
         /// The same with a head file that nobody looks at, as after the file's last writing.
@@ -268,7 +285,7 @@ mod tests {
         async fn check_against(&self, store: &MemoryStore) -> Result<(), HeadError> {
             let mut lanes = testing::stored_lanes(store).await;
             lanes.retain(|(_, lane)| lane.size > 0);
-            HeadFile::check(&self.path(), VAULT, &[testing::public_key()], &lanes, store).await
+            HeadFile::check(&self.path(), VAULT, &[testing::public_key()], &lanes, store).await.map(drop)
         }
     }
 
@@ -307,7 +324,7 @@ mod tests {
     async fn a_log_that_somebody_begins_after_an_orderly_stop_does_not_start() {
         let vault = Vault::new();
         vault.serve(OTHER, &["forged"]).await;
-        testing::head_file(&vault.path()).write(&Lanes::new(), true).unwrap();
+        testing::head_file(&vault.path()).write(&Lanes::new(), None, true).unwrap();
         let error = vault.check().await.unwrap_err();
         assert!(matches!(error, HeadError::Added { tenant: OTHER, added: 1, signed: 0 }), "{error}");
     }
@@ -396,7 +413,7 @@ mod tests {
         let error = HeadFile::check(&vault.path(), VAULT, &[testing::public_key()], &lanes, &vault.store).await;
         assert!(matches!(error, Err(HeadError::Empty { tenant: OTHER })), "{error:?}");
         // Nor does one whose head file was written before it.
-        testing::head_file(&vault.path()).write(&Lanes::new(), false).unwrap();
+        testing::head_file(&vault.path()).write(&Lanes::new(), None, false).unwrap();
         let emptied = [(TENANT, testing::empty_head())];
         let error = HeadFile::check(&vault.path(), VAULT, &[testing::public_key()], &emptied, &vault.store).await;
         assert!(matches!(error, Err(HeadError::Empty { tenant: TENANT })), "{error:?}");
@@ -414,6 +431,39 @@ mod tests {
         let changed = LaneHead { rules: rules.to_bytes(), ..head };
         vault.store.write(vec![Mutation::Put(Family::Meta, key, changed.encode())]).await.unwrap();
         assert!(matches!(vault.check().await, Err(HeadError::Rules { tenant: TENANT })));
+    }
+
+    #[tokio::test]
+    async fn a_leaf_that_brings_no_newer_rules_does_not_start() {
+        let vault = Vault::new();
+        vault.serve(TENANT, &["one"]).await;
+        vault.killed().await;
+        let hash = "07".repeat(32);
+        for (number, starts) in [(1_u64, true), (2, false)] {
+            let header = strongroom_ledger::leaf::LeafHeader {
+                request: &[1; 16],
+                principal: "officer/alice",
+                actor: None,
+                action: "unfreeze",
+                purpose: None,
+                decision: "allow",
+                reason: None,
+                policy: 1,
+                schema: 1,
+                keys: &[],
+                client: "",
+                detail: &[("version", "1"), ("sha256", &hash)],
+            };
+            let prepared = leaf::prepare(&header, std::iter::empty()).remove(0);
+            let stored = testing::stored_lanes(&vault.store).await.remove(0).1;
+            let mut lane = Lane::open(&stored).unwrap();
+            let mut batch = vec![];
+            assert_eq!(lane.append(TENANT, &prepared, 1_000, &mut batch), number);
+            batch.push(Mutation::Put(Family::Meta, Lane::key(TENANT), lane.head().encode()));
+            vault.store.write(batch).await.unwrap();
+            let checked = vault.check().await;
+            assert_eq!(checked.is_ok(), starts, "{checked:?}");
+        }
     }
 
     #[tokio::test]
@@ -435,7 +485,7 @@ mod tests {
     async fn a_log_begun_after_the_head_file_is_checked_from_its_first_leaf() {
         let vault = Vault::new();
         vault.serve(OTHER, &["one", "two"]).await;
-        testing::head_file(&vault.path()).write(&Lanes::new(), false).unwrap();
+        testing::head_file(&vault.path()).write(&Lanes::new(), None, false).unwrap();
         vault.check().await.unwrap();
         let line = leaf("else").finish(0, strongroom_ledger::Timestamp(1_000));
         vault.store.write(vec![Mutation::Put(Family::Leaves, keys::leaf(OTHER, 0), line)]).await.unwrap();

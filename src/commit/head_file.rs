@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use strongroom_ids::VaultId;
 use strongroom_ledger::head::{self, Head, LaneState};
+use strongroom_ledger::journal::JournalEnd;
 
 use crate::committer::{Shared, StartError};
 use crate::group::Lanes;
@@ -53,7 +54,8 @@ impl HeadFile {
     /// Writes the file once, as open, and starts the thread that keeps it. When this returns the file is durable: no commit
     /// may come before, or a crash after it would leave a closed file and a log that is longer.
     pub(crate) fn keep(self, shared: Arc<Shared>) -> Result<HeadKeeper, StartError> {
-        self.write(&shared.lanes().clone(), false)
+        let lanes = shared.lanes().clone();
+        self.write(&lanes, shared.journal(), false)
             .map_err(|source| StartError::Head { path: self.path.clone(), source })?;
         let signal = Arc::new(Signal::default());
         let seen = Arc::clone(&signal);
@@ -71,7 +73,8 @@ impl HeadFile {
         loop {
             let (stopping, asked) = signal.wait(written, self.every);
             let lanes = shared.lanes().clone();
-            let result = self.write(&lanes, stopping == Some(End::InOrder));
+            // After the lanes: what these need stands in the journal by then.
+            let result = self.write(&lanes, shared.journal(), stopping == Some(End::InOrder));
             written = Instant::now();
             if let Err(error) = &result {
                 if !failing {
@@ -88,9 +91,9 @@ impl HeadFile {
     }
 
     /// Replaces the file: whoever opens it finds the old one or the new one, whole.
-    pub(crate) fn write(&self, lanes: &Lanes, closed: bool) -> io::Result<()> {
+    pub(crate) fn write(&self, lanes: &Lanes, journal: Option<JournalEnd>, closed: bool) -> io::Result<()> {
         let key = (self.key)().ok_or_else(|| io::Error::other("no key of the log `system` can be used"))?;
-        let bytes = head::sign(&state(lanes, closed), self.vault, &key.public, |message| (key.sign)(message))
+        let bytes = head::sign(&state(lanes, journal, closed), self.vault, &key.public, |message| (key.sign)(message))
             .map_err(io::Error::other)?;
         let new = self.path.with_added_extension("new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
@@ -104,7 +107,8 @@ impl HeadFile {
 }
 
 /// The signed content. Its number grows with every commit that the ledger saw: all leaves of all logs.
-fn state(lanes: &Lanes, closed: bool) -> Head {
+fn state(lanes: &Lanes, journal: Option<JournalEnd>, closed: bool) -> Head {
+    let incarnation = lanes.values().map(|lane| lane.incarnation).max().unwrap_or(1);
     let number = lanes.values().fold(0, |sum: u64, lane| sum.saturating_add(lane.frontier.size()));
     let lanes = lanes
         .iter()
@@ -116,7 +120,7 @@ fn state(lanes: &Lanes, closed: bool) -> Head {
             rules: lane.rules,
         })
         .collect();
-    Head { number, closed, lanes }
+    Head { number, closed, incarnation, journal, lanes }
 }
 
 /// How a committer stops.

@@ -176,7 +176,7 @@ pub async fn start<S: Store>(
     let lanes = stored_lanes(&*store).await;
     let meters = Meters::load(&*store, lanes.iter().map(|(tenant, head)| (*tenant, head.time))).await.unwrap();
     let clock = Arc::new(move || clock.load(Ordering::SeqCst));
-    Committer::start(store, Start { lanes, head, clock, queue: 64, table: 1 << 10, meters })
+    Committer::start(store, Start { lanes, head, journal: None, clock, queue: 64, table: 1 << 10, meters })
 }
 
 /// A committer over a disk, with a clock to turn.

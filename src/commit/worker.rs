@@ -1,11 +1,13 @@
 //! The committer's thread: gathers what waits, stores it in one write, and recovers when a write fails.
 
+use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use strongroom_ids::TenantNo;
 use strongroom_ledger::Frontier;
+use strongroom_ledger::journal::{Log, Record};
 use strongroom_storage::rows::LaneHead;
 use strongroom_storage::{Family, Store, StoreError};
 use tokio::runtime;
@@ -18,6 +20,7 @@ use crate::delivery::{Answer, Reply, deliver};
 use crate::group::{Group, Lanes};
 use crate::head_check::follow;
 use crate::head_file::{End, HeadKeeper};
+use crate::journal::{FAR, Journal, JournalError, seen};
 use crate::lane::Lane;
 use crate::meter::Meters;
 use crate::table::ConflictTable;
@@ -54,6 +57,7 @@ pub(crate) struct Worker<S> {
     meters: Meters,
     clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     heads: Option<HeadKeeper>,
+    journal: Option<Journal>,
     /// The number of the last group, stored or not.
     last: u64,
     /// The time of the last group.
@@ -75,12 +79,13 @@ impl<S: Store> Worker<S> {
         queue: mpsc::Receiver<Job>,
         shared: Arc<Shared>,
         start: (Lanes, Arc<dyn Fn() -> u64 + Send + Sync>, usize, Meters),
-        heads: Option<HeadKeeper>,
+        (heads, journal): (Option<HeadKeeper>, Option<Journal>),
     ) -> Self {
         let (lanes, clock, entries, meters) = start;
         let time = lanes.values().map(|lane| lane.time).max().unwrap_or(0);
         let table = ConflictTable::new(entries, 0);
-        Self { store, queue, put_back: None, shared, lanes, table, meters, clock, heads, last: 0, time, busy: None }
+        let (last, put_back, busy) = (0, None, None);
+        Self { store, queue, put_back, shared, lanes, table, meters, clock, heads, journal, last, time, busy }
     }
 
     /// Starts the thread. A durable write runs on the calling thread, so it has a runtime of its own and blocks nobody.
@@ -121,6 +126,10 @@ impl<S: Store> Worker<S> {
         self.queue.close();
         while let Some(job) = self.next_waiting() {
             self.turn_away(job);
+        }
+        if goes == Goes::On {
+            // The next start looks at nothing that was looked at.
+            self.note_seen(1);
         }
         if let Some(heads) = self.heads.take() {
             // Who gives up while the store does not open can't say what it holds.
@@ -179,9 +188,19 @@ impl<S: Store> Worker<S> {
             if !staged.batch.is_empty()
                 && let Err(error) = self.store.write(staged.batch).await
             {
-                return self.fail(error, answers).await;
+                tracing::error!(%error, "a write failed; the store is opened again");
+                return self.fail(answers).await;
             }
+            // It is durable; but of what restricts nobody is told who could not rely on it after a restore as well.
+            if let Err(error) = self.write_down(&staged.lanes, staged.restricting) {
+                tracing::error!(%error, "the journal can't be written; nothing is committed until it can");
+                return self.fail(answers).await;
+            }
+            let far = self.is_far(&staged.lanes);
             self.advance(staged.lanes);
+            if far {
+                self.note_seen(FAR);
+            }
         }
         // Those that were turned back wait as well: earlier they would read what this group has just replaced.
         deliver(answers);
@@ -204,8 +223,47 @@ impl<S: Store> Worker<S> {
         self.shared.publish(Position(self.last), self.time);
     }
 
-    async fn fail(&mut self, error: StoreError, answers: Vec<(Reply, Answer)>) -> Goes {
-        tracing::error!(%error, "a write failed; the store is opened again");
+    /// Journals what restricts of a group, whose logs are so after it.
+    fn write_down(&mut self, lanes: &Lanes, mut restricting: Vec<Record>) -> io::Result<()> {
+        let Some(journal) = self.journal.as_mut().filter(|_| !restricting.is_empty()) else { return Ok(()) };
+        for (tenant, lane) in lanes {
+            let log = Log { tenant: *tenant, incarnation: lane.incarnation };
+            if restricting.iter().any(|record| record.reach().0 == log) {
+                restricting.push(seen(log, &lane.frontier));
+            }
+        }
+        journal.append(&restricting)?;
+        self.shared.set_journal(journal.end());
+        Ok(())
+    }
+
+    /// Whether the journal says nothing of many leaves of one of these logs.
+    fn is_far(&self, lanes: &Lanes) -> bool {
+        let Some(journal) = &self.journal else { return false };
+        lanes.iter().any(|(tenant, lane)| {
+            let log = Log { tenant: *tenant, incarnation: lane.incarnation };
+            lane.frontier.size().saturating_sub(journal.seen_of(log)) >= FAR
+        })
+    }
+
+    /// Notes in the journal how far the logs were looked at that have grown by so many leaves since. Without it the next start
+    /// looks at them once more, and that is all.
+    fn note_seen(&mut self, grown: u64) {
+        let Some(journal) = self.journal.as_mut() else { return };
+        let log = |tenant: &TenantNo, lane: &Lane| Log { tenant: *tenant, incarnation: lane.incarnation };
+        let far = |(tenant, lane): &(&TenantNo, &Lane)| {
+            lane.frontier.size().saturating_sub(journal.seen_of(log(tenant, lane))) >= grown
+        };
+        let mut far: Vec<_> = self.lanes.iter().filter(far).collect();
+        far.sort_by_key(|(tenant, _)| **tenant);
+        let records: Vec<Record> = far.iter().map(|(tenant, lane)| seen(log(tenant, lane), &lane.frontier)).collect();
+        match journal.append(&records) {
+            Ok(()) => self.shared.set_journal(journal.end()),
+            Err(error) => tracing::warn!(%error, "how far the journal has come could not be noted"),
+        }
+    }
+
+    async fn fail(&mut self, answers: Vec<(Reply, Answer)>) -> Goes {
         self.shared.set_state(CommitterState::Recovering);
         deliver(answers.into_iter().map(|(reply, answer)| (reply, answer.and(Err(CommitError::Unknown)))));
         self.recover().await
@@ -217,7 +275,7 @@ impl<S: Store> Worker<S> {
         let (lanes, meters) = loop {
             match self.reload().await {
                 Ok(reloaded) => break reloaded,
-                Err(error) => tracing::error!(%error, "the store cannot be opened again yet"),
+                Err(error) => tracing::error!(%error, "the store cannot be opened again, or the journal written, yet"),
             }
             if self.pause(wait).await == Goes::Out {
                 return Goes::Out;
@@ -233,7 +291,7 @@ impl<S: Store> Worker<S> {
         Goes::On
     }
 
-    async fn reload(&self) -> Result<(Lanes, Meters), StoreError> {
+    async fn reload(&mut self) -> Result<(Lanes, Meters), JournalError> {
         self.store.reopen().await?;
         let mut lanes = Lanes::new();
         for (tenant, known) in &self.lanes {
@@ -246,7 +304,7 @@ impl<S: Store> Worker<S> {
             let corrupt = |what| StoreError::Corrupt { place: "the head of a ledger lane", what };
             if has < had {
                 let what = format!("tenant {tenant} had {had} leaves that were acknowledged, and now {has}");
-                return Err(corrupt(what));
+                return Err(corrupt(what).into());
             }
             // And the rules in force are those that its leaves say: a head that somebody else wrote meanwhile might
             // bring older ones back.
@@ -255,6 +313,11 @@ impl<S: Store> Worker<S> {
             lanes.insert(*tenant, stored);
         }
         let meters = Meters::load(&*self.store, lanes.iter().map(|(tenant, lane)| (*tenant, lane.time))).await?;
+        if let Some(journal) = self.journal.as_mut() {
+            // What was written and nobody was told of may restrict.
+            journal.catch_up(&lanes, &*self.store).await?;
+            self.shared.set_journal(journal.end());
+        }
         Ok((lanes, meters))
     }
 

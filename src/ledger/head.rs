@@ -7,6 +7,7 @@ use strongroom_ids::{TenantNo, VaultId};
 
 use crate::error::LedgerError;
 use crate::frontier::Frontier;
+use crate::journal::JournalEnd;
 use crate::note;
 use crate::rules::Rules;
 
@@ -17,6 +18,10 @@ pub struct Head {
     pub number: u64,
     /// Whether it was stopped in order: then no log has more leaves than stand here.
     pub closed: bool,
+    /// How often the vault was restored before, and one: the highest that any log has.
+    pub incarnation: u16,
+    /// How far the journal of what restricts had come; `None` if none is kept.
+    pub journal: Option<JournalEnd>,
     /// Every log.
     pub lanes: Vec<LaneState>,
 }
@@ -40,6 +45,9 @@ pub struct LaneState {
 const OPEN: &str = "state open";
 /// That of one that was stopped in order.
 const CLOSED: &str = "state closed";
+
+/// What stands for the journal's end where none is kept.
+const NO_JOURNAL: &str = "none";
 
 /// The name that head files are signed under, so that no checkpoint can pass for one.
 fn name(vault: VaultId) -> String {
@@ -68,7 +76,7 @@ pub fn sign(
     }
     let name = name(vault);
     // The lanes are signed through their hash: a note is limited in size, the number of tenants is not.
-    let text = text(&name, (head.number, head.closed), lanes.len(), &body);
+    let text = text(&name, head, lanes.len(), &body);
     let note = note::sign(&name, &text, public, sign)?;
     Ok(format!("{note}\n{body}").into_bytes())
 }
@@ -81,6 +89,8 @@ pub fn open(file: &[u8], vault: VaultId, public: &[u8; 32]) -> Result<Head, Ledg
 /// The same, if one of the given keys has: a vault that stopped within a rotation left one by the key before.
 pub fn open_by_any(file: &[u8], vault: VaultId, publics: &[[u8; 32]]) -> Result<Head, LedgerError> {
     const FORM: LedgerError = LedgerError::Note("a head file is a signed note, a blank line and a line a log");
+    const OTHER: LedgerError =
+        LedgerError::Head("its logs are not those that were signed, or its format is of another version");
     let file = std::str::from_utf8(file).map_err(|_| FORM)?;
     let signatures = file.find("\n\n").ok_or(FORM)? + 2;
     let (after, body) = file[signatures..].split_once("\n\n").ok_or(FORM)?;
@@ -89,25 +99,45 @@ pub fn open_by_any(file: &[u8], vault: VaultId, publics: &[[u8; 32]]) -> Result<
     let keys: Vec<String> = publics.iter().map(|public| note::vkey(&name, public)).collect();
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let (signed, _) = note::open(note, &keys)?;
-    let number = signed.lines().nth(2).and_then(|line| line.strip_prefix("number ")).ok_or(FORM)?;
-    let number = number.parse().map_err(|_| FORM)?;
+    let member = |line: usize, name: &str| signed.lines().nth(line).and_then(|line| line.strip_prefix(name));
+    let number = member(2, "number ").and_then(|number| number.parse().ok()).ok_or(OTHER)?;
     let closed = signed.lines().nth(3) == Some(CLOSED);
+    let incarnation = member(4, "incarnation ").and_then(|number| number.parse().ok()).ok_or(OTHER)?;
+    let journal = member(5, "journal ").and_then(parse_journal).ok_or(OTHER)?;
+    let head = Head { number, closed, incarnation, journal, lanes: vec![] };
     // Written again from what was read, the signed lines must come out the same: so the hash is checked as well.
-    if signed != text(&name, (number, closed), body.lines().count(), body) {
-        return Err(LedgerError::Head("its logs are not those that were signed, or its format is of another version"));
+    if signed != text(&name, &head, body.lines().count(), body) {
+        return Err(OTHER);
     }
     let lanes = body.lines().map(LaneState::parse).collect::<Result<Vec<_>, _>>()?;
     if !lanes.is_sorted_by(|one, next| one.tenant < next.tenant) {
         return Err(LedgerError::Head("its logs are not in order"));
     }
-    Ok(Head { number, closed, lanes })
+    Ok(Head { lanes, ..head })
 }
 
 /// The signed lines.
-fn text(name: &str, (number, closed): (u64, bool), lanes: usize, body: &str) -> String {
+fn text(name: &str, head: &Head, lanes: usize, body: &str) -> String {
     let hash = BASE64.encode(digest::digest(&digest::SHA256, body.as_bytes()).as_ref());
-    let state = if closed { CLOSED } else { OPEN };
-    format!("{name}\nformat 1\nnumber {number}\n{state}\nlogs {lanes}\nsha256 {hash}\n")
+    let Head { number, closed, incarnation, journal, .. } = head;
+    let state = if *closed { CLOSED } else { OPEN };
+    let journal = match journal {
+        Some(end) => format!("{} {}", end.records, BASE64.encode(&end.mac)),
+        None => NO_JOURNAL.to_owned(),
+    };
+    format!(
+        "{name}\nformat 1\nnumber {number}\n{state}\nincarnation {incarnation}\njournal {journal}\nlogs {lanes}\n\
+         sha256 {hash}\n"
+    )
+}
+
+/// How far the journal had come, as [`text`] writes it.
+fn parse_journal(text: &str) -> Option<Option<JournalEnd>> {
+    if text == NO_JOURNAL {
+        return Some(None);
+    }
+    let (records, mac) = text.split_once(' ')?;
+    Some(Some(JournalEnd { records: records.parse().ok()?, mac: decode(mac)?.try_into().ok()? }))
 }
 
 impl LaneState {
@@ -173,13 +203,15 @@ mod tests {
     }
 
     fn head() -> Head {
-        Head { number: 42, closed: false, lanes: vec![lane(0, 7), lane(1, 0), lane(5, 100)] }
+        let journal = Some(JournalEnd { records: 9, mac: [3; 32] });
+        Head { number: 42, closed: false, incarnation: 2, journal, lanes: vec![lane(0, 7), lane(1, 0), lane(5, 100)] }
     }
 
     #[test]
     fn a_head_is_read_back_as_it_was_signed() {
         let closed = Head { closed: true, ..head() };
-        for head in [head(), closed, Head { number: 0, closed: false, lanes: vec![] }] {
+        let without = Head { journal: None, ..head() };
+        for head in [head(), closed, without, Head { number: 0, lanes: vec![], ..head() }] {
             assert_eq!(open(&signed(&head), VAULT, &Key::new(1).public()), Ok(head));
         }
     }
@@ -192,7 +224,9 @@ mod tests {
         [b"a", b"b", b"c"].iter().for_each(|leaf| tree.push(*leaf));
         let (root, frontier) = (tree.root(), tree.to_bytes());
         let of_tree = LaneState { tenant: TenantNo(0), size: 3, root, frontier, rules: Rules::default() };
-        let head = Head { number: 3, closed: true, lanes: vec![of_tree] };
+        let mac = BASE64.decode(b"SkhMWql/6RceFs2FNo1/ww7QLHu3uvM9118Oj9Fak74=").unwrap();
+        let journal = Some(JournalEnd { records: 2, mac: mac.try_into().unwrap() });
+        let head = Head { number: 3, closed: true, incarnation: 1, journal, lanes: vec![of_tree] };
         let key = Key::new(7);
         let file = sign(&head, VAULT, &key.public(), |text| key.sign(text)).unwrap();
         assert_eq!(String::from_utf8(file).unwrap(), after.split_once("```").unwrap().0);
@@ -217,8 +251,8 @@ mod tests {
 
     #[test]
     fn three_thousand_tenants_fit() {
-        let head =
-            Head { number: u64::MAX, closed: false, lanes: (0..3_000).map(|tenant| lane(tenant, 1_023)).collect() };
+        let lanes = (0..3_000).map(|tenant| lane(tenant, 1_023)).collect();
+        let head = Head { number: u64::MAX, lanes, ..head() };
         let file = signed(&head);
         assert!(file.len() > 1_000_000);
         assert_eq!(open(&file, VAULT, &Key::new(1).public()), Ok(head));
@@ -265,7 +299,7 @@ mod tests {
         size.lanes[0].size += 1;
         let mut root = head();
         root.lanes[0].root[0] ^= 1;
-        let twice = Head { number: 1, closed: false, lanes: vec![lane(1, 1), lane(1, 2)] };
+        let twice = Head { lanes: vec![lane(1, 1), lane(1, 2)], ..head() };
         for head in [size, root, twice] {
             assert!(sign(&head, VAULT, &key.public(), |text| key.sign(text)).is_err());
         }

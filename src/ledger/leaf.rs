@@ -10,6 +10,7 @@ mod write;
 
 use strongroom_ids::{RowId, RowVersion, SubjectHandle};
 
+use crate::restricts::header_restricts;
 use crate::rules::NewRule;
 use crate::timestamp::Timestamp;
 pub use parse::{ParsedItem, ParsedLeaf, Part, parse};
@@ -80,6 +81,7 @@ pub struct LeafItem<'a> {
 pub struct PreparedLeaf {
     body: Vec<u8>,
     new_rule: Option<NewRule>,
+    restricts: bool,
 }
 
 impl PreparedLeaf {
@@ -94,6 +96,11 @@ impl PreparedLeaf {
     /// The policy or schema that it puts in force, if it does.
     pub fn new_rule(&self) -> Option<NewRule> {
         self.new_rule
+    }
+
+    /// Whether it is to be journalled: what it says must hold for an older copy of the data as well.
+    pub fn restricts(&self) -> bool {
+        self.restricts
     }
 
     /// The most bytes that the finished line can have.
@@ -127,6 +134,7 @@ pub fn prepare<'a>(header: &LeafHeader<'_>, items: impl Iterator<Item = LeafItem
     parts.push(start..text.len());
     let count = parts.len();
     let new_rule = NewRule::of_header(header);
+    let restricts = header_restricts(header);
     let body = |(index, range): (usize, std::ops::Range<usize>)| {
         let items = &text[range];
         let mut body = Vec::with_capacity(MAX_PART + FRAME + head.len() + items.len());
@@ -136,7 +144,7 @@ pub fn prepare<'a>(header: &LeafHeader<'_>, items: impl Iterator<Item = LeafItem
         body.extend_from_slice(&head);
         write::items(&mut body, items);
         // Once a request: its first part says it.
-        PreparedLeaf { body, new_rule: if index == 0 { new_rule } else { None } }
+        PreparedLeaf { body, new_rule: if index == 0 { new_rule } else { None }, restricts }
     };
     parts.into_iter().enumerate().map(body).collect()
 }

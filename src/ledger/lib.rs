@@ -12,6 +12,7 @@
 //! a checkpoint -> cosignature::cosign, by a witness; cosignature::witnesses
 //! Destroyed -> receipt::sign -> a note, receipt::verify
 //! a line -> filter::Filter::fits; a line, a Filter -> terms::of_leaf, terms::of_filter -> an index
+//! a leaf that restricts -> journal::append -> a journal, journal::Reading
 //! leaves that are left out -> cover::Cover -> pieces of a tree
 //! Manifest -> manifest::sign -> a note, manifest::verify
 //! lines, pieces, a manifest, a checkpoint, a public key -> verify::verify_excerpt -> the same, of some of the leaves
@@ -31,12 +32,14 @@ mod error;
 pub mod filter;
 mod frontier;
 pub mod head;
+pub mod journal;
 pub mod leaf;
 pub mod log_keys;
 pub mod manifest;
 mod note;
 pub mod proof;
 pub mod receipt;
+mod restricts;
 mod rules;
 pub mod summary;
 pub mod terms;
@@ -46,5 +49,6 @@ pub mod verify;
 
 pub use error::LedgerError;
 pub use frontier::{Frontier, leaf_hash};
+pub use restricts::{ACTIONS as RESTRICTING, may_restrict, restricts};
 pub use rules::{NewRule, Rule, Rules};
 pub use timestamp::Timestamp;

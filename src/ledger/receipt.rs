@@ -230,7 +230,7 @@ mod tests {
     fn nothing_else_that_the_log_signs_passes_for_a_receipt() {
         let key = Key::new(7);
         let checkpoint = checkpoint::sign(&system(), 43, &[1; 32], &key.public(), |text| key.sign(text)).unwrap();
-        let head = head::Head { number: 1, closed: false, lanes: vec![] };
+        let head = head::Head { number: 1, closed: false, incarnation: 1, journal: None, lanes: vec![] };
         let head = head::sign(&head, VAULT, &key.public(), |text| key.sign(text)).unwrap();
         let head = String::from_utf8(head).unwrap();
         for note in [checkpoint.as_str(), &head, head.trim_end()] {

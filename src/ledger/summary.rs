@@ -96,7 +96,7 @@ pub fn differs(leaf: &ParsedLeaf, asked: &str) -> Result<Option<String>, &'stati
         }
         "unfreeze" => {
             let (what, field) = (said("what")?.replace(' ', " and "), leaf.says("field"));
-            // The leaf does not have the field's number.
+            // Leaves of earlier builds do not have the field's number.
             let of = field.map_or("everything".to_owned(), |field| format!("{field} (field "));
             let is_so = |rest: &str| match field {
                 Some(_) => {

@@ -69,6 +69,8 @@ impl<S: Store> v1::system_server::System for SystemService<S> {
             ledger_size: now.ledger_size,
             keystore_number: now.keystore_number,
             keys: keys.collect(),
+            journal: now.journal.map(|(path, records)| v1::JournalStatus { path: path.display().to_string(), records }),
+            notice: now.notice,
             ..self.of_itself(&caller.principal)
         }))
     }

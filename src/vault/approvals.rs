@@ -44,6 +44,11 @@ pub(crate) trait Approvable<S: Store>: Attempt<S> {
     /// What is to be approved, as things stand: where the rest of the vault is part of what was agreed to, it is part of this.
     fn asked(&self, rules: &Rules) -> Asked;
 
+    /// Whether somebody else has to approve it whatever policy permits.
+    fn is_never_done_alone(&self, _rules: &Rules) -> bool {
+        false
+    }
+
     /// Whether it would change nothing, so that nobody needs to be asked.
     fn changes_nothing(&self, _road: &Road<'_, S>) -> bool {
         false
@@ -70,6 +75,13 @@ impl<S: Store> Road<'_, S> {
         self.tenant.access.approvals_needed(&self.query_on_vault(self.action))
     }
 
+    /// How many approvals a request wants: as many as policy says, and one if nobody does it alone; `None` if it is done as it is,
+    /// or in no case.
+    fn approvals_wanted<R: Approvable<S>>(&self, request: &R) -> Option<u8> {
+        let one = request.is_never_done_alone(&self.rules) && self.allows_vault(self.action);
+        self.approvals_needed().or(one.then_some(1))
+    }
+
     /// Whether policy lets the caller act, as it is or with the approval of others, and no freeze stops it.
     pub fn decide_with_others(&self) -> Result<(), Error> {
         match self.allows_vault(self.action) || self.approvals_needed().is_some() {
@@ -80,10 +92,11 @@ impl<S: Store> Road<'_, S> {
 
     /// Whether policy lets the caller act, with the approvals that were given to its request if it wants some.
     pub async fn decide_approved<R: Approvable<S>>(&self, request: &R) -> Result<Option<Given>, Error> {
-        if self.allows_vault(self.action) {
-            return self.not_stopped().map(|()| None);
-        }
-        let need = self.approvals_needed().ok_or(Error::Denied { action: self.action.as_str() })?;
+        let need = match self.approvals_wanted(request) {
+            Some(need) => need,
+            None if self.allows_vault(self.action) => return self.not_stopped().map(|()| None),
+            None => return Err(Error::Denied { action: self.action.as_str() }),
+        };
         self.not_stopped()?;
         let mut approvals = self.approvals().await?;
         let (requester, request) = (&self.caller.principal.name, self.request_hash(&request.asked(&self.rules)));
@@ -180,7 +193,7 @@ impl<S: Store, R: Approvable<S>> Attempt<S> for OpenApproval<'_, R> {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Standing>, Refused> {
         road.decide_with_others()?;
         self.0.would_be_done(road)?;
-        let Some(need) = road.approvals_needed().filter(|_| !self.0.changes_nothing(road)) else {
+        let Some(need) = road.approvals_wanted(self.0).filter(|_| !self.0.changes_nothing(road)) else {
             return Ok(road.prepare(Standing::Given));
         };
         let asked = self.0.asked(&road.rules);
@@ -360,7 +373,7 @@ impl<S: Store> Vault<S> {
         let factor = second_factors::claimed(&tenant, caller, asked, now);
         let context = circumstances(caller, &rules, now).second_factor(factor);
         let query = Query::on_vault_in(&caller.principal, R::ACTION, context);
-        if tenant.access.approvals_needed(&query).is_none() {
+        if tenant.access.approvals_needed(&query).is_none() && !request.is_never_done_alone(&rules) {
             // Allowed as it is, or not at all: the request itself is told.
             return Ok(());
         }

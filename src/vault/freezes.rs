@@ -25,6 +25,8 @@ use crate::source::{Source, SourceKind};
 use crate::tenant::{Rules, Tenant};
 use crate::vault::Vault;
 
+/// What the ledger calls the number of a field.
+pub(crate) const FIELD_NUMBER: &str = "field_number";
 /// What is damaged, if a row of it can't be read.
 const PLACE: &str = "the freezes in force";
 
@@ -187,6 +189,11 @@ trait ChangeOfFreezes: Send + Sync {
     /// Makes the change, if it can be made.
     fn apply<S: Store>(&self, road: &Road<'_, S>, freezes: &mut Freezes) -> Result<Told, Error>;
 
+    /// Whether it ends what a restore froze: nobody does that alone.
+    fn ends_what_a_restore_froze(&self, _own: &Freezes) -> bool {
+        false
+    }
+
     /// What it ends, in words and since when and by whom; nothing of what protects, which waits for nobody's approval. Who
     /// approves an end approves that of just this freeze, and not of one that a colleague makes later.
     fn ends(&self, _rules: &Rules) -> (String, Vec<Since>) {
@@ -222,6 +229,12 @@ impl ChangeOfFreezes for OfTenant<'_, Unfreeze> {
         let touches = touches(*reads, *writes)?;
         freezes.unfreeze(scope, &touches);
         Ok(tell(told, &touches))
+    }
+
+    fn ends_what_a_restore_froze(&self, own: &Freezes) -> bool {
+        let Unfreeze { field, reads, writes, all_tenants: _ } = self.0;
+        let mut touches = touches(*reads, *writes).unwrap_or_default().into_iter();
+        field.is_empty() && touches.any(|touch| own.everything.is_by_restore(touch))
     }
 
     fn ends(&self, rules: &Rules) -> (String, Vec<Since>) {
@@ -332,7 +345,9 @@ fn scope(schema: &Schema, field: &str) -> Result<(Scope, Told), Error> {
         None => schema.field(field),
     };
     let field = field.ok_or_else(unknown)?;
-    Ok((Scope::Field(field.number), vec![("field", shown(field))]))
+    // The number, too: by the name alone nobody could freeze it again in an older copy, in which it may have another.
+    let told = vec![("field", shown(field)), (FIELD_NUMBER, field.number.0.to_string())];
+    Ok((Scope::Field(field.number), told))
 }
 
 /// How a field is called: one that was retired by its number, since another may have its name.
@@ -445,6 +460,10 @@ impl<S: Store, C: ChangeOfFreezes> Approvable<S> for InTurn<C> {
             summary.push_str(&summary::since(&by, Timestamp(time)));
         }
         Asked { parts, summary }
+    }
+
+    fn is_never_done_alone(&self, rules: &Rules) -> bool {
+        self.0.ends_what_a_restore_froze(&rules.freezes.own)
     }
 
     fn changes_nothing(&self, road: &Road<'_, S>) -> bool {

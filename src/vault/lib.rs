@@ -59,6 +59,7 @@ mod reindex;
 mod replace;
 mod reseal;
 mod resolve;
+mod restore;
 mod rewrap;
 mod road;
 mod roll;
@@ -110,6 +111,7 @@ pub use policies::{AppliedPolicy, RollBackPolicy};
 pub use proofs::{Proof, ProveGrowth, ProveLeaf};
 pub use reindex::StartReindex;
 pub use replace::{NewVersion, Replace};
+pub use restore::{RestoreError, Restored, restore};
 pub use rewrap::StartRewrap;
 pub use road::{AnswerRoom, Caller};
 pub use roll::StartRoll;
@@ -128,5 +130,7 @@ pub use tenant_life::{CreateTenant, DestroyTenant, DestroyedTenant, ListedTenant
 pub use tiers::{ListedPrincipal, ListedPrincipals, SetTier, SetTierLimits};
 pub use tokenize::{NewValue, Tokenize};
 pub use vault::{Clock, Space, Vault};
-pub use verify::{Counts, Fault, Finding, Kind, Phase, Place, Progress, Report, Verification, VerifyError, verify};
+pub use verify::{
+    Counts, Fault, Finding, Kind, Phase, Place, Progress, Report, Verification, VerifyError, verify, verify_journal,
+};
 pub use witnesses::{AddCosignature, AddedCosignature, Wanted, Witnesses};

@@ -6,7 +6,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use strongroom_access::{DEFAULT_POLICIES, Directory, DirectoryError};
-use strongroom_commit::{Change, CommitError, Committer, HeadError, HeadFile, HeadKey, Meters, Start, StartError};
+use strongroom_commit::{
+    Change, CommitError, Committer, HeadError, HeadFile, HeadKey, Journal, JournalError, JournalPlace, Meters, Start,
+    StartError,
+};
 use strongroom_ids::{KeyringNo, TenantId, TenantNo, VaultId};
 use strongroom_keys::{self as keys, DekCache, IndexName, KeyError, KeyName, Keystore};
 use strongroom_ledger::leaf::{self, LeafHeader};
@@ -84,6 +87,9 @@ pub enum OpenError {
     /// The store is behind its head file, or another.
     #[error(transparent)]
     Head(#[from] HeadError),
+    /// The journal can't be used, or knows of more than the store has.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The committer could not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -166,6 +172,8 @@ pub struct NewVault<S> {
     pub keystore: Keystore,
     /// Where the head file will stand.
     pub head_file: PathBuf,
+    /// The folder of the journal, which is made.
+    pub journal: PathBuf,
     /// The trust domain of its certificates.
     pub trust_domain: String,
     /// SHA-256 of each certificate (DER) that may vouch for callers.
@@ -212,9 +220,11 @@ pub async fn create<S: Store>(new: NewVault<S>) -> Result<(), OpenError> {
         (tenant.number, LaneHead { incarnation: 1, size: 0, time: 0, frontier: vec![], rules: vec![] })
     });
     let keystore = Arc::new(new.keystore);
+    let journal = Journal::create(journal_place(new.journal, vault, system, &keystore)?)?;
     let start = Start {
         lanes: lanes.collect(),
         head: Some(head_file(new.head_file, vault, system, &keystore)),
+        journal: Some(journal),
         clock: new.clock,
         queue: QUEUE,
         table: FACTS,
@@ -330,6 +340,43 @@ fn head_file(path: PathBuf, vault: VaultId, system: TenantId, keystore: &Arc<Key
     HeadFile::new(path, vault, Arc::new(newest))
 }
 
+/// The journal in a folder, proved by a key that is never rotated and that no copy of the data contains.
+pub(crate) fn journal_place(
+    folder: PathBuf,
+    vault: VaultId,
+    system: TenantId,
+    keystore: &Keystore,
+) -> Result<JournalPlace, KeyError> {
+    let key = keystore.index_key(system, IndexName::Fingerprint)?;
+    Ok(JournalPlace { folder, vault, mac: Arc::new(move |parts| key.mac(parts)) })
+}
+
+/// Every tenant's log, and where it ends in the store.
+pub(crate) async fn stored_lanes<S: Store>(
+    store: &S,
+    rows: &[TenantRow],
+) -> Result<Vec<(TenantNo, LaneHead)>, OpenError> {
+    let mut lanes = Vec::with_capacity(rows.len());
+    for tenant in rows {
+        let bytes = store.get(Family::Meta, place::lane(tenant.number, LANE)).await?;
+        lanes.push((tenant.number, LaneHead::decode(&bytes.ok_or(Error::DataLoss("the head of a log"))?)?));
+    }
+    Ok(lanes)
+}
+
+/// The vault's row, if store and keystore are this vault's.
+pub(crate) async fn vault_row<S: Store>(store: &S, keystore: &Keystore) -> Result<VaultRow, OpenError> {
+    let row = store.get(Family::Meta, place::vault()).await?.ok_or(OpenError::NoVault)?;
+    let row = VaultRow::decode(&row)?;
+    if row.format != FORMAT {
+        return Err(OpenError::UnknownFormat(row.format));
+    }
+    match row.vault == keystore.vault_id() {
+        true => Ok(row),
+        false => Err(OpenError::TwoVaults { data: row.vault, keystore: keystore.vault_id() }),
+    }
+}
+
 /// What a vault is opened from.
 pub struct Opening<S> {
     /// The store.
@@ -338,6 +385,8 @@ pub struct Opening<S> {
     pub keystore: Keystore,
     /// Where the head file stands.
     pub head_file: PathBuf,
+    /// The journal's folder.
+    pub journal: PathBuf,
     /// The sizes that requests may have.
     pub limits: Limits,
     /// How many DEKs stay in memory.
@@ -351,26 +400,18 @@ pub struct Opening<S> {
 impl<S: Store> Vault<S> {
     /// Opens a vault, if all of it fits together.
     pub async fn open(opening: Opening<S>) -> Result<Self, OpenError> {
-        let Opening { store, keystore, head_file: head, limits, hot_deks, space, clock } = opening;
-        let row = store.get(Family::Meta, place::vault()).await?.ok_or(OpenError::NoVault)?;
-        let row = VaultRow::decode(&row)?;
-        if row.format != FORMAT {
-            return Err(OpenError::UnknownFormat(row.format));
-        }
-        if row.vault != keystore.vault_id() {
-            return Err(OpenError::TwoVaults { data: row.vault, keystore: keystore.vault_id() });
-        }
+        let Opening { store, keystore, head_file: head, journal, limits, hot_deks, space, clock } = opening;
+        let row = vault_row(&store, &keystore).await?;
         let rows = tenant_rows(&store).await?;
         let system = rows.iter().find(|tenant| tenant.number == SYSTEM_NO).ok_or(OpenError::NoVault)?.id;
-        let mut lanes = Vec::with_capacity(rows.len());
-        for tenant in &rows {
-            let bytes = store.get(Family::Meta, place::lane(tenant.number, LANE)).await?;
-            lanes.push((tenant.number, LaneHead::decode(&bytes.ok_or(Error::DataLoss("the head of a log"))?)?));
-        }
+        let lanes = stored_lanes(&store, &rows).await?;
         // A start that follows a rotation which was cut off finds the file by the version before; none by one that is
         // compromised.
         let publics: Vec<[u8; 32]> = keystore.ledger_keys(system)?.all().iter().map(|key| key.public_key()).collect();
-        HeadFile::check(&head, row.vault, &publics, &lanes, &store).await?;
+        let checked = HeadFile::check(&head, row.vault, &publics, &lanes, &store).await?;
+        let place = journal_place(journal, row.vault, system, &keystore)?;
+        let journal_at = place.path();
+        let mut journal = Journal::open(place, checked.journal)?;
 
         let fingerprints = keystore.index_key(system, IndexName::Fingerprint)?;
         let bytes = store.get(Family::Meta, place::principals()).await?.ok_or(OpenError::NoVault)?;
@@ -408,12 +449,15 @@ impl<S: Store> Vault<S> {
             }
             tenants.push(tenant);
         }
+        // Before anything else is committed, and after all that may refuse the start.
+        journal.follow(&lanes, &store).await?;
         let store = Arc::new(store);
         let keystore = Arc::new(keystore);
         let meters = Meters::load(&*store, lanes.iter().map(|(tenant, head)| (*tenant, head.time))).await?;
         let start = Start {
             lanes,
             head: Some(head_file(head, row.vault, system, &keystore)),
+            journal: Some(journal),
             clock: Arc::clone(&clock),
             queue: QUEUE,
             table: FACTS,
@@ -433,6 +477,7 @@ impl<S: Store> Vault<S> {
             tenants: Arc::new(Tenants::new(tenants.into_iter(), directory)),
             notes: Default::default(),
             id: row.vault,
+            journal: journal_at,
             damaged: AtomicBool::new(false),
             space,
             nearly_full: AtomicBool::new(false),
@@ -480,7 +525,7 @@ impl<S: Store> Vault<S> {
 }
 
 /// Whether the tenants' rows and the directory name the same tenants: a part of the store may have been put back.
-fn all_enrolled(rows: &[TenantRow], directory: &Directory) -> Result<(), OpenError> {
+pub(crate) fn all_enrolled(rows: &[TenantRow], directory: &Directory) -> Result<(), OpenError> {
     let enrolled = || directory.tenants.iter().chain(&directory.destroyed);
     let is_enrolled = |row: &TenantRow| enrolled().any(|(name, number)| (name, number) == (&row.name, &row.number));
     if let Some(row) = rows.iter().find(|row| !is_enrolled(row)) {

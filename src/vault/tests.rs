@@ -38,6 +38,7 @@ mod questions;
 mod quotas;
 mod refusals;
 mod reindex;
+mod restores;
 pub(crate) mod rig;
 mod rollback;
 mod rolls;
@@ -346,6 +347,7 @@ async fn refused(bench: &Bench) -> String {
         store: FaultyStore::new(bench.disk.clone(), bench.faults.clone()),
         keystore: Keystore::open(dir, &root()).unwrap(),
         head_file: dir.join("head"),
+        journal: dir.join("journal"),
         limits: Limits::MOST,
         hot_deks: 100,
         space: bench.space(),

@@ -1,5 +1,6 @@
 //! The vault: what all requests share, and one method for each of them.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -53,6 +54,8 @@ pub struct Vault<S: Store> {
     pub(crate) tenants: Arc<Tenants>,
     pub(crate) notes: Notes,
     pub(crate) id: VaultId,
+    /// Where the journal stands.
+    pub(crate) journal: PathBuf,
     pub(crate) started: u64,
     pub(crate) damaged: AtomicBool,
     pub(crate) space: Space,

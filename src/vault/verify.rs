@@ -12,6 +12,7 @@ mod archived;
 mod entries;
 mod finding;
 pub(crate) mod history;
+mod journal;
 mod leaf_index;
 mod ledger;
 mod meta;
@@ -45,6 +46,7 @@ use crate::tenant_life;
 use finding::Findings;
 pub use finding::{Fault, Finding, Kind, Place};
 use history::Ends;
+pub use journal::verify_journal;
 use ledger::Signed;
 
 /// What is verified, and against what.

@@ -121,6 +121,7 @@ fn every_command_explains_itself() {
         "audit key",
         "audit verify",
         "verify",
+        "restore",
         "bench",
     ] {
         assert!(seen.iter().any(|known| known == command), "{command} is not among {seen:?}");

@@ -40,6 +40,7 @@ mod questions;
 mod quotas;
 mod races;
 mod raw;
+mod restore;
 mod root_key;
 mod round_trip;
 mod rules;

@@ -120,7 +120,7 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
 pub fn stored_files(vault: &Path) -> Vec<PathBuf> {
     let apart = |path: &PathBuf| !path.starts_with(vault.join("pki")) && !path.ends_with("dev-passphrase");
     let stored: Vec<PathBuf> = files(vault).into_iter().filter(apart).collect();
-    for part in ["data", "keystore", "head"] {
+    for part in ["data", "keystore", "head", "journal"] {
         assert!(stored.iter().any(|file| file.starts_with(vault.join(part))), "no {part} was searched");
     }
     stored

@@ -145,6 +145,7 @@ fn appended(folder: &Path, leaves: u64) -> Result<(Sample, Vec<Batch>), CliError
     let start = Start {
         lanes: vec![(TENANT, empty)],
         head: Some(head),
+        journal: None,
         clock: Arc::new(now),
         queue: QUEUE,
         table: FACTS,

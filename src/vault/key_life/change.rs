@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use strongroom_access::Action;
 use strongroom_commit::{Change, Fact, Position};
 use strongroom_ids::{KeyVersion, TenantId, TenantNo};
-use strongroom_keys::{IndexKey, KeyName, KeyState, Keystore, Operation, OwnKey};
+use strongroom_keys::{IndexKey, KeyInfo, KeyName, KeyState, Keystore, Operation, OwnKey, random};
 use strongroom_ledger::{checkpoint, leaf, log_keys};
 use strongroom_storage::keys as place;
 use strongroom_storage::{Mutation, Store};
@@ -192,6 +192,33 @@ impl<S: Store> Vault<S> {
             }
         }
         Ok(())
+    }
+
+    /// Makes the next version of each of a tenant's KEKs that protects, by whoever holds the root key: of the uses of those
+    /// before, an older copy of the data has lost count. How many these are.
+    pub(crate) async fn roll_keks(&self, number: TenantNo, principal: &str) -> Result<u32, Error> {
+        self.finish_key_change(number).await?;
+        let tenant = &*self.tenant(number)?;
+        let enabled = |key: &KeyInfo| matches!(key.name, KeyName::Kek(..)) && key.state == KeyState::Enabled;
+        let mut rolled = 0;
+        for key in self.keystore.keys(tenant.id).into_iter().filter(enabled) {
+            let next = key.version.0.checked_add(1).ok_or(Error::Internal("too many versions of a key"))?;
+            let intent = Intent {
+                request: data_encoding::HEXLOWER.encode(&random::<16>()?),
+                principal: principal.to_owned(),
+                action: Action::RotateKey.as_str().to_owned(),
+                key: key.name.to_string(),
+                version: next,
+                state: KeyState::Enabled.to_string(),
+                time: self.now().max(key.changed.saturating_add(1)),
+            };
+            let turn = self.turn.write().await;
+            self.commit_stage(tenant, self.committer.position(), &intent, "intent", None).await?;
+            drop(turn);
+            self.finish_key_change(number).await?;
+            rolled += 1;
+        }
+        Ok(rolled)
     }
 
     /// Whether a change of any tenant's keys, or of all of them at once, is decided and may not be made yet.

@@ -10,7 +10,7 @@ use strongroom_keys::{IndexKey, KeyState, Keystore};
 use strongroom_ledger::checkpoint;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::TenantRow;
-use strongroom_storage::{Family, Range, Store, StoreError};
+use strongroom_storage::{Family, Mutation, Range, Store, StoreError};
 
 use super::{NewDirectory, TenantState, lives_on, named, noted_id, rules_of, stored_directory, told};
 use crate::blocking::blocking;
@@ -106,6 +106,40 @@ impl End {
     fn decode(row: &[u8], system: &IndexKey) -> Result<Self, Error> {
         let source = Source::decode(row, SourceKind::End, system)?;
         serde_json::from_str(&source.body).map_err(|_| Error::DataLoss(PLACE))
+    }
+
+    /// The end of a tenant that an older copy of the data still has: it was decided after that. `from` is the size of the log
+    /// `system` before what is said of it now. Where the keys are gone already nothing is left to prove its log with, and the
+    /// receipt was given then.
+    pub fn again(
+        row: &TenantRow,
+        (request, principal): (&[u8; 16], &str),
+        (decided, now, from): (u64, u64, u64),
+        keystore: &Keystore,
+    ) -> Self {
+        let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
+        let public = keystore.ledger_key(row.id).map(|key| key.public_key()).ok();
+        let gone = public.is_none();
+        Self {
+            request: hex(request),
+            principal: principal.to_owned(),
+            name: row.name.clone(),
+            number: row.number.0,
+            id: row.id.to_string(),
+            time: decided,
+            from,
+            public: hex(&public.unwrap_or_default()),
+            older_publics: vec![],
+            checkpoint: None,
+            done: gone.then(|| Done { time: now, keys: vec![], copies: vec![] }),
+            receipt: gone.then(String::new),
+            cleared: false,
+        }
+    }
+
+    /// The row that keeps it. `system` is the fingerprint key of the vault's own tenant.
+    pub fn put(&self, system: &IndexKey) -> Result<Mutation, Error> {
+        Source::put(self, place::tenant_end(TenantNo(self.number)), SourceKind::End, system)
     }
 
     pub async fn load<S: Store>(vault: &Vault<S>, number: TenantNo) -> Result<Option<Self>, Error> {
@@ -451,8 +485,12 @@ impl<S: Store> Vault<S> {
     pub(crate) fn kept_checkpoint(&self, end: &End) -> Result<crate::Checkpoint, Error> {
         let head = self.committer.head(TenantNo(end.number)).ok_or(Error::Internal("a tenant without a log"))?;
         let origin = checkpoint::origin(self.id, end.id()?, LANE, head.incarnation);
-        // It is signed before anything else becomes of it.
-        let note = end.checkpoint.clone().ok_or(Error::Conflict)?;
+        // It is signed before anything else becomes of it; of one that was destroyed before an older copy of the data came back
+        // nothing can be signed any more.
+        let note = end.checkpoint.clone().ok_or(match end.done {
+            Some(_) => Error::TenantDestroyed,
+            None => Error::Conflict,
+        })?;
         let keys = end.publics()?.iter().map(|key| checkpoint::vkey(&origin, key)).collect();
         Ok(crate::Checkpoint { note, keys })
     }

@@ -137,6 +137,7 @@ async fn a_vault_is_not_made_with_one_key_under_two_names_or_one_name_twice() {
             store: MemoryStore::default(),
             keystore: Keystore::create(folder.path(), VaultId([7; 16]), &root()).unwrap(),
             head_file: folder.path().join("head"),
+            journal: folder.path().join("journal"),
             trust_domain: "test.example".to_owned(),
             trust_anchors: vec![[2; 32]],
             tenants: vec![crate::NewTenant { name: "demo".to_owned(), officers }],

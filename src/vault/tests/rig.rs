@@ -48,6 +48,7 @@ impl Bench {
             store: FaultyStore::new(bench.disk.clone(), bench.faults.clone()),
             keystore,
             head_file: dir.join("head"),
+            journal: dir.join("journal"),
             trust_domain: "test.example".to_owned(),
             trust_anchors: vec![[2; 32]],
             tenants: vec![NewTenant {
@@ -81,17 +82,22 @@ impl Bench {
     }
 
     async fn opened(&self, root: &dyn RootProvider, limits: Limits) -> Result<Tested, OpenError> {
+        Vault::open(self.opening(root, limits)).await
+    }
+
+    /// What the vault is opened from.
+    pub fn opening(&self, root: &dyn RootProvider, limits: Limits) -> Opening<FaultyStore<MemoryStore>> {
         let dir = self.folder.path();
-        let opening = Opening {
+        Opening {
             store: FaultyStore::new(self.disk.clone(), self.faults.clone()),
             keystore: Keystore::open(dir, root).unwrap(),
             head_file: dir.join("head"),
+            journal: dir.join("journal"),
             limits,
             hot_deks: 100,
             space: self.space(),
             clock: self.clock(),
-        };
-        Vault::open(opening).await
+        }
     }
 
     pub fn clock(&self) -> Clock {

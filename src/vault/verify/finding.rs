@@ -15,6 +15,8 @@ pub enum Kind {
     Log,
     /// One leaf of a log.
     Leaf,
+    /// The journal of what restricts.
+    Journal,
     /// A value's row.
     Value,
     /// A data encryption key, of a subject or of one value.
@@ -61,6 +63,7 @@ impl Kind {
         match self {
             Self::Log => "log",
             Self::Leaf => "leaf",
+            Self::Journal => "journal",
             Self::Value => "value",
             Self::Dek => "dek",
             Self::Subject => "subject",

@@ -79,6 +79,7 @@ impl Running {
             store: store.clone(),
             keystore: Keystore::open(&folder.join("keystore"), root).unwrap(),
             head_file: folder.join("head"),
+            journal: folder.join("journal"),
             limits: Limits::MOST,
             hot_deks: 100,
             space: Arc::new(|| false),
@@ -126,6 +127,7 @@ impl Rig {
             store: store.clone(),
             keystore: Keystore::create(&keys, vault, &root).unwrap(),
             head_file: folder.path().join("head"),
+            journal: folder.path().join("journal"),
             trust_domain: "bank.example".to_owned(),
             trust_anchors: vec![[2; 32]],
             tenants: vec![NewTenant {

@@ -1,0 +1,147 @@
+//! Which leaves restrict: what they say must hold for an older copy of the data as well, so they are journalled.
+//!
+//! One table for who writes a leaf and for who reads one. An end of something that restricts is in it, too: replayed in
+//! their order, the two leave what was in force.
+
+use crate::leaf::{LeafHeader, ParsedLeaf};
+
+/// Whether a leaf that is read restricts.
+pub fn restricts(leaf: &ParsedLeaf) -> bool {
+    says(&leaf.action, &leaf.decision, |name| leaf.says(name))
+}
+
+/// The same of a leaf that is written.
+pub(crate) fn header_restricts(header: &LeafHeader<'_>) -> bool {
+    let detail = |name: &str| header.detail.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+    says(header.action, header.decision, detail)
+}
+
+/// Whether a line may be a leaf that restricts: by its action alone, so that of a long log few lines are read as a whole.
+pub fn may_restrict(line: &[u8]) -> bool {
+    const NAME: &[u8] = br#","action":""#;
+    // A quote within a string is escaped, so this is the member itself.
+    let Some(at) = line.windows(NAME.len()).position(|window| window == NAME) else { return true };
+    let rest = &line[at + NAME.len()..];
+    let action = rest.split(|byte| *byte == b'"').next().unwrap_or_default();
+    ACTIONS.iter().any(|known| known.as_bytes() == action)
+}
+
+/// All actions whose leaves may restrict.
+pub const ACTIONS: [&str; 16] = [
+    "freeze",
+    "unfreeze",
+    "freeze_all",
+    "unfreeze_all",
+    "suspend",
+    "unsuspend",
+    "set_key_state",
+    "destroy_key_version",
+    "destroy_tenant",
+    "enrol_officer",
+    "remove_officer",
+    "break_glass",
+    "erase_subject",
+    "withdraw_consent",
+    "set_hold",
+    "lift_hold",
+];
+
+fn says<'l>(action: &str, decision: &str, detail: impl Fn(&str) -> Option<&'l str>) -> bool {
+    if decision != "allow" {
+        return false;
+    }
+    match action {
+        // What changed nothing has neither, nor has what another log has in force.
+        "freeze" | "unfreeze" | "freeze_all" | "unfreeze_all" | "suspend" | "unsuspend" => {
+            detail("version").is_some() && detail("sha256").is_some()
+        }
+        "set_key_state" | "destroy_key_version" => detail("stage") == Some("done"),
+        // Gone with its decision; the log `system` says so.
+        "destroy_tenant" => detail("stage") == Some("intent") && detail("principals_version").is_some(),
+        // Who is one by another key, or no more; and who came, for without them those that are left might be too few.
+        "enrol_officer" | "remove_officer" | "break_glass" => detail("principals_version").is_some(),
+        "erase_subject" | "withdraw_consent" | "set_hold" | "lift_hold" => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Timestamp;
+    use crate::leaf::{self, tests::header};
+
+    /// What is said of a leaf when it is written, when it is read, and by its action.
+    fn all(action: &str, decision: &str, detail: &[(&str, &str)]) -> [bool; 3] {
+        let header = LeafHeader { action, decision, detail, ..header() };
+        let prepared = leaf::prepare(&header, std::iter::empty()).remove(0);
+        let line = prepared.finish(7, Timestamp(1));
+        [prepared.restricts(), restricts(&leaf::parse(&line).unwrap()), may_restrict(&line)]
+    }
+
+    const RULE: [(&str, &str); 2] = [("version", "7"), ("sha256", "07")];
+
+    #[test]
+    fn what_stops_something_and_what_ends_that_restricts() {
+        for action in ["freeze", "unfreeze", "freeze_all", "unfreeze_all", "suspend", "unsuspend"] {
+            assert_eq!(all(action, "allow", &RULE), [true; 3], "{action}");
+            assert_eq!(all(action, "allow", &[("changed", "false")])[..2], [false; 2], "{action}");
+            assert_eq!(all(action, "deny", &RULE)[..2], [false; 2], "{action}");
+        }
+        for action in ["erase_subject", "withdraw_consent", "set_hold", "lift_hold"] {
+            assert_eq!(all(action, "allow", &[]), [true; 3], "{action}");
+            assert_eq!(all(action, "deny", &[])[..2], [false; 2], "{action}");
+        }
+    }
+
+    #[test]
+    fn a_key_a_tenant_or_an_officer_that_goes_restricts() {
+        for action in ["set_key_state", "destroy_key_version"] {
+            assert_eq!(all(action, "allow", &[("stage", "done")]), [true; 3]);
+            assert_eq!(all(action, "allow", &[("stage", "intent")])[..2], [false; 2]);
+        }
+        let version = ("principals_version", "7");
+        assert_eq!(all("destroy_tenant", "allow", &[("stage", "intent"), version]), [true; 3]);
+        assert_eq!(all("destroy_tenant", "allow", &[("stage", "intent")])[..2], [false; 2]);
+        assert_eq!(all("destroy_tenant", "allow", &[("stage", "dry_run")])[..2], [false; 2]);
+        for action in ["enrol_officer", "remove_officer", "break_glass"] {
+            assert_eq!(all(action, "allow", &[version]), [true; 3], "{action}");
+            // The tenant's own log says it as well: once is enough.
+            assert_eq!(all(action, "allow", &[("officer", "bob")])[..2], [false; 2], "{action}");
+        }
+        assert_eq!(
+            all("break_glass", "allow", &[("change", "apply_policy"), ("policy_version", "2")])[..2],
+            [false; 2]
+        );
+    }
+
+    #[test]
+    fn other_actions_do_not() {
+        for action in ["tokenize", "detokenize", "rotate_key", "approve", "apply_policy", "restored"] {
+            assert_eq!(all(action, "allow", &RULE), [false; 3], "{action}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn who_writes_and_who_reads_say_the_same(
+            action in prop_oneof![prop::sample::select(&ACTIONS[..]).prop_map(str::to_owned), "[a-z_]{1,12}"],
+            decision in prop_oneof![Just("allow"), Just("deny"), Just("fail")],
+            principal in "\\PC{0,40}",
+            names in prop::sample::subsequence(
+                vec!["version", "sha256", "stage", "principals_version"], 0..=4),
+            value in prop_oneof![Just("done"), Just("intent"), Just("7")],
+        ) {
+            let detail: Vec<(&str, &str)> = names.iter().map(|name| (*name, value)).collect();
+            let header = LeafHeader { principal: &principal, action: &action, decision, detail: &detail, ..header() };
+            let prepared = leaf::prepare(&header, std::iter::empty()).remove(0);
+            let line = prepared.finish(7, Timestamp(1));
+            let read = restricts(&leaf::parse(&line).unwrap());
+            prop_assert_eq!(prepared.restricts(), read);
+            prop_assert!(!read || may_restrict(&line));
+            prop_assert_eq!(may_restrict(&line), ACTIONS.contains(&action.as_str()));
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Which leaves of a log are of which incarnation, and whether they are those that head file and journal know.
+//!
+//! A log goes on under another origin after a restore, from the leaf `restored` on. So the leaves before that one are those of
+//! the incarnation before, as far as the copy reached; what that one had beyond them is not here.
+
+use std::collections::HashMap;
+
+use strongroom_commit::HeadError;
+use strongroom_ids::TenantNo;
+use strongroom_ledger::head::Head;
+use strongroom_ledger::journal::Record;
+use strongroom_ledger::leaf::{self, ParsedLeaf};
+use strongroom_ledger::{Frontier, NewRule, Rules};
+use strongroom_storage::rows::LaneHead;
+use strongroom_storage::{Family, Store, keys as place};
+
+use super::RestoreError;
+use crate::error::Error;
+use crate::pages::Pages;
+
+/// The action of the first leaf of an incarnation.
+pub(super) const RESTORED: &str = "restored";
+/// What it calls the incarnation that it begins.
+pub(super) const INCARNATION: &str = "incarnation";
+/// What it calls the one that the copy was of.
+pub(super) const BEFORE: &str = "incarnation_before";
+/// Bytes of a stored frontier before its hashes, and of each.
+const FRAME: usize = 2 + 8;
+const HASH: usize = 32;
+
+/// A root that somebody knows.
+struct Known {
+    incarnation: u16,
+    size: u64,
+    root: [u8; 32],
+    by: &'static str,
+}
+
+/// A log as the copy has it.
+pub(super) struct Lineage {
+    /// Each incarnation that it has leaves of, and how many leaves the log had when that one ended.
+    segments: Vec<(u16, u64)>,
+}
+
+impl Lineage {
+    /// Whether a leaf of an incarnation is among the copy's.
+    pub fn has(&self, incarnation: u16, index: u64) -> bool {
+        self.end_of(incarnation).is_some_and(|end| index < end)
+    }
+
+    fn end_of(&self, incarnation: u16) -> Option<u64> {
+        self.segments.iter().find(|(known, _)| *known == incarnation).map(|(_, end)| *end)
+    }
+
+    /// Goes through a log: its leaves make up its head, and wherever head file or journal know of a root or a leaf among them, it
+    /// is this one.
+    pub async fn of<S: Store>(
+        tenant: TenantNo,
+        lane: &LaneHead,
+        (head, journal): (Option<&Head>, &[Record]),
+        store: &S,
+    ) -> Result<Self, RestoreError> {
+        let known = known(tenant, lane, head, journal);
+        let mut roots: HashMap<u64, [u8; 32]> = known.iter().map(|one| (one.size, [0; 32])).collect();
+        let (mut frontier, mut rules) = (Frontier::new(), Rules::default());
+        let (mut first, mut begun, mut ends) = (None, vec![], vec![]);
+        let (from, to) = place::leaves_range(tenant, 0, lane.size);
+        let mut pages = Pages::new(Family::Leaves, from, to);
+        while let Some(page) = pages.next(store).await? {
+            for (key, line) in &page {
+                let index = frontier.size();
+                if place::decode_leaf(key)? != index {
+                    return Err(HeadError::LeafMissing { tenant, index }.into());
+                }
+                if let Ok(leaf) = leaf::parse(line) {
+                    if let Some(new) = NewRule::of(&leaf) {
+                        rules.put(new);
+                    }
+                    if let Some((before, incarnation)) = begins(&leaf) {
+                        first.get_or_insert(before);
+                        begun.push(incarnation);
+                        ends.push(index);
+                    }
+                }
+                frontier.push(line);
+                if let Some(root) = roots.get_mut(&frontier.size()) {
+                    *root = frontier.root();
+                }
+            }
+        }
+        if frontier.size() != lane.size || frontier.to_bytes() != lane.frontier {
+            return Err(HeadError::Different { tenant, size: lane.size }.into());
+        }
+        if rules.to_bytes() != lane.rules {
+            return Err(HeadError::Rules { tenant }.into());
+        }
+        ends.push(lane.size);
+        let first = first.unwrap_or(lane.incarnation);
+        let lineage = Self { segments: std::iter::once(first).chain(begun).zip(ends).collect() };
+        for one in &known {
+            let among = lineage.end_of(one.incarnation).is_some_and(|end| one.size <= end);
+            if among && roots.get(&one.size) != Some(&one.root) {
+                return Err(RestoreError::NotThisLog { tenant, size: one.size, by: one.by });
+            }
+        }
+        for record in journal {
+            let Record::Leaf { log, index, line } = record else { continue };
+            if log.tenant == tenant && lineage.has(log.incarnation, *index) {
+                let stored = store.get(Family::Leaves, place::leaf(tenant, *index)).await?;
+                if stored.is_none_or(|stored| stored[..] != line[..]) {
+                    return Err(RestoreError::NotThisLog { tenant, size: index.saturating_add(1), by: "the journal" });
+                }
+            }
+        }
+        Ok(lineage)
+    }
+}
+
+/// The incarnation that ends before a leaf, and the one that begins with it, if one does.
+fn begins(leaf: &ParsedLeaf) -> Option<(u16, u16)> {
+    if leaf.action != RESTORED || leaf.decision != "allow" {
+        return None;
+    }
+    Some((leaf.says(BEFORE)?.parse().ok()?, leaf.says(INCARNATION)?.parse().ok()?))
+}
+
+/// All roots of a log that are known and lie among its leaves.
+fn known(tenant: TenantNo, lane: &LaneHead, head: Option<&Head>, journal: &[Record]) -> Vec<Known> {
+    let mut known = Vec::new();
+    for record in journal {
+        if let Record::Seen { log, size, root } = record
+            && log.tenant == tenant
+            && (1..=lane.size).contains(size)
+        {
+            known.push(Known { incarnation: log.incarnation, size: *size, root: *root, by: "the journal" });
+        }
+    }
+    let Some(head) = head else { return known };
+    // The file has one incarnation for all; a log that ended before it is left as it was.
+    let signed = head.lanes.iter().find(|one| one.tenant == tenant);
+    let Some(signed) = signed else { return known };
+    let hashes = signed.frontier.get(FRAME..).unwrap_or_default();
+    let mut size = 0;
+    let subtrees = (0..u64::BITS).rev().filter(|bit| signed.size & (1 << bit) != 0);
+    for (count, bit) in (1..).zip(subtrees) {
+        size += 1_u64 << bit;
+        if size > lane.size {
+            break;
+        }
+        // The first subtrees of a frontier are the frontier of the tree that they make up.
+        let mut bytes = signed.frontier.get(..2).unwrap_or_default().to_vec();
+        bytes.extend_from_slice(&size.to_be_bytes());
+        bytes.extend_from_slice(hashes.get(..count * HASH).unwrap_or_default());
+        if let Ok(frontier) = Frontier::from_bytes(&bytes) {
+            let incarnation = head.incarnation;
+            known.push(Known { incarnation, size, root: frontier.root(), by: "the head file" });
+        }
+    }
+    known
+}
+
+impl From<strongroom_storage::StoreError> for RestoreError {
+    fn from(error: strongroom_storage::StoreError) -> Self {
+        Self::Open(error.into())
+    }
+}
+
+impl From<HeadError> for RestoreError {
+    fn from(error: HeadError) -> Self {
+        Self::Open(error.into())
+    }
+}
+
+impl From<Error> for RestoreError {
+    fn from(error: Error) -> Self {
+        Self::Open(error.into())
+    }
+}
