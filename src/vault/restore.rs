@@ -41,8 +41,6 @@ use replay::{Outcome, Plan, Restricting};
 
 /// Who restores, as leaves name principals: whoever holds the root key.
 const ROOT: &str = "root";
-/// Bytes of what a leaf says of why everything is frozen.
-const WHY: usize = 600;
 
 /// Why nothing was restored.
 #[derive(Debug, Error)]
@@ -150,6 +148,40 @@ pub struct Restored {
     pub logs: Vec<(String, Option<u64>, u64)>,
 }
 
+/// Why a journal does not reach as far as it must.
+#[derive(Clone)]
+struct Short {
+    /// For whoever restores.
+    text: String,
+    /// For leaves, which name no file of a machine.
+    told: String,
+}
+
+impl From<&JournalError> for Short {
+    fn from(error: &JournalError) -> Self {
+        let told = match error {
+            JournalError::Missing { .. } => "the journal is missing",
+            JournalError::Foreign { .. } | JournalError::Other { .. } => "the journal is another one",
+            JournalError::Damaged { .. } => "the journal is damaged",
+            JournalError::Behind { .. } => "the journal is behind the head file",
+            _ => "the journal can't be used",
+        };
+        Self { text: error.to_string(), told: told.to_owned() }
+    }
+}
+
+impl From<String> for Short {
+    fn from(text: String) -> Self {
+        Self { told: text.clone(), text }
+    }
+}
+
+impl From<&str> for Short {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
 /// What is there, before anything is changed.
 struct Found {
     vault: VaultId,
@@ -158,7 +190,7 @@ struct Found {
     head: Option<Head>,
     journal: Vec<Record>,
     /// Why the journal does not reach as far as it must, if it doesn't.
-    short: Option<String>,
+    short: Option<Short>,
     /// Whether its file can't be used any more.
     unusable: bool,
 }
@@ -185,15 +217,20 @@ pub async fn restore<S: Store>(opening: Opening<S>, incarnation: Option<u16>) ->
     let (mut short, mut outcomes) = (found.short.clone(), [0_u64; 3]);
     for record in &found.journal {
         let Record::Leaf { log, index, line } = record else { continue };
-        let is_there = lineages.get(&log.tenant).is_some_and(|lineage| lineage.has(log.incarnation, *index));
-        if is_there {
-            continue;
+        if let Some(lineage) = lineages.get(&log.tenant) {
+            if !lineage.lacks(log.incarnation, *index) {
+                continue;
+            }
+            if lineage.proven.is_none() {
+                let why = format!("nothing proves that the log of tenant {} is as old as it says", log.tenant);
+                short = short.or(Some(why.into()));
+            }
         }
         match plan.replay(&Restricting::read(*log, line)?)? {
             Outcome::Again => outcomes[0] += 1,
             Outcome::Held => outcomes[1] += 1,
             Outcome::NotHere => outcomes[2] += 1,
-            Outcome::Unknown(why) => short = short.or(Some(why)),
+            Outcome::Unknown(why) => short = short.or(Some(why.into())),
         }
     }
     plan.destroyed_by_keystore()?;
@@ -202,16 +239,25 @@ pub async fn restore<S: Store>(opening: Opening<S>, incarnation: Option<u16>) ->
         ("replayed", replayed.to_string()),
         ("held", held.to_string()),
         ("passed_over", passed_over.to_string()),
-        ("frozen", short.as_deref().map_or_else(|| "false".to_owned(), |_| "true".to_owned())),
+        ("frozen", short.is_some().to_string()),
     ];
     if let Some(why) = &short {
-        plan.freeze_all_tenants(&shortened(why))?;
+        plan.freeze_all_tenants(&why.told)?;
     }
 
     let logs = write(&opening, &found, plan, (begun, &told), at).await?;
     let aside = logs.aside.clone();
     let keks = roll(opening).await?;
-    Ok(Restored { incarnation: begun, replayed, held, passed_over, frozen: short, keks, aside, logs: logs.named })
+    Ok(Restored {
+        incarnation: begun,
+        replayed,
+        held,
+        passed_over,
+        frozen: short.map(|why| why.text),
+        keks,
+        aside,
+        logs: logs.named,
+    })
 }
 
 /// Looks at what is there, and whether anything is to be restored at all.
@@ -244,12 +290,10 @@ async fn find<S: Store>(
     let unusable = read.is_err();
     let short = match (read, &head) {
         (Err(error @ JournalError::Io { .. }), _) => return Err(error.into()),
-        (Err(error), _) => Some(error.to_string()),
-        (Ok(_), None) => {
-            Some("there is no head file, so nobody can tell whether the journal is the newest one".to_owned())
-        }
+        (Err(error), _) => Some(Short::from(&error)),
+        (Ok(_), None) => Some("there is no head file, so nobody can tell whether the journal is the newest one".into()),
         (Ok(_), Some(head)) if head.journal.is_none() => {
-            Some("the head file knows of no journal, so nobody can tell whether this is the newest one".to_owned())
+            Some("the head file knows of no journal, so nobody can tell whether this is the newest one".into())
         }
         (Ok(_), Some(_)) => None,
     };
@@ -385,10 +429,4 @@ async fn roll<S: Store>(opening: Opening<S>) -> Result<u32, RestoreError> {
     }
     vault.close().await;
     Ok(keks)
-}
-
-/// Why everything is frozen, as far as a leaf has room for it.
-fn shortened(why: &str) -> String {
-    let end = (0..=WHY.min(why.len())).rev().find(|end| why.is_char_boundary(*end)).unwrap_or(0);
-    why.get(..end).unwrap_or_default().to_owned()
 }

@@ -34,22 +34,38 @@ struct Known {
     size: u64,
     root: [u8; 32],
     by: &'static str,
+    /// Whether leaves of this very incarnation are under it, and not only those that it took over.
+    proves: bool,
 }
 
 /// A log as the copy has it.
 pub(super) struct Lineage {
     /// Each incarnation that it has leaves of, and how many leaves the log had when that one ended.
     segments: Vec<(u16, u64)>,
+    /// The newest incarnation that a root which head file or journal know proves to be that of the copy: whoever writes the files
+    /// can write any number in the log's head, and a leaf that begins an incarnation.
+    pub proven: Option<u16>,
 }
 
 impl Lineage {
+    /// Whether what a journalled leaf says is to be done again. Of an incarnation before the copy's it was, when that one began.
+    pub fn lacks(&self, incarnation: u16, index: u64) -> bool {
+        !self.has(incarnation, index) && self.proven.is_none_or(|proven| incarnation >= proven)
+    }
+
     /// Whether a leaf of an incarnation is among the copy's.
-    pub fn has(&self, incarnation: u16, index: u64) -> bool {
+    fn has(&self, incarnation: u16, index: u64) -> bool {
         self.end_of(incarnation).is_some_and(|end| index < end)
     }
 
     fn end_of(&self, incarnation: u16) -> Option<u64> {
         self.segments.iter().find(|(known, _)| *known == incarnation).map(|(_, end)| *end)
+    }
+
+    /// How many leaves the log had before the first one of an incarnation.
+    fn begin_of(&self, incarnation: u16) -> u64 {
+        let before = self.segments.iter().take_while(|(known, _)| *known != incarnation).last();
+        before.map_or(0, |(_, end)| *end)
     }
 
     /// Goes through a log: its leaves make up its head, and wherever head file or journal know of a root or a leaf among them, it
@@ -96,11 +112,15 @@ impl Lineage {
         }
         ends.push(lane.size);
         let first = first.unwrap_or(lane.incarnation);
-        let lineage = Self { segments: std::iter::once(first).chain(begun).zip(ends).collect() };
+        let segments: Vec<(u16, u64)> = std::iter::once(first).chain(begun).zip(ends).collect();
+        let mut lineage = Self { segments, proven: None };
         for one in &known {
             let among = lineage.end_of(one.incarnation).is_some_and(|end| one.size <= end);
             if among && roots.get(&one.size) != Some(&one.root) {
                 return Err(RestoreError::NotThisLog { tenant, size: one.size, by: one.by });
+            }
+            if among && one.proves && one.size > lineage.begin_of(one.incarnation) {
+                lineage.proven = lineage.proven.max(Some(one.incarnation));
             }
         }
         for record in journal {
@@ -132,7 +152,9 @@ fn known(tenant: TenantNo, lane: &LaneHead, head: Option<&Head>, journal: &[Reco
             && log.tenant == tenant
             && (1..=lane.size).contains(size)
         {
-            known.push(Known { incarnation: log.incarnation, size: *size, root: *root, by: "the journal" });
+            // Noted after the leaf that began it.
+            let (incarnation, proves) = (log.incarnation, true);
+            known.push(Known { incarnation, size: *size, root: *root, by: "the journal", proves });
         }
     }
     let Some(head) = head else { return known };
@@ -152,8 +174,8 @@ fn known(tenant: TenantNo, lane: &LaneHead, head: Option<&Head>, journal: &[Reco
         bytes.extend_from_slice(&size.to_be_bytes());
         bytes.extend_from_slice(hashes.get(..count * HASH).unwrap_or_default());
         if let Ok(frontier) = Frontier::from_bytes(&bytes) {
-            let incarnation = head.incarnation;
-            known.push(Known { incarnation, size, root: frontier.root(), by: "the head file" });
+            let (incarnation, proves) = (head.incarnation, size == signed.size);
+            known.push(Known { incarnation, size, root: frontier.root(), by: "the head file", proves });
         }
     }
     known

@@ -238,6 +238,55 @@ async fn the_same_copy_restored_twice_begins_two_incarnations() {
 }
 
 #[tokio::test]
+async fn what_an_earlier_restore_has_done_again_is_not_done_once_more() {
+    let (mut bench, _) = older(async |vault| {
+        vault.freeze(&caller(Role::Officer), &freezing(FIELD)).await.unwrap();
+        unfreeze(vault, FIELD).await;
+    })
+    .await;
+    assert_eq!(restore(&bench).await.unwrap().replayed, 2);
+    let vault = bench.open().await;
+    vault.freeze(&caller(Role::Officer), &freezing(FIELD)).await.unwrap();
+    vault.close().await;
+    drop(vault);
+    let second = copy(&bench.disk).await;
+    let vault = bench.open().await;
+    suspend(&vault, "app/other").await;
+    vault.close().await;
+    drop(vault);
+    bench.disk = second;
+    // The end of the first freeze must not end the second one.
+    let restored = restore(&bench).await.unwrap();
+    assert_eq!((restored.incarnation, restored.replayed, restored.frozen), (3, 1, None));
+    let vault = bench.open().await;
+    let now = in_force(&vault).await;
+    assert_eq!((now.fields.len(), now.suspended.len()), (1, 1));
+    vault.close().await;
+    proven(&bench).await;
+}
+
+#[tokio::test]
+async fn a_copy_that_says_that_it_is_newer_than_it_is_undoes_nothing() {
+    let (mut bench, _) = older(async |vault| suspend(vault, "app/other").await).await;
+    let older = copy(&bench.disk).await;
+    restore(&bench).await.unwrap();
+    // The number in a log's head takes no key.
+    for tenant in [TenantNo(0), DEMO] {
+        let key = strongroom_storage::keys::lane(tenant, 0);
+        let head = older.get(Family::Meta, key.clone()).await.unwrap().unwrap();
+        let head = strongroom_storage::rows::LaneHead::decode(&head).unwrap();
+        let forged = strongroom_storage::rows::LaneHead { incarnation: 2, ..head };
+        older.write(vec![Mutation::Put(Family::Meta, key, forged.encode())]).await.unwrap();
+    }
+    bench.disk = older;
+    let restored = restore(&bench).await.unwrap();
+    assert!(restored.frozen.unwrap().contains("nothing proves"));
+    let vault = bench.open().await;
+    assert_eq!(in_force(&vault).await.suspended.len(), 1);
+    vault.close().await;
+}
+
+#[tokio::test]
 async fn data_and_head_file_that_are_both_put_back_are_found_out_by_the_journal() {
     let (mut bench, vault) = Bench::new().await;
     vault.close().await;
