@@ -49,6 +49,7 @@ mod policy;
 mod principal;
 mod progress;
 mod records;
+mod retention;
 mod root;
 mod schema;
 mod seal;
@@ -105,6 +106,7 @@ enum Command {
     Import(import::Args),
     Export(export::Args),
     Subject(subject::Args),
+    Retention(retention::Args),
     Schema(schema::Args),
     Policy(policy::Args),
     Approvals(approve::ListArgs),
@@ -165,6 +167,10 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Import(args) => import::run(args, &global.context(import::PRINCIPAL)?).await,
         Command::Export(args) => export::run(args, &global.context(export::PRINCIPAL)?).await,
         Command::Subject(args) => subject::run(args, &global.context(subject::PRINCIPAL)?).await,
+        Command::Retention(args) => {
+            let context = global.context(args.principal())?;
+            retention::run(args, &context).await
+        }
         Command::Schema(args) => schema::run(args, &global.context(schema::PRINCIPAL)?).await,
         Command::Policy(args) => policy::run(args, &global.context(policy::PRINCIPAL)?).await,
         Command::Approvals(args) => approve::list(args, &global.context(approve::PRINCIPAL)?).await,

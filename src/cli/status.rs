@@ -51,6 +51,7 @@ fn document(status: &StatusResponse, started: &str) -> serde_json::Value {
         "seal": status.seal.as_ref().map(unseal::document),
         "certificates": status.certificates.as_ref().map(certificates::document),
         "actor_issuers": actors::documents(status),
+        "clock_problem": status.clock_problem,
     })
 }
 
@@ -94,7 +95,8 @@ fn text(status: &StatusResponse, started: &str) -> String {
         ]
         .into_iter()
         .chain(certificates::facts(status))
-        .chain(actors::facts(status)),
+        .chain(actors::facts(status))
+        .chain((!status.clock_problem.is_empty()).then(|| ("clock", status.clock_problem.clone()))),
     );
     if !status.keys.is_empty() {
         let rows = status.keys.iter().map(|key| vec![key.name.clone(), key.version.to_string(), key.state.clone()]);

@@ -50,6 +50,11 @@ pub fn destroy_key_version(key: &str, version: impl Display) -> String {
     format!("destroy version {version} of key {key}")
 }
 
+/// So many values are to be erased by retention, more than without asking.
+pub fn expire_above_cap(up_to: impl Display) -> String {
+    format!("erase up to {up_to} values that are due by retention")
+}
+
 /// Somebody's suspension is to end; since when it is stands behind that.
 pub fn unsuspend(principal: &str) -> String {
     format!("end the suspension of {principal}")
@@ -125,6 +130,7 @@ fn of(leaf: &ParsedLeaf) -> Result<Option<String>, &'static str> {
         "set_tier_limits" => set_tier_limits(said("tier")?, said("limits")?),
         "reset_second_factor" => reset_second_factor(said("factor")?),
         "destroy_key_version" => destroy_key_version(said("key")?, said("version")?),
+        "expire_above_cap" => expire_above_cap(said("up_to")?),
         _ => return Ok(None),
     }))
 }

@@ -4,6 +4,7 @@ use strongroom_access::Action;
 use strongroom_ids::VaultId;
 use strongroom_storage::Store;
 
+use crate::clock_watch::ClockJump;
 use crate::error::Error;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::vault::Vault;
@@ -28,6 +29,8 @@ pub struct Status {
     pub keys: Vec<(String, u32, &'static str)>,
     /// When the vault was opened, in microseconds since 1970.
     pub start: u64,
+    /// How the clock jumped, if nobody has said since that it is right: nothing is erased by it meanwhile.
+    pub clock_jump: Option<ClockJump>,
 }
 
 struct GetStatus;
@@ -51,6 +54,7 @@ impl<S: Store> Attempt<S> for GetStatus {
             keystore_number: vault.keystore.number(),
             keys: keys.into_iter().map(|key| (key.name.to_string(), key.version.0, key.state.as_str())).collect(),
             start: vault.started,
+            clock_jump: vault.clock_jump(),
         }))
     }
 }

@@ -38,6 +38,7 @@ mod questions;
 mod quotas;
 mod races;
 mod raw;
+mod retention;
 mod root_key;
 mod round_trip;
 mod rules;

@@ -226,7 +226,8 @@ fn an_approval_does_for_what_was_approved_and_nothing_else() {
     let back = summary::apply_policy(TEXT, Some(&3));
     let key = summary::destroy_key_version("kek/1", 2);
     type Detail<'a> = &'a [(&'a str, &'a str)];
-    let cases: [(&str, &str, Detail<'_>, Detail<'_>); 8] = [
+    let due = summary::expire_above_cap(7);
+    let cases: [(&str, &str, Detail<'_>, Detail<'_>); 9] = [
         ("enrol_officer", &enrols("0a"), &[("officer", "dave"), ("key", "0a")], &[("officer", "dave"), ("key", "0b")]),
         ("remove_officer", "remove officer bob", &[("officer", "bob")], &[("officer", "carol")]),
         ("apply_policy", &back, &[("text_sha256", TEXT), ("rolled_back_to", "3")], &[("text_sha256", TEXT)]),
@@ -240,6 +241,7 @@ fn an_approval_does_for_what_was_approved_and_nothing_else() {
             &[("factor", "x")],
         ),
         ("destroy_key_version", &key, &[("key", "kek/1"), ("version", "2")], &[("key", "kek/1"), ("version", "3")]),
+        ("expire_above_cap", &due, &[("up_to", "7")], &[("up_to", "70")]),
     ];
     for (action, asked, right, wrong) in cases {
         let with = |detail: &[(&str, &str)]| {
