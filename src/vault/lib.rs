@@ -17,7 +17,6 @@ mod break_glass;
 mod case_load;
 mod charge;
 mod clock_watch;
-#[expect(dead_code, reason = "what erases stands on it")]
 mod closing;
 mod decide;
 mod delete;
