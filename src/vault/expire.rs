@@ -8,9 +8,10 @@
 //! The job takes what was due when it was started, by a clock that is believed (`clock_watch.rs`). It counts that first, and
 //! where there is more than may go without asking it waits: a retention of days instead of years makes everything due.
 //!
-//! A subject is kept by a value, by a standing legal hold, and by a standing consent: whoever allowed something has said so for
-//! values that are still to come, and the record is the proof of it. A consent that has ended or was withdrawn keeps
-//! nobody; that it was given, the ledger says for as long as it is kept.
+//! A subject is kept by a value, by a standing legal hold, and by a standing consent: whoever allowed something has said so
+//! for values that are still to come, and the record is the proof of it. A consent that has ended or was withdrawn keeps
+//! nobody; that it was given, the ledger says for as long as it is kept. So when all values are gone through, the job
+//! looks for subjects that a hold or a consent has kept without a value, and that nothing keeps any more.
 
 mod page;
 
@@ -36,8 +37,10 @@ pub(crate) use page::{ExpirePage, is_held};
 /// What kind of job it is.
 const KIND: JobKind = JobKind::Expire;
 
-/// The family that it goes through.
-const STAGES: [Family; 1] = [Family::Rows];
+/// The families that it goes through: values, then subjects that what has ended kept without a value.
+const STAGES: [Family; 2] = [Family::Rows, Family::Subjects];
+const VALUES: u8 = 0;
+const SUBJECTS: u8 = 1;
 
 /// Entries that are read at once: a row may have some 64 KiB.
 const READ: usize = 512;
@@ -177,7 +180,8 @@ pub(crate) async fn count<S: Store>(
 ) -> Result<bool, Error> {
     let Some(job) = jobs::load(&*vault.store, tenant.number, KIND).await? else { return Ok(false) };
     let place = (&mut so_far.stage, &mut so_far.cursor);
-    let Some((_, page)) = jobs::next_page(vault, tenant.number, &STAGES, place, entries.min(READ)).await? else {
+    let values = &STAGES[..=usize::from(VALUES)];
+    let Some((_, page)) = jobs::next_page(vault, tenant.number, values, place, entries.min(READ)).await? else {
         return Ok(false);
     };
     let schema = &tenant.rules().schema;

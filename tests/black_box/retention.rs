@@ -11,9 +11,9 @@ use crate::patience::until;
 
 const FIELD: &str = "borrower.address";
 
-/// Stores values that expire in a second, one of each subject.
+/// Stores values that expire in three seconds, one of each subject.
 async fn store_short(vault: &TestVault, subjects: &[&str]) -> Vec<String> {
-    let soon = SystemTime::now() + Duration::from_secs(1);
+    let soon = SystemTime::now() + Duration::from_secs(3);
     let expire_time = Some(prost_types::Timestamp::from(soon));
     let items = subjects.iter().map(|subject| v1::TokenizeItem { expire_time, ..item(FIELD, "a street", subject) });
     vault.vault().await.tokenize(tokenize(items.collect())).await.unwrap().into_inner().tokens

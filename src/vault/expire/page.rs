@@ -1,4 +1,5 @@
-//! One page: what is due among the next rows, what of it is kept, and which subjects go along.
+//! One page: what is due among the next rows, what of it is kept, and which subjects go along; or which of the next subjects
+//! nothing keeps any more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use strongroom_storage::keys as place;
 use strongroom_storage::rows::{JobRow, JobState, SubjectRecord, SubjectState, ValueRow};
 use strongroom_storage::{Entry, Family, Range, Store};
 
-use super::{KIND, READ, STAGES};
+use super::{KIND, READ, STAGES, SUBJECTS, VALUES};
 use crate::error::Error;
 use crate::jobs::{self, EMPTY_PAGES, JobPage, PageDone};
 use crate::pages::Pages;
@@ -39,31 +40,34 @@ impl<S: Store> Attempt<S> for ExpirePage {
         let mut row = jobs::running(road, KIND, self.0.number).await?;
         // The job's own time lies in the past by a clock that was believed; whether it still is, is asked each time.
         road.vault.erasing_time()?;
-        if self.0.total.is_none() && row.cursor.is_empty() {
+        let begins = row.stage == VALUES && row.cursor.is_empty();
+        if begins && self.0.total.is_none() {
             return Err(Error::Internal("what is due was not counted").into());
         }
         let total = self.0.total.unwrap_or(row.total);
         let limit = *row.limit.get_or_insert_with(|| road.vault.retention.cap(self.0.of));
-        if row.cursor.is_empty() && total > limit {
+        if begins && total > limit {
             return Ok(self.wait(road, row));
         }
-        let before = row.clone();
-        let mut due = Due::default();
+        let (before, at) = (row.clone(), row.started);
+        let (mut due, mut idle) = (Due::default(), vec![]);
         for _ in 0..EMPTY_PAGES {
-            // Nothing more was due when it was started.
-            if row.done.saturating_add(row.skipped) >= total {
-                row.state = JobState::Done;
-                break;
+            if row.stage == VALUES && row.done.saturating_add(row.skipped) >= total {
+                // Nothing more was due when it was started.
+                (row.stage, row.cursor) = (SUBJECTS, vec![]);
             }
             let place = (&mut row.stage, &mut row.cursor);
             let entries = self.0.entries.min(READ);
-            let Some((_, page)) = jobs::next_page(road.vault, road.tenant.number, &STAGES, place, entries).await?
+            let Some((family, page)) = jobs::next_page(road.vault, road.tenant.number, &STAGES, place, entries).await?
             else {
                 row.state = JobState::Done;
                 break;
             };
-            due = Due::find(road, &page, row.started).await?;
-            if !due.is_empty() {
+            match family {
+                Family::Rows => due = Due::find(road, &page, at).await?,
+                _ => idle = find_idle(road, &page, at).await?,
+            }
+            if !due.is_empty() || !idle.is_empty() {
                 break;
             }
         }
@@ -72,15 +76,14 @@ impl<S: Store> Attempt<S> for ExpirePage {
             // The schema has come to say otherwise since it was counted.
             return Ok(self.wait(road, before));
         }
-        if row.done.saturating_add(row.skipped).saturating_add(values).saturating_add(due.skipped) >= total {
-            row.state = JobState::Done;
-        }
-        let at = row.started;
-        let done = PageDone { done: values, skipped: due.skipped, moved: values > 0 };
+        let done = PageDone { done: values, skipped: due.skipped, moved: values > 0 || !idle.is_empty() };
         let mut prepared = jobs::prepare_page(road, &self.0, row, done);
         let facts = [Fact::schema(road.tenant.number), Fact::policy(road.tenant.number)];
         prepared.guards.extend(facts.map(Guard::Unchanged));
-        let subjects = due.remove(road, at, &mut prepared).await?;
+        let subjects = idle.len() + due.remove(road, at, &mut prepared).await?;
+        for record in &idle {
+            road.close_subject(record, &mut prepared).await?;
+        }
         prepared.detail.push(("values", values.to_string()));
         prepared.detail.push(("subjects", subjects.to_string()));
         Ok(jobs::tell_how_far(KIND, prepared))
@@ -248,6 +251,23 @@ fn is_free(record: &SubjectRecord, at: u64) -> bool {
         record.consents.iter().any(|consent| consent.withdrawn.is_none() && consent.expires.is_none_or(|end| end > at));
     // The erasure of one that is leaving ends by itself.
     record.state == SubjectState::Open && !held && !allowed
+}
+
+/// The subjects of a page that a hold or a consent has kept without a value, and that nothing keeps any more.
+async fn find_idle<S: Store>(road: &Road<'_, S>, page: &[Entry], at: u64) -> Result<Vec<SubjectRecord>, Error> {
+    let mut idle = Vec::new();
+    for (number, (_, bytes)) in page.iter().enumerate() {
+        make_way(number).await;
+        let Ok(record) = SubjectRecord::decode(bytes) else {
+            road.vault.damaged("a subject record");
+            continue;
+        };
+        let was_kept = !record.holds.is_empty() || !record.consents.is_empty();
+        if was_kept && is_free(&record, at) && are_all(road, record.handle, &BTreeSet::new()).await? {
+            idle.push(record);
+        }
+    }
+    Ok(idle)
 }
 
 /// Whether these rows are all that a subject has.

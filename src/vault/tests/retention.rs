@@ -229,6 +229,24 @@ async fn a_standing_consent_keeps_the_subject_and_one_that_ended_does_not() {
 }
 
 #[tokio::test]
+async fn who_is_kept_by_a_hold_alone_goes_when_that_ends() {
+    let (bench, vault) = Bench::new().await;
+    store_one(&vault, "borrower.address", "stays", "c-2").await;
+    store_short(&bench, &vault, "borrower.address", &[("a", "c-1")]).await;
+    let both = rows(&bench).await;
+    let end = now(&bench) + 200 * 1_000_000;
+    for subject in [both[0].subject, both[1].subject] {
+        with_record(&bench, subject, |record| record.holds = vec![hold(vec![FieldNo(999)], end)]).await;
+    }
+    bench.pass(2 * SHORT);
+    assert_eq!(expire(&vault, 1).await.done, 1);
+    assert_eq!((all(&bench, Family::Subjects).await.len(), marks(&bench).await), (2, 1));
+    bench.pass(2 * SHORT);
+    assert_eq!(expire(&vault, 1).await.done, 0);
+    assert_eq!((all(&bench, Family::Subjects).await.len(), marks(&bench).await), (1, 0), "who has a value stays");
+}
+
+#[tokio::test]
 async fn what_is_frozen_stays_and_is_not_even_asked_for_while_all_is() {
     let (bench, vault) = Bench::new().await;
     store_short(&bench, &vault, "borrower.address", &[("a", "c-1")]).await;
