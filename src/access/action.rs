@@ -97,6 +97,14 @@ actions! {
     Roll = "roll" on vault,
     /// Makes index entries anew under the newest version of their key.
     Reindex = "reindex" on vault,
+    /// Erases values that are due by retention.
+    Expire = "expire" on vault,
+    /// The same for more values than are erased without approval.
+    ExpireAboveCap = "expire_above_cap" on vault,
+    /// Sees how many values fall due when.
+    RetentionReport = "retention_report" on vault,
+    /// Says that the clock is right after it jumped.
+    ConfirmClock = "confirm_clock" on vault,
     /// Sees which key the tenant has of its own.
     GetOwnKey = "get_own_key" on vault,
     /// Makes the key that the tenant wraps its own key to.
@@ -189,11 +197,12 @@ impl Action {
                 | Self::SetTierLimits
                 | Self::ResetSecondFactor
                 | Self::ArchiveLedger
+                | Self::ExpireAboveCap
         ) || self.is_never_done_alone()
     }
 
     /// Whether it changes what is in force, or is what officers say of such a change: policies, the schema, keys and their
-    /// copies, officers, tiers, freezes, second factors, tenants, and what of the ledger is in the vault.
+    /// copies, officers, tiers, freezes, second factors, tenants, the clock, and what of the ledger is in the vault.
     pub fn is_change(self) -> bool {
         // Each by its name, so that nobody forgets a new one.
         match self {
@@ -225,7 +234,8 @@ impl Action {
             | Self::ResetSecondFactor
             | Self::EnrolOfficer
             | Self::RemoveOfficer
-            | Self::ArchiveLedger => true,
+            | Self::ArchiveLedger
+            | Self::ConfirmClock => true,
             Self::Tokenize
             | Self::ImportToken
             | Self::Detokenize
@@ -244,6 +254,9 @@ impl Action {
             | Self::Rewrap
             | Self::Roll
             | Self::Reindex
+            | Self::Expire
+            | Self::ExpireAboveCap
+            | Self::RetentionReport
             | Self::GetOwnKey
             | Self::ListKeystoreCopies
             | Self::GetJob
@@ -286,6 +299,7 @@ impl Action {
                 | Self::DestroyTenant
                 | Self::FreezeAll
                 | Self::UnfreezeAll
+                | Self::ConfirmClock
         )
     }
 }

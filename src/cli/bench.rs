@@ -47,6 +47,7 @@ mod population;
 mod process;
 mod prove;
 mod report;
+mod retention;
 mod rewrap;
 mod rig;
 mod served;
@@ -80,6 +81,7 @@ use machine::Machine;
 use overload::Overload;
 use peers::Peers;
 use report::Lines;
+use retention::Retention;
 use rewrap::Rewrap;
 use rig::Rig;
 use whole::Whole;
@@ -121,8 +123,8 @@ pub struct Args {
 
     /// How long a run goes on, 0.1 s at least.
     ///
-    /// Loads go on for so long instead of for --requests and --batches. The parts `latency`, `overload`, `growth` and
-    /// `rewrap`, and --plot, keep each of their rates for so long: 3 s without it. So does --rate: 10 s without it. Other
+    /// Loads go on for so long instead of for --requests and --batches. The parts `latency`, `overload`, `growth`,
+    /// `rewrap` and `retention`, and --plot, keep each of their rates for so long: 3 s without it. So does --rate: 10 s without it. Other
     /// products are measured for 10 s a load at least.
     #[arg(long, value_name = "SECONDS", value_parser = lasting, conflicts_with_all = ["requests", "batches"])]
     seconds: Option<f64>,
@@ -155,8 +157,8 @@ pub struct Args {
     #[arg(long, conflicts_with_all = SIZES)]
     quick: bool,
 
-    /// Measure everything: other batch sizes, streams, the ledger, latency against load, overload, growth, rewrap. Takes
-    /// about twenty minutes with --peers.
+    /// Measure everything: other batch sizes, streams, the ledger, latency against load, overload, growth, rewrap,
+    /// retention. Takes about twenty minutes with --peers.
     #[arg(long, conflicts_with_all = ["parts", generator::GROUP])]
     all: bool,
 
@@ -171,6 +173,10 @@ pub struct Args {
     /// DEKs that the part `rewrap` wraps anew; 1,000,000 without it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(10_000..=100_000_000), conflicts_with = generator::GROUP)]
     deks: Option<u64>,
+
+    /// Subjects that the part `retention` erases; 100,000 without it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(10_000..=100_000_000), conflicts_with = generator::GROUP)]
+    subjects: Option<u64>,
 
     /// Leaves of the export that the part `ledger` verifies and converts; 1,000,000 without it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1_000..=1_000_000_000), conflicts_with = generator::GROUP)]
@@ -217,10 +223,11 @@ pub struct Args {
 }
 
 /// What says how much is measured; --quick says it by itself.
-const SIZES: [&str; 9] = ["runs", "requests", "batches", "seconds", "warm_up", "stored", "growth", "deks", "leaves"];
+const SIZES: [&str; 10] =
+    ["runs", "requests", "batches", "seconds", "warm_up", "stored", "growth", "deks", "subjects", "leaves"];
 
 /// What says anything about a measurement.
-const MEASURING: [&str; 23] = [
+const MEASURING: [&str; 24] = [
     "folder",
     "runs",
     "requests",
@@ -236,6 +243,7 @@ const MEASURING: [&str; 23] = [
     "parts",
     "growth",
     "deks",
+    "subjects",
     "leaves",
     "peers",
     "peers_state",
@@ -273,6 +281,8 @@ enum Part {
     Growth,
     /// DEKs wrapped anew, alone and beside callers.
     Rewrap,
+    /// Subjects erased by retention, alone and beside callers.
+    Retention,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -306,7 +316,8 @@ pub async fn run(mut args: Args, global: &Global) -> Result<Exit, CliError> {
     if args.quick {
         (args.runs, args.requests, args.batches) = (1, Some(1_000), Some(6));
         (args.stored, args.warm_up) = (Some(2_000), Some(0.0));
-        (args.growth, args.deks, args.leaves) = (Some(growth::FEW), Some(10_000), Some(10_000));
+        (args.growth, args.deks) = (Some(growth::FEW), Some(10_000));
+        (args.subjects, args.leaves) = (Some(10_000), Some(10_000));
     }
     let interrupted = start::asked_to_end();
     let work = async {
@@ -407,6 +418,7 @@ async fn parts(args: &Args) -> Result<Whole, CliError> {
         overload: None,
         growth: None,
         rewrap: None,
+        retention: None,
         peers,
         notes: args.notes(),
     };
@@ -442,6 +454,9 @@ async fn parts(args: &Args) -> Result<Whole, CliError> {
     if has(Part::Rewrap) {
         whole.rewrap = Some(Rewrap::measure(&args.folder, args.deks(), pacing, &bars).await?);
     }
+    if has(Part::Retention) {
+        whole.retention = Some(Retention::measure(&args.folder, args.subjects(), pacing, &bars).await?);
+    }
     bars.finish();
     Ok(whole)
 }
@@ -470,6 +485,10 @@ impl Args {
 
     fn deks(&self) -> u64 {
         self.deks.unwrap_or(1_000_000)
+    }
+
+    fn subjects(&self) -> u64 {
+        self.subjects.unwrap_or(100_000)
     }
 
     fn leaves(&self) -> u64 {
@@ -502,10 +521,10 @@ impl Args {
         self.has(Part::Loads) || self.has(Part::More) || self.peers.is_some()
     }
 
-    /// Whether a vault is filled first, with the yardsticks beside it. Growth and rewrap fill their own as well.
+    /// Whether a vault is filled first, with the yardsticks beside it. Growth, rewrap and retention fill their own as well.
     fn has_rig(&self) -> bool {
-        self.has_loads()
-            || [Part::Latency, Part::Overload, Part::Growth, Part::Rewrap].into_iter().any(|part| self.has(part))
+        let others = [Part::Latency, Part::Overload, Part::Growth, Part::Rewrap, Part::Retention];
+        self.has_loads() || others.into_iter().any(|part| self.has(part))
     }
 
     fn pacing(&self) -> Pacing {
@@ -533,6 +552,7 @@ impl Args {
             (Part::Overload, Overload::steps(self.runs)),
             (Part::Growth, Growth::steps(self.extent())),
             (Part::Rewrap, Rewrap::steps(self.pacing())),
+            (Part::Retention, Retention::steps(self.pacing())),
         ] {
             steps += if self.has(part) { more } else { 0 };
         }
@@ -565,7 +585,7 @@ impl Args {
         match self.all || !self.parts.is_empty() {
             true => text,
             false => format!(
-                "{text}\n\nLonger: --parts more,ledger,latency,overload,growth,rewrap for the rest, --all for everything, --peers FOLDER for \
+                "{text}\n\nLonger: --parts more,ledger,latency,overload,growth,rewrap,retention for the rest, --all for everything, --peers FOLDER for \
                  other products beside it, --mix for a load of your own."
             ),
         }

@@ -8,7 +8,7 @@ use strongroom_root_aws_kms as aws_kms;
 use strongroom_root_openbao as openbao;
 use strongroom_root_pkcs11 as pkcs11;
 use strongroom_server::NameRules;
-use strongroom_vault::Limits;
+use strongroom_vault::{self as vault, Limits};
 
 use super::actors::Actors;
 use super::layout::Layout;
@@ -43,6 +43,9 @@ pub struct Config {
     /// Memory and connections.
     #[serde(default)]
     pub capacity: Capacity,
+    /// What is erased by itself, and how much of it without asking.
+    #[serde(default)]
+    pub retention: Retention,
     /// Who keeps the root key, where that is somebody outside.
     #[serde(default)]
     pub root: Root,
@@ -71,6 +74,48 @@ impl Journal {
     /// Its folder.
     pub fn folder(&self, layout: &Layout) -> PathBuf {
         self.folder.as_ref().map_or_else(|| layout.journal(), |folder| layout.dir().join(folder))
+    }
+}
+
+/// How values that are due by retention are erased.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// How often by itself, in hours; 0: only when somebody asks for it.
+    pub every_hours: u32,
+    /// The part of a tenant's values that is erased without approval, in percent.
+    pub cap_percent: u8,
+    /// Values that are erased without approval whatever part they are.
+    pub cap_values: u64,
+    /// How long the vault may be stopped, in days: a start after longer is a jump of the clock.
+    pub longest_stop_days: u32,
+}
+
+const HOUR_MICROS: u64 = 3_600_000_000;
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { every_hours: 24, cap_percent: 10, cap_values: 1_000, longest_stop_days: 7 }
+    }
+}
+
+impl Retention {
+    /// As the vault has it.
+    pub fn of_vault(&self) -> vault::Retention {
+        vault::Retention {
+            every: (self.every_hours > 0).then_some(u64::from(self.every_hours) * HOUR_MICROS),
+            cap_percent: self.cap_percent,
+            cap_values: self.cap_values,
+            longest_stop: u64::from(self.longest_stop_days) * 24 * HOUR_MICROS,
+        }
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        match (self.cap_percent, self.longest_stop_days) {
+            (101.., _) => Err("[retention] cap_percent is more than 100: give 0 to 100; 10 is usual"),
+            (_, 0) => Err("[retention] longest_stop_days = 0: give 1 or more; 7 is usual"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -252,6 +297,7 @@ impl Config {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         config.root.check()?;
         config.tls.check()?;
+        config.retention.check()?;
         config.actors.check()?;
         config.ledger.witnesses()?;
         config.tiles.as_ref().map(Tiles::logs).transpose()?;
@@ -278,7 +324,9 @@ impl Config {
              # [journal]\n# folder = \"/mnt/other-disk/strongroom-journal\"\n\n\
              # Limits of requests may be lowered here: value, token, subject, idempotency_key, items, message, found.\n\
              # [limits]\n# items = 1000\n\n\
-             # [capacity]\n# block_cache_mib = 256\n# hot_deks = 100000\n# connections = 1000\n# requests = 1024\n# disk_reserve_mib = 512\n\n{root}"
+             # [capacity]\n# block_cache_mib = 256\n# hot_deks = 100000\n# connections = 1000\n# requests = 1024\n# disk_reserve_mib = 512\n\n\
+             # What is due by retention is erased by itself, and more than this at once only with an officer's approval.\n\
+             # [retention]\n# every_hours = 24\n# cap_percent = 10\n# cap_values = 1000\n# longest_stop_days = 7\n\n{root}"
         );
         // What stands alone may not stand here: in TOML a name belongs to the table before it.
         Self::parse(&text).map_err(|why| {

@@ -16,7 +16,7 @@ use strongroom_proto::v1::{
 use super::client::Context;
 use super::output::{CliError, Exit, instant, table};
 
-pub use job::watch;
+pub use job::{How, watch};
 
 /// List keys, rotate them, wrap DEKs anew and roll them, make indexes anew, change states, destroy versions.
 #[derive(Clone, Debug, ClapArgs)]

@@ -50,6 +50,7 @@ mod principal;
 mod progress;
 mod records;
 mod restore;
+mod retention;
 mod root;
 mod schema;
 mod seal;
@@ -106,6 +107,7 @@ enum Command {
     Import(import::Args),
     Export(export::Args),
     Subject(subject::Args),
+    Retention(retention::Args),
     Schema(schema::Args),
     Policy(policy::Args),
     Approvals(approve::ListArgs),
@@ -167,6 +169,10 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Import(args) => import::run(args, &global.context(import::PRINCIPAL)?).await,
         Command::Export(args) => export::run(args, &global.context(export::PRINCIPAL)?).await,
         Command::Subject(args) => subject::run(args, &global.context(subject::PRINCIPAL)?).await,
+        Command::Retention(args) => {
+            let context = global.context(args.principal())?;
+            retention::run(args, &context).await
+        }
         Command::Schema(args) => schema::run(args, &global.context(schema::PRINCIPAL)?).await,
         Command::Policy(args) => policy::run(args, &global.context(policy::PRINCIPAL)?).await,
         Command::Approvals(args) => approve::list(args, &global.context(approve::PRINCIPAL)?).await,

@@ -11,7 +11,7 @@ use strongroom_keys::{Keystore, RootError, RootProvider};
 use strongroom_rocksdb::{Background, RocksOptions, RocksStore};
 use strongroom_server::{Actors, Door, Options, Published, Reload, RootWatch, TlsMaterial, Vouching};
 use strongroom_storage::StoreError;
-use strongroom_vault::{Clock, Opening, Space, Vault};
+use strongroom_vault::{Clock, MachineTime, Opening, Space, Vault};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, oneshot};
@@ -208,6 +208,8 @@ pub fn opening(
         hot_deks: config.capacity.hot_deks,
         space: space(layout.data(), config.capacity.disk_reserve_mib),
         clock: clock(),
+        machine: MachineTime { wall: Arc::new(system_time), running: Arc::new(running_time) },
+        retention: config.retention.of_vault(),
     })
 }
 

@@ -55,6 +55,7 @@ fn document(status: &StatusResponse, started: &str) -> serde_json::Value {
             json!({ "path": journal.path, "records": journal.records.to_string() })
         }),
         "notice": status.notice,
+        "clock_problem": status.clock_problem,
     })
 }
 
@@ -99,7 +100,8 @@ fn text(status: &StatusResponse, started: &str) -> String {
         .into_iter()
         .chain(status.journal.as_ref().map(|of| ("journal", format!("{}, {} records", of.path, of.records))))
         .chain(certificates::facts(status))
-        .chain(actors::facts(status)),
+        .chain(actors::facts(status))
+        .chain((!status.clock_problem.is_empty()).then(|| ("clock", status.clock_problem.clone()))),
     );
     if !status.notice.is_empty() {
         text = format!("FROZEN: {}\n\n{text}", status.notice);

@@ -136,9 +136,9 @@ fn activity(action: &str) -> (u64, u64) {
     let begins = |words: &[&str]| words.iter().any(|word| action.starts_with(word));
     let number = if begins(&["create", "enrol", "import", "backup"]) {
         1
-    } else if begins(&["get_", "list_", "export_", "explain_", "status"]) {
+    } else if begins(&["get_", "list_", "export_", "explain_", "status", "retention_report"]) {
         2
-    } else if begins(&["destroy", "remove", "strike", "reset", "cancel"]) {
+    } else if begins(&["destroy", "remove", "strike", "reset", "cancel", "expire"]) {
         4
     } else if begins(&["apply", "set_", "rotate", "rewrap", "roll", "reindex", "move", "freeze", "unfreeze"])
         || begins(&["suspend", "unsuspend", "approve", "reject", "confirm", "seal", "unseal", "break_glass"])

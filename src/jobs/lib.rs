@@ -2,10 +2,12 @@
 //!
 //! What a step is, the vault knows: each step of a job takes the road of any request, as the vault itself. Here is only the
 //! pace: a job goes on after a restart, makes way for callers, waits while the vault cannot write, and ends when it is told
-//! to. Beside the jobs, what was begun of making or destroying a tenant is finished (`tenants`).
+//! to. Beside the jobs, what was begun of making or destroying a tenant is finished (`tenants`), and what is due by retention is
+//! begun to be erased when it is time (`retention`).
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod retention;
 mod tenants;
 mod throttle;
 
@@ -38,7 +40,7 @@ pub async fn run<S: Store>(vault: &Vault<S>, stop: impl Future<Output = ()>) {
             () = all(vault) => {}
         }
     };
-    tokio::join!(others, tenants::run(vault, stop.clone()));
+    tokio::join!(others, tenants::run(vault, stop.clone()), retention::run(vault, stop.clone()));
 }
 
 async fn all<S: Store>(vault: &Vault<S>) {
@@ -73,17 +75,22 @@ async fn all<S: Store>(vault: &Vault<S>) {
 /// Takes a tenant's job to its end, or to what a person must put right.
 async fn take<S: Store>(vault: &Vault<S>, tenant: TenantNo, mut job: Job) {
     let mut throttle = Throttle::default();
-    let mut total = None;
+    let (mut total, mut of) = (None, 0);
     loop {
         if job.to_count && total.is_none() {
             match count(vault, tenant, job.kind, &mut throttle).await {
-                Ok(deks) => total = Some(deks),
+                Ok(counted) => (total, of) = (Some(counted.due), counted.of),
                 Err(error) => return pause(&error, &job.name).await,
             }
         }
         let (before, began) = (vault.commits(), Instant::now());
-        let page = JobPage { kind: job.kind, number: job.number, entries: throttle.entries(), total: total.take() };
+        let (kind, number, entries) = (job.kind, job.number, throttle.entries());
+        let page = JobPage { kind, number, entries, total: total.take(), of };
         match vault.job_page(tenant, page).await {
+            Ok(job) if !job.waits_for.is_empty() => {
+                tracing::warn!(tenant = tenant.0, job = job.name, waits_for = job.waits_for, "a job waits");
+                return;
+            }
             Ok(job) if !job.is_running() => {
                 let (done, skipped) = (job.done, job.skipped);
                 tracing::info!(tenant = tenant.0, job = job.name, done, skipped, "a job has ended");
@@ -102,18 +109,18 @@ async fn take<S: Store>(vault: &Vault<S>, tenant: TenantNo, mut job: Job) {
     }
 }
 
-/// How many DEKs, or index entries, a job has to do with.
+/// How many DEKs, index entries or values a job has to do with.
 async fn count<S: Store>(
     vault: &Vault<S>,
     tenant: TenantNo,
     kind: JobKind,
     throttle: &mut Throttle,
-) -> Result<u64, Error> {
+) -> Result<Count, Error> {
     let mut count = Count::default();
     loop {
         let (before, began) = (vault.commits(), Instant::now());
         if !vault.count_for_job(tenant, kind, &mut count, throttle.entries() * EASY).await? {
-            return Ok(count.due);
+            return Ok(count);
         }
         // To count is no commit: all of them are somebody else's.
         let company = vault.commits() > before;

@@ -57,6 +57,11 @@ pub fn archive_ledger(first: &str, end: &str, manifest: &str, place: &str) -> St
     )
 }
 
+/// So many values are to be erased by retention, more than without asking.
+pub fn expire_above_cap(up_to: impl Display) -> String {
+    format!("erase up to {up_to} values that are due by retention")
+}
+
 /// Somebody's suspension is to end; since when it is stands behind that.
 pub fn unsuspend(principal: &str) -> String {
     format!("end the suspension of {principal}")
@@ -133,6 +138,7 @@ fn of(leaf: &ParsedLeaf) -> Result<Option<String>, &'static str> {
         "reset_second_factor" => reset_second_factor(said("factor")?),
         "archive_ledger" => archive_ledger(said("first")?, said("end")?, said("manifest")?, said("place")?),
         "destroy_key_version" => destroy_key_version(said("key")?, said("version")?),
+        "expire_above_cap" => expire_above_cap(said("up_to")?),
         _ => return Ok(None),
     }))
 }

@@ -220,6 +220,7 @@ fn code(error: &Error) -> Code {
         | Error::KeyInUse { .. }
         | Error::JobRunning { .. }
         | Error::JobEnded(_)
+        | Error::ClockJumped
         | Error::TenantDestroyed
         | Error::Frozen { .. }
         | Error::SuspensionRefused(_)
@@ -277,6 +278,7 @@ fn finer(violations: &[Violation]) -> &'static str {
         (Some("public_key" | "signature"), _) => "SIGNATURE_INVALID",
         (Some("code" | "request"), _) => "SECOND_FACTOR_INVALID",
         (Some("state"), _) => "STATE_INVALID",
+        (Some("time"), _) => "CLOCK_INVALID",
         (Some("idempotency_key"), _) => "IDEMPOTENCY_KEY_INVALID",
         _ => "INVALID",
     });

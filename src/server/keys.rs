@@ -314,7 +314,8 @@ fn own_key(own: Option<OwnKeyInfo>) -> v1::OwnKey {
     }
 }
 
-fn told(job: Job) -> v1::Job {
+/// A job, as it is told.
+pub(crate) fn told(job: Job) -> v1::Job {
     v1::Job {
         name: job.name,
         state: job.state.to_owned(),
@@ -326,5 +327,6 @@ fn told(job: Job) -> v1::Job {
         skipped: job.skipped,
         key: job.key,
         moved_time: (job.moved > 0).then(|| instants::to_wire(job.moved)),
+        waits_for: job.waits_for,
     }
 }

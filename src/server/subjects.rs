@@ -2,11 +2,13 @@
 
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::{GetLabels, SetLabels};
+use strongroom_vault::{FieldDue, GetLabels, SetLabels, StartExpire};
 use tonic::{Request, Response, Status};
 
 use crate::edge::Edge;
 use crate::errors::status;
+use crate::instants;
+use crate::keys::told;
 
 /// The service.
 pub(crate) struct SubjectsService<S: Store>(pub Edge<S>);
@@ -31,5 +33,44 @@ impl<S: Store> v1::subjects_server::Subjects for SubjectsService<S> {
         let v1::GetLabelsRequest { subject } = request.into_inner();
         let labels = self.0.vault()?.get_labels(&caller, &GetLabels { subject }).await.map_err(status)?;
         Ok(Response::new(v1::GetLabelsResponse { labels }))
+    }
+    async fn start_expire(&self, request: Request<v1::StartExpireRequest>) -> Result<Response<v1::Job>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::StartExpireRequest { up_to } = request.into_inner();
+        let vault = self.0.vault()?;
+        let start = async move { vault.start_expire(&caller, &StartExpire { up_to }).await };
+        Ok(Response::new(told(self.0.to_its_end(start).await?)))
+    }
+
+    async fn retention_report(
+        &self,
+        request: Request<v1::RetentionReportRequest>,
+    ) -> Result<Response<v1::RetentionReportResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let report = self.0.vault()?.retention_report(&caller).await.map_err(status)?;
+        Ok(Response::new(v1::RetentionReportResponse {
+            time: Some(instants::to_wire(report.time)),
+            fields: report.fields.into_iter().map(falls_due).collect(),
+            cap: report.cap,
+            clock_problem: report.clock_jump.map(|jump| jump.to_string()).unwrap_or_default(),
+        }))
+    }
+}
+
+fn falls_due(field: FieldDue) -> v1::FieldRetention {
+    let FieldDue { field, retention, values, due, within, later, never, held } = field;
+    let [within_7_days, within_30_days, within_90_days, within_a_year] = within;
+    v1::FieldRetention {
+        field,
+        retention,
+        values,
+        due,
+        within_7_days,
+        within_30_days,
+        within_90_days,
+        within_a_year,
+        later,
+        never,
+        held,
     }
 }

@@ -6,7 +6,7 @@ use strongroom_access::{Directory, Principal, Role};
 use strongroom_proto::v1;
 use strongroom_proto::v1::unseal_request::Credential;
 use strongroom_storage::Store;
-use strongroom_vault::Error;
+use strongroom_vault::{ConfirmClock, Error, Violation};
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
@@ -71,6 +71,7 @@ impl<S: Store> v1::system_server::System for SystemService<S> {
             keys: keys.collect(),
             journal: now.journal.map(|(path, records)| v1::JournalStatus { path: path.display().to_string(), records }),
             notice: now.notice,
+            clock_problem: now.clock_jump.map(|jump| jump.to_string()).unwrap_or_default(),
             ..self.of_itself(&caller.principal)
         }))
     }
@@ -117,6 +118,23 @@ impl<S: Store> v1::system_server::System for SystemService<S> {
         let unsealed = self.edge.workers.spawn(async move { door.unseal(brought, reset, &by, &admits).await });
         unsealed.await.map_err(|_| status(Error::Internal("an unsealing did not end")))??;
         Ok(Response::new(v1::UnsealResponse { seal: Some(self.edge.door.status()) }))
+    }
+
+    async fn confirm_clock(
+        &self,
+        request: Request<v1::ConfirmClockRequest>,
+    ) -> Result<Response<v1::ConfirmClockResponse>, Status> {
+        let caller = self.edge.caller(&request)?;
+        let v1::ConfirmClockRequest { time } = request.into_inner();
+        let mut wrong = Vec::new();
+        let time = instants::from_wire(time.as_ref(), || "time".to_owned(), &mut wrong);
+        let absent = || Violation::new("time", "required", "what your own clock says, to be held against the vault's");
+        wrong.extend((time.is_none() && wrong.is_empty()).then(absent));
+        let (Some(time), true) = (time, wrong.is_empty()) else { return Err(status(Error::Invalid(wrong))) };
+        let vault = self.edge.vault()?;
+        let confirm = async move { vault.confirm_clock(&caller, &ConfirmClock { time }).await };
+        let clock = self.edge.to_its_end(confirm).await?;
+        Ok(Response::new(v1::ConfirmClockResponse { time: Some(instants::to_wire(clock)) }))
     }
 
     async fn create_tenant(&self, request: Request<v1::CreateTenantRequest>) -> Result<Response<v1::Tenant>, Status> {

@@ -9,8 +9,9 @@ use strongroom_ids::{
 
 use crate::keys::{self, Counter};
 use crate::rows::{
-    ArchiveIntent, ArchiveRow, BlockRow, Consent, CounterRow, Erasure, Hold, IdempotencyRow, IndexEntry, IndexKind, JobKind, JobRow, JobState,
-    LaneHead, RowDek, Scope, SubjectRecord, SubjectState, TenantRow, UsageRow, ValueRow, VaultRow, WrappedDek,
+    ArchiveIntent, ArchiveRow, BlockRow, Consent, CounterRow, Erasure, Hold, IdempotencyRow, IndexEntry, IndexKind,
+    JobKind, JobRow, JobState, LaneHead, RowDek, Scope, SubjectRecord, SubjectState, TenantRow, UsageRow, ValueRow,
+    VaultRow, WrappedDek,
 };
 
 const DOCUMENT: &str = include_str!("FORMAT.md");
@@ -147,6 +148,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("key second factor", keys::second_factor(tenant, "officer/alice")),
         ("key job", keys::job(tenant, JobKind::Rewrap)),
+        ("key clock", keys::clock()),
         ("key older policy", keys::older_policy(tenant, 5)),
         ("key policy history", keys::policy_history(tenant)),
         ("key witnessed", keys::witnessed(tenant)),
@@ -196,6 +198,26 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
                 skipped: 1,
                 stage: 0,
                 cursor: keys::subject(tenant, subject),
+                limit: None,
+            }
+            .encode(),
+        ),
+        (
+            "row job, waiting",
+            JobRow {
+                number: 4,
+                state: JobState::Waiting,
+                keyring: None,
+                principal: "vault".to_owned(),
+                started: created,
+                updated: created + 1_000_000,
+                moved: 0,
+                total: 1001,
+                done: 0,
+                skipped: 0,
+                stage: 0,
+                cursor: vec![],
+                limit: Some(1000),
             }
             .encode(),
         ),

@@ -44,6 +44,7 @@ mod meta {
     pub const OLDER_POLICY: u8 = 19;
     pub const POLICY_HISTORY: u8 = 20;
     pub const WITNESSED: u8 = 21;
+    pub const CLOCK: u8 = 41;
 }
 
 /// The first byte of an index entry's value.
@@ -406,6 +407,11 @@ pub fn policy_history(tenant: TenantNo) -> Vec<u8> {
 /// `Meta`: the newest checkpoint of a tenant's ledger that enough witnesses have cosigned.
 pub fn witnessed(tenant: TenantNo) -> Vec<u8> {
     Key::new(tenant).kind(meta::WITNESSED).done()
+}
+
+/// `Meta`: whether the clock is believed. It belongs to the vault itself.
+pub fn clock() -> Vec<u8> {
+    Key::new(VAULT).kind(meta::CLOCK).done()
 }
 
 /// `Meta`: how far a counter is reserved.

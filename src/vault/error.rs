@@ -155,12 +155,12 @@ pub enum Error {
     /// There is no such job.
     #[error(
         "there is no job {0}: only the newest of a kind is kept; `strongroom keys rewrap --status`, `strongroom keys roll \
-         --status` and `strongroom keys reindex --status` show them"
+         --status`, `strongroom keys reindex --status` and `strongroom retention run --status` show them"
     )]
     JobUnknown(String),
     /// A job of the kind runs already.
     #[error(
-        "{kind}/{number} runs already: wait for it with `strongroom keys {kind} --watch`, or end it with `--cancel`"
+        "{kind}/{number} runs already: wait for it with `strongroom {} --watch`, or end it with `--cancel`", command(.kind)
     )]
     JobRunning {
         /// What it does.
@@ -171,6 +171,12 @@ pub enum Error {
     /// The job has ended.
     #[error("{0} has ended: there is nothing to cancel")]
     JobEnded(String),
+    /// The clock jumped, and nobody has said since that it is right.
+    #[error(
+        "the clock jumped, so nothing is erased by it: set it right where it is wrong, and have the vault's operator say that \
+         it is right: `strongroom retention confirm-clock`"
+    )]
+    ClockJumped,
     /// The name of a tenant is in use, or was.
     #[error("a tenant is called so, or was: names are used once; choose another")]
     TenantExists,
@@ -350,6 +356,7 @@ impl Error {
             Self::JobUnknown(_) => "JOB_UNKNOWN",
             Self::JobRunning { .. } => "JOB_RUNNING",
             Self::JobEnded(_) => "JOB_ENDED",
+            Self::ClockJumped => "CLOCK_JUMPED",
             Self::TenantExists => "TENANT_EXISTS",
             Self::TenantNotFound => "TENANT_NOT_FOUND",
             Self::TenantDestroyed => "TENANT_DESTROYED",
@@ -476,4 +483,9 @@ impl From<AllocateError> for Error {
             AllocateError::Exhausted { .. } => Self::Internal("no numbers are left"),
         }
     }
+}
+
+/// The command that starts a job of a kind.
+fn command(kind: &str) -> String {
+    if kind == "expire" { "retention run".to_owned() } else { format!("keys {kind}") }
 }

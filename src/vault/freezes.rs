@@ -113,6 +113,11 @@ impl<S: Store> Road<'_, S> {
         }
     }
 
+    /// Whether nothing of a field may be changed or removed: what is looked into shall still be there.
+    pub fn writes_are_frozen(&self, field: &Field) -> bool {
+        self.rules.freezes.is_frozen(field, Touch::Writes)
+    }
+
     /// The same for all fields of a request that is all or nothing.
     pub fn none_frozen(&self, fields: &[Arc<Field>]) -> Result<(), Refused> {
         if self.rules.freezes.nothing {
@@ -133,7 +138,10 @@ impl<S: Store> Road<'_, S> {
     /// Sees that an action on the vault itself is not stopped: a freeze of all writes also stops what changes or
     /// destroys stored values without touching a field by its name.
     pub fn not_stopped(&self) -> Result<(), Error> {
-        let writes = matches!(self.action, Action::ApplySchema | Action::DestroyTenant);
+        let writes = matches!(
+            self.action,
+            Action::ApplySchema | Action::DestroyTenant | Action::Expire | Action::ExpireAboveCap
+        );
         match writes && self.rules.freezes.is_everything_frozen(Touch::Writes) {
             true => Err(Error::Frozen { what: format!("writes, and with them {},", self.action) }),
             false => Ok(()),

@@ -2,7 +2,8 @@
 //!
 //! A tenant has one job of a kind at a time. It goes through the store a page a commit; how far it has come is written in
 //! the same commit, so that it goes on after a crash where it was, and its figures are exact. Each page takes the road
-//! like any request, as the vault itself, and nothing is released to it. What a page is, `rewrap.rs`, `roll.rs` and `reindex.rs` say.
+//! like any request, as the vault itself, and nothing is released to it. What a page is, `rewrap.rs`, `roll.rs`, `reindex.rs` and
+//! `expire.rs` say.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,7 @@ use strongroom_storage::{Entry, Family, Mutation, Store};
 use tokio::sync::{Notify, watch};
 
 use crate::error::Error;
+use crate::expire::{self, ExpirePage};
 use crate::pages::Pages;
 use crate::reindex::{self, ReindexPage, StartReindex};
 use crate::rewrap::{self, RewrapPage, StartRewrap};
@@ -35,9 +37,9 @@ pub struct Job {
     pub kind: JobKind,
     /// Which one of its kind it is, from 1.
     pub number: u32,
-    /// `rewrap/7`, `roll/7`, `reindex/7`.
+    /// `rewrap/7`, `roll/7`, `reindex/7`, `expire/7`.
     pub name: String,
-    /// `running`, `done` or `cancelled`.
+    /// `running`, `done`, `cancelled`, or `waiting` where there is more to do than it may: another one goes on.
     pub state: &'static str,
     /// Who started it.
     pub principal: String,
@@ -47,7 +49,7 @@ pub struct Job {
     pub updated: u64,
     /// When a job of its kind last found something to do; 0: never.
     pub moved: u64,
-    /// DEKs, or index entries, that there were to do when they were counted, or are known to be by now; 0 until they are
+    /// DEKs, index entries or values that there were to do when they were counted, or are known to be by now; 0 until they are
     /// counted.
     pub total: u64,
     /// How many of them are done.
@@ -58,6 +60,8 @@ pub struct Job {
     pub key: String,
     /// Whether it shall be counted before the next page what there is to do.
     pub to_count: bool,
+    /// What somebody has to do before it goes on; empty if nobody has to do anything.
+    pub waits_for: String,
 }
 
 impl Job {
@@ -75,6 +79,7 @@ impl Job {
                 JobState::Running => "running",
                 JobState::Done => "done",
                 JobState::Cancelled => "cancelled",
+                JobState::Waiting => "waiting",
             },
             principal: row.principal.clone(),
             started: row.started,
@@ -85,8 +90,12 @@ impl Job {
             skipped: row.skipped,
             key: row.keyring.map_or_else(String::new, |keyring| format!("kek/{keyring}")),
             to_count: match kind {
-                JobKind::Rewrap | JobKind::Reindex => row.stage == 0 && row.cursor.is_empty(),
+                JobKind::Rewrap | JobKind::Reindex | JobKind::Expire => row.stage == 0 && row.cursor.is_empty(),
                 JobKind::Roll => roll::is_to_be_counted(row),
+            },
+            waits_for: match row.state {
+                JobState::Waiting => expire::waits_for(row),
+                _ => String::new(),
             },
         }
     }
@@ -167,6 +176,7 @@ pub(crate) async fn next<S: Store>(
         skipped: 0,
         stage: 0,
         cursor: vec![],
+        limit: None,
     })
 }
 
@@ -285,7 +295,7 @@ async fn named<S: Store>(road: &Road<'_, S>, asked: &str) -> Result<(JobKind, Jo
 
 /// Asks how far a job has come.
 pub struct GetJob {
-    /// `rewrap/7`, `roll/7`, or `rewrap`, `roll` for the newest.
+    /// `rewrap/7`, `roll/7`, or `rewrap`, `roll` for the newest of the kind.
     pub name: String,
 }
 
@@ -317,7 +327,7 @@ impl<S: Store> Attempt<S> for CancelJob {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<(JobKind, JobRow)>, Refused> {
         road.decide_vault()?;
         let (kind, row) = named(road, &self.name).await?;
-        if row.state != JobState::Running {
+        if !matches!(row.state, JobState::Running | JobState::Waiting) {
             return Err(Error::JobEnded(name(kind, row.number)).into());
         }
         let mut prepared = prepare(road, kind, JobRow { state: JobState::Cancelled, updated: road.now, ..row });
@@ -341,13 +351,22 @@ pub struct JobPage {
     pub entries: usize,
     /// What there is to do, once it is counted.
     pub total: Option<u64>,
+    /// Among how many that was counted.
+    pub of: u64,
+}
+
+/// The vault itself, as a tenant's principal: nobody else has its name.
+pub(crate) fn itself(tenant: TenantNo) -> Caller {
+    Caller::new(Arc::new(Principal { tenant, name: "vault".into(), role: Role::Operator }), "")
 }
 
 /// How much of what there is to do was counted.
 #[derive(Default)]
 pub struct Count {
-    /// DEKs, or index entries, that there are to do.
+    /// DEKs, index entries or values that there are to do.
     pub due: u64,
+    /// Among how many, where that matters.
+    pub of: u64,
     pub(crate) stage: u8,
     pub(crate) cursor: Vec<u8>,
 }
@@ -370,7 +389,11 @@ impl<S: Store> Vault<S> {
 
     /// How far a job has come.
     pub async fn get_job(&self, caller: &Caller, request: &GetJob) -> Result<Job, Error> {
-        self.travel(caller, request).await
+        let job = self.travel(caller, request).await?;
+        Ok(match job.kind == JobKind::Expire && job.is_running() && self.clock_jump().is_some() {
+            true => Job { waits_for: expire::CLOCK.to_owned(), ..job },
+            false => job,
+        })
     }
 
     /// The same, with what comes after: it is told whenever the job comes further.
@@ -433,17 +456,25 @@ impl<S: Store> Vault<S> {
                 let its = self.tenant(tenant)?;
                 reindex::count(self, &its, so_far, entries).await
             }
+            JobKind::Expire => {
+                let its = self.tenant(tenant)?;
+                expire::count(self, &its, so_far, entries).await
+            }
         }
     }
 
     /// Does the next page of a tenant's job.
     pub async fn job_page(&self, tenant: TenantNo, page: JobPage) -> Result<Job, Error> {
-        let itself = Principal { tenant, name: "vault".into(), role: Role::Operator };
-        let caller = Caller::new(Arc::new(itself), "");
+        let caller = itself(tenant);
         let row = match page.kind {
             JobKind::Rewrap => self.travel(&caller, &RewrapPage(page)).await?,
             JobKind::Roll => self.travel(&caller, &RollPage(page)).await?,
             JobKind::Reindex => self.travel(&caller, &ReindexPage(page)).await?,
+            JobKind::Expire => {
+                // Before the road, which would record each time that it is refused.
+                self.erasing_time()?;
+                self.travel(&caller, &ExpirePage(page)).await?
+            }
         };
         Ok(Job::of(page.kind, &row))
     }

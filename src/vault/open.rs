@@ -19,7 +19,9 @@ use strongroom_storage::{Family, Mutation, Range, Store, StoreError};
 use thiserror::Error;
 use tokio::sync::{Mutex, RwLock, watch};
 
+use crate::clock_watch::{ClockWatch, MachineTime};
 use crate::error::Error;
+use crate::expire::Retention;
 use crate::jobs::Jobs;
 use crate::key_life;
 use crate::limits::Limits;
@@ -395,12 +397,17 @@ pub struct Opening<S> {
     pub space: Space,
     /// Tells the time.
     pub clock: Clock,
+    /// The machine's clocks as they are, by which a jump shows.
+    pub machine: MachineTime,
+    /// What is erased by itself, and how much without asking.
+    pub retention: Retention,
 }
 
 impl<S: Store> Vault<S> {
     /// Opens a vault, if all of it fits together.
     pub async fn open(opening: Opening<S>) -> Result<Self, OpenError> {
-        let Opening { store, keystore, head_file: head, journal, limits, hot_deks, space, clock } = opening;
+        let Opening { store, keystore, head_file: head, journal, limits, hot_deks, space, clock, machine, retention } =
+            opening;
         let row = vault_row(&store, &keystore).await?;
         let rows = tenant_rows(&store).await?;
         let system = rows.iter().find(|tenant| tenant.number == SYSTEM_NO).ok_or(OpenError::NoVault)?.id;
@@ -453,6 +460,7 @@ impl<S: Store> Vault<S> {
         journal.follow(&lanes, &store).await?;
         let store = Arc::new(store);
         let keystore = Arc::new(keystore);
+        let newest = lanes.iter().map(|(_, head)| head.time).max().unwrap_or_default();
         let meters = Meters::load(&*store, lanes.iter().map(|(tenant, head)| (*tenant, head.time))).await?;
         let start = Start {
             lanes,
@@ -474,6 +482,8 @@ impl<S: Store> Vault<S> {
             refusals: Refusals::default(),
             started: clock(),
             clock,
+            clock_watch: ClockWatch::new(machine),
+            retention,
             tenants: Arc::new(Tenants::new(tenants.into_iter(), directory)),
             notes: Default::default(),
             id: row.vault,
@@ -495,6 +505,8 @@ impl<S: Store> Vault<S> {
         };
         vault.look_at_space();
         let finished = async {
+            // Before there are new leaves.
+            vault.look_at_clock_at_start(newest).await?;
             vault.finish_key_changes().await?;
             vault.finish_tenants_at_start().await
         };

@@ -43,6 +43,8 @@ pub(crate) enum SourceKind {
     SecondFactor,
     /// The newest checkpoint that enough witnesses have cosigned.
     Witnessed,
+    /// Whether the clock is believed.
+    Clock,
 }
 
 impl SourceKind {
@@ -61,6 +63,7 @@ impl SourceKind {
             Self::Tiers => "tiers",
             Self::SecondFactor => "second factor",
             Self::Witnessed => "witnessed",
+            Self::Clock => "clock",
         }
     }
 
@@ -77,6 +80,7 @@ impl SourceKind {
             Self::Copies => "the list of copies of the keystore",
             Self::Making => "the tenant in the making",
             Self::End => "the end of a tenant",
+            Self::Clock => "whether the clock is believed",
         }
     }
 }

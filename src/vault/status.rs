@@ -7,6 +7,7 @@ use strongroom_access::{Action, Freezes, Role, Touch};
 use strongroom_ids::VaultId;
 use strongroom_storage::Store;
 
+use crate::clock_watch::ClockJump;
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
@@ -37,6 +38,8 @@ pub struct Status {
     pub journal: Option<(PathBuf, u64)>,
     /// What somebody has to do something about, in words; for the same.
     pub notice: String,
+    /// How the clock jumped, if nobody has said since that it is right: nothing is erased by it meanwhile.
+    pub clock_jump: Option<ClockJump>,
 }
 
 struct GetStatus;
@@ -63,6 +66,7 @@ impl<S: Store> Attempt<S> for GetStatus {
             start: vault.started,
             journal: vault.committer.journal().filter(|_| told).map(|end| (vault.journal.clone(), end.records)),
             notice: if told { notice(road) } else { String::new() },
+            clock_jump: vault.clock_jump(),
         }))
     }
 }

@@ -12,7 +12,7 @@ use strongroom_storage::memory::MemoryStore;
 
 use crate::{
     AnswerRoom, ApplyPolicy, ApplySchema, Caller, Delete, DeleteItem, Detokenize, Error, FoundTokens, Limits, Lookup,
-    LookupItem, Match, MatchItem, NewValue, NewVersion, OpenError, Opening, ReadItem, Replace,
+    LookupItem, Match, MatchItem, NewValue, NewVersion, OpenError, Opening, ReadItem, Replace, Retention,
 };
 
 mod actors;
@@ -38,7 +38,9 @@ mod questions;
 mod quotas;
 mod refusals;
 mod reindex;
+mod replaced;
 mod restores;
+mod retention;
 pub(crate) mod rig;
 mod rollback;
 mod rolls;
@@ -352,6 +354,8 @@ async fn refused(bench: &Bench) -> String {
         hot_deks: 100,
         space: bench.space(),
         clock: bench.clock(),
+        machine: bench.machine(),
+        retention: Retention::default(),
     };
     match Tested::open(opening).await {
         Ok(_) => panic!("it opened"),

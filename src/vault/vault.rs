@@ -13,9 +13,11 @@ use tokio::sync::{Mutex, RwLock, watch};
 
 use crate::archive::Archiving;
 use crate::audit::Notes;
+use crate::clock_watch::ClockWatch;
 use crate::delete::Delete;
 use crate::detokenize::{Detokenize, Released};
 use crate::error::Error;
+use crate::expire::Retention;
 use crate::explain::{Explain, Explanation};
 use crate::jobs::Jobs;
 use crate::leaf_index::Indexing;
@@ -51,6 +53,9 @@ pub struct Vault<S: Store> {
     pub(crate) limits: Limits,
     pub(crate) refusals: Refusals,
     pub(crate) clock: Clock,
+    /// Whether what is due by that may be erased.
+    pub(crate) clock_watch: ClockWatch,
+    pub(crate) retention: Retention,
     pub(crate) tenants: Arc<Tenants>,
     pub(crate) notes: Notes,
     pub(crate) id: VaultId,

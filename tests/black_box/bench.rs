@@ -146,9 +146,9 @@ fn a_vault_that_is_running_is_measured_with_its_callers_certificate() {
 }
 
 #[test]
-fn latency_overload_growth_and_rewrap_are_measured_on_a_vault_in_a_process_of_its_own() {
+fn latency_overload_growth_rewrap_and_retention_are_measured_on_a_vault_in_a_process_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
-    let words = ["--quick", "--parts", "latency,overload,growth,rewrap", "--output", "json"];
+    let words = ["--quick", "--parts", "latency,overload,growth,rewrap,retention", "--output", "json"];
     let files = ["--plot", "latency.svg", "--report", "report.md"];
     let output = bench(folder.path(), &[&words[..], &files].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -163,6 +163,9 @@ fn latency_overload_growth_and_rewrap_are_measured_on_a_vault_in_a_process_of_it
     }
     assert!(report["rewrap"]["deks"].as_u64().unwrap() >= 10_000);
     assert!(report["rewrap"]["p99_ms_with"].as_f64().unwrap() > 0.0);
+    assert!(report["retention"]["subjects"].as_u64().unwrap() >= 10_000);
+    assert!(report["retention"]["subjects_per_second"].as_f64().unwrap() > 0.0);
+    assert!(report["retention"]["p99_ms_with"].as_f64().unwrap() > 0.0);
     let read = |file: &str| std::fs::read_to_string(folder.path().join(file)).unwrap();
     assert!(read("latency.svg").starts_with("<svg"));
     let text = read("report.md");

@@ -41,6 +41,7 @@ mod quotas;
 mod races;
 mod raw;
 mod restore;
+mod retention;
 mod root_key;
 mod round_trip;
 mod rules;

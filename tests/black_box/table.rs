@@ -96,11 +96,15 @@ impl Asked<'_> {
             "tokenize" | "import_token" | "detokenize" | "match" | "lookup" | "replace" | "delete" => {
                 return self.on_field().await;
             }
-            "status" | "seal" | "list_tenants" | "create_tenant" | "destroy_tenant" => self.of_system().await,
+            "status" | "seal" | "list_tenants" | "create_tenant" | "destroy_tenant" | "confirm_clock" => {
+                self.of_system().await
+            }
             "export_ledger" | "archive_ledger" | "get_proof" | "get_checkpoint" | "add_cosignature" => {
                 self.of_ledger().await
             }
-            "set_labels" | "get_labels" => self.of_subjects().await,
+            "set_labels" | "get_labels" | "expire" | "expire_above_cap" | "retention_report" => {
+                self.of_subjects().await
+            }
             "list_keys"
             | "rotate_key"
             | "set_key_state"
@@ -183,6 +187,10 @@ impl Asked<'_> {
         match self.row.action {
             "status" => system.status(self.request(v1::StatusRequest {})).await.map(drop),
             "seal" => system.seal(self.request(v1::SealRequest {})).await.map(drop),
+            "confirm_clock" => {
+                let time = Some(prost_types::Timestamp::from(std::time::SystemTime::now()));
+                system.confirm_clock(self.request(v1::ConfirmClockRequest { time })).await.map(drop)
+            }
             "list_tenants" => system.list_tenants(self.request(v1::ListTenantsRequest {})).await.map(drop),
             "create_tenant" => {
                 let request = v1::CreateTenantRequest { name: "No Name".to_owned(), officer_certificates: vec![] };
@@ -216,11 +224,20 @@ impl Asked<'_> {
 
     async fn of_subjects(&self) -> Result<(), Status> {
         let (mut subjects, subject) = (SubjectsClient::new(self.channel.clone()), "cust-1".to_owned());
-        if self.row.action == "get_labels" {
-            return subjects.get_labels(self.request(v1::GetLabelsRequest { subject })).await.map(drop);
+        match self.row.action {
+            "expire" | "expire_above_cap" => {
+                let up_to = if self.row.action == "expire" { 0 } else { 7 };
+                subjects.start_expire(self.request(v1::StartExpireRequest { up_to })).await.map(drop)
+            }
+            "retention_report" => {
+                subjects.retention_report(self.request(v1::RetentionReportRequest {})).await.map(drop)
+            }
+            "get_labels" => subjects.get_labels(self.request(v1::GetLabelsRequest { subject })).await.map(drop),
+            _ => {
+                let request = v1::SetLabelsRequest { subject, labels: vec!["branch-12".to_owned()] };
+                subjects.set_labels(self.request(request)).await.map(drop)
+            }
         }
-        let request = v1::SetLabelsRequest { subject, labels: vec!["branch-12".to_owned()] };
-        subjects.set_labels(self.request(request)).await.map(drop)
     }
 
     async fn of_keys(&self) -> Result<(), Status> {

@@ -27,11 +27,11 @@ use crate::cli::output::CliError;
 /// Values that share a DEK: a borrower's six are under three.
 const VALUES_A_DEK: u64 = 2;
 /// Values that are nobody's, for the callers to read.
-const SINGLES: u64 = 20_000;
+pub(super) const SINGLES: u64 = 20_000;
 /// How often a job is asked how far it is.
 const ASKED_EVERY: Duration = Duration::from_millis(20);
 /// The part of saturation that callers ask for while a rewrap runs.
-const PART: f64 = 0.5;
+pub(super) const PART: f64 = 0.5;
 
 /// A rewrap, measured.
 pub struct Rewrap {
@@ -49,7 +49,7 @@ pub struct Rewrap {
 }
 
 /// What callers saw in one run: milliseconds, and the shares of what was due that was turned away, and not sent.
-struct Seen {
+pub(super) struct Seen {
     p50: f64,
     p99: f64,
     shed: f64,
@@ -57,13 +57,43 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(outcome: &Outcome) -> Self {
+    /// The columns of a row.
+    pub const HEADER: [&str; 5] = ["callers", "p50 ms", "p99 ms", "turned away", "not sent"];
+
+    /// What one run showed.
+    pub fn of(outcome: &Outcome) -> Self {
         Self {
             p50: outcome.sample.latency(0.5) / 1_000.0,
             p99: outcome.sample.latency(0.99) / 1_000.0,
             shed: outcome.noted.shed_share(),
             unsent: outcome.noted.unsent_share(),
         }
+    }
+
+    /// p99 over the runs with a job, and without, the best of them.
+    pub fn p99(with: &[Self], without: &[Self]) -> (Middle, f64) {
+        let p99 = |runs: &[Self]| Middle::of(runs.iter().map(|seen| seen.p99));
+        // One flush in the wrong place makes a yardstick that anything is better than: the best run is held against it.
+        (p99(with), p99(without).least)
+    }
+
+    /// The share that was turned away, in the middle of the runs.
+    pub fn shed(runs: &[Self]) -> f64 {
+        Middle::of(runs.iter().map(|seen| seen.shed)).median
+    }
+
+    /// Runs as a row.
+    pub fn row(what: &str, runs: &[Self]) -> Vec<String> {
+        let middle = |pick: fn(&Self) -> f64| Middle::of(runs.iter().map(pick));
+        let millis = |pick| spread(middle(pick), |number| figure(number, 2));
+        let share = |pick| spread(middle(pick), percent);
+        vec![
+            what.to_owned(),
+            millis(|seen| seen.p50),
+            millis(|seen| seen.p99),
+            share(|seen| seen.shed),
+            share(|seen| seen.unsent),
+        ]
     }
 }
 
@@ -128,9 +158,7 @@ impl Rewrap {
 
     /// p99 with a rewrap, over the runs, and without, the best of them.
     pub fn p99(&self) -> (Middle, f64) {
-        let p99 = |runs: &[Seen]| Middle::of(runs.iter().map(|seen| seen.p99));
-        // One flush in the wrong place makes a yardstick that anything is better than: the best run is held against it.
-        (p99(&self.with), p99(&self.without).least)
+        Seen::p99(&self.with, &self.without)
     }
 
     /// As a JSON document.
@@ -145,30 +173,18 @@ impl Rewrap {
             "p99_ms_without": rounded(without),
             "p99_ms_with": rounded(with.median),
             "p99_ms_with_ends": ends(with),
-            "shed_share_with": rounded(Middle::of(self.with.iter().map(|seen| seen.shed)).median),
+            "shed_share_with": rounded(Seen::shed(&self.with)),
             "deks_per_second_beside_callers": rounded(self.beside),
         })
     }
 
     /// As a table.
     pub fn sheet(&self) -> Sheet {
-        let row = |what: &str, runs: &[Seen]| {
-            let middle = |pick: fn(&Seen) -> f64| Middle::of(runs.iter().map(pick));
-            let millis = |pick| spread(middle(pick), |number| figure(number, 2));
-            let share = |pick| spread(middle(pick), percent);
-            vec![
-                what.to_owned(),
-                millis(|seen| seen.p50),
-                millis(|seen| seen.p99),
-                share(|seen| seen.shed),
-                share(|seen| seen.unsent),
-            ]
-        };
         let cpu = self.alone.1.map_or_else(String::new, |cpu| format!(" and {} s of processor time", figure(cpu, 1)));
         Sheet {
             title: "Rewrap",
-            header: vec!["callers", "p50 ms", "p99 ms", "turned away", "not sent"],
-            rows: vec![row("without a rewrap", &self.without), row("while one runs", &self.with)],
+            header: Seen::HEADER.to_vec(),
+            rows: vec![Seen::row("without a rewrap", &self.without), Seen::row("while one runs", &self.with)],
             below: format!(
                 "Alone, {} DEKs were wrapped anew in {} s{cpu}, from the call until it was told as done. Callers: {} \
                  requests/s, {:.0} % of saturation, as in \"Latency against load\", one run without and one with a rewrap in turn. \
@@ -196,7 +212,7 @@ async fn start(keys: &mut KeysClient<Wire>) -> Result<String, CliError> {
 }
 
 /// Waits until a job has counted what there is to do and begun to do it, and says how far it is then.
-async fn under_way(keys: &mut KeysClient<Wire>, name: &str) -> Result<u64, CliError> {
+pub(super) async fn under_way(keys: &mut KeysClient<Wire>, name: &str) -> Result<u64, CliError> {
     loop {
         let job = keys.get_job(GetJobRequest { name: name.to_owned() }).await?.into_inner();
         if job.done > 0 || job.state != "running" {
@@ -207,7 +223,7 @@ async fn under_way(keys: &mut KeysClient<Wire>, name: &str) -> Result<u64, CliEr
 }
 
 /// Ends a job, unless it has ended, and says how far it came.
-async fn ended(keys: &mut KeysClient<Wire>, name: &str) -> Result<Job, CliError> {
+pub(super) async fn ended(keys: &mut KeysClient<Wire>, name: &str) -> Result<Job, CliError> {
     match keys.cancel_job(CancelJobRequest { name: name.to_owned() }).await {
         Ok(job) => Ok(job.into_inner()),
         Err(_) => Ok(keys.get_job(GetJobRequest { name: name.to_owned() }).await?.into_inner()),

@@ -15,6 +15,7 @@ use super::measure::{Middle, Sample};
 use super::overload::Overload;
 use super::peers::{PeerLoad, Peers};
 use super::report::{Lines, Measured};
+use super::retention::Retention;
 use super::rewrap::Rewrap;
 use super::sheet::{Sheet, figure, wrapped};
 use super::stored::Footprint;
@@ -43,6 +44,8 @@ pub struct Whole {
     pub growth: Option<Growth>,
     /// Rewrap.
     pub rewrap: Option<Rewrap>,
+    /// Retention.
+    pub retention: Option<Retention>,
     /// The peers.
     pub peers: Peers,
     /// What to keep in mind, if anything.
@@ -75,6 +78,7 @@ impl Whole {
         let starts = growth.map(Growth::starts);
         let usual = self.latency.as_ref().map(Latency::usual);
         let p99 = self.rewrap.as_ref().map(Rewrap::p99);
+        let erased = self.retention.as_ref().map(Retention::p99);
         let mut goals = vec![
             echo("Tokenize of one value, against (a) echo", "tokenize_unary"),
             echo("Detokenize of one token, against (a) echo", "detokenize_unary"),
@@ -206,6 +210,13 @@ impl Whole {
                 p99.map(|(with, _)| with),
                 p99.map(|(_, without)| without.into()),
             ),
+            Goal::against(
+                "p99 of callers while retention erases subjects (median), against without (the best run)",
+                "ms",
+                AtMost(1.3),
+                erased.map(|(with, _)| with),
+                erased.map(|(_, without)| without.into()),
+            ),
         ];
         goals.extend(ledger_speed::goals(self.ledger_speed.as_ref()));
         goals
@@ -223,6 +234,7 @@ impl Whole {
             self.overload.as_ref().map(Overload::sheet),
             self.growth.as_ref().map(Growth::sheet),
             self.rewrap.as_ref().map(Rewrap::sheet),
+            self.retention.as_ref().map(Retention::sheet),
         ];
         stored.into_iter().flatten().chain(ledger_speed).chain(others.into_iter().flatten()).collect()
     }
@@ -239,6 +251,7 @@ impl Whole {
             ("overload", self.overload.as_ref().map(Overload::document)),
             ("growth", self.growth.as_ref().map(Growth::document)),
             ("rewrap", self.rewrap.as_ref().map(Rewrap::document)),
+            ("retention", self.retention.as_ref().map(Retention::document)),
         ];
         let mut document = Map::new();
         document.insert("machine".to_owned(), self.machine.document());
@@ -284,7 +297,7 @@ impl Whole {
         format!(
             "{runs}. A run of a load {lasted}, after {} s of warm-up. Requests of one value: {} under way over {} connections. \
              Batches of 1,000: {} under way; of 10 and 100: up to four times as many; on a stream: four messages a connection. \
-             A load `over 16` has 16 connections with one request under way on each, as the peers' clients have. Latency against load, overload, growth and rewrap have runs of {} s. {} values of borrowers are stored \
+             A load `over 16` has 16 connections with one request under way on each, as the peers' clients have. Latency against load, overload, growth, rewrap and retention have runs of {} s. {} values of borrowers are stored \
              beforehand, for batches to read, and {} that are nobody's, for requests of one value. The export of the ledger that is verified \
              and converted has {} leaves.",
             number("warm_up_seconds").unwrap_or_default(),
@@ -417,6 +430,7 @@ mod tests {
             overload: None,
             growth: None,
             rewrap: None,
+            retention: None,
             peers: Peers::none(),
             notes: vec![],
         }
@@ -425,14 +439,14 @@ mod tests {
     #[test]
     fn every_goal_stands_in_the_report_though_nothing_was_measured() {
         let whole = empty();
-        assert_eq!(whole.goals().len(), 26);
+        assert_eq!(whole.goals().len(), 27);
         assert!(whole.goals().iter().all(|goal| goal.verdict() == Verdict::NotMeasured));
         let report = whole.markdown("deploy/bench/run", None, "## What is left, by the profile\n\nNothing.\n");
-        assert_eq!(report.matches("| not measured |").count(), 26);
+        assert_eq!(report.matches("| not measured |").count(), 27);
         assert!(report.ends_with("## What is left, by the profile\n\nNothing.\n"));
         assert!(report.lines().filter(|line| !line.starts_with('|')).all(|line| line.len() <= 125), "{report}");
         assert_eq!(whole.document()["growth"], Value::Null);
-        assert!(whole.text().contains("26 more goals were not measured"));
+        assert!(whole.text().contains("27 more goals were not measured"));
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl How {
     pub fn show(&self, job: &Job, context: &Context) -> Result<Exit, CliError> {
         context.output.show(|| document(job), || text(job))?;
         let cancelled = job.state == "cancelled" && !self.cancel;
-        Ok(if job.skipped > 0 || cancelled { Exit::Partly } else { Exit::Done })
+        Ok(if job.skipped > 0 || cancelled || !job.waits_for.is_empty() { Exit::Partly } else { Exit::Done })
     }
 }
 
@@ -88,7 +88,15 @@ pub async fn to_its_end(started: Job, context: &Context) -> Result<Job, CliError
 
 /// What a job does, one by one.
 pub fn units(job: &Job) -> &'static str {
-    if job.name.starts_with("reindex/") { "index entries" } else { "DEKs" }
+    match kind(job) {
+        "reindex" => "index entries",
+        "expire" => "values",
+        _ => "DEKs",
+    }
+}
+
+fn kind(job: &Job) -> &str {
+    job.name.split('/').next().unwrap_or_default()
 }
 
 /// A job as a document.
@@ -104,27 +112,36 @@ pub fn document(job: &Job) -> Value {
         "moved_time": instant(job.moved_time.as_ref()),
         "done": job.done.to_string(),
         "skipped": job.skipped.to_string(),
+        "waits_for": job.waits_for,
     })
 }
 
 fn text(job: &Job) -> String {
-    let (all, done) = match job.name.split('/').next() {
-        Some("roll") => ("those that are marked", "rolled"),
-        Some("reindex") => ("all index keys", "made anew"),
+    let (all, done) = match kind(job) {
+        "roll" => ("those that are marked", "rolled"),
+        "reindex" => ("all index keys", "made anew"),
+        "expire" => ("", "erased"),
         _ => ("all KEKs", "wrapped anew"),
     };
     let units = units(job);
-    let mut pairs = vec![
-        ("job", job.name.clone()),
-        ("state", job.state.clone()),
-        ("keys", if job.key.is_empty() { all.to_owned() } else { job.key.clone() }),
+    let keys = if job.key.is_empty() { all } else { &job.key };
+    let mut pairs = vec![("job", job.name.clone()), ("state", job.state.clone())];
+    pairs.extend((!keys.is_empty()).then(|| ("keys", keys.to_owned())));
+    pairs.extend([
         ("started by", job.principal.clone()),
         ("started", instant(job.start_time.as_ref())),
         ("last step", instant(job.update_time.as_ref())),
         (done, format!("{} of {} {units}", job.done, job.total)),
-    ];
+    ]);
     if job.skipped > 0 {
-        pairs.push(("skipped", format!("{} {units} that need a version that is disabled or destroyed, or are damaged: the vault's log says which", job.skipped)));
+        let why = match kind(job) {
+            "expire" => "that a legal hold or a freeze keeps, or whose subject is being erased",
+            _ => "that need a version that is disabled or destroyed, or are damaged: the vault's log says which",
+        };
+        pairs.push(("skipped", format!("{} {units} {why}", job.skipped)));
+    }
+    if !job.waits_for.is_empty() {
+        pairs.push(("waits for", job.waits_for.clone()));
     }
     facts(pairs)
 }

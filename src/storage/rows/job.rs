@@ -17,11 +17,13 @@ pub enum JobKind {
     Roll,
     /// Makes index entries anew under the newest version of their key.
     Reindex,
+    /// Removes values whose time is over.
+    Expire,
 }
 
 impl JobKind {
     /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Rewrap, Self::Roll, Self::Reindex];
+    pub const ALL: [Self; 4] = [Self::Rewrap, Self::Roll, Self::Reindex, Self::Expire];
 
     /// The kind's number, in keys and facts.
     pub fn number(self) -> u8 {
@@ -29,6 +31,7 @@ impl JobKind {
             Self::Rewrap => 1,
             Self::Roll => 2,
             Self::Reindex => 3,
+            Self::Expire => 5,
         }
     }
 
@@ -38,6 +41,7 @@ impl JobKind {
             Self::Rewrap => "rewrap",
             Self::Roll => "roll",
             Self::Reindex => "reindex",
+            Self::Expire => "expire",
         }
     }
 }
@@ -51,7 +55,12 @@ pub enum JobState {
     Done,
     /// Somebody ended it.
     Cancelled,
+    /// There is more to do than it may: it has ended, and another one goes on once that is approved.
+    Waiting,
 }
+
+/// Beside the state: a limit stands in the row.
+const HAS_LIMIT: u8 = 0x10;
 
 /// The newest job of a kind: where it stands is written in the same commit as what it did.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,31 +89,42 @@ pub struct JobRow {
     pub stage: u8,
     /// The key from which it goes on in that part.
     pub cursor: Vec<u8>,
+    /// How much it may do at most; none where nothing is limited, or not known yet.
+    pub limit: Option<u64>,
 }
 
 impl JobRow {
     /// The row's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut row = Writer::new(FORMAT, 64 + self.principal.len());
-        row.byte(match self.state {
+        let state = match self.state {
             JobState::Running => 0,
             JobState::Done => 1,
             JobState::Cancelled => 2,
-        });
+            JobState::Waiting => 3,
+        };
+        row.byte(if self.limit.is_some() { state | HAS_LIMIT } else { state });
         // Zero stands for all keyrings, so a keyring is written as the next number.
         row.number(self.number).number(self.keyring.map_or(0, |keyring| u32::from(keyring.0) + 1));
         row.bytes(self.principal.as_bytes()).number(self.started).number(self.updated).number(self.moved);
         row.number(self.total).number(self.done).number(self.skipped);
-        row.byte(self.stage).bytes(&self.cursor).finish()
+        row.byte(self.stage).bytes(&self.cursor);
+        if let Some(limit) = self.limit {
+            row.number(limit);
+        }
+        row.finish()
     }
 
     /// Reads what [`JobRow::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         let mut reader = Reader::new(PLACE, bytes, FORMAT)?;
-        let state = match reader.byte()? {
+        let state = reader.byte()?;
+        let has_limit = state & HAS_LIMIT != 0;
+        let state = match state & !HAS_LIMIT {
             0 => JobState::Running,
             1 => JobState::Done,
             2 => JobState::Cancelled,
+            3 => JobState::Waiting,
             _ => return Err(reader.corrupt("an unknown state stands")),
         };
         let number = reader.small()?;
@@ -130,6 +150,7 @@ impl JobRow {
             skipped: reader.number()?,
             stage: reader.byte()?,
             cursor: reader.bytes()?,
+            limit: if has_limit { Some(reader.number()?) } else { None },
         };
         reader.finish().map(|()| row)
     }
@@ -144,11 +165,13 @@ mod tests {
     use crate::rows::laws;
 
     fn any_job() -> impl Strategy<Value = JobRow> {
-        let state = prop_oneof![Just(JobState::Running), Just(JobState::Done), Just(JobState::Cancelled)];
+        let state = [JobState::Running, JobState::Done, JobState::Cancelled, JobState::Waiting];
+        let state = (0..state.len()).prop_map(move |at| state[at]);
         let who = (any::<u32>(), state, any::<Option<u16>>(), ".{0,40}");
-        let numbers = any::<[u64; 6]>();
+        let numbers = (any::<[u64; 6]>(), any::<Option<u64>>());
         (who, numbers, any::<u8>(), vec(any::<u8>(), 0..40)).prop_map(
-            |((number, state, keyring, principal), [started, updated, moved, total, done, skipped], stage, cursor)| {
+            |((number, state, keyring, principal), (counts, limit), stage, cursor)| {
+                let [started, updated, moved, total, done, skipped] = counts;
                 JobRow {
                     number,
                     state,
@@ -162,6 +185,7 @@ mod tests {
                     skipped,
                     stage,
                     cursor,
+                    limit,
                 }
             },
         )

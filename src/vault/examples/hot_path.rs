@@ -14,8 +14,8 @@ use strongroom_ids::{TenantNo, VaultId};
 use strongroom_keys::{ArgonCost, Keystore, Passphrase, PassphraseRoot};
 use strongroom_storage::memory::MemoryStore;
 use strongroom_vault::{
-    ApplySchema, Caller, Detokenize, Limits, Match, MatchItem, NewTenant, NewValue, NewVault, Opening, ReadItem,
-    Tokenize, Vault, create,
+    ApplySchema, Caller, Detokenize, Limits, MachineTime, Match, MatchItem, NewTenant, NewValue, NewVault, Opening,
+    ReadItem, Retention, Tokenize, Vault, create,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -98,6 +98,8 @@ async fn open(folder: &std::path::Path) -> Result<Memory, Failure> {
         limits: Limits::MOST,
         hot_deks: 1_000,
         space: Arc::new(|| false),
+        machine: MachineTime::of_one(Arc::clone(&clock)),
+        retention: Retention::default(),
         clock,
     })
     .await?;

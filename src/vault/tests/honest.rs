@@ -6,7 +6,7 @@ use strongroom_storage::rows::JobKind;
 
 use super::keys::{TENANT, destroy, rotate};
 use super::*;
-use crate::{Count, Freeze, JobPage, SetTier, StartRewrap, StartRoll, Suspend, Unfreeze, Unsuspend};
+use crate::{Count, Freeze, JobPage, SetTier, StartExpire, StartRewrap, StartRoll, Suspend, Unfreeze, Unsuspend};
 
 /// How many histories, unless PROPTEST_CASES says otherwise.
 const HISTORIES: u32 = 60;
@@ -20,7 +20,9 @@ const FIELDS: [&str; 6] = [
     "company.uscc",
 ];
 const USCCS: [&str; 2] = ["91350100M000100Y43", "91110000600037341L"];
-const JOBS: [JobKind; 3] = [JobKind::Rewrap, JobKind::Roll, JobKind::Reindex];
+const JOBS: [JobKind; 4] = JobKind::ALL;
+/// What is the last of its values expires after so many seconds.
+const SHORT: u64 = 50_000;
 const FATES: [Fate; 2] = [Fate::Lost, Fate::Stored];
 
 /// One thing that happens. What it is about is counted round among what there is.
@@ -113,7 +115,9 @@ impl World {
         match event {
             Event::Store { field, value: number, subject } => {
                 let subject = if subject == 0 { String::new() } else { format!("c-{subject}") };
-                let items = vec![new_value(FIELDS[field], &value(field, number), &subject)];
+                let soon = self.bench.now.load(Ordering::Relaxed) + SHORT * 1_000_000;
+                let expires = (number == 4).then_some(soon);
+                let items = vec![NewValue { expires, ..new_value(FIELDS[field], &value(field, number), &subject) }];
                 if let Ok(mut tokens) = vault.tokenize(&app, &tokenize(items, "")).await {
                     self.given.push((tokens.remove(0), field));
                 }
@@ -201,6 +205,7 @@ impl World {
                     vault.start_roll(&rotator, &StartRoll { name: String::new(), subject: String::new() }).await
                 }
                 JobKind::Reindex => vault.start_reindex(&rotator).await,
+                JobKind::Expire => vault.start_expire(&caller(Role::Privacy), &StartExpire { up_to: 0 }).await,
             };
             return;
         };
@@ -213,7 +218,7 @@ impl World {
             }
         }
         let total = job.to_count.then_some(count.due);
-        let _ = vault.job_page(TENANT, JobPage { kind, number: job.number, entries, total }).await;
+        let _ = vault.job_page(TENANT, JobPage { kind, number: job.number, entries, total, of: count.of }).await;
     }
 
     async fn restart(&mut self) {

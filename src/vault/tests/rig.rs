@@ -15,7 +15,8 @@ use tempfile::TempDir;
 
 use crate::{
     ApplyPolicy, ApplySchema, Approve, Caller, Clock, Detokenize, Error, Export, Finding, Limits, ListedApproval,
-    NewTenant, NewValue, NewVault, OpenError, Opening, ReadItem, Space, Tokenize, Vault, Verification, create, verify,
+    MachineTime, NewTenant, NewValue, NewVault, OpenError, Opening, ReadItem, Retention, Space, Tokenize, Vault,
+    Verification, create, verify,
 };
 
 pub type Tested = Vault<FaultyStore<MemoryStore>>;
@@ -27,6 +28,8 @@ pub struct Bench {
     pub folder: TempDir,
     pub faults: Faults,
     pub now: Arc<AtomicU64>,
+    /// How long the machine has run.
+    pub running: Arc<AtomicU64>,
     /// How far the clock goes each time that somebody looks at it.
     pub step: Arc<AtomicU64>,
     pub full: Arc<AtomicBool>,
@@ -39,6 +42,7 @@ impl Bench {
             folder: tempfile::tempdir().unwrap(),
             faults: Faults::default(),
             now: Arc::new(AtomicU64::new(1_700_000_000_000_000)),
+            running: Arc::default(),
             step: Arc::new(AtomicU64::new(1)),
             full: Arc::default(),
         };
@@ -74,15 +78,19 @@ impl Bench {
     }
 
     pub async fn try_open_with(&self, root: &dyn RootProvider) -> Result<Tested, OpenError> {
-        self.opened(root, Limits::MOST).await
+        self.opened(root, Limits::MOST, Retention::default()).await
     }
 
     pub async fn open_within(&self, limits: Limits) -> Arc<Tested> {
-        Arc::new(self.opened(&root(), limits).await.unwrap())
+        Arc::new(self.opened(&root(), limits, Retention::default()).await.unwrap())
     }
 
-    async fn opened(&self, root: &dyn RootProvider, limits: Limits) -> Result<Tested, OpenError> {
-        Vault::open(self.opening(root, limits)).await
+    pub async fn open_keeping(&self, retention: Retention) -> Arc<Tested> {
+        Arc::new(self.opened(&root(), Limits::MOST, retention).await.unwrap())
+    }
+
+    async fn opened(&self, root: &dyn RootProvider, limits: Limits, retention: Retention) -> Result<Tested, OpenError> {
+        Vault::open(Opening { retention, ..self.opening(root, limits) }).await
     }
 
     /// What the vault is opened from.
@@ -97,6 +105,8 @@ impl Bench {
             hot_deks: 100,
             space: self.space(),
             clock: self.clock(),
+            machine: self.machine(),
+            retention: Retention::default(),
         }
     }
 
@@ -110,8 +120,24 @@ impl Bench {
         Arc::new(move || full.load(Ordering::Relaxed))
     }
 
+    /// Time passes.
     pub fn pass(&self, seconds: u64) {
+        self.running.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
         self.now.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
+    }
+
+    /// Somebody sets the clock.
+    pub fn set_clock(&self, now: u64) {
+        self.now.store(now, Ordering::Relaxed);
+    }
+
+    /// The machine's clocks: they tell the same, and looking at them moves nothing.
+    pub fn machine(&self) -> MachineTime {
+        let clock = |of: &Arc<AtomicU64>| -> Clock {
+            let of = Arc::clone(of);
+            Arc::new(move || of.load(Ordering::Relaxed))
+        };
+        MachineTime { wall: clock(&self.now), running: clock(&self.running) }
     }
 }
 

@@ -189,6 +189,10 @@ impl History {
             let before = self.subjects.insert(holder, RecordedSubject { leaf, good: None, hash: item.hash? });
             return before.is_none().then_some("a subject's record is changed, and there is no such subject");
         }
+        if item.outcome == "subject_erased" {
+            let before = self.subjects.remove(&holder);
+            return before.is_none().then_some("a subject is erased, and there is no such subject");
+        }
         let row = item.row?;
         self.last_row = self.last_row.max(row.0);
         match item.outcome.as_str() {

@@ -188,6 +188,7 @@ impl<S: Store> Check<'_, S> {
             || *key == *place::policy_history(self.number)
             || (*key == *place::approvals(self.number) && self.source(row, SourceKind::Approvals).is_some())
             || (*key == *place::witnessed(self.number) && self.source(row, SourceKind::Witnessed).is_some())
+            || (self.number == SYSTEM_NO && *key == *place::clock() && self.source(row, SourceKind::Clock).is_some())
             || JobKind::ALL.into_iter().any(is_job)
             || (row.is_empty() && place::decode_dek_mark(key).is_ok())
             || (place::decode_usage(key).is_ok() && UsageRow::decode(row).is_ok())

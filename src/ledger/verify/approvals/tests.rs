@@ -227,7 +227,8 @@ fn an_approval_does_for_what_was_approved_and_nothing_else() {
     let key = summary::destroy_key_version("kek/1", 2);
     let archive = summary::archive_ledger("0", "256", TEXT, "box 1");
     type Detail<'a> = &'a [(&'a str, &'a str)];
-    let cases: [(&str, &str, Detail<'_>, Detail<'_>); 9] = [
+    let due = summary::expire_above_cap(7);
+    let cases: [(&str, &str, Detail<'_>, Detail<'_>); 10] = [
         ("enrol_officer", &enrols("0a"), &[("officer", "dave"), ("key", "0a")], &[("officer", "dave"), ("key", "0b")]),
         ("remove_officer", "remove officer bob", &[("officer", "bob")], &[("officer", "carol")]),
         ("apply_policy", &back, &[("text_sha256", TEXT), ("rolled_back_to", "3")], &[("text_sha256", TEXT)]),
@@ -247,6 +248,7 @@ fn an_approval_does_for_what_was_approved_and_nothing_else() {
             &[("first", "0"), ("end", "256"), ("manifest", TEXT), ("place", "box 1")],
             &[("first", "0"), ("end", "512"), ("manifest", TEXT), ("place", "box 1")],
         ),
+        ("expire_above_cap", &due, &[("up_to", "7")], &[("up_to", "70")]),
     ];
     for (action, asked, right, wrong) in cases {
         let with = |detail: &[(&str, &str)]| {

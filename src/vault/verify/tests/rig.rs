@@ -75,6 +75,7 @@ impl Running {
         clock: &Arc<AtomicU64>,
     ) -> Self {
         let time = Arc::clone(clock);
+        let told: Clock = Arc::new(move || time.load(Ordering::SeqCst));
         let opening = Opening {
             store: store.clone(),
             keystore: Keystore::open(&folder.join("keystore"), root).unwrap(),
@@ -83,7 +84,9 @@ impl Running {
             limits: Limits::MOST,
             hot_deks: 100,
             space: Arc::new(|| false),
-            clock: Arc::new(move || time.load(Ordering::SeqCst)),
+            machine: MachineTime::of_one(Arc::clone(&told)),
+            clock: told,
+            retention: Retention::default(),
         };
         Self { vault: Vault::open(opening).await.unwrap(), clock: Arc::clone(clock) }
     }

@@ -1,0 +1,280 @@
+//! One page: what is due among the next rows, what of it is kept, and which subjects go along; or which of the next subjects
+//! nothing keeps any more.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use strongroom_access::Action;
+use strongroom_commit::{Fact, Guard};
+use strongroom_ids::{RowId, SubjectHandle};
+use strongroom_keys::{DekOwner, DekPlace};
+use strongroom_schema::Field;
+use strongroom_storage::keys as place;
+use strongroom_storage::rows::{JobRow, JobState, SubjectRecord, SubjectState, ValueRow};
+use strongroom_storage::{Entry, Family, Range, Store};
+
+use super::{KIND, READ, STAGES, SUBJECTS, VALUES};
+use crate::error::Error;
+use crate::jobs::{self, EMPTY_PAGES, JobPage, PageDone};
+use crate::pages::Pages;
+use crate::resolve::{Found, expiry};
+use crate::road::{Attempt, Item, Prepared, Refused, Road, make_way};
+use crate::tenant::Tenant;
+use crate::vault::Vault;
+
+/// Holders of one value that are looked at together.
+const HOLDERS: usize = 1_000;
+
+/// The records of subjects, by handle. Of those that are gone or damaged there is none.
+type Records = HashMap<SubjectHandle, Arc<SubjectRecord>>;
+
+/// The next page of an expire.
+pub(crate) struct ExpirePage(pub JobPage);
+
+impl<S: Store> Attempt<S> for ExpirePage {
+    type Answer = JobRow;
+    const ACTION: Action = Action::Expire;
+    const ON_FULL_DISK: bool = true;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<JobRow>, Refused> {
+        let mut row = jobs::running(road, KIND, self.0.number).await?;
+        // The job's own time lies in the past by a clock that was believed; whether it still is, is asked each time.
+        road.vault.erasing_time()?;
+        let begins = row.stage == VALUES && row.cursor.is_empty();
+        if begins && self.0.total.is_none() {
+            return Err(Error::Internal("what is due was not counted").into());
+        }
+        let total = self.0.total.unwrap_or(row.total);
+        let limit = *row.limit.get_or_insert_with(|| road.vault.retention.cap(self.0.of));
+        if begins && total > limit {
+            return Ok(self.wait(road, row));
+        }
+        let (before, at) = (row.clone(), row.started);
+        let (mut due, mut idle) = (Due::default(), vec![]);
+        for _ in 0..EMPTY_PAGES {
+            if row.stage == VALUES && row.done.saturating_add(row.skipped) >= total {
+                // Nothing more was due when it was started.
+                (row.stage, row.cursor) = (SUBJECTS, vec![]);
+            }
+            let place = (&mut row.stage, &mut row.cursor);
+            let entries = self.0.entries.min(READ);
+            let Some((family, page)) = jobs::next_page(road.vault, road.tenant.number, &STAGES, place, entries).await?
+            else {
+                row.state = JobState::Done;
+                break;
+            };
+            match family {
+                Family::Rows => due = Due::find(road, &page, at).await?,
+                _ => idle = find_idle(road, &page, at).await?,
+            }
+            if !due.is_empty() || !idle.is_empty() {
+                break;
+            }
+        }
+        let values = due.values.len() as u64;
+        if row.done.saturating_add(values) > limit {
+            // The schema has come to say otherwise since it was counted.
+            return Ok(self.wait(road, before));
+        }
+        let done = PageDone { done: values, skipped: due.skipped, moved: values > 0 || !idle.is_empty() };
+        let mut prepared = jobs::prepare_page(road, &self.0, row, done);
+        let facts = [Fact::schema(road.tenant.number), Fact::policy(road.tenant.number)];
+        prepared.guards.extend(facts.map(Guard::Unchanged));
+        let subjects = idle.len() + due.remove(road, at, &mut prepared).await?;
+        for record in &idle {
+            road.close_subject(record, &mut prepared).await?;
+        }
+        prepared.detail.push(("values", values.to_string()));
+        prepared.detail.push(("subjects", subjects.to_string()));
+        Ok(jobs::tell_how_far(KIND, prepared))
+    }
+
+    fn install(&self, vault: &Vault<S>, tenant: &Tenant, answer: &JobRow) {
+        vault.jobs.tell(tenant.number, KIND, answer);
+    }
+}
+
+impl ExpirePage {
+    /// What commits that there is more to do than the job may.
+    fn wait<S: Store>(&self, road: &Road<'_, S>, row: JobRow) -> Prepared<JobRow> {
+        let (limit, row) = (row.limit.unwrap_or_default(), JobRow { state: JobState::Waiting, ..row });
+        let mut prepared = jobs::prepare_page(road, &self.0, row, PageDone { done: 0, skipped: 0, moved: false });
+        prepared.detail.push(("due", prepared.answer.total.to_string()));
+        prepared.detail.push(("limit", limit.to_string()));
+        jobs::tell_how_far(KIND, prepared)
+    }
+}
+
+/// What is due in a page.
+#[derive(Default)]
+struct Due {
+    /// What goes.
+    values: Vec<Found>,
+    /// The records of the subjects that it is about.
+    records: Records,
+    /// How many values are kept.
+    skipped: u64,
+}
+
+impl Due {
+    /// Whether nothing was found, neither what goes nor what is kept.
+    fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.skipped == 0
+    }
+
+    /// What is due by a time, without what is frozen, under a legal hold, or of a subject that is gone.
+    async fn find<S: Store>(road: &Road<'_, S>, page: &[Entry], at: u64) -> Result<Self, Error> {
+        let mut rows = Vec::new();
+        for (number, (key, bytes)) in page.iter().enumerate() {
+            make_way(number).await;
+            let (Ok(id), Ok(row)) = (place::decode_row(key), ValueRow::decode(bytes)) else {
+                road.vault.damaged("a value row");
+                continue;
+            };
+            let Some(field) = road.schema.field_no(row.field) else { continue };
+            let expires = expiry(field, row.created, row.expires);
+            if expires.is_some_and(|end| end <= at) {
+                rows.push(Found { id, row, field: Arc::clone(field), subject: None, own_dek: None, expires });
+            }
+        }
+        let mut due = Self::default();
+        let handles = rows.iter().map(|found| found.row.subject).filter(|subject| subject.is_some());
+        due.records = records(road, handles.collect()).await?;
+        for found in rows {
+            let kept = road.writes_are_frozen(&found.field)
+                || match found.row.subject.is_some() {
+                    // What is left of an erased subject is not retention's.
+                    true => due
+                        .records
+                        .get(&found.row.subject)
+                        .is_none_or(|record| !record.state.has_keys() || is_held(record, &found.field, at)),
+                    false => found.is_shared() && due.holders_hold(road, &found, at).await?,
+                };
+            match kept {
+                true => due.skipped += 1,
+                false => {
+                    let subject = due.records.get(&found.row.subject).cloned();
+                    due.values.push(Found { subject, ..found });
+                }
+            }
+        }
+        Ok(due)
+    }
+
+    /// Whether any of a shared value's holders is under a legal hold that keeps it.
+    async fn holders_hold<S: Store>(&mut self, road: &Road<'_, S>, found: &Found, at: u64) -> Result<bool, Error> {
+        let (from, to) = place::holders_range(road.tenant.number, found.id);
+        let mut pages = Pages::new(Family::Holders, from, to).of(HOLDERS);
+        while let Some(page) = pages.next(&*road.vault.store).await? {
+            let holders: Vec<_> = page.iter().map(|(key, _)| place::decode_holder(key)).collect::<Result<_, _>>()?;
+            let holders = holders.into_iter().filter(|holder| holder.is_some());
+            let records = records(road, holders.collect()).await?;
+            if records.values().any(|record| is_held(record, &found.field, at)) {
+                return Ok(true);
+            }
+            self.records.extend(records);
+        }
+        Ok(false)
+    }
+
+    /// Removes what goes, and the subjects of which it is the last. Says how many those are.
+    async fn remove<S: Store, A>(
+        self,
+        road: &Road<'_, S>,
+        at: u64,
+        prepared: &mut Prepared<A>,
+    ) -> Result<usize, Error> {
+        let tenant = road.tenant.number;
+        let mut losing: BTreeMap<SubjectHandle, BTreeSet<RowId>> = BTreeMap::new();
+        for (number, found) in self.values.iter().enumerate() {
+            make_way(number).await;
+            prepared.guards.push(Guard::Unchanged(Fact::row(tenant, found.id)));
+            for holder in road.last_holders(found, prepared).await? {
+                road.remove_holding(found, holder, prepared);
+                if holder.is_some() {
+                    losing.entry(holder).or_default().insert(found.id);
+                }
+            }
+            road.remove_value(found, prepared);
+            if !found.row.subject.is_some() {
+                let (keyring, version) = (found.row.keyring, found.row.dek_version);
+                let owner = DekOwner::Value(found.id);
+                prepared.forget.push(DekPlace { tenant: road.tenant.id, keyring, owner, version });
+            }
+            prepared.items.push(Item { version: Some(found.row.version), ..found.item("expired_removed") });
+        }
+        let mut going = BTreeSet::new();
+        for (number, (subject, rows)) in losing.iter().enumerate() {
+            make_way(number).await;
+            // A hold or a consent that comes meanwhile keeps what it is about.
+            let facts = [Fact::subject_state(tenant, *subject), Fact::subject_consents(tenant, *subject)];
+            prepared.guards.extend(facts.map(Guard::Unchanged));
+            let Some(record) = self.records.get(subject).filter(|record| is_free(record, at)) else { continue };
+            if are_all(road, *subject, rows).await? {
+                road.close_subject(record, prepared).await?;
+                going.insert(*subject);
+            }
+        }
+        for found in self.values.iter().filter(|found| !going.contains(&found.row.subject)) {
+            road.mark_dek(found, prepared);
+        }
+        Ok(going.len())
+    }
+}
+
+/// The records of subjects that have one.
+async fn records<S: Store>(road: &Road<'_, S>, mut handles: Vec<SubjectHandle>) -> Result<Records, Error> {
+    handles.sort_unstable();
+    handles.dedup();
+    let keys = handles.iter().map(|handle| place::subject(road.tenant.number, *handle)).collect();
+    let stored = road.vault.store.multi_get(Family::Subjects, keys).await?;
+    let mut records = Records::with_capacity(handles.len());
+    for (handle, bytes) in handles.into_iter().zip(stored) {
+        match bytes.map(|bytes| SubjectRecord::decode(&bytes)) {
+            Some(Ok(record)) => drop(records.insert(handle, Arc::new(record))),
+            Some(Err(_)) => road.vault.damaged("a subject record"),
+            None => {}
+        }
+    }
+    Ok(records)
+}
+
+/// Whether a legal hold of a subject keeps values of a field.
+pub(crate) fn is_held(record: &SubjectRecord, field: &Field, at: u64) -> bool {
+    record.holds.iter().any(|hold| hold.until > at && hold.keeps(field.number))
+}
+
+/// Whether nothing but its values keeps a subject.
+fn is_free(record: &SubjectRecord, at: u64) -> bool {
+    let held = record.holds.iter().any(|hold| hold.until > at);
+    let allowed =
+        record.consents.iter().any(|consent| consent.withdrawn.is_none() && consent.expires.is_none_or(|end| end > at));
+    // The erasure of one that is leaving ends by itself.
+    record.state == SubjectState::Open && !held && !allowed
+}
+
+/// The subjects of a page that a hold or a consent has kept without a value, and that nothing keeps any more.
+async fn find_idle<S: Store>(road: &Road<'_, S>, page: &[Entry], at: u64) -> Result<Vec<SubjectRecord>, Error> {
+    let mut idle = Vec::new();
+    for (number, (_, bytes)) in page.iter().enumerate() {
+        make_way(number).await;
+        let Ok(record) = SubjectRecord::decode(bytes) else {
+            road.vault.damaged("a subject record");
+            continue;
+        };
+        let was_kept = !record.holds.is_empty() || !record.consents.is_empty();
+        if was_kept && is_free(&record, at) && are_all(road, record.handle, &BTreeSet::new()).await? {
+            idle.push(record);
+        }
+    }
+    Ok(idle)
+}
+
+/// Whether these rows are all that a subject has.
+async fn are_all<S: Store>(road: &Road<'_, S>, subject: SubjectHandle, rows: &BTreeSet<RowId>) -> Result<bool, Error> {
+    let (from, to) = place::subject_rows_after(road.tenant.number, subject, RowId(0));
+    let range = Range { from, to, limit: rows.len() + 1 };
+    let entries = road.vault.store.scan(Family::SubjectRows, range).await?;
+    let ids: Vec<RowId> = entries.iter().map(|(key, _)| place::decode_subject_row(key)).collect::<Result<_, _>>()?;
+    Ok(ids.iter().all(|id| rows.contains(id)))
+}
