@@ -7,6 +7,8 @@ use tonic::{Request, Response, Status};
 
 use crate::edge::Edge;
 use crate::errors::status;
+use crate::processing;
+use crate::subject_access::{self, Pages};
 
 /// The service.
 pub(crate) struct SubjectsService<S: Store>(pub Edge<S>);
@@ -31,5 +33,30 @@ impl<S: Store> v1::subjects_server::Subjects for SubjectsService<S> {
         let v1::GetLabelsRequest { subject } = request.into_inner();
         let labels = self.0.vault()?.get_labels(&caller, &GetLabels { subject }).await.map_err(status)?;
         Ok(Response::new(v1::GetLabelsResponse { labels }))
+    }
+
+    async fn subject_report(
+        &self,
+        request: Request<v1::SubjectReportRequest>,
+    ) -> Result<Response<v1::SubjectReportResponse>, Status> {
+        subject_access::report(&self.0, request).await
+    }
+
+    type ExportSubjectStream = Pages;
+
+    async fn export_subject(
+        &self,
+        request: Request<v1::ExportSubjectRequest>,
+    ) -> Result<Response<Self::ExportSubjectStream>, Status> {
+        subject_access::export(&self.0, request).await
+    }
+
+    type ProcessingReportStream = processing::Records;
+
+    async fn processing_report(
+        &self,
+        request: Request<v1::ProcessingReportRequest>,
+    ) -> Result<Response<Self::ProcessingReportStream>, Status> {
+        processing::report(&self.0, request).await
     }
 }

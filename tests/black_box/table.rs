@@ -98,7 +98,9 @@ impl Asked<'_> {
             }
             "status" | "seal" | "list_tenants" | "create_tenant" | "destroy_tenant" => self.of_system().await,
             "export_ledger" | "get_proof" | "get_checkpoint" | "add_cosignature" => self.of_ledger().await,
-            "set_labels" | "get_labels" => self.of_subjects().await,
+            "set_labels" | "get_labels" | "subject_report" | "export_subject" | "processing_report" => {
+                self.of_subjects().await
+            }
             "list_keys"
             | "rotate_key"
             | "set_key_state"
@@ -213,11 +215,25 @@ impl Asked<'_> {
 
     async fn of_subjects(&self) -> Result<(), Status> {
         let (mut subjects, subject) = (SubjectsClient::new(self.channel.clone()), "cust-1".to_owned());
-        if self.row.action == "get_labels" {
-            return subjects.get_labels(self.request(v1::GetLabelsRequest { subject })).await.map(drop);
+        match self.row.action {
+            "get_labels" => subjects.get_labels(self.request(v1::GetLabelsRequest { subject })).await.map(drop),
+            "subject_report" => {
+                let request = v1::SubjectReportRequest { subject, ..Default::default() };
+                subjects.subject_report(self.request(request)).await.map(drop)
+            }
+            "export_subject" => {
+                let request = v1::ExportSubjectRequest { subject, purpose: "subject_access".to_owned() };
+                subjects.export_subject(self.request(request)).await?.into_inner().message().await.map(drop)
+            }
+            "processing_report" => {
+                let request = v1::ProcessingReportRequest::default();
+                subjects.processing_report(self.request(request)).await?.into_inner().message().await.map(drop)
+            }
+            _ => {
+                let request = v1::SetLabelsRequest { subject, labels: vec!["branch-12".to_owned()] };
+                subjects.set_labels(self.request(request)).await.map(drop)
+            }
         }
-        let request = v1::SetLabelsRequest { subject, labels: vec!["branch-12".to_owned()] };
-        subjects.set_labels(self.request(request)).await.map(drop)
     }
 
     async fn of_keys(&self) -> Result<(), Status> {
