@@ -183,7 +183,7 @@ impl Page<'_> {
         // A value that merged subjects share was told with the first of them.
         let before = |holder| open.iter().copied().take_while(move |handle| *handle < holder);
         let shared = found.iter().filter(|(_, found)| found.is_shared());
-        let shared = shared.flat_map(|(holder, found)| before(*holder).map(|handle| (found.id, handle))).collect();
+        let shared = shared.flat_map(|(holder, found)| before(*holder).map(move |handle| (found.id, handle))).collect();
         let held = road.held(shared).await?;
         found.retain(|(holder, found)| !before(*holder).any(|handle| held.contains(&(found.id, handle))));
         let mut fields: Vec<Arc<Field>> = found.iter().map(|(_, found)| Arc::clone(&found.field)).collect();

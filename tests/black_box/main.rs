@@ -46,6 +46,7 @@ mod second_factor;
 mod secrecy;
 mod shell;
 mod startup;
+mod subject_access;
 mod table;
 mod tail;
 mod tenants;
