@@ -20,7 +20,7 @@ use strongroom_storage::Store;
 use crate::approvals::Asked;
 use crate::error::Error;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
-use crate::subject_export::WITHHELD;
+use crate::subject_export::UNTOLD;
 use crate::tenant::Rules;
 use crate::vault::Vault;
 pub use reads::FieldReads;
@@ -131,7 +131,7 @@ pub(crate) fn read_actions() -> Vec<String> {
 
 /// Whether an item of a read told somebody something: a refused one has its reason, in capitals.
 pub(crate) fn is_told(item: &ParsedItem) -> bool {
-    !item.outcome.starts_with(char::is_uppercase) && item.outcome != WITHHELD
+    !item.outcome.starts_with(char::is_uppercase) && !UNTOLD.contains(&item.outcome.as_str())
 }
 
 /// What is damaged, if a leaf is none.

@@ -27,7 +27,12 @@ use crate::vault::Vault;
 /// The view that shows values whole.
 const PLAIN: &str = "plain";
 /// The outcome of a value that is held and not shown.
-pub(crate) const WITHHELD: &str = "withheld";
+const WITHHELD: &str = "withheld";
+/// Those of a subject of which there is nothing, and of one whose erasure has begun.
+const NOTHING: &str = "nothing";
+const LEAVING: &str = "leaving";
+/// The outcomes of items by which nobody was told a value.
+pub(crate) const UNTOLD: [&str; 3] = [WITHHELD, NOTHING, LEAVING];
 
 /// Asks for the values of a data subject.
 pub struct ExportSubject {
@@ -111,7 +116,7 @@ impl<S: Store> Attempt<S> for Page<'_> {
             if !records.is_empty() {
                 prepared.answer = Told::Leaving;
             }
-            let item = |subject| Item { outcome: "leaving", subject: Some(subject), ..Item::default() };
+            let item = |subject| Item { outcome: LEAVING, subject: Some(subject), ..Item::default() };
             prepared.items.extend(records.iter().map(|record| item(record.handle)));
             return Ok(prepared);
         }
@@ -120,7 +125,7 @@ impl<S: Store> Attempt<S> for Page<'_> {
         let (rows, next) = self.rows(road, &open).await?;
         let values = self.values(road, &open, rows, &mut prepared).await?;
         if prepared.items.is_empty() {
-            let item = |subject| Item { outcome: "nothing", subject: Some(subject), ..Item::default() };
+            let item = |subject| Item { outcome: NOTHING, subject: Some(subject), ..Item::default() };
             prepared.items.extend(open.iter().map(|handle| item(*handle)));
         }
         Ok(prepared.answering(|_| Told::Page(ExportedPage { values, next })))
@@ -186,7 +191,8 @@ impl Page<'_> {
         let shared = shared.flat_map(|(holder, found)| before(*holder).map(move |handle| (found.id, handle))).collect();
         let held = road.held(shared).await?;
         found.retain(|(holder, found)| !before(*holder).any(|handle| held.contains(&(found.id, handle))));
-        let mut fields: Vec<Arc<Field>> = found.iter().map(|(_, found)| Arc::clone(&found.field)).collect();
+        let shown = found.iter().map(|(_, found)| &found.field).filter(|field| most(field).is_some());
+        let mut fields: Vec<Arc<Field>> = shown.cloned().collect();
         fields.sort_unstable_by_key(|field| field.number);
         fields.dedup_by_key(|field| field.number);
         road.none_frozen(&fields)?;
