@@ -67,7 +67,7 @@ pub(super) fn named(
     let rules = &begun.rules;
     let mut names = readers;
     names.extend(directory.officers_of(tenant).map(|(name, _)| format!("{}/{name}", Role::Officer)));
-    names.extend(rules.tiers.own.assigned().map(|(name, _)| name.to_owned()));
+    names.extend(rules.tiers.assigned().map(str::to_owned));
     names.extend(rules.freezes.own.suspended.keys().cloned());
     for one in begun.policies.mentions().iter().filter(|one| !one.pattern) {
         match one.named {
