@@ -186,7 +186,7 @@ impl Page<'_> {
         });
         let mut found: Vec<(SubjectHandle, &Found)> = found.collect();
         // A value that merged subjects share was told with the first of them.
-        let before = |holder| open.iter().copied().take_while(move |handle| *handle < holder);
+        let before = |holder: SubjectHandle| open.iter().copied().take_while(move |handle| *handle < holder);
         let shared = found.iter().filter(|(_, found)| found.is_shared());
         let shared = shared.flat_map(|(holder, found)| before(*holder).map(move |handle| (found.id, handle))).collect();
         let held = road.held(shared).await?;

@@ -59,7 +59,7 @@ async fn an_export_is_whole_for_machines_and_for_people_and_needs_a_second_facto
     let (page, out) = (vault.scratch().join("page.html"), vault.scratch().join("out.json"));
     let files = ["--html", page.to_str().unwrap(), "-o", out.to_str().unwrap()];
     let said = vault.cli_ok(&[&export[..], &files, &with(1)].concat());
-    assert!(said.contains("3 values are in") && !said.contains(CARD), "{said}");
+    assert!(said.contains("3 values in") && !said.contains(CARD), "{said}");
     for file in [&page, &out] {
         assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
     }

@@ -58,7 +58,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let mut said = Vec::new();
     if let Some(out) = &args.out {
         files::write(out, format!("{:#}\n", document(&args, &values)).as_bytes(), args.page.force)?;
-        said.push(format!("{} are in {}", counted(values.len()), out.display()));
+        said.push(format!("{} in {}", counted(values.len()), out.display()));
     }
     said.extend(args.page.write(|| to_page(&args, &values))?);
     let is_elsewhere = !said.is_empty();
