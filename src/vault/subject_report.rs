@@ -254,7 +254,7 @@ fn said<S: Store>(road: &Road<'_, S>, records: &[Arc<SubjectRecord>], counted: C
     };
     let fields: Vec<HeldField> = counted.fields.iter().filter_map(held).collect();
     let purposes = schema.purposes().filter(|purpose| {
-        let named = |field: &HeldField| field.field.purposes.iter().any(|name| *name == purpose.name);
+        let named = |field: &HeldField| field.field.purposes.contains(&purpose.name);
         fields.iter().any(named)
     });
     let mut labels: Vec<String> = records.iter().flat_map(|record| record.labels.iter().cloned()).collect();

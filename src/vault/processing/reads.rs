@@ -28,11 +28,13 @@ pub struct FieldReads {
     pub last: u64,
 }
 
+/// Who read for what: how many values, and when the last time.
+type OfField = BTreeMap<(String, String), (u64, u64)>;
+
 /// What was read of a tenant.
 #[derive(Default)]
 pub(super) struct Reads {
-    /// By field, then by principal and purpose: values, and the last time.
-    fields: BTreeMap<String, BTreeMap<(String, String), (u64, u64)>>,
+    fields: BTreeMap<String, OfField>,
     told_apart: usize,
     counted: u64,
     /// Whether there is more than was counted.
