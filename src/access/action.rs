@@ -173,6 +173,12 @@ actions! {
     SetLabels = "set_labels" on vault,
     /// Sees them.
     GetLabels = "get_labels" on vault,
+    /// Reports what is held of a data subject, why, and who read it.
+    SubjectReport = "subject_report" on vault,
+    /// Exports the values of a data subject.
+    ExportSubject = "export_subject" on vault,
+    /// Draws up the records of processing.
+    ProcessingReport = "processing_report" on vault,
     /// Enrols an officer, or gives one another key.
     EnrolOfficer = "enrol_officer" on vault,
     /// Takes an officer off the list.
@@ -270,6 +276,9 @@ impl Action {
             | Self::ListSecondFactors
             | Self::SetLabels
             | Self::GetLabels
+            | Self::SubjectReport
+            | Self::ExportSubject
+            | Self::ProcessingReport
             | Self::ListOfficers
             | Self::Status => false,
         }
@@ -277,7 +286,10 @@ impl Action {
 
     /// Whether it tells a caller something of values or of their subjects.
     pub fn is_read(self) -> bool {
-        matches!(self, Self::Detokenize | Self::Match | Self::Lookup | Self::GetLabels)
+        matches!(
+            self,
+            Self::Detokenize | Self::Match | Self::Lookup | Self::GetLabels | Self::SubjectReport | Self::ExportSubject
+        )
     }
 
     /// Whether only officers do it, and none without the approval of another one, whatever policy permits: else one of

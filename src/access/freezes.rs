@@ -40,7 +40,7 @@ impl Touch {
     /// What an action does to a field; `None` for what is done to no field.
     pub fn of(action: Action) -> Option<Self> {
         match action {
-            Action::Detokenize | Action::Match | Action::Lookup => Some(Self::Reads),
+            Action::Detokenize | Action::Match | Action::Lookup | Action::ExportSubject => Some(Self::Reads),
             Action::Tokenize | Action::ImportToken | Action::Replace | Action::Delete => Some(Self::Writes),
             _ => None,
         }

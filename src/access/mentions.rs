@@ -1,5 +1,6 @@
 //! What policies name of a tenant's own schema: fields, collections, views and purposes. Cedar takes any such name, and a
-//! forbid with a misspelt one forbids nothing.
+//! forbid with a misspelt one forbids nothing. Besides, which principals they name: those may be allowed what others of
+//! their role are not.
 
 use cedar_policy::Policy;
 use serde_json::Value;
@@ -19,6 +20,10 @@ pub enum Named {
     FieldName,
     /// What `resource.collection` is compared with.
     CollectionName,
+    /// `Principal::"app/migration"`.
+    Principal,
+    /// What `principal.name` is compared with: a name under any role.
+    PrincipalName,
 }
 
 impl Named {
@@ -31,6 +36,8 @@ impl Named {
             Self::Purpose => "purpose",
             Self::FieldName => "field name",
             Self::CollectionName => "collection name",
+            Self::Principal => "principal",
+            Self::PrincipalName => "principal name",
         }
     }
 }
@@ -109,11 +116,12 @@ fn walk(value: &Value, names: &mut Vec<Name>) {
     }
 }
 
-/// A field or collection that a value stands for.
+/// A field, collection or principal that a value stands for.
 fn entity(value: &Value) -> Option<(Named, &str)> {
     let named = match value.get("type")?.as_str()? {
         "Field" => Named::Field,
         "Collection" => Named::Collection,
+        "Principal" => Named::Principal,
         _ => return None,
     };
     Some((named, value.get("id")?.as_str()?))
@@ -149,7 +157,7 @@ fn attributes_of(value: &Value) -> Vec<Named> {
     }
 }
 
-/// What of the schema's an attribute stands for.
+/// What of the schema's an attribute stands for, or a principal's name.
 fn attribute(value: &Value) -> Option<Named> {
     let access = value.get(".")?;
     match (access.get("left")?.get("Var")?.as_str()?, access.get("attr")?.as_str()?) {
@@ -157,6 +165,7 @@ fn attribute(value: &Value) -> Option<Named> {
         ("context", "purpose") => Some(Named::Purpose),
         ("resource", "name") => Some(Named::FieldName),
         ("resource", "collection") => Some(Named::CollectionName),
+        ("principal", "name") => Some(Named::PrincipalName),
         _ => None,
     }
 }
@@ -239,6 +248,38 @@ mod tests {
                 (Named::FieldName, "id_card", false),
                 (Named::FieldName, "mobile", false),
                 (Named::CollectionName, "borrower", false),
+                (Named::PrincipalName, "loan-core", false),
+            ]
+        );
+    }
+
+    #[test]
+    fn principals_are_found_by_whole_names_and_by_those_under_their_role() {
+        let policies = Policies::compile(
+            r#"
+            @id("one")
+            permit (principal == Principal::"app/migration", action == Action::"import_token", resource);
+
+            @id("two")
+            permit (principal in Role::"app", action == Action::"detokenize", resource)
+            unless {
+              principal in [Principal::"app/a", Principal::"app/b"] || ["c", "d"].contains(principal.name) ||
+              principal.name like "e*"
+            };
+            "#,
+        )
+        .unwrap();
+        let found: Vec<(Named, &str, bool)> =
+            policies.mentions().iter().map(|one| (one.named, one.name.as_str(), one.pattern)).collect();
+        assert_eq!(
+            found,
+            [
+                (Named::Principal, "app/migration", false),
+                (Named::Principal, "app/a", false),
+                (Named::Principal, "app/b", false),
+                (Named::PrincipalName, "c", false),
+                (Named::PrincipalName, "d", false),
+                (Named::PrincipalName, "e*", true),
             ]
         );
     }

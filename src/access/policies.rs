@@ -182,7 +182,7 @@ impl Policies {
         Ok(Self { set, terms, authorizer: Authorizer::new(), mentions })
     }
 
-    /// What they name of the tenant's own schema, in the order of their lines.
+    /// What they name of the tenant's own schema, and which principals, in the order of their lines.
     pub fn mentions(&self) -> &[Mention] {
         &self.mentions
     }

@@ -7,7 +7,7 @@ mod export;
 mod growing;
 pub(super) mod learn;
 mod newest;
-mod options;
+pub mod options;
 mod proofs;
 mod questions;
 mod tail;

@@ -121,6 +121,11 @@ pub fn remove_if_there(path: &Path) -> Result<(), CliError> {
 
 /// Replaces a small file: whoever looks sees the old one or the new one, also after a crash.
 pub fn replace(path: &Path, text: &[u8]) -> Result<(), CliError> {
+    rename(&written_beside(path, text)?, path)
+}
+
+/// Writes a small file under a name beside the one that it shall have.
+fn written_beside(path: &Path, text: &[u8]) -> Result<PathBuf, CliError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = PathBuf::from(name);
@@ -129,7 +134,25 @@ pub fn replace(path: &Path, text: &[u8]) -> Result<(), CliError> {
         file.sync_all()
     });
     written.map_err(|error| CliError::file(&new, error))?;
-    rename(&new, path)
+    Ok(new)
+}
+
+/// Writes a small file for its owner only, in whole or not at all. One that is there is kept, unless `force` is given.
+pub fn write(path: &Path, text: &[u8], force: bool) -> Result<(), CliError> {
+    may_write(path, force)?;
+    let new = written_beside(path, text)?;
+    if force { rename(&new, path) } else { rename_new(&new, path) }
+}
+
+/// Refuses a file that is there, unless `force` is given: before anything is asked for that would go into it.
+pub fn may_write(path: &Path, force: bool) -> Result<(), CliError> {
+    match force || fs::symlink_metadata(path).is_err() {
+        true => Ok(()),
+        false => Err(CliError::Unfit {
+            message: format!("{} is there already, and nothing is written over", path.display()),
+            next: "another name, or --force".into(),
+        }),
+    }
 }
 
 /// Creates an empty file that only its owner can read: what these commands write is personal data. A file that is there
@@ -183,5 +206,20 @@ mod tests {
         let path = folder.path().join("out");
         replace(&path, b"x").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_is_there_is_written_over_by_force_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        write(&path, b"one", false).unwrap();
+        assert_eq!(mode(), 0o600);
+        assert!(write(&path, b"two", false).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        write(&path, b"two", true).unwrap();
+        assert_eq!((fs::read(&path).unwrap().as_slice(), mode()), (b"two".as_slice(), 0o600));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "and nothing is left beside it");
     }
 }

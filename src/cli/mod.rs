@@ -3,7 +3,7 @@
 //! `client.rs` finds the vault and connects, `output.rs` prints and ends the process; `make.rs` makes a vault's folder,
 //! `start.rs` opens and serves it, `root.rs` finds what keeps its root key, and `keeper.rs` closes and opens it while it is
 //! served; `owner.rs` keeps others from a folder that is not theirs; `value.rs`, `input.rs` and `expiry.rs` read what a
-//! command is given, and `step_up.rs` runs it again with a second factor. A file goes through the vault by `mapping.rs`,
+//! command is given, `page.rs` is the frame of what people print, and `step_up.rs` runs a command again with a second factor. A file goes through the vault by `mapping.rs`,
 //! `records.rs`, `cells.rs`, `columns.rs`, `batches.rs`, `progress.rs` and `transfer.rs`.
 
 mod actors;
@@ -43,12 +43,14 @@ mod output;
 mod own_key;
 mod own_keys;
 mod owner;
+mod page;
 mod passphrase;
 mod pki;
 mod policy;
 mod principal;
 mod progress;
 mod records;
+mod report;
 mod restore;
 mod retention;
 mod root;
@@ -108,6 +110,7 @@ enum Command {
     Export(export::Args),
     Subject(subject::Args),
     Retention(retention::Args),
+    Report(report::Args),
     Schema(schema::Args),
     Policy(policy::Args),
     Approvals(approve::ListArgs),
@@ -173,6 +176,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
             let context = global.context(args.principal())?;
             retention::run(args, &context).await
         }
+        Command::Report(args) => report::run(args, &global.context(report::PRINCIPAL)?).await,
         Command::Schema(args) => schema::run(args, &global.context(schema::PRINCIPAL)?).await,
         Command::Policy(args) => policy::run(args, &global.context(policy::PRINCIPAL)?).await,
         Command::Approvals(args) => approve::list(args, &global.context(approve::PRINCIPAL)?).await,

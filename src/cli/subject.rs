@@ -1,4 +1,7 @@
-//! `strongroom subject`: the labels of a data subject.
+//! `strongroom subject`: the labels of a data subject, and what it is told of itself.
+
+mod export;
+mod report;
 
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
@@ -10,7 +13,7 @@ use super::output::{CliError, Exit};
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "privacy";
 
-/// Set and show the labels of a data subject, by which it is in somebody's case load.
+/// Set and show the labels of a data subject, by which it is in somebody's case load, and tell it what is held of it.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
@@ -45,13 +48,21 @@ is personal. A subject has at most 8, each 1 to 32 of a-z 0-9 . - _")]
         /// The subject's id, as values were stored with.
         id: String,
     },
+    /// Report what is held of a data subject, why and until when, what it allowed, and who read it when and for what.
+    #[command(after_help = report::HELP)]
+    Report(report::Args),
+    /// Export the values of a data subject.
+    #[command(after_help = export::HELP)]
+    Export(export::Args),
 }
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let mut subjects = context.subjects().await?;
     match args.command {
+        Command::Report(args) => return report::run(args, context).await,
+        Command::Export(args) => return export::run(args, context).await,
         Command::Label { id, labels, none: _ } => {
+            let mut subjects = context.subjects().await?;
             let request = SetLabelsRequest { subject: id, labels };
             let changed = subjects.set_labels(request).await?.into_inner().changed;
             context.output.show(
@@ -63,6 +74,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             )?;
         }
         Command::Labels { id } => {
+            let mut subjects = context.subjects().await?;
             let labels = subjects.get_labels(GetLabelsRequest { subject: id }).await?.into_inner().labels;
             context.output.show(
                 || json!({ "labels": labels }),

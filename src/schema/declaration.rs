@@ -58,6 +58,38 @@ impl Class {
     }
 }
 
+/// Why it is lawful to process data for a purpose: the grounds of article 6 GDPR, which those of article 13 PIPL match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// The data subject allowed it.
+    Consent,
+    /// A contract with the data subject, or steps before one.
+    Contract,
+    /// The law demands it.
+    LegalObligation,
+    /// Somebody's life is at stake.
+    VitalInterests,
+    /// A task in the public interest.
+    PublicTask,
+    /// Interests of the controller that weigh more than the data subject's. PIPL does not know it.
+    LegitimateInterests,
+}
+
+impl Basis {
+    /// As it is written in a schema.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Consent => "consent",
+            Self::Contract => "contract",
+            Self::LegalObligation => "legal_obligation",
+            Self::VitalInterests => "vital_interests",
+            Self::PublicTask => "public_task",
+            Self::LegitimateInterests => "legitimate_interests",
+        }
+    }
+}
+
 /// Within which bounds a deterministic field gives the same token for the same value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -3,10 +3,11 @@
 //! ```toml
 //! [purpose.kyc_review]
 //! description = "Checking who the customer is"
+//! basis = "legal_obligation"        # may be left out; why it is lawful (GDPR 6, PIPL 13)
 //!
 //! [purpose.marketing]
 //! description = "Offers by email"
-//! consent = true                    # only while the data subject allows it; default false
+//! consent = true                    # only while the data subject allows it; default false; its basis is "consent"
 //!
 //! [crypto_period]                   # how long a KEK protects what is new before it is due for rotation
 //! c2 = "1y"                         # by class; default 1y; or "180d", or "forever" for never
@@ -39,7 +40,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::declaration::{Class, Declaration, Retention};
+use crate::declaration::{Basis, Class, Declaration, Retention};
 use crate::error::{Broken, SchemaError};
 use crate::mask::Mask;
 use crate::rules::{self, MAX_PURPOSES};
@@ -56,6 +57,8 @@ pub struct Purpose {
     pub description: String,
     /// Whether it rests on the data subject's consent.
     pub consent: bool,
+    /// Why it is lawful, if the schema says so.
+    pub basis: Option<Basis>,
 }
 
 /// A schema file that was read and keeps all rules that a file can keep by itself.
@@ -89,11 +92,14 @@ pub(crate) struct PurposeDeclaration {
     pub description: String,
     #[serde(default)]
     pub consent: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<Basis>,
 }
 
 impl PurposeDeclaration {
     pub fn named(&self, name: &str) -> Purpose {
-        Purpose { name: name.into(), description: self.description.clone(), consent: self.consent }
+        let basis = self.basis.or(self.consent.then_some(Basis::Consent));
+        Purpose { name: name.into(), description: self.description.clone(), consent: self.consent, basis }
     }
 }
 

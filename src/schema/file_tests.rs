@@ -28,7 +28,7 @@ fn refused(lines: &str) -> &'static str {
 fn the_schema_that_ships_is_valid() {
     let file = SchemaFile::parse(LENDING).unwrap();
     assert_eq!(file.fields.len(), 14);
-    assert_eq!(file.purposes.len(), 5);
+    assert_eq!(file.purposes.len(), 6);
     assert!(file.purposes["marketing"].consent);
 }
 
@@ -115,6 +115,29 @@ fn a_crypto_period_is_a_years_or_what_the_file_says_for_the_class() {
         let source = with("type = \"text\"\nclass = \"c2\"") + "\n[crypto_period]\n" + wrong;
         assert!(matches!(SchemaFile::parse(&source), Err(SchemaError::Syntax { .. })), "{wrong}");
     }
+}
+
+#[test]
+fn a_basis_says_the_same_as_consent_or_the_file_is_refused() {
+    let source = with("type = \"text\"\nclass = \"c2\"");
+    let schema = |more: &str| {
+        let source = source.replacen("\"Checking\"", &format!("\"Checking\"\n{more}"), 1);
+        SchemaFile::parse(&source).map(|file| crate::Schema::evolve(None, &file, 1).unwrap())
+    };
+    let basis = |more: &str| {
+        let schema = schema(more).unwrap();
+        let again = crate::Schema::from_stored(&schema.to_stored()).unwrap();
+        assert_eq!(again.purpose("kyc"), schema.purpose("kyc"));
+        schema.purpose("kyc").unwrap().basis.map(Basis::as_str)
+    };
+    assert_eq!(basis(""), None);
+    assert_eq!(basis("basis = \"public_task\""), Some("public_task"));
+    assert_eq!(basis("consent = true"), Some("consent"), "it goes without saying");
+    assert_eq!(basis("consent = true\nbasis = \"consent\""), Some("consent"));
+    for wrong in ["basis = \"consent\"", "consent = true\nbasis = \"contract\""] {
+        assert!(matches!(schema(wrong), Err(SchemaError::Rule { rule: "basis", .. })), "{wrong}");
+    }
+    assert!(matches!(schema("basis = \"because\""), Err(SchemaError::Syntax { .. })));
 }
 
 #[test]

@@ -22,7 +22,7 @@ mod stored;
 pub mod token;
 mod types;
 
-pub use declaration::{Class, Retention, Scope};
+pub use declaration::{Basis, Class, Retention, Scope};
 pub use error::{SchemaError, Violation};
 pub use field::Field;
 pub use file::{Purpose, SchemaFile};

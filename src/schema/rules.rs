@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::MAX_VALUE;
-use crate::declaration::{Class, Declaration, Domain};
+use crate::declaration::{Basis, Class, Declaration, Domain};
 use crate::error::Broken;
 use crate::file::PurposeDeclaration;
 use crate::mask::{HIDDEN_OF_IDENTIFIER, Keep, MOST_KEPT, Mask};
@@ -35,6 +35,11 @@ pub(crate) fn purpose(purpose: &str, declared: &PurposeDeclaration) -> Result<()
     let described = !declared.description.trim().is_empty() && declared.description.len() <= MAX_DESCRIPTION;
     ensure(described, "description", || {
         format!("a purpose is described in words, {MAX_DESCRIPTION} bytes at most: people consent to it")
+    })?;
+    // What rests on consent is refused without it, and nothing else is.
+    let fits = declared.basis.is_none_or(|basis| declared.consent == (basis == Basis::Consent));
+    ensure(fits, "basis", || {
+        "basis = \"consent\" and consent = true belong together: write both, or another basis and no consent".to_owned()
     })
 }
 

@@ -26,8 +26,14 @@ const PACKAGE: &str = "/strongroom.v1.";
 /// Methods that take and answer a stream.
 const STREAMS: [&str; 2] = ["/strongroom.v1.Vault/TokenizeStream", "/strongroom.v1.Vault/DetokenizeStream"];
 
-/// Methods that answer for long: with the ledger, and with how far a job has come.
-const LONG: [&str; 2] = ["/strongroom.v1.Audit/Export", "/strongroom.v1.Keys/WatchJob"];
+/// Methods that answer for long: with the ledger, with how far a job has come, with all values of a data subject, and with
+/// what is counted over all of them.
+const LONG: [&str; 4] = [
+    "/strongroom.v1.Audit/Export",
+    "/strongroom.v1.Keys/WatchJob",
+    "/strongroom.v1.Subjects/ExportSubject",
+    "/strongroom.v1.Subjects/ProcessingReport",
+];
 
 /// The method that answers with the ledger as it grows, until its reader goes.
 const TAIL: &str = "/strongroom.v1.Audit/Tail";

@@ -9,6 +9,8 @@ use crate::edge::Edge;
 use crate::errors::status;
 use crate::instants;
 use crate::keys::told;
+use crate::processing;
+use crate::subject_access::{self, Pages};
 
 /// The service.
 pub(crate) struct SubjectsService<S: Store>(pub Edge<S>);
@@ -54,6 +56,31 @@ impl<S: Store> v1::subjects_server::Subjects for SubjectsService<S> {
             cap: report.cap,
             clock_problem: report.clock_jump.map(|jump| jump.to_string()).unwrap_or_default(),
         }))
+    }
+
+    async fn subject_report(
+        &self,
+        request: Request<v1::SubjectReportRequest>,
+    ) -> Result<Response<v1::SubjectReportResponse>, Status> {
+        subject_access::report(&self.0, request).await
+    }
+
+    type ExportSubjectStream = Pages;
+
+    async fn export_subject(
+        &self,
+        request: Request<v1::ExportSubjectRequest>,
+    ) -> Result<Response<Self::ExportSubjectStream>, Status> {
+        subject_access::export(&self.0, request).await
+    }
+
+    type ProcessingReportStream = processing::Records;
+
+    async fn processing_report(
+        &self,
+        request: Request<v1::ProcessingReportRequest>,
+    ) -> Result<Response<Self::ProcessingReportStream>, Status> {
+        processing::report(&self.0, request).await
     }
 }
 

@@ -130,7 +130,8 @@ pub type Entry = (Bytes, Bytes);
 /// [`crate::faulty::FaultyStore`], which injects faults into any other. [`crate::suite`] runs over all of them. No
 /// iterator leaves a store: a scan brings pages. Nothing else may be used to reach what is stored.
 pub trait Store: Send + Sync + 'static {
-    /// A view of the store at one moment, for who counts what changes meanwhile.
+    /// A view of the store at one moment, for what is counted over all of it. An export needs none: it reads leaves, which
+    /// never change.
     type Snapshot: Snapshot;
 
     /// The value under `key`, if there is one.

@@ -169,7 +169,7 @@ impl Detokenize {
 
 /// Sees that there is memory for a value before it is opened: one value may be asked for often, so that a small request
 /// has a large answer. Only what is released counts, so that nothing is told of the rest.
-fn reserve_room<S: Store>(road: &Road<'_, S>, bytes: usize) -> Result<(), Error> {
+pub(crate) fn reserve_room<S: Store>(road: &Road<'_, S>, bytes: usize) -> Result<(), Error> {
     if bytes < SMALL {
         return Ok(());
     }
@@ -182,7 +182,7 @@ fn reserve_room<S: Store>(road: &Road<'_, S>, bytes: usize) -> Result<(), Error>
 }
 
 /// Transform: opens a value and cuts the view from it.
-fn release<S: Store>(road: &Road<'_, S>, found: &Found, view: &str) -> Result<Released, Error> {
+pub(crate) fn release<S: Store>(road: &Road<'_, S>, found: &Found, view: &str) -> Result<Released, Error> {
     let value = road.open(found, Sealed::Value)?;
     let view = found.field.view(view).ok_or(Error::Internal("a view vanished"))?;
     let mut shown =

@@ -271,7 +271,24 @@ const UNREADABLE: Error = Error::DataLoss("the ledger: a leaf can't be read");
 impl<S: Store> Vault<S> {
     /// Begins an export of the leaves that are there now.
     pub async fn export(&self, caller: &Caller, request: &Export) -> Result<ExportPages<S>, Error> {
-        let Begun { log, first, end, filter, head } = self.travel(caller, request).await?;
+        let begun = self.travel(caller, request).await?;
+        self.pages(caller, begun, request.every_leaf || request.proofs).await
+    }
+
+    /// The leaves of the caller's own tenant that fit, before `end`, without proofs: for what was decided and recorded by
+    /// another name than an export's.
+    pub(crate) async fn leaves_that_fit(
+        &self,
+        caller: &Caller,
+        end: u64,
+        filter: Filter,
+    ) -> Result<ExportPages<S>, Error> {
+        let begun = Begun { log: caller.principal.tenant, first: 0, end, filter, head: None };
+        self.pages(caller, begun, false).await
+    }
+
+    async fn pages(&self, caller: &Caller, begun: Begun, every_leaf: bool) -> Result<ExportPages<S>, Error> {
+        let Begun { log, first, end, filter, head } = begun;
         let range = (first, end);
         // Of what is archived nothing fits, or it was refused.
         let first = first.max(held_archive::end(&*self.store, log).await?.min(end));
@@ -306,7 +323,7 @@ impl<S: Store> Vault<S> {
             end,
             filter,
             known,
-            every_leaf: request.every_leaf || request.proofs,
+            every_leaf,
             indexing: Arc::clone(&self.indexing),
             proofs,
             ended: false,

@@ -63,7 +63,7 @@ impl<S: Store> Road<'_, S> {
 }
 
 /// Why there is nothing to say of a subject.
-fn unknown() -> Error {
+pub(crate) fn unknown() -> Error {
     let description = "no data subject of that id has anything in the vault: store a value of it first";
     Error::NotFoundAt(vec![Violation::new("subject", "subject_unknown", description)])
 }

@@ -51,6 +51,7 @@ mod open;
 mod own_leaf;
 mod pages;
 mod policies;
+mod processing;
 mod proofs;
 mod published;
 mod random;
@@ -70,6 +71,9 @@ mod seal;
 mod second_factors;
 mod source;
 mod status;
+mod subject_export;
+mod subject_records;
+mod subject_report;
 mod subjects;
 mod tail;
 mod tenant;
@@ -112,6 +116,9 @@ pub use matching::{Match, MatchItem};
 pub use officers::{EnrolOfficer, ListedOfficer, RemoveOfficer, is_officer_key};
 pub use open::{LANE, NewTenant, NewVault, OpenError, Opening, SYSTEM, create, is_tenant_name};
 pub use policies::{AppliedPolicy, RollBackPolicy};
+pub use processing::{
+    FieldReads, ProcessedField, ProcessingRecords, ProcessingReport, Recipient, ReportedField, ReportedPurpose,
+};
 pub use proofs::{Proof, ProveGrowth, ProveLeaf};
 pub use reindex::StartReindex;
 pub use replace::{NewVersion, Replace};
@@ -130,6 +137,10 @@ pub use strongroom_keys::{
     UnwrappedTenantKey,
 };
 pub use strongroom_ledger::tiles::TileId;
+pub use subject_export::{ExportSubject, ExportedPage, ExportedUntil, ExportedValue};
+pub use subject_report::{
+    HeldField, ReportedConsent, ReportedErasure, ReportedHold, ReportedSubject, SubjectRead, SubjectReport,
+};
 pub use tail::{Leaves, Tail};
 pub use tenant_life::{CreateTenant, DestroyTenant, DestroyedTenant, ListedTenant, MadeTenant, TenantState};
 pub use tiers::{ListedPrincipal, ListedPrincipals, SetTier, SetTierLimits};

@@ -43,6 +43,8 @@ fn unknown<'p>(policies: &'p Policies, schema: &Schema) -> Vec<&'p Mention> {
         Named::View => schema.fields().any(|field| field.view(&one.name).is_some()),
         Named::Purpose if one.pattern => schema.purposes().any(|purpose| one.means(&purpose.name)),
         Named::Purpose => schema.purpose(&one.name).is_some(),
+        // No schema has them: certificates do.
+        Named::Principal | Named::PrincipalName => true,
     };
     match schema.version() {
         0 => vec![],

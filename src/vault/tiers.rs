@@ -57,6 +57,11 @@ impl TiersInForce {
         self.own.of(principal)
     }
 
+    /// Who was given a tier.
+    pub fn assigned(&self) -> impl Iterator<Item = &str> {
+        self.own.assigned().map(|(name, _)| name)
+    }
+
     /// What a principal may be told; `None` for anything.
     pub fn limits(&self, principal: &str) -> Option<&Arc<MeterLimits>> {
         self.limits_of(self.of(principal))

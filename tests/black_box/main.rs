@@ -50,6 +50,7 @@ mod second_factor;
 mod secrecy;
 mod shell;
 mod startup;
+mod subject_access;
 mod table;
 mod tail;
 mod tamper;

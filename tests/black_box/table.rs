@@ -102,9 +102,8 @@ impl Asked<'_> {
             "export_ledger" | "archive_ledger" | "get_proof" | "get_checkpoint" | "add_cosignature" => {
                 self.of_ledger().await
             }
-            "set_labels" | "get_labels" | "expire" | "expire_above_cap" | "retention_report" => {
-                self.of_subjects().await
-            }
+            "set_labels" | "get_labels" | "expire" | "expire_above_cap" | "retention_report" | "subject_report"
+            | "export_subject" | "processing_report" => self.of_subjects().await,
             "list_keys"
             | "rotate_key"
             | "set_key_state"
@@ -233,6 +232,18 @@ impl Asked<'_> {
                 subjects.retention_report(self.request(v1::RetentionReportRequest {})).await.map(drop)
             }
             "get_labels" => subjects.get_labels(self.request(v1::GetLabelsRequest { subject })).await.map(drop),
+            "subject_report" => {
+                let request = v1::SubjectReportRequest { subject, ..Default::default() };
+                subjects.subject_report(self.request(request)).await.map(drop)
+            }
+            "export_subject" => {
+                let request = v1::ExportSubjectRequest { subject, purpose: "subject_access".to_owned() };
+                subjects.export_subject(self.request(request)).await?.into_inner().message().await.map(drop)
+            }
+            "processing_report" => {
+                let request = v1::ProcessingReportRequest::default();
+                subjects.processing_report(self.request(request)).await?.into_inner().message().await.map(drop)
+            }
             _ => {
                 let request = v1::SetLabelsRequest { subject, labels: vec!["branch-12".to_owned()] };
                 subjects.set_labels(self.request(request)).await.map(drop)

@@ -1,0 +1,260 @@
+//! `strongroom report processing`: the records of processing, as a table, JSON or a page.
+
+use clap::Args as ClapArgs;
+use maud::html;
+use serde_json::{Value, json};
+use strongroom_proto::v1::{
+    ProcessedField, ProcessingReportRequest, ProcessingReportResponse, Recipient, ReportedField, ReportedPurpose,
+};
+
+use crate::cli::audit::options::Between;
+use crate::cli::client::Context;
+use crate::cli::expiry::to_wire;
+use crate::cli::output::{CliError, Exit, facts, instant, table};
+use crate::cli::page::{self, PageArgs};
+
+/// What is said below the options.
+pub const HELP: &str = "Examples:
+  strongroom report processing
+  strongroom report processing --from 2026-01-01 --to 2027-01-01 --html records-2026.html
+  strongroom report processing --as auditor --output json > records.json
+
+Drawn from the schema, the policies and the ledger: no value and no data subject.
+Recipients are who may read under the policies in force: a role stands for all of
+its principals, and names stand there that are allowed something else. --from and
+--to are about who did read. That you ask is recorded.";
+
+/// Of when, and where it goes.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Args {
+    #[command(flatten)]
+    between: Between,
+
+    #[command(flatten)]
+    page: PageArgs,
+}
+
+/// Runs the command.
+pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    args.page.check()?;
+    let Between { from, to } = args.between;
+    let request = ProcessingReportRequest { from_time: from.map(to_wire), to_time: to.map(to_wire) };
+    let mut answer = context.subjects().await?.processing_report(request.clone()).await?.into_inner();
+    let records = answer.message().await?.ok_or_else(|| CliError::unfit("the vault answered without a report"))?;
+    let said = args.page.write(|| to_page(&request, &records))?;
+    context.output.show(|| document(&request, &records), || said.unwrap_or_else(|| text(&records)))?;
+    Ok(Exit::Done)
+}
+
+fn field(processed: &ProcessedField) -> ReportedField {
+    processed.field.clone().unwrap_or_default()
+}
+
+/// What the schema says of a field, as JSON.
+pub fn field_document(field: &ReportedField) -> Value {
+    json!({
+        "name": field.name,
+        "class": field.class,
+        "retention": field.retention,
+        "purposes": field.purposes,
+        "views": field.views,
+        "retired": field.retired,
+    })
+}
+
+/// The same of a purpose.
+pub fn purpose_document(purpose: &ReportedPurpose) -> Value {
+    json!({ "name": purpose.name, "description": purpose.description, "basis": basis_of(purpose) })
+}
+
+/// Why it is lawful, if the schema says so.
+fn basis_of(purpose: &ReportedPurpose) -> Option<&str> {
+    Some(purpose.basis.as_str()).filter(|basis| !basis.is_empty())
+}
+
+/// A purpose as people read it.
+pub fn purpose_row(purpose: &ReportedPurpose) -> Vec<String> {
+    let basis = basis_of(purpose).unwrap_or("not said").to_owned();
+    vec![purpose.name.clone(), purpose.description.clone(), basis]
+}
+
+fn document(asked: &ProcessingReportRequest, records: &ProcessingReportResponse) -> Value {
+    let fields = records.fields.iter().map(|processed| {
+        let mut document = field_document(&field(processed));
+        document["values"] = processed.values.to_string().into();
+        document["ended"] = processed.ended.to_string().into();
+        let recipient = |one: &Recipient| {
+            json!({ "principal": one.principal, "purpose": one.purpose, "views": one.views, "match": one.r#match })
+        };
+        document["recipients"] = processed.recipients.iter().map(recipient).collect();
+        let reads = processed.reads.iter().map(|one| {
+            json!({
+                "principal": one.principal,
+                "purpose": one.purpose,
+                "values": one.values.to_string(),
+                "last_time": instant(one.last_time.as_ref()),
+            })
+        });
+        document["reads"] = reads.collect();
+        document
+    });
+    let given = |time: Option<&prost_types::Timestamp>| time.map(|time| instant(Some(time)));
+    json!({
+        "time": instant(records.time.as_ref()),
+        "policy_version": records.policy_version,
+        "schema_version": records.schema_version,
+        "ledger_size": records.ledger_size.to_string(),
+        "from_time": given(asked.from_time.as_ref()),
+        "to_time": given(asked.to_time.as_ref()),
+        "subjects": records.subjects.to_string(),
+        "values": records.values.to_string(),
+        "values_without_subject": records.values_without_subject.to_string(),
+        "purposes": records.purposes.iter().map(purpose_document).collect::<Vec<_>>(),
+        "fields": fields.collect::<Vec<_>>(),
+        "more_recipients": records.more_recipients,
+        "more_reads": records.more_reads,
+    })
+}
+
+/// The whole in a few words.
+fn about(records: &ProcessingReportResponse) -> Vec<(&'static str, String)> {
+    vec![
+        ("drawn up", instant(records.time.as_ref())),
+        ("data subjects", records.subjects.to_string()),
+        ("values", format!("{}, of which {} belong to nobody", records.values, records.values_without_subject)),
+        ("schema", format!("version {}", records.schema_version)),
+        ("policies", format!("version {}", records.policy_version)),
+        ("ledger", format!("{} leaves", records.ledger_size)),
+    ]
+}
+
+fn field_row(processed: &ProcessedField) -> Vec<String> {
+    let field = field(processed);
+    let name = if field.retired { format!("{} (retired)", field.name) } else { field.name };
+    vec![name, field.class, field.retention, processed.values.to_string(), field.purposes.join(", ")]
+}
+
+fn recipient_rows(records: &ProcessingReportResponse) -> impl Iterator<Item = Vec<String>> {
+    let all = records.fields.iter().flat_map(|processed| {
+        processed.recipients.iter().map(|one| {
+            let mut may: Vec<&str> = one.views.iter().map(String::as_str).collect();
+            may.extend(one.r#match.then_some("match"));
+            let may = if may.is_empty() { "nothing".to_owned() } else { may.join(", ") };
+            vec![field(processed).name, one.purpose.clone(), one.principal.clone(), may]
+        })
+    });
+    all.collect::<Vec<_>>().into_iter()
+}
+
+fn read_rows(records: &ProcessingReportResponse) -> impl Iterator<Item = Vec<String>> {
+    let all = records.fields.iter().flat_map(|processed| {
+        processed.reads.iter().map(|one| {
+            let (values, last) = (one.values.to_string(), instant(one.last_time.as_ref()));
+            vec![field(processed).name, one.purpose.clone(), one.principal.clone(), values, last]
+        })
+    });
+    all.collect::<Vec<_>>().into_iter()
+}
+
+/// What the lists do not hold, if they are not whole.
+fn cut(records: &ProcessingReportResponse) -> Vec<&'static str> {
+    let recipients = records.more_recipients.then_some("More is allowed to more principals than is listed.");
+    let reads = records.more_reads.then_some("More was read than is counted: ask for a shorter time.");
+    recipients.into_iter().chain(reads).collect()
+}
+
+const FIELDS: [&str; 5] = ["Field", "Class", "Kept", "Values", "Purposes"];
+const PURPOSES: [&str; 3] = ["Purpose", "What it is", "Basis"];
+const RECIPIENTS: [&str; 4] = ["Field", "Purpose", "Who may", "In which views"];
+const READS: [&str; 5] = ["Field", "Purpose", "Who did", "Values", "Last"];
+
+fn text(records: &ProcessingReportResponse) -> String {
+    let upper = |header: &[&str]| header.iter().map(|name| name.to_uppercase()).collect::<Vec<_>>();
+    let in_table = |header: &[&str], rows: Vec<Vec<String>>| {
+        let header = upper(header);
+        table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows)
+    };
+    let mut parts = vec![
+        facts(about(records)),
+        in_table(&PURPOSES, records.purposes.iter().map(purpose_row).collect()),
+        in_table(&FIELDS, records.fields.iter().map(field_row).collect()),
+        in_table(&RECIPIENTS, recipient_rows(records).collect()),
+        in_table(&READS, read_rows(records).collect()),
+    ];
+    parts.extend(cut(records).into_iter().map(str::to_owned));
+    parts.join("\n\n")
+}
+
+fn to_page(asked: &ProcessingReportRequest, records: &ProcessingReportResponse) -> String {
+    let end = |time: Option<&prost_types::Timestamp>, open: &str| match time {
+        None => open.to_owned(),
+        Some(time) => instant(Some(time)),
+    };
+    let (from, to) = (end(asked.from_time.as_ref(), "the beginning"), end(asked.to_time.as_ref(), "now"));
+    let whole = about(records).into_iter().map(|(name, value)| vec![name.to_owned(), value]);
+    let body = html! {
+        (page::section("The whole", "", &["", ""], whole, ""))
+        (page::section("Purposes", "", &PURPOSES, records.purposes.iter().map(purpose_row), "There are none."))
+        (page::section("Fields", "", &FIELDS, records.fields.iter().map(field_row), "There are none."))
+        (page::section(
+            "Recipients",
+            "Who may read under the policies in force. A role stands for all of its principals but those that are named.",
+            &RECIPIENTS,
+            recipient_rows(records),
+            "Nobody may read anything.",
+        ))
+        (page::section("Reads", &format!("From {from} to {to}."), &READS, read_rows(records), "Nothing was read."))
+        @for more in cut(records) { p.note { (more) } }
+    };
+    page::page("Records of processing", &body)
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom_proto::v1::FieldReads;
+
+    use super::*;
+
+    fn records() -> ProcessingReportResponse {
+        let of = ReportedField {
+            name: "borrower.name".to_owned(),
+            class: "c2".to_owned(),
+            retention: "10y".to_owned(),
+            purposes: vec!["kyc_review".to_owned()],
+            ..Default::default()
+        };
+        let who = |principal: &str, views: &[&str]| Recipient {
+            principal: principal.to_owned(),
+            purpose: "kyc_review".to_owned(),
+            views: views.iter().map(|view| (*view).to_owned()).collect(),
+            r#match: false,
+        };
+        let read = FieldReads { principal: "app/<core>".to_owned(), values: 7, ..Default::default() };
+        ProcessingReportResponse {
+            purposes: vec![ReportedPurpose { name: "kyc_review".to_owned(), ..Default::default() }],
+            fields: vec![ProcessedField {
+                field: Some(of),
+                values: 3,
+                ended: 0,
+                recipients: vec![who("app", &["masked", "plain"]), who("app/away", &[])],
+                reads: vec![read],
+            }],
+            more_reads: true,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn each_form_says_who_may_and_who_did() {
+        let (asked, records) = (ProcessingReportRequest::default(), records());
+        let document = document(&asked, &records);
+        let field = &document["fields"][0];
+        assert_eq!((&field["values"], &field["reads"][0]["values"]), (&json!("3"), &json!("7")));
+        assert_eq!(field["recipients"][1]["views"], json!([]));
+        assert_eq!(document["purposes"][0]["basis"], Value::Null);
+        let text = text(&records);
+        assert!(text.contains("masked, plain") && text.contains("nothing") && text.contains("ask for a shorter time"));
+        let page = to_page(&asked, &records);
+        assert!(page.contains("app/&lt;core&gt;") && page.contains("From the beginning to now."));
+    }
+}

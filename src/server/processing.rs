@@ -1,0 +1,110 @@
+//! The part of strongroom.v1.Subjects that draws up the records of processing.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::stream::{self, Stream};
+use strongroom_proto::v1;
+use strongroom_storage::Store;
+use strongroom_vault::{
+    FieldReads, ProcessedField, ProcessingRecords, ProcessingReport, Recipient, ReportedField, ReportedPurpose,
+};
+use tonic::{Request, Response, Status};
+
+use crate::bulk;
+use crate::edge::Edge;
+use crate::errors::status;
+use crate::instants::to_wire;
+use crate::subject_access::between;
+
+/// How soon a vault that is sealed meanwhile is let go.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// The one message of a report.
+pub(crate) type Records = Pin<Box<dyn Stream<Item = Result<v1::ProcessingReportResponse, Status>> + Send>>;
+
+pub(crate) async fn report<S: Store>(
+    edge: &Edge<S>,
+    request: Request<v1::ProcessingReportRequest>,
+) -> Result<Response<Records>, Status> {
+    let caller = edge.caller(&request)?;
+    let v1::ProcessingReportRequest { from_time, to_time } = request.into_inner();
+    let (from, to) = between(from_time.as_ref(), to_time.as_ref())?;
+    let (edge, vault) = (edge.clone(), edge.vault()?);
+    let drawn = async move {
+        let workers = edge.workers.clone();
+        let work = async move {
+            let request = ProcessingReport { from, to };
+            tokio::select! {
+                records = vault.processing_report(&caller, &request) => records.map_err(status),
+                gone = sealed(&edge) => Err(gone),
+            }
+        };
+        bulk::apart(&workers, work).await?.map(processed)
+    };
+    Ok(Response::new(Box::pin(stream::once(drawn))))
+}
+
+/// Returns when the vault is sealed: what takes long must not keep its keys.
+async fn sealed<S: Store>(edge: &Edge<S>) -> Status {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if let Err(gone) = edge.vault() {
+            return gone;
+        }
+    }
+}
+
+fn processed(records: ProcessingRecords) -> v1::ProcessingReportResponse {
+    let fields = records.fields.into_iter().map(|processed| {
+        let ProcessedField { field: of, values, ended, recipients, reads } = processed;
+        v1::ProcessedField {
+            field: Some(field(of)),
+            values,
+            ended,
+            recipients: recipients.into_iter().map(recipient).collect(),
+            reads: reads.into_iter().map(read).collect(),
+        }
+    });
+    v1::ProcessingReportResponse {
+        time: Some(to_wire(records.time)),
+        policy_version: records.policy_version,
+        schema_version: records.schema_version,
+        ledger_size: records.ledger_size,
+        fields: fields.collect(),
+        purposes: records.purposes.into_iter().map(purpose).collect(),
+        subjects: records.subjects,
+        values: records.values,
+        values_without_subject: records.values_without_subject,
+        more_recipients: records.more_recipients,
+        more_reads: records.more_reads,
+    }
+}
+
+pub(crate) fn field(field: ReportedField) -> v1::ReportedField {
+    let ReportedField { name, class, retention, purposes, views, retired } = field;
+    v1::ReportedField {
+        name: name.to_string(),
+        class: class.to_owned(),
+        retention,
+        purposes: purposes.iter().map(|purpose| purpose.to_string()).collect(),
+        views: views.iter().map(|view| view.to_string()).collect(),
+        retired,
+    }
+}
+
+pub(crate) fn purpose(purpose: ReportedPurpose) -> v1::ReportedPurpose {
+    let ReportedPurpose { name, description, basis } = purpose;
+    v1::ReportedPurpose { name: name.to_string(), description, basis: basis.to_owned() }
+}
+
+fn recipient(recipient: Recipient) -> v1::Recipient {
+    let Recipient { principal, purpose, views, matches } = recipient;
+    let views = views.iter().map(|view| view.to_string()).collect();
+    v1::Recipient { principal, purpose: purpose.to_string(), views, r#match: matches }
+}
+
+fn read(reads: FieldReads) -> v1::FieldReads {
+    let FieldReads { principal, purpose, values, last } = reads;
+    v1::FieldReads { principal, purpose, values, last_time: Some(to_wire(last)) }
+}

@@ -1,0 +1,364 @@
+//! SubjectReport: what is held of a data subject, why and until when, what it allowed, and who read it when and for what.
+//! No value.
+//!
+//! The road decides, records that it was asked, and counts; who read it the ledger says, by the index of its leaves.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER;
+use strongroom_access::Action;
+use strongroom_commit::{Fact, Guard};
+use strongroom_ids::{FieldNo, RowId, SubjectHandle};
+use strongroom_ledger::filter::Filter;
+use strongroom_ledger::{Timestamp, leaf};
+use strongroom_schema::Schema;
+use strongroom_storage::keys as place;
+use strongroom_storage::rows::{Consent, Hold, Scope, SubjectRecord, SubjectState, ValueRow};
+use strongroom_storage::{Family, Store};
+
+use crate::approvals::Asked;
+use crate::error::Error;
+use crate::labels::unknown;
+use crate::pages::Pages;
+use crate::processing::{ReportedField, ReportedPurpose, UNREADABLE, is_told, read_actions};
+use crate::resolve::expiry;
+use crate::road::{Attempt, Caller, Item, Prepared, Refused, Road};
+use crate::tenant::Rules;
+use crate::vault::Vault;
+
+/// Values that are counted, at most.
+const COUNTED: usize = 100_000;
+/// Reads that are listed, at most.
+const LISTED: usize = 1_000;
+
+/// Asks what is held of a data subject.
+pub struct SubjectReport {
+    /// The caller's own id of the subject.
+    pub subject: String,
+    /// Reads are listed from then on, in microseconds since 1970.
+    pub from: Option<u64>,
+    /// Up to then, which is not in it.
+    pub to: Option<u64>,
+}
+
+/// What is held of a data subject. All times are microseconds since 1970.
+pub struct ReportedSubject {
+    /// When it was drawn up.
+    pub time: u64,
+    /// The policies in force.
+    pub policy_version: u32,
+    /// The schema in force.
+    pub schema_version: u32,
+    /// How many leaves there were, in which reads were looked for.
+    pub ledger_size: u64,
+    /// Since when the vault knows the subject.
+    pub created: u64,
+    /// What is held, by field.
+    pub fields: Vec<HeldField>,
+    /// Whether there are more values than are counted.
+    pub more_values: bool,
+    /// The purposes of these fields.
+    pub purposes: Vec<ReportedPurpose>,
+    /// What it allowed, and took back.
+    pub consents: Vec<ReportedConsent>,
+    /// What must be kept of it.
+    pub holds: Vec<ReportedHold>,
+    /// In alphabetical order.
+    pub labels: Vec<String>,
+    /// Erasures that have begun.
+    pub erasures: Vec<ReportedErasure>,
+    /// The newest reads, in the order of their time.
+    pub reads: Vec<SubjectRead>,
+    /// How many older ones there are.
+    pub more_reads: u64,
+}
+
+/// What is held of a field.
+pub struct HeldField {
+    /// The field.
+    pub field: ReportedField,
+    /// How many values may be read.
+    pub values: u64,
+    /// How many have ended, and are not removed yet.
+    pub ended: u64,
+    /// When the first and the last were stored.
+    pub stored: (u64, u64),
+    /// When the first and the last of those that may be read end; none: never.
+    pub expires: (Option<u64>, Option<u64>),
+}
+
+/// What the subject allowed.
+pub struct ReportedConsent {
+    /// As the record has it.
+    pub consent: Consent,
+    /// Of what, in a word: `all`, a class or a field.
+    pub scope: String,
+    /// SHA-256 of the text that was shown, in hexadecimal.
+    pub text_sha256: String,
+}
+
+/// What must be kept of it.
+pub struct ReportedHold {
+    /// As the record has it.
+    pub hold: Hold,
+    /// The fields; none for all.
+    pub fields: Vec<String>,
+}
+
+/// An erasure that has begun.
+pub struct ReportedErasure {
+    /// When it was asked for.
+    pub asked: u64,
+    /// When it is done.
+    pub due: u64,
+    /// `leaving` or `held`.
+    pub state: &'static str,
+}
+
+/// One item of the ledger that told somebody something of the subject.
+pub struct SubjectRead {
+    /// When.
+    pub time: u64,
+    /// Who.
+    pub principal: String,
+    /// On whose behalf.
+    pub actor: Option<String>,
+    /// What was asked.
+    pub action: String,
+    /// Why.
+    pub purpose: Option<String>,
+    /// Of which field.
+    pub field: Option<String>,
+    /// How much was shown.
+    pub view: Option<String>,
+    /// Where in the ledger it stands.
+    pub leaf: u64,
+}
+
+/// The values of one field.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    values: u64,
+    ended: u64,
+    stored: Option<(u64, u64)>,
+    first_end: Option<u64>,
+    last_end: Option<u64>,
+    /// Whether some never end.
+    endless: bool,
+}
+
+impl Tally {
+    fn add(&mut self, stored: u64, ends: Option<u64>, now: u64) {
+        let (first, last) = self.stored.unwrap_or((stored, stored));
+        self.stored = Some((first.min(stored), last.max(stored)));
+        match ends {
+            Some(at) if at <= now => {
+                self.ended += 1;
+                return;
+            }
+            Some(at) => {
+                self.first_end = Some(self.first_end.map_or(at, |first| first.min(at)));
+                self.last_end = self.last_end.max(Some(at));
+            }
+            None => self.endless = true,
+        }
+        self.values += 1;
+    }
+}
+
+/// The values of a subject, by field.
+#[derive(Default)]
+struct Counted {
+    fields: BTreeMap<FieldNo, Tally>,
+    values: usize,
+    more: bool,
+}
+
+impl<S: Store> Attempt<S> for SubjectReport {
+    /// What is held, and the handles by which the ledger knows the subject; none if the vault does not know it.
+    type Answer = Option<(ReportedSubject, Vec<SubjectHandle>)>;
+    const ACTION: Action = Action::SubjectReport;
+
+    fn bound_to(&self, _rules: &Rules) -> Option<Asked> {
+        let time = |time: Option<u64>| time.map_or(vec![], |time| time.to_be_bytes().to_vec());
+        let parts = vec![self.subject.clone().into_bytes(), time(self.from), time(self.to)];
+        Some(Asked { parts, summary: "report what is held of a data subject".to_owned() })
+    }
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Self::Answer>, Refused> {
+        road.decide_vault()?;
+        let mut prepared: Prepared<Self::Answer> = road.prepare(None);
+        prepared.detail.extend(self.from.map(|from| ("from", Timestamp(from).to_string())));
+        prepared.detail.extend(self.to.map(|to| ("to", Timestamp(to).to_string())));
+        let records = road.records_of(&self.subject, &mut prepared).await?;
+        if records.is_empty() {
+            return Ok(prepared);
+        }
+        let tenant = road.tenant.number;
+        for record in &records {
+            let facts = [Fact::subject_labels(tenant, record.handle), Fact::subject_consents(tenant, record.handle)];
+            prepared.guards.extend(facts.map(Guard::Unchanged));
+            prepared.items.push(Item { outcome: "reported", subject: Some(record.handle), ..Item::default() });
+        }
+        let counted = count(road, &records).await?;
+        let handles = records.iter().map(|record| record.handle).collect();
+        let report = said(road, &records, counted);
+        Ok(prepared.answering(|_| Some((report, handles))))
+    }
+}
+
+/// Counts the values of a subject. Nothing is opened; what is deleted meanwhile is not counted.
+async fn count<S: Store>(road: &Road<'_, S>, records: &[Arc<SubjectRecord>]) -> Result<Counted, Error> {
+    let (store, tenant) = (&*road.vault.store, road.tenant.number);
+    let mut counted = Counted::default();
+    // A value that merged subjects share is one.
+    let mut shared: HashSet<RowId> = HashSet::new();
+    for record in records {
+        let (from, to) = place::subject_rows_after(tenant, record.handle, RowId(0));
+        let mut pages = Pages::new(Family::SubjectRows, from, to);
+        while let Some(page) = pages.next(store).await? {
+            let ids = page.iter().map(|(key, _)| place::decode_subject_row(key)).collect::<Result<Vec<RowId>, _>>()?;
+            let keys = ids.iter().map(|id| place::row(tenant, *id)).collect();
+            for (id, row) in ids.iter().zip(store.multi_get(Family::Rows, keys).await?) {
+                let Some(row) = row else { continue };
+                let row = ValueRow::decode(&row)?;
+                if !row.subject.is_some() && !shared.insert(*id) {
+                    continue;
+                }
+                if counted.values == COUNTED {
+                    counted.more = true;
+                    return Ok(counted);
+                }
+                let field = road.schema.field_no(row.field).ok_or(Error::DataLoss("a row of an undeclared field"))?;
+                let ends = expiry(field, row.created, row.expires);
+                counted.fields.entry(row.field).or_default().add(row.created, ends, road.now);
+                counted.values += 1;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(counted)
+}
+
+fn said<S: Store>(road: &Road<'_, S>, records: &[Arc<SubjectRecord>], counted: Counted) -> ReportedSubject {
+    let schema = &road.schema;
+    let held = |(number, tally): (&FieldNo, &Tally)| {
+        Some(HeldField {
+            field: ReportedField::of(schema.field_no(*number)?),
+            values: tally.values,
+            ended: tally.ended,
+            stored: tally.stored?,
+            expires: (tally.first_end, if tally.endless { None } else { tally.last_end }),
+        })
+    };
+    let fields: Vec<HeldField> = counted.fields.iter().filter_map(held).collect();
+    let purposes = schema.purposes().filter(|purpose| {
+        let named = |field: &HeldField| field.field.purposes.contains(&purpose.name);
+        fields.iter().any(named)
+    });
+    let mut labels: Vec<String> = records.iter().flat_map(|record| record.labels.iter().cloned()).collect();
+    labels.sort_unstable();
+    labels.dedup();
+    ReportedSubject {
+        time: road.now,
+        policy_version: road.tenant.policy_version(),
+        schema_version: schema.version(),
+        ledger_size: road.vault.committer.head(road.tenant.number).map_or(0, |head| head.size),
+        created: records.iter().map(|record| record.created).min().unwrap_or_default(),
+        purposes: purposes.map(ReportedPurpose::of).collect(),
+        more_values: counted.more,
+        consents: records.iter().flat_map(|record| &record.consents).map(|one| consent(schema, one)).collect(),
+        holds: records.iter().flat_map(|record| &record.holds).map(|one| hold(schema, one)).collect(),
+        erasures: records.iter().filter_map(|record| erasure(record)).collect(),
+        labels,
+        fields,
+        reads: vec![],
+        more_reads: 0,
+    }
+}
+
+fn name_of(schema: &Schema, number: FieldNo) -> String {
+    schema.field_no(number).map_or_else(|| format!("field {}", number.0), |field| field.full_name.to_string())
+}
+
+fn consent(schema: &Schema, consent: &Consent) -> ReportedConsent {
+    let scope = match consent.scope {
+        Scope::All => "all".to_owned(),
+        Scope::Class(class) => format!("c{class}"),
+        Scope::Field(number) => name_of(schema, number),
+    };
+    ReportedConsent { scope, text_sha256: HEXLOWER.encode(&consent.text), consent: consent.clone() }
+}
+
+fn hold(schema: &Schema, hold: &Hold) -> ReportedHold {
+    let fields = hold.fields.iter().map(|number| name_of(schema, *number)).collect();
+    ReportedHold { hold: hold.clone(), fields }
+}
+
+fn erasure(record: &SubjectRecord) -> Option<ReportedErasure> {
+    let state = match record.state {
+        SubjectState::Open | SubjectState::Closed => return None,
+        SubjectState::Leaving => "leaving",
+        SubjectState::Held => "held",
+    };
+    record.erasure.map(|erasure| ReportedErasure { asked: erasure.asked, due: erasure.due, state })
+}
+
+impl<S: Store> Vault<S> {
+    /// What is held of a data subject of the caller's tenant, and who read it. That it was asked is recorded.
+    pub async fn subject_report(&self, caller: &Caller, request: &SubjectReport) -> Result<ReportedSubject, Error> {
+        let (mut report, handles) = self.travel(caller, request).await?.ok_or_else(unknown)?;
+        let filter = Filter {
+            from: request.from.map(Timestamp),
+            to: request.to.map(Timestamp),
+            subjects: Some(handles),
+            actions: Some(read_actions()),
+            decision: Some("allow".to_owned()),
+            ..Filter::default()
+        };
+        let of_subject = Filter { subjects: filter.subjects.clone(), ..Filter::default() };
+        let mut newest = VecDeque::new();
+        let mut pages = self.leaves_that_fit(caller, report.ledger_size, filter).await?;
+        while let Some(page) = pages.next().await? {
+            for line in &page.leaves {
+                let leaf = leaf::parse(line).map_err(|_| UNREADABLE)?;
+                for item in leaf.items.iter().filter(|item| of_subject.fits_item(item) && is_told(item)) {
+                    if newest.len() == LISTED {
+                        newest.pop_front();
+                        report.more_reads += 1;
+                    }
+                    newest.push_back(SubjectRead {
+                        time: leaf.time.0,
+                        principal: leaf.principal.clone(),
+                        actor: leaf.actor.clone(),
+                        action: leaf.action.clone(),
+                        purpose: leaf.purpose.clone(),
+                        field: item.field.clone(),
+                        view: item.view.clone(),
+                        leaf: leaf.index,
+                    });
+                }
+            }
+        }
+        report.reads = newest.into();
+        Ok(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_ended_is_counted_apart_and_says_nothing_of_when_the_rest_ends() {
+        let mut tally = Tally::default();
+        for (stored, ends) in [(5, Some(10)), (3, Some(20)), (4, Some(30))] {
+            tally.add(stored, ends, 10);
+        }
+        assert_eq!((tally.values, tally.ended, tally.stored), (2, 1, Some((3, 5))));
+        assert_eq!((tally.first_end, tally.last_end, tally.endless), (Some(20), Some(30), false));
+        tally.add(9, None, 10);
+        assert_eq!((tally.values, tally.first_end, tally.endless), (3, Some(20), true));
+    }
+}
