@@ -36,6 +36,7 @@ impl<S: Store> v1::subjects_server::Subjects for SubjectsService<S> {
         let labels = self.0.vault()?.get_labels(&caller, &GetLabels { subject }).await.map_err(status)?;
         Ok(Response::new(v1::GetLabelsResponse { labels }))
     }
+
     async fn start_expire(&self, request: Request<v1::StartExpireRequest>) -> Result<Response<v1::Job>, Status> {
         let caller = self.0.caller(&request)?;
         let v1::StartExpireRequest { up_to } = request.into_inner();
