@@ -7,6 +7,7 @@
 //! [purpose.marketing]
 //! description = "Offers by email"
 //! consent = true                    # only while the data subject allows it; default false
+//! # separate_consent = ["c3"]       # classes that a consent to all does not cover: it must name the class, or the field
 //!
 //! [crypto_period]                   # how long a KEK protects what is new before it is due for rotation
 //! c2 = "1y"                         # by class; default 1y; or "180d", or "forever" for never
@@ -56,6 +57,8 @@ pub struct Purpose {
     pub description: String,
     /// Whether it rests on the data subject's consent.
     pub consent: bool,
+    /// Classes for which a consent must name the class or the field (PIPL 29).
+    pub separate_consent: Vec<Class>,
 }
 
 /// A schema file that was read and keeps all rules that a file can keep by itself.
@@ -89,11 +92,18 @@ pub(crate) struct PurposeDeclaration {
     pub description: String,
     #[serde(default)]
     pub consent: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub separate_consent: Vec<Class>,
 }
 
 impl PurposeDeclaration {
     pub fn named(&self, name: &str) -> Purpose {
-        Purpose { name: name.into(), description: self.description.clone(), consent: self.consent }
+        Purpose {
+            name: name.into(),
+            description: self.description.clone(),
+            consent: self.consent,
+            separate_consent: self.separate_consent.clone(),
+        }
     }
 }
 

@@ -35,7 +35,15 @@ pub(crate) fn purpose(purpose: &str, declared: &PurposeDeclaration) -> Result<()
     let described = !declared.description.trim().is_empty() && declared.description.len() <= MAX_DESCRIPTION;
     ensure(described, "description", || {
         format!("a purpose is described in words, {MAX_DESCRIPTION} bytes at most: people consent to it")
-    })
+    })?;
+    ensure(declared.consent || declared.separate_consent.is_empty(), "separate_consent", || {
+        "separate_consent is for purposes that rest on consent: write consent = true, or leave it out".to_owned()
+    })?;
+    for (place, class) in declared.separate_consent.iter().enumerate() {
+        let repeated = declared.separate_consent.iter().take(place).any(|earlier| earlier == class);
+        ensure(!repeated, "separate_consent", || format!("the class {} is listed twice", class.as_str()))?;
+    }
+    Ok(())
 }
 
 /// A field.
