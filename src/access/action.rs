@@ -163,6 +163,12 @@ actions! {
     SetLabels = "set_labels" on vault,
     /// Sees them.
     GetLabels = "get_labels" on vault,
+    /// Gives a data subject's consent to a purpose.
+    GrantConsent = "grant_consent" on vault,
+    /// Takes it back.
+    WithdrawConsent = "withdraw_consent" on vault,
+    /// Sees what a data subject allowed.
+    ListConsents = "list_consents" on vault,
     /// Enrols an officer, or gives one another key.
     EnrolOfficer = "enrol_officer" on vault,
     /// Takes an officer off the list.
@@ -253,6 +259,9 @@ impl Action {
             | Self::ListSecondFactors
             | Self::SetLabels
             | Self::GetLabels
+            | Self::GrantConsent
+            | Self::WithdrawConsent
+            | Self::ListConsents
             | Self::ListOfficers
             | Self::Status => false,
         }
@@ -260,7 +269,7 @@ impl Action {
 
     /// Whether it tells a caller something of values or of their subjects.
     pub fn is_read(self) -> bool {
-        matches!(self, Self::Detokenize | Self::Match | Self::Lookup | Self::GetLabels)
+        matches!(self, Self::Detokenize | Self::Match | Self::Lookup | Self::GetLabels | Self::ListConsents)
     }
 
     /// Whether only officers do it, and none without the approval of another one, whatever policy permits: else one of

@@ -1,4 +1,6 @@
-//! `strongroom subject`: the labels of a data subject.
+//! `strongroom subject`: the labels of a data subject, and its consents.
+
+mod consent;
 
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
@@ -10,7 +12,7 @@ use super::output::{CliError, Exit};
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "privacy";
 
-/// Set and show the labels of a data subject, by which it is in somebody's case load.
+/// Set and show the labels of a data subject, by which it is in somebody's case load; record what it allows.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
@@ -45,15 +47,17 @@ is personal. A subject has at most 8, each 1 to 32 of a-z 0-9 . - _")]
         /// The subject's id, as values were stored with.
         id: String,
     },
+    /// Record what a data subject allows, and takes back.
+    Consent(consent::Args),
 }
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let mut subjects = context.subjects().await?;
     match args.command {
+        Command::Consent(args) => return consent::run(args, context).await,
         Command::Label { id, labels, none: _ } => {
             let request = SetLabelsRequest { subject: id, labels };
-            let changed = subjects.set_labels(request).await?.into_inner().changed;
+            let changed = context.subjects().await?.set_labels(request).await?.into_inner().changed;
             context.output.show(
                 || json!({ "changed": changed }),
                 || match changed {
@@ -63,7 +67,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             )?;
         }
         Command::Labels { id } => {
-            let labels = subjects.get_labels(GetLabelsRequest { subject: id }).await?.into_inner().labels;
+            let request = GetLabelsRequest { subject: id };
+            let labels = context.subjects().await?.get_labels(request).await?.into_inner().labels;
             context.output.show(
                 || json!({ "labels": labels }),
                 || if labels.is_empty() { "it has no labels".to_owned() } else { labels.join("\n") },

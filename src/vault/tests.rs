@@ -18,6 +18,7 @@ use crate::{
 mod actors;
 mod approvals;
 mod bounds;
+mod consents;
 mod copies;
 mod exports;
 mod freezes;

@@ -99,7 +99,7 @@ struct Filter {
     #[arg(long, value_name = "VIEW")]
     view: Option<String>,
 
-    /// Only what tells a caller something of values: detokenize, match, lookup, get_labels.
+    /// Only what tells a caller something of values: detokenize, match, lookup, get_labels, list_consents.
     #[arg(long)]
     reads: bool,
 
