@@ -98,7 +98,9 @@ impl Asked<'_> {
             }
             "status" | "seal" | "list_tenants" | "create_tenant" | "destroy_tenant" => self.of_system().await,
             "export_ledger" | "get_proof" | "get_checkpoint" | "add_cosignature" => self.of_ledger().await,
-            "set_labels" | "get_labels" => self.of_subjects().await,
+            "set_labels" | "get_labels" | "grant_consent" | "withdraw_consent" | "list_consents" => {
+                self.of_subjects().await
+            }
             "list_keys"
             | "rotate_key"
             | "set_key_state"
@@ -213,11 +215,23 @@ impl Asked<'_> {
 
     async fn of_subjects(&self) -> Result<(), Status> {
         let (mut subjects, subject) = (SubjectsClient::new(self.channel.clone()), "cust-1".to_owned());
-        if self.row.action == "get_labels" {
-            return subjects.get_labels(self.request(v1::GetLabelsRequest { subject })).await.map(drop);
+        let purpose = || "marketing".to_owned();
+        match self.row.action {
+            "get_labels" => subjects.get_labels(self.request(v1::GetLabelsRequest { subject })).await.map(drop),
+            "set_labels" => {
+                let request = v1::SetLabelsRequest { subject, labels: vec!["branch-12".to_owned()] };
+                subjects.set_labels(self.request(request)).await.map(drop)
+            }
+            "grant_consent" => subjects.grant_consent(self.request(crate::consents::consent(&subject))).await.map(drop),
+            "withdraw_consent" => {
+                let request = v1::WithdrawConsentRequest { subject, purpose: purpose(), scope: None };
+                subjects.withdraw_consent(self.request(request)).await.map(drop)
+            }
+            _ => {
+                let request = v1::ListConsentsRequest { subject, purpose: purpose() };
+                subjects.list_consents(self.request(request)).await.map(drop)
+            }
         }
-        let request = v1::SetLabelsRequest { subject, labels: vec!["branch-12".to_owned()] };
-        subjects.set_labels(self.request(request)).await.map(drop)
     }
 
     async fn of_keys(&self) -> Result<(), Status> {
