@@ -179,6 +179,12 @@ actions! {
     ExportSubject = "export_subject" on vault,
     /// Draws up the records of processing.
     ProcessingReport = "processing_report" on vault,
+    /// Gives a data subject's consent to a purpose.
+    GrantConsent = "grant_consent" on vault,
+    /// Takes it back.
+    WithdrawConsent = "withdraw_consent" on vault,
+    /// Sees what a data subject allowed.
+    ListConsents = "list_consents" on vault,
     /// Enrols an officer, or gives one another key.
     EnrolOfficer = "enrol_officer" on vault,
     /// Takes an officer off the list.
@@ -279,6 +285,9 @@ impl Action {
             | Self::SubjectReport
             | Self::ExportSubject
             | Self::ProcessingReport
+            | Self::GrantConsent
+            | Self::WithdrawConsent
+            | Self::ListConsents
             | Self::ListOfficers
             | Self::Status => false,
         }
@@ -288,7 +297,13 @@ impl Action {
     pub fn is_read(self) -> bool {
         matches!(
             self,
-            Self::Detokenize | Self::Match | Self::Lookup | Self::GetLabels | Self::SubjectReport | Self::ExportSubject
+            Self::Detokenize
+                | Self::Match
+                | Self::Lookup
+                | Self::GetLabels
+                | Self::ListConsents
+                | Self::SubjectReport
+                | Self::ExportSubject
         )
     }
 

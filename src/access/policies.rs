@@ -9,7 +9,7 @@ use cedar_policy::{
 
 use crate::mentions::{self, Mention};
 use crate::principal::Role;
-use crate::query::{MAX_APPROVALS, Query, SecondFactor};
+use crate::query::{Consent, MAX_APPROVALS, Query, SecondFactor};
 use crate::request::{NotAQuestion, Terms};
 use crate::source::{self, MAX_DEPTH, MAX_POLICIES, MAX_POLICY, MAX_SOURCE, MAX_STEPS, Piece};
 
@@ -213,6 +213,10 @@ impl Policies {
         }
         let policies = sorted(&mut response.diagnostics().reason());
         let allowed = response.decision() == CedarDecision::Allow;
+        if allowed && query.action.is_read() && query.context.consent == Consent::Absent {
+            let reason = "the purpose rests on the data subject's consent, whatever policy permits".to_owned();
+            return Decision { allowed: false, policies: vec![], reason };
+        }
         let reason = match (allowed, policies.is_empty()) {
             (true, _) => format!("permitted by {}", policies.join(", ")),
             (false, false) => format!("forbidden by {}", policies.join(", ")),

@@ -1,5 +1,6 @@
-//! `strongroom subject`: the labels of a data subject, and what it is told of itself.
+//! `strongroom subject`: the labels of a data subject, its consents, and what it is told of itself.
 
+mod consent;
 mod export;
 mod report;
 
@@ -13,7 +14,8 @@ use super::output::{CliError, Exit};
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "privacy";
 
-/// Set and show the labels of a data subject, by which it is in somebody's case load, and tell it what is held of it.
+/// Set and show the labels of a data subject, by which it is in somebody's case load; record what it allows, and tell it what
+/// is held of it.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
@@ -54,6 +56,8 @@ is personal. A subject has at most 8, each 1 to 32 of a-z 0-9 . - _")]
     /// Export the values of a data subject.
     #[command(after_help = export::HELP)]
     Export(export::Args),
+    /// Record what a data subject allows, and takes back.
+    Consent(consent::Args),
 }
 
 /// Runs the command.
@@ -61,10 +65,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     match args.command {
         Command::Report(args) => return report::run(args, context).await,
         Command::Export(args) => return export::run(args, context).await,
+        Command::Consent(args) => return consent::run(args, context).await,
         Command::Label { id, labels, none: _ } => {
             let mut subjects = context.subjects().await?;
             let request = SetLabelsRequest { subject: id, labels };
-            let changed = subjects.set_labels(request).await?.into_inner().changed;
+            let changed = context.subjects().await?.set_labels(request).await?.into_inner().changed;
             context.output.show(
                 || json!({ "changed": changed }),
                 || match changed {
@@ -74,8 +79,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             )?;
         }
         Command::Labels { id } => {
-            let mut subjects = context.subjects().await?;
-            let labels = subjects.get_labels(GetLabelsRequest { subject: id }).await?.into_inner().labels;
+            let request = GetLabelsRequest { subject: id };
+            let labels = context.subjects().await?.get_labels(request).await?.into_inner().labels;
             context.output.show(
                 || json!({ "labels": labels }),
                 || if labels.is_empty() { "it has no labels".to_owned() } else { labels.join("\n") },

@@ -56,6 +56,25 @@ impl Class {
             Self::C3 => "c3",
         }
     }
+
+    /// The class of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::C1, Self::C2, Self::C3].into_iter().find(|class| class.as_str() == name)
+    }
+
+    /// The number by which rows name it: 1 to 3.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::C1 => 1,
+            Self::C2 => 2,
+            Self::C3 => 3,
+        }
+    }
+
+    /// The class of a number.
+    pub fn numbered(number: u8) -> Option<Self> {
+        [Self::C1, Self::C2, Self::C3].into_iter().find(|class| class.number() == number)
+    }
 }
 
 /// Why it is lawful to process data for a purpose: the grounds of article 6 GDPR, which those of article 13 PIPL match.

@@ -8,6 +8,7 @@
 //! [purpose.marketing]
 //! description = "Offers by email"
 //! consent = true                    # only while the data subject allows it; default false; its basis is "consent"
+//! # separate_consent = ["c3"]       # classes that a consent to all does not cover: it must name the class, or the field
 //!
 //! [crypto_period]                   # how long a KEK protects what is new before it is due for rotation
 //! c2 = "1y"                         # by class; default 1y; or "180d", or "forever" for never
@@ -59,6 +60,8 @@ pub struct Purpose {
     pub consent: bool,
     /// Why it is lawful, if the schema says so.
     pub basis: Option<Basis>,
+    /// Classes for which a consent must name the class or the field (PIPL 29).
+    pub separate_consent: Vec<Class>,
 }
 
 /// A schema file that was read and keeps all rules that a file can keep by itself.
@@ -94,12 +97,19 @@ pub(crate) struct PurposeDeclaration {
     pub consent: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<Basis>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub separate_consent: Vec<Class>,
 }
 
 impl PurposeDeclaration {
     pub fn named(&self, name: &str) -> Purpose {
-        let basis = self.basis.or(self.consent.then_some(Basis::Consent));
-        Purpose { name: name.into(), description: self.description.clone(), consent: self.consent, basis }
+        Purpose {
+            name: name.into(),
+            description: self.description.clone(),
+            consent: self.consent,
+            basis: self.basis.or(self.consent.then_some(Basis::Consent)),
+            separate_consent: self.separate_consent.clone(),
+        }
     }
 }
 

@@ -141,6 +141,42 @@ fn a_basis_says_the_same_as_consent_or_the_file_is_refused() {
 }
 
 #[test]
+fn separate_consent_is_for_classes_of_purposes_that_rest_on_consent() {
+    let source = |lines: &str| {
+        let purpose = format!("\n[purpose.offers]\ndescription = \"Offers\"\n{lines}\n");
+        with("type = \"text\"\nclass = \"c2\"") + &purpose
+    };
+    let separate = |lines: &str| {
+        let file = SchemaFile::parse(&source(lines)).unwrap();
+        let schema = crate::Schema::evolve(None, &file, 1).unwrap();
+        let again = crate::Schema::from_stored(&schema.to_stored()).unwrap();
+        assert_eq!(again.purpose("offers"), schema.purpose("offers"));
+        assert_eq!(again.to_stored(), schema.to_stored());
+        // Schemas that were stored before there was such a list have none, and are written as they were.
+        let stored = String::from_utf8(schema.to_stored()).unwrap();
+        let named = stored.matches("\"separate_consent\":").count();
+        (schema.purpose("offers").unwrap().separate_consent.clone(), named)
+    };
+    assert_eq!(separate("consent = true"), (vec![], 0));
+    assert_eq!(separate("consent = true\nseparate_consent = []"), (vec![], 0));
+    assert_eq!(separate("consent = true\nseparate_consent = [\"c3\", \"c2\"]"), (vec![Class::C3, Class::C2], 1));
+    for lines in [
+        "separate_consent = [\"c3\"]",
+        "consent = false\nseparate_consent = [\"c3\"]",
+        "consent = true\nseparate_consent = [\"c3\", \"c3\"]",
+    ] {
+        match SchemaFile::parse(&source(lines)) {
+            Err(SchemaError::Rule { place, rule, .. }) => {
+                assert_eq!((place.as_str(), rule), ("purpose offers", "separate_consent"), "{lines}");
+            }
+            other => panic!("{lines}: {other:?}"),
+        }
+    }
+    let unknown = SchemaFile::parse(&source("consent = true\nseparate_consent = [\"c4\"]"));
+    assert!(matches!(unknown, Err(SchemaError::Syntax { .. })));
+}
+
+#[test]
 fn purposes_and_numbers_are_checked_across_the_file() {
     let rule = |source: &str| match SchemaFile::parse(source) {
         Err(SchemaError::Rule { rule, .. }) => rule,

@@ -40,7 +40,15 @@ pub(crate) fn purpose(purpose: &str, declared: &PurposeDeclaration) -> Result<()
     let fits = declared.basis.is_none_or(|basis| declared.consent == (basis == Basis::Consent));
     ensure(fits, "basis", || {
         "basis = \"consent\" and consent = true belong together: write both, or another basis and no consent".to_owned()
-    })
+    })?;
+    ensure(declared.consent || declared.separate_consent.is_empty(), "separate_consent", || {
+        "separate_consent is for purposes that rest on consent: write consent = true, or leave it out".to_owned()
+    })?;
+    for (place, class) in declared.separate_consent.iter().enumerate() {
+        let repeated = declared.separate_consent.iter().take(place).any(|earlier| earlier == class);
+        ensure(!repeated, "separate_consent", || format!("the class {} is listed twice", class.as_str()))?;
+    }
+    Ok(())
 }
 
 /// A field.

@@ -8,7 +8,7 @@
 //!
 //! Fields stand in the order of their numbers and are stored as they were checked when they were applied: a later
 //! rule for new schemas must not keep an old one from being read. Retired fields stay, so that their rows can be
-//! deleted and no number is used twice.
+//! deleted and no number is used twice. A purpose has `separate_consent` if it lists classes there.
 
 use std::collections::BTreeMap;
 

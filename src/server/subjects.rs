@@ -2,15 +2,15 @@
 
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::{FieldDue, GetLabels, SetLabels, StartExpire};
+use strongroom_vault::{FieldDue, GetLabels, ListConsents, SetLabels, StartExpire};
 use tonic::{Request, Response, Status};
 
 use crate::edge::Edge;
 use crate::errors::status;
 use crate::instants;
 use crate::keys::told;
-use crate::processing;
 use crate::subject_access::{self, Pages};
+use crate::{consents, processing};
 
 /// The service.
 pub(crate) struct SubjectsService<S: Store>(pub Edge<S>);
@@ -82,6 +82,44 @@ impl<S: Store> v1::subjects_server::Subjects for SubjectsService<S> {
         request: Request<v1::ProcessingReportRequest>,
     ) -> Result<Response<Self::ProcessingReportStream>, Status> {
         processing::report(&self.0, request).await
+    }
+
+    async fn grant_consent(
+        &self,
+        request: Request<v1::GrantConsentRequest>,
+    ) -> Result<Response<v1::GrantConsentResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let request = grant(request.into_inner()).map_err(status)?;
+        let changed = self.0.vault()?.grant_consent(&caller, &request).await.map_err(status)?;
+        Ok(Response::new(v1::GrantConsentResponse { changed }))
+    }
+
+    async fn withdraw_consent(
+        &self,
+        request: Request<v1::WithdrawConsentRequest>,
+    ) -> Result<Response<v1::WithdrawConsentResponse>, Status> {
+        use v1::withdraw_consent_request::Scope;
+        let caller = self.0.caller(&request)?;
+        let v1::WithdrawConsentRequest { subject, purpose, scope } = request.into_inner();
+        let scope = match scope {
+            None => ConsentScope::All,
+            Some(Scope::Class(class)) => ConsentScope::Class(class),
+            Some(Scope::Field(field)) => ConsentScope::Field(field),
+        };
+        let request = WithdrawConsent { subject, purpose, scope };
+        let changed = self.0.vault()?.withdraw_consent(&caller, &request).await.map_err(status)?;
+        Ok(Response::new(v1::WithdrawConsentResponse { changed }))
+    }
+
+    async fn list_consents(
+        &self,
+        request: Request<v1::ListConsentsRequest>,
+    ) -> Result<Response<v1::ListConsentsResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::ListConsentsRequest { subject, purpose } = request.into_inner();
+        let listed =
+            self.0.vault()?.list_consents(&caller, &ListConsents { subject, purpose }).await.map_err(status)?;
+        Ok(Response::new(v1::ListConsentsResponse { consents: listed.into_iter().map(consent).collect() }))
     }
 }
 

@@ -51,8 +51,8 @@ impl<S: Store> Road<'_, S> {
         if !found.is_shared() {
             return self.case_load_of(found.subject.as_ref().map_or(&[], |record| &record.labels));
         }
-        let labels = named.and_then(|named| named.labels(found, subject));
-        labels.map_or(CaseLoad::Other, |labels| self.case_load_of(labels))
+        let record = named.and_then(|named| named.record(found, subject));
+        record.map_or(CaseLoad::Other, |record| self.case_load_of(&record.labels))
     }
 
     /// What a request that was decided by a subject's labels stands on besides.

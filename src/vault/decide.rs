@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use strongroom_access::{Action, CaseLoad, Consent, Context, Decision, Query, Resource, Role, SecondFactor};
+use strongroom_access::{Action, Context, Decision, Query, Resource, Role, SecondFactor};
 use strongroom_schema::Field;
 use strongroom_storage::Store;
 
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
 use crate::road::{Caller, Road};
+use crate::standing::Relation;
 use crate::tenant::Rules;
 
 impl<S: Store> Road<'_, S> {
@@ -30,13 +31,13 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// Whether policy lets the caller act on a field, in a view, for the purpose of the request.
-    pub fn decide(&self, field: &Field, view: Option<&str>, load: CaseLoad) -> Arc<Decision> {
-        self.decide_action(self.action, field, view, self.purpose, load)
+    pub fn decide(&self, field: &Field, view: Option<&str>, relation: impl Into<Relation>) -> Arc<Decision> {
+        self.decide_action(self.action, field, view, self.purpose, relation.into())
     }
 
     /// Whether policy lets the caller bring a token of its own for a field.
-    pub fn decide_import(&self, field: &Field, load: CaseLoad) -> Arc<Decision> {
-        self.decide_action(Action::ImportToken, field, None, None, load)
+    pub fn decide_import(&self, field: &Field, relation: impl Into<Relation>) -> Arc<Decision> {
+        self.decide_action(Action::ImportToken, field, None, None, relation.into())
     }
 
     /// The same for any action and purpose.
@@ -46,9 +47,9 @@ impl<S: Store> Road<'_, S> {
         field: &Field,
         view: Option<&str>,
         purpose: Option<&str>,
-        load: CaseLoad,
+        relation: Relation,
     ) -> Arc<Decision> {
-        self.decide_showing(self.showing.seen(), action, field, view, purpose, load)
+        self.decide_showing(self.showing.seen(), action, field, view, purpose, relation)
     }
 
     /// The same if the caller showed this as its second factor.
@@ -59,27 +60,13 @@ impl<S: Store> Road<'_, S> {
         field: &Field,
         view: Option<&str>,
         purpose: Option<&str>,
-        load: CaseLoad,
+        relation: Relation,
     ) -> Arc<Decision> {
         let resource = resource_of(field);
-        let context =
-            self.circumstances().purpose(purpose).view(view).class(field.class.as_str()).consent(self.consent(purpose));
-        let context = context.second_factor(factor).case_load(load);
+        let context = self.circumstances().purpose(purpose).view(view).class(field.class.as_str());
+        let context = context.consent(self.consent_to(purpose, relation));
+        let context = context.second_factor(factor).case_load(relation.load);
         self.tenant.access.decide(&Query { principal: &self.caller.principal, action, resource, context })
-    }
-
-    /// Whether a purpose stands on what each subject allowed.
-    pub fn rests_on_consent(&self, purpose: &str) -> bool {
-        self.schema.purpose(purpose).is_some_and(|purpose| purpose.consent)
-    }
-
-    /// What policy is told of the subject's consent. Nobody can give consent yet, so a purpose that rests on it finds
-    /// none.
-    fn consent(&self, purpose: Option<&str>) -> Consent {
-        match purpose.is_some_and(|name| self.rests_on_consent(name)) {
-            true => Consent::Absent,
-            false => Consent::NotNeeded,
-        }
     }
 
     /// Whether policy lets the caller act on the vault itself, and no freeze stops it.

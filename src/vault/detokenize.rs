@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom_access::{Action, CaseLoad};
+use strongroom_access::Action;
 use strongroom_commit::Shown;
 use strongroom_ids::{FieldNo, SubjectHandle};
 use strongroom_keys::{Plaintext, Sealed};
+use strongroom_schema::Purpose;
 use strongroom_storage::Store;
 
 use crate::charge::read_of;
@@ -16,6 +17,7 @@ use crate::holders::Named;
 use crate::reading::{Denials, Refusal, lists, malformed};
 use crate::resolve::{Found, Resolved};
 use crate::road::{Attempt, Item, OK, Prepared, Refused, Road, make_way};
+use crate::standing::Relation;
 
 /// The view of who asks for none.
 const DEFAULT_VIEW: &str = "masked";
@@ -54,9 +56,9 @@ pub struct Released {
 }
 
 /// How policy decides on a field's view, once for all items of a request that ask alike.
-#[derive(Default)]
 struct Decisions<'r> {
-    allowed: HashMap<(FieldNo, &'r str, CaseLoad), bool>,
+    purpose: &'r Purpose,
+    allowed: HashMap<(FieldNo, &'r str, Relation), bool>,
     /// How much a view shows, where that is counted.
     shown: HashMap<(FieldNo, &'r str), Shown>,
     denials: Denials,
@@ -72,7 +74,7 @@ impl<S: Store> Attempt<S> for Detokenize {
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Self::Answer>, Refused> {
         road.vault.limits.items(self.items.len())?;
-        road.purpose_declared(&self.purpose)?;
+        let purpose = road.purpose_declared(&self.purpose)?;
         let mut prepared = road.prepare(Vec::with_capacity(self.items.len()));
         prepared.items.reserve(self.items.len());
         let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
@@ -81,7 +83,8 @@ impl<S: Store> Attempt<S> for Detokenize {
         let named = road.named(holders, false, &mut prepared.guards).await?;
 
         let mut charge = road.charge();
-        let mut decisions = Decisions::default();
+        let (allowed, shown, denials) = Default::default();
+        let mut decisions = Decisions { purpose, allowed, shown, denials };
         let (mut size, mut sealed) = (0_usize, 0_usize);
         for (index, resolved) in resolved.iter().enumerate() {
             make_way(index).await;
@@ -144,22 +147,22 @@ impl Detokenize {
             return Err(Box::new(decisions.denials.not_found(road, &item.token, resolved)));
         };
         let view = [&item.view, &self.view].into_iter().find(|name| !name.is_empty()).map_or(DEFAULT_VIEW, |name| name);
-        let load = road.case_load(found, &item.subject, Some(named));
-        let allowed = *decisions.allowed.entry((found.field.number, view, load)).or_insert_with(|| {
-            lists(&found.field, &self.purpose)
-                && found.field.view(view).is_some()
-                && road.decide(&found.field, Some(view), load).allowed
-        });
-        if !allowed {
-            return Err(Box::new(decisions.denials.refuse(road, &item.token, found, Some(view), load)));
+        let relation = road.relation(decisions.purpose, found, &item.subject, Some(named), &mut prepared.guards);
+        let mut may = |relation: Relation| {
+            *decisions.allowed.entry((found.field.number, view, relation)).or_insert_with(|| {
+                lists(&found.field, &self.purpose)
+                    && found.field.view(view).is_some()
+                    && road.decide(&found.field, Some(view), relation).allowed
+            })
+        };
+        if !may(relation) {
+            let unmeant = named.unmeant(found, &item.subject, relation, || may(relation.consenting()));
+            let refusal = decisions.denials.refuse_read(road, &item.token, found, Some(view), relation, unmeant);
+            return Err(Box::new(refusal));
         }
         let Some(holder) = road.holder(found, &item.subject, named, &mut prepared.guards) else {
             return Err(Box::new(decisions.denials.not_a_holder(road, &item.token, found)));
         };
-        if found.is_shared() && !holder.is_some() && road.rests_on_consent(&self.purpose) {
-            let error = Error::SubjectRequired;
-            return Err(Box::new(Refusal { item: found.item(error.reason()), error }));
-        }
         match road.unfrozen(&found.field) {
             Ok(()) => Ok((found, view, holder)),
             Err(error) => Err(Box::new(Refusal { item: found.item(error.reason()), error })),

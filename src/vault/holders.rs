@@ -1,17 +1,21 @@
 //! Holders: the subjects that share one value of a tenant-wide deterministic field.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
+use strongroom_access::Consent;
 use strongroom_commit::{CommitError, Fact, Guard, Position};
 use strongroom_ids::{RowId, SubjectHandle};
 use strongroom_keys::{IndexKey, IndexName};
 use strongroom_storage::keys as place;
+use strongroom_storage::rows::SubjectRecord;
 use strongroom_storage::{Family, Range, Store};
 
 use crate::error::Error;
 use crate::index::Places;
 use crate::resolve::{Found, Resolved};
 use crate::road::{Item, Prepared, Road};
+use crate::standing::Relation;
 
 /// Holders of one value that are read, or released in one commit, at most.
 const PAGE: usize = 1_000;
@@ -22,12 +26,20 @@ const PAGE: usize = 1_000;
 pub(crate) struct Named<'i> {
     handles: HashMap<&'i str, Vec<SubjectHandle>>,
     held: Held,
-    /// The labels of those who hold shared values, where somebody's case load is asked for.
-    labels: HashMap<SubjectHandle, Vec<String>>,
+    /// The records of those who hold shared values, where somebody's case load or consent is asked for.
+    records: HashMap<SubjectHandle, Arc<SubjectRecord>>,
 }
 
 /// Shared values, and subjects that hold them.
 pub(crate) type Held = HashSet<(RowId, SubjectHandle)>;
+
+/// Why nobody could have consented to the read of a shared value.
+pub(crate) enum Unmeant {
+    /// The item names nobody.
+    Nobody,
+    /// It names somebody who does not hold the value.
+    NoHolder,
+}
 
 impl Named<'_> {
     /// The handles behind an id; none for one that the vault does not know.
@@ -35,10 +47,32 @@ impl Named<'_> {
         self.handles.get(id).map_or(&[], Vec::as_slice)
     }
 
-    /// The labels of the subject that an item means by a shared value; none if it means no holder of it.
-    pub fn labels(&self, found: &Found, subject: &str) -> Option<&[String]> {
-        let holder = self.handles(subject).iter().find(|handle| self.holds(found, **handle))?;
-        self.labels.get(holder).map(Vec::as_slice)
+    /// The record of the subject that an item means by a shared value; none if it means no holder of it.
+    pub fn record(&self, found: &Found, subject: &str) -> Option<&SubjectRecord> {
+        self.records.get(&self.meant(found, subject)?).map(|record| &**record)
+    }
+
+    /// The subject that an item means, if that one holds the value.
+    pub fn meant(&self, found: &Found, subject: &str) -> Option<SubjectHandle> {
+        self.handles(subject).iter().copied().find(|handle| self.holds(found, *handle))
+    }
+
+    /// Whether a read without consent means nobody whose consent it could have. That somebody must be named is told only to
+    /// whom policy would let read then.
+    pub fn unmeant(
+        &self,
+        found: &Found,
+        subject: &str,
+        relation: Relation,
+        may_then: impl FnOnce() -> bool,
+    ) -> Option<Unmeant> {
+        if relation.consent != Consent::Absent || !found.is_shared() {
+            return None;
+        }
+        match subject.is_empty() {
+            true => may_then().then_some(Unmeant::Nobody),
+            false => self.meant(found, subject).is_none().then_some(Unmeant::NoHolder),
+        }
     }
 
     /// Whether a handle that the request asked for holds a value.
@@ -74,13 +108,13 @@ impl<S: Store> Road<'_, S> {
             }
         }
         named.held = self.held(asked).await?;
-        if self.caller.actor.is_some() {
+        let asked = || self.caller.actor.is_some() || self.purpose.is_some_and(|name| self.rests_on_consent(name));
+        if !named.held.is_empty() && asked() {
             let mut holders: Vec<SubjectHandle> =
                 named.held.iter().map(|(_, holder)| *holder).filter(|holder| holder.is_some()).collect();
             holders.sort_unstable();
             holders.dedup();
-            let records = self.subject_records(&holders).await?;
-            named.labels = records.into_iter().map(|(handle, record)| (handle, record.labels.clone())).collect();
+            named.records = self.subject_records(&holders).await?;
         }
         Ok(named)
     }
@@ -136,7 +170,7 @@ impl<S: Store> Road<'_, S> {
         if subject.is_empty() {
             return Some(if found.is_shared() { SubjectHandle::NONE } else { found.row.subject });
         }
-        let holder = named.handles(subject).iter().copied().find(|handle| named.holds(found, *handle))?;
+        let holder = named.meant(found, subject)?;
         if found.is_shared() {
             guards.push(Guard::Unchanged(Fact::holders(self.tenant.number, found.id)));
             guards.push(Guard::Unchanged(Fact::subject_state(self.tenant.number, holder)));

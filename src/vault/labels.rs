@@ -4,15 +4,13 @@
 //! turns back who writes for the subject, whose record it changes, and who decided by the labels, and nobody else.
 
 use strongroom_access::Action;
-use strongroom_commit::{Fact, Guard, Use};
-use strongroom_keys as keys;
+use strongroom_commit::{Fact, Guard};
+use strongroom_storage::Store;
 use strongroom_storage::rows::{SubjectRecord, SubjectState};
-use strongroom_storage::{Family, Mutation, Store, keys as place};
 
 use crate::case_load::as_kept;
 use crate::error::{Error, Violation};
 use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road};
-use crate::subjects::record_hash;
 use crate::vault::Vault;
 
 /// Sets all labels of a data subject.
@@ -34,30 +32,11 @@ impl<S: Store> Road<'_, S> {
     /// not know. What they say is guarded, and that it was asked is counted, so that nobody finds out by guessing whom the
     /// vault knows.
     async fn labelled<A>(&self, id: &str, prepared: &mut Prepared<A>) -> Result<Vec<SubjectRecord>, Refused> {
-        let limit = self.vault.limits.subject;
-        if id.is_empty() || id.len() > limit {
-            return Err(Error::invalid("subject", "length", format!("a subject's id has 1 to {limit} bytes")).into());
-        }
-        let handles = self.handles(std::iter::once(id), &mut prepared.guards).await?.remove(id).unwrap_or_default();
-        let mut records = self.subject_records(&handles).await?;
-        let mut open = Vec::with_capacity(handles.len());
-        for handle in &handles {
-            let record = records.remove(handle).ok_or(Error::DataLoss("a subject id without its subject"))?;
-            if record.state == SubjectState::Open {
-                prepared.guards.push(Guard::Unchanged(Fact::subject_state(self.tenant.number, *handle)));
-                prepared.guards.push(Guard::Unchanged(Fact::subject_labels(self.tenant.number, *handle)));
-                open.push((*record).clone());
-            }
-        }
-        prepared.charge = self.charge();
-        if let Some(charge) = &mut prepared.charge {
-            charge.uses.push(Use::Asked { row: None, missed: open.is_empty() });
-        }
-        if open.is_empty() {
-            // Committed as any answer is: what is refused may leave no leaf, and counts nothing.
-            let sent = Some(self.fingerprint(id.as_bytes()));
-            prepared.items.push(Item { outcome: "none", sent, ..Item::default() });
-        }
+        let mut open = self.records_of(id, &mut prepared.guards).await?;
+        open.retain(|record| record.state == SubjectState::Open);
+        let facts = open.iter().map(|record| Fact::subject_labels(self.tenant.number, record.handle));
+        prepared.guards.extend(facts.map(Guard::Unchanged));
+        self.asked_about(id, !open.is_empty(), prepared);
         Ok(open)
     }
 }
@@ -85,15 +64,9 @@ impl<S: Store> Attempt<S> for SetLabels {
                 prepared.items.push(Item { outcome: "unchanged", subject: Some(handle), ..Item::default() });
                 continue;
             }
-            // A salt of its own, as every version of a row has: else who knows this one could guess the labels of before.
-            let record = SubjectRecord { labels: labels.clone(), salt: keys::random::<16>()?, ..record };
-            let hash = Some(record_hash(&record));
             *changed = true;
-            let keys = Fact::subject_keys(tenant, handle);
-            prepared.guards.push(Guard::Unchanged(keys));
-            prepared.changes.extend([keys, Fact::subject_labels(tenant, handle)]);
-            prepared.mutations.push(Mutation::Put(Family::Subjects, place::subject(tenant, handle), record.encode()));
-            prepared.items.push(Item { outcome: "subject_labelled", subject: Some(handle), hash, ..Item::default() });
+            let record = SubjectRecord { labels: labels.clone(), ..record };
+            road.write_record(record, Fact::subject_labels(tenant, handle), "subject_labelled", &mut prepared)?;
         }
         if prepared.answer.is_some() {
             prepared.detail.push(("labels", labels.join(" ")));

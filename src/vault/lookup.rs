@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use strongroom_access::{Action, CaseLoad};
+use strongroom_access::{Action, CaseLoad, Consent};
 use strongroom_commit::{Guard, Use};
 use strongroom_ids::RowId;
-use strongroom_schema::Field;
+use strongroom_schema::{Field, Purpose};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{IndexEntry, IndexKind};
 use strongroom_storage::{Family, Range, Store};
@@ -17,11 +17,13 @@ use crate::limits;
 use crate::reading::{Denials, Refusal, lists};
 use crate::resolve::Resolved;
 use crate::road::{Attempt, Item, Prepared, Refused, Road};
+use crate::standing::Relation;
 use crate::values::{lookup_fact, lookup_prefix};
 
 /// Tokens that a call answers, over all its items.
 const FOUND_IN_ALL: usize = 10_000;
-/// Rows that a call looks at for a person behind a service, over all its items: other people's cases are among them.
+/// Rows that a call looks at where they are told apart by their subjects, over all its items: for a person behind a service, and
+/// for a purpose that rests on consent.
 const LOOKED_AT: usize = 10_000;
 /// Rows of a value that are found at the least, however many items a call has.
 const OF_EACH: usize = 100;
@@ -47,8 +49,8 @@ pub struct Lookup {
 pub struct FoundTokens {
     /// The tokens, oldest first.
     pub tokens: Vec<String>,
-    /// There are more than an answer carries. For a person behind a service: more that it may see, among the first 10,000 rows of
-    /// a call.
+    /// There are more than an answer carries. For a person behind a service, and for a purpose that rests on consent: more that
+    /// may be seen, among the first 10,000 rows of a call.
     pub more: bool,
 }
 
@@ -66,27 +68,30 @@ impl<S: Store> Attempt<S> for Lookup {
         let limits = &road.vault.limits;
         limits.items(self.items.len())?;
         limits.message(self.items.iter().map(|item| item.value.len()).sum())?;
-        road.purpose_declared(&self.purpose)?;
+        let purpose = road.purpose_declared(&self.purpose)?;
+        // Rows of a value are told apart by their subjects.
+        let selective = road.caller.actor.is_some() || purpose.consent;
         self.repeated(self.items.iter().map(|item| Some((item.field.as_str(), &item.value))))?;
         let mut denials = Denials::default();
-        let entries: Vec<_> = (0..self.items.len()).map(|index| self.entry(road, index, &mut denials)).collect();
+        let entries: Vec<_> =
+            (0..self.items.len()).map(|index| self.entry(road, purpose, index, &mut denials)).collect();
         // The same where two spellings are one value.
         self.repeated(entries.iter().map(|entry| entry.as_ref().ok().map(|one| (one.field.number, one.mac()))))?;
 
         let mut prepared = road.prepare(Vec::with_capacity(self.items.len()));
         let mut left = FOUND_IN_ALL;
-        let looks = match road.caller.actor {
-            None => limits.found + 1,
-            Some(_) => (LOOKED_AT / self.items.len().max(1)).max(OF_EACH),
+        let looks = match selective {
+            false => limits.found + 1,
+            true => (LOOKED_AT / self.items.len().max(1)).max(OF_EACH),
         };
         let mut searched = Vec::with_capacity(entries.len());
         for entry in entries {
             searched.push(match entry {
-                Ok(wanted) => Ok(self.search(road, wanted, looks, &mut left, &mut prepared).await?),
+                Ok(wanted) => Ok(self.search(road, wanted, selective, looks, &mut left, &mut prepared).await?),
                 Err(refusal) => Err(refusal),
             });
         }
-        if road.caller.actor.is_some() {
+        if selective {
             let most = share(searched.iter().flatten().map(|found| found.rows.len()).collect());
             searched.iter_mut().flatten().for_each(|found| found.rows.truncate(most));
         }
@@ -94,7 +99,7 @@ impl<S: Store> Attempt<S> for Lookup {
         let mut size = 0_usize;
         for searched in searched {
             let found = match searched {
-                Ok(searched) => Ok(read(road, searched, &mut left, &mut prepared).await?),
+                Ok(searched) => Ok(read(road, purpose, searched, selective, &mut left, &mut prepared).await?),
                 Err(refusal) => {
                     prepared.items.push(refusal.item);
                     Err(refusal.error)
@@ -151,7 +156,13 @@ impl Lookup {
     }
 
     /// Resolve, decide and validate one item: the index entries that the value may have.
-    fn entry<S: Store>(&self, road: &Road<'_, S>, index: usize, denials: &mut Denials) -> Result<Wanted, Box<Refusal>> {
+    fn entry<S: Store>(
+        &self,
+        road: &Road<'_, S>,
+        purpose: &Purpose,
+        index: usize,
+        denials: &mut Denials,
+    ) -> Result<Wanted, Box<Refusal>> {
         let item = &self.items[index];
         let Some(field) = road.schema.field(&item.field) else {
             let error = Error::Invalid(vec![crate::tokenize::unknown_field(index)]);
@@ -163,10 +174,14 @@ impl Lookup {
             let item = Item { field: Some(field.full_name.clone()), outcome: error.reason(), ..Item::default() };
             Box::new(Refusal { error, item })
         };
-        // Whose case what is found will be shows when it is found.
-        let may = || road.case_loads().iter().any(|load| road.decide(field, None, *load).allowed);
+        // Whose case what is found will be, and whether that one consents, shows when it is found.
+        let any = |load: CaseLoad| match purpose.consent {
+            true => Relation::from(load).consenting(),
+            false => load.into(),
+        };
+        let may = || road.case_loads().iter().any(|load| road.decide(field, None, any(*load)).allowed);
         if !lists(field, &self.purpose) || !may() {
-            return Err(refuse(denials.why(road, field, None, CaseLoad::None)));
+            return Err(refuse(denials.why(road, field, None, any(CaseLoad::None))));
         }
         road.unfrozen(field).map_err(refuse)?;
         if !field.lookup {
@@ -193,12 +208,13 @@ impl Lookup {
     }
 
     /// Looks up the rows of a value, so many at the most: keys only, so that what would be too much is refused before a row is
-    /// read. For a person behind a service that is not known before: of other people's cases it is told nothing, not even that
-    /// there are too many.
+    /// read. Where rows are told apart by their subjects that is not known before: of those that are left out nothing is told,
+    /// not even that there are too many.
     async fn search<S: Store>(
         &self,
         road: &Road<'_, S>,
         Wanted { field, entries }: Wanted,
+        selective: bool,
         looks: usize,
         left: &mut usize,
         prepared: &mut Prepared<Answer>,
@@ -218,7 +234,7 @@ impl Lookup {
             }
         }
         rows.sort_unstable();
-        if road.caller.actor.is_some() {
+        if selective {
             rows.truncate(looks);
             return Ok(Searched { field, rows, more: false });
         }
@@ -258,16 +274,18 @@ fn take(left: &mut usize, found: usize) -> Result<(), Error> {
 /// Reads the rows of a value, and makes their tokens.
 async fn read<S: Store>(
     road: &Road<'_, S>,
+    purpose: &Purpose,
     Searched { field, rows, more }: Searched,
+    selective: bool,
     left: &mut usize,
     prepared: &mut Prepared<Answer>,
 ) -> Result<FoundTokens, Error> {
     let limits = &road.vault.limits;
     let most = limits.found;
-    // In pages that are never too large for memory: a refusal would tell of other people's cases.
-    let page = match road.caller.actor {
-        None => rows.len(),
-        Some(_) => limits.message / limits.value.max(1),
+    // In pages that are never too large for memory: a refusal would tell of what is left out.
+    let page = match selective {
+        false => rows.len(),
+        true => limits.message / limits.value.max(1),
     };
     let mut found = FoundTokens { tokens: Vec::with_capacity(rows.len().min(most)), more };
     'pages: for page in rows.chunks(page.max(1)) {
@@ -275,10 +293,14 @@ async fn read<S: Store>(
             let Resolved::Value(value) = resolved else { continue };
             value.guards(road.tenant.number, &mut prepared.guards);
             road.guard_case_load(value.row.subject, &mut prepared.guards);
-            if road.caller.actor.is_some() && !road.decide(&field, None, road.case_load(&value, "", None)).allowed {
-                // Somebody else's case: to this caller there is none.
-                prepared.items.push(value.item("DENIED"));
-                continue;
+            if selective {
+                let relation = road.relation(purpose, &value, "", None, &mut prepared.guards);
+                if !road.decide(&field, None, relation).allowed {
+                    // Somebody else's case, or nobody who consents: to this caller there is none.
+                    let withheld = relation.consent == Consent::Absent;
+                    prepared.items.push(value.item(if withheld { "CONSENT_REQUIRED" } else { "DENIED" }));
+                    continue;
+                }
             }
             if found.tokens.len() == most {
                 found.more = true;
@@ -288,7 +310,7 @@ async fn read<S: Store>(
             prepared.items.push(value.item("found"));
         }
     }
-    if road.caller.actor.is_some() {
+    if selective {
         take(left, found.tokens.len())?;
     }
     if found.tokens.is_empty() {

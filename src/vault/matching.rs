@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use strongroom_access::{Action, CaseLoad};
-use strongroom_commit::Use;
+use strongroom_access::Action;
+use strongroom_commit::{Guard, Use};
 use strongroom_ids::FieldNo;
 use strongroom_keys::Sealed;
+use strongroom_schema::Purpose;
 use strongroom_storage::Store;
 use subtle::ConstantTimeEq;
 
@@ -14,6 +15,7 @@ use crate::holders::Named;
 use crate::reading::{Denials, Refusal, lists, malformed};
 use crate::resolve::{Found, Resolved};
 use crate::road::{Attempt, Item, Prepared, Refused, Road};
+use crate::standing::Relation;
 
 /// A value to be compared.
 pub struct MatchItem {
@@ -33,6 +35,13 @@ pub struct Match {
     pub purpose: String,
 }
 
+/// How policy decides on a field, once for all items of a request that ask alike.
+struct Decisions<'r> {
+    purpose: &'r Purpose,
+    allowed: HashMap<(FieldNo, Relation), bool>,
+    denials: Denials,
+}
+
 impl<S: Store> Attempt<S> for Match {
     type Answer = Vec<Result<bool, Error>>;
     const ACTION: Action = Action::Match;
@@ -45,7 +54,7 @@ impl<S: Store> Attempt<S> for Match {
         let limits = &road.vault.limits;
         limits.items(self.items.len())?;
         limits.message(self.items.iter().map(|item| item.value.len()).sum())?;
-        road.purpose_declared(&self.purpose)?;
+        let purpose = road.purpose_declared(&self.purpose)?;
         let mut prepared = road.prepare(Vec::with_capacity(self.items.len()));
         let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
         let resolved = road.resolve(&tokens).await?;
@@ -53,10 +62,11 @@ impl<S: Store> Attempt<S> for Match {
         let named = road.named(holders, false, &mut prepared.guards).await?;
 
         let mut charge = road.charge();
-        let mut decisions: HashMap<(FieldNo, CaseLoad), bool> = HashMap::new();
-        let mut denials = Denials::default();
+        let (allowed, denials) = Default::default();
+        let mut decisions = Decisions { purpose, allowed, denials };
         for (index, (item, resolved)) in self.items.iter().zip(&resolved).enumerate() {
-            let (answer, leaf) = match self.decide(road, index, resolved, &named, &mut decisions, &mut denials) {
+            let guards = &mut prepared.guards;
+            let (answer, leaf) = match self.decide(road, index, resolved, &named, &mut decisions, guards) {
                 Err(refusal) => {
                     resolved.guards_if_unwrapped(road.tenant.number, &mut prepared.guards);
                     (Err(refusal.error), refusal.item)
@@ -65,18 +75,13 @@ impl<S: Store> Attempt<S> for Match {
                     match (road.holder(found, &item.subject, &named, &mut prepared.guards), road.unfrozen(&found.field))
                     {
                         (None, _) => {
-                            let refusal = denials.not_a_holder(road, &item.token, found);
+                            let refusal = decisions.denials.not_a_holder(road, &item.token, found);
                             (Err(refusal.error), refusal.item)
                         }
                         (Some(_), Err(frozen)) => {
                             resolved.guards_if_unwrapped(road.tenant.number, &mut prepared.guards);
                             let leaf = found.item(frozen.reason());
                             (Err(frozen), leaf)
-                        }
-                        (Some(holder), Ok(()))
-                            if found.is_shared() && !holder.is_some() && road.rests_on_consent(&self.purpose) =>
-                        {
-                            (Err(Error::SubjectRequired), found.item(Error::SubjectRequired.reason()))
                         }
                         (Some(holder), Ok(())) => {
                             found.guards(road.tenant.number, &mut prepared.guards);
@@ -110,8 +115,8 @@ impl Match {
         index: usize,
         resolved: &'r Resolved,
         named: &Named<'_>,
-        decisions: &mut HashMap<(FieldNo, CaseLoad), bool>,
-        denials: &mut Denials,
+        decisions: &mut Decisions<'_>,
+        guards: &mut Vec<Guard>,
     ) -> Result<&'r Found, Box<Refusal>> {
         let item = &self.items[index];
         let mut wrong: Vec<Violation> = malformed(&road.vault.limits, index, &item.token).into_iter().collect();
@@ -123,13 +128,19 @@ impl Match {
             return Err(Box::new(Refusal { item: Item { outcome: error.reason(), sent, ..Item::default() }, error }));
         }
         let Resolved::Value(found) = resolved else {
-            return Err(Box::new(denials.not_found(road, &item.token, resolved)));
+            return Err(Box::new(decisions.denials.not_found(road, &item.token, resolved)));
         };
-        let load = road.case_load(found, &item.subject, Some(named));
-        let allowed = *decisions
-            .entry((found.field.number, load))
-            .or_insert_with(|| lists(&found.field, &self.purpose) && road.decide(&found.field, None, load).allowed);
-        if allowed { Ok(found) } else { Err(Box::new(denials.refuse(road, &item.token, found, None, load))) }
+        let relation = road.relation(decisions.purpose, found, &item.subject, Some(named), guards);
+        let mut may = |relation: Relation| {
+            *decisions.allowed.entry((found.field.number, relation)).or_insert_with(|| {
+                lists(&found.field, &self.purpose) && road.decide(&found.field, None, relation).allowed
+            })
+        };
+        if may(relation) {
+            return Ok(found);
+        }
+        let unmeant = named.unmeant(found, &item.subject, relation, || may(relation.consenting()));
+        Err(Box::new(decisions.denials.refuse_read(road, &item.token, found, None, relation, unmeant)))
     }
 }
 

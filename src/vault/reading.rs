@@ -7,15 +7,17 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use strongroom_access::{Action, CaseLoad};
+use strongroom_access::{Action, CaseLoad, Consent};
 use strongroom_ids::FieldNo;
-use strongroom_schema::Field;
+use strongroom_schema::{Field, Purpose};
 use strongroom_storage::Store;
 
 use crate::error::{Error, Violation};
+use crate::holders::Unmeant;
 use crate::limits::Limits;
 use crate::resolve::{Found, Resolved};
 use crate::road::{Item, Road};
+use crate::standing::Relation;
 
 /// Why a request's items are refused, decided once for all that are refused alike: ten thousand items that policy denies
 /// cost no more than one.
@@ -23,7 +25,7 @@ use crate::road::{Item, Road};
 /// An item that leads to nothing takes the same steps as one that the caller may not know of, so that the time of an
 /// answer does not tell them apart.
 #[derive(Default)]
-pub(crate) struct Denials(HashMap<(FieldNo, Option<Arc<str>>, CaseLoad), Error>);
+pub(crate) struct Denials(HashMap<(FieldNo, Option<Arc<str>>, Relation), Error>);
 
 impl Denials {
     /// A value that the caller may not use as it asked: told why, if it may know of it, and otherwise that there is none.
@@ -33,12 +35,32 @@ impl Denials {
         token: &str,
         found: &Found,
         view: Option<&str>,
-        load: CaseLoad,
+        relation: impl Into<Relation>,
     ) -> Refusal {
-        let error = self.why(road, &found.field, view, load);
+        let error = self.why(road, &found.field, view, relation);
         black_box(road.fingerprint(token.as_bytes()));
         let outcome = if matches!(error, Error::NotFound) { "DENIED" } else { error.reason() };
         Refusal { error, item: found.item(outcome) }
+    }
+
+    /// The same of a read, in which perhaps nobody was meant who could have consented.
+    pub fn refuse_read<S: Store>(
+        &mut self,
+        road: &Road<'_, S>,
+        token: &str,
+        found: &Found,
+        view: Option<&str>,
+        relation: Relation,
+        unmeant: Option<Unmeant>,
+    ) -> Refusal {
+        match unmeant {
+            None => self.refuse(road, token, found, view, relation),
+            Some(Unmeant::NoHolder) => self.not_a_holder(road, token, found),
+            Some(Unmeant::Nobody) => {
+                let error = Error::SubjectRequired;
+                Refusal { item: found.item(error.reason()), error }
+            }
+        }
     }
 
     /// A token that led nowhere, or to what may no longer be read.
@@ -58,11 +80,18 @@ impl Denials {
     }
 
     /// Why the caller may not do this to a field.
-    pub fn why<S: Store>(&mut self, road: &Road<'_, S>, field: &Field, view: Option<&str>, load: CaseLoad) -> Error {
+    pub fn why<S: Store>(
+        &mut self,
+        road: &Road<'_, S>,
+        field: &Field,
+        view: Option<&str>,
+        relation: impl Into<Relation>,
+    ) -> Error {
+        let relation = relation.into();
         // Names that the field does not have are refused alike, however many they are.
         let view = view.and_then(|asked| field.views().find(|(name, _)| ***name == *asked)).map(|(name, _)| name);
-        let why = self.0.entry((field.number, view.cloned(), load));
-        why.or_insert_with(|| road.why_not(field, view.map(|name| &**name), load)).clone()
+        let why = self.0.entry((field.number, view.cloned(), relation));
+        why.or_insert_with(|| road.why_not(field, view.map(|name| &**name), relation)).clone()
     }
 
     /// The work of a denial of some field.
@@ -86,13 +115,13 @@ pub(crate) struct Refusal {
 }
 
 impl<S: Store> Road<'_, S> {
-    /// Refuses a read that names no purpose, or one that the schema does not declare.
-    pub fn purpose_declared(&self, purpose: &str) -> Result<(), Error> {
+    /// The purpose of a read. Refused is none, and one that the schema does not declare.
+    pub fn purpose_declared(&self, purpose: &str) -> Result<&Purpose, Error> {
         if self.schema.version() == 0 {
             return Err(Error::NoSchema);
         }
-        if self.schema.purpose(purpose).is_some() {
-            return Ok(());
+        if let Some(purpose) = self.schema.purpose(purpose) {
+            return Ok(purpose);
         }
         let (rule, what) = match purpose.is_empty() {
             true => ("required", "a read names its purpose"),
@@ -103,53 +132,55 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// The views of a field that the caller may ask for under a purpose.
-    fn allowed_views(&self, field: &Field, purpose: &str, load: CaseLoad) -> Vec<String> {
+    fn allowed_views(&self, field: &Field, purpose: &str, relation: Relation) -> Vec<String> {
         if !lists(field, purpose) {
             return vec![];
         }
         field
             .views()
-            .filter(|(name, _)| self.decide_action(Action::Detokenize, field, Some(name), Some(purpose), load).allowed)
+            .filter(|(name, _)| {
+                self.decide_action(Action::Detokenize, field, Some(name), Some(purpose), relation).allowed
+            })
             .map(|(name, _)| name.to_string())
             .collect()
     }
 
     /// The purposes under which the caller may do this to a field, in some view if the action has views.
-    fn allowed_purposes(&self, action: Action, field: &Field, load: CaseLoad) -> Vec<String> {
+    fn allowed_purposes(&self, action: Action, field: &Field, relation: Relation) -> Vec<String> {
         let may = |purpose: &str| match action {
-            Action::Detokenize => !self.allowed_views(field, purpose, load).is_empty(),
-            _ => self.decide_action(action, field, None, Some(purpose), load).allowed,
+            Action::Detokenize => !self.allowed_views(field, purpose, relation).is_empty(),
+            _ => self.decide_action(action, field, None, Some(purpose), relation).allowed,
         };
         field.purposes.iter().filter(|purpose| may(purpose)).map(|purpose| purpose.to_string()).collect()
     }
 
     /// Whether the caller may know that a field's value exists: it may see a view of it or match it, for any purpose.
-    fn may_know(&self, field: &Field, load: CaseLoad) -> bool {
-        !self.allowed_purposes(Action::Detokenize, field, load).is_empty()
-            || !self.allowed_purposes(Action::Match, field, load).is_empty()
+    fn may_know(&self, field: &Field, relation: Relation) -> bool {
+        !self.allowed_purposes(Action::Detokenize, field, relation).is_empty()
+            || !self.allowed_purposes(Action::Match, field, relation).is_empty()
     }
 
     /// Why the caller may not do this to a field, in a view that the field has; none for one that it has not.
-    fn why_not(&self, field: &Field, view: Option<&str>, load: CaseLoad) -> Error {
+    fn why_not(&self, field: &Field, view: Option<&str>, relation: Relation) -> Error {
         let denied = Error::Denied { action: self.action.as_str() };
         match self.action {
-            Action::Delete | Action::Replace if self.may_know(field, load) => return denied,
+            Action::Delete | Action::Replace if self.may_know(field, relation) => return denied,
             Action::Delete | Action::Replace => return Error::NotFound,
             _ => {}
         }
         let purpose = self.purpose.unwrap_or_default();
-        if lists(field, purpose) && self.second_factor_would_do(field, view, load) {
+        if lists(field, purpose) && self.second_factor_would_do(field, view, relation) {
             return Error::SecondFactorRequired { request: None };
         }
         if self.action == Action::Detokenize {
-            let allowed = self.allowed_views(field, purpose, load);
+            let allowed = self.allowed_views(field, purpose, relation);
             match view {
                 _ if allowed.is_empty() => {}
                 Some(_) => return Error::ViewNotAllowed { allowed },
                 None => return Error::ViewUnknown { allowed },
             }
         }
-        let purposes = self.allowed_purposes(self.action, field, load);
+        let purposes = self.allowed_purposes(self.action, field, relation);
         if self.action == Action::Lookup {
             // Fields are no secret: the schema lists them.
             return match purposes.is_empty() || purposes.iter().any(|allowed| allowed == purpose) {
@@ -159,7 +190,7 @@ impl<S: Store> Road<'_, S> {
         }
         if purposes.is_empty() {
             Error::NotFound
-        } else if lists(field, purpose) && self.rests_on_consent(purpose) {
+        } else if lists(field, purpose) && self.consent_to(Some(purpose), relation) == Consent::Absent {
             Error::ConsentRequired { allowed: purposes }
         } else if purposes.iter().any(|allowed| allowed == purpose) {
             denied

@@ -7,7 +7,7 @@
 mod life;
 
 use data_encoding::HEXLOWER;
-use strongroom_access::{ASSERTION_LIFE, Assertion, CaseLoad, Factor, FactorHolder, Role, SecondFactor};
+use strongroom_access::{ASSERTION_LIFE, Assertion, Factor, FactorHolder, Role, SecondFactor};
 use strongroom_commit::{Fact, Guard};
 use strongroom_ledger::Timestamp;
 use strongroom_schema::Field;
@@ -17,6 +17,7 @@ use crate::approvals::request_hash;
 use crate::error::Error;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
+use crate::standing::Relation;
 use crate::tenant::Tenant;
 use crate::values::row_hash;
 use crate::vault::Vault;
@@ -130,9 +131,9 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// Whether a second factor is all that is missing for this on a field.
-    pub fn second_factor_would_do(&self, field: &Field, view: Option<&str>, load: CaseLoad) -> bool {
+    pub fn second_factor_would_do(&self, field: &Field, view: Option<&str>, relation: Relation) -> bool {
         is_person(self.caller) && self.showing.seen() == SecondFactor::Absent && {
-            self.decide_showing(SecondFactor::Fresh, self.action, field, view, self.purpose, load).allowed
+            self.decide_showing(SecondFactor::Fresh, self.action, field, view, self.purpose, relation).allowed
         }
     }
 

@@ -6,11 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use strongroom_commit::{Fact, Guard};
+use strongroom_commit::{Fact, Guard, Use};
 use strongroom_ids::{DekVersion, FieldNo, KeyringNo, RowId, RowVersion, SubjectHandle, TenantId};
 use strongroom_keys::{self as keys, Dek, DekOwner, DekPlace, IndexName, Sealed, ValuePlace};
 use strongroom_storage::keys as place;
-use strongroom_storage::rows::{IndexEntry, IndexKind, SubjectRecord, SubjectState, WrappedDek};
+use strongroom_storage::rows::{Consent, IndexEntry, IndexKind, SubjectRecord, SubjectState, WrappedDek};
 use strongroom_storage::{Family, Mutation, Store};
 
 use crate::error::Error;
@@ -90,6 +90,58 @@ impl<S: Store> Road<'_, S> {
             });
         }
         Ok(subjects)
+    }
+
+    /// The records of one subject that a request is about, whatever their state: several, if subjects were merged, and none
+    /// of one that the vault does not know. Guards that they are these, and their states.
+    pub async fn records_of(&self, id: &str, guards: &mut Vec<Guard>) -> Result<Vec<SubjectRecord>, Error> {
+        let limit = self.vault.limits.subject;
+        if id.is_empty() || id.len() > limit {
+            return Err(Error::invalid("subject", "length", format!("a subject's id has 1 to {limit} bytes")));
+        }
+        let handles = self.handles(std::iter::once(id), guards).await?.remove(id).unwrap_or_default();
+        let mut records = self.subject_records(&handles).await?;
+        let mut all = Vec::with_capacity(handles.len());
+        for handle in &handles {
+            let record = records.remove(handle).ok_or(Error::DataLoss("a subject id without its subject"))?;
+            guards.push(Guard::Unchanged(Fact::subject_state(self.tenant.number, *handle)));
+            all.push(Arc::unwrap_or_clone(record));
+        }
+        Ok(all)
+    }
+
+    /// Counts that it was asked about a subject, so that nobody finds out by guessing whom the vault knows.
+    pub fn asked_about<A>(&self, id: &str, known: bool, prepared: &mut Prepared<A>) {
+        prepared.charge = self.charge();
+        if let Some(charge) = &mut prepared.charge {
+            charge.uses.push(Use::Asked { row: None, missed: !known });
+        }
+        if !known {
+            // Committed as any answer is: what is refused may leave no leaf, and counts nothing.
+            let sent = Some(self.fingerprint(id.as_bytes()));
+            prepared.items.push(Item { outcome: "none", sent, ..Item::default() });
+        }
+    }
+
+    /// Writes a subject's record anew, of which something has changed that `fact` is about; `outcome` is what the ledger calls
+    /// it.
+    pub fn write_record<A>(
+        &self,
+        record: SubjectRecord,
+        fact: Fact,
+        outcome: &'static str,
+        prepared: &mut Prepared<A>,
+    ) -> Result<(), Error> {
+        let (tenant, handle) = (self.tenant.number, record.handle);
+        // A salt of its own, as every version of a row has: else who knows this one could guess what was there before.
+        let record = SubjectRecord { salt: keys::random::<16>()?, ..record };
+        let hash = Some(record_hash(&record));
+        let keys = Fact::subject_keys(tenant, handle);
+        prepared.guards.push(Guard::Unchanged(keys));
+        prepared.changes.extend([keys, fact]);
+        prepared.mutations.push(Mutation::Put(Family::Subjects, place::subject(tenant, handle), record.encode()));
+        prepared.items.push(Item { outcome, subject: Some(handle), hash, ..Item::default() });
+        Ok(())
     }
 
     fn new_subject(
@@ -180,6 +232,14 @@ impl Subjects {
     /// changes the fact of its keys too, which is guarded anyway.
     pub fn labels(&self, id: &str) -> &[String] {
         self.places.get(id).map_or(&[], |place| &self.list[*place].record.labels)
+    }
+
+    /// Gives the subject behind an id a consent; its handle, and the hash of its record from then on. None for the empty id.
+    pub fn give(&mut self, id: &str, consent: Consent) -> Option<(SubjectHandle, [u8; 32])> {
+        let subject = self.places.get(id).and_then(|place| self.list.get_mut(*place))?;
+        subject.record.consents.push(consent);
+        subject.changed = true;
+        Some((subject.record.handle, record_hash(&subject.record)))
     }
 
     /// How many DEKs of a keyring would have to be made for these subjects.

@@ -9,6 +9,7 @@ mod bad_input;
 mod bench;
 mod certificates;
 mod commands;
+mod consents;
 mod crash;
 mod damage;
 mod decisions;

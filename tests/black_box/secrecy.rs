@@ -10,8 +10,11 @@ use std::process::{Command, Stdio};
 
 use data_encoding::BASE64;
 use strongroom_proto::v1;
+use strongroom_proto::v1::grant_consent_request;
+use strongroom_proto::v1::subjects_client::SubjectsClient;
 use tonic::Status;
 
+use crate::consents::consent;
 use crate::deterministic::uscc;
 use crate::harness::{BINARY, TestVault, detokenize, item, tokenize};
 use crate::needles::{Needles, files, stored_files};
@@ -125,6 +128,14 @@ impl Load {
         let request = v1::DeleteRequest { items: vec![item], idempotency_key: IDEMPOTENCY.to_owned() };
         client.delete(request).await.unwrap();
 
+        let mut subjects = SubjectsClient::new(vault.channel("privacy").await);
+        for subject in SUBJECTS {
+            subjects.grant_consent(consent(subject)).await.unwrap();
+            client.detokenize(detokenize(&known, "marketing", "masked")).await.unwrap();
+            let request = v1::ListConsentsRequest { subject: subject.to_owned(), purpose: String::new() };
+            subjects.list_consents(request).await.unwrap();
+        }
+
         // Through the command line, whose own words are no matter here.
         vault.cli_ok(&["tokenize", "borrower.name", "欧阳志远之名", "--subject", SUBJECTS[0]]);
         vault.cli_ok(&["detokenize", &tokens[1], "--purpose", "kyc_review", "--view", "plain"]);
@@ -196,6 +207,18 @@ impl Load {
         let item = v1::DeleteItem { token: STRAY.to_owned(), subject: STRAY.to_owned() };
         client.delete(v1::DeleteRequest { items: vec![item], idempotency_key: STRAY.to_owned() }).await.unwrap();
 
+        let mut subjects = SubjectsClient::new(vault.channel("privacy").await);
+        let stray = || STRAY.to_owned();
+        for scope in [grant_consent_request::Scope::Field(stray()), grant_consent_request::Scope::Class(stray())] {
+            let request = v1::GrantConsentRequest { scope: Some(scope), ..consent(SUBJECTS[0]) };
+            refused("a scope", subjects.grant_consent(request).await.err());
+        }
+        for (subject, purpose) in [(SUBJECTS[0], STRAY), (STRAY, "marketing")] {
+            let (subject, purpose) = (subject.to_owned(), purpose.to_owned());
+            let request = v1::WithdrawConsentRequest { subject, purpose, scope: None };
+            refused("a withdrawal", subjects.withdraw_consent(request).await.err());
+        }
+
         // Callers who may do none of this.
         let mut auditor = vault.vault_as("auditor").await;
         refused("an auditor's value", auditor.tokenize(tokenize(vec![name()])).await.err());
@@ -210,7 +233,6 @@ impl Load {
             purpose: STRAY.to_owned(),
             ..Default::default()
         };
-        let stray = || STRAY.to_owned();
         let known =
             v1::ExplainPolicyRequest { role: "app".to_owned(), action: "status".to_owned(), ..Default::default() };
         for request in [

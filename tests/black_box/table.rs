@@ -102,8 +102,10 @@ impl Asked<'_> {
             "export_ledger" | "archive_ledger" | "get_proof" | "get_checkpoint" | "add_cosignature" => {
                 self.of_ledger().await
             }
-            "set_labels" | "get_labels" | "expire" | "expire_above_cap" | "retention_report" | "subject_report"
-            | "export_subject" | "processing_report" => self.of_subjects().await,
+            "set_labels" | "get_labels" | "grant_consent" | "withdraw_consent" | "list_consents" | "expire"
+            | "expire_above_cap" | "retention_report" | "subject_report" | "export_subject" | "processing_report" => {
+                self.of_subjects().await
+            }
             "list_keys"
             | "rotate_key"
             | "set_key_state"
@@ -223,6 +225,7 @@ impl Asked<'_> {
 
     async fn of_subjects(&self) -> Result<(), Status> {
         let (mut subjects, subject) = (SubjectsClient::new(self.channel.clone()), "cust-1".to_owned());
+        let purpose = || "marketing".to_owned();
         match self.row.action {
             "expire" | "expire_above_cap" => {
                 let up_to = if self.row.action == "expire" { 0 } else { 7 };
@@ -231,7 +234,6 @@ impl Asked<'_> {
             "retention_report" => {
                 subjects.retention_report(self.request(v1::RetentionReportRequest {})).await.map(drop)
             }
-            "get_labels" => subjects.get_labels(self.request(v1::GetLabelsRequest { subject })).await.map(drop),
             "subject_report" => {
                 let request = v1::SubjectReportRequest { subject, ..Default::default() };
                 subjects.subject_report(self.request(request)).await.map(drop)
@@ -244,9 +246,19 @@ impl Asked<'_> {
                 let request = v1::ProcessingReportRequest::default();
                 subjects.processing_report(self.request(request)).await?.into_inner().message().await.map(drop)
             }
-            _ => {
+            "get_labels" => subjects.get_labels(self.request(v1::GetLabelsRequest { subject })).await.map(drop),
+            "set_labels" => {
                 let request = v1::SetLabelsRequest { subject, labels: vec!["branch-12".to_owned()] };
                 subjects.set_labels(self.request(request)).await.map(drop)
+            }
+            "grant_consent" => subjects.grant_consent(self.request(crate::consents::consent(&subject))).await.map(drop),
+            "withdraw_consent" => {
+                let request = v1::WithdrawConsentRequest { subject, purpose: purpose(), scope: None };
+                subjects.withdraw_consent(self.request(request)).await.map(drop)
+            }
+            _ => {
+                let request = v1::ListConsentsRequest { subject, purpose: purpose() };
+                subjects.list_consents(self.request(request)).await.map(drop)
             }
         }
     }

@@ -36,6 +36,22 @@ fn without_policies_everything_is_denied() {
 }
 
 #[test]
+fn no_policy_permits_a_read_without_the_consent_that_it_needs() {
+    let all = "@id(\"all\") permit (principal, action, resource);";
+    for consent in [Consent::NotNeeded, Consent::Standing, Consent::Absent] {
+        let context = Context::new(0).purpose(Some("marketing")).consent(consent);
+        for action in [Action::Detokenize, Action::Match, Action::Lookup] {
+            let decision = decided(all, action, FIELD, context);
+            assert_eq!(decision.allowed, consent != Consent::Absent, "{action} {consent:?}");
+            assert!(decision.allowed || decision.reason.contains("consent"), "{}", decision.reason);
+        }
+        // Storing and deleting need none.
+        assert!(decided(all, Action::Tokenize, FIELD, context).allowed);
+        assert!(decided(all, Action::Delete, FIELD, context).allowed);
+    }
+}
+
+#[test]
 fn a_forbid_wins_over_a_permit() {
     let source = r#"
         @id("all") permit (principal, action, resource);

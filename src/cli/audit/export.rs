@@ -99,8 +99,8 @@ struct Filter {
     #[arg(long, value_name = "VIEW")]
     view: Option<String>,
 
-    /// Only what tells a caller something of values: detokenize, match, lookup, get_labels, subject_report,
-    /// export_subject.
+    /// Only what tells a caller something of values: detokenize, match, lookup, get_labels, list_consents,
+    /// subject_report, export_subject.
     #[arg(long)]
     reads: bool,
 

@@ -50,7 +50,8 @@ pub struct Consent {
     pub granted: u64,
     /// When it ends by itself.
     pub expires: Option<u64>,
-    /// When it was taken back.
+    /// When it was taken back. Before it was granted: it was taken back once, and out of a wider consent, which does not reach
+    /// it again.
     pub withdrawn: Option<u64>,
     /// SHA-256 of the text that was shown.
     pub text: [u8; 32],
@@ -64,6 +65,11 @@ const HAS_END: u8 = 1;
 const IS_WITHDRAWN: u8 = 2;
 
 impl Consent {
+    /// Whether it was taken back, and not given again since.
+    pub fn is_withdrawn(&self) -> bool {
+        self.withdrawn.is_some_and(|at| at >= self.granted)
+    }
+
     pub(super) fn write(&self, row: &mut Writer) {
         let end = if self.expires.is_some() { HAS_END } else { 0 };
         let withdrawn = if self.withdrawn.is_some() { IS_WITHDRAWN } else { 0 };

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::tenants::{NUMBER, SAVINGS, make, of};
 use super::*;
+use crate::{ConsentScope, GrantConsent, WithdrawConsent};
 
 /// Fields, and the purposes that the lending schema lists for them.
 const FIELDS: [(&str, &[&str]); 4] = [
@@ -44,13 +45,16 @@ const RULES: [Rules; 5] = [
     Rules {
         // Those that ship.
         cedar: "",
-        sees: |(role, _), _, view, _| match role {
-            // Of all purposes asked here but the one that rests on consent, services see everything.
-            Role::App => true,
+        sees: |(role, _), _, view, purpose| match role {
+            // Whole values for the purposes of lending, which all are but marketing.
+            Role::App => view != "plain" || purpose != "marketing",
             Role::Privacy => view == "masked",
             _ => false,
         },
-        finds: |(role, _), _| matches!(role, Role::App | Role::Privacy),
+        finds: |(role, _), purpose| match role {
+            Role::App => purpose != "marketing",
+            role => role == Role::Privacy,
+        },
     },
     Rules { cedar: "\n", sees: |_, _, _, _| false, finds: |_, _| false },
     Rules {
@@ -94,6 +98,8 @@ fn source(rules: usize) -> String {
         permit (principal in Role::"app", action in [Action::"tokenize", Action::"replace", Action::"delete"], resource);
         @id("delete")
         permit (principal in Role::"privacy", action == Action::"delete", resource);
+        @id("consent")
+        permit (principal in Role::"app", action in [Action::"grant_consent", Action::"withdraw_consent"], resource);
     "#;
     let part = |from: &str, to: &str| {
         let from = DEFAULT_POLICIES.find(from).unwrap();
@@ -126,6 +132,11 @@ enum Call {
         tenant: usize,
         who: usize,
         field: usize,
+    },
+    /// The subject of all values consents to marketing, or takes that back.
+    Consent {
+        tenant: usize,
+        given: bool,
     },
     /// Of one value, or of all that there are at once.
     Read {
@@ -167,6 +178,7 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
     let call = prop_oneof![
         1 => (0..TENANTS.len(), 0..RULES.len()).prop_map(|(tenant, rules)| Call::Rules { tenant, rules }),
         3 => stores.prop_map(|(tenant, who, field)| Call::Store { tenant, who, field }),
+        2 => (0..TENANTS.len(), any::<bool>()).prop_map(|(tenant, given)| Call::Consent { tenant, given }),
         6 => (who(), proptest::option::of(any::<usize>()), 0..VIEWS.len(), 0..PURPOSES.len())
             .prop_map(|((tenant, who), value, view, purpose)| Call::Read { tenant, who, value, view, purpose }),
         2 => (who(), any::<usize>(), 0..PURPOSES.len(), any::<bool>())
@@ -193,6 +205,7 @@ struct World {
     vault: Arc<Tested>,
     known: Vec<Known>,
     rules: [usize; TENANTS.len()],
+    consents: [bool; TENANTS.len()],
     made: usize,
 }
 
@@ -202,7 +215,7 @@ impl World {
         make(&vault, SAVINGS).await.unwrap();
         let schema = ApplySchema { source: LENDING.to_owned(), dry_run: false };
         vault.apply_schema(&of(NUMBER, Role::Officer), &schema).await.unwrap();
-        (bench, Self { vault, known: vec![], rules: [0; TENANTS.len()], made: 0 })
+        (bench, Self { vault, known: vec![], rules: [0; TENANTS.len()], consents: [false; TENANTS.len()], made: 0 })
     }
 
     /// A value that no other is or begins with.
@@ -218,14 +231,19 @@ impl World {
     }
 
     fn sees(&self, tenant: usize, who: usize, known: &Known, view: &str, purpose: &str) -> bool {
-        let listed = FIELDS[known.field].1.contains(&purpose) && purpose != "marketing";
+        let listed = FIELDS[known.field].1.contains(&purpose) && self.consents_to(tenant, purpose);
         let own = known.alive && known.tenant == tenant;
         let may = RULES[self.rules[tenant]].sees;
         own && listed && has_view(known.field, view) && may(CALLERS[who], known.field, view, purpose)
     }
 
+    /// Whether the subject of a tenant's values has allowed a purpose, or need not.
+    fn consents_to(&self, tenant: usize, purpose: &str) -> bool {
+        purpose != "marketing" || self.consents[tenant]
+    }
+
     fn finds(&self, tenant: usize, who: usize, field: usize, purpose: &str) -> bool {
-        let listed = FIELDS[field].1.contains(&purpose) && purpose != "marketing";
+        let listed = FIELDS[field].1.contains(&purpose);
         listed && (RULES[self.rules[tenant]].finds)(CALLERS[who], purpose)
     }
 
@@ -264,6 +282,32 @@ impl World {
                     }
                     Err(error) => assert!(!error.to_string().contains(&value)),
                 }
+            }
+            Call::Consent { tenant, given } => {
+                let service = caller(tenant, 0);
+                let (subject, purpose, scope) = ("c-1".to_owned(), "marketing".to_owned(), ConsentScope::All);
+                let changed = match given {
+                    true => {
+                        let (version, channel) = ("1".to_owned(), "web".to_owned());
+                        let request = GrantConsent {
+                            subject,
+                            purpose,
+                            scope,
+                            text: vec![1; 32],
+                            version,
+                            channel,
+                            expires: None,
+                        };
+                        vault.grant_consent(&service, &request).await.unwrap()
+                    }
+                    // There is no such subject before it was named.
+                    false => {
+                        let request = WithdrawConsent { subject, purpose, scope };
+                        vault.withdraw_consent(&service, &request).await.unwrap_or(false)
+                    }
+                };
+                assert_eq!(changed, self.consents[tenant] != given);
+                self.consents[tenant] = given;
             }
             Call::Read { tenant, who, value, view, purpose } => {
                 let count = self.known.len();
@@ -304,7 +348,10 @@ impl World {
                 let item = MatchItem { token: known.token.clone(), value: asked.into(), subject: String::new() };
                 let request = Match { items: vec![item], purpose: purpose.to_owned() };
                 let answer = vault.matches(&caller(tenant, who), &request).await.unwrap().remove(0);
-                let finds = known.alive && known.tenant == tenant && self.finds(tenant, who, known.field, purpose);
+                let finds = known.alive
+                    && known.tenant == tenant
+                    && self.consents_to(tenant, purpose)
+                    && self.finds(tenant, who, known.field, purpose);
                 match answer {
                     Ok(matched) => assert_eq!((finds, matched), (true, right)),
                     Err(error) => {
@@ -320,8 +367,8 @@ impl World {
                 let item = LookupItem { field: FIELDS[MOBILE].0.to_owned(), value: known.value.clone().into() };
                 let request = Lookup { items: vec![item], purpose: purpose.to_owned() };
                 let answer = vault.lookup(&caller(tenant, who), &request).await.unwrap().remove(0);
-                let found: Vec<String> =
-                    if known.alive && known.tenant == tenant { vec![known.token.clone()] } else { vec![] };
+                let found = known.alive && known.tenant == tenant && self.consents_to(tenant, purpose);
+                let found: Vec<String> = if found { vec![known.token.clone()] } else { vec![] };
                 match answer {
                     Ok(answer) => {
                         assert!(self.finds(tenant, who, MOBILE, purpose));

@@ -185,7 +185,10 @@ impl History {
             let before = self.subjects.insert(holder, RecordedSubject { leaf, good: None, hash });
             return before.map(|_| "a handle is given to a second subject");
         }
-        if item.outcome == "subject_resealed" || item.outcome == "subject_labelled" {
+        if matches!(
+            item.outcome.as_str(),
+            "subject_resealed" | "subject_labelled" | "consent_granted" | "consent_withdrawn"
+        ) {
             let before = self.subjects.insert(holder, RecordedSubject { leaf, good: None, hash: item.hash? });
             return before.is_none().then_some("a subject's record is changed, and there is no such subject");
         }
