@@ -33,6 +33,7 @@ mod approvals;
 mod audit;
 mod bulk;
 mod certificates;
+mod consents;
 mod cores;
 mod crowd;
 mod door;

@@ -89,7 +89,7 @@ impl<S: Store> v1::subjects_server::Subjects for SubjectsService<S> {
         request: Request<v1::GrantConsentRequest>,
     ) -> Result<Response<v1::GrantConsentResponse>, Status> {
         let caller = self.0.caller(&request)?;
-        let request = grant(request.into_inner()).map_err(status)?;
+        let request = consents::granted(request.into_inner()).map_err(status)?;
         let changed = self.0.vault()?.grant_consent(&caller, &request).await.map_err(status)?;
         Ok(Response::new(v1::GrantConsentResponse { changed }))
     }
@@ -98,15 +98,8 @@ impl<S: Store> v1::subjects_server::Subjects for SubjectsService<S> {
         &self,
         request: Request<v1::WithdrawConsentRequest>,
     ) -> Result<Response<v1::WithdrawConsentResponse>, Status> {
-        use v1::withdraw_consent_request::Scope;
         let caller = self.0.caller(&request)?;
-        let v1::WithdrawConsentRequest { subject, purpose, scope } = request.into_inner();
-        let scope = match scope {
-            None => ConsentScope::All,
-            Some(Scope::Class(class)) => ConsentScope::Class(class),
-            Some(Scope::Field(field)) => ConsentScope::Field(field),
-        };
-        let request = WithdrawConsent { subject, purpose, scope };
+        let request = consents::withdrawn(request.into_inner());
         let changed = self.0.vault()?.withdraw_consent(&caller, &request).await.map_err(status)?;
         Ok(Response::new(v1::WithdrawConsentResponse { changed }))
     }
@@ -119,7 +112,7 @@ impl<S: Store> v1::subjects_server::Subjects for SubjectsService<S> {
         let v1::ListConsentsRequest { subject, purpose } = request.into_inner();
         let listed =
             self.0.vault()?.list_consents(&caller, &ListConsents { subject, purpose }).await.map_err(status)?;
-        Ok(Response::new(v1::ListConsentsResponse { consents: listed.into_iter().map(consent).collect() }))
+        Ok(Response::new(v1::ListConsentsResponse { consents: listed.into_iter().map(consents::listed).collect() }))
     }
 }
 
