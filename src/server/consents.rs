@@ -1,0 +1,53 @@
+//! Consents of data subjects, between the wire and the vault.
+
+use strongroom_proto::v1;
+use strongroom_vault::{ConsentScope, Error, GrantConsent, ListedConsent, WithdrawConsent};
+
+use crate::instants;
+
+/// What a request to record a consent asks for.
+pub(crate) fn granted(request: v1::GrantConsentRequest) -> Result<GrantConsent, Error> {
+    use v1::grant_consent_request::Scope;
+    let v1::GrantConsentRequest { subject, purpose, scope, text_sha256, text_version, channel, expire_time } = request;
+    let mut wrong = Vec::new();
+    let expires = instants::from_wire(expire_time.as_ref(), || "expire_time".to_owned(), &mut wrong);
+    if !wrong.is_empty() {
+        return Err(Error::Invalid(wrong));
+    }
+    let scope = match scope {
+        None => ConsentScope::All,
+        Some(Scope::Class(class)) => ConsentScope::Class(class),
+        Some(Scope::Field(field)) => ConsentScope::Field(field),
+    };
+    let text = text_sha256.into();
+    Ok(GrantConsent { subject, purpose, scope, text, version: text_version, channel, expires })
+}
+
+/// What a request to take one back asks for.
+pub(crate) fn withdrawn(request: v1::WithdrawConsentRequest) -> WithdrawConsent {
+    use v1::withdraw_consent_request::Scope;
+    let v1::WithdrawConsentRequest { subject, purpose, scope } = request;
+    let scope = match scope {
+        None => ConsentScope::All,
+        Some(Scope::Class(class)) => ConsentScope::Class(class),
+        Some(Scope::Field(field)) => ConsentScope::Field(field),
+    };
+    WithdrawConsent { subject, purpose, scope }
+}
+
+/// A consent, as a list has it.
+pub(crate) fn listed(one: ListedConsent) -> v1::Consent {
+    use v1::consent::Scope;
+    let of_class = one.class.map(|class| Scope::Class(class.to_owned()));
+    v1::Consent {
+        purpose: one.purpose,
+        scope: one.field.map(Scope::Field).or(of_class),
+        grant_time: Some(instants::to_wire(one.granted)),
+        expire_time: one.expires.map(instants::to_wire),
+        withdraw_time: one.withdrawn.map(instants::to_wire),
+        text_sha256: one.text.to_vec().into(),
+        text_version: one.version,
+        channel: one.channel,
+        state: one.state.to_owned(),
+    }
+}
