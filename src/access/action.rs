@@ -163,6 +163,18 @@ actions! {
     SetLabels = "set_labels" on vault,
     /// Sees them.
     GetLabels = "get_labels" on vault,
+    /// Erases a data subject, or lets its time of grace begin.
+    EraseSubject = "erase_subject" on vault,
+    /// Undoes an erasure whose time of grace runs.
+    UndoErasure = "undo_erasure" on vault,
+    /// Sees how far an erasure has come, and its receipt.
+    GetErasure = "get_erasure" on vault,
+    /// Sets a legal hold on a data subject.
+    SetHold = "set_hold" on vault,
+    /// Ends one.
+    LiftHold = "lift_hold" on vault,
+    /// Sees them.
+    ListHolds = "list_holds" on vault,
     /// Enrols an officer, or gives one another key.
     EnrolOfficer = "enrol_officer" on vault,
     /// Takes an officer off the list.
@@ -190,7 +202,7 @@ impl Action {
     }
 
     /// Whether it changes what is in force, or is what officers say of such a change: policies, the schema, keys and their
-    /// copies, officers, tiers, freezes, second factors and tenants.
+    /// copies, officers, tiers, freezes, legal holds, second factors and tenants.
     pub fn is_change(self) -> bool {
         // Each by its name, so that nobody forgets a new one.
         match self {
@@ -215,6 +227,8 @@ impl Action {
             | Self::UnfreezeAll
             | Self::Suspend
             | Self::Unsuspend
+            | Self::SetHold
+            | Self::LiftHold
             | Self::SetTier
             | Self::SetTierLimits
             | Self::EnrolSecondFactor
@@ -253,6 +267,10 @@ impl Action {
             | Self::ListSecondFactors
             | Self::SetLabels
             | Self::GetLabels
+            | Self::EraseSubject
+            | Self::UndoErasure
+            | Self::GetErasure
+            | Self::ListHolds
             | Self::ListOfficers
             | Self::Status => false,
         }
@@ -260,7 +278,7 @@ impl Action {
 
     /// Whether it tells a caller something of values or of their subjects.
     pub fn is_read(self) -> bool {
-        matches!(self, Self::Detokenize | Self::Match | Self::Lookup | Self::GetLabels)
+        matches!(self, Self::Detokenize | Self::Match | Self::Lookup | Self::GetLabels | Self::ListHolds)
     }
 
     /// Whether only officers do it, and none without the approval of another one, whatever policy permits: else one of

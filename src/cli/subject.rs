@@ -1,16 +1,21 @@
-//! `strongroom subject`: the labels of a data subject.
+//! `strongroom subject`: what the vault knows of a data subject besides its values, and its end.
+
+mod erase;
+mod hold;
 
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
 use strongroom_proto::v1::{GetLabelsRequest, SetLabelsRequest};
 
-use super::client::Context;
+use super::client::Global;
 use super::output::{CliError, Exit};
 
 /// Who asks unless the caller says otherwise.
-pub const PRINCIPAL: &str = "privacy";
+const PRINCIPAL: &str = "privacy";
+/// The same of legal holds: who erases does not say what is kept.
+const OFFICER: &str = "officer-1";
 
-/// Set and show the labels of a data subject, by which it is in somebody's case load.
+/// Erase a data subject, hold what must be kept of it, and say in whose case load it is.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
@@ -45,15 +50,30 @@ is personal. A subject has at most 8, each 1 to 32 of a-z 0-9 . - _")]
         /// The subject's id, as values were stored with.
         id: String,
     },
+    Erase(erase::Args),
+    UndoErasure(erase::UndoArgs),
+    Erasure(erase::GetArgs),
+    Verify(erase::VerifyArgs),
+    Hold(hold::Args),
+    Lift(hold::LiftArgs),
+    Holds(hold::ListArgs),
 }
 
 /// Runs the command.
-pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let mut subjects = context.subjects().await?;
+pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
+    let (desk, officer) = (|| global.context(PRINCIPAL), || global.context(OFFICER));
     match args.command {
+        Command::Erase(args) => erase::run(args, &desk()?).await,
+        Command::UndoErasure(args) => erase::undo(args, &desk()?).await,
+        Command::Erasure(args) => erase::get(args, &desk()?).await,
+        Command::Verify(args) => erase::verify(&args, global.output),
+        Command::Hold(args) => hold::run(args, &officer()?).await,
+        Command::Lift(args) => hold::lift(args, &officer()?).await,
+        Command::Holds(args) => hold::list(args, &desk()?).await,
         Command::Label { id, labels, none: _ } => {
+            let context = desk()?;
             let request = SetLabelsRequest { subject: id, labels };
-            let changed = subjects.set_labels(request).await?.into_inner().changed;
+            let changed = context.subjects().await?.set_labels(request).await?.into_inner().changed;
             context.output.show(
                 || json!({ "changed": changed }),
                 || match changed {
@@ -63,7 +83,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             )?;
         }
         Command::Labels { id } => {
-            let labels = subjects.get_labels(GetLabelsRequest { subject: id }).await?.into_inner().labels;
+            let context = desk()?;
+            let labels =
+                context.subjects().await?.get_labels(GetLabelsRequest { subject: id }).await?.into_inner().labels;
             context.output.show(
                 || json!({ "labels": labels }),
                 || if labels.is_empty() { "it has no labels".to_owned() } else { labels.join("\n") },

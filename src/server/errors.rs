@@ -222,6 +222,10 @@ fn code(error: &Error) -> Code {
         | Error::JobEnded(_)
         | Error::TenantDestroyed
         | Error::Frozen { .. }
+        | Error::SubjectLeaving { .. }
+        | Error::SubjectHeld
+        | Error::LegalHold
+        | Error::NothingToUndo
         | Error::SuspensionRefused(_)
         | Error::TierRefused(_)
         | Error::ApprovalRequired { .. }
@@ -269,6 +273,8 @@ fn finer(violations: &[Violation]) -> &'static str {
         (Some("principal"), _) => "PRINCIPAL_INVALID",
         (Some("tier" | "limits"), _) => "TIER_INVALID",
         (Some("reason"), _) => "REASON_INVALID",
+        (Some("fields"), _) => "FIELD_INVALID",
+        (Some("until" | "grace"), _) => "TIME_INVALID",
         (Some("copies"), _) => "LIST_FULL",
         (Some("wrapped" | "to"), _) => "OWN_KEY_INVALID",
         (Some("public_key" | "signature"), _) => "SIGNATURE_INVALID",
@@ -320,6 +326,10 @@ mod tests {
             Error::NoSchema,
             Error::SourceRefused("line 3: no such type".to_owned()),
             Error::AnswerTooLarge { size: 2, limit: 1 },
+            Error::SubjectLeaving { due: 1 },
+            Error::SubjectHeld,
+            Error::LegalHold,
+            Error::NothingToUndo,
             Error::TokensExhausted,
             Error::KeyExhausted { keyring: 1 },
             Error::KeyUnavailable("disabled".to_owned()),

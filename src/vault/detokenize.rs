@@ -160,7 +160,7 @@ impl Detokenize {
             let error = Error::SubjectRequired;
             return Err(Box::new(Refusal { item: found.item(error.reason()), error }));
         }
-        match road.unfrozen(&found.field) {
+        match road.unfrozen_value(found).and_then(|()| named.not_leaving(holder)) {
             Ok(()) => Ok((found, view, holder)),
             Err(error) => Err(Box::new(Refusal { item: found.item(error.reason()), error })),
         }

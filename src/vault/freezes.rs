@@ -131,7 +131,7 @@ impl<S: Store> Road<'_, S> {
     /// Sees that an action on the vault itself is not stopped: a freeze of all writes also stops what changes or
     /// destroys stored values without touching a field by its name.
     pub fn not_stopped(&self) -> Result<(), Error> {
-        let writes = matches!(self.action, Action::ApplySchema | Action::DestroyTenant);
+        let writes = matches!(self.action, Action::ApplySchema | Action::DestroyTenant | Action::EraseSubject);
         match writes && self.rules.freezes.is_everything_frozen(Touch::Writes) {
             true => Err(Error::Frozen { what: format!("writes, and with them {},", self.action) }),
             false => Ok(()),

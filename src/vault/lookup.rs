@@ -280,6 +280,11 @@ async fn read<S: Store>(
                 prepared.items.push(value.item("DENIED"));
                 continue;
             }
+            if let Err(error) = road.unfrozen_value(&value) {
+                // Its subject is leaving: it is not told of.
+                prepared.items.push(value.item(error.reason()));
+                continue;
+            }
             if found.tokens.len() == most {
                 found.more = true;
                 break 'pages;

@@ -80,6 +80,7 @@ impl<S: Store> Road<'_, S> {
             subjects.list.push(match handle {
                 Some(handle) => {
                     let record = records.get(&handle).ok_or(Error::DataLoss("a subject id without its subject"))?;
+                    may_be_written(record)?;
                     Subject { record: (**record).clone(), places, fresh: false, changed: false, deks: vec![] }
                 }
                 None => {
@@ -222,6 +223,17 @@ impl Subjects {
                 prepared.mutations.push(Mutation::Put(Family::Subjects, key, subject.record.encode()));
             }
         }
+    }
+}
+
+/// Whether anything may be stored for a subject that is known.
+fn may_be_written(record: &SubjectRecord) -> Result<(), Error> {
+    match record.state {
+        SubjectState::Open => Ok(()),
+        SubjectState::Leaving => Err(Error::SubjectLeaving { due: record.erasure.map_or(0, |erasure| erasure.due) }),
+        SubjectState::Held => Err(Error::SubjectHeld),
+        // It went while it was looked for: what is new gets a subject of its own.
+        SubjectState::Closed => Err(Error::DataLoss("a subject id without its subject")),
     }
 }
 

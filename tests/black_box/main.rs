@@ -12,6 +12,7 @@ mod crash;
 mod damage;
 mod decisions;
 mod deterministic;
+mod erasure;
 mod export;
 mod files;
 mod freezes;

@@ -98,7 +98,8 @@ impl Asked<'_> {
             }
             "status" | "seal" | "list_tenants" | "create_tenant" | "destroy_tenant" => self.of_system().await,
             "export_ledger" | "get_proof" | "get_checkpoint" | "add_cosignature" => self.of_ledger().await,
-            "set_labels" | "get_labels" => self.of_subjects().await,
+            "set_labels" | "get_labels" | "erase_subject" | "undo_erasure" | "get_erasure" | "set_hold"
+            | "lift_hold" | "list_holds" => self.of_subjects().await,
             "list_keys"
             | "rotate_key"
             | "set_key_state"
@@ -213,11 +214,35 @@ impl Asked<'_> {
 
     async fn of_subjects(&self) -> Result<(), Status> {
         let (mut subjects, subject) = (SubjectsClient::new(self.channel.clone()), "cust-1".to_owned());
-        if self.row.action == "get_labels" {
-            return subjects.get_labels(self.request(v1::GetLabelsRequest { subject })).await.map(drop);
+        match self.row.action {
+            "get_labels" => subjects.get_labels(self.request(v1::GetLabelsRequest { subject })).await.map(drop),
+            "erase_subject" => {
+                let request = v1::EraseSubjectRequest { subject: "nobody".to_owned(), ..Default::default() };
+                subjects.erase_subject(self.request(request)).await.map(drop)
+            }
+            "undo_erasure" => subjects.undo_erasure(self.request(v1::UndoErasureRequest { subject })).await.map(drop),
+            "get_erasure" => {
+                let request = v1::GetErasureRequest { erasure: "0".repeat(32) };
+                subjects.get_erasure(self.request(request)).await.map(drop)
+            }
+            "set_hold" => {
+                let until = prost_types::Timestamp { seconds: 2_200_000_000, nanos: 0 };
+                let request = v1::SetHoldRequest {
+                    subject,
+                    fields: vec!["borrower.bank_card".to_owned()],
+                    reason: "case-1".to_owned(),
+                    purpose: "collections".to_owned(),
+                    until: Some(until),
+                };
+                subjects.set_hold(self.request(request)).await.map(drop)
+            }
+            "lift_hold" => subjects.lift_hold(self.request(v1::LiftHoldRequest { subject, number: 1 })).await.map(drop),
+            "list_holds" => subjects.list_holds(self.request(v1::ListHoldsRequest { subject })).await.map(drop),
+            _ => {
+                let request = v1::SetLabelsRequest { subject, labels: vec!["branch-12".to_owned()] };
+                subjects.set_labels(self.request(request)).await.map(drop)
+            }
         }
-        let request = v1::SetLabelsRequest { subject, labels: vec!["branch-12".to_owned()] };
-        subjects.set_labels(self.request(request)).await.map(drop)
     }
 
     async fn of_keys(&self) -> Result<(), Status> {

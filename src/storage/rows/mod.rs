@@ -6,6 +6,7 @@
 //! which names the kind of row and never its content.
 
 mod block;
+mod erasure;
 mod job;
 mod requests;
 mod rights;
@@ -14,6 +15,7 @@ mod value;
 mod vault;
 
 pub use block::{BLOCK, BlockRow};
+pub use erasure::{Erased, ErasureRow, ErasureStage, ErasureWork};
 pub use job::{JobKind, JobRow, JobState};
 pub use requests::IdempotencyRow;
 pub use rights::{Consent, Erasure, Hold, Scope};

@@ -147,7 +147,7 @@ impl Plan {
             Self::Damaged(place) => Err(Error::DataLoss(place)),
             Self::Roll(mut rolling) => {
                 if let Some(record) = record {
-                    rolling.record = record.clone();
+                    *rolling.record = record.clone();
                 }
                 rolling.roll(road, marked, dice).await
             }
@@ -293,7 +293,7 @@ struct RolledDek {
 impl Rolled {
     /// What the page has made of a subject's record, if this is about that subject; none inside if it is left as it was.
     pub fn of(&self, subject: SubjectHandle) -> Option<Option<&SubjectRecord>> {
-        (self.marked.subject == subject).then(|| self.dek.as_ref().filter(|dek| dek.rewritten).map(|dek| &dek.record))
+        (self.marked.subject == subject).then(|| self.dek.as_ref().filter(|dek| dek.rewritten).map(|dek| &*dek.record))
     }
 
     /// Whether nothing of it is left to be done.
