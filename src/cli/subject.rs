@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
 use strongroom_proto::v1::{GetLabelsRequest, SetLabelsRequest};
 
-use super::client::Global;
+use super::client::{Context, Global};
 use super::output::{CliError, Exit};
 
 /// Who asks unless the caller says otherwise.
@@ -63,6 +63,8 @@ is personal. A subject has at most 8, each 1 to 32 of a-z 0-9 . - _")]
 pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let (desk, officer) = (|| global.context(PRINCIPAL), || global.context(OFFICER));
     match args.command {
+        Command::Label { id, labels, none: _ } => set_labels(id, labels, &desk()?).await,
+        Command::Labels { id } => show_labels(id, &desk()?).await,
         Command::Erase(args) => erase::run(args, &desk()?).await,
         Command::UndoErasure(args) => erase::undo(args, &desk()?).await,
         Command::Erasure(args) => erase::get(args, &desk()?).await,
@@ -70,27 +72,27 @@ pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         Command::Hold(args) => hold::run(args, &officer()?).await,
         Command::Lift(args) => hold::lift(args, &officer()?).await,
         Command::Holds(args) => hold::list(args, &desk()?).await,
-        Command::Label { id, labels, none: _ } => {
-            let context = desk()?;
-            let request = SetLabelsRequest { subject: id, labels };
-            let changed = context.subjects().await?.set_labels(request).await?.into_inner().changed;
-            context.output.show(
-                || json!({ "changed": changed }),
-                || match changed {
-                    true => "the labels are set: every decision from now on stands on them".to_owned(),
-                    false => "it had just these labels: nothing has changed".to_owned(),
-                },
-            )?;
-        }
-        Command::Labels { id } => {
-            let context = desk()?;
-            let labels =
-                context.subjects().await?.get_labels(GetLabelsRequest { subject: id }).await?.into_inner().labels;
-            context.output.show(
-                || json!({ "labels": labels }),
-                || if labels.is_empty() { "it has no labels".to_owned() } else { labels.join("\n") },
-            )?;
-        }
     }
+}
+
+async fn set_labels(subject: String, labels: Vec<String>, context: &Context) -> Result<Exit, CliError> {
+    let request = SetLabelsRequest { subject, labels };
+    let changed = context.subjects().await?.set_labels(request).await?.into_inner().changed;
+    context.output.show(
+        || json!({ "changed": changed }),
+        || match changed {
+            true => "the labels are set: every decision from now on stands on them".to_owned(),
+            false => "it had just these labels: nothing has changed".to_owned(),
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+async fn show_labels(subject: String, context: &Context) -> Result<Exit, CliError> {
+    let labels = context.subjects().await?.get_labels(GetLabelsRequest { subject }).await?.into_inner().labels;
+    context.output.show(
+        || json!({ "labels": labels }),
+        || if labels.is_empty() { "it has no labels".to_owned() } else { labels.join("\n") },
+    )?;
     Ok(Exit::Done)
 }

@@ -239,8 +239,10 @@ async fn clear_rows<S: Store>(
             prepared.mutations.push(Mutation::Delete(Family::Rows, place::row(tenant, id)));
             let entry = place::subject_row(tenant, record.handle, id);
             prepared.mutations.push(Mutation::Delete(Family::SubjectRows, entry));
-            let (row, subject) = (Some(id), Some(record.handle));
-            prepared.items.push(Item { row, outcome: "deleted", subject, ..Item::default() });
+            if is_there {
+                let (row, subject) = (Some(id), Some(record.handle));
+                prepared.items.push(Item { row, outcome: "deleted", subject, ..Item::default() });
+            }
             continue;
         };
         let subject = (value.subject == record.handle).then(|| Arc::clone(record));
