@@ -254,7 +254,7 @@ impl<S: Store> Attempt<S> for SetHold {
         prepared.detail.extend([
             ("hold", number.to_string()),
             ("reason", self.reason.clone()),
-            ("hold_purpose", self.purpose.clone()),
+            ("purpose", self.purpose.clone()),
             ("fields", told(&fields)),
             ("until", Timestamp(self.until).to_string()),
         ]);

@@ -1,5 +1,6 @@
 //! Data subjects that are erased: nothing of them is left, whatever goes wrong meanwhile, and the ledger still proves the rest.
 
+use strongroom_commit::CommitError;
 use strongroom_ledger::erasure::{self, ErasureReceipt};
 use strongroom_storage::rows::{ErasureRow, SubjectRecord};
 use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
@@ -7,6 +8,7 @@ use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 use super::keys::TENANT;
 use super::rolls::{all, are_dead, deks, proven, records};
 use super::*;
+use crate::road::Attempt;
 use crate::verify::{Fault, Kind};
 use crate::{EraseSubject, ErasureStatus, GetErasure, UndoErasure};
 
@@ -175,6 +177,56 @@ async fn an_erasure_that_is_cut_off_anywhere_goes_on_and_nothing_is_read_meanwhi
             proven(&bench, vault).await;
         }
     }
+}
+
+/// Prepares a request, lets something else be done, and says whether the request is turned back then.
+async fn is_turned_back<A: Attempt<FaultyStore<MemoryStore>>>(
+    vault: &Tested,
+    by: &Caller,
+    request: &A,
+    meanwhile: impl AsyncFnOnce(),
+) -> bool {
+    let tenant = vault.tenant(TENANT).unwrap();
+    let road = vault.road(&tenant, by, request, [1; 16]).await.unwrap();
+    let Ok(prepared) = request.attempt(&road).await else { panic!("the request can be prepared") };
+    meanwhile().await;
+    let position = road.position;
+    matches!(road.commit_at(position, prepared).await, Err(CommitError::Conflict(_)))
+}
+
+#[tokio::test]
+async fn whoever_read_a_subject_before_its_erasure_is_turned_back_and_so_is_an_erasure_that_missed_a_value() {
+    let (bench, vault) = Bench::new().await;
+    let app = caller(Role::App);
+    for round in 0..5 {
+        let token = store_one(&vault, "borrower.name", "张三", "c-1").await;
+        let erased = async || _ = erase(&vault, "c-1").await;
+        let back = match round {
+            0 => {
+                let request = tokenize(vec![new_value("borrower.name", "李四", "c-1")], "");
+                is_turned_back(&vault, &app, &request, erased).await
+            }
+            1 => is_turned_back(&vault, &app, &super::read(&token, "plain"), erased).await,
+            2 => {
+                let items = vec![DeleteItem { token, subject: String::new() }];
+                let request = Delete { items, idempotency_key: String::new() };
+                is_turned_back(&vault, &app, &request, erased).await
+            }
+            3 => {
+                let items = vec![NewVersion { token, value: "李四".to_owned().into(), expires: None }];
+                let request = Replace { items, idempotency_key: String::new() };
+                is_turned_back(&vault, &app, &request, erased).await
+            }
+            _ => {
+                let request = EraseSubject { subject: "c-1".to_owned(), grace: 0, idempotency_key: String::new() };
+                let stored = async || _ = store_one(&vault, "borrower.name", "李四", "c-1").await;
+                is_turned_back(&vault, &desk(), &request, stored).await
+            }
+        };
+        assert!(back, "{round}");
+    }
+    assert_eq!(entries(&bench.disk)["rows"], 2);
+    proven(&bench, vault).await;
 }
 
 #[tokio::test]

@@ -33,11 +33,12 @@ struct Expected {
     holds: Vec<u8>,
 }
 
-/// Whether a value belongs to a subject that is erased, and is not held: its DEK is destroyed, and it is being cleared.
-fn is_going(record: &SubjectRecord, row: &ValueRow) -> bool {
+/// Whether a value belongs to a subject that is erased, and is not held at the time of the last leaf: its DEK is destroyed, and it
+/// is being cleared.
+fn is_going(record: &SubjectRecord, row: &ValueRow, now: u64) -> bool {
     match record.state {
         SubjectState::Open | SubjectState::Leaving => false,
-        SubjectState::Held => !record.holds.iter().any(|hold| hold.keeps(row.field)),
+        SubjectState::Held => !record.is_held(row.field, now),
         SubjectState::Closed => true,
     }
 }
@@ -212,7 +213,7 @@ impl<S: Store> Check<'_, S> {
             let wrapped = record.deks.iter();
             let mut wrapped = wrapped.filter(|dek| dek.keyring == row.keyring && dek.version == row.dek_version);
             let Some(wrapped) = wrapped.next() else {
-                if is_going(record, row) {
+                if is_going(record, row, self.lane.as_ref().map_or(0, |lane| lane.time)) {
                     return None;
                 }
                 let what =
