@@ -6,10 +6,13 @@
 //! ```
 //!
 //! The first commit decides: after it nothing of the subject that is not held opens, and none of its tokens is anything. The
-//! rest is cleared by `clear.rs`, by whoever asked or in the background, and goes on after a crash. An erasure has a name,
-//! which its desk knows and no leaf says: under it stands what is told of it, and once all is erased no handle.
+//! rest is cleared (`clear.rs`) and signed (`sign.rs`), step by step, by whoever asked or in the background (`steps.rs`), and
+//! goes on after a crash. An erasure has a name, which its desk knows and no leaf says: under it stands what is told of it, and
+//! once all is erased no handle.
 
 mod clear;
+mod sign;
+mod steps;
 
 use std::time::Duration;
 
@@ -27,11 +30,13 @@ use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road};
 use crate::vault::Vault;
 
 /// The longest time of grace, in microseconds: a year.
-const LONGEST_GRACE: u64 = 366 * 24 * 3_600 * 1_000_000;
+const LONGEST_GRACE: u64 = 366 * DAY;
+/// A day, in microseconds.
+const DAY: u64 = 24 * 3_600 * 1_000_000;
 /// How long who asks waits for rows to be cleared. What is left then is done in the background.
 const WAIT: Duration = Duration::from_secs(20);
 /// The name of what files may still hold, among the facts of erasures.
-pub(crate) const LEFTOVERS: &[u8] = b"leftovers";
+const LEFTOVERS: &[u8] = b"leftovers";
 
 /// Erases a data subject.
 pub struct EraseSubject {
@@ -86,15 +91,11 @@ pub struct Kept {
 /// The name of an erasure.
 type Name = [u8; 16];
 
-pub(crate) fn erasure_fact(tenant: TenantNo, name: &Name) -> Fact {
+fn erasure_fact(tenant: TenantNo, name: &Name) -> Fact {
     Fact::erasure(tenant, name)
 }
 
-pub(crate) async fn load_erasure<S: Store>(
-    store: &S,
-    tenant: TenantNo,
-    name: &Name,
-) -> Result<Option<ErasureRow>, Error> {
+async fn load_erasure<S: Store>(store: &S, tenant: TenantNo, name: &Name) -> Result<Option<ErasureRow>, Error> {
     let row = store.get(Family::Meta, place::erasure(tenant, name)).await?;
     Ok(row.as_deref().map(ErasureRow::decode).transpose()?)
 }
