@@ -185,6 +185,18 @@ actions! {
     WithdrawConsent = "withdraw_consent" on vault,
     /// Sees what a data subject allowed.
     ListConsents = "list_consents" on vault,
+    /// Erases a data subject, or lets its time of grace begin.
+    EraseSubject = "erase_subject" on vault,
+    /// Undoes an erasure whose time of grace runs.
+    UndoErasure = "undo_erasure" on vault,
+    /// Sees how far an erasure has come, and its receipt.
+    GetErasure = "get_erasure" on vault,
+    /// Sets a legal hold on a data subject.
+    SetHold = "set_hold" on vault,
+    /// Ends one.
+    LiftHold = "lift_hold" on vault,
+    /// Sees them.
+    ListHolds = "list_holds" on vault,
     /// Enrols an officer, or gives one another key.
     EnrolOfficer = "enrol_officer" on vault,
     /// Takes an officer off the list.
@@ -214,7 +226,7 @@ impl Action {
     }
 
     /// Whether it changes what is in force, or is what officers say of such a change: policies, the schema, keys and their
-    /// copies, officers, tiers, freezes, second factors, tenants, the clock, and what of the ledger is in the vault.
+    /// copies, officers, tiers, freezes, legal holds, second factors, tenants, the clock, and what of the ledger is in the vault.
     pub fn is_change(self) -> bool {
         // Each by its name, so that nobody forgets a new one.
         match self {
@@ -239,6 +251,8 @@ impl Action {
             | Self::UnfreezeAll
             | Self::Suspend
             | Self::Unsuspend
+            | Self::SetHold
+            | Self::LiftHold
             | Self::SetTier
             | Self::SetTierLimits
             | Self::EnrolSecondFactor
@@ -288,6 +302,10 @@ impl Action {
             | Self::GrantConsent
             | Self::WithdrawConsent
             | Self::ListConsents
+            | Self::EraseSubject
+            | Self::UndoErasure
+            | Self::GetErasure
+            | Self::ListHolds
             | Self::ListOfficers
             | Self::Status => false,
         }
@@ -302,6 +320,7 @@ impl Action {
                 | Self::Lookup
                 | Self::GetLabels
                 | Self::ListConsents
+                | Self::ListHolds
                 | Self::SubjectReport
                 | Self::ExportSubject
         )

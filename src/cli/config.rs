@@ -11,6 +11,7 @@ use strongroom_server::NameRules;
 use strongroom_vault::{self as vault, Limits};
 
 use super::actors::Actors;
+use super::backups_config::Backups;
 use super::layout::Layout;
 use super::ledger_config::Ledger;
 use super::output::CliError;
@@ -35,6 +36,9 @@ pub struct Config {
     /// Where the journal of what restricts stands.
     #[serde(default)]
     pub journal: Journal,
+    /// What is said of backups.
+    #[serde(default)]
+    pub backups: Backups,
     /// What anybody may read, without a certificate; nothing, unless the table is there.
     pub tiles: Option<Tiles>,
     /// Limits of requests that are lowered, by their names.
@@ -300,6 +304,7 @@ impl Config {
         config.retention.check()?;
         config.actors.check()?;
         config.ledger.witnesses()?;
+        config.backups.days()?;
         config.tiles.as_ref().map(Tiles::logs).transpose()?;
         Ok(config)
     }

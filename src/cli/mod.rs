@@ -10,6 +10,7 @@ mod actors;
 mod anew;
 mod approve;
 mod audit;
+mod backups_config;
 mod batches;
 mod bench;
 mod break_glass;
@@ -59,6 +60,7 @@ mod seal;
 mod second_factor;
 mod serve;
 mod shell;
+mod span;
 mod start;
 mod status;
 mod step_up;
@@ -171,7 +173,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Lookup(args) => lookup::run(args, &global.context(lookup::PRINCIPAL)?).await,
         Command::Import(args) => import::run(args, &global.context(import::PRINCIPAL)?).await,
         Command::Export(args) => export::run(args, &global.context(export::PRINCIPAL)?).await,
-        Command::Subject(args) => subject::run(args, &global.context(subject::PRINCIPAL)?).await,
+        Command::Subject(args) => subject::run(args, &global).await,
         Command::Retention(args) => {
             let context = global.context(args.principal())?;
             retention::run(args, &context).await

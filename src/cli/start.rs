@@ -176,9 +176,11 @@ pub async fn open_vault(
     let opening = opening(layout, config, store, keystore).map_err(Closed::Unfit)?;
     // Looked at before anything is opened.
     let witnesses = config.ledger.witnesses().map_err(|why| Closed::Unfit(CliError::unfit(why)))?;
+    let backups = config.backups.days().map_err(|why| Closed::Unfit(CliError::unfit(why)))?;
     let vault = Vault::open(opening).await.map_err(|error| Closed::Unfit(unfit(layout, &error)))?;
     witnesses.into_iter().for_each(|witnesses| vault.want_witnesses(witnesses));
     config.ledger.kept().into_iter().for_each(|kept| vault.keep_leaves(kept));
+    backups.into_iter().for_each(|days| vault.keep_backups(days));
     if let Err(error) = vault.check_trust_anchors(authorities) {
         vault.close().await;
         return Err(Closed::Unfit(CliError::Unfit {

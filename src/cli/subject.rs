@@ -1,21 +1,25 @@
-//! `strongroom subject`: the labels of a data subject, its consents, and what it is told of itself.
+//! `strongroom subject`: what the vault knows of a data subject besides its values, what it is told of itself, and its end.
 
 mod consent;
+mod erase;
 mod export;
+mod hold;
 mod report;
 
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
 use strongroom_proto::v1::{GetLabelsRequest, SetLabelsRequest};
 
-use super::client::Context;
+use super::client::{Context, Global};
 use super::output::{CliError, Exit};
 
 /// Who asks unless the caller says otherwise.
-pub const PRINCIPAL: &str = "privacy";
+const PRINCIPAL: &str = "privacy";
+/// The same of legal holds: who erases does not say what is kept.
+const OFFICER: &str = "officer-1";
 
-/// Set and show the labels of a data subject, by which it is in somebody's case load; record what it allows, and tell it what
-/// is held of it.
+/// Tell a data subject what is held of it, record what it allows, erase it, hold what must be kept of it, and say in whose
+/// case load it is.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
@@ -58,34 +62,52 @@ is personal. A subject has at most 8, each 1 to 32 of a-z 0-9 . - _")]
     Export(export::Args),
     /// Record what a data subject allows, and takes back.
     Consent(consent::Args),
+    Erase(erase::Args),
+    UndoErasure(erase::UndoArgs),
+    Erasure(erase::GetArgs),
+    Verify(erase::VerifyArgs),
+    Hold(hold::Args),
+    Lift(hold::LiftArgs),
+    Holds(hold::ListArgs),
 }
 
 /// Runs the command.
-pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
+    let (desk, officer) = (|| global.context(PRINCIPAL), || global.context(OFFICER));
     match args.command {
-        Command::Report(args) => return report::run(args, context).await,
-        Command::Export(args) => return export::run(args, context).await,
-        Command::Consent(args) => return consent::run(args, context).await,
-        Command::Label { id, labels, none: _ } => {
-            let mut subjects = context.subjects().await?;
-            let request = SetLabelsRequest { subject: id, labels };
-            let changed = context.subjects().await?.set_labels(request).await?.into_inner().changed;
-            context.output.show(
-                || json!({ "changed": changed }),
-                || match changed {
-                    true => "the labels are set: every decision from now on stands on them".to_owned(),
-                    false => "it had just these labels: nothing has changed".to_owned(),
-                },
-            )?;
-        }
-        Command::Labels { id } => {
-            let request = GetLabelsRequest { subject: id };
-            let labels = context.subjects().await?.get_labels(request).await?.into_inner().labels;
-            context.output.show(
-                || json!({ "labels": labels }),
-                || if labels.is_empty() { "it has no labels".to_owned() } else { labels.join("\n") },
-            )?;
-        }
+        Command::Label { id, labels, none: _ } => set_labels(id, labels, &desk()?).await,
+        Command::Labels { id } => show_labels(id, &desk()?).await,
+        Command::Report(args) => report::run(args, &desk()?).await,
+        Command::Export(args) => export::run(args, &desk()?).await,
+        Command::Consent(args) => consent::run(args, &desk()?).await,
+        Command::Erase(args) => erase::run(args, &desk()?).await,
+        Command::UndoErasure(args) => erase::undo(args, &desk()?).await,
+        Command::Erasure(args) => erase::get(args, &desk()?).await,
+        Command::Verify(args) => erase::verify(&args, global.output),
+        Command::Hold(args) => hold::run(args, &officer()?).await,
+        Command::Lift(args) => hold::lift(args, &officer()?).await,
+        Command::Holds(args) => hold::list(args, &desk()?).await,
     }
+}
+
+async fn set_labels(subject: String, labels: Vec<String>, context: &Context) -> Result<Exit, CliError> {
+    let request = SetLabelsRequest { subject, labels };
+    let changed = context.subjects().await?.set_labels(request).await?.into_inner().changed;
+    context.output.show(
+        || json!({ "changed": changed }),
+        || match changed {
+            true => "the labels are set: every decision from now on stands on them".to_owned(),
+            false => "it had just these labels: nothing has changed".to_owned(),
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+async fn show_labels(subject: String, context: &Context) -> Result<Exit, CliError> {
+    let labels = context.subjects().await?.get_labels(GetLabelsRequest { subject }).await?.into_inner().labels;
+    context.output.show(
+        || json!({ "labels": labels }),
+        || if labels.is_empty() { "it has no labels".to_owned() } else { labels.join("\n") },
+    )?;
     Ok(Exit::Done)
 }

@@ -35,6 +35,7 @@ enum Kind {
     SecondFactor,
     SubjectLabels,
     Archive,
+    Erasure,
 }
 
 /// Sip hash under keys drawn once per process, so that nobody outside can choose keys that meet.
@@ -83,6 +84,11 @@ impl Fact {
     /// What a key, or all that begins with it, leads to in the index.
     pub fn index(tenant: TenantNo, key: &[u8]) -> Self {
         Self::new(Kind::Index, tenant, HASH.hash_one(key))
+    }
+
+    /// How far an erasure has come, by the key of its row.
+    pub fn erasure(tenant: TenantNo, key: &[u8]) -> Self {
+        Self::new(Kind::Erasure, tenant, HASH.hash_one(key))
     }
 
     /// What stands under an idempotency key.
@@ -152,6 +158,7 @@ mod tests {
             Fact::index(a, b"two"),
             Fact::index(b, b"one"),
             Fact::idempotency(a, b"one"),
+            Fact::erasure(a, b"one"),
             Fact::schema(a),
             Fact::schema(b),
             Fact::policy(a),

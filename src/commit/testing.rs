@@ -136,6 +136,10 @@ impl Store for Disk {
         self.store.purge(family, from, to).await
     }
 
+    async fn scrub(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> Result<(), StoreError> {
+        self.store.scrub(family, from, to).await
+    }
+
     async fn write(&self, batch: Vec<Mutation>) -> Result<(), StoreError> {
         self.begun.fetch_add(1, Ordering::SeqCst);
         let _passed = self.gate.acquire().await.unwrap();

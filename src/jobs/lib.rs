@@ -2,11 +2,12 @@
 //!
 //! What a step is, the vault knows: each step of a job takes the road of any request, as the vault itself. Here is only the
 //! pace: a job goes on after a restart, makes way for callers, waits while the vault cannot write, and ends when it is told
-//! to. Beside the jobs, what was begun of making or destroying a tenant is finished (`tenants`), and what is due by retention is
-//! begun to be erased when it is time (`retention`).
+//! to. Beside the jobs, what was begun of making or destroying a tenant is finished (`tenants`), and of erasing a data subject
+//! (`erasures`), and what is due by retention is begun to be erased when it is time (`retention`).
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod erasures;
 mod retention;
 mod tenants;
 mod throttle;
@@ -40,7 +41,12 @@ pub async fn run<S: Store>(vault: &Vault<S>, stop: impl Future<Output = ()>) {
             () = all(vault) => {}
         }
     };
-    tokio::join!(others, tenants::run(vault, stop.clone()), retention::run(vault, stop.clone()));
+    tokio::join!(
+        others,
+        tenants::run(vault, stop.clone()),
+        erasures::run(vault, stop.clone()),
+        retention::run(vault, stop.clone()),
+    );
 }
 
 async fn all<S: Store>(vault: &Vault<S>) {

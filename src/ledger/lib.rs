@@ -11,6 +11,7 @@
 //! a leaf of a rotation -> log_keys::KeyLeaf -> Trust: the keys that known keys vouch for
 //! a checkpoint -> cosignature::cosign, by a witness; cosignature::witnesses
 //! Destroyed -> receipt::sign -> a note, receipt::verify
+//! Erased -> erasure::sign -> a note, erasure::verify
 //! a line -> filter::Filter::fits; a line, a Filter -> terms::of_leaf, terms::of_filter -> an index
 //! a leaf that restricts -> journal::append -> a journal, journal::Reading
 //! leaves that are left out -> cover::Cover -> pieces of a tree
@@ -28,6 +29,7 @@ pub mod approval;
 pub mod checkpoint;
 pub mod cosignature;
 pub mod cover;
+pub mod erasure;
 mod error;
 pub mod filter;
 mod frontier;

@@ -223,6 +223,10 @@ fn code(error: &Error) -> Code {
         | Error::ClockJumped
         | Error::TenantDestroyed
         | Error::Frozen { .. }
+        | Error::SubjectLeaving { .. }
+        | Error::SubjectHeld
+        | Error::LegalHold
+        | Error::NothingToUndo
         | Error::SuspensionRefused(_)
         | Error::TierRefused(_)
         | Error::ApprovalRequired { .. }
@@ -274,6 +278,8 @@ fn finer(violations: &[Violation]) -> &'static str {
         (Some("reason"), _) => "REASON_INVALID",
         (Some("class"), _) => "CLASS_INVALID",
         (Some("text_sha256" | "text_version" | "channel"), _) => "EVIDENCE_INVALID",
+        (Some("fields"), _) => "FIELD_INVALID",
+        (Some("until" | "grace"), _) => "TIME_INVALID",
         (Some("copies" | "consents"), _) => "LIST_FULL",
         (Some("wrapped" | "to"), _) => "OWN_KEY_INVALID",
         (Some("manifest" | "place"), _) => "ARCHIVE_INVALID",
@@ -327,6 +333,10 @@ mod tests {
             Error::NoSchema,
             Error::SourceRefused("line 3: no such type".to_owned()),
             Error::AnswerTooLarge { size: 2, limit: 1 },
+            Error::SubjectLeaving { due: 1 },
+            Error::SubjectHeld,
+            Error::LegalHold,
+            Error::NothingToUndo,
             Error::TokensExhausted,
             Error::KeyExhausted { keyring: 1 },
             Error::KeyUnavailable("disabled".to_owned()),

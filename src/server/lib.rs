@@ -39,6 +39,7 @@ mod crowd;
 mod door;
 mod edge;
 mod entries;
+mod erasures;
 mod errors;
 mod explain;
 mod freezes;

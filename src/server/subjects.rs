@@ -2,7 +2,9 @@
 
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::{FieldDue, GetLabels, ListConsents, SetLabels, StartExpire};
+use strongroom_vault::{
+    FieldDue, GetErasure, GetLabels, LiftHold, ListConsents, ListHolds, SetLabels, StartExpire, UndoErasure,
+};
 use tonic::{Request, Response, Status};
 
 use crate::edge::Edge;
@@ -10,7 +12,7 @@ use crate::errors::status;
 use crate::instants;
 use crate::keys::told;
 use crate::subject_access::{self, Pages};
-use crate::{consents, processing};
+use crate::{consents, erasures, processing};
 
 /// The service.
 pub(crate) struct SubjectsService<S: Store>(pub Edge<S>);
@@ -113,6 +115,61 @@ impl<S: Store> v1::subjects_server::Subjects for SubjectsService<S> {
         let listed =
             self.0.vault()?.list_consents(&caller, &ListConsents { subject, purpose }).await.map_err(status)?;
         Ok(Response::new(v1::ListConsentsResponse { consents: listed.into_iter().map(consents::listed).collect() }))
+    }
+
+    async fn erase_subject(
+        &self,
+        request: Request<v1::EraseSubjectRequest>,
+    ) -> Result<Response<v1::ErasureStatus>, Status> {
+        let caller = self.0.caller(&request)?;
+        let request = erasures::asked(request.into_inner()).map_err(status)?;
+        let told = self.0.vault()?.erase_subject(&caller, &request).await.map_err(status)?;
+        Ok(Response::new(erasures::status(told)))
+    }
+
+    async fn undo_erasure(
+        &self,
+        request: Request<v1::UndoErasureRequest>,
+    ) -> Result<Response<v1::UndoErasureResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::UndoErasureRequest { subject } = request.into_inner();
+        self.0.vault()?.undo_erasure(&caller, &UndoErasure { subject }).await.map_err(status)?;
+        Ok(Response::new(v1::UndoErasureResponse {}))
+    }
+
+    async fn get_erasure(
+        &self,
+        request: Request<v1::GetErasureRequest>,
+    ) -> Result<Response<v1::ErasureStatus>, Status> {
+        let caller = self.0.caller(&request)?;
+        let request = GetErasure { erasure: request.into_inner().erasure };
+        let told = self.0.vault()?.get_erasure(&caller, &request).await.map_err(status)?;
+        Ok(Response::new(erasures::status(told)))
+    }
+
+    async fn set_hold(&self, request: Request<v1::SetHoldRequest>) -> Result<Response<v1::SetHoldResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let request = erasures::hold(request.into_inner()).map_err(status)?;
+        let number = self.0.vault()?.set_hold(&caller, &request).await.map_err(status)?;
+        Ok(Response::new(v1::SetHoldResponse { number }))
+    }
+
+    async fn lift_hold(&self, request: Request<v1::LiftHoldRequest>) -> Result<Response<v1::LiftHoldResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::LiftHoldRequest { subject, number } = request.into_inner();
+        self.0.vault()?.lift_hold(&caller, &LiftHold { subject, number }).await.map_err(status)?;
+        Ok(Response::new(v1::LiftHoldResponse {}))
+    }
+
+    async fn list_holds(
+        &self,
+        request: Request<v1::ListHoldsRequest>,
+    ) -> Result<Response<v1::ListHoldsResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::ListHoldsRequest { subject } = request.into_inner();
+        let holds = self.0.vault()?.list_holds(&caller, &ListHolds { subject }).await.map_err(status)?;
+        let holds = holds.into_iter().map(erasures::listed);
+        Ok(Response::new(v1::ListHoldsResponse { holds: holds.collect() }))
     }
 }
 

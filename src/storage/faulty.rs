@@ -203,6 +203,11 @@ impl<S: Store> Store for FaultyStore<S> {
         }
     }
 
+    /// It changes nothing that could be lost.
+    async fn scrub(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> Result<(), StoreError> {
+        self.inner.scrub(family, from, to).await
+    }
+
     async fn write(&self, batch: Vec<Mutation>) -> Result<(), StoreError> {
         match self.faults.write()? {
             None => return self.inner.write(batch).await,

@@ -9,9 +9,9 @@ use strongroom_ids::{
 
 use crate::keys::{self, Counter};
 use crate::rows::{
-    ArchiveIntent, ArchiveRow, BlockRow, Consent, CounterRow, Erasure, Hold, IdempotencyRow, IndexEntry, IndexKind,
-    JobKind, JobRow, JobState, LaneHead, RowDek, Scope, SubjectRecord, SubjectState, TenantRow, UsageRow, ValueRow,
-    VaultRow, WrappedDek,
+    ArchiveIntent, ArchiveRow, BlockRow, Consent, CounterRow, Erased, Erasure, ErasureRow, ErasureStage, ErasureWork,
+    Hold, IdempotencyRow, IndexEntry, IndexKind, JobKind, JobRow, JobState, LaneHead, RowDek, Scope, SubjectRecord,
+    SubjectState, TenantRow, UsageRow, ValueRow, VaultRow, WrappedDek,
 };
 
 const DOCUMENT: &str = include_str!("FORMAT.md");
@@ -152,6 +152,9 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("key older policy", keys::older_policy(tenant, 5)),
         ("key policy history", keys::policy_history(tenant)),
         ("key witnessed", keys::witnessed(tenant)),
+        ("key erasure work", keys::erasure_work(tenant, subject)),
+        ("key erasure", keys::erasure(tenant, &counting(0x80))),
+        ("key leftovers", keys::leftovers(tenant)),
         ("entry row id", keys::encode_row_id(row)),
         ("entry tiled", keys::encode_tiled(1000)),
         ("entry indexed", keys::encode_indexed(768)),
@@ -166,6 +169,30 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ("row subject, labelled", labelled.encode()),
         ("row subject, held", held.encode()),
         ("row dek", RowDek::from(dek).encode()),
+        (
+            "row erasure work",
+            ErasureWork {
+                erasure: counting(0x80),
+                stage: ErasureStage::Clearing(row),
+                mapping: keys::subject_id(tenant, version, &mac)[..10].to_vec(),
+                alone: (row, RowId(row.0 + 1)),
+                held: 3,
+            }
+            .encode(),
+        ),
+        (
+            "row erasure",
+            ErasureRow {
+                fingerprint: mac,
+                open: vec![subject],
+                due: created + 1_000_000,
+                erased: Erased { values: 7, shares: 1, entries: 9, consents: 2, deks: 4 },
+                keks: vec![(keyring, KeyVersion(5))],
+                receipt: String::new(),
+                expires: 0,
+            }
+            .encode(),
+        ),
         (
             "row idempotency",
             IdempotencyRow {

@@ -44,7 +44,10 @@ mod meta {
     pub const OLDER_POLICY: u8 = 19;
     pub const POLICY_HISTORY: u8 = 20;
     pub const WITNESSED: u8 = 21;
-    pub const CLOCK: u8 = 41;
+    pub const ERASURE_WORK: u8 = 40;
+    pub const ERASURE: u8 = 41;
+    pub const LEFTOVERS: u8 = 42;
+    pub const CLOCK: u8 = 43;
 }
 
 /// The first byte of an index entry's value.
@@ -549,6 +552,31 @@ pub fn job(tenant: TenantNo, kind: JobKind) -> Vec<u8> {
     Key::new(tenant).kind(meta::JOB).kind(kind.number()).done()
 }
 
+/// `Meta`: what is left to do for a subject that is being erased.
+pub fn erasure_work(tenant: TenantNo, subject: SubjectHandle) -> Vec<u8> {
+    Key::new(tenant).kind(meta::ERASURE_WORK).u64(subject.0).done()
+}
+
+/// `Meta`: the same of all of a tenant's subjects, from inclusive to exclusive.
+pub fn erasure_works_range(tenant: TenantNo) -> (Vec<u8>, Vec<u8>) {
+    Key::new(tenant).kind(meta::ERASURE_WORK).range()
+}
+
+/// `Meta`: what is known of an erasure under the name that was given to it.
+pub fn erasure(tenant: TenantNo, erasure: &[u8; 16]) -> Vec<u8> {
+    Key::new(tenant).kind(meta::ERASURE).with(erasure).done()
+}
+
+/// `Meta`: all of a tenant's erasures, from inclusive to exclusive.
+pub fn erasures_range(tenant: TenantNo) -> (Vec<u8>, Vec<u8>) {
+    Key::new(tenant).kind(meta::ERASURE).range()
+}
+
+/// `Meta`: says that files may still hold what was erased: entries that were removed or overwritten, and not yet written away.
+pub fn leftovers(tenant: TenantNo) -> Vec<u8> {
+    Key::new(tenant).kind(meta::LEFTOVERS).done()
+}
+
 // What a scan brings back: the part of a key that the scan did not know.
 
 /// The row id of a `Rows` key or a `RowDeks` key.
@@ -611,6 +639,16 @@ pub fn decode_dek_marks(key: &[u8]) -> Result<(SubjectHandle, KeyringNo), StoreE
 
 fn no_mark() -> StoreError {
     StoreError::Corrupt { place: "the mark of a DEK", what: "it has not the form of one".to_owned() }
+}
+
+/// The subject of an [`erasure_work`] key.
+pub fn decode_erasure_work(key: &[u8]) -> Result<SubjectHandle, StoreError> {
+    ending("the key of what is left of an erasure", key, 13, Some(meta::ERASURE_WORK)).map(SubjectHandle)
+}
+
+/// The name of the erasure of an [`erasure`] key; none for any other key.
+pub fn decode_erasure(key: &[u8]) -> Option<[u8; 16]> {
+    key.get(TENANT..)?.strip_prefix(&[meta::ERASURE])?.try_into().ok()
 }
 
 /// Whose second factor a key of [`second_factors_range`] is about; `None` for any other key.

@@ -64,6 +64,11 @@ impl Store for MemoryStore {
         Ok(MemorySnapshot(Self(Arc::new(Mutex::new(self.lock().clone())))))
     }
 
+    /// Nothing is kept of what was removed or overwritten.
+    async fn scrub(&self, _: Family, _: Vec<u8>, _: Vec<u8>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn purge(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> Result<(), StoreError> {
         let mut families = self.lock();
         let entries = families.of(family);

@@ -153,6 +153,9 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a range of one family and sees that no file keeps it.
     fn purge(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// Sees that no file keeps what was removed from a range of one family, or overwritten there; what stands there stays.
+    fn scrub(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// Applies all mutations or none, in their order, and returns when they are on stable storage. An embedded store
     /// does the work on the calling thread, so the committer calls it from a thread of its own. After an error nobody
     /// knows whether the mutations are stored: [`Store::reopen`] first.

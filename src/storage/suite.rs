@@ -16,6 +16,7 @@ pub async fn run<S: Store>(fresh: impl AsyncFn() -> S) {
     a_scan_is_bounded_and_goes_on(&fresh().await).await;
     a_snapshot_does_not_change(&fresh().await).await;
     a_purged_range_is_gone_and_its_neighbours_are_not(&fresh().await).await;
+    a_scrubbed_range_is_as_it_was(&fresh().await).await;
     what_was_written_is_there_after_reopening(&fresh().await).await;
     it_agrees_with_a_sorted_map(&fresh().await).await;
 }
@@ -151,6 +152,18 @@ async fn a_purged_range_is_gone_and_its_neighbours_are_not(store: &impl Store) {
     store.purge(family, vec![], vec![]).await.unwrap();
     assert!(store.scan(family, range(b"", b"", 1)).await.unwrap().is_empty());
     store.purge(family, vec![], vec![]).await.unwrap();
+}
+
+async fn a_scrubbed_range_is_as_it_was(store: &impl Store) {
+    let family = Family::Index;
+    store.write((0..100_u8).map(|n| put(family, &[n], &[n])).collect()).await.unwrap();
+    store.write((0..100_u8).step_by(2).map(|n| delete(family, &[n])).collect()).await.unwrap();
+    for (from, to) in [(vec![10], vec![20]), (vec![30], vec![30]), (vec![50], vec![40]), (vec![90], vec![])] {
+        store.scrub(family, from, to).await.unwrap();
+    }
+    let left = store.scan(family, range(b"", b"", 1_000)).await.unwrap();
+    let expected: Vec<[u8; 1]> = (1..100).step_by(2).map(|n| [n]).collect();
+    assert_eq!(keys(&left), expected);
 }
 
 async fn what_was_written_is_there_after_reopening(store: &impl Store) {

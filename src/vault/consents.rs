@@ -251,7 +251,7 @@ impl<S: Store> Attempt<S> for GrantConsent {
                 continue;
             }
             *changed = true;
-            road.write_record(record, Fact::subject_consents(tenant, handle), "consent_granted", &mut prepared)?;
+            road.write_changed(record, Fact::subject_consents(tenant, handle), "consent_granted", &mut prepared)?;
         }
         if prepared.answer.is_some() {
             prepared.detail = told;
@@ -309,7 +309,7 @@ impl<S: Store> Attempt<S> for WithdrawConsent {
             }
             *changed = true;
             taken.extend(now);
-            road.write_record(record, Fact::subject_consents(tenant, handle), "consent_withdrawn", &mut prepared)?;
+            road.write_changed(record, Fact::subject_consents(tenant, handle), "consent_withdrawn", &mut prepared)?;
         }
         if prepared.answer.is_some() {
             prepared.detail = detail(&self.purpose, scope, &road.schema);

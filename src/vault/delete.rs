@@ -151,7 +151,14 @@ async fn remove<S: Store>(
         .guards
         .push(strongroom_commit::Guard::Unchanged(strongroom_commit::Fact::row(road.tenant.number, found.id)));
     road.guard_case_load(holder, &mut prepared.guards);
-    if let Err(error) = road.unfrozen(&found.field) {
+    let mut free = road.unfrozen_value(found).and_then(|()| named.not_leaving(holder));
+    if free.is_ok() {
+        free = road.not_held_by_any(found, &[holder], prepared).await;
+    }
+    if let Err(error) = free {
+        if !matches!(error, Error::Frozen { .. } | Error::SubjectLeaving { .. } | Error::LegalHold) {
+            return Err(error);
+        }
         return Ok(Err(Refusal { item: found.item(error.reason()), error }));
     }
     let last = road.has_one_holder(found, prepared).await?;

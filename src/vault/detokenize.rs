@@ -163,7 +163,7 @@ impl Detokenize {
         let Some(holder) = road.holder(found, &item.subject, named, &mut prepared.guards) else {
             return Err(Box::new(decisions.denials.not_a_holder(road, &item.token, found)));
         };
-        match road.unfrozen(&found.field) {
+        match road.unfrozen_value(found).and_then(|()| named.not_leaving(holder)) {
             Ok(()) => Ok((found, view, holder)),
             Err(error) => Err(Box::new(Refusal { item: found.item(error.reason()), error })),
         }

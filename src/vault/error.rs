@@ -80,6 +80,27 @@ pub enum Error {
         /// What is frozen: `reads of borrower.id_card`.
         what: String,
     },
+    /// The subject's erasure waits out its time of grace.
+    #[error(
+        "the data subject is frozen: its erasure was asked for and is done after {}; until then the privacy desk can undo it, \
+         `strongroom subject undo-erasure`",
+        strongroom_ledger::Timestamp(*.due)
+    )]
+    SubjectLeaving {
+        /// When it is erased, in microseconds since 1970.
+        due: u64,
+    },
+    /// The subject is erased but for what legal holds keep.
+    #[error(
+        "the data subject is erased but for what a legal hold keeps until it ends: store what is new under another id"
+    )]
+    SubjectHeld,
+    /// A legal hold keeps the value.
+    #[error("a legal hold keeps this value as it is: `strongroom subject holds` shows the privacy desk until when")]
+    LegalHold,
+    /// No time of grace runs.
+    #[error("no time of grace of an erasure of this subject runs: there is nothing to undo")]
+    NothingToUndo,
     /// The caller's tier allows no more now.
     #[error(
         "your tier allows {what}: nothing was done; {}, or ask a security officer of your tenant for another tier",
@@ -338,7 +359,10 @@ impl Error {
             Self::ConsentRequired { .. } => "CONSENT_REQUIRED",
             Self::PurposeNotAllowed { .. } => "PURPOSE_NOT_ALLOWED",
             Self::SubjectRequired => "SUBJECT_REQUIRED",
-            Self::Frozen { .. } => "FROZEN",
+            Self::Frozen { .. } | Self::SubjectLeaving { .. } => "FROZEN",
+            Self::SubjectHeld => "SUBJECT_HELD",
+            Self::LegalHold => "LEGAL_HOLD",
+            Self::NothingToUndo => "NOTHING_TO_UNDO",
             Self::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
             Self::TierRefused(_) => "TIER_REFUSED",
             Self::Suspended => "SUSPENDED",

@@ -140,7 +140,11 @@ impl<S: Store> Road<'_, S> {
     pub fn not_stopped(&self) -> Result<(), Error> {
         let writes = matches!(
             self.action,
-            Action::ApplySchema | Action::DestroyTenant | Action::Expire | Action::ExpireAboveCap
+            Action::ApplySchema
+                | Action::DestroyTenant
+                | Action::EraseSubject
+                | Action::Expire
+                | Action::ExpireAboveCap
         );
         match writes && self.rules.freezes.is_everything_frozen(Touch::Writes) {
             true => Err(Error::Frozen { what: format!("writes, and with them {},", self.action) }),

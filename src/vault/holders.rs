@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use strongroom_access::Consent;
 use strongroom_commit::{CommitError, Fact, Guard, Position};
-use strongroom_ids::{RowId, SubjectHandle};
+use strongroom_ids::{FieldNo, RowId, SubjectHandle};
 use strongroom_keys::{IndexKey, IndexName};
 use strongroom_storage::keys as place;
-use strongroom_storage::rows::SubjectRecord;
+use strongroom_storage::rows::{SubjectRecord, SubjectState};
 use strongroom_storage::{Family, Range, Store};
 
 use crate::error::Error;
@@ -26,7 +26,7 @@ const PAGE: usize = 1_000;
 pub(crate) struct Named<'i> {
     handles: HashMap<&'i str, Vec<SubjectHandle>>,
     held: Held,
-    /// The records of those who hold shared values, where somebody's case load or consent is asked for.
+    /// The records of those who hold shared values.
     records: HashMap<SubjectHandle, Arc<SubjectRecord>>,
 }
 
@@ -75,6 +75,11 @@ impl Named<'_> {
         }
     }
 
+    /// Refuses what is asked of a shared value for a holder whose erasure waits out its time of grace.
+    pub fn not_leaving(&self, holder: SubjectHandle) -> Result<(), Error> {
+        self.records.get(&holder).map_or(Ok(()), |record| not_leaving(record))
+    }
+
     /// Whether a handle that the request asked for holds a value.
     pub fn holds(&self, found: &Found, holder: SubjectHandle) -> bool {
         match found.is_shared() {
@@ -84,7 +89,21 @@ impl Named<'_> {
     }
 }
 
+/// Refuses what is asked of a subject whose erasure waits out its time of grace.
+fn not_leaving(record: &SubjectRecord) -> Result<(), Error> {
+    match record.state {
+        SubjectState::Leaving => Err(Error::SubjectLeaving { due: record.erasure.map_or(0, |erasure| erasure.due) }),
+        _ => Ok(()),
+    }
+}
+
 impl<S: Store> Road<'_, S> {
+    /// Sees that neither a value nor its subject is frozen for what the request does to it.
+    pub fn unfrozen_value(&self, found: &Found) -> Result<(), Error> {
+        self.unfrozen(&found.field)?;
+        found.subject.as_ref().map_or(Ok(()), |record| not_leaving(record))
+    }
+
     /// Looks up the handles behind the subject ids that a request names, and whether they hold the values that it means,
     /// each level at once. Where no subject is named, and `nobody` is asked for, it is whether nobody does.
     pub async fn named<'i>(
@@ -95,12 +114,13 @@ impl<S: Store> Road<'_, S> {
     ) -> Result<Named<'i>, Error> {
         let mut named =
             Named { handles: self.handles(items.clone().map(|(id, _)| id), guards).await?, ..Named::default() };
-        let mut asked = Vec::new();
+        let (mut asked, mut shared) = (Vec::new(), Vec::new());
         for (id, resolved) in items {
             let (Resolved::Value(found) | Resolved::Expired(found)) = resolved else { continue };
             if !found.is_shared() {
                 continue;
             }
+            shared.push((found.id, found.field.number));
             match id.is_empty() {
                 true if nobody => asked.push((found.id, SubjectHandle::NONE)),
                 true => {}
@@ -108,14 +128,21 @@ impl<S: Store> Road<'_, S> {
             }
         }
         named.held = self.held(asked).await?;
-        let asked = || self.caller.actor.is_some() || self.purpose.is_some_and(|name| self.rests_on_consent(name));
-        if !named.held.is_empty() && asked() {
-            let mut holders: Vec<SubjectHandle> =
-                named.held.iter().map(|(_, holder)| *holder).filter(|holder| holder.is_some()).collect();
-            holders.sort_unstable();
-            holders.dedup();
-            named.records = self.subject_records(&holders).await?;
-        }
+        let mut holders: Vec<SubjectHandle> =
+            named.held.iter().map(|(_, holder)| *holder).filter(|holder| holder.is_some()).collect();
+        holders.sort_unstable();
+        holders.dedup();
+        named.records = self.subject_records(&holders).await?;
+        // Of a subject that is erased nothing is known but what is held of it, for the hold's own purpose.
+        let fields: HashMap<RowId, FieldNo> = shared.into_iter().collect();
+        named.held.retain(|(row, holder)| {
+            let Some(record) = named.records.get(holder) else { return !holder.is_some() };
+            match record.state {
+                SubjectState::Open | SubjectState::Leaving => true,
+                SubjectState::Held => fields.get(row).is_some_and(|field| self.held_until(record, *field).is_some()),
+                SubjectState::Closed => false,
+            }
+        });
         Ok(named)
     }
 
@@ -187,7 +214,7 @@ impl<S: Store> Road<'_, S> {
         Ok(self.some_holders(found, 2).await?.len() < 2)
     }
 
-    /// The holders with whom a value that has expired goes. Guards that they stay the same.
+    /// The holders with whom a value that has expired goes, unless it is held. Guards that they stay the same.
     ///
     /// A value may have any number of holders, and a commit may not. Those beyond a page are released before, page by
     /// page, each in a commit of its own; then the caller's own commit is turned back, and finds but the last of them.
@@ -197,12 +224,14 @@ impl<S: Store> Road<'_, S> {
         prepared: &mut Prepared<A>,
     ) -> Result<Vec<SubjectHandle>, Error> {
         if !found.is_shared() {
+            self.not_held(found, prepared)?;
             return Ok(vec![found.row.subject]);
         }
         prepared.guards.push(Guard::Unchanged(Fact::holders(self.tenant.number, found.id)));
         let mut position = self.position;
         loop {
             let mut holders = self.some_holders(found, PAGE + 1).await?;
+            self.not_held_by_any(found, &holders, prepared).await?;
             if holders.len() <= PAGE {
                 return Ok(holders);
             }

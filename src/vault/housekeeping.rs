@@ -93,6 +93,11 @@ impl<S: Store> Vault<S> {
                 tracing::warn!(%error, "expired idempotency keys are left for the next round");
             }
             if round.is_multiple_of(FORGET_EVERY)
+                && let Err(error) = self.forget_old_erasures().await
+            {
+                tracing::warn!(%error, "old erasures are forgotten in a later round");
+            }
+            if round.is_multiple_of(FORGET_EVERY)
                 && let Err(error) = self.forget_old_counts().await
             {
                 tracing::warn!(%error, "counts of earlier days are left for the next round");

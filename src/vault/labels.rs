@@ -66,7 +66,7 @@ impl<S: Store> Attempt<S> for SetLabels {
             }
             *changed = true;
             let record = SubjectRecord { labels: labels.clone(), ..record };
-            road.write_record(record, Fact::subject_labels(tenant, handle), "subject_labelled", &mut prepared)?;
+            road.write_changed(record, Fact::subject_labels(tenant, handle), "subject_labelled", &mut prepared)?;
         }
         if prepared.answer.is_some() {
             prepared.detail.push(("labels", labels.join(" ")));

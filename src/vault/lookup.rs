@@ -302,6 +302,11 @@ async fn read<S: Store>(
                     continue;
                 }
             }
+            if let Err(error) = road.unfrozen_value(&value) {
+                // Its subject is leaving: it is not told of.
+                prepared.items.push(value.item(error.reason()));
+                continue;
+            }
             if found.tokens.len() == most {
                 found.more = true;
                 break 'pages;

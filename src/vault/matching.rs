@@ -72,8 +72,10 @@ impl<S: Store> Attempt<S> for Match {
                     (Err(refusal.error), refusal.item)
                 }
                 Ok(found) => {
-                    match (road.holder(found, &item.subject, &named, &mut prepared.guards), road.unfrozen(&found.field))
-                    {
+                    let holder = road.holder(found, &item.subject, &named, &mut prepared.guards);
+                    let free = road.unfrozen_value(found);
+                    let free = free.and_then(|()| holder.map_or(Ok(()), |holder| named.not_leaving(holder)));
+                    match (holder, free) {
                         (None, _) => {
                             let refusal = decisions.denials.not_a_holder(road, &item.token, found);
                             (Err(refusal.error), refusal.item)

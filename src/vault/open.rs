@@ -17,7 +17,7 @@ use strongroom_storage::keys as place;
 use strongroom_storage::rows::{LaneHead, TenantRow, VaultRow};
 use strongroom_storage::{Family, Mutation, Range, Store, StoreError};
 use thiserror::Error;
-use tokio::sync::{Mutex, RwLock, watch};
+use tokio::sync::{Mutex, Notify, RwLock, watch};
 
 use crate::clock_watch::{ClockWatch, MachineTime};
 use crate::error::Error;
@@ -493,6 +493,9 @@ impl<S: Store> Vault<S> {
             nearly_full: AtomicBool::new(false),
             jobs: Jobs::default(),
             counting: Mutex::new(()),
+            erasing: Mutex::new(()),
+            erasures_left: Notify::new(),
+            backups_kept: OnceLock::new(),
             importing: Mutex::new(()),
             tiling: Tiling::default(),
             shown: crate::published::Shown::default(),

@@ -284,8 +284,13 @@ async fn values<S: Store>(
 
 /// Transform: the next version of a row, which names the entries that the newest versions give.
 async fn value<S: Store>(road: &Road<'_, S>, id: RowId, row: ValueRow, dice: &mut Dice) -> Result<MovedValue, Error> {
+    let subject = row.subject;
     let (Resolved::Value(found) | Resolved::Expired(found)) = road.follow_one(id, row).await? else {
-        return Err(Error::DataLoss("a value whose subject is gone"));
+        // Of a subject that is being erased it opens no more, and goes.
+        return Err(match road.subject_records(&[subject]).await?.contains_key(&subject) {
+            true => Error::KeyUnavailable("its subject is being erased".to_owned()),
+            false => Error::DataLoss("a value whose subject is gone"),
+        });
     };
     let dek = road.dek_once(&found)?;
     let held = road.open_row(id, &found.row, &dek)?;

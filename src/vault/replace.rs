@@ -68,6 +68,7 @@ impl<S: Store> Attempt<S> for Replace {
         limits::none(repeats(&resolved))?;
         let found = self.decide(road, &resolved)?;
         found.iter().try_for_each(|found| not_frozen(road, found))?;
+        found.iter().try_for_each(|found| not_held(road, found, &mut prepared))?;
         found.iter().for_each(|found| road.guard_case_load(found.row.subject, &mut prepared.guards));
         self.validate(road, &found)?;
         for found in found.iter().filter(|found| found.subject.is_none()) {
@@ -239,7 +240,12 @@ impl<S: Store> Road<'_, S> {
 
 /// Refuses a request that would change a frozen value.
 fn not_frozen<S: Store>(road: &Road<'_, S>, found: &Found) -> Result<(), Refused> {
-    road.unfrozen(&found.field).map_err(|error| Refused { items: vec![found.item(error.reason())], error })
+    road.unfrozen_value(found).map_err(|error| Refused { items: vec![found.item(error.reason())], error })
+}
+
+/// The same of one that a legal hold keeps.
+fn not_held<S: Store>(road: &Road<'_, S>, found: &Found, prepared: &mut Prepared<Vec<u32>>) -> Result<(), Refused> {
+    road.not_held(found, prepared).map_err(|error| Refused { items: vec![found.item(error.reason())], error })
 }
 
 /// Two items with one token: which of them would win is not to be guessed.

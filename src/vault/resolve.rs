@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
-use strongroom_ids::{DekVersion, KeyVersion, KeyringNo, RowId, SubjectHandle};
+use strongroom_ids::{DekVersion, FieldNo, KeyVersion, KeyringNo, RowId, SubjectHandle};
 use strongroom_keys::{Dek, DekOwner, DekPlace, Sealed};
 use strongroom_ledger::Timestamp;
 use strongroom_schema::Field;
@@ -171,14 +172,30 @@ impl<S: Store> Road<'_, S> {
         own_dek: Option<RowDek>,
     ) -> Result<Resolved, Error> {
         let field = self.schema.field_no(row.field).ok_or(Error::DataLoss("a row of an undeclared field"))?.clone();
-        let expires = expiry(&field, row.created, row.expires);
-        let open = subject.as_ref().is_some_and(|record| record.state == SubjectState::Open);
-        if row.subject.is_some() && !open {
-            // Its subject is gone and its DEK with it: what is left of the row opens nothing.
-            return Ok(Resolved::Nothing);
+        let mut expires = expiry(&field, row.created, row.expires);
+        if row.subject.is_some() {
+            let Some(record) = &subject else { return Ok(Resolved::Nothing) };
+            let held = self.held_until(record, field.number);
+            match record.state {
+                SubjectState::Open | SubjectState::Leaving => {
+                    let is_over = expires.is_some_and(|at| at <= self.now);
+                    expires = held.filter(|_| is_over).or(expires);
+                }
+                // All else of it is gone, and to everybody else this is, too.
+                SubjectState::Held if held.is_some() => expires = held,
+                // Its DEKs are destroyed: what is left of the row opens nothing.
+                SubjectState::Held | SubjectState::Closed => return Ok(Resolved::Nothing),
+            }
         }
         let found = Arc::new(Found { id, row, field, subject, own_dek, expires });
         Ok(if expires.is_some_and(|at| at <= self.now) { Resolved::Expired(found) } else { Resolved::Value(found) })
+    }
+
+    /// Until when a field of a subject is held for what the request is for, if it is. The vault itself is for all of it.
+    pub fn held_until(&self, record: &SubjectRecord, field: FieldNo) -> Option<u64> {
+        let meant = |purpose: &str| self.purpose == Some(purpose) || self.action == Action::Reindex;
+        let holds = record.standing(self.now).filter(|hold| hold.keeps(field) && meant(&hold.purpose));
+        holds.map(|hold| hold.until).max()
     }
 
     /// The records of subjects, by handle.

@@ -544,6 +544,8 @@ pub(crate) fn refusal(reason: &str) -> &'static str {
         | "CONSENT_REQUIRED"
         | "SUBJECT_REQUIRED"
         | "FROZEN"
+        | "LEGAL_HOLD"
+        | "SUBJECT_HELD"
         | "APPROVAL_REQUIRED"
         | "OFFICER_NOT_ENROLLED"
         | "QUOTA_EXCEEDED"

@@ -40,6 +40,11 @@ pub(crate) fn is_to_be_counted(row: &JobRow) -> bool {
     row.stage == ROLLING && row.cursor.is_empty()
 }
 
+/// A job that rolls what is marked already.
+pub(crate) fn of_what_is_marked(row: JobRow) -> JobRow {
+    JobRow { stage: ROLLING, ..row }
+}
+
 /// Starts a DEK roll, of what is marked and of what is named here.
 pub struct StartRoll {
     /// A KEK, `kek/1`: the DEKs that it wraps, of all subjects or of the one that is named. May be empty.
@@ -119,7 +124,7 @@ async fn any_mark<S: Store>(road: &Road<'_, S>) -> Result<bool, Error> {
 
 /// Marks the newest version of each of a subject's DEKs, or of the one of a keyring. New versions are made by a roll alone,
 /// so none comes in between.
-fn mark(tenant: TenantNo, record: &SubjectRecord, only: Option<KeyringNo>, into: &mut Vec<Mutation>) {
+pub(crate) fn mark(tenant: TenantNo, record: &SubjectRecord, only: Option<KeyringNo>, into: &mut Vec<Mutation>) {
     if !record.state.has_keys() {
         return;
     }

@@ -109,7 +109,7 @@ impl<S: Store> Attempt<S> for Page<'_> {
         road.decide_vault()?;
         self.may_rest_on(road)?;
         let mut prepared = road.prepare(Told::Unknown);
-        let records = road.records_of(&self.asked.subject, &mut prepared).await?;
+        let records = road.asked_records(&self.asked.subject, &mut prepared).await?;
         let open = records.iter().filter(|record| record.state == SubjectState::Open).map(|record| record.handle);
         let open: Vec<SubjectHandle> = open.collect();
         if open.is_empty() {

@@ -191,7 +191,7 @@ impl<S: Store> Attempt<S> for SubjectReport {
         let mut prepared: Prepared<Self::Answer> = road.prepare(None);
         prepared.detail.extend(self.from.map(|from| ("from", Timestamp(from).to_string())));
         prepared.detail.extend(self.to.map(|to| ("to", Timestamp(to).to_string())));
-        let records = road.records_of(&self.subject, &mut prepared).await?;
+        let records = road.asked_records(&self.subject, &mut prepared).await?;
         if records.is_empty() {
             return Ok(prepared);
         }
@@ -209,7 +209,7 @@ impl<S: Store> Attempt<S> for SubjectReport {
 }
 
 /// Counts the values of a subject. Nothing is opened; what is deleted meanwhile is not counted.
-async fn count<S: Store>(road: &Road<'_, S>, records: &[Arc<SubjectRecord>]) -> Result<Counted, Error> {
+async fn count<S: Store>(road: &Road<'_, S>, records: &[SubjectRecord]) -> Result<Counted, Error> {
     let (store, tenant) = (&*road.vault.store, road.tenant.number);
     let mut counted = Counted::default();
     // A value that merged subjects share is one.
@@ -241,7 +241,7 @@ async fn count<S: Store>(road: &Road<'_, S>, records: &[Arc<SubjectRecord>]) -> 
     Ok(counted)
 }
 
-fn said<S: Store>(road: &Road<'_, S>, records: &[Arc<SubjectRecord>], counted: Counted) -> ReportedSubject {
+fn said<S: Store>(road: &Road<'_, S>, records: &[SubjectRecord], counted: Counted) -> ReportedSubject {
     let schema = &road.schema;
     let held = |(number, tally): (&FieldNo, &Tally)| {
         Some(HeldField {

@@ -15,7 +15,7 @@ use strongroom_storage::{Family, Mutation, Store};
 
 use crate::error::Error;
 use crate::index::Places;
-use crate::road::{Item, Prepared, Road};
+use crate::road::{Item, Prepared, Refused, Road};
 use crate::values::row_hash;
 
 /// A DEK with what a row must name to find it again.
@@ -80,6 +80,7 @@ impl<S: Store> Road<'_, S> {
             subjects.list.push(match handle {
                 Some(handle) => {
                     let record = records.get(&handle).ok_or(Error::DataLoss("a subject id without its subject"))?;
+                    may_be_written(record)?;
                     Subject { record: (**record).clone(), places, fresh: false, changed: false, deks: vec![] }
                 }
                 None => {
@@ -123,9 +124,16 @@ impl<S: Store> Road<'_, S> {
         }
     }
 
+    /// The same two for who names a subject by itself.
+    pub async fn asked_records<A>(&self, id: &str, prepared: &mut Prepared<A>) -> Result<Vec<SubjectRecord>, Refused> {
+        let records = self.records_of(id, &mut prepared.guards).await?;
+        self.asked_about(id, !records.is_empty(), prepared);
+        Ok(records)
+    }
+
     /// Writes a subject's record anew, of which something has changed that `fact` is about; `outcome` is what the ledger calls
     /// it.
-    pub fn write_record<A>(
+    pub fn write_changed<A>(
         &self,
         record: SubjectRecord,
         fact: Fact,
@@ -135,12 +143,10 @@ impl<S: Store> Road<'_, S> {
         let (tenant, handle) = (self.tenant.number, record.handle);
         // A salt of its own, as every version of a row has: else who knows this one could guess what was there before.
         let record = SubjectRecord { salt: keys::random::<16>()?, ..record };
-        let hash = Some(record_hash(&record));
         let keys = Fact::subject_keys(tenant, handle);
         prepared.guards.push(Guard::Unchanged(keys));
         prepared.changes.extend([keys, fact]);
-        prepared.mutations.push(Mutation::Put(Family::Subjects, place::subject(tenant, handle), record.encode()));
-        prepared.items.push(Item { outcome, subject: Some(handle), hash, ..Item::default() });
+        self.put_record(&record, outcome, prepared);
         Ok(())
     }
 
@@ -282,6 +288,17 @@ impl Subjects {
                 prepared.mutations.push(Mutation::Put(Family::Subjects, key, subject.record.encode()));
             }
         }
+    }
+}
+
+/// Whether anything may be stored for a subject that is known.
+fn may_be_written(record: &SubjectRecord) -> Result<(), Error> {
+    match record.state {
+        SubjectState::Open => Ok(()),
+        SubjectState::Leaving => Err(Error::SubjectLeaving { due: record.erasure.map_or(0, |erasure| erasure.due) }),
+        SubjectState::Held => Err(Error::SubjectHeld),
+        // It went while it was looked for: what is new gets a subject of its own.
+        SubjectState::Closed => Err(Error::DataLoss("a subject id without its subject")),
     }
 }
 

@@ -121,7 +121,7 @@ impl<S: Store> Attempt<S> for ListTenants {
 }
 
 /// The listed copies that hold any of these destroyed keys, and since when they are dead in all of them.
-fn lives_on(copies: &Copies, keys: &[KeyInfo]) -> (Vec<String>, Option<u64>) {
+pub(crate) fn lives_on(copies: &Copies, keys: &[KeyInfo]) -> (Vec<String>, Option<u64>) {
     let mut holding: Vec<String> = Vec::new();
     let mut dead = Some(0);
     for key in keys {

@@ -256,7 +256,9 @@ impl Tokenize {
             if !holder.is_some_and(|holder| named.holds(found, holder)) {
                 return Err(Error::NotFound.into());
             }
-            road.guard_case_load(holder.unwrap_or(SubjectHandle::NONE), &mut prepared.guards);
+            let holder = holder.unwrap_or(SubjectHandle::NONE);
+            road.unfrozen_value(found).and_then(|()| named.not_leaving(holder))?;
+            road.guard_case_load(holder, &mut prepared.guards);
             if found.is_shared() {
                 prepared.guards.push(Guard::Unchanged(Fact::holders(road.tenant.number, found.id)));
             }

@@ -9,7 +9,7 @@ use strongroom_commit::{Committer, CommitterState};
 use strongroom_ids::{TenantNo, VaultId};
 use strongroom_keys::{DekCache, Keystore};
 use strongroom_storage::Store;
-use tokio::sync::{Mutex, RwLock, watch};
+use tokio::sync::{Mutex, Notify, RwLock, watch};
 
 use crate::archive::Archiving;
 use crate::audit::Notes;
@@ -68,6 +68,12 @@ pub struct Vault<S: Store> {
     pub(crate) jobs: Jobs,
     /// Held while it is counted what depends on a key.
     pub(crate) counting: Mutex<()>,
+    /// Held while a step of an erasure is taken.
+    pub(crate) erasing: Mutex<()>,
+    /// Woken when something may be left to do of one.
+    pub(crate) erasures_left: Notify,
+    /// For how many days backups are kept; unknown unless whoever opened the vault says so.
+    pub(crate) backups_kept: OnceLock<u32>,
     /// Held while an import key is made: first come, first served.
     pub(crate) importing: Mutex<()>,
     pub(crate) tiling: Tiling,
@@ -181,6 +187,11 @@ impl<S: Store> Vault<S> {
             CommitterState::Serving => "serving",
             CommitterState::Recovering => "recovering",
         }
+    }
+
+    /// The time, as requests have it: in microseconds since 1970.
+    pub fn time(&self) -> u64 {
+        self.now()
     }
 
     /// The time of a request that begins now, in microseconds since 1970: the clock's, but never before the ledger's.

@@ -15,6 +15,7 @@ mod damage;
 mod decisions;
 mod deterministic;
 mod entries_https;
+mod erasure;
 mod export;
 mod files;
 mod freezes;

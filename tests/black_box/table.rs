@@ -103,7 +103,8 @@ impl Asked<'_> {
                 self.of_ledger().await
             }
             "set_labels" | "get_labels" | "grant_consent" | "withdraw_consent" | "list_consents" | "expire"
-            | "expire_above_cap" | "retention_report" | "subject_report" | "export_subject" | "processing_report" => {
+            | "expire_above_cap" | "erase_subject" | "undo_erasure" | "get_erasure" | "set_hold" | "lift_hold"
+            | "list_holds" | "retention_report" | "subject_report" | "export_subject" | "processing_report" => {
                 self.of_subjects().await
             }
             "list_keys"
@@ -246,6 +247,28 @@ impl Asked<'_> {
                 let request = v1::ProcessingReportRequest::default();
                 subjects.processing_report(self.request(request)).await?.into_inner().message().await.map(drop)
             }
+            "erase_subject" => {
+                let request = v1::EraseSubjectRequest { subject: "nobody".to_owned(), ..Default::default() };
+                subjects.erase_subject(self.request(request)).await.map(drop)
+            }
+            "undo_erasure" => subjects.undo_erasure(self.request(v1::UndoErasureRequest { subject })).await.map(drop),
+            "get_erasure" => {
+                let request = v1::GetErasureRequest { erasure: "0".repeat(32) };
+                subjects.get_erasure(self.request(request)).await.map(drop)
+            }
+            "set_hold" => {
+                let until = prost_types::Timestamp { seconds: 2_200_000_000, nanos: 0 };
+                let request = v1::SetHoldRequest {
+                    subject,
+                    fields: vec!["borrower.bank_card".to_owned()],
+                    reason: "case-1".to_owned(),
+                    purpose: "collections".to_owned(),
+                    until: Some(until),
+                };
+                subjects.set_hold(self.request(request)).await.map(drop)
+            }
+            "lift_hold" => subjects.lift_hold(self.request(v1::LiftHoldRequest { subject, number: 1 })).await.map(drop),
+            "list_holds" => subjects.list_holds(self.request(v1::ListHoldsRequest { subject })).await.map(drop),
             "get_labels" => subjects.get_labels(self.request(v1::GetLabelsRequest { subject })).await.map(drop),
             "set_labels" => {
                 let request = v1::SetLabelsRequest { subject, labels: vec!["branch-12".to_owned()] };

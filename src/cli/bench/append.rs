@@ -304,6 +304,10 @@ impl Store for Noting {
         self.store.snapshot().await
     }
 
+    async fn scrub(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> Result<(), StoreError> {
+        self.store.scrub(family, from, to).await
+    }
+
     async fn purge(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> Result<(), StoreError> {
         self.store.purge(family, from, to).await
     }

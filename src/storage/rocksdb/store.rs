@@ -210,6 +210,11 @@ impl Store for RocksStore {
         elsewhere("purge", move || engine.purge(family, &from, &to)).await
     }
 
+    async fn scrub(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> Result<(), StoreError> {
+        let engine = self.engine()?;
+        elsewhere("scrub", move || engine.scrub(family, &from, &to)).await
+    }
+
     async fn write(&self, batch: Vec<Mutation>) -> Result<(), StoreError> {
         self.engine()?.write(batch)
     }

@@ -254,6 +254,26 @@ async fn a_purged_range_leaves_no_byte_in_any_file() {
 }
 
 #[tokio::test]
+async fn what_was_removed_or_overwritten_in_a_scrubbed_range_is_in_no_file() {
+    let (dir, store) = fresh();
+    let secrets: [&[u8]; 2] = [b"a wrapped key that was destroyed", b"an index entry that led somewhere"];
+    let at = |n: u32| n.to_be_bytes().to_vec();
+    let mut batch: Vec<Mutation> = (0..500_u32).map(|n| put(Family::Subjects, at(n), noise(n))).collect();
+    batch.extend([put(Family::Subjects, at(250), secrets[0]), put(Family::Subjects, at(251), secrets[1])]);
+    store.write(batch).await.unwrap();
+    // In a table of its own, below the one that the removals come into.
+    store.flush_and_compact().await.unwrap();
+    let removed = Mutation::Delete(Family::Subjects, at(251));
+    store.write(vec![put(Family::Subjects, at(250), b"empty"), removed]).await.unwrap();
+    let holds = |secret: &&[u8]| files(dir.path(), "").iter().any(|file| contains(file, secret));
+    assert!(secrets.iter().all(holds));
+    store.scrub(Family::Subjects, at(250), at(252)).await.unwrap();
+    assert!(!secrets.iter().any(holds));
+    assert_eq!(store.scan(Family::Subjects, everything()).await.unwrap().len(), 499);
+    assert_eq!(store.get(Family::Subjects, at(250)).await.unwrap().as_deref(), Some(&b"empty"[..]));
+}
+
+#[tokio::test]
 async fn reopening_ends_snapshots_and_waits_for_readers() {
     let (_dir, store) = fresh();
     store.write(vec![put(Family::Meta, b"a", b"1")]).await.unwrap();

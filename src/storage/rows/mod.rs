@@ -7,6 +7,7 @@
 
 mod archive;
 mod block;
+mod erasure;
 mod job;
 mod requests;
 mod rights;
@@ -16,6 +17,7 @@ mod vault;
 
 pub use archive::{ArchiveIntent, ArchiveRow};
 pub use block::{BLOCK, BlockRow};
+pub use erasure::{Erased, ErasureRow, ErasureStage, ErasureWork};
 pub use job::{JobKind, JobRow, JobState};
 pub use requests::IdempotencyRow;
 pub use rights::{Consent, Erasure, Hold, Scope};

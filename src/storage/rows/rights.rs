@@ -131,6 +131,11 @@ pub struct Hold {
 }
 
 impl Hold {
+    /// Whether it stands at a time, in microseconds since 1970.
+    pub fn stands(&self, now: u64) -> bool {
+        now < self.until
+    }
+
     /// Whether it keeps values of a field.
     pub fn keeps(&self, field: FieldNo) -> bool {
         self.fields.is_empty() || self.fields.contains(&field)

@@ -1,6 +1,6 @@
 //! A data subject's record, and wrapped DEKs: those in the record, and one of a value's own.
 
-use strongroom_ids::{DekVersion, KeyVersion, KeyringNo, SubjectHandle};
+use strongroom_ids::{DekVersion, FieldNo, KeyVersion, KeyringNo, SubjectHandle};
 
 use crate::StoreError;
 use crate::codec::{Reader, Writer};
@@ -71,6 +71,16 @@ impl SubjectRecord {
     /// The newest version of the subject's DEK of a keyring: the one that seals what is new.
     pub fn newest_dek(&self, keyring: KeyringNo) -> Option<&WrappedDek> {
         self.deks.iter().filter(|dek| dek.keyring == keyring).max_by_key(|dek| dek.version)
+    }
+
+    /// The holds that stand at a time, in microseconds since 1970.
+    pub fn standing(&self, now: u64) -> impl Iterator<Item = &Hold> {
+        self.holds.iter().filter(move |hold| hold.stands(now))
+    }
+
+    /// Whether a hold that stands keeps values of a field: nothing may remove or change them then.
+    pub fn is_held(&self, field: FieldNo, now: u64) -> bool {
+        self.standing(now).any(|hold| hold.keeps(field))
     }
 
     /// The record's bytes.

@@ -50,12 +50,12 @@ async fn marks(bench: &Bench) -> Vec<DekMark> {
     entries.iter().map(|(key, _)| place::decode_dek_mark(key).unwrap()).collect()
 }
 
-async fn records(bench: &Bench) -> Vec<SubjectRecord> {
+pub(super) async fn records(bench: &Bench) -> Vec<SubjectRecord> {
     all(bench, Family::Subjects).await.iter().map(|(_, row)| SubjectRecord::decode(row).unwrap()).collect()
 }
 
 /// Every wrapped DEK of a subject.
-async fn deks(bench: &Bench) -> HashMap<(SubjectHandle, KeyringNo, DekVersion), WrappedDek> {
+pub(super) async fn deks(bench: &Bench) -> HashMap<(SubjectHandle, KeyringNo, DekVersion), WrappedDek> {
     let records = records(bench).await;
     let of = |record: SubjectRecord| record.deks.into_iter().map(move |dek| (record.handle, dek));
     records.into_iter().flat_map(of).map(|(handle, dek)| ((handle, dek.keyring, dek.version), dek)).collect()
@@ -71,7 +71,7 @@ fn of_marks(
 }
 
 /// Nothing names these DEKs, nothing holds them, and memory has forgotten them.
-async fn are_dead(bench: &Bench, vault: &Tested, dead: &[(SubjectHandle, WrappedDek)]) {
+pub(super) async fn are_dead(bench: &Bench, vault: &Tested, dead: &[(SubjectHandle, WrappedDek)]) {
     for (_, row) in all(bench, Family::Rows).await {
         let row = ValueRow::decode(&row).unwrap();
         let names = |(subject, dek): &(SubjectHandle, WrappedDek)| {

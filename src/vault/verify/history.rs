@@ -185,10 +185,23 @@ impl History {
             let before = self.subjects.insert(holder, RecordedSubject { leaf, good: None, hash });
             return before.map(|_| "a handle is given to a second subject");
         }
-        if matches!(
-            item.outcome.as_str(),
-            "subject_resealed" | "subject_labelled" | "consent_granted" | "consent_withdrawn"
-        ) {
+        if item.outcome == "subject_erased" {
+            let before = self.subjects.remove(&holder);
+            return before.is_none().then_some("a subject is erased, and there is none");
+        }
+        const CHANGED: [&str; 10] = [
+            "subject_resealed",
+            "subject_labelled",
+            "consent_granted",
+            "consent_withdrawn",
+            "subject_leaving",
+            "erasure_undone",
+            "subject_held",
+            "subject_closed",
+            "hold_set",
+            "hold_lifted",
+        ];
+        if CHANGED.contains(&item.outcome.as_str()) {
             let before = self.subjects.insert(holder, RecordedSubject { leaf, good: None, hash: item.hash? });
             return before.is_none().then_some("a subject's record is changed, and there is no such subject");
         }

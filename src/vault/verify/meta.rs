@@ -7,7 +7,9 @@ use strongroom_ids::{KeyVersion, KeyringNo, TenantNo};
 use strongroom_keys::{IndexName, KeyState};
 use strongroom_schema::Schema;
 use strongroom_storage::keys::{self as place, Counter};
-use strongroom_storage::rows::{CounterRow, IdempotencyRow, JobKind, JobRow, TenantRow, UsageRow};
+use strongroom_storage::rows::{
+    CounterRow, ErasureRow, ErasureWork, IdempotencyRow, JobKind, JobRow, TenantRow, UsageRow,
+};
 use strongroom_storage::{Family, Store, StoreError};
 
 use super::Check;
@@ -191,6 +193,9 @@ impl<S: Store> Check<'_, S> {
             || (self.number == SYSTEM_NO && *key == *place::clock() && self.source(row, SourceKind::Clock).is_some())
             || JobKind::ALL.into_iter().any(is_job)
             || (row.is_empty() && place::decode_dek_mark(key).is_ok())
+            || (place::decode_erasure_work(key).is_ok() && ErasureWork::decode(row).is_ok())
+            || (place::decode_erasure(key).is_some() && ErasureRow::decode(row).is_ok())
+            || *key == *place::leftovers(self.number)
             || (place::decode_usage(key).is_ok() && UsageRow::decode(row).is_ok())
     }
 

@@ -85,7 +85,12 @@ impl<S: Store> Check<'_, S> {
                 Err(error) => self.bad_dek(place.clone(), dek.keyring, dek.version, &error),
             }
         }
-        self.id(&record, &own);
+        if record.state.has_keys() {
+            self.id(&record, &own);
+        } else if !record.deks.is_empty() {
+            let what = "it is erased, and its record has DEKs again";
+            self.found(Kind::Dek, Fault::Added, Place::Subject(handle), what);
+        }
         Some(record)
     }
 
@@ -113,8 +118,10 @@ impl<S: Store> Check<'_, S> {
     async fn id_entries(&mut self, records: &[SubjectRecord]) -> Result<(), StoreError> {
         let key =
             |record: &SubjectRecord| place::subject_id(self.number, record.id_index.version, &record.id_index.mac);
-        let entries = self.store.multi_get(Family::Index, records.iter().map(key).collect()).await?;
-        for (record, entry) in records.iter().zip(entries) {
+        // Nothing leads to one that is erased.
+        let records: Vec<&SubjectRecord> = records.iter().filter(|record| record.state.has_keys()).collect();
+        let entries = self.store.multi_get(Family::Index, records.iter().map(|record| key(record)).collect()).await?;
+        for (record, entry) in records.into_iter().zip(entries) {
             let place = Place::Subject(record.handle);
             match entry.map(|entry| place::decode_handles(&entry)) {
                 None => {

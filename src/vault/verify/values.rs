@@ -8,7 +8,7 @@ use strongroom_ids::{DekVersion, KeyringNo, RowId, SubjectHandle};
 use strongroom_keys::{Dek, DekOwner, DekPlace, IndexName, Plaintext, Sealed};
 use strongroom_schema::{Field, Scope};
 use strongroom_storage::keys as place;
-use strongroom_storage::rows::{IndexEntry, IndexKind, RowDek, SubjectRecord, ValueRow};
+use strongroom_storage::rows::{IndexEntry, IndexKind, RowDek, SubjectRecord, SubjectState, ValueRow};
 use strongroom_storage::{Family, Store, StoreError};
 
 use super::finding::{Fault, Kind, Place};
@@ -31,6 +31,16 @@ struct Expected {
     row: RowId,
     key: Vec<u8>,
     holds: Vec<u8>,
+}
+
+/// Whether a value belongs to a subject that is erased, and is not held at the time of the last leaf: its DEK is destroyed, and it
+/// is being cleared.
+fn is_going(record: &SubjectRecord, row: &ValueRow, now: u64) -> bool {
+    match record.state {
+        SubjectState::Open | SubjectState::Leaving => false,
+        SubjectState::Held => !record.is_held(row.field, now),
+        SubjectState::Closed => true,
+    }
 }
 
 impl<S: Store> Check<'_, S> {
@@ -199,9 +209,13 @@ impl<S: Store> Check<'_, S> {
             return beside.deks.entry(slot).insert_entry(Some(dek)).into_mut().as_deref();
         }
         if !beside.deks.contains_key(&slot) {
-            let wrapped = beside.records.get(&row.subject)?.deks.iter();
+            let record = beside.records.get(&row.subject)?;
+            let wrapped = record.deks.iter();
             let mut wrapped = wrapped.filter(|dek| dek.keyring == row.keyring && dek.version == row.dek_version);
             let Some(wrapped) = wrapped.next() else {
+                if is_going(record, row, self.lane.as_ref().map_or(0, |lane| lane.time)) {
+                    return None;
+                }
                 let what =
                     format!("the DEK that it is sealed under is gone from the record of subject {}", row.subject);
                 self.found(Kind::Dek, Fault::Missing, place, what);

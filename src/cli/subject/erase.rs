@@ -1,0 +1,235 @@
+//! `strongroom subject erase`: erases a data subject, and verifies the receipt.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use serde_json::{Value, json};
+use strongroom_ledger::erasure::{self, day_text};
+use strongroom_proto::v1::{EraseSubjectRequest, ErasureStatus, GetErasureRequest, UndoErasureRequest};
+
+use crate::cli::audit::{read, read_keys};
+use crate::cli::client::Context;
+use crate::cli::files::replace;
+use crate::cli::output::{CliError, Exit, Output, facts, instant};
+use crate::cli::span;
+
+/// Erase a data subject: its keys and what leads from its id to it at once, its values then. It can't be undone.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  strongroom subject erase customer-4711 --receipt customer-4711.receipt
+  strongroom subject erase customer-4711 --grace 30d     only frozen until then; undo-erasure takes it back
+
+What a legal hold keeps stays until the hold ends. The receipt says what was erased
+and when backups die that hold it: keep it with the person's request, and apart from
+the ledger.")]
+pub struct Args {
+    /// The subject's id, as values were stored with.
+    id: String,
+
+    /// How long the subject is only frozen first, and this can be undone.
+    #[arg(long, value_parser = span::parse, value_name = "SPAN")]
+    grace: Option<Duration>,
+
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+
+    /// Write the signed receipt here, too.
+    #[arg(long, value_name = "OUT", conflicts_with = "grace")]
+    receipt: Option<PathBuf>,
+
+    /// Makes a retry safe: it gets the same erasure, and its receipt.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "KEY")]
+    idempotency_key: String,
+}
+
+/// Undo the erasure of a data subject whose time of grace runs.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = "Example:
+  strongroom subject undo-erasure customer-4711")]
+pub struct UndoArgs {
+    /// The subject's id, as values were stored with.
+    id: String,
+}
+
+/// Show how far an erasure has come, for 90 days after its end.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = "Example:
+  strongroom subject erasure 5f0c2a7be1d94c3a8b6e0f1d2c3b4a59 --receipt customer-4711.receipt")]
+pub struct GetArgs {
+    /// Its name, as `subject erase` gave it.
+    name: String,
+
+    /// Write the signed receipt here, too.
+    #[arg(long, value_name = "OUT")]
+    receipt: Option<PathBuf>,
+}
+
+/// Verify the receipt of an erasure offline.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = "Example:
+  strongroom audit key > ledger.key                       once, and kept elsewhere
+  strongroom subject verify customer-4711.receipt --log-key ledger.key")]
+pub struct VerifyArgs {
+    /// The receipt.
+    receipt: PathBuf,
+
+    /// The public keys of the tenant's ledger, one a line.
+    #[arg(long, value_name = "FILE")]
+    log_key: PathBuf,
+}
+
+/// Erases.
+pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    if !args.yes {
+        agreed(&args.id)?;
+    }
+    let request = EraseSubjectRequest {
+        subject: args.id,
+        grace: args.grace.map(|grace| prost_types::Duration {
+            seconds: i64::try_from(grace.as_secs()).unwrap_or(i64::MAX),
+            nanos: 0,
+        }),
+        idempotency_key: args.idempotency_key,
+    };
+    let told = context.subjects().await?.erase_subject(request).await?.into_inner();
+    show(&told, args.receipt.as_deref(), context)
+}
+
+/// Undoes.
+pub async fn undo(args: UndoArgs, context: &Context) -> Result<Exit, CliError> {
+    context.subjects().await?.undo_erasure(UndoErasureRequest { subject: args.id }).await?;
+    context
+        .output
+        .show(|| json!({ "undone": true }), || "the erasure is undone: the subject is as it was before".to_owned())?;
+    Ok(Exit::Done)
+}
+
+/// Shows one.
+pub async fn get(args: GetArgs, context: &Context) -> Result<Exit, CliError> {
+    let told = context.subjects().await?.get_erasure(GetErasureRequest { erasure: args.name }).await?.into_inner();
+    show(&told, args.receipt.as_deref(), context)
+}
+
+/// What was done is told first: it can't be done again.
+fn show(told: &ErasureStatus, out: Option<&Path>, context: &Context) -> Result<Exit, CliError> {
+    let there = !told.receipt.is_empty();
+    let written = out.filter(|_| there).map_or(Ok(()), |out| replace(out, told.receipt.as_bytes()));
+    context.output.show(|| document(told), || text(told))?;
+    written.map_err(|error| CliError::Unfit {
+        message: format!("the receipt could not be written: {error}"),
+        next: format!("strongroom subject erasure {}", told.erasure),
+    })?;
+    Ok(if told.state == "erased" || told.state == "waiting" { Exit::Done } else { Exit::Partly })
+}
+
+fn document(told: &ErasureStatus) -> Value {
+    let kept = told.kept.iter().map(|kept| {
+        json!({
+            "hold": kept.hold,
+            "fields": kept.fields,
+            "purpose": kept.purpose,
+            "until": instant(kept.until.as_ref()),
+        })
+    });
+    json!({
+        "erasure": told.erasure,
+        "state": told.state,
+        "due_time": told.due_time.as_ref().map(|due| instant(Some(due))),
+        "kept": kept.collect::<Vec<_>>(),
+        "receipt": told.receipt,
+    })
+}
+
+fn text(told: &ErasureStatus) -> String {
+    let state = match told.state.as_str() {
+        "waiting" => format!("frozen, and erased after {}", instant(told.due_time.as_ref())),
+        "clearing" => "closed: nothing of it opens any more; its values are being cleared".to_owned(),
+        "held" => "erased but for what legal holds keep".to_owned(),
+        _ => "erased".to_owned(),
+    };
+    let mut text = facts([("erasure", told.erasure.clone()), ("state", state)]);
+    for kept in &told.kept {
+        let fields = if kept.fields.is_empty() { "all".to_owned() } else { kept.fields.join(" ") };
+        let until = instant(kept.until.as_ref());
+        text.push_str(&format!("\nhold {} keeps {fields} until {until}, for {}", kept.hold, kept.purpose));
+    }
+    if !told.receipt.is_empty() {
+        text.push_str(&format!("\n\n{}", told.receipt));
+    }
+    text
+}
+
+/// Has the id typed again by somebody who was told what is done.
+fn agreed(id: &str) -> Result<(), CliError> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(CliError::Usage("nobody can be asked here: add --yes if this is meant".to_owned()));
+    }
+    let mut told = std::io::stderr();
+    let asked = write!(told, "All that is stored of this data subject is erased. Type its id to erase it: ");
+    let mut typed = String::new();
+    let heard = asked.and_then(|()| told.flush()).and_then(|()| stdin.lock().read_line(&mut typed));
+    heard.map_err(|error| CliError::file("the terminal", error))?;
+    match typed.trim_end_matches(['\r', '\n']) == id {
+        true => Ok(()),
+        false => Err(CliError::unfit("that is not its id; nothing was erased".to_owned())),
+    }
+}
+
+/// Verifies a receipt.
+pub fn verify(args: &VerifyArgs, output: Output) -> Result<Exit, CliError> {
+    let (note, keys) = (read(&args.receipt)?, read_keys(&args.log_key)?);
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let told = erasure::verify(&note, &keys).map_err(|error| CliError::Unfit {
+        message: format!("{} does not hold: {error}", args.receipt.display()),
+        next: "strongroom audit key, of the tenant whose desk got the receipt".into(),
+    })?;
+    let keks: Vec<String> =
+        told.keks.iter().map(|(key, version, state)| format!("{key} version {version} ({state})")).collect();
+    let backups = told.backups.map(day_text);
+    output.show(
+        || {
+            json!({
+                "verified": true,
+                "held": told.held.to_string(),
+                "day": day_text(told.day),
+                // Numbers of 64 bits are strings, as in the ledger.
+                "values": told.values.to_string(),
+                "shares": told.shares.to_string(),
+                "entries": told.entries.to_string(),
+                "consents": told.consents.to_string(),
+                "deks": told.deks.to_string(),
+                "keks": told.keks.iter().map(|(key, version, state)| json!({ "name": key, "version": version, "state": state })).collect::<Vec<_>>(),
+                "copies": told.copies,
+                "backups": backups,
+            })
+        },
+        || {
+            let erased = match told.held {
+                0 => "all".to_owned(),
+                held => format!("all but {held} values that legal holds keep"),
+            };
+            let backups = match &backups {
+                Some(day) => format!("deleted by {day}"),
+                None => "kept for an unknown time".to_owned(),
+            };
+            facts([
+                ("verified", "signed by the key of the tenant's ledger, and unchanged".to_owned()),
+                ("erased", erased),
+                ("day", day_text(told.day)),
+                ("values", told.values.to_string()),
+                ("shares", told.shares.to_string()),
+                ("index entries", told.entries.to_string()),
+                ("consents", told.consents.to_string()),
+                ("DEKs", told.deks.to_string()),
+                ("wrapped by", if keks.is_empty() { "no KEK".to_owned() } else { keks.join(", ") }),
+                ("keystore copies", if told.copies.is_empty() { "none".to_owned() } else { told.copies.join(" ") }),
+                ("backups", backups),
+            ])
+        },
+    )?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,271 @@
+//! Receipts of erasures: what a tenant's log key signs to say what of a data subject was erased, and what of it backups may
+//! still open.
+//!
+//! Whoever holds a receipt knows to whom it belongs. So that it never leads from that person into the ledger, it names neither
+//! a handle nor a leaf nor a request, and its time is a day.
+
+use strongroom_ids::{TenantId, VaultId};
+
+use crate::checkpoint;
+use crate::error::LedgerError;
+use crate::note;
+
+const FORM: LedgerError = LedgerError::Note("an erasure's receipt has the lines of the ledger's FORMAT.md, section 6");
+
+/// What was erased of a data subject.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ErasureReceipt {
+    /// Values that legal holds keep; 0: all of the subject is erased.
+    pub held: u64,
+    /// When, in days since 1970: from that day on the vault and its files hold none of the keys.
+    pub day: u32,
+    /// Values that were erased.
+    pub values: u64,
+    /// Shares in values that others share.
+    pub shares: u64,
+    /// Index entries.
+    pub entries: u64,
+    /// Consents.
+    pub consents: u64,
+    /// DEKs.
+    pub deks: u64,
+    /// The versions of KEKs that wrapped the DEKs, with their state: `kek/1`, 3, `enabled`. A backup that was made before dies
+    /// with them.
+    pub keks: Vec<(String, u32, String)>,
+    /// Listed copies of the keystore that hold some of these versions.
+    pub copies: Vec<String>,
+    /// The day by which every backup that was made before is deleted, in days since 1970, as far as the operators say how long
+    /// they keep one.
+    pub backups: Option<u32>,
+}
+
+/// The name that receipts are signed under by the key of the log of this name, so that no checkpoint can pass for one.
+fn name_for(log: &str) -> Option<String> {
+    Some(format!("strongroom-erasure/{}", log.strip_prefix("strongroom/")?))
+}
+
+/// Signs a receipt. `sign` gets the bytes and returns their Ed25519 signature by the key of the tenant's log, whose public
+/// half is `public`.
+pub fn sign(
+    receipt: &ErasureReceipt,
+    (vault, tenant): (VaultId, TenantId),
+    (lane, incarnation): (u16, u16),
+    public: &[u8; 32],
+    sign: impl FnOnce(&[u8]) -> [u8; 64],
+) -> Result<String, LedgerError> {
+    let name = name_for(&checkpoint::origin(vault, tenant, lane, incarnation)).ok_or(LedgerError::Name)?;
+    let text = receipt.text(&name);
+    // What can't be read back is never signed.
+    if ErasureReceipt::parse(&text, &name).as_ref() != Ok(receipt) {
+        return Err(FORM);
+    }
+    note::sign(&name, &text, public, sign)
+}
+
+/// Verifies a receipt against verifier keys of the tenant's log, as auditors hold them for its checkpoints.
+pub fn verify(note: &str, vkeys: &[&str]) -> Result<ErasureReceipt, LedgerError> {
+    let (text, names) = note::open_as(note, vkeys, name_for)?;
+    ErasureReceipt::parse(&text, names.first().ok_or(LedgerError::Unsigned)?)
+}
+
+impl ErasureReceipt {
+    fn text(&self, name: &str) -> String {
+        let Self { held, day, values, shares, entries, consents, deks, .. } = self;
+        let mut text = format!("{name}\nformat 1\n");
+        text.push_str(&match held {
+            0 => "erased all\n".to_owned(),
+            held => format!("erased but {held}\n"),
+        });
+        text.push_str(&format!("day {}\n", day_text(*day)));
+        text.push_str(&format!(
+            "values {values}\nshares {shares}\nentries {entries}\nconsents {consents}\ndeks {deks}\nkeks {}\n",
+            self.keks.len()
+        ));
+        for (key, version, state) in &self.keks {
+            text.push_str(&format!("{key} {version} {state}\n"));
+        }
+        text.push_str(&format!("copies {}\n", self.copies.len()));
+        for copy in &self.copies {
+            text.push_str(&format!("{copy}\n"));
+        }
+        let backups = self.backups.map_or_else(|| "unknown".to_owned(), day_text);
+        text.push_str(&format!("backups {backups}\n"));
+        text
+    }
+
+    fn parse(text: &str, name: &str) -> Result<Self, LedgerError> {
+        let receipt = Self::read(text).ok_or(FORM)?;
+        // Written again it must come out the same, so that there is one way of saying it.
+        if receipt.text(name) == text { Ok(receipt) } else { Err(FORM) }
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut lines = text.lines().skip(2);
+        let mut after = |word: &str| lines.next()?.strip_prefix(word);
+        let held = match after("erased ")? {
+            "all" => 0,
+            but => but.strip_prefix("but ")?.parse().ok()?,
+        };
+        let day = read_day(after("day ")?)?;
+        let mut number = |word: &str| after(word)?.parse::<u64>().ok();
+        let [values, shares] = [number("values ")?, number("shares ")?];
+        let [entries, consents, deks] = [number("entries ")?, number("consents ")?, number("deks ")?];
+        let mut keks = Vec::new();
+        for _ in 0..after("keks ")?.parse::<u32>().ok()? {
+            let mut words = after("")?.splitn(3, ' ');
+            let (key, version, state) = (words.next()?, words.next()?, words.next()?);
+            keks.push((key.to_owned(), version.parse().ok()?, state.to_owned()));
+        }
+        let mut copies = Vec::new();
+        for _ in 0..after("copies ")?.parse::<u32>().ok()? {
+            copies.push(after("")?.to_owned());
+        }
+        let backups = match after("backups ")? {
+            "unknown" => None,
+            day => Some(read_day(day)?),
+        };
+        Some(Self { held, day, values, shares, entries, consents, deks, keks, copies, backups })
+    }
+}
+
+/// Days from 0000-03-01 to 1970-01-01, and in 400 years: Howard Hinnant's `days_from_civil`.
+const TO_1970: u64 = 719_468;
+const ERA: u64 = 146_097;
+
+/// A day, counted from 1970, as a date: 2031-12-31.
+pub fn day_text(day: u32) -> String {
+    let days = u64::from(day) + TO_1970;
+    let (era, of_era) = (days / ERA, days % ERA);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let date = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{date:02}")
+}
+
+/// Reads what [`day_text`] wrote; what it would not have written is refused where the whole receipt is written again.
+fn read_day(text: &str) -> Option<u32> {
+    let mut parts = text.splitn(3, '-');
+    let mut part = || parts.next()?.parse::<u64>().ok().filter(|part| *part < 100_000_000);
+    let (year, month, date) = (part()?, part()?, part()?);
+    let year = if month <= 2 { year.checked_sub(1)? } else { year };
+    let month = if month > 2 { month.checked_sub(3)? } else { month + 9 };
+    let of_year = (153 * month + 2) / 5 + date.checked_sub(1)?;
+    let of_era = year % 400 * 365 + year % 400 / 4 - year % 400 / 100 + of_year;
+    u32::try_from((year / 400 * ERA + of_era).checked_sub(TO_1970)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::checkpoint::tests::Key;
+    use crate::receipt;
+
+    const VAULT: VaultId = VaultId([0x11; 16]);
+    const TENANT: TenantId = TenantId([0x22; 16]);
+
+    fn log() -> String {
+        checkpoint::origin(VAULT, TENANT, 0, 1)
+    }
+
+    fn receipt() -> ErasureReceipt {
+        ErasureReceipt {
+            held: 0,
+            day: 20_775,
+            values: 7,
+            shares: 1,
+            entries: 9,
+            consents: 2,
+            deks: 4,
+            keks: vec![
+                ("kek/0".to_owned(), 1, "enabled".to_owned()),
+                ("kek/2".to_owned(), 3, "decrypt-only".to_owned()),
+            ],
+            copies: vec!["copy/1".to_owned(), "copy/4".to_owned()],
+            backups: Some(20_810),
+        }
+    }
+
+    fn signed(receipt: &ErasureReceipt) -> Result<String, LedgerError> {
+        let key = Key::new(7);
+        sign(receipt, (VAULT, TENANT), (0, 1), &key.public(), |text| key.sign(text))
+    }
+
+    fn vkey() -> String {
+        checkpoint::vkey(&log(), &Key::new(7).public())
+    }
+
+    #[test]
+    fn a_receipt_of_an_erasure_is_written_as_specified() {
+        let page = include_str!("FORMAT.md");
+        let (_, after) = page.split_once("```erasure\n").unwrap();
+        assert_eq!(signed(&receipt()).unwrap(), after.split_once("```").unwrap().0);
+    }
+
+    #[test]
+    fn a_receipt_says_what_was_signed() {
+        let part = ErasureReceipt { held: 3, keks: vec![], copies: vec![], backups: None, ..receipt() };
+        for receipt in [receipt(), part] {
+            assert_eq!(verify(&signed(&receipt).unwrap(), &[&vkey()]), Ok(receipt));
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_receipt_is_noticed() {
+        let note = signed(&receipt()).unwrap();
+        for at in 0..note.len() {
+            let mut bytes = note.clone().into_bytes();
+            bytes[at] ^= 1;
+            if let Ok(changed) = String::from_utf8(bytes) {
+                assert!(verify(&changed, &[&vkey()]).is_err(), "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_receipt_of_another_log_or_key_and_what_else_the_log_signs_is_refused() {
+        let note = signed(&receipt()).unwrap();
+        let other = |origin: &str, seed| checkpoint::vkey(origin, &Key::new(seed).public());
+        assert_eq!(verify(&note, &[&other(&log(), 8)]), Err(LedgerError::Unsigned));
+        let elsewhere = checkpoint::origin(VAULT, TenantId([0x33; 16]), 0, 1);
+        assert_eq!(verify(&note, &[&other(&elsewhere, 7)]), Err(LedgerError::Unsigned));
+        assert_eq!(verify(&note, &[]), Err(LedgerError::Unsigned));
+        let key = Key::new(7);
+        let checkpoint = checkpoint::sign(&log(), 43, &[1; 32], &key.public(), |text| key.sign(text)).unwrap();
+        assert!(verify(&checkpoint, &[&vkey()]).is_err());
+        assert!(checkpoint::verify(&note, &[&vkey()]).is_err());
+        assert!(receipt::verify(&note, &[&vkey()]).is_err());
+    }
+
+    #[test]
+    fn what_would_read_otherwise_is_not_signed() {
+        let two_lines = ErasureReceipt { copies: vec!["copy/1\nbackups unknown".to_owned()], ..receipt() };
+        let a_space = ErasureReceipt { keks: vec![("kek 1".to_owned(), 1, "enabled".to_owned())], ..receipt() };
+        assert!(signed(&two_lines).is_err() && signed(&a_space).is_err());
+    }
+
+    #[test]
+    fn days_are_dates() {
+        for (day, text) in [(0, "1970-01-01"), (59, "1970-03-01"), (11_016, "2000-02-29"), (20_775, "2026-11-18")] {
+            assert_eq!((day_text(day).as_str(), read_day(text)), (text, Some(day)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_day_reads_back(day in 0..20_000_000_u32) {
+            prop_assert_eq!(read_day(&day_text(day)), Some(day));
+        }
+
+        #[test]
+        fn no_text_panics(text in "(\n|\n\n|[a-z —0-9/+-]){0,80}", vkey in "[a-z/+0-9=]{0,60}") {
+            prop_assert!(verify(&text, &[]).is_err());
+            prop_assert!(verify(&text, &[&vkey]).is_err());
+            let _ = ErasureReceipt::read(&text);
+        }
+    }
+}

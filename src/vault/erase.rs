@@ -1,0 +1,352 @@
+//! Erasing a data subject, for the privacy desk: at once, or after a time of grace in which it can be undone.
+//!
+//! ```text
+//! asked -> (Leaving) -> Closed: its DEKs and what leads from its id are destroyed -> rows are cleared, in pages -> a receipt
+//!                    -> Held:   so it is but for what legal holds keep, until they end
+//! ```
+//!
+//! The first commit decides: after it nothing of the subject that is not held opens, and none of its tokens is anything. The
+//! rest is cleared (`clear.rs`) and signed (`sign.rs`), step by step, by whoever asked or in the background (`steps.rs`), and
+//! goes on after a crash. An erasure has a name, which its desk knows and no leaf says: under it stands what is told of it, and
+//! once all is erased no handle.
+
+mod clear;
+mod sign;
+mod steps;
+
+use std::time::Duration;
+
+use strongroom_access::Action;
+use strongroom_commit::{Fact, Guard, Use};
+use strongroom_ids::TenantNo;
+use strongroom_keys as keys;
+use strongroom_ledger::Timestamp;
+use strongroom_storage::keys as place;
+use strongroom_storage::rows::{Erased, Erasure, ErasureRow, ErasureStage, ErasureWork, SubjectRecord, SubjectState};
+use strongroom_storage::{Family, Mutation, Store};
+
+use crate::error::{Error, Violation};
+use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road};
+use crate::vault::Vault;
+
+/// The longest time of grace, in microseconds: a year.
+const LONGEST_GRACE: u64 = 366 * DAY;
+/// A day, in microseconds.
+const DAY: u64 = 24 * 3_600 * 1_000_000;
+/// How long who asks waits for rows to be cleared. What is left then is done in the background.
+const WAIT: Duration = Duration::from_secs(20);
+/// The name of what files may still hold, among the facts of erasures.
+const LEFTOVERS: &[u8] = b"leftovers";
+
+/// Erases a data subject.
+pub struct EraseSubject {
+    /// The caller's own id of the subject.
+    pub subject: String,
+    /// For how long it is only frozen first, in microseconds; 0: it is erased at once.
+    pub grace: u64,
+    /// Makes a retry safe; may be empty.
+    pub idempotency_key: String,
+}
+
+/// Undoes an erasure whose time of grace runs.
+pub struct UndoErasure {
+    /// The caller's own id of the subject.
+    pub subject: String,
+}
+
+/// Asks how far an erasure has come.
+pub struct GetErasure {
+    /// Its name.
+    pub erasure: String,
+}
+
+/// How far an erasure has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErasureStatus {
+    /// Its name: random, so that it leads nowhere.
+    pub erasure: String,
+    /// `waiting` for the end of its time of grace, `clearing`, `held` in part, or `erased`.
+    pub state: &'static str,
+    /// When its time of grace ends, in microseconds since 1970.
+    pub due: Option<u64>,
+    /// What is signed of it, a note; empty until what can be erased is.
+    pub receipt: String,
+    /// What keeps the rest.
+    pub kept: Vec<Kept>,
+}
+
+/// A legal hold that keeps something of a subject that is erased otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Its number.
+    pub hold: u32,
+    /// The fields that it keeps; none for all.
+    pub fields: Vec<String>,
+    /// What is kept is read for this purpose alone.
+    pub purpose: String,
+    /// When it ends, in microseconds since 1970.
+    pub until: u64,
+}
+
+/// The name of an erasure.
+type Name = [u8; 16];
+
+fn erasure_fact(tenant: TenantNo, name: &Name) -> Fact {
+    Fact::erasure(tenant, name)
+}
+
+async fn load_erasure<S: Store>(store: &S, tenant: TenantNo, name: &Name) -> Result<Option<ErasureRow>, Error> {
+    let row = store.get(Family::Meta, place::erasure(tenant, name)).await?;
+    Ok(row.as_deref().map(ErasureRow::decode).transpose()?)
+}
+
+fn put_erasure(tenant: TenantNo, name: &Name, row: &ErasureRow) -> Mutation {
+    Mutation::Put(Family::Meta, place::erasure(tenant, name), row.encode())
+}
+
+/// What is left to do for a subject.
+pub(crate) async fn load_work<S: Store>(
+    store: &S,
+    tenant: TenantNo,
+    subject: strongroom_ids::SubjectHandle,
+) -> Result<Option<ErasureWork>, Error> {
+    let row = store.get(Family::Meta, place::erasure_work(tenant, subject)).await?;
+    Ok(row.as_deref().map(ErasureWork::decode).transpose()?)
+}
+
+pub(crate) fn put_work(tenant: TenantNo, subject: strongroom_ids::SubjectHandle, work: &ErasureWork) -> Mutation {
+    Mutation::Put(Family::Meta, place::erasure_work(tenant, subject), work.encode())
+}
+
+/// Why there is nothing to say of a subject.
+pub(crate) fn unknown() -> Error {
+    let description = "no data subject of that id has anything in the vault";
+    Error::NotFoundAt(vec![Violation::new("subject", "subject_unknown", description)])
+}
+
+impl EraseSubject {
+    /// Under an idempotency key an erasure has the name that follows from it, so that a retry finds what became of the first.
+    fn name<S: Store>(&self, road: &Road<'_, S>) -> Result<Name, Error> {
+        if self.idempotency_key.is_empty() {
+            return Ok(keys::random::<16>()?);
+        }
+        let (principal, key) = (road.caller.principal.name.as_bytes(), self.idempotency_key.as_bytes());
+        let mac = road.tenant.fingerprints.mac(&[b"name of an erasure", principal, key]);
+        let mut name = [0; 16];
+        name.copy_from_slice(&mac[..16]);
+        Ok(name)
+    }
+
+    fn within_limits<S: Store>(&self, road: &Road<'_, S>) -> Result<(), Error> {
+        road.vault.limits.idempotency_key(&self.idempotency_key)?;
+        if self.grace > LONGEST_GRACE {
+            return Err(Error::invalid("grace", "too_long", "a time of grace has at most 366 days"));
+        }
+        Ok(())
+    }
+}
+
+impl<S: Store> Attempt<S> for EraseSubject {
+    /// Its name; none if the vault does not know the subject.
+    type Answer = Option<Name>;
+    const ACTION: Action = Action::EraseSubject;
+    /// It frees space.
+    const ON_FULL_DISK: bool = true;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Option<Name>>, Refused> {
+        road.decide_vault()?;
+        self.within_limits(road)?;
+        let (tenant, store) = (road.tenant.number, &*road.vault.store);
+        let name = self.name(road)?;
+        let fingerprint =
+            road.tenant.fingerprints.mac(&[b"an erasure", self.subject.as_bytes(), &self.grace.to_be_bytes()]);
+        let mut prepared: Prepared<Option<Name>> = road.prepare(None);
+        let fact = erasure_fact(tenant, &name);
+        prepared.guards.push(Guard::Unchanged(fact));
+        if let Some(row) = load_erasure(store, tenant, &name).await? {
+            if row.fingerprint != fingerprint {
+                return Err(Error::IdempotencyKeyReused.into());
+            }
+            prepared.items.push(Item { outcome: "repeated", ..Item::default() });
+            prepared.answer = Some(name);
+            return Ok(prepared);
+        }
+        let records = road.asked_records(&self.subject, &mut prepared).await?;
+        let (open, under_way): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|record| record.state == SubjectState::Open);
+        for record in &under_way {
+            prepared.items.push(Item { outcome: "unchanged", subject: Some(record.handle), ..Item::default() });
+        }
+        if open.is_empty() {
+            // Asked for before: what became of that is the answer.
+            if let Some(first) = under_way.first() {
+                let work = load_work(store, tenant, first.handle).await?;
+                prepared.answer = Some(work.ok_or(Error::DataLoss("a subject's erasure"))?.erasure);
+            }
+            return Ok(prepared);
+        }
+        let due = road.now.saturating_add(self.grace);
+        let mut row = ErasureRow {
+            fingerprint,
+            open: open.iter().map(|record| record.handle).collect(),
+            due: if self.grace > 0 { due } else { 0 },
+            erased: Erased::default(),
+            keks: vec![],
+            receipt: String::new(),
+            expires: 0,
+        };
+        for record in open {
+            let record = SubjectRecord { erasure: Some(Erasure { asked: road.now, due }), ..record };
+            match self.grace {
+                0 => road.begin_clearing(&record, name, &mut row, &mut prepared).await?,
+                _ => leave(road, record, name, due, &mut prepared)?,
+            }
+        }
+        if self.grace > 0 {
+            prepared.detail.push(("due", Timestamp(due).to_string()));
+        }
+        prepared.changes.push(fact);
+        prepared.mutations.push(put_erasure(tenant, &name, &row));
+        prepared.answer = Some(name);
+        Ok(prepared)
+    }
+}
+
+/// Freezes a subject until its time of grace is over.
+fn leave<S: Store>(
+    road: &Road<'_, S>,
+    record: SubjectRecord,
+    erasure: Name,
+    due: u64,
+    prepared: &mut Prepared<Option<Name>>,
+) -> Result<(), Error> {
+    road.change_subject(&record, prepared);
+    let record = SubjectRecord { state: SubjectState::Leaving, salt: keys::random::<16>()?, ..record };
+    road.put_record(&record, "subject_leaving", prepared);
+    let work = ErasureWork { stage: ErasureStage::Waiting(due), ..clear::new_work(erasure) };
+    prepared.mutations.push(put_work(road.tenant.number, record.handle, &work));
+    Ok(())
+}
+
+impl<S: Store> Attempt<S> for UndoErasure {
+    /// Whether anything was undone; none if the vault does not know the subject.
+    type Answer = Option<bool>;
+    const ACTION: Action = Action::UndoErasure;
+    const ON_FULL_DISK: bool = true;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Option<bool>>, Refused> {
+        road.decide_vault()?;
+        let tenant = road.tenant.number;
+        let mut prepared: Prepared<Option<bool>> = road.prepare(None);
+        for record in road.asked_records(&self.subject, &mut prepared).await? {
+            let undone = prepared.answer.get_or_insert(false);
+            if record.state != SubjectState::Leaving {
+                prepared.items.push(Item { outcome: "unchanged", subject: Some(record.handle), ..Item::default() });
+                continue;
+            }
+            *undone = true;
+            let work = load_work(&*road.vault.store, tenant, record.handle).await?;
+            let name = work.ok_or(Error::DataLoss("a subject's erasure"))?.erasure;
+            road.change_subject(&record, &mut prepared);
+            let record = SubjectRecord {
+                state: SubjectState::Open,
+                salt: keys::random::<16>().map_err(Error::from)?,
+                erasure: None,
+                ..record
+            };
+            road.put_record(&record, "erasure_undone", &mut prepared);
+            prepared.guards.push(Guard::Unchanged(erasure_fact(tenant, &name)));
+            prepared.changes.push(erasure_fact(tenant, &name));
+            prepared.mutations.push(Mutation::Delete(Family::Meta, place::erasure_work(tenant, record.handle)));
+            prepared.mutations.push(Mutation::Delete(Family::Meta, place::erasure(tenant, &name)));
+        }
+        Ok(prepared)
+    }
+}
+
+impl<S: Store> Attempt<S> for GetErasure {
+    type Answer = ErasureStatus;
+    const ACTION: Action = Action::GetErasure;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<ErasureStatus>, Refused> {
+        road.decide_vault()?;
+        let gone = || {
+            let description = "there is no erasure of that name: it was undone, or ended more than 90 days ago";
+            Error::NotFoundAt(vec![Violation::new("erasure", "erasure_unknown", description)])
+        };
+        let name = data_encoding::HEXLOWER.decode(self.erasure.as_bytes()).ok().and_then(|name| name.try_into().ok());
+        let name: Name = name.ok_or_else(gone)?;
+        let status = road.vault.erasure_status(road.tenant.number, &name).await?.ok_or_else(gone)?;
+        let mut prepared = road.prepare(status);
+        prepared.items.push(Item { outcome: OK, ..Item::default() });
+        Ok(prepared)
+    }
+}
+
+impl<S: Store> Vault<S> {
+    /// Erases a data subject of the caller's tenant, or lets its time of grace begin. When this returns with a receipt all is
+    /// cleared that can be; otherwise the rest is done in the background.
+    pub async fn erase_subject(&self, caller: &Caller, request: &EraseSubject) -> Result<ErasureStatus, Error> {
+        let name = self.travel(caller, request).await?.ok_or_else(unknown)?;
+        let tenant = caller.principal.tenant;
+        self.erasures_left.notify_one();
+        match tokio::time::timeout(WAIT, self.finish_erasure(tenant, &name)).await {
+            // What is left is done in the background.
+            Err(_) | Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the rest of an erasure is done in the background"),
+        }
+        self.erasure_status(tenant, &name).await?.ok_or(Error::Unknown)
+    }
+
+    /// Undoes the erasure of a data subject whose time of grace runs.
+    pub async fn undo_erasure(&self, caller: &Caller, request: &UndoErasure) -> Result<(), Error> {
+        match self.travel(caller, request).await? {
+            Some(true) => Ok(()),
+            Some(false) => Err(Error::NothingToUndo),
+            None => Err(unknown()),
+        }
+    }
+
+    /// How far an erasure has come.
+    pub async fn get_erasure(&self, caller: &Caller, request: &GetErasure) -> Result<ErasureStatus, Error> {
+        self.travel(caller, request).await
+    }
+
+    /// What is told of an erasure; none if there is none of that name.
+    async fn erasure_status(&self, tenant: TenantNo, name: &Name) -> Result<Option<ErasureStatus>, Error> {
+        let Some(row) = load_erasure(&*self.store, tenant, name).await? else { return Ok(None) };
+        let (mut waiting, mut clearing, mut kept) = (false, false, vec![]);
+        for subject in &row.open {
+            match load_work(&*self.store, tenant, *subject).await?.map(|work| work.stage) {
+                Some(ErasureStage::Waiting(due)) => waiting |= due > self.now(),
+                Some(ErasureStage::Clearing(_) | ErasureStage::Cleared) => clearing = true,
+                Some(ErasureStage::Kept(_)) | None => {}
+            }
+            let record = self.store.get(Family::Subjects, place::subject(tenant, *subject)).await?;
+            let Some(record) = record.as_deref().map(SubjectRecord::decode).transpose()? else { continue };
+            if record.state == SubjectState::Held {
+                let schema = self.tenant(tenant)?.rules().schema.clone();
+                kept.extend(record.standing(self.now()).map(|hold| Kept {
+                    hold: hold.number,
+                    fields: crate::holds::field_names(&schema, &hold.fields),
+                    purpose: hold.purpose.clone(),
+                    until: hold.until,
+                }));
+            }
+        }
+        let state = match (waiting, clearing) {
+            (true, _) => "waiting",
+            (false, true) => "clearing",
+            (false, false) if row.open.is_empty() => "erased",
+            (false, false) if row.receipt.is_empty() => "clearing",
+            (false, false) => "held",
+        };
+        Ok(Some(ErasureStatus {
+            erasure: data_encoding::HEXLOWER.encode(name),
+            state,
+            due: (state == "waiting").then_some(row.due),
+            receipt: row.receipt,
+            kept,
+        }))
+    }
+}

@@ -1,0 +1,119 @@
+//! The end of an erasure: it is signed what was done, and forgotten whose it was.
+
+use strongroom_access::Action;
+use strongroom_commit::{Fact, Guard};
+use strongroom_keys::{self as keys, KeyName};
+use strongroom_ledger::erasure::{self, ErasureReceipt};
+use strongroom_storage::keys as place;
+use strongroom_storage::rows::{ErasureRow, ErasureStage, ErasureWork, JobKind, JobRow};
+use strongroom_storage::{Family, Mutation, Store};
+
+use super::{DAY, LEFTOVERS, Name, erasure_fact, load_erasure, load_work, put_erasure, put_work};
+use crate::error::Error;
+use crate::jobs;
+use crate::key_copies::Copies;
+use crate::open::LANE;
+use crate::road::{Attempt, Prepared, Refused, Road};
+use crate::roll;
+use crate::tenant::Tenant;
+use crate::tenant_life::lives_on;
+use crate::vault::Vault;
+
+/// For how long it is known what became of an erasure, in days.
+const REMEMBERED: u32 = 90;
+
+/// Signs what was done, and forgets whose it was.
+pub(super) struct Sign(pub Name);
+
+impl<S: Store> Attempt<S> for Sign {
+    /// Whether DEKs were marked.
+    type Answer = bool;
+    const ACTION: Action = Action::EraseSubject;
+    const ON_FULL_DISK: bool = true;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<bool>, Refused> {
+        let (tenant, store) = (road.tenant.number, &*road.vault.store);
+        let mut prepared = road.prepare(false);
+        let mut row = load_erasure(store, tenant, &self.0).await?.ok_or(Error::NotFound)?;
+        let records = road.subject_records(&row.open).await?;
+        let (mut left, mut held) = (Vec::new(), 0);
+        for subject in &row.open {
+            let Some(work) = load_work(store, tenant, *subject).await? else { continue };
+            if matches!(work.stage, ErasureStage::Clearing(_)) {
+                return Err(Error::Conflict.into());
+            }
+            let Some(record) = records.get(subject) else {
+                prepared.mutations.push(Mutation::Delete(Family::Meta, place::erasure_work(tenant, *subject)));
+                continue;
+            };
+            prepared.guards.push(Guard::Unchanged(Fact::subject_state(tenant, *subject)));
+            left.push(*subject);
+            held += work.held;
+            if work.stage == ErasureStage::Cleared {
+                prepared.answer = true;
+                let until = record.standing(road.now).map(|hold| hold.until).min().unwrap_or(0);
+                let work = ErasureWork { stage: ErasureStage::Kept(until), ..work };
+                prepared.mutations.push(put_work(tenant, *subject, &work));
+            }
+        }
+        row.open = left;
+        let day = u32::try_from(road.now / DAY).map_err(|_| Error::Internal("a day beyond all calendars"))?;
+        row.expires = if row.open.is_empty() { day.saturating_add(REMEMBERED) } else { 0 };
+        row.receipt = receipt(road, &row, held, day).await?;
+        let facts = [erasure_fact(tenant, &self.0), Fact::erasure(tenant, LEFTOVERS)];
+        prepared.guards.push(Guard::Unchanged(facts[0]));
+        prepared.changes.extend(facts);
+        prepared.mutations.push(put_erasure(tenant, &self.0, &row));
+        // Another one each time, so that who writes leftovers away sees that there are more.
+        let leftovers = keys::random::<16>().map_err(Error::from)?.to_vec();
+        prepared.mutations.push(Mutation::Put(Family::Meta, place::leftovers(tenant), leftovers));
+        prepared.detail.push(("stage", "signed".to_owned()));
+        Ok(prepared)
+    }
+}
+
+/// What is signed of an erasure.
+async fn receipt<S: Store>(road: &Road<'_, S>, row: &ErasureRow, held: u64, day: u32) -> Result<String, Error> {
+    let (vault, id) = (road.vault, road.tenant.id);
+    let mut keks = vault.keystore.keys(id);
+    keks.retain(|key| match key.name {
+        KeyName::Kek(_, keyring) => row.keks.contains(&(keyring, key.version)),
+        _ => false,
+    });
+    let (copies, _) = lives_on(&Copies::load(vault).await?, &keks);
+    let kept = vault.backups_kept.get().copied();
+    let receipt = ErasureReceipt {
+        held,
+        day,
+        values: row.erased.values,
+        shares: row.erased.shares,
+        entries: row.erased.entries,
+        consents: row.erased.consents,
+        deks: row.erased.deks,
+        keks: keks.iter().map(|key| (key.name.to_string(), key.version.0, key.state.to_string())).collect(),
+        copies,
+        // One that was made on that day, too.
+        backups: kept.map(|days| day.saturating_add(days).saturating_add(1)),
+    };
+    let incarnation = vault.committer.head(road.tenant.number).map_or(1, |head| head.incarnation);
+    let key = vault.keystore.ledger_key(id)?;
+    erasure::sign(&receipt, (vault.id, id), (LANE, incarnation), &key.public_key(), |text| key.sign(text))
+        .map_err(|_| Error::Internal("a receipt that can't be signed"))
+}
+
+/// Asks that DEKs are rolled which are marked.
+pub(super) struct AskRoll;
+
+impl<S: Store> Attempt<S> for AskRoll {
+    type Answer = JobRow;
+    const ACTION: Action = Action::Roll;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Self::Answer>, Refused> {
+        let row = jobs::next(road, JobKind::Roll, None).await?;
+        Ok(jobs::prepare(road, JobKind::Roll, roll::of_what_is_marked(row)))
+    }
+
+    fn install(&self, vault: &Vault<S>, tenant: &Tenant, answer: &Self::Answer) {
+        vault.jobs.tell_started(tenant.number, JobKind::Roll, answer);
+    }
+}

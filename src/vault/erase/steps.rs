@@ -1,0 +1,206 @@
+//! The steps of erasures: which comes next, and when; and what files still hold of what was erased.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use strongroom_access::{Principal, Role};
+use strongroom_commit::{Change, CommitError, Fact, Guard};
+use strongroom_ids::{RowId, SubjectHandle, TenantNo};
+use strongroom_storage::keys as place;
+use strongroom_storage::rows::{ErasureRow, ErasureStage, ErasureWork};
+use strongroom_storage::{Family, Mutation, Store};
+
+use super::clear::{ClearPage, Close};
+use super::sign::{AskRoll, Sign};
+use super::{DAY, LEFTOVERS, Name, load_erasure, load_work};
+use crate::error::Error;
+use crate::pages::Pages;
+use crate::road::Caller;
+use crate::vault::Vault;
+
+/// Where something of a subject may stand, besides the log.
+const FAMILIES: [Family; 8] = [
+    Family::Subjects,
+    Family::RowDeks,
+    Family::Meta,
+    Family::Index,
+    Family::SubjectRows,
+    Family::Holders,
+    Family::Idempotency,
+    Family::Rows,
+];
+
+/// The vault itself, in a tenant.
+fn itself(tenant: TenantNo) -> Caller {
+    Caller::new(Arc::new(Principal { tenant, name: "vault".into(), role: Role::Operator }), "")
+}
+
+/// What is to be done next of an erasure.
+enum Next {
+    Close(SubjectHandle),
+    Clear(SubjectHandle),
+    Sign,
+    Nothing,
+}
+
+impl<S: Store> Vault<S> {
+    /// Waits until something may be left to do of an erasure.
+    pub async fn erasure_work(&self) {
+        self.erasures_left.notified().await;
+    }
+
+    /// Says for how many days a backup is kept, as its operators have it.
+    pub fn keep_backups(&self, days: u32) {
+        let _ = self.backups_kept.set(days);
+    }
+
+    /// Takes an erasure as far as it can be taken now.
+    pub(super) async fn finish_erasure(&self, tenant: TenantNo, name: &Name) -> Result<(), Error> {
+        while self.erasure_step(tenant, name).await? {}
+        Ok(())
+    }
+
+    /// Takes the next step of an erasure. `false`: there is none now.
+    pub async fn erasure_step(&self, tenant: TenantNo, name: &[u8; 16]) -> Result<bool, Error> {
+        // One step of one at a time: two would only turn each other back.
+        let _one = self.erasing.lock().await;
+        let by = itself(tenant);
+        match self.next_step(tenant, name).await? {
+            Next::Close(subject) => self.travel(&by, &Close(subject)).await?,
+            Next::Clear(subject) => self.travel(&by, &ClearPage(subject)).await?,
+            Next::Sign => {
+                self.scrub_keys(tenant, name).await?;
+                if self.travel(&by, &Sign(*name)).await? {
+                    match self.travel(&by, &AskRoll).await {
+                        // The next one does it.
+                        Ok(_) | Err(Error::JobRunning { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            Next::Nothing => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    async fn next_step(&self, tenant: TenantNo, name: &Name) -> Result<Next, Error> {
+        let Some(row) = load_erasure(&*self.store, tenant, name).await? else { return Ok(Next::Nothing) };
+        let (mut clear, mut sign) = (None, false);
+        for subject in row.open {
+            let Some(work) = load_work(&*self.store, tenant, subject).await? else { continue };
+            match work.stage {
+                ErasureStage::Waiting(due) | ErasureStage::Kept(due) if due <= self.now() => {
+                    return Ok(Next::Close(subject));
+                }
+                ErasureStage::Waiting(_) | ErasureStage::Kept(_) => {}
+                ErasureStage::Clearing(_) => clear = Some(subject),
+                ErasureStage::Cleared => sign = true,
+            }
+        }
+        Ok(match (clear, sign) {
+            (Some(subject), _) => Next::Clear(subject),
+            (None, true) => Next::Sign,
+            (None, false) => Next::Nothing,
+        })
+    }
+
+    /// Sees that no file has the DEKs that an erasure destroyed, nor what led from the subject's id to it.
+    async fn scrub_keys(&self, tenant: TenantNo, name: &Name) -> Result<(), Error> {
+        let Some(row) = load_erasure(&*self.store, tenant, name).await? else { return Ok(()) };
+        let mut ranges = Vec::new();
+        for subject in row.open {
+            let Some(work) = load_work(&*self.store, tenant, subject).await? else { continue };
+            let key = place::subject(tenant, subject);
+            ranges.push((Family::Subjects, key.clone(), place::prefix_end(&key)));
+            if !work.mapping.is_empty() {
+                let to = place::prefix_end(&work.mapping);
+                ranges.push((Family::Index, work.mapping, to));
+            }
+            if work.alone.1 != RowId(0) {
+                let to = place::prefix_end(&place::row_dek(tenant, work.alone.1));
+                ranges.push((Family::RowDeks, place::row_dek(tenant, work.alone.0), to));
+            }
+        }
+        for (family, from, to) in ranges {
+            self.store.scrub(family, from, to).await?;
+        }
+        Ok(())
+    }
+
+    /// The erasures that can go on now, and when the next one can, in microseconds since 1970, if that is known.
+    pub async fn open_erasures(&self) -> Result<(BTreeSet<(TenantNo, [u8; 16])>, Option<u64>), Error> {
+        let (mut open, mut next) = (BTreeSet::new(), None::<u64>);
+        for tenant in self.tenants.numbers() {
+            let (from, to) = place::erasure_works_range(tenant);
+            let mut pages = Pages::new(Family::Meta, from, to);
+            while let Some(page) = pages.next(&*self.store).await? {
+                for (_, bytes) in page {
+                    match ErasureWork::decode(&bytes) {
+                        Ok(ErasureWork { stage: ErasureStage::Waiting(due) | ErasureStage::Kept(due), .. })
+                            if due > self.now() =>
+                        {
+                            next = Some(next.map_or(due, |next| next.min(due)));
+                        }
+                        Ok(work) => _ = open.insert((tenant, work.erasure)),
+                        Err(_) => self.damaged("what is left of an erasure"),
+                    }
+                }
+            }
+        }
+        Ok((open, next))
+    }
+
+    /// Tenants of which files may still hold what was erased.
+    pub async fn tenants_with_leftovers(&self) -> Result<Vec<TenantNo>, Error> {
+        let mut tenants = Vec::new();
+        for tenant in self.tenants.numbers() {
+            if self.store.get(Family::Meta, place::leftovers(tenant)).await?.is_some() {
+                tenants.push(tenant);
+            }
+        }
+        Ok(tenants)
+    }
+
+    /// Sees that no file holds what was erased of a tenant's subjects. It rewrites all that the tenant has.
+    pub async fn scrub_leftovers(&self, tenant: TenantNo) -> Result<(), Error> {
+        let fact = Fact::erasure(tenant, LEFTOVERS);
+        let before = self.store.get(Family::Meta, place::leftovers(tenant)).await?;
+        let own = tenant.0.to_be_bytes().to_vec();
+        for family in FAMILIES {
+            self.store.scrub(family, own.clone(), place::prefix_end(&own)).await?;
+        }
+        let position = self.committer.position();
+        if self.store.get(Family::Meta, place::leftovers(tenant)).await? != before {
+            // More was erased meanwhile.
+            return Ok(());
+        }
+        let mutations = vec![Mutation::Delete(Family::Meta, place::leftovers(tenant))];
+        let (guards, changes) = (vec![Guard::Unchanged(fact)], vec![fact]);
+        match self.committer.commit(Change { position, guards, changes, mutations, leaves: vec![], charge: None }).await
+        {
+            // More was erased just now: once more, then.
+            Ok(_) | Err(CommitError::Conflict(_) | CommitError::TooOld) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Forgets erasures of which nothing was left so long ago that nobody asks any more.
+    pub(crate) async fn forget_old_erasures(&self) -> Result<(), Error> {
+        let today = self.now() / DAY;
+        for tenant in self.tenants.numbers() {
+            let (from, to) = place::erasures_range(tenant);
+            let mut pages = Pages::new(Family::Meta, from, to);
+            while let Some(page) = pages.next(&*self.store).await? {
+                let is_over = |row: &[u8]| {
+                    ErasureRow::decode(row).is_ok_and(|row| row.expires > 0 && u64::from(row.expires) <= today)
+                };
+                let over = page.iter().filter(|(_, row)| is_over(row));
+                let gone: Vec<Mutation> = over.map(|(key, _)| Mutation::Delete(Family::Meta, key.to_vec())).collect();
+                if !gone.is_empty() {
+                    self.commit_unguarded(gone, vec![]).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,358 @@
+//! Legal holds: what must be kept of a data subject, or of some of its fields, until a day, whoever wants it gone.
+//!
+//! A hold stands in the subject's record. What it keeps is neither deleted, replaced nor erased, and does not go when it
+//! expires; of a subject that is erased otherwise it is read for the hold's own purpose alone.
+
+use std::collections::HashMap;
+
+use strongroom_access::Action;
+use strongroom_commit::{Fact, Guard};
+use strongroom_ids::{FieldNo, SubjectHandle};
+use strongroom_keys as keys;
+use strongroom_ledger::Timestamp;
+use strongroom_schema::Schema;
+use strongroom_storage::Store;
+use strongroom_storage::rows::{ErasureStage, ErasureWork, Hold, SubjectRecord, SubjectState};
+
+use crate::erase::{load_work, put_work, unknown};
+use crate::error::{Error, Violation};
+use crate::limits;
+use crate::resolve::Found;
+use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road};
+use crate::vault::Vault;
+
+/// Holds on a subject that stand at once, and that are remembered with those that have ended.
+const MOST: usize = 20;
+const REMEMBERED: usize = 40;
+/// Fields that a hold names.
+const FIELDS: usize = 256;
+/// Characters of a case's reference.
+const REASON: usize = 64;
+/// The longest hold, in microseconds: thirty years.
+const LONGEST: u64 = 30 * 366 * 24 * 3_600 * 1_000_000;
+
+/// Sets a legal hold.
+pub struct SetHold {
+    /// The caller's own id of the subject.
+    pub subject: String,
+    /// The fields that are held; none for all.
+    pub fields: Vec<String>,
+    /// Why: the reference of a case.
+    pub reason: String,
+    /// What is held is read for this purpose once the rest is erased.
+    pub purpose: String,
+    /// When it ends by itself, in microseconds since 1970.
+    pub until: u64,
+}
+
+/// Ends a legal hold.
+pub struct LiftHold {
+    /// The caller's own id of the subject.
+    pub subject: String,
+    /// The hold's number.
+    pub number: u32,
+}
+
+/// Asks which holds there are on a subject.
+pub struct ListHolds {
+    /// The caller's own id of the subject.
+    pub subject: String,
+}
+
+/// A hold, as it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedHold {
+    /// Which of the subject's holds it is.
+    pub number: u32,
+    /// The reference of a case.
+    pub reason: String,
+    /// What is held is read for this purpose once the rest is erased.
+    pub purpose: String,
+    /// The fields that are held; none for all.
+    pub fields: Vec<String>,
+    /// When it was set, in microseconds since 1970.
+    pub set: u64,
+    /// When it ends, or has ended.
+    pub until: u64,
+    /// Whether it stands.
+    pub stands: bool,
+}
+
+/// Fields by their names; one that the schema has no more, by its number.
+pub(crate) fn field_names(schema: &Schema, fields: &[FieldNo]) -> Vec<String> {
+    let name =
+        |field: &FieldNo| schema.field_no(*field).map_or_else(|| field.to_string(), |it| it.full_name.to_string());
+    fields.iter().map(name).collect()
+}
+
+impl<S: Store> Road<'_, S> {
+    /// Refuses what would remove or change a value that is held. That no hold is set meanwhile is guarded.
+    pub fn not_held<A>(&self, found: &Found, prepared: &mut Prepared<A>) -> Result<(), Error> {
+        let Some(record) = &found.subject else { return Ok(()) };
+        prepared.guards.push(Guard::Unchanged(Fact::subject_state(self.tenant.number, record.handle)));
+        match record.is_held(found.row.field, self.now) {
+            true => Err(Error::LegalHold),
+            false => Ok(()),
+        }
+    }
+
+    /// The same of a value that subjects share, of whom these hold it.
+    pub async fn not_held_by_any<A>(
+        &self,
+        found: &Found,
+        holders: &[SubjectHandle],
+        prepared: &mut Prepared<A>,
+    ) -> Result<(), Error> {
+        self.not_held(found, prepared)?;
+        if found.subject.is_some() {
+            return Ok(());
+        }
+        let holders: Vec<SubjectHandle> = holders.iter().copied().filter(|holder| holder.is_some()).collect();
+        let records: HashMap<_, _> = self.subject_records(&holders).await?;
+        let states = records.keys().map(|handle| Fact::subject_state(self.tenant.number, *handle));
+        prepared.guards.extend(states.map(Guard::Unchanged));
+        match records.values().any(|record| record.is_held(found.row.field, self.now)) {
+            true => Err(Error::LegalHold),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes a record whose holds have changed.
+    fn write_holds<A>(
+        &self,
+        record: SubjectRecord,
+        outcome: &'static str,
+        prepared: &mut Prepared<A>,
+    ) -> Result<(), Error> {
+        let (tenant, handle) = (self.tenant.number, record.handle);
+        // The record is written as a whole, so nothing of it may have changed.
+        let facts = [
+            Fact::subject_state(tenant, handle),
+            Fact::subject_keys(tenant, handle),
+            Fact::subject_consents(tenant, handle),
+            Fact::subject_labels(tenant, handle),
+        ];
+        prepared.guards.extend(facts.map(Guard::Unchanged));
+        prepared.changes.extend([Fact::subject_state(tenant, handle), Fact::subject_keys(tenant, handle)]);
+        self.put_record(&SubjectRecord { salt: keys::random::<16>()?, ..record }, outcome, prepared);
+        Ok(())
+    }
+
+    /// Has the eraser look again at a subject that is erased but for what is held.
+    async fn look_again<A>(&self, record: &SubjectRecord, until: u64, prepared: &mut Prepared<A>) -> Result<(), Error> {
+        if record.state != SubjectState::Held {
+            return Ok(());
+        }
+        let work = load_work(&*self.vault.store, self.tenant.number, record.handle).await?;
+        let work = work.ok_or(Error::DataLoss("a subject's erasure"))?;
+        if matches!(work.stage, ErasureStage::Kept(_)) {
+            let work = ErasureWork { stage: ErasureStage::Kept(until), ..work };
+            prepared.mutations.push(put_work(self.tenant.number, record.handle, &work));
+        }
+        Ok(())
+    }
+}
+
+impl SetHold {
+    /// The fields that it names, in order.
+    fn read<S: Store>(&self, road: &Road<'_, S>) -> Result<Vec<FieldNo>, Error> {
+        let mut wrong = Vec::new();
+        let is_reason = |c: char| c.is_ascii_alphanumeric() || ".-_/".contains(c);
+        if self.reason.is_empty() || self.reason.len() > REASON || !self.reason.chars().all(is_reason) {
+            let description = "the reference of a case: 1 to 64 of A-Z a-z 0-9 . - _ / , and nothing that is personal";
+            wrong.push(Violation::new("reason", "reason_malformed", description));
+        }
+        if road.schema.purpose(&self.purpose).is_none() {
+            let declared: Vec<&str> = road.schema.purposes().map(|purpose| &*purpose.name).collect();
+            let description = format!("the schema declares no such purpose; declared are: {}", declared.join(", "));
+            wrong.push(Violation::new("purpose", "purpose_unknown", description));
+        }
+        if self.until <= road.now || self.until > road.now.saturating_add(LONGEST) {
+            let description = "a hold ends in the future, and within thirty years";
+            wrong.push(Violation::new("until", "until_range", description));
+        }
+        if self.fields.len() > FIELDS {
+            wrong.push(Violation::new("fields", "too_many", format!("a hold names at most {FIELDS} fields")));
+        }
+        let mut fields = Vec::with_capacity(self.fields.len().min(FIELDS));
+        for (index, name) in self.fields.iter().take(FIELDS).enumerate() {
+            match road.schema.field(name) {
+                Some(field) => fields.push(field.number),
+                None => {
+                    let description = "no such field in the schema; `strongroom schema show` lists the fields";
+                    wrong.push(Violation::new(format!("fields[{index}]"), "field_unknown", description));
+                }
+            }
+        }
+        limits::none(wrong)?;
+        fields.sort_unstable_by_key(|field| field.0);
+        fields.dedup();
+        Ok(fields)
+    }
+}
+
+/// Of a subject that is erased but for what is held, nothing else can be held: it is gone.
+fn is_there<S: Store>(road: &Road<'_, S>, record: &SubjectRecord, fields: &[FieldNo]) -> Result<(), Error> {
+    if record.state != SubjectState::Held {
+        return Ok(());
+    }
+    let of_all = || record.standing(road.now).any(|hold| hold.fields.is_empty());
+    let there = match fields {
+        [] => of_all(),
+        fields => fields.iter().all(|field| record.is_held(*field, road.now)),
+    };
+    match there {
+        true => Ok(()),
+        false => {
+            let description = "the subject is erased but for what other holds keep: name fields that they keep";
+            Err(Error::invalid("fields", "erased", description))
+        }
+    }
+}
+
+impl<S: Store> Attempt<S> for SetHold {
+    /// The hold's number; none if the vault does not know the subject.
+    type Answer = Option<u32>;
+    const ACTION: Action = Action::SetHold;
+    /// What protects is worth the space.
+    const ON_FULL_DISK: bool = true;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Option<u32>>, Refused> {
+        road.decide_vault()?;
+        let fields = self.read(road)?;
+        let mut prepared: Prepared<Option<u32>> = road.prepare(None);
+        let records = road.asked_records(&self.subject, &mut prepared).await?;
+        if records.is_empty() {
+            return Ok(prepared);
+        }
+        // The same number in all records of the subject. Those that have ended are remembered, so that none is used twice.
+        let number = records.iter().flat_map(|record| &record.holds).map(|hold| hold.number).max().unwrap_or(0);
+        let number = number.checked_add(1).ok_or(Error::Internal("too many holds"))?;
+        for mut record in records {
+            is_there(road, &record, &fields)?;
+            if record.standing(road.now).count() >= MOST {
+                let description = format!("{MOST} holds stand on the subject: lift one first");
+                return Err(Error::invalid("subject", "too_many_holds", description).into());
+            }
+            record.holds.push(Hold {
+                number,
+                reason: self.reason.clone(),
+                purpose: self.purpose.clone(),
+                fields: fields.clone(),
+                set: road.now,
+                until: self.until,
+            });
+            while record.holds.len() > REMEMBERED
+                && let Some(ended) = record.holds.iter().position(|hold| !hold.stands(road.now))
+            {
+                record.holds.remove(ended);
+            }
+            let until = record.standing(road.now).map(|hold| hold.until).min().unwrap_or(0);
+            road.look_again(&record, until, &mut prepared).await?;
+            road.write_holds(record, "hold_set", &mut prepared)?;
+        }
+        prepared.detail.extend([
+            ("hold", number.to_string()),
+            ("reason", self.reason.clone()),
+            ("purpose", self.purpose.clone()),
+            ("fields", told(&fields)),
+            ("until", Timestamp(self.until).to_string()),
+        ]);
+        prepared.answer = Some(number);
+        Ok(prepared)
+    }
+}
+
+/// Fields as a leaf names them, by their numbers.
+fn told(fields: &[FieldNo]) -> String {
+    match fields {
+        [] => "all".to_owned(),
+        fields => fields.iter().map(FieldNo::to_string).collect::<Vec<_>>().join(" "),
+    }
+}
+
+impl<S: Store> Attempt<S> for LiftHold {
+    /// Whether such a hold stood; none if the vault does not know the subject.
+    type Answer = Option<bool>;
+    const ACTION: Action = Action::LiftHold;
+    /// What it frees is cleared then.
+    const ON_FULL_DISK: bool = true;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Option<bool>>, Refused> {
+        road.decide_vault()?;
+        let mut prepared: Prepared<Option<bool>> = road.prepare(None);
+        for mut record in road.asked_records(&self.subject, &mut prepared).await? {
+            let lifted = prepared.answer.get_or_insert(false);
+            let hold = record.holds.iter_mut().find(|hold| hold.number == self.number && hold.stands(road.now));
+            let Some(hold) = hold else {
+                prepared.items.push(Item { outcome: "unchanged", subject: Some(record.handle), ..Item::default() });
+                continue;
+            };
+            hold.until = road.now;
+            *lifted = true;
+            road.look_again(&record, road.now, &mut prepared).await?;
+            road.write_holds(record, "hold_lifted", &mut prepared)?;
+        }
+        if prepared.answer == Some(true) {
+            prepared.detail.push(("hold", self.number.to_string()));
+        }
+        Ok(prepared)
+    }
+}
+
+impl<S: Store> Attempt<S> for ListHolds {
+    /// None if the vault does not know the subject.
+    type Answer = Option<Vec<ListedHold>>;
+    const ACTION: Action = Action::ListHolds;
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Self::Answer>, Refused> {
+        road.decide_vault()?;
+        let mut prepared: Prepared<Self::Answer> = road.prepare(None);
+        for record in road.asked_records(&self.subject, &mut prepared).await? {
+            prepared.items.push(Item { outcome: OK, subject: Some(record.handle), ..Item::default() });
+            let listed = record.holds.into_iter().map(|hold| ListedHold {
+                stands: hold.stands(road.now),
+                fields: field_names(&road.schema, &hold.fields),
+                number: hold.number,
+                reason: hold.reason,
+                purpose: hold.purpose,
+                set: hold.set,
+                until: hold.until,
+            });
+            prepared.answer.get_or_insert_default().extend(listed);
+        }
+        if let Some(holds) = &mut prepared.answer {
+            // Merged subjects have the same.
+            holds.sort_by_key(|hold| hold.number);
+            holds.dedup();
+        }
+        Ok(prepared)
+    }
+}
+
+impl<S: Store> Vault<S> {
+    /// Sets a legal hold on a data subject of the caller's tenant, and says which number it has. From then on nothing removes
+    /// what it keeps.
+    pub async fn set_hold(&self, caller: &Caller, request: &SetHold) -> Result<u32, Error> {
+        self.travel(caller, request).await?.ok_or_else(unknown)
+    }
+
+    /// Ends a legal hold. What was erased but for it is erased now.
+    pub async fn lift_hold(&self, caller: &Caller, request: &LiftHold) -> Result<(), Error> {
+        let lifted = self.travel(caller, request).await?.ok_or_else(unknown)?;
+        self.erasures_left.notify_one();
+        match lifted {
+            true => Ok(()),
+            false => {
+                let description =
+                    "no hold of that number stands on the subject: `strongroom subject holds ID` lists them";
+                Err(Error::NotFoundAt(vec![Violation::new("number", "hold_unknown", description)]))
+            }
+        }
+    }
+
+    /// All holds on a data subject of the caller's tenant, those that have ended too.
+    pub async fn list_holds(&self, caller: &Caller, request: &ListHolds) -> Result<Vec<ListedHold>, Error> {
+        self.travel(caller, request).await?.ok_or_else(unknown)
+    }
+}
