@@ -122,5 +122,7 @@ pub use tenant_life::{CreateTenant, DestroyTenant, DestroyedTenant, ListedTenant
 pub use tiers::{ListedPrincipal, ListedPrincipals, SetTier, SetTierLimits};
 pub use tokenize::{NewValue, Tokenize};
 pub use vault::{Clock, Space, Vault};
-pub use verify::{Counts, Fault, Finding, Kind, Phase, Place, Progress, Report, Verification, VerifyError, verify};
+pub use verify::{
+    Counts, Fault, Finding, HeadFile, Kind, Phase, Place, Progress, Report, Verification, VerifyError, verify,
+};
 pub use witnesses::{AddCosignature, AddedCosignature, Wanted, Witnesses};
