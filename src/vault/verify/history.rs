@@ -30,7 +30,9 @@ pub(super) struct Mark(AtomicU8);
 
 impl Mark {
     /// Nothing yet.
-    const NONE: Self = Self(AtomicU8::new(Found::Not as u8));
+    fn new() -> Self {
+        Self(AtomicU8::new(Found::Not as u8))
+    }
 
     /// What was noted last.
     pub fn get(&self) -> Found {
@@ -205,11 +207,11 @@ impl History {
         self.last_subject = self.last_subject.max(holder.0);
         if item.outcome == "subject_created" {
             let hash = item.hash?;
-            let before = self.subjects.insert(holder, RecordedSubject { leaf, found: Mark::NONE, hash });
+            let before = self.subjects.insert(holder, RecordedSubject { leaf, found: Mark::new(), hash });
             return before.map(|_| "a handle is given to a second subject");
         }
         if item.outcome == "subject_resealed" || item.outcome == "subject_labelled" {
-            let before = self.subjects.insert(holder, RecordedSubject { leaf, found: Mark::NONE, hash: item.hash? });
+            let before = self.subjects.insert(holder, RecordedSubject { leaf, found: Mark::new(), hash: item.hash? });
             return before.is_none().then_some("a subject's record is changed, and there is no such subject");
         }
         let row = item.row?;
@@ -244,7 +246,7 @@ impl History {
         version: u32,
         hash: [u8; 32],
     ) -> Option<&'static str> {
-        let value = RecordedValue { leaf, holder, version, found: Mark::NONE, hash };
+        let value = RecordedValue { leaf, holder, version, found: Mark::new(), hash };
         match (self.values.insert(row, value).map(|before| before.version), version) {
             (None, 1) => None,
             (Some(before), version) if before.checked_add(1) == Some(version) => None,
