@@ -6,7 +6,7 @@ mod relocate;
 mod shares;
 mod show;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};

@@ -67,7 +67,7 @@ impl Places {
                 None => root.insert(credential.provider_of(&self.keystore, layout, config)?),
             };
             let keystore = Keystore::open(&self.keystore, &**root).map_err(|error| unfit(&self.keystore, &error))?;
-            if keystore.number() == header.number() {
+            if keystore.number() == header.number {
                 return Ok(Opened { store, keystore, head_file, running });
             }
         }
