@@ -9,8 +9,9 @@ use strongroom_ids::{
 
 use crate::keys::{self, Counter};
 use crate::rows::{
-    ArchiveIntent, ArchiveRow, BlockRow, Consent, CounterRow, Erasure, Hold, IdempotencyRow, IndexEntry, IndexKind, JobKind, JobRow, JobState,
-    LaneHead, RowDek, Scope, SubjectRecord, SubjectState, TenantRow, UsageRow, ValueRow, VaultRow, WrappedDek,
+    ArchiveIntent, ArchiveRow, BlockRow, Consent, CounterRow, Erasure, Hold, IdempotencyRow, IndexEntry, IndexKind,
+    JobKind, JobRow, JobState, LaneHead, RowDek, Scope, SubjectRecord, SubjectState, TenantRow, UsageRow, ValueRow,
+    VaultRow, WrappedDek,
 };
 
 const DOCUMENT: &str = include_str!("FORMAT.md");

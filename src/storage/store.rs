@@ -126,12 +126,13 @@ pub type Entry = (Bytes, Bytes);
 
 /// Ordered keys with one durable, atomic write.
 ///
-/// Implementations: `strongroom_rocksdb::RocksStore`, the embedded default; [`crate::memory::MemoryStore`], for tests;
-/// [`crate::faulty::FaultyStore`], which injects faults into any other. [`crate::suite`] runs over all of them. No
+/// Implementations: `strongroom_rocksdb::RocksStore`, the embedded default; `strongroom_rocksdb::RocksReader`, which only reads
+/// and refuses to write; [`crate::memory::MemoryStore`], for tests; [`crate::faulty::FaultyStore`], which injects faults into
+/// any other. [`crate::suite`] runs over all of them. No
 /// iterator leaves a store: a scan brings pages. Nothing else may be used to reach what is stored.
 pub trait Store: Send + Sync + 'static {
     /// A view of the store at one moment. Nothing asks for one yet: an export reads leaves, which never change, and
-    /// what is verified is stopped.
+    /// what is verified is a store that was opened for reading, which is such a view itself.
     type Snapshot: Snapshot;
 
     /// The value under `key`, if there is one.

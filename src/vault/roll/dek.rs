@@ -147,7 +147,7 @@ impl Plan {
             Self::Damaged(place) => Err(Error::DataLoss(place)),
             Self::Roll(mut rolling) => {
                 if let Some(record) = record {
-                    rolling.record = Box::new(record.clone());
+                    *rolling.record = record.clone();
                 }
                 rolling.roll(road, marked, dice).await
             }
