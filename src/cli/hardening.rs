@@ -30,3 +30,11 @@ pub fn protect_process() {
         }
     }
 }
+
+/// Lets the process hold as many files open as it may be allowed to.
+pub fn hold_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::debug!(%error, "the limit of open files can't be raised");
+    }
+}

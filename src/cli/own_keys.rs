@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use strongroom_keys::{Keystore, RootError, RootKind, RootProvider};
-use strongroom_rocksdb::RocksStore;
+use strongroom_storage::Store;
 
 use super::config::{Config, OwnKeys};
 use super::output::CliError;
@@ -38,7 +38,7 @@ impl Providers {
 }
 
 /// Unlocks the tenants whose providers let their keys be had. Those whose do not stay locked, and it is said why.
-pub async fn unlock_all(store: &RocksStore, keystore: &Keystore, config: &Config) -> Result<(), CliError> {
+pub async fn unlock_all<S: Store>(store: &S, keystore: &Keystore, config: &Config) -> Result<(), CliError> {
     let providers = Providers::new(config.own_keys.clone());
     let tenants = strongroom_vault::provided_tenants(store, keystore).await;
     for tenant in tenants.map_err(|error| CliError::unfit(error.to_string()))? {

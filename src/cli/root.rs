@@ -6,7 +6,7 @@ mod relocate;
 mod shares;
 mod show;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
@@ -57,7 +57,17 @@ pub struct CredentialArgs {
 impl CredentialArgs {
     /// The root key provider of a vault, as its keystore says which.
     pub fn provider(&self, layout: &Layout, config: &Config) -> Result<Arc<dyn RootProvider>, CliError> {
-        let header = Keystore::header_of(&layout.keystore()).map_err(|error| unfit(layout, &error))?;
+        self.provider_of(&layout.keystore(), layout, config)
+    }
+
+    /// The same of a keystore in another folder.
+    pub fn provider_of(
+        &self,
+        keystore: &Path,
+        layout: &Layout,
+        config: &Config,
+    ) -> Result<Arc<dyn RootProvider>, CliError> {
+        let header = Keystore::header_of(keystore).map_err(|error| unfit(layout, &error))?;
         provider(&header.envelope, self, layout, config)
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use strongroom_ids::{TenantNo, VaultId};
@@ -128,10 +128,29 @@ impl JournalPlace {
 
     /// Reads a journal from its beginning, record by record, up to where it is not sound. `known` is how far the head file says
     /// that it had come. What was read before an error is what the vault wrote.
-    pub fn read(&self, known: Option<JournalEnd>, mut each: impl FnMut(Record)) -> Result<Sound, JournalError> {
+    pub fn read(&self, known: Option<JournalEnd>, each: impl FnMut(Record)) -> Result<Sound, JournalError> {
         let file = File::open(self.path()).map_err(|error| self.io(error))?;
         let whole = file.metadata().map_err(|error| self.io(error))?.len();
-        let mut file = BufReader::with_capacity(1 << 20, file);
+        self.read_from((BufReader::with_capacity(1 << 20, file), whole), known, each)
+    }
+
+    /// The same of its bytes as they were read before, by [`journal_bytes`].
+    pub fn read_bytes(
+        &self,
+        bytes: io::Result<Vec<u8>>,
+        known: Option<JournalEnd>,
+        each: impl FnMut(Record),
+    ) -> Result<Sound, JournalError> {
+        let bytes = bytes.map_err(|error| self.io(error))?;
+        self.read_from((&bytes[..], bytes.len() as u64), known, each)
+    }
+
+    fn read_from(
+        &self,
+        (mut file, whole): (impl Read, u64),
+        known: Option<JournalEnd>,
+        mut each: impl FnMut(Record),
+    ) -> Result<Sound, JournalError> {
         let mut header = [0; HEADER];
         match file.read_exact(&mut header) {
             Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(self.io(error)),
@@ -189,6 +208,11 @@ fn only_zeros(file: &mut impl Read) -> io::Result<bool> {
             _ => return Ok(false),
         }
     }
+}
+
+/// All bytes of the journal in a folder, as they are now, also while a vault appends to it.
+pub fn journal_bytes(folder: &Path) -> io::Result<Vec<u8>> {
+    fs::read(folder.join(NAME))
 }
 
 /// What of a journal is sound: all, but for what a write left that was cut off.

@@ -51,7 +51,7 @@ pub use delivery::take_delivery;
 pub use fact::Fact;
 pub use head_check::{Checked, HeadError};
 pub use head_file::{HeadFile, HeadKey, HeadRenewal, NewestKey, SignHead};
-pub use journal::{Journal, JournalError, JournalMac, JournalPlace, Sound, put_aside};
+pub use journal::{Journal, JournalError, JournalMac, JournalPlace, Sound, journal_bytes, put_aside};
 pub use lane::LaneView;
 pub use meter::{Behind, Charge, ClassWindows, MeterLimits, Meters, Quota, Shown, Use, Window, day_of};
 pub use offline::Offline;

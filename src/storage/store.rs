@@ -126,8 +126,9 @@ pub type Entry = (Bytes, Bytes);
 
 /// Ordered keys with one durable, atomic write.
 ///
-/// Implementations: `strongroom_rocksdb::RocksStore`, the embedded default; [`crate::memory::MemoryStore`], for tests;
-/// [`crate::faulty::FaultyStore`], which injects faults into any other. [`crate::suite`] runs over all of them. No
+/// Implementations: `strongroom_rocksdb::RocksStore`, the embedded default; `strongroom_rocksdb::RocksReader`, which only reads
+/// and refuses to write; [`crate::memory::MemoryStore`], for tests; [`crate::faulty::FaultyStore`], which injects faults into
+/// any other. [`crate::suite`] runs over all of them. No
 /// iterator leaves a store: a scan brings pages. Nothing else may be used to reach what is stored.
 pub trait Store: Send + Sync + 'static {
     /// A view of the store at one moment, for what is counted over all of it. An export needs none: it reads leaves, which

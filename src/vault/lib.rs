@@ -153,6 +153,7 @@ pub use tiers::{ListedPrincipal, ListedPrincipals, SetTier, SetTierLimits};
 pub use tokenize::{NewValue, Tokenize};
 pub use vault::{Clock, Space, Vault};
 pub use verify::{
-    Counts, Fault, Finding, Kind, Phase, Place, Progress, Report, Verification, VerifyError, verify, verify_journal,
+    Counts, Fault, Finding, HeadFile, JournalFile, Kind, Phase, Place, Progress, Report, Verification, VerifyError,
+    verify, verify_journal,
 };
 pub use witnesses::{AddCosignature, AddedCosignature, Wanted, Witnesses};

@@ -1,4 +1,4 @@
-//! Verification: proves a whole store against its ledger while nobody serves it.
+//! Verification: proves a whole store against its ledger, as the store is at one moment.
 //!
 //! ```text
 //! head file, checkpoints -> leaves, in order -> history: what every value, subject and rule must be
@@ -8,9 +8,11 @@
 //! Nothing is written, and no value leaves this module. FORMAT.md in this folder says which kind of row is proven how,
 //! what is not proven, and how much memory it takes.
 
+mod ahead;
 mod archived;
 mod entries;
 mod finding;
+mod head_file;
 pub(crate) mod history;
 mod journal;
 mod leaf_index;
@@ -25,8 +27,8 @@ mod tiles;
 mod values;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
-use std::sync::Arc;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use strongroom_ids::{KeyVersion, KeyringNo, TenantId, TenantNo, VaultId};
 use strongroom_keys::{IndexName, KeyError, Keystore};
@@ -45,20 +47,23 @@ use crate::source;
 use crate::tenant_life;
 use finding::Findings;
 pub use finding::{Fault, Finding, Kind, Place};
+pub use head_file::HeadFile;
 use history::Ends;
-pub use journal::verify_journal;
+pub use journal::{JournalFile, verify_journal};
 use ledger::Signed;
 
 /// What is verified, and against what.
 pub struct Verification<'a, S> {
-    /// The store. Nobody else may write to it meanwhile.
+    /// The store, at one moment: nobody may write to what it shows.
     pub store: &'a S,
-    /// The keystore, unsealed.
+    /// The keystore, unsealed, as it was at that moment.
     pub keystore: &'a Keystore,
-    /// Where the head file stands.
-    pub head_file: &'a Path,
+    /// The head file, read before that moment.
+    pub head_file: &'a HeadFile,
     /// Checkpoints of any of the vault's logs that were kept apart from it (C2SP signed notes).
     pub checkpoints: &'a [String],
+    /// Threads that look at rows.
+    pub threads: NonZeroUsize,
 }
 
 /// Why nothing could be verified.
@@ -139,8 +144,8 @@ pub struct Counts {
     pub leaves: u64,
     /// Of these, how many are archived: what they say was taken from the state that a later leaf names.
     pub archived_leaves: u64,
-    /// Of these, how many the head file signs. Those after it came within the last second before a crash, or were
-    /// appended by somebody else: surely so, and a finding, if the vault was stopped in order.
+    /// Of these, how many the head file signs. Those after it came within the last second, before a crash or of a vault that
+    /// runs, or were appended by somebody else: surely so, and a finding, if the vault was stopped in order.
     pub signed_leaves: u64,
     /// Values that are as recorded and open.
     pub values: u64,
@@ -156,11 +161,40 @@ pub struct Counts {
     pub idempotency_keys: u64,
 }
 
+impl Counts {
+    /// Adds what was counted of a part.
+    fn add(&mut self, part: &Self) {
+        let Self {
+            locked: _,
+            leaves,
+            archived_leaves,
+            signed_leaves,
+            values,
+            subjects,
+            deks,
+            index_entries,
+            holders,
+            idempotency_keys,
+        } = part;
+        self.leaves += leaves;
+        self.archived_leaves += archived_leaves;
+        self.signed_leaves += signed_leaves;
+        self.values += values;
+        self.subjects += subjects;
+        self.deks += deks;
+        self.index_entries += index_entries;
+        self.holders += holders;
+        self.idempotency_keys += idempotency_keys;
+    }
+}
+
 /// What was found.
 #[derive(Debug)]
 pub struct Report {
     /// The vault.
     pub vault: VaultId,
+    /// Whether there was no head file, and none had to be: then nothing says how far the logs had come, but checkpoints.
+    pub without_head: bool,
     /// The tenants by name, the vault itself as `system`, in the order of their numbers.
     pub tenants: Vec<(Arc<str>, Counts)>,
     /// What is not as it must be. Empty: the whole store is what the ledger says.
@@ -169,7 +203,10 @@ pub struct Report {
     pub left_out: u64,
 }
 
-/// One tenant under verification.
+/// Who hears how far it has come.
+type Listener<'a> = dyn Fn(Progress<'_>) + Sync + 'a;
+
+/// One tenant under verification, or a part of one: what is wrong and was counted is summed up in the order of the parts.
 struct Check<'a, S> {
     store: &'a S,
     keystore: &'a Keystore,
@@ -181,7 +218,7 @@ struct Check<'a, S> {
     /// What is archived of its log.
     archived: ArchiveRow,
     /// The schema in force; none if it can't be read.
-    schema: Option<Schema>,
+    schema: Option<Arc<Schema>>,
     /// How many leaves its log had when the vault was stopped in order, if the head file says that it was.
     closed_at: Option<u64>,
     /// Counters as they stand in the store, by key.
@@ -189,16 +226,17 @@ struct Check<'a, S> {
     /// DEKs seen, by the KEK that wraps them.
     wrapped: HashMap<(KeyringNo, KeyVersion), u64>,
     counts: Counts,
-    findings: &'a mut Findings,
-    progress: &'a mut dyn FnMut(Progress<'_>),
+    findings: Findings,
+    threads: usize,
+    listener: &'a Listener<'a>,
 }
 
 /// Verifies a store. `progress` hears of every page.
 pub async fn verify<S: Store>(
     verification: &Verification<'_, S>,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Report, VerifyError> {
-    let Verification { store, keystore, head_file, checkpoints } = *verification;
+    let Verification { store, keystore, head_file, checkpoints, .. } = *verification;
     let row = store.get(Family::Meta, place::vault()).await?.ok_or(OpenError::NoVault)?;
     let row = VaultRow::decode(&row)?;
     if row.format != FORMAT {
@@ -215,24 +253,28 @@ pub async fn verify<S: Store>(
         log_keys.push(keys_of_log(store, keystore, system, tenant).await?);
     }
 
+    // Only who takes what threads have made tells it.
+    let progress = Mutex::new(progress);
+    let listener = |told: Progress<'_>| (progress.lock().unwrap_or_else(PoisonError::into_inner))(told);
     let mut findings = Findings::default();
     let mut checks = Vec::with_capacity(tenants.len());
     for tenant in &tenants {
-        let mut check = Check::new(verification, row.vault, tenant, &mut findings, progress);
+        let mut check = Check::new(verification, row.vault, tenant, &listener);
         check.read_lane().await?;
+        findings.append(check.findings);
         checks.push(check.lane);
     }
     let mut signed: HashMap<TenantNo, Vec<Signed>> = HashMap::new();
     let mut heads: HashMap<TenantNo, u64> = HashMap::new();
-    let head = ledger::read_head_file(head_file, row.vault, &publics);
     let mut closed = false;
-    let head_fault = match head {
-        Ok(ledger::HeadSigned { closed: stopped, lanes }) => {
+    let head_fault = match head_file.signed(row.vault, &publics) {
+        Ok(Some(head_file::HeadSigned { closed: stopped, lanes })) => {
             closed = stopped;
             heads.extend(lanes.iter().map(|(number, one)| (*number, one.size)));
             lanes.into_iter().for_each(|(number, one)| signed.entry(number).or_default().push(one));
             None
         }
+        Ok(None) => None,
         Err(fault) => Some(fault),
     };
     let logs = tenants.iter().zip(&checks).zip(&log_keys);
@@ -241,12 +283,12 @@ pub async fn verify<S: Store>(
         signed.entry(number).or_default().push(one);
     }
 
-    let mut report =
-        Report { vault: row.vault, tenants: Vec::with_capacity(tenants.len()), findings: vec![], left_out: 0 };
+    let without_head = head_file.is_left_out();
+    let mut report = Report { vault: row.vault, without_head, tenants: vec![], findings: vec![], left_out: 0 };
     // The vault's own log comes first, and says which tenants were destroyed.
     let mut ends = Ends::new();
     for (tenant, lane) in tenants.iter().zip(checks) {
-        let mut check = Check::new(verification, row.vault, tenant, &mut findings, progress);
+        let mut check = Check::new(verification, row.vault, tenant, &listener);
         check.lane = lane;
         let signed_leaves = heads.get(&tenant.number).copied().unwrap_or(0);
         check.closed_at = closed.then_some(signed_leaves);
@@ -264,6 +306,7 @@ pub async fn verify<S: Store>(
         let signed = signed.remove(&tenant.number).unwrap_or_default();
         check.run(signed, &tenants, &mut ends).await?;
         check.counts.signed_leaves = signed_leaves.min(check.counts.leaves);
+        findings.append(check.findings);
         report.tenants.push((check.name, check.counts));
     }
     report.findings = findings.kept;
@@ -323,13 +366,7 @@ fn read_checkpoints<'t>(
 }
 
 impl<'a, S: Store> Check<'a, S> {
-    fn new(
-        verification: &Verification<'a, S>,
-        vault: VaultId,
-        tenant: &TenantRow,
-        findings: &'a mut Findings,
-        progress: &'a mut dyn FnMut(Progress<'_>),
-    ) -> Self {
+    fn new(verification: &Verification<'a, S>, vault: VaultId, tenant: &TenantRow, listener: &'a Listener<'a>) -> Self {
         Self {
             store: verification.store,
             keystore: verification.keystore,
@@ -344,21 +381,46 @@ impl<'a, S: Store> Check<'a, S> {
             counters: BTreeMap::new(),
             wrapped: HashMap::new(),
             counts: Counts::default(),
-            findings,
-            progress,
+            findings: Findings::default(),
+            threads: verification.threads.get(),
+            listener,
+        }
+    }
+
+    /// A part of the same tenant, for one thread: nothing is found and counted in it yet.
+    fn part(&self) -> Self {
+        Self {
+            name: Arc::clone(&self.name),
+            schema: self.schema.clone(),
+            lane: None,
+            archived: ArchiveRow::default(),
+            counters: BTreeMap::new(),
+            wrapped: HashMap::new(),
+            counts: Counts::default(),
+            findings: Findings::default(),
+            ..*self
+        }
+    }
+
+    /// Takes what was found and counted in a part.
+    fn add(&mut self, part: Self) {
+        self.counts.add(&part.counts);
+        self.findings.append(part.findings);
+        for (kek, count) in part.wrapped {
+            *self.wrapped.entry(kek).or_insert(0) += count;
         }
     }
 
     /// All of one tenant. Damage that stops one part does not keep the others from being looked at.
     async fn run(&mut self, signed: Vec<Signed>, tenants: &[TenantRow], ends: &mut Ends) -> Result<(), StoreError> {
         let replayed = self.replay(signed).await;
-        let Some(mut history) = self.unless_damaged(replayed)? else { return Ok(()) };
+        let Some((mut history, index)) = self.unless_damaged(replayed)? else { return Ok(()) };
         if self.number == SYSTEM_NO {
             *ends = std::mem::take(&mut history.ends);
         }
         let checked = self.tiles().await;
         self.unless_damaged(checked)?;
-        let checked = self.leaf_index().await;
+        let checked = self.leaf_index(index).await;
         self.unless_damaged(checked)?;
         match (ends.get(&self.number), history.ended) {
             (None, None) => {}
@@ -389,9 +451,9 @@ impl<'a, S: Store> Check<'a, S> {
         self.unless_damaged(checked)?;
         let checked = self.policies(&history).await;
         self.unless_damaged(checked)?;
-        let checked = self.subjects(&mut history).await;
+        let checked = self.subjects(&history).await;
         self.unless_damaged(checked)?;
-        let checked = self.values(&mut history).await;
+        let checked = self.values(&history).await;
         self.unless_damaged(checked)?;
         let checked = self.own_deks(&history).await;
         self.unless_damaged(checked)?;
@@ -451,7 +513,7 @@ impl<'a, S: Store> Check<'a, S> {
     }
 
     fn report(&mut self, phase: Phase, done: u64, of: u64) {
-        (self.progress)(Progress { tenant: &self.name, phase, done, of: of.max(done) });
+        (self.listener)(Progress { tenant: &self.name, phase, done, of: of.max(done) });
     }
 }
 

@@ -17,6 +17,9 @@ use tokio::sync::oneshot;
 use crate::folder;
 use crate::options::{self, RocksOptions};
 
+/// How often a database is opened for reading while another process replaces its files.
+const TRIES: usize = 10;
+
 /// How long a purge waits for needless files to be deleted, and a drain at once.
 const SETTLE: Duration = Duration::from_secs(10);
 
@@ -80,8 +83,8 @@ impl Engine {
     pub fn open(dir: &Path, options: &RocksOptions, fresh: bool) -> Result<(Self, oneshot::Receiver<()>), StoreError> {
         let mut database = options.database(fresh);
         if !fresh {
-            let incomplete = folder::check(dir, &database)?;
-            database.create_missing_column_families(incomplete);
+            let missing = folder::check(dir, &database)?;
+            database.create_missing_column_families(!missing.is_empty());
         }
         // A cache of its own: what an engine answers comes from the files that it opened.
         let cache = Cache::new_lru_cache(options.block_cache);
@@ -90,6 +93,50 @@ impl Engine {
         let (gone, is_gone) = oneshot::channel();
         let engine = Self { db, cache, memory: options::from_memory(), disk: options::from_disk(), _gone: gone };
         Ok((engine, is_gone))
+    }
+
+    /// Opens the database for reading only, as it is at one moment, also while another process writes to it. Answers as well
+    /// which families it lacks. Nothing is written into its folder, and nothing there is locked.
+    ///
+    /// What the moment is, is told by two kinds of files, and neither may go while they are read. A table file is held open
+    /// from here on, so that whoever deletes its name takes nothing away. Of the log RocksDB notices in part only that a file
+    /// is gone, and would leave out what stood in it: so those that were there before must still be there after. They go
+    /// the oldest first, so what has come meanwhile is there as well.
+    pub fn open_for_reading(dir: &Path, options: &RocksOptions) -> Result<(Self, Vec<Family>), StoreError> {
+        let mut tries = TRIES;
+        loop {
+            tries -= 1;
+            let before = folder::names(dir);
+            let opened = Self::read_once(dir, options);
+            let Ok(before) = before else { return opened };
+            let after = folder::names(dir)?;
+            let settled = match opened {
+                Ok(_) => before.iter().all(|name| !folder::is_log(name) || after.contains(name)),
+                // If nothing came or went, the next try finds the same.
+                Err(_) => before == after,
+            };
+            match opened {
+                opened if settled => return opened,
+                Err(error) if tries == 0 => return Err(error),
+                Ok(_) if tries == 0 => {
+                    let what = "the vault that runs over it replaces its files faster than they can be read";
+                    return Err(StoreError::Io { doing: "open", what: what.to_owned() });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn read_once(dir: &Path, options: &RocksOptions) -> Result<(Self, Vec<Family>), StoreError> {
+        let database = options.for_reading();
+        let missing = folder::check(dir, &database)?;
+        let cache = Cache::new_lru_cache(options.block_cache);
+        let families = options.families(&cache).into_iter();
+        let families = families.filter(|family| !missing.iter().any(|missing| missing.name() == family.name()));
+        let db = DB::open_cf_descriptors_read_only(&database, dir, families, false).map_err(folder::open_failed)?;
+        let (gone, _) = oneshot::channel();
+        let engine = Self { db, cache, memory: options::from_memory(), disk: options::from_disk(), _gone: gone };
+        Ok((engine, missing))
     }
 
     fn reading(&self, reach: Reach) -> &ReadOptions {

@@ -1,5 +1,7 @@
 //! The data folder: made once, by `create`, and never by anything else.
 
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -35,9 +37,9 @@ pub(crate) fn make(dir: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Refuses a folder that is missing, empty or without one of its families. Answers whether one is to be made that earlier
-/// versions did not have.
-pub(crate) fn check(dir: &Path, options: &Options) -> Result<bool, StoreError> {
+/// Refuses a folder that is missing, empty or without one of its families. Answers which are missing that earlier versions
+/// did not have.
+pub(crate) fn check(dir: &Path, options: &Options) -> Result<Vec<Family>, StoreError> {
     match fs::metadata(dir.join("CURRENT")) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -50,11 +52,11 @@ pub(crate) fn check(dir: &Path, options: &Options) -> Result<bool, StoreError> {
         Err(error) => return Err(io_error("open its folder", dir, &error)),
     }
     let found = DB::list_cf(options, dir).map_err(open_failed)?;
-    let mut missing = Family::ALL.iter().filter(|family| !found.iter().any(|name| name == family.name())).peekable();
-    let some_are_missing = missing.peek().is_some();
-    match missing.find(|family| !family.may_be_missing()) {
+    let missing = Family::ALL.into_iter().filter(|family| !found.iter().any(|name| name == family.name()));
+    let missing: Vec<Family> = missing.collect();
+    match missing.iter().find(|family| !family.may_be_missing()) {
         Some(missing) => Err(corrupt(format!("{} has no column family {}", dir.display(), missing.name()))),
-        None => Ok(some_are_missing),
+        None => Ok(missing),
     }
 }
 
@@ -69,6 +71,17 @@ pub(crate) fn open_failed(error: rocksdb::Error) -> StoreError {
         _ if error.as_ref().contains("No such file") => corrupt(error.into_string()),
         _ => StoreError::Io { doing: "open", what: error.into_string() },
     }
+}
+
+/// The names of all files in the folder that are there when it looks.
+pub(crate) fn names(dir: &Path) -> Result<BTreeSet<OsString>, StoreError> {
+    let names = fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
+    names.map_err(|error| io_error("open its folder", dir, &error))
+}
+
+/// Whether a file is one of the write-ahead log.
+pub(crate) fn is_log(name: &OsStr) -> bool {
+    Path::new(name).extension() == Some(OsStr::new("log"))
 }
 
 /// Bytes of all files in the folder. Files that go while it looks are not counted.

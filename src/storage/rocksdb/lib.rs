@@ -12,12 +12,14 @@ mod disk;
 mod engine;
 mod folder;
 mod options;
+mod reader;
 mod snapshot;
 mod store;
 
 pub use background::Background;
 pub use engine::Memory;
 pub use options::RocksOptions;
+pub use reader::RocksReader;
 pub use snapshot::RocksSnapshot;
 pub use store::RocksStore;
 

@@ -64,6 +64,14 @@ impl RocksOptions {
         options
     }
 
+    /// The options of a database that is read while another process may write to it.
+    pub(crate) fn for_reading(&self) -> Options {
+        let mut options = self.database(false);
+        // All files are opened with the database and kept: later they may have no name any more.
+        options.set_max_open_files(-1);
+        options
+    }
+
     /// Every column family, with the one that RocksDB insists on and nothing uses.
     pub(crate) fn families(&self, cache: &Cache) -> Vec<ColumnFamilyDescriptor> {
         let families = Family::ALL.iter().map(|family| {

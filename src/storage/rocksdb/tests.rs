@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rocksdb::{DB, Options};
 use strongroom_storage::{Family, Mutation, Range, Snapshot, Store, StoreError, suite};
 use tempfile::TempDir;
 
-use crate::{RocksOptions, RocksStore};
+use crate::{RocksOptions, RocksReader, RocksStore};
 
 fn small() -> RocksOptions {
     RocksOptions { block_cache: 1 << 20, write_buffers: 8 << 20, ..RocksOptions::default() }
@@ -164,6 +165,174 @@ async fn a_family_that_earlier_versions_did_not_have_is_made() {
     drop(store);
     let store = RocksStore::open(dir.path(), small()).unwrap();
     assert_eq!(store.scan(Family::LeafIndex, everything()).await.unwrap().len(), 1);
+}
+
+/// The names and bytes of all files of a folder.
+fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    files(dir, "").into_iter().map(|file| (file.clone(), fs::read(file).unwrap())).collect()
+}
+
+#[tokio::test]
+async fn a_store_that_is_open_is_read_as_it_was_at_one_moment() {
+    let (dir, store) = fresh();
+    let all = |store: RocksReader| async move {
+        let entries = Store::scan(&store, Family::Rows, everything()).await.unwrap();
+        entries.into_iter().map(|(_, value)| value.to_vec()).collect::<Vec<_>>()
+    };
+    let mut expected = Vec::new();
+    for n in 0..400_u32 {
+        store.write(vec![put(Family::Rows, n.to_be_bytes(), noise(n))]).await.unwrap();
+        expected.push(noise(n));
+        // Some are in files, some in the log.
+        if n == 200 {
+            store.flush_and_compact().await.unwrap();
+        }
+    }
+    let reader = RocksReader::open(dir.path(), &small()).unwrap();
+    assert_eq!(all(reader.clone()).await, expected);
+    // Files that it reads go, and others come.
+    let before = files(dir.path(), ".sst");
+    store.write((0..400_u32).map(|n| put(Family::Rows, n.to_be_bytes(), b"later")).collect()).await.unwrap();
+    store.flush_and_compact().await.unwrap();
+    assert!(files(dir.path(), ".sst").iter().all(|file| !before.contains(file)), "none is left");
+    assert_eq!(all(reader.clone()).await, expected);
+    let keys = (0..500_u32).map(|n| n.to_be_bytes().to_vec()).collect();
+    let values = reader.multi_get(Family::Rows, keys).await.unwrap();
+    assert!(values.iter().zip(0..).all(|(value, n)| value.as_deref() == (n < 400).then(|| noise(n)).as_deref()));
+    let snapshot = reader.snapshot().await.unwrap();
+    assert_eq!(Snapshot::get(&snapshot, Family::Rows, vec![0; 4]).await.unwrap().unwrap(), noise(0));
+    assert_eq!(Store::get(&reader, Family::Rows, vec![9]).await.unwrap(), None);
+    let newest = RocksReader::open(dir.path(), &small()).unwrap();
+    assert_eq!(all(newest).await, vec![b"later".to_vec(); 400]);
+    store.write(vec![put(Family::Rows, b"key", b"still written")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_only_reads_writes_nothing_and_refuses_to() {
+    let (dir, store) = fresh();
+    store.write(vec![put(Family::Rows, b"1", noise(1))]).await.unwrap();
+    drop(store);
+    let before = contents(dir.path());
+    let reader = RocksReader::open(dir.path(), &small()).unwrap();
+    assert_eq!(Store::get(&reader, Family::Rows, b"1".to_vec()).await.unwrap().unwrap(), noise(1));
+    let refused = [
+        reader.write(vec![put(Family::Rows, b"1", b"2")]).await,
+        reader.purge(Family::Rows, vec![], vec![]).await,
+        reader.reopen().await,
+    ];
+    for refused in refused {
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("opened for reading only"), "{error}");
+    }
+    drop(reader);
+    assert!(contents(dir.path()) == before, "files of the folder have changed");
+    // It keeps nobody from opening the store, and nobody keeps it.
+    let reader = RocksReader::open(dir.path(), &small()).unwrap();
+    let store = RocksStore::open(dir.path(), small()).unwrap();
+    drop(RocksReader::open(dir.path(), &small()).unwrap());
+    drop((reader, store));
+}
+
+#[tokio::test]
+async fn what_is_read_while_files_come_and_go_is_of_one_moment() {
+    let (dir, store) = fresh();
+    let last = |n: u32| {
+        [Family::Meta, Family::Holders]
+            .map(|family| put(family, b"last", n.to_be_bytes()))
+            .into_iter()
+            .chain([put(Family::Rows, n.to_be_bytes(), noise(n)), put(Family::Leaves, n.to_be_bytes(), noise(n))])
+    };
+    store.write(last(0).collect()).await.unwrap();
+    let done = AtomicBool::new(false);
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            runtime.block_on(async {
+                for n in 1.. {
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    store.write(last(n).collect()).await.unwrap();
+                    if n % 40 == 0 {
+                        store.flush_and_compact().await.unwrap();
+                    }
+                }
+            });
+        });
+        let reads = scope.spawn(|| {
+            // However it ends, the other ends too.
+            let _done = SetWhenDropped(&done);
+            let mut seen = Vec::new();
+            for _ in 0..40 {
+                // It says so when files go faster than it can open them.
+                let Ok(reader) = RocksReader::open(dir.path(), &small()) else { continue };
+                seen.push(runtime.block_on(one_moment(&reader)));
+            }
+            seen
+        });
+        let seen = reads.join().unwrap();
+        assert!(!seen.is_empty() && seen.is_sorted(), "{seen:?}");
+    });
+}
+
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Which write was the last, of which all must be there that went before.
+async fn one_moment(reader: &RocksReader) -> u32 {
+    let mut lasts = Vec::new();
+    for family in [Family::Meta, Family::Holders] {
+        let last = Store::get(reader, family, b"last".to_vec()).await.unwrap().unwrap();
+        lasts.push(u32::from_be_bytes(last[..].try_into().unwrap()));
+    }
+    for family in [Family::Rows, Family::Leaves] {
+        let all = Range { limit: usize::MAX, ..everything() };
+        let entries = Store::scan(reader, family, all).await.unwrap();
+        assert!(entries.iter().zip(0_u32..).all(|((key, _), n)| **key == n.to_be_bytes()), "one is missing");
+        lasts.push(u32::try_from(entries.len()).unwrap() - 1);
+    }
+    assert!(lasts.iter().all(|last| *last == lasts[0]), "{lasts:?}");
+    lasts[0]
+}
+
+#[tokio::test]
+async fn a_family_that_earlier_versions_did_not_have_is_read_as_empty() {
+    let (dir, store) = fresh();
+    store.write(vec![put(Family::Leaves, b"1", noise(1))]).await.unwrap();
+    drop(store);
+    let names = Family::ALL.map(Family::name);
+    let mut db = DB::open_cf(&Options::default(), dir.path(), names).unwrap();
+    db.drop_cf("leaf_index").unwrap();
+    drop(db);
+    let reader = RocksReader::open(dir.path(), &small()).unwrap();
+    assert!(Store::scan(&reader, Family::LeafIndex, everything()).await.unwrap().is_empty());
+    assert_eq!(reader.multi_get(Family::LeafIndex, vec![vec![1], vec![2]]).await.unwrap(), [None, None]);
+    assert_eq!(Store::get(&reader, Family::LeafIndex, vec![1]).await.unwrap(), None);
+    assert_eq!(Store::get(&reader, Family::Leaves, b"1".to_vec()).await.unwrap().unwrap(), noise(1));
+}
+
+#[tokio::test]
+async fn a_folder_without_a_store_or_with_a_damaged_one_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing");
+    for folder in [dir.path(), &missing] {
+        let error = RocksReader::open(folder, &small()).err().unwrap().to_string();
+        assert!(error.contains("holds no store"), "{error}");
+    }
+    assert!(!missing.exists());
+    let (dir, store) = fresh();
+    store.write(vec![put(Family::Rows, b"1", noise(1))]).await.unwrap();
+    store.flush_and_compact().await.unwrap();
+    drop(store);
+    for file in files(dir.path(), ".sst") {
+        fs::remove_file(file).unwrap();
+    }
+    assert!(matches!(RocksReader::open(dir.path(), &small()), Err(StoreError::Corrupt { .. })));
 }
 
 #[tokio::test]

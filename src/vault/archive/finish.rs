@@ -123,9 +123,10 @@ impl<S: Store> Vault<S> {
             for line in page {
                 lines.update(&line);
                 lines.update(b"\n");
-                edge.push(leaf_hash(&line), |id, tile| complete.push((id, tile)));
+                let hash = leaf_hash(&line);
+                edge.push(hash, |id, tile| complete.push((id, tile)));
                 let parsed = leaf::parse(&line).map_err(|_| super::UNREADABLE)?;
-                if !state.take(&parsed, &line).is_empty() {
+                if !state.take(&parsed, hash).is_empty() {
                     return Err(CONTRADICTORY);
                 }
             }

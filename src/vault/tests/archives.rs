@@ -7,7 +7,7 @@ use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 
 use super::exports::export;
 use super::*;
-use crate::{Archive, ArchivedLeaves, Export, Fault, GetArchive, Kind, LeafFilter, ProveLeaf, Tail};
+use crate::{Archive, ArchivedLeaves, Export, Fault, GetArchive, Kind, LeafFilter, ProveLeaf, Suspend, Tail};
 
 const TENANT: TenantNo = TenantNo(1);
 /// More than leaves are kept for.
@@ -168,6 +168,24 @@ async fn one_archive_follows_the_other() {
     store_many(&vault, "Mia", 5).await;
     vault.close().await;
     assert_eq!(findings(&bench, &[older]).await, []);
+}
+
+#[tokio::test]
+async fn what_the_journal_says_is_held_against_the_tiles_over_archived_leaves() {
+    let (bench, vault) = Bench::new().await;
+    let request = Suspend { principal: "app/other".to_owned(), reason: "its key was found".to_owned() };
+    vault.suspend(&caller(Role::Officer), &request).await.unwrap();
+    store_many(&vault, "Ann", 300).await;
+    years_later(&bench, &vault);
+    archive(&vault).await;
+    assert_eq!(archived(&vault).await.end, 256);
+    vault.close().await;
+    assert_eq!(journal_findings(&bench).await, []);
+
+    let key = place::tile(TENANT, 0, 0);
+    write(&bench, Mutation::Put(Family::Tiles, key, vec![0; 256 * 32])).await;
+    let found = journal_findings(&bench).await;
+    assert_eq!(found.iter().map(|one| (one.kind, one.fault)).collect::<Vec<_>>(), [(Kind::Journal, Fault::Changed)]);
 }
 
 #[tokio::test]

@@ -11,7 +11,8 @@ use super::keys::{TENANT, destroy, rotate, set_state};
 use super::tenants::{NUMBER, SAVINGS, make, of, operator};
 use super::*;
 use crate::{
-    Checkpoint, DestroyTenant, Export, LeafFilter, RotateKey, Rotated, SetKeyState, Verification, VerifyError, verify,
+    Checkpoint, DestroyTenant, Export, HeadFile, LeafFilter, RotateKey, Rotated, SetKeyState, Verification,
+    VerifyError, verify,
 };
 
 const KEY: &str = "ledger";
@@ -59,9 +60,10 @@ fn by_newest(bench: &Bench, vault: &Tested) -> bool {
 /// Why a store cannot be verified against a checkpoint.
 async fn unverified(bench: &Bench, checkpoint: &str) -> VerifyError {
     let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
-    let head_file = bench.folder.path().join("head");
+    let head_file = HeadFile::read(&bench.folder.path().join("head"));
     let checkpoints = &[checkpoint.to_owned()];
-    let verification = Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints };
+    let verification =
+        Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints, threads: THREADS };
     verify(&verification, &mut |_| {}).await.unwrap_err()
 }
 

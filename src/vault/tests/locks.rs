@@ -4,7 +4,9 @@ use strongroom_keys::{ArgonCost, OwnKey, Passphrase, PassphraseRoot, ProvidedKey
 
 use super::tenants::{NUMBER, SAVINGS, fill, listed, log, make, of, operator, read_of};
 use super::*;
-use crate::{Away, DestroyTenant, Export, Provided, RotateKey, StartRewrap, TenantState, Verification, verify};
+use crate::{
+    Away, DestroyTenant, Export, HeadFile, Provided, RotateKey, StartRewrap, TenantState, Verification, verify,
+};
 
 /// A key that one tenant keeps.
 fn own(passphrase: &str) -> Arc<dyn RootProvider> {
@@ -83,9 +85,14 @@ async fn nothing_of_a_locked_tenant_is_read_or_written_and_others_notice_nothing
     let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
     let key = keystore.own_key_probe(id).unwrap().ask(&*theirs()).unwrap();
     keystore.unlock_tenant(id, Some(key)).unwrap();
-    let head_file = bench.folder.path().join("head");
-    let verification =
-        Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints: &[] };
+    let head_file = HeadFile::read(&bench.folder.path().join("head"));
+    let verification = Verification {
+        store: &bench.disk,
+        keystore: &keystore,
+        head_file: &head_file,
+        checkpoints: &[],
+        threads: THREADS,
+    };
     assert_eq!(verify(&verification, &mut |_| {}).await.unwrap().findings, []);
 }
 
@@ -99,9 +106,14 @@ async fn a_start_leaves_a_tenant_locked_until_its_own_key_and_no_other_unlocks_i
     vault.close().await;
 
     let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
-    let head_file = bench.folder.path().join("head");
-    let verification =
-        Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints: &[] };
+    let head_file = HeadFile::read(&bench.folder.path().join("head"));
+    let verification = Verification {
+        store: &bench.disk,
+        keystore: &keystore,
+        head_file: &head_file,
+        checkpoints: &[],
+        threads: THREADS,
+    };
     let report = verify(&verification, &mut |_| {}).await.unwrap();
     assert_eq!(report.findings, []);
     let (locked, served): (Vec<_>, Vec<_>) = report.tenants.iter().partition(|(_, counts)| counts.locked);
@@ -171,9 +183,14 @@ async fn a_locked_tenant_can_be_destroyed() {
     assert!(vault.keystore.own_key(id).is_none() && vault.provided_tenants().await.unwrap().is_empty());
     vault.close().await;
     let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
-    let head_file = bench.folder.path().join("head");
-    let verification =
-        Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints: &[] };
+    let head_file = HeadFile::read(&bench.folder.path().join("head"));
+    let verification = Verification {
+        store: &bench.disk,
+        keystore: &keystore,
+        head_file: &head_file,
+        checkpoints: &[],
+        threads: THREADS,
+    };
     assert_eq!(verify(&verification, &mut |_| {}).await.unwrap().findings, []);
 }
 

@@ -7,7 +7,7 @@ use super::tenants::{NUMBER, SAVINGS, fill, listed, make, operator, read_of};
 use super::*;
 use crate::{
     DestroyTenant, EnrolOfficer, Freeze, InForceFreezes, RestoreError, Restored, RotateKey, SetKeyState, Suspend,
-    TenantState, Unfreeze, verify_journal,
+    TenantState, Unfreeze,
 };
 
 const DEMO: TenantNo = TenantNo(1);
@@ -72,11 +72,7 @@ async fn in_force(vault: &Tested) -> InForceFreezes {
 /// Whether the vault, which is closed, is what its ledger says, and its journal too.
 async fn proven(bench: &Bench) {
     assert_eq!(findings(bench, &[]).await, []);
-    let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
-    let head_file = bench.folder.path().join("head");
-    let verification =
-        crate::Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints: &[] };
-    assert_eq!(verify_journal(&verification, bench.folder.path().join("journal")).await.unwrap(), []);
+    assert_eq!(journal_findings(bench).await, []);
 }
 
 async fn origin(vault: &Tested) -> String {

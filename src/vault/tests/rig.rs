@@ -1,5 +1,6 @@
 //! The vault that these tests turn: over a store in memory, with a clock and a disk of their own.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -14,14 +15,16 @@ use strongroom_storage::memory::MemoryStore;
 use tempfile::TempDir;
 
 use crate::{
-    ApplyPolicy, ApplySchema, Approve, Caller, Clock, Detokenize, Error, Export, Finding, Limits, ListedApproval,
-    MachineTime, NewTenant, NewValue, NewVault, OpenError, Opening, ReadItem, Retention, Space, Tokenize, Vault,
-    Verification, create, verify,
+    ApplyPolicy, ApplySchema, Approve, Caller, Clock, Detokenize, Error, Export, Finding, HeadFile, JournalFile,
+    Limits, ListedApproval, MachineTime, NewTenant, NewValue, NewVault, OpenError, Opening, ReadItem, Retention, Space,
+    Tokenize, Vault, Verification, create, verify, verify_journal,
 };
 
 pub type Tested = Vault<FaultyStore<MemoryStore>>;
 
 pub const LENDING: &str = include_str!("../../../deploy/schemas/lending.toml");
+/// Threads that verify.
+pub const THREADS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// A vault in memory, and what its tests turn.
 pub struct Bench {
     pub disk: MemoryStore,
@@ -144,9 +147,21 @@ impl Bench {
 /// What `verify` finds in a vault that is closed.
 pub async fn findings(bench: &Bench, checkpoints: &[String]) -> Vec<Finding> {
     let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
-    let head_file = bench.folder.path().join("head");
-    let verification = Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints };
+    let head_file = HeadFile::read(&bench.folder.path().join("head"));
+    let verification =
+        Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints, threads: THREADS };
     verify(&verification, &mut |_| {}).await.unwrap().findings
+}
+
+/// What is found in the journal of a vault that is closed.
+pub async fn journal_findings(bench: &Bench) -> Vec<Finding> {
+    let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
+    let head_file = HeadFile::read(&bench.folder.path().join("head"));
+    let journal = JournalFile::read(bench.folder.path().join("journal"));
+    let (store, checkpoints) = (&bench.disk, &[]);
+    let verification =
+        Verification { store, keystore: &keystore, head_file: &head_file, checkpoints, threads: THREADS };
+    verify_journal(&verification, journal).await.unwrap()
 }
 
 /// The root key of the vaults in these tests.

@@ -1,6 +1,7 @@
 //! What stands for leaves that are archived: their state, which a leaf that is there must say.
 
 use strongroom_ledger::tiles::Edge;
+use strongroom_storage::rows::BLOCK;
 use strongroom_storage::{Family, Store, StoreError, keys as place};
 
 use super::Check;
@@ -20,6 +21,10 @@ impl<S: Store> Check<'_, S> {
         let end = self.archived.end;
         if end == 0 {
             return Ok((State::default(), None));
+        }
+        if !end.is_multiple_of(BLOCK) {
+            let what = format!("it says {end} leaves, and they are archived in blocks of {BLOCK}");
+            return Err(StoreError::Corrupt { place: "the row of what is archived of a ledger", what });
         }
         let (state, digest) = held::state(self.store, self.number, end).await.map_err(|error| match error {
             // Without it nothing that is stored can be held against what was archived.

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use strongroom_ids::{RowId, SubjectHandle};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{IndexKind, ValueRow};
-use strongroom_storage::{Family, Store, StoreError};
+use strongroom_storage::{Entry, Family, Store, StoreError};
 
 use super::finding::{Fault, Kind, Place};
 use super::history::{Found, History, RecordedValue};
-use super::{Check, Phase, number_at};
+use super::{Check, Phase, ahead, number_at};
 use crate::pages::{PAGE, Pages};
 use crate::values::entry_key;
 
@@ -25,46 +25,58 @@ enum Target {
 impl<S: Store> Check<'_, S> {
     /// Every index entry must belong to the value or subject that it leads to. That none is missing was seen there.
     pub async fn index(&mut self, history: &History) -> Result<(), StoreError> {
-        let mut pages = Pages::of_tenant(Family::Index, self.number);
-        let mut done = 0;
         // Not every value has one; it is a guess for the progress only.
         let about = history.values.len() as u64;
-        while let Some(page) = pages.next(self.store).await? {
-            let mut targets = Vec::with_capacity(page.len());
-            for (key, held) in &page {
-                match target(key, held) {
-                    Some(target) => targets.push((&key[..], target)),
-                    None => {
-                        let what = "an index entry can't be read";
-                        self.found(Kind::IndexEntry, Fault::Unreadable, Place::Key(key.to_vec()), what);
-                    }
-                }
-            }
-            let good = |row: &RowId| history.values.get(row).is_some_and(|value| value.found.is_good());
-            let rows = targets.iter().filter_map(|(_, target)| match target {
-                Target::Row(row) => Some(*row).filter(good),
-                Target::Subjects(_) => None,
-            });
-            let rows = self.rows(rows.collect()).await?;
-            let handles = targets.iter().flat_map(|(_, target)| match target {
-                Target::Row(_) => &[],
-                Target::Subjects(handles) => handles.as_slice(),
-            });
-            let records = self.records(handles.copied().collect()).await?;
-            for (key, target) in &targets {
-                match target {
-                    Target::Row(row) => self.entry_of_row(history, key, *row, rows.get(row)),
-                    Target::Subjects(handles) => {
-                        for handle in handles {
-                            let index = records.get(handle).map(|record| record.id_index);
-                            let own = index.map(|entry| place::subject_id(self.number, entry.version, &entry.mac));
-                            self.entry_of_subject(history, key, *handle, own.as_deref());
-                        }
-                    }
-                }
-            }
-            done += page.len() as u64;
+        let mut done = 0;
+        let seed = self.part();
+        let pages = Pages::of_tenant(Family::Index, self.number).of(ahead::PAGE);
+        let look = async |page: Vec<Entry>| {
+            let mut part = seed.part();
+            part.index_page(history, &page).await?;
+            Ok::<_, StoreError>((part, page.len() as u64))
+        };
+        let over = (self.store, pages, self.threads);
+        let take = |(part, entries): (Self, u64)| {
+            self.add(part);
+            done += entries;
             self.report(Phase::Entries, done, about);
+        };
+        ahead::pages(over, look, take).await
+    }
+
+    async fn index_page(&mut self, history: &History, page: &[Entry]) -> Result<(), StoreError> {
+        let mut targets = Vec::with_capacity(page.len());
+        for (key, held) in page {
+            match target(key, held) {
+                Some(target) => targets.push((&key[..], target)),
+                None => {
+                    let what = "an index entry can't be read";
+                    self.found(Kind::IndexEntry, Fault::Unreadable, Place::Key(key.to_vec()), what);
+                }
+            }
+        }
+        let good = |row: &RowId| history.values.get(row).is_some_and(|value| value.found.get().is_good());
+        let rows = targets.iter().filter_map(|(_, target)| match target {
+            Target::Row(row) => Some(*row).filter(good),
+            Target::Subjects(_) => None,
+        });
+        let rows = self.rows(rows.collect()).await?;
+        let handles = targets.iter().flat_map(|(_, target)| match target {
+            Target::Row(_) => &[],
+            Target::Subjects(handles) => handles.as_slice(),
+        });
+        let records = self.records(handles.copied().collect()).await?;
+        for (key, target) in &targets {
+            match target {
+                Target::Row(row) => self.entry_of_row(history, key, *row, rows.get(row)),
+                Target::Subjects(handles) => {
+                    for handle in handles {
+                        let index = records.get(handle).map(|record| record.id_index);
+                        let own = index.map(|entry| place::subject_id(self.number, entry.version, &entry.mac));
+                        self.entry_of_subject(history, key, *handle, own.as_deref());
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -76,7 +88,7 @@ impl<S: Store> Check<'_, S> {
             return self.found(Kind::IndexEntry, Fault::Added, leads_to, what);
         };
         // The row is a finding of its own; or the schema is, without which no entry's key can be computed.
-        let (Some(row), Some(schema), true) = (row, &self.schema, recorded.found.is_good()) else { return };
+        let (Some(row), Some(schema), true) = (row, &self.schema, recorded.found.get().is_good()) else { return };
         let Some(field) = schema.field_no(row.field) else { return };
         let names = row.indexes.iter().any(|entry| *entry_key(self.number, field, entry, row.subject, id) == *key);
         match names {
@@ -90,18 +102,18 @@ impl<S: Store> Check<'_, S> {
 
     fn entry_of_subject(&mut self, history: &History, key: &[u8], handle: SubjectHandle, own: Option<&[u8]>) {
         let leads_to = Place::Subject(handle);
-        match history.subjects.get(&handle).map(|subject| subject.good) {
+        match history.subjects.get(&handle).map(|subject| subject.found.get().is_good()) {
             None => {
                 let what = "an index entry leads to it, and there is no such subject";
                 self.found(Kind::IndexEntry, Fault::Added, leads_to, what);
             }
-            Some(Some(true)) if own != Some(key) => {
+            Some(true) if own != Some(key) => {
                 let what = "an index entry leads to it that its record does not name";
                 self.found(Kind::IndexEntry, Fault::Added, leads_to, what);
             }
-            Some(Some(true)) => self.counts.index_entries += 1,
+            Some(true) => self.counts.index_entries += 1,
             // The record is a finding of its own.
-            Some(_) => {}
+            Some(false) => {}
         }
     }
 
@@ -116,9 +128,9 @@ impl<S: Store> Check<'_, S> {
 
     /// Every entry by which a subject's values, or a shared value's holders, are found.
     pub async fn holders(&mut self, history: &History) -> Result<(), StoreError> {
-        let good = || history.values.iter().filter(|(_, value)| value.found.is_good());
+        let good = || history.values.iter().filter(|(_, value)| value.found.get().is_good());
         let rows: u64 = good().map(|(row, value)| subjects(history, *row, value).count() as u64).sum();
-        let shared = good().filter(|(_, value)| value.found == Found::Shared);
+        let shared = good().filter(|(_, value)| value.found.get() == Found::Shared);
         let holds: u64 = shared.map(|(row, value)| history.holders(*row, value).count() as u64).sum();
         let of = rows.saturating_add(holds);
         let mut done = 0;
@@ -158,10 +170,10 @@ impl<S: Store> Check<'_, S> {
         let (row, subject) = (RowId(row), SubjectHandle(subject));
         let value = history.values.get(&row);
         // A row that is missing or changed is a finding of its own.
-        if value.is_some_and(|value| !value.found.is_good()) {
+        if value.is_some_and(|value| !value.found.get().is_good()) {
             return false;
         }
-        let fits = |value: &RecordedValue| family == Family::SubjectRows || value.found == Found::Shared;
+        let fits = |value: &RecordedValue| family == Family::SubjectRows || value.found.get() == Found::Shared;
         let valid = value.is_some_and(|value| fits(value) && history.holds(row, value, subject));
         if !valid {
             let what = match value {
@@ -176,8 +188,8 @@ impl<S: Store> Check<'_, S> {
     /// Names the entries that are missing.
     async fn missing_holdings(&mut self, history: &History, family: Family) -> Result<(), StoreError> {
         let needed = history.values.iter().filter(|(_, value)| match family {
-            Family::Holders => value.found == Found::Shared,
-            _ => value.found.is_good(),
+            Family::Holders => value.found.get() == Found::Shared,
+            _ => value.found.get().is_good(),
         });
         let mut needed: Vec<(RowId, SubjectHandle)> = needed
             .flat_map(|(row, value)| history.holders(*row, value).map(|subject| (*row, subject)))

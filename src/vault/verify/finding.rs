@@ -193,4 +193,11 @@ impl Findings {
             self.left_out += 1;
         }
     }
+
+    /// Takes those that were found elsewhere, after its own.
+    pub fn append(&mut self, other: Self) {
+        let room = KEPT - self.kept.len();
+        self.left_out += other.left_out + other.kept.len().saturating_sub(room) as u64;
+        self.kept.extend(other.kept.into_iter().take(room));
+    }
 }

@@ -1,6 +1,7 @@
 //! What a log says that its store must hold: the sum of its leaves.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use data_encoding::HEXLOWER;
 use strongroom_ids::{COUNTER_BITS, RowId, SubjectHandle, TenantNo};
@@ -19,17 +20,39 @@ pub(crate) struct RecordedValue {
     /// Its newest version.
     pub version: u32,
     /// How the row was found.
-    pub found: Found,
+    pub found: Mark,
     /// SHA-256 of its row.
     pub hash: [u8; 32],
 }
 
+/// What was found of a row, noted while other threads look at the history. Who reads it does so after all was noted.
+pub(crate) struct Mark(AtomicU8);
+
+impl Mark {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self(AtomicU8::new(Found::Not as u8))
+    }
+
+    /// What was noted last.
+    pub fn get(&self) -> Found {
+        let noted = self.0.load(Ordering::Relaxed);
+        Found::ALL.into_iter().find(|found| *found as u8 == noted).unwrap_or(Found::Not)
+    }
+
+    /// Notes what was found.
+    pub fn set(&self, found: Found) {
+        self.0.store(found as u8, Ordering::Relaxed);
+    }
+}
+
 /// How a row that the log records was found in the store.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Found {
     /// Not yet, or not at all.
     Not,
-    /// As recorded: a value of one subject.
+    /// As recorded: a value of one subject, or a subject's record.
     Owned,
     /// As recorded: a value without subject, with a DEK of its own.
     Alone,
@@ -40,6 +63,8 @@ pub(crate) enum Found {
 }
 
 impl Found {
+    const ALL: [Self; 5] = [Self::Not, Self::Owned, Self::Alone, Self::Shared, Self::Wrong];
+
     /// Whether the row is as recorded.
     pub fn is_good(self) -> bool {
         matches!(self, Self::Owned | Self::Alone | Self::Shared)
@@ -49,8 +74,8 @@ impl Found {
 /// A subject as its leaf records it.
 pub(crate) struct RecordedSubject {
     pub leaf: u64,
-    /// Whether the record was found as recorded; none while it was not found at all.
-    pub good: Option<bool>,
+    /// How the record was found.
+    pub found: Mark,
     /// SHA-256 of its record without its wrapped DEKs.
     pub hash: [u8; 32],
 }
@@ -182,7 +207,7 @@ impl History {
         self.last_subject = self.last_subject.max(holder.0);
         if item.outcome == "subject_created" {
             let hash = item.hash?;
-            let before = self.subjects.insert(holder, RecordedSubject { leaf, good: None, hash });
+            let before = self.subjects.insert(holder, RecordedSubject { leaf, found: Mark::new(), hash });
             return before.map(|_| "a handle is given to a second subject");
         }
         if item.outcome == "subject_erased" {
@@ -202,12 +227,8 @@ impl History {
             "hold_lifted",
         ];
         if CHANGED.contains(&item.outcome.as_str()) {
-            let before = self.subjects.insert(holder, RecordedSubject { leaf, good: None, hash: item.hash? });
+            let before = self.subjects.insert(holder, RecordedSubject { leaf, found: Mark::new(), hash: item.hash? });
             return before.is_none().then_some("a subject's record is changed, and there is no such subject");
-        }
-        if item.outcome == "subject_erased" {
-            let before = self.subjects.remove(&holder);
-            return before.is_none().then_some("a subject is erased, and there is no such subject");
         }
         let row = item.row?;
         self.last_row = self.last_row.max(row.0);
@@ -241,7 +262,7 @@ impl History {
         version: u32,
         hash: [u8; 32],
     ) -> Option<&'static str> {
-        let value = RecordedValue { leaf, holder, version, found: Found::Not, hash };
+        let value = RecordedValue { leaf, holder, version, found: Mark::new(), hash };
         match (self.values.insert(row, value).map(|before| before.version), version) {
             (None, 1) => None,
             (Some(before), version) if before.checked_add(1) == Some(version) => None,

@@ -1,17 +1,20 @@
 //! The logs: every leaf in its form and order, the tree over them, and what was signed of it.
+//!
+//! A log is read once. Threads take a block of leaves each: they hash and parse the leaves, and hold the block against its rows
+//! in the index (`leaf_index.rs`). The walk goes along what they bring, in order.
 
-use std::path::Path;
-
+use bytes::Bytes;
 use strongroom_ids::TenantNo;
 use strongroom_ledger::leaf::{self, ParsedLeaf, Part};
-use strongroom_ledger::{Frontier, Rules, head};
-use strongroom_storage::rows::LaneHead;
-use strongroom_storage::{Family, Store, StoreError, keys as place};
+use strongroom_ledger::{Frontier, LedgerError, Rules, leaf_hash};
+use strongroom_storage::rows::{BLOCK, LaneHead};
+use strongroom_storage::{Entry, Family, Range, Store, StoreError, keys as place};
 
 use super::finding::{Fault, Kind, Place};
 use super::history::History;
+use super::leaf_index::{Block, Held, Index};
 use super::state::{Begun, State, StateDigest};
-use super::{Check, Phase};
+use super::{Check, Phase, ahead};
 use crate::archive::said_state;
 use crate::open::{LANE, SYSTEM, SYSTEM_NO};
 use crate::pages::Pages;
@@ -28,35 +31,58 @@ pub(super) struct Signed {
     pub whose: String,
 }
 
-/// What the head file says.
-pub(super) struct HeadSigned {
-    /// Whether the vault was stopped in order.
-    pub closed: bool,
-    /// What it signs of each log.
-    pub lanes: Vec<(TenantNo, Signed)>,
+/// A stretch of a log: the keys that lie in one block of its index, or one key that is none of a leaf.
+struct Stretch {
+    from: Vec<u8>,
+    to: Vec<u8>,
+    /// The first leaf of the block.
+    block: Option<u64>,
 }
 
-/// Reads the head file, if one of the keys that sign it has.
-pub(super) fn read_head_file(
-    path: &Path,
-    vault: strongroom_ids::VaultId,
-    publics: &[[u8; 32]],
-) -> Result<HeadSigned, (Fault, String)> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let what = format!("the head file {} is missing: nothing says how far the logs had come", path.display());
-            return Err((Fault::Missing, what));
-        }
-        Err(error) => return Err((Fault::Unreadable, format!("the head file {}: {error}", path.display()))),
-    };
-    let head = head::open_by_any(&bytes, vault, publics)
-        .map_err(|error| (Fault::Changed, format!("the head file {} is not this vault's: {error}", path.display())))?;
-    let signed = head.lanes.into_iter().map(|lane| {
-        let frontier = Frontier::from_bytes(&lane.frontier).ok();
-        (lane.tenant, Signed { size: lane.size, root: lane.root, frontier, whose: "the head file".to_owned() })
-    });
-    Ok(HeadSigned { closed: head.closed, lanes: signed.collect() })
+/// The stretches of a log that have something in them.
+struct Stretches {
+    log: TenantNo,
+    from: Vec<u8>,
+    to: Vec<u8>,
+}
+
+impl Stretches {
+    fn of(log: TenantNo) -> Self {
+        let from = log.0.to_be_bytes().to_vec();
+        let to = place::prefix_end(&from);
+        Self { log, from, to }
+    }
+
+    async fn next<S: Store>(&mut self, store: &S) -> Result<Option<Stretch>, StoreError> {
+        let range = Range { from: self.from.clone(), to: self.to.clone(), limit: 1 };
+        let Some((key, _)) = store.scan(Family::Leaves, range).await?.pop() else { return Ok(None) };
+        let block = place::decode_leaf(&key).ok().map(|index| index - index % BLOCK);
+        let from = key.to_vec();
+        let to = match block.map(|first| first.checked_add(BLOCK)) {
+            Some(Some(next)) => place::leaf(self.log, next),
+            Some(None) => [&place::leaf(self.log, u64::MAX)[..], &[0]].concat(),
+            None => [&from[..], &[0]].concat(),
+        };
+        self.from.clone_from(&to);
+        Ok(Some(Stretch { from, to, block }))
+    }
+}
+
+/// What can be said of a leaf by itself.
+struct Seen {
+    key: Bytes,
+    /// Its place; none if the key is none of a leaf.
+    index: Option<u64>,
+    /// Its hash in the tree.
+    hash: [u8; 32],
+    parsed: Result<ParsedLeaf, LedgerError>,
+}
+
+impl Seen {
+    fn look((key, line): &Entry) -> Self {
+        let index = place::decode_leaf(key).ok();
+        Self { key: key.clone(), index, hash: leaf_hash(line), parsed: leaf::parse(line) }
+    }
 }
 
 /// The walk along one log.
@@ -75,8 +101,8 @@ pub(super) struct Walk {
 }
 
 impl<S: Store> Check<'_, S> {
-    /// Goes along all leaves and sums up what they record.
-    pub async fn replay(&mut self, mut signed: Vec<Signed>) -> Result<History, StoreError> {
+    /// Goes along all leaves and sums up what they record, and what was found of their index.
+    pub async fn replay(&mut self, mut signed: Vec<Signed>) -> Result<(History, Index), StoreError> {
         signed.sort_by_key(|one| one.size);
         let mut signed = signed.into_iter().peekable();
         let expected = self.lane.as_ref().map_or(0, |lane| lane.size);
@@ -86,20 +112,40 @@ impl<S: Store> Check<'_, S> {
         while let Some(one) = signed.next_if(|one| one.size < archived) {
             self.compare_archived(&one).await?;
         }
-        let mut pages = Pages::of_tenant(Family::Leaves, self.number);
-        while let Some(page) = pages.next(self.store).await? {
-            for (key, line) in &page {
+        let mut index = self.index_of_leaves(expected).await;
+        let (store, seed, threads, extent) = (self.store, self.part(), self.threads, index.extent());
+        let mut stretches = Stretches::of(self.number);
+        let next = async || stretches.next(store).await;
+        let look = async |stretch: Stretch| {
+            let mut seen = Vec::new();
+            let mut block = Block::new(stretch.block, extent);
+            let mut pages = Pages::new(Family::Leaves, stretch.from, stretch.to).of(ahead::PAGE);
+            while let Some(page) = pages.next(store).await? {
+                for entry in &page {
+                    let leaf = Seen::look(entry);
+                    if let Some(index) = leaf.index {
+                        block.add(index, &entry.1);
+                    }
+                    seen.push(leaf);
+                }
+            }
+            Ok::<_, StoreError>((seen, seed.held(block).await))
+        };
+        let take = |(seen, block): (Vec<Seen>, Held)| {
+            for leaf in seen {
                 while let Some(one) = signed.next_if(|one| one.size <= walk.next) {
                     self.compare(&walk, &one);
                 }
-                match place::decode_leaf(key) {
-                    Ok(index) if index < archived => self.archived_leaf(index),
-                    Ok(index) => self.leaf(&mut walk, index, line),
-                    Err(_) => self.unknown(key),
+                match leaf.index {
+                    Some(at) if at < archived => self.archived_leaf(at),
+                    Some(at) => self.leaf(&mut walk, at, leaf.hash, leaf.parsed),
+                    None => self.unknown(&leaf.key),
                 }
             }
+            index.take(block);
             self.report(Phase::Leaves, walk.next, expected);
-        }
+        };
+        ahead::pieces(threads, next, look, take).await?;
         self.named(&walk);
         for one in signed {
             self.compare(&walk, &one);
@@ -107,10 +153,10 @@ impl<S: Store> Check<'_, S> {
         self.end(&walk);
         self.counts.leaves = walk.next;
         self.counts.archived_leaves = archived;
-        Ok(walk.state.history)
+        Ok((walk.state.history, index))
     }
 
-    fn leaf(&mut self, walk: &mut Walk, index: u64, line: &[u8]) {
+    fn leaf(&mut self, walk: &mut Walk, index: u64, hash: [u8; 32], parsed: Result<ParsedLeaf, LedgerError>) {
         if index != walk.next {
             let what = match index - walk.next {
                 1 => "the leaf is missing".to_owned(),
@@ -121,10 +167,10 @@ impl<S: Store> Check<'_, S> {
             walk.open = None;
         }
         walk.next = index.saturating_add(1);
-        let parsed = match leaf::parse(line) {
+        let parsed = match parsed {
             Ok(parsed) => parsed,
             Err(error) => {
-                walk.state.frontier.push(line);
+                walk.state.frontier.push_hash(hash);
                 self.found(Kind::Leaf, Fault::Changed, Place::Leaf(index), error.to_string());
                 walk.open = None;
                 return;
@@ -143,7 +189,7 @@ impl<S: Store> Check<'_, S> {
         if let Some(end) = walk.state.history.ended {
             wrong(&format!("leaf {end} ends the log, and this one comes after it"));
         }
-        for (row, contradiction) in walk.state.take(&parsed, line) {
+        for (row, contradiction) in walk.state.take(&parsed, hash) {
             wrong(&format!("it contradicts the leaves before it at row {row}: {contradiction}"));
         }
         if index == 0 {

@@ -1,6 +1,7 @@
 //! The vault's own rows: rules in force, principals, counters; and what belongs to nobody.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use strongroom_access::Directory;
 use strongroom_ids::{KeyVersion, KeyringNo, TenantNo};
@@ -36,7 +37,7 @@ impl<S: Store> Check<'_, S> {
                     self.rule(Kind::Schema, row, history.schema.as_ref());
                     self.schema = self.source(row, SourceKind::Schema).and_then(|source| {
                         let schema = Schema::from_stored(source.body.as_bytes());
-                        schema.ok()
+                        schema.ok().map(Arc::new)
                     });
                 } else if **key == *place::policy(self.number) {
                     policy = true;
@@ -78,7 +79,7 @@ impl<S: Store> Check<'_, S> {
             }
         }
         if !schema {
-            self.schema = history.schema.is_none().then(Schema::empty);
+            self.schema = history.schema.is_none().then(|| Arc::new(Schema::empty()));
         }
         if !policy {
             self.found(Kind::Policy, Fault::Missing, Place::Only, "the tenant has no policy");

@@ -11,7 +11,7 @@ use strongroom_ids::{RowId, SubjectHandle, TenantNo};
 use strongroom_ledger::leaf::ParsedLeaf;
 use strongroom_ledger::{Frontier, Rules, Timestamp};
 
-use super::history::{Found, History, RecordedEnd, RecordedRule, RecordedSubject, RecordedValue};
+use super::history::{History, Mark, RecordedEnd, RecordedRule, RecordedSubject, RecordedValue};
 use crate::error::Error;
 
 /// The first line.
@@ -92,12 +92,12 @@ impl Summing {
 }
 
 impl State {
-    /// Takes the next leaf. Answers what in it contradicts the leaves before it.
-    pub fn take(&mut self, leaf: &ParsedLeaf, line: &[u8]) -> Vec<(RowId, &'static str)> {
+    /// Takes the next leaf, with its hash in the tree. Answers what in it contradicts the leaves before it.
+    pub fn take(&mut self, leaf: &ParsedLeaf, hash: [u8; 32]) -> Vec<(RowId, &'static str)> {
         if self.frontier.size() == 0 {
             self.begun = Begun::of(leaf);
         }
-        self.frontier.push(line);
+        self.frontier.push_hash(hash);
         self.time = leaf.time;
         self.history.add(leaf)
     }
@@ -162,7 +162,7 @@ impl State {
         let mut handles: Vec<SubjectHandle> = subjects.keys().copied().collect();
         handles.sort_unstable();
         for handle in handles {
-            let Some(RecordedSubject { leaf, good: _, hash }) = subjects.get(&handle) else { continue };
+            let Some(RecordedSubject { leaf, found: _, hash }) = subjects.get(&handle) else { continue };
             line(&[&"subject", &handle.0, &leaf, &hex(hash)]);
         }
         let mut rows: Vec<RowId> = values.keys().copied().collect();
@@ -239,12 +239,12 @@ impl State {
             }
             "subject" => {
                 let (handle, leaf) = (SubjectHandle(word()?.parse().ok()?), word()?.parse().ok()?);
-                history.subjects.insert(handle, RecordedSubject { leaf, good: None, hash: hash(word()?)? });
+                history.subjects.insert(handle, RecordedSubject { leaf, found: Mark::new(), hash: hash(word()?)? });
             }
             "value" => {
                 let (row, leaf) = (RowId(word()?.parse().ok()?), word()?.parse().ok()?);
                 let (version, holder) = (word()?.parse().ok()?, SubjectHandle(word()?.parse().ok()?));
-                let value = RecordedValue { leaf, holder, version, found: Found::Not, hash: hash(word()?)? };
+                let value = RecordedValue { leaf, holder, version, found: Mark::new(), hash: hash(word()?)? };
                 history.values.insert(row, value);
             }
             "holder" => {
@@ -297,7 +297,7 @@ fn strings<const N: usize>(quoted: &str) -> Option<[String; N]> {
 #[cfg(test)]
 pub(super) mod tests {
     use proptest::prelude::*;
-    use strongroom_ledger::leaf;
+    use strongroom_ledger::{leaf, leaf_hash};
 
     use super::*;
 
@@ -340,12 +340,12 @@ pub(super) mod tests {
                 leaf: *number,
                 holder: SubjectHandle(number / 2),
                 version: 3,
-                found: Found::Not,
+                found: Mark::new(),
                 hash: [seed; 32],
             };
             history.values.insert(RowId(*number), value);
             history.more.entry(RowId(number / 3)).or_default().insert(SubjectHandle(*number));
-            let subject = RecordedSubject { leaf: *number, good: None, hash: [seed; 32] };
+            let subject = RecordedSubject { leaf: *number, found: Mark::new(), hash: [seed; 32] };
             history.subjects.insert(SubjectHandle(*number), subject);
             let end = RecordedEnd { done: (number % 2 == 0).then_some(*number), cleared: None };
             history.ends.insert(TenantNo(u32::from(seed)), end);
@@ -437,7 +437,7 @@ pub(super) mod tests {
     fn a_state_is_written_as_specified() {
         let line = br#"{"index":"0","time":"2026-11-18T11:06:40.000000Z","request":"01010101010101010101010101010101","principal":"vault","action":"create_vault","decision":"allow","policy":1,"schema":0,"keys":{},"client":"","detail":{"vault":"11111111111111111111111111111111","tenant":"demo","tenant_id":"22222222222222222222222222222222","policy_sha256":"0303030303030303030303030303030303030303030303030303030303030303"}}"#;
         let mut state = State::default();
-        assert!(state.take(&leaf::parse(line).unwrap(), line).is_empty());
+        assert!(state.take(&leaf::parse(line).unwrap(), leaf_hash(line)).is_empty());
         let page = include_str!("../FORMAT.md");
         let (_, after) = page.split_once("```state\n").unwrap();
         let (expected, _) = after.split_once("```").unwrap();

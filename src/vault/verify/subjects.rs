@@ -7,34 +7,39 @@ use strongroom_ids::{DekVersion, KeyVersion, KeyringNo, SubjectHandle};
 use strongroom_keys::{Dek, DekOwner, DekPlace, IndexName, KeyError};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{IndexKind, SubjectRecord, WrappedDek};
-use strongroom_storage::{Family, Store, StoreError};
+use strongroom_storage::{Entry, Family, Store, StoreError};
 
 use super::finding::{Fault, Kind, Place};
-use super::history::History;
-use super::{Check, Phase};
+use super::history::{Found, History};
+use super::{Check, Phase, ahead};
 use crate::pages::Pages;
 use crate::subjects::{id_place, record_hash};
 
 impl<S: Store> Check<'_, S> {
     /// Every subject's record, its DEKs, and the entry that leads from its id to it.
-    pub async fn subjects(&mut self, history: &mut History) -> Result<(), StoreError> {
+    pub async fn subjects(&mut self, history: &History) -> Result<(), StoreError> {
         let expected = history.subjects.len() as u64;
         let mut done = 0;
-        let mut pages = Pages::of_tenant(Family::Subjects, self.number);
-        while let Some(page) = pages.next(self.store).await? {
-            let mut good: Vec<SubjectRecord> = Vec::with_capacity(page.len());
-            for (key, bytes) in &page {
-                match place::decode_subject(key) {
-                    Ok(handle) => good.extend(self.subject(history, handle, bytes)),
-                    Err(_) => self.unknown(key),
+        let seed = self.part();
+        let pages = Pages::of_tenant(Family::Subjects, self.number).of(ahead::PAGE);
+        let look = async |page: Vec<Entry>| {
+            let mut part = seed.part();
+            let marks = part.page_of_subjects(history, &page).await?;
+            Ok::<_, StoreError>((part, marks, page.len() as u64))
+        };
+        let over = (self.store, pages, self.threads);
+        let take = |(part, marks, records): (Self, Vec<(SubjectHandle, Found)>, u64)| {
+            self.add(part);
+            for (handle, found) in marks {
+                if let Some(subject) = history.subjects.get(&handle) {
+                    subject.found.set(found);
                 }
             }
-            self.id_entries(&good).await?;
-            self.older_deks(&good).await?;
-            done += page.len() as u64;
+            done += records;
             self.report(Phase::Subjects, done, expected);
-        }
-        let missing = history.subjects.iter().filter(|(_, subject)| subject.good.is_none());
+        };
+        ahead::pages(over, look, take).await?;
+        let missing = history.subjects.iter().filter(|(_, subject)| subject.found.get() == Found::Not);
         let mut missing: Vec<(SubjectHandle, u64)> = missing.map(|(handle, subject)| (*handle, subject.leaf)).collect();
         missing.sort_unstable();
         for (handle, leaf) in missing {
@@ -44,14 +49,35 @@ impl<S: Store> Check<'_, S> {
         Ok(())
     }
 
+    /// A page of records. Answers how each that the ledger records was found.
+    async fn page_of_subjects(
+        &mut self,
+        history: &History,
+        page: &[Entry],
+    ) -> Result<Vec<(SubjectHandle, Found)>, StoreError> {
+        let mut marks = Vec::with_capacity(page.len());
+        let mut good: Vec<SubjectRecord> = Vec::with_capacity(page.len());
+        for (key, bytes) in page {
+            let Ok(handle) = place::decode_subject(key) else {
+                self.unknown(key);
+                continue;
+            };
+            let record = self.subject(history, handle, bytes);
+            marks.push((handle, if record.is_some() { Found::Owned } else { Found::Wrong }));
+            good.extend(record);
+        }
+        self.id_entries(&good).await?;
+        self.older_deks(&good).await?;
+        Ok(marks)
+    }
+
     /// One record; given back if it is as recorded.
-    fn subject(&mut self, history: &mut History, handle: SubjectHandle, bytes: &[u8]) -> Option<SubjectRecord> {
+    fn subject(&mut self, history: &History, handle: SubjectHandle, bytes: &[u8]) -> Option<SubjectRecord> {
         let place = Place::Subject(handle);
-        let Some(recorded) = history.subjects.get_mut(&handle) else {
+        let Some(recorded) = history.subjects.get(&handle) else {
             self.found(Kind::Subject, Fault::Added, place, "the ledger records no such subject");
             return None;
         };
-        recorded.good = Some(false);
         let record = match SubjectRecord::decode(bytes) {
             Ok(record) => record,
             Err(error) => {
@@ -64,7 +90,6 @@ impl<S: Store> Check<'_, S> {
             self.found(Kind::Subject, Fault::Changed, place, what);
             return None;
         }
-        recorded.good = Some(true);
         self.counts.subjects += 1;
         let mut own = Vec::new();
         for dek in &record.deks {

@@ -5,14 +5,16 @@ mod rig;
 use rig::{Rig, Row, copy, entries, put, remove};
 use strongroom_ids::{KeyVersion, KeyringNo, RowId, SubjectHandle, TenantNo};
 use strongroom_ledger::leaf::{LeafHeader, LeafItem, prepare};
-use strongroom_ledger::{Frontier, NewRule, Rules, Timestamp, leaf};
+use strongroom_ledger::{Frontier, NewRule, Rules, Timestamp, leaf, leaf_hash};
 use strongroom_storage::keys::{self as place, Counter};
 use strongroom_storage::memory::MemoryStore;
 use strongroom_storage::rows::{CounterRow, IndexEntry, LaneHead, RowDek, SubjectRecord, TenantRow, ValueRow};
 use strongroom_storage::{Family, Store};
 
+use super::HeadFile;
 use super::finding::{Fault, Kind, Place};
 use super::state::{self, State};
+use crate::tests::rig::THREADS;
 use crate::values::entry_key;
 
 const TENANT: TenantNo = TenantNo(1);
@@ -44,7 +46,8 @@ async fn a_state_that_was_written_goes_on_as_the_leaves_would() {
         let (mut whole, mut again) = (State::default(), State::default());
         for (_, line) in entries(&rig.store, Family::Leaves, tenant).await {
             let parsed = leaf::parse(&line).unwrap();
-            assert!(whole.take(&parsed, &line).is_empty() && again.take(&parsed, &line).is_empty());
+            let hash = leaf_hash(&line);
+            assert!(whole.take(&parsed, hash).is_empty() && again.take(&parsed, hash).is_empty());
             let written = state::tests::lines(&again);
             assert_eq!(written, state::tests::lines(&whole), "after leaf {}", parsed.index);
             again = state::tests::read(&written).unwrap();
@@ -606,6 +609,90 @@ async fn a_forged_leaf_that_brings_an_older_policy_back_contradicts_the_log() {
         (Kind::Policy, Fault::RolledBack, Place::Only),
     ];
     assert_eq!(rig.finds(&store).await, named);
+}
+
+#[tokio::test]
+async fn any_number_of_threads_finds_and_counts_the_same_in_the_same_order() {
+    let rig = Rig::loaded().await;
+    let damaged = copy(&rig.store).await;
+    for (family, each) in
+        [(Family::Rows, 7), (Family::Subjects, 5), (Family::Index, 3), (Family::RowDeks, 2), (Family::SubjectRows, 11)]
+    {
+        let all = entries(&rig.store, family, TENANT).await;
+        for (place, (key, row)) in all.iter().enumerate().filter(|(place, _)| place % each == 1) {
+            match row.split_last().filter(|_| place % 2 == 0) {
+                Some((last, rest)) => {
+                    put(&damaged, family, key.to_vec(), [rest, &[last ^ 1]].concat()).await;
+                }
+                None => remove(&damaged, family, key.to_vec()).await,
+            }
+        }
+    }
+    let leaves = entries(&rig.store, Family::Leaves, TENANT).await;
+    let broken = copy(&damaged).await;
+    put(&broken, Family::Leaves, leaves[3].0.to_vec(), [&leaves[3].1[..], b" "].concat()).await;
+    remove(&broken, Family::Leaves, place::leaf(TENANT, 5)).await;
+    let head = HeadFile::read(&rig.head());
+    let rows = [Kind::Value, Kind::Subject, Kind::IndexEntry, Kind::SubjectRow];
+    for (store, kinds) in [(&rig.store, &[][..]), (&damaged, &rows), (&broken, &[Kind::Leaf])] {
+        let by = async |threads| {
+            let threads = std::num::NonZeroUsize::new(threads).unwrap();
+            rig.checked_by(store, &head, &[], threads).await.unwrap()
+        };
+        let one = by(1).await;
+        assert_eq!(one.findings.is_empty(), kinds.is_empty());
+        for kind in kinds {
+            assert!(one.findings.iter().any(|finding| finding.kind == *kind), "no {}", kind.as_str());
+        }
+        for threads in [2, 3, 4, 9] {
+            let other = by(threads).await;
+            assert_eq!(other.findings, one.findings, "by {threads}");
+            assert_eq!(format!("{:?}", other.tenants), format!("{:?}", one.tenants), "by {threads}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_the_store_is_compared_to_its_own_head_file_and_without_one_to_none() {
+    let rig = Rig::loaded().await;
+    let of_then = rig.head().with_file_name("head-of-then");
+    std::fs::write(&of_then, &rig.head_before).unwrap();
+    let by = async |head: HeadFile, checkpoints: &[String]| {
+        let report = rig.checked_by(&rig.before, &head, checkpoints, THREADS).await.unwrap();
+        (report.findings.iter().map(|finding| finding.fault).collect::<Vec<_>>(), report.without_head)
+    };
+    assert_eq!(by(HeadFile::read(&rig.head()), &[]).await, (vec![Fault::RolledBack], false));
+    assert_eq!(by(HeadFile::read_if_there(&rig.head()), &[]).await, (vec![Fault::RolledBack], false));
+    assert_eq!(by(HeadFile::read(&of_then), &[]).await, (vec![], false));
+    std::fs::remove_file(&of_then).unwrap();
+    assert_eq!(by(HeadFile::read_if_there(&of_then), &[]).await, (vec![], true));
+    assert_eq!(by(HeadFile::read(&of_then), &[]).await, (vec![Fault::Missing], false));
+    // A checkpoint tells what a head file would have.
+    let kept = std::slice::from_ref(&rig.checkpoint);
+    assert_eq!(by(HeadFile::read_if_there(&of_then), kept).await, (vec![Fault::RolledBack], true));
+}
+
+#[tokio::test]
+async fn only_a_head_file_that_is_still_the_same_once_the_store_was_opened_says_that_it_is_as_the_vault_left_it() {
+    let rig = Rig::loaded().await;
+    let leaves = entries(&rig.store, Family::Leaves, TENANT).await;
+    let end = leaves.len() as u64;
+    let line = forged(end, "detokenize", &[], &[]);
+    let store = copy(&rig.store).await;
+    put(&store, Family::Leaves, place::leaf(TENANT, end), line.clone()).await;
+    set_head(&store, leaves.iter().map(|(_, line)| &line[..]).chain([&line[..]]), FORGED_AT).await;
+    let mut head = HeadFile::read(&rig.head());
+    let by = async |head: &HeadFile| {
+        let report = rig.checked_by(&store, head, &[], THREADS).await.unwrap();
+        report.findings.into_iter().map(|finding| (finding.kind, finding.fault, finding.place)).collect::<Vec<_>>()
+    };
+    let added = [(Kind::Leaf, Fault::Added, Place::Leaf(end))];
+    head.look_again();
+    assert_eq!(by(&head).await, added);
+    // The vault was started meanwhile.
+    std::fs::write(rig.head(), &rig.head_before).unwrap();
+    head.look_again();
+    assert_eq!(by(&head).await, []);
 }
 
 #[tokio::test]

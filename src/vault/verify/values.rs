@@ -9,11 +9,11 @@ use strongroom_keys::{Dek, DekOwner, DekPlace, IndexName, Plaintext, Sealed};
 use strongroom_schema::{Field, Scope};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{IndexEntry, IndexKind, RowDek, SubjectRecord, SubjectState, ValueRow};
-use strongroom_storage::{Family, Store, StoreError};
+use strongroom_storage::{Entry, Family, Store, StoreError};
 
 use super::finding::{Fault, Kind, Place};
 use super::history::{Found, History};
-use super::{Check, Phase};
+use super::{Check, Phase, ahead};
 use crate::pages::Pages;
 use crate::values::{entry_key, row_hash, value_place};
 
@@ -45,23 +45,29 @@ fn is_going(record: &SubjectRecord, row: &ValueRow, now: u64) -> bool {
 
 impl<S: Store> Check<'_, S> {
     /// Every value's row.
-    pub async fn values(&mut self, history: &mut History) -> Result<(), StoreError> {
+    pub async fn values(&mut self, history: &History) -> Result<(), StoreError> {
         let expected = history.values.len() as u64;
         let mut done = 0;
-        let mut pages = Pages::of_tenant(Family::Rows, self.number);
-        while let Some(page) = pages.next(self.store).await? {
-            let mut good = Vec::with_capacity(page.len());
-            for (key, bytes) in &page {
-                match place::decode_row(key) {
-                    Ok(id) => good.extend(self.recorded(history, id, bytes).map(|row| (id, row))),
-                    Err(_) => self.unknown(key),
+        let seed = self.part();
+        let pages = Pages::of_tenant(Family::Rows, self.number).of(ahead::PAGE);
+        let look = async |page: Vec<Entry>| {
+            let mut part = seed.part();
+            let marks = part.page_of_values(history, &page).await?;
+            Ok::<_, StoreError>((part, marks, page.len() as u64))
+        };
+        let over = (self.store, pages, self.threads);
+        let take = |(part, marks, rows): (Self, Vec<(RowId, Found)>, u64)| {
+            self.add(part);
+            for (row, found) in marks {
+                if let Some(value) = history.values.get(&row) {
+                    value.found.set(found);
                 }
             }
-            self.open_page(history, &good).await?;
-            done += page.len() as u64;
+            done += rows;
             self.report(Phase::Values, done, expected);
-        }
-        let missing = history.values.iter().filter(|(_, value)| value.found == Found::Not);
+        };
+        ahead::pages(over, look, take).await?;
+        let missing = history.values.iter().filter(|(_, value)| value.found.get() == Found::Not);
         let mut missing: Vec<_> = missing.map(|(row, value)| (*row, value.leaf, value.version)).collect();
         missing.sort_unstable();
         for (row, leaf, version) in missing {
@@ -71,15 +77,32 @@ impl<S: Store> Check<'_, S> {
         Ok(())
     }
 
+    /// A page of values. Answers how each that the ledger records was found.
+    async fn page_of_values(&mut self, history: &History, page: &[Entry]) -> Result<Vec<(RowId, Found)>, StoreError> {
+        let mut marks = Vec::with_capacity(page.len());
+        let mut good = Vec::with_capacity(page.len());
+        for (key, bytes) in page {
+            let Ok(id) = place::decode_row(key) else {
+                self.unknown(key);
+                continue;
+            };
+            match self.recorded(history, id, bytes) {
+                Some(row) => good.push((id, row)),
+                None => marks.push((id, Found::Wrong)),
+            }
+        }
+        self.open_page(&good, &mut marks).await?;
+        Ok(marks)
+    }
+
     /// Holds a row against its leaf; given back if it is as recorded.
-    fn recorded(&mut self, history: &mut History, id: RowId, bytes: &Bytes) -> Option<ValueRow> {
+    fn recorded(&mut self, history: &History, id: RowId, bytes: &Bytes) -> Option<ValueRow> {
         let place = Place::Row(id);
-        let Some(recorded) = history.values.get_mut(&id) else {
+        let Some(recorded) = history.values.get(&id) else {
             let what = "the ledger records no such value, or records its removal";
             self.found(Kind::Value, Fault::Added, place, what);
             return None;
         };
-        recorded.found = Found::Wrong;
         let row = ValueRow::decode(bytes);
         if row_hash(bytes) != recorded.hash {
             let (leaf, version) = (recorded.leaf, recorded.version);
@@ -105,18 +128,21 @@ impl<S: Store> Check<'_, S> {
     }
 
     /// Opens the good rows of a page, and looks for their index entries.
-    async fn open_page(&mut self, history: &mut History, rows: &[(RowId, ValueRow)]) -> Result<(), StoreError> {
+    async fn open_page(
+        &mut self,
+        rows: &[(RowId, ValueRow)],
+        marks: &mut Vec<(RowId, Found)>,
+    ) -> Result<(), StoreError> {
         let mut beside = self.beside(rows).await?;
         let mut expected = Vec::new();
         for (id, row) in rows {
             let shared = self.value(*id, row, &mut beside, &mut expected);
-            if let Some(recorded) = history.values.get_mut(id) {
-                recorded.found = match (row.subject.is_some(), shared) {
-                    (true, _) => Found::Owned,
-                    (false, true) => Found::Shared,
-                    (false, false) => Found::Alone,
-                };
-            }
+            let found = match (row.subject.is_some(), shared) {
+                (true, _) => Found::Owned,
+                (false, true) => Found::Shared,
+                (false, false) => Found::Alone,
+            };
+            marks.push((*id, found));
         }
         let keys = expected.iter().map(|entry| entry.key.clone()).collect();
         for (entry, held) in expected.iter().zip(self.store.multi_get(Family::Index, keys).await?) {
@@ -286,7 +312,7 @@ impl<S: Store> Check<'_, S> {
                     self.unknown(key);
                     continue;
                 };
-                let found = history.values.get(&id).map(|value| value.found);
+                let found = history.values.get(&id).map(|value| value.found.get());
                 if found.is_none_or(|found| found == Found::Owned) {
                     let what = "there is a DEK, and no value that needs it";
                     self.found(Kind::Dek, Fault::Added, Place::Row(id), what);

@@ -1,6 +1,7 @@
 //! A vault over a store in memory that has seen all kinds of requests, and was closed.
 
-use crate::tests::rig::{SECOND, key_of_second, with_approval};
+use crate::tests::rig::{SECOND, THREADS, key_of_second, with_approval};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +18,7 @@ use strongroom_storage::{Entry, Family, Mutation, Range, Store, keys as place};
 
 use super::TENANT;
 use crate::source::{Source, SourceKind};
-use crate::verify::{Report, Verification, VerifyError, verify};
+use crate::verify::{HeadFile, Report, Verification, VerifyError, verify};
 use crate::*;
 
 const LENDING: &str = include_str!("../../../../deploy/schemas/lending.toml");
@@ -167,9 +168,19 @@ impl Rig {
 
     /// Verifies a store as this vault's.
     pub async fn checked(&self, store: &MemoryStore, checkpoints: &[String]) -> Result<Report, VerifyError> {
+        self.checked_by(store, &HeadFile::read(&self.head()), checkpoints, THREADS).await
+    }
+
+    /// The same against a head file, by so many threads.
+    pub async fn checked_by<S: Store>(
+        &self,
+        store: &S,
+        head_file: &HeadFile,
+        checkpoints: &[String],
+        threads: NonZeroUsize,
+    ) -> Result<Report, VerifyError> {
         let keystore = Keystore::open(&self.folder.path().join("keystore"), &self.root).unwrap();
-        let head_file = self.head();
-        let verification = Verification { store, keystore: &keystore, head_file: &head_file, checkpoints };
+        let verification = Verification { store, keystore: &keystore, head_file, checkpoints, threads };
         verify(&verification, &mut |progress| assert!(progress.done <= progress.of)).await
     }
 
