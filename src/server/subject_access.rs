@@ -148,7 +148,7 @@ fn consent(reported: ReportedConsent) -> v1::ReportedConsent {
         scope,
         grant_time: Some(to_wire(consent.granted)),
         expire_time: consent.expires.map(to_wire),
-        withdraw_time: consent.withdrawn.map(to_wire),
+        withdraw_time: consent.withdrawn.filter(|_| consent.is_withdrawn()).map(to_wire),
         text_sha256,
         version: consent.version,
         channel: consent.channel,

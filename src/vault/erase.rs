@@ -17,7 +17,7 @@ mod steps;
 use std::time::Duration;
 
 use strongroom_access::Action;
-use strongroom_commit::{Fact, Guard, Use};
+use strongroom_commit::{Fact, Guard};
 use strongroom_ids::TenantNo;
 use strongroom_keys as keys;
 use strongroom_ledger::Timestamp;

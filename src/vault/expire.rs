@@ -32,7 +32,7 @@ use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::tenant::{Rules, Tenant};
 use crate::vault::Vault;
 
-pub(crate) use page::{ExpirePage, is_held};
+pub(crate) use page::ExpirePage;
 
 /// What kind of job it is.
 const KIND: JobKind = JobKind::Expire;

@@ -112,7 +112,7 @@ impl<S: Store> Vault<S> {
                 let (Some(field), Some(count)) = (schema.field_no(row.field), fields.get_mut(&row.field)) else {
                     continue;
                 };
-                let held = records.get(&row.subject).is_some_and(|record| is_held(record, field, now));
+                let held = records.get(&row.subject).is_some_and(|record| record.is_held(field.number, now));
                 count.add(ends(schema, row), held, now);
             }
             // Nobody waits for it any more.

@@ -4,7 +4,6 @@
 //! The road decides, records that it was asked, and counts; who read it the ledger says, by the index of its leaves.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 use strongroom_access::Action;
@@ -270,7 +269,7 @@ fn said<S: Store>(road: &Road<'_, S>, records: &[SubjectRecord], counted: Counte
         more_values: counted.more,
         consents: records.iter().flat_map(|record| &record.consents).map(|one| consent(schema, one)).collect(),
         holds: records.iter().flat_map(|record| &record.holds).map(|one| hold(schema, one)).collect(),
-        erasures: records.iter().filter_map(|record| erasure(record)).collect(),
+        erasures: records.iter().filter_map(erasure).collect(),
         labels,
         fields,
         reads: vec![],

@@ -71,6 +71,10 @@ impl Store for RocksReader {
         refused("purge")
     }
 
+    async fn scrub(&self, _family: Family, _from: Vec<u8>, _to: Vec<u8>) -> Result<(), StoreError> {
+        refused("scrub")
+    }
+
     async fn write(&self, _batch: Vec<Mutation>) -> Result<(), StoreError> {
         refused("write")
     }

@@ -8,7 +8,6 @@ use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{RowId, SubjectHandle};
 use strongroom_keys::{DekOwner, DekPlace};
-use strongroom_schema::Field;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{JobRow, JobState, SubjectRecord, SubjectState, ValueRow};
 use strongroom_storage::{Entry, Family, Range, Store};
@@ -147,7 +146,7 @@ impl Due {
                     true => due
                         .records
                         .get(&found.row.subject)
-                        .is_none_or(|record| !record.state.has_keys() || is_held(record, &found.field, at)),
+                        .is_none_or(|record| !record.state.has_keys() || record.is_held(found.field.number, at)),
                     false => found.is_shared() && due.holders_hold(road, &found, at).await?,
                 };
             match kept {
@@ -169,7 +168,7 @@ impl Due {
             let holders: Vec<_> = page.iter().map(|(key, _)| place::decode_holder(key)).collect::<Result<_, _>>()?;
             let holders = holders.into_iter().filter(|holder| holder.is_some());
             let records = records(road, holders.collect()).await?;
-            if records.values().any(|record| is_held(record, &found.field, at)) {
+            if records.values().any(|record| record.is_held(found.field.number, at)) {
                 return Ok(true);
             }
             self.records.extend(records);
@@ -239,16 +238,11 @@ async fn records<S: Store>(road: &Road<'_, S>, mut handles: Vec<SubjectHandle>) 
     Ok(records)
 }
 
-/// Whether a legal hold of a subject keeps values of a field.
-pub(crate) fn is_held(record: &SubjectRecord, field: &Field, at: u64) -> bool {
-    record.holds.iter().any(|hold| hold.until > at && hold.keeps(field.number))
-}
-
 /// Whether nothing but its values keeps a subject.
 fn is_free(record: &SubjectRecord, at: u64) -> bool {
-    let held = record.holds.iter().any(|hold| hold.until > at);
+    let held = record.standing(at).next().is_some();
     let allowed =
-        record.consents.iter().any(|consent| consent.withdrawn.is_none() && consent.expires.is_none_or(|end| end > at));
+        record.consents.iter().any(|consent| !consent.is_withdrawn() && consent.expires.is_none_or(|end| end > at));
     // The erasure of one that is leaving ends by itself.
     record.state == SubjectState::Open && !held && !allowed
 }
