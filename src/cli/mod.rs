@@ -3,8 +3,9 @@
 //! `client.rs` finds the vault and connects, `output.rs` prints and ends the process; `make.rs` makes a vault's folder,
 //! `start.rs` opens and serves it, `root.rs` finds what keeps its root key, and `keeper.rs` closes and opens it while it is
 //! served; `owner.rs` keeps others from a folder that is not theirs; `value.rs`, `input.rs` and `expiry.rs` read what a
-//! command is given, `page.rs` is the frame of what people print, and `step_up.rs` runs a command again with a second factor. A file goes through the vault by `mapping.rs`,
-//! `records.rs`, `cells.rs`, `columns.rs`, `batches.rs`, `progress.rs` and `transfer.rs`.
+//! command is given, `page.rs` is the frame of what people print, and `step_up.rs` runs a command again with a second
+//! factor. A file goes through the vault by `mapping.rs`, `records.rs`, `cells.rs`, `columns.rs`, `batches.rs`, `progress.rs`
+//! and `transfer.rs`.
 
 mod actors;
 mod anew;

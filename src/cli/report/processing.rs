@@ -39,7 +39,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     args.page.check()?;
     let Between { from, to } = args.between;
     let request = ProcessingReportRequest { from_time: from.map(to_wire), to_time: to.map(to_wire) };
-    let mut answer = context.subjects().await?.processing_report(request.clone()).await?.into_inner();
+    let mut answer = context.subjects().await?.processing_report(request).await?.into_inner();
     let records = answer.message().await?.ok_or_else(|| CliError::unfit("the vault answered without a report"))?;
     let said = args.page.write(|| to_page(&request, &records))?;
     context.output.show(|| document(&request, &records), || said.unwrap_or_else(|| text(&records)))?;
