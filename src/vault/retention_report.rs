@@ -13,7 +13,7 @@ use strongroom_storage::{Family, Range, Snapshot, Store};
 
 use crate::clock_watch::ClockJump;
 use crate::error::Error;
-use crate::expire::{ends, is_held};
+use crate::expire::ends;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::vault::Vault;
 
