@@ -143,12 +143,13 @@ fn held(held: HeldField) -> v1::HeldField {
 
 fn consent(reported: ReportedConsent) -> v1::ReportedConsent {
     let ReportedConsent { consent, scope, text_sha256 } = reported;
+    let withdrawn = consent.withdrawn.filter(|_| consent.is_withdrawn());
     v1::ReportedConsent {
         purpose: consent.purpose,
         scope,
         grant_time: Some(to_wire(consent.granted)),
         expire_time: consent.expires.map(to_wire),
-        withdraw_time: consent.withdrawn.filter(|_| consent.is_withdrawn()).map(to_wire),
+        withdraw_time: withdrawn.map(to_wire),
         text_sha256,
         version: consent.version,
         channel: consent.channel,
