@@ -331,7 +331,14 @@ impl Config {
              # [limits]\n# items = 1000\n\n\
              # [capacity]\n# block_cache_mib = 256\n# hot_deks = 100000\n# connections = 1000\n# requests = 1024\n# disk_reserve_mib = 512\n\n\
              # What is due by retention is erased by itself, and more than this at once only with an officer's approval.\n\
-             # [retention]\n# every_hours = 24\n# cap_percent = 10\n# cap_values = 1000\n# longest_stop_days = 7\n\n{root}"
+             # [retention]\n# every_hours = 24\n# cap_percent = 10\n# cap_values = 1000\n# longest_stop_days = 7\n\n\
+             # For how long leaves of the ledgers are kept in the vault at the least, before they may be archived.\n\
+             # [ledger]\n# keep_days = 1096\n\n\
+             # For how long a backup is kept: the receipts of erasures say when the last one of before is deleted.\n\
+             # [backups]\n# kept = \"35d\"\n\n\
+             # Ledgers for tools that read C2SP tlog-tiles, under mutual TLS and policy.\n\
+             # [entries]\n# listen = \"0.0.0.0:7445\"\n\n\
+             # deploy/README.md lists all tables.\n\n{root}"
         );
         // What stands alone may not stand here: in TOML a name belongs to the table before it.
         Self::parse(&text).map_err(|why| {

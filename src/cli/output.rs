@@ -112,6 +112,12 @@ pub fn table<R: AsRef<str>>(header: &[&str], rows: impl IntoIterator<Item = Vec<
     table.trim_fmt()
 }
 
+/// A table whose columns are named as pages and documents name them: in capitals here.
+pub fn named_table<R: AsRef<str>>(header: &[&str], rows: impl IntoIterator<Item = Vec<R>>) -> String {
+    let header: Vec<String> = header.iter().map(|name| name.to_uppercase()).collect();
+    table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows)
+}
+
 /// Names and what they are, one a line.
 pub fn facts<R: AsRef<str>>(pairs: impl IntoIterator<Item = (&'static str, R)>) -> String {
     let pairs: Vec<_> = pairs.into_iter().collect();
@@ -127,6 +133,16 @@ pub fn facts<R: AsRef<str>>(pairs: impl IntoIterator<Item = (&'static str, R)>) 
 pub fn instant(time: Option<&prost_types::Timestamp>) -> String {
     let time = time.and_then(|time| OffsetDateTime::from_unix_timestamp(time.seconds).ok());
     time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
+/// The same, or what it means that there is none.
+pub fn instant_or(time: Option<prost_types::Timestamp>, absent: &str) -> String {
+    time.map_or_else(|| absent.to_owned(), |time| instant(Some(&time)))
+}
+
+/// The same for a document; none if there is none.
+pub fn instant_if_any(time: Option<prost_types::Timestamp>) -> Option<String> {
+    time.map(|time| instant(Some(&time)))
 }
 
 /// Text that can't play tricks on a terminal: stored data may hold control sequences.

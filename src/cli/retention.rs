@@ -1,14 +1,14 @@
 //! `strongroom retention`: what falls due when, and erasing what is due.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Value, json};
 use strongroom_proto::v1::{
     ConfirmClockRequest, FieldRetention, RetentionReportRequest, RetentionReportResponse, StartExpireRequest,
 };
+use time::OffsetDateTime;
 
 use super::client::Context;
+use super::expiry::to_wire;
 use super::keys::How;
 use super::output::{CliError, Exit, facts, instant, table};
 
@@ -87,9 +87,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             how.show(&job, context)
         }
         Command::ConfirmClock => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let (seconds, nanos) = (now.as_secs().try_into().unwrap_or(i64::MAX), now.subsec_nanos().cast_signed());
-            let time = Some(prost_types::Timestamp { seconds, nanos });
+            let time = Some(to_wire(OffsetDateTime::now_utc()));
             let confirmed = context.system().await?.confirm_clock(ConfirmClockRequest { time }).await?.into_inner();
             let time = instant(confirmed.time.as_ref());
             context.output.show(

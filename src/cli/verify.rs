@@ -15,7 +15,7 @@ use strongroom_vault::{Counts, Finding, Progress, Report, Verification, VerifyEr
 
 use super::config::Config;
 use super::layout::Layout;
-use super::output::{CliError, Exit, Output, facts, table};
+use super::output::{CliError, Exit, Output, facts, named_table, table};
 use super::own_keys;
 use super::root::CredentialArgs;
 use opening::{Opened, Places};
@@ -173,7 +173,7 @@ fn text(report: &Report, running: bool) -> String {
     let rows = report.tenants.iter().map(|(name, of)| {
         std::iter::once(name.to_string()).chain(counts(of).map(|(_, count)| count.to_string())).collect::<Vec<_>>()
     });
-    let mut text = vec![table(&header, rows)];
+    let mut text = vec![named_table(&header, rows)];
     if running {
         let leaves: u64 = report.tenants.iter().map(|(_, of)| of.leaves).sum();
         text.push(format!("The vault runs: this is what it was at one moment, when its logs had {leaves} leaves."));
@@ -204,7 +204,7 @@ fn text(report: &Report, running: bool) -> String {
         let fault = format!("{} {}", kind.as_str().replace('_', " "), fault.as_str().replace('_', " "));
         vec![tenant.to_string(), fault, place.to_string(), what.clone()]
     });
-    text.push(table(&["tenant", "finding", "where", "what"], rows));
+    text.push(table(&["TENANT", "FINDING", "WHERE", "WHAT"], rows));
     let all = report.left_out.saturating_add(report.findings.len() as u64);
     let listed =
         if report.left_out > 0 { format!(" ({} of them listed)", report.findings.len()) } else { String::new() };

@@ -9,6 +9,7 @@ use strongroom_ids::{TenantId, VaultId};
 use crate::checkpoint;
 use crate::error::LedgerError;
 use crate::note;
+use crate::timestamp::{civil, days, days_of};
 
 const FORM: LedgerError = LedgerError::Note("an erasure's receipt has the lines of the ledger's FORMAT.md, section 6");
 
@@ -128,33 +129,20 @@ impl ErasureReceipt {
     }
 }
 
-/// Days from 0000-03-01 to 1970-01-01, and in 400 years: Howard Hinnant's `days_from_civil`.
-const TO_1970: u64 = 719_468;
-const ERA: u64 = 146_097;
-
 /// A day, counted from 1970, as a date: 2031-12-31.
 pub fn day_text(day: u32) -> String {
-    let days = u64::from(day) + TO_1970;
-    let (era, of_era) = (days / ERA, days % ERA);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let date = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{date:02}")
+    let (year, month, day) = civil(u64::from(day));
+    format!("{year:04}-{month:02}-{day:02}")
 }
 
 /// Reads what [`day_text`] wrote; what it would not have written is refused where the whole receipt is written again.
 fn read_day(text: &str) -> Option<u32> {
     let mut parts = text.splitn(3, '-');
-    let mut part = || parts.next()?.parse::<u64>().ok().filter(|part| *part < 100_000_000);
-    let (year, month, date) = (part()?, part()?, part()?);
-    let year = if month <= 2 { year.checked_sub(1)? } else { year };
-    let month = if month > 2 { month.checked_sub(3)? } else { month + 9 };
-    let of_year = (153 * month + 2) / 5 + date.checked_sub(1)?;
-    let of_era = year % 400 * 365 + year % 400 / 4 - year % 400 / 100 + of_year;
-    u32::try_from((year / 400 * ERA + of_era).checked_sub(TO_1970)?).ok()
+    let mut part = || parts.next()?.parse::<u64>().ok();
+    let (year, month, day) = (part()?, part()?, part()?);
+    let exists =
+        (1970..100_000_000).contains(&year) && (1..=12).contains(&month) && (1..=days_of(year, month)).contains(&day);
+    if exists { u32::try_from(days(year, month, day)).ok() } else { None }
 }
 
 #[cfg(test)]
@@ -252,6 +240,11 @@ mod tests {
     fn days_are_dates() {
         for (day, text) in [(0, "1970-01-01"), (59, "1970-03-01"), (11_016, "2000-02-29"), (20_775, "2026-11-18")] {
             assert_eq!((day_text(day).as_str(), read_day(text)), (text, Some(day)));
+        }
+        for text in
+            ["", "2026-11", "2026-00-01", "2026-13-01", "2026-02-29", "2026-11-00", "1969-12-31", "99999999999-01-01"]
+        {
+            assert_eq!(read_day(text), None, "{text}");
         }
     }
 

@@ -71,7 +71,7 @@ impl Timestamp {
 }
 
 /// How many days a month has.
-fn days_of(year: u64, month: u64) -> u64 {
+pub(crate) fn days_of(year: u64, month: u64) -> u64 {
     let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     match month {
         4 | 6 | 9 | 11 => 30,
@@ -81,8 +81,8 @@ fn days_of(year: u64, month: u64) -> u64 {
     }
 }
 
-/// The day counted from 1970-01-01: what [`civil`] makes year, month and day of.
-fn days(year: u64, month: u64, day: u64) -> u64 {
+/// The day counted from 1970-01-01: what [`civil`] makes year, month and day of. The date exists, and is no earlier one.
+pub(crate) fn days(year: u64, month: u64, day: u64) -> u64 {
     let from_march = (month + 9) % 12;
     let year = year - u64::from(month <= 2);
     let (era, year_of_era) = (year / 400, year % 400);
@@ -92,7 +92,7 @@ fn days(year: u64, month: u64, day: u64) -> u64 {
 
 /// Year, month and day of a day counted from 1970-01-01. The calendar repeats every 146,097 days; counting years
 /// from March puts the leap day at the end.
-fn civil(days: u64) -> (u64, u64, u64) {
+pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;

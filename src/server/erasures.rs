@@ -27,7 +27,7 @@ pub(crate) fn status(told: ErasureStatus) -> v1::ErasureStatus {
         hold: kept.hold,
         fields: kept.fields,
         purpose: kept.purpose,
-        until: Some(instants::to_wire(kept.until)),
+        until_time: Some(instants::to_wire(kept.until)),
     });
     v1::ErasureStatus {
         erasure: told.erasure,
@@ -40,9 +40,9 @@ pub(crate) fn status(told: ErasureStatus) -> v1::ErasureStatus {
 
 /// What a request to set a legal hold asks for.
 pub(crate) fn hold(request: v1::SetHoldRequest) -> Result<SetHold, Error> {
-    let v1::SetHoldRequest { subject, fields, reason, purpose, until } = request;
+    let v1::SetHoldRequest { subject, fields, reason, purpose, until_time } = request;
     let mut wrong = Vec::new();
-    let until = instants::from_wire(until.as_ref(), || "until".to_owned(), &mut wrong);
+    let until = instants::from_wire(until_time.as_ref(), || "until_time".to_owned(), &mut wrong);
     if !wrong.is_empty() {
         return Err(Error::Invalid(wrong));
     }
@@ -58,7 +58,7 @@ pub(crate) fn listed(hold: ListedHold) -> v1::Hold {
         purpose: hold.purpose,
         fields: hold.fields,
         set_time: Some(instants::to_wire(hold.set)),
-        until: Some(instants::to_wire(hold.until)),
+        until_time: Some(instants::to_wire(hold.until)),
         stands: hold.stands,
     }
 }

@@ -7,8 +7,8 @@ use futures_util::stream::{self, Stream};
 use strongroom_proto::v1;
 use strongroom_storage::Store;
 use strongroom_vault::{
-    Error, ExportSubject, ExportedPage, ExportedUntil, ExportedValue, HeldField, ReportedConsent, ReportedHold,
-    ReportedSubject, SubjectRead, SubjectReport,
+    Error, ExportSubject, ExportedPage, ExportedUntil, ExportedValue, HeldField, ReportedSubject, SubjectRead,
+    SubjectReport,
 };
 use tonic::{Request, Response, Status};
 
@@ -16,7 +16,7 @@ use crate::bulk;
 use crate::edge::{Edge, Shown};
 use crate::errors::status;
 use crate::instants::{self, to_wire};
-use crate::processing;
+use crate::{consents, erasures, processing};
 
 /// Pages of values.
 pub(crate) type Pages = Pin<Box<dyn Stream<Item = Result<v1::ExportSubjectResponse, Status>> + Send>>;
@@ -119,8 +119,8 @@ fn reported(report: ReportedSubject) -> v1::SubjectReportResponse {
         fields: report.fields.into_iter().map(held).collect(),
         more_values: report.more_values,
         purposes: report.purposes.into_iter().map(processing::purpose).collect(),
-        consents: report.consents.into_iter().map(consent).collect(),
-        holds: report.holds.into_iter().map(hold).collect(),
+        consents: report.consents.into_iter().map(consents::listed).collect(),
+        holds: report.holds.into_iter().map(erasures::listed).collect(),
         labels: report.labels,
         erasures: erasures.collect(),
         reads: report.reads.into_iter().map(read).collect(),
@@ -138,32 +138,6 @@ fn held(held: HeldField) -> v1::HeldField {
         last_store_time: Some(to_wire(stored.1)),
         first_expire_time: expires.0.map(to_wire),
         last_expire_time: expires.1.map(to_wire),
-    }
-}
-
-fn consent(reported: ReportedConsent) -> v1::ReportedConsent {
-    let ReportedConsent { consent, scope, text_sha256 } = reported;
-    let withdrawn = consent.withdrawn.filter(|_| consent.is_withdrawn());
-    v1::ReportedConsent {
-        purpose: consent.purpose,
-        scope,
-        grant_time: Some(to_wire(consent.granted)),
-        expire_time: consent.expires.map(to_wire),
-        withdraw_time: withdrawn.map(to_wire),
-        text_sha256,
-        version: consent.version,
-        channel: consent.channel,
-    }
-}
-
-fn hold(reported: ReportedHold) -> v1::ReportedHold {
-    let ReportedHold { hold, fields } = reported;
-    v1::ReportedHold {
-        reason: hold.reason,
-        purpose: hold.purpose,
-        fields,
-        set_time: Some(to_wire(hold.set)),
-        until_time: Some(to_wire(hold.until)),
     }
 }
 

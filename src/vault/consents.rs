@@ -16,10 +16,10 @@ use strongroom_storage::Store;
 use strongroom_storage::rows::{Consent, Scope, SubjectRecord, SubjectState};
 
 use crate::error::{Error, Violation};
-use crate::labels::unknown;
 use crate::limits;
 use crate::reading::lists;
 use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road, Told};
+use crate::subjects::unknown;
 use crate::vault::Vault;
 
 pub(crate) use kept::stands_until;
@@ -99,7 +99,8 @@ pub struct ListedConsent {
 }
 
 impl ListedConsent {
-    fn of(consent: Consent, schema: &Schema, now: u64) -> Self {
+    /// As it is shown by a schema, at a time.
+    pub(crate) fn of(consent: Consent, schema: &Schema, now: u64) -> Self {
         let withdrawn = consent.withdrawn.filter(|_| consent.is_withdrawn());
         let state = match (withdrawn, consent.expires) {
             (Some(_), _) => "withdrawn",

@@ -27,6 +27,7 @@ use strongroom_storage::{Family, Mutation, Store};
 
 use crate::error::{Error, Violation};
 use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road};
+use crate::subjects::unknown;
 use crate::vault::Vault;
 
 /// The longest time of grace, in microseconds: a year.
@@ -116,12 +117,6 @@ pub(crate) async fn load_work<S: Store>(
 
 pub(crate) fn put_work(tenant: TenantNo, subject: strongroom_ids::SubjectHandle, work: &ErasureWork) -> Mutation {
     Mutation::Put(Family::Meta, place::erasure_work(tenant, subject), work.encode())
-}
-
-/// Why there is nothing to say of a subject.
-pub(crate) fn unknown() -> Error {
-    let description = "no data subject of that id has anything in the vault";
-    Error::NotFoundAt(vec![Violation::new("subject", "subject_unknown", description)])
 }
 
 impl EraseSubject {

@@ -325,11 +325,12 @@ pub enum Error {
     #[error("the vault is sealed: an operator opens it with `strongroom unseal`")]
     Sealed,
     /// Bytes on disk are not what was written.
-    #[error("stored data is damaged ({0}): restore this vault from its newest backup")]
+    #[error("stored data is damaged ({0}): put the newest copy of its data back (deploy/README.md)")]
     DataLoss(&'static str),
     /// A leaf on disk is not the one that was committed.
     #[error(
-        "leaf {0} of the ledger was changed on the disk: keep the files, and restore this vault from its newest backup"
+        "leaf {0} of the ledger was changed on the disk: keep the files, and put the newest copy of its data back \
+         (deploy/README.md)"
     )]
     LeafChanged(u64),
     /// Something that should not happen; the log says more.
@@ -359,7 +360,8 @@ impl Error {
             Self::ConsentRequired { .. } => "CONSENT_REQUIRED",
             Self::PurposeNotAllowed { .. } => "PURPOSE_NOT_ALLOWED",
             Self::SubjectRequired => "SUBJECT_REQUIRED",
-            Self::Frozen { .. } | Self::SubjectLeaving { .. } => "FROZEN",
+            Self::Frozen { .. } => "FROZEN",
+            Self::SubjectLeaving { .. } => "SUBJECT_LEAVING",
             Self::SubjectHeld => "SUBJECT_HELD",
             Self::LegalHold => "LEGAL_HOLD",
             Self::NothingToUndo => "NOTHING_TO_UNDO",

@@ -14,11 +14,12 @@ use strongroom_schema::Schema;
 use strongroom_storage::Store;
 use strongroom_storage::rows::{ErasureStage, ErasureWork, Hold, SubjectRecord, SubjectState};
 
-use crate::erase::{load_work, put_work, unknown};
+use crate::erase::{load_work, put_work};
 use crate::error::{Error, Violation};
 use crate::limits;
 use crate::resolve::Found;
 use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road};
+use crate::subjects::unknown;
 use crate::vault::Vault;
 
 /// Holds on a subject that stand at once, and that are remembered with those that have ended.
@@ -76,6 +77,15 @@ pub struct ListedHold {
     pub until: u64,
     /// Whether it stands.
     pub stands: bool,
+}
+
+impl ListedHold {
+    /// As it is told by a schema, at a time.
+    pub(crate) fn of(hold: Hold, schema: &Schema, now: u64) -> Self {
+        let (stands, fields) = (hold.stands(now), field_names(schema, &hold.fields));
+        let Hold { number, reason, purpose, fields: _, set, until } = hold;
+        Self { number, reason, purpose, fields, set, until, stands }
+    }
 }
 
 /// Fields by their names; one that the schema has no more, by its number.
@@ -169,7 +179,7 @@ impl SetHold {
         }
         if self.until <= road.now || self.until > road.now.saturating_add(LONGEST) {
             let description = "a hold ends in the future, and within thirty years";
-            wrong.push(Violation::new("until", "until_range", description));
+            wrong.push(Violation::new("until_time", "until_range", description));
         }
         if self.fields.len() > FIELDS {
             wrong.push(Violation::new("fields", "too_many", format!("a hold names at most {FIELDS} fields")));
@@ -310,15 +320,7 @@ impl<S: Store> Attempt<S> for ListHolds {
         let mut prepared: Prepared<Self::Answer> = road.prepare(None);
         for record in road.asked_records(&self.subject, &mut prepared).await? {
             prepared.items.push(Item { outcome: OK, subject: Some(record.handle), ..Item::default() });
-            let listed = record.holds.into_iter().map(|hold| ListedHold {
-                stands: hold.stands(road.now),
-                fields: field_names(&road.schema, &hold.fields),
-                number: hold.number,
-                reason: hold.reason,
-                purpose: hold.purpose,
-                set: hold.set,
-                until: hold.until,
-            });
+            let listed = record.holds.into_iter().map(|hold| ListedHold::of(hold, &road.schema, road.now));
             prepared.answer.get_or_insert_default().extend(listed);
         }
         if let Some(holds) = &mut prepared.answer {

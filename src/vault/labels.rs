@@ -9,8 +9,9 @@ use strongroom_storage::Store;
 use strongroom_storage::rows::{SubjectRecord, SubjectState};
 
 use crate::case_load::as_kept;
-use crate::error::{Error, Violation};
+use crate::error::Error;
 use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road};
+use crate::subjects::unknown;
 use crate::vault::Vault;
 
 /// Sets all labels of a data subject.
@@ -39,12 +40,6 @@ impl<S: Store> Road<'_, S> {
         self.asked_about(id, !open.is_empty(), prepared);
         Ok(open)
     }
-}
-
-/// Why there is nothing to say of a subject.
-pub(crate) fn unknown() -> Error {
-    let description = "no data subject of that id has anything in the vault: store a value of it first";
-    Error::NotFoundAt(vec![Violation::new("subject", "subject_unknown", description)])
 }
 
 impl<S: Store> Attempt<S> for SetLabels {

@@ -6,7 +6,7 @@
 //!
 //! In comes a [`Caller`], known to the edge, and a request; out goes an answer, after its ledger leaf is durable. Every
 //! request is an attempt that `road.rs` takes as often as guards break. To follow one, read `tokenize.rs` top to bottom,
-//! with `road.rs` beside it. [`verify()`] holds a stopped vault's store against its ledger; FORMAT.md says how.
+//! with `road.rs` beside it. [`verify()`] holds a vault's store, stopped or running, against its ledger; FORMAT.md says how.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -144,9 +144,7 @@ pub use strongroom_keys::{
 };
 pub use strongroom_ledger::tiles::TileId;
 pub use subject_export::{ExportSubject, ExportedPage, ExportedUntil, ExportedValue};
-pub use subject_report::{
-    HeldField, ReportedConsent, ReportedErasure, ReportedHold, ReportedSubject, SubjectRead, SubjectReport,
-};
+pub use subject_report::{HeldField, ReportedErasure, ReportedSubject, SubjectRead, SubjectReport};
 pub use tail::{Leaves, Tail};
 pub use tenant_life::{CreateTenant, DestroyTenant, DestroyedTenant, ListedTenant, MadeTenant, TenantState};
 pub use tiers::{ListedPrincipal, ListedPrincipals, SetTier, SetTierLimits};

@@ -544,6 +544,7 @@ pub(crate) fn refusal(reason: &str) -> &'static str {
         | "CONSENT_REQUIRED"
         | "SUBJECT_REQUIRED"
         | "FROZEN"
+        | "SUBJECT_LEAVING"
         | "LEGAL_HOLD"
         | "SUBJECT_HELD"
         | "APPROVAL_REQUIRED"

@@ -17,10 +17,10 @@ use crate::approvals::Asked;
 use crate::charge::read_of;
 use crate::detokenize::{release, reserve_room};
 use crate::error::{Error, Violation};
-use crate::labels::unknown;
 use crate::pages::PAGE;
 use crate::resolve::{Found, Resolved};
 use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road, make_way};
+use crate::subjects::unknown;
 use crate::tenant::Rules;
 use crate::vault::Vault;
 

@@ -5,24 +5,24 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use data_encoding::HEXLOWER;
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{FieldNo, RowId, SubjectHandle};
 use strongroom_ledger::filter::Filter;
 use strongroom_ledger::{Timestamp, leaf};
-use strongroom_schema::Schema;
 use strongroom_storage::keys as place;
-use strongroom_storage::rows::{Consent, Hold, Scope, SubjectRecord, SubjectState, ValueRow};
+use strongroom_storage::rows::{SubjectRecord, SubjectState, ValueRow};
 use strongroom_storage::{Family, Store};
 
 use crate::approvals::Asked;
+use crate::consents::ListedConsent;
 use crate::error::Error;
-use crate::labels::unknown;
+use crate::holds::ListedHold;
 use crate::pages::Pages;
 use crate::processing::{ReportedField, ReportedPurpose, UNREADABLE, is_told, read_actions};
 use crate::resolve::expiry;
 use crate::road::{Attempt, Caller, Item, Prepared, Refused, Road};
+use crate::subjects::unknown;
 use crate::tenant::Rules;
 use crate::vault::Vault;
 
@@ -60,9 +60,9 @@ pub struct ReportedSubject {
     /// The purposes of these fields.
     pub purposes: Vec<ReportedPurpose>,
     /// What it allowed, and took back.
-    pub consents: Vec<ReportedConsent>,
+    pub consents: Vec<ListedConsent>,
     /// What must be kept of it.
-    pub holds: Vec<ReportedHold>,
+    pub holds: Vec<ListedHold>,
     /// In alphabetical order.
     pub labels: Vec<String>,
     /// Erasures that have begun.
@@ -87,31 +87,13 @@ pub struct HeldField {
     pub expires: (Option<u64>, Option<u64>),
 }
 
-/// What the subject allowed.
-pub struct ReportedConsent {
-    /// As the record has it.
-    pub consent: Consent,
-    /// Of what, in a word: `all`, a class or a field.
-    pub scope: String,
-    /// SHA-256 of the text that was shown, in hexadecimal.
-    pub text_sha256: String,
-}
-
-/// What must be kept of it.
-pub struct ReportedHold {
-    /// As the record has it.
-    pub hold: Hold,
-    /// The fields; none for all.
-    pub fields: Vec<String>,
-}
-
 /// An erasure that has begun.
 pub struct ReportedErasure {
     /// When it was asked for.
     pub asked: u64,
     /// When it is done.
     pub due: u64,
-    /// `leaving` or `held`.
+    /// `waiting` for the end of its time of grace, or `held`: done but for what is held.
     pub state: &'static str,
 }
 
@@ -259,6 +241,8 @@ fn said<S: Store>(road: &Road<'_, S>, records: &[SubjectRecord], counted: Counte
     let mut labels: Vec<String> = records.iter().flat_map(|record| record.labels.iter().cloned()).collect();
     labels.sort_unstable();
     labels.dedup();
+    let consents = records.iter().flat_map(|record| record.consents.iter().cloned());
+    let holds = records.iter().flat_map(|record| record.holds.iter().cloned());
     ReportedSubject {
         time: road.now,
         policy_version: road.tenant.policy_version(),
@@ -267,8 +251,8 @@ fn said<S: Store>(road: &Road<'_, S>, records: &[SubjectRecord], counted: Counte
         created: records.iter().map(|record| record.created).min().unwrap_or_default(),
         purposes: purposes.map(ReportedPurpose::of).collect(),
         more_values: counted.more,
-        consents: records.iter().flat_map(|record| &record.consents).map(|one| consent(schema, one)).collect(),
-        holds: records.iter().flat_map(|record| &record.holds).map(|one| hold(schema, one)).collect(),
+        consents: consents.map(|one| ListedConsent::of(one, schema, road.now)).collect(),
+        holds: holds.map(|one| ListedHold::of(one, schema, road.now)).collect(),
         erasures: records.iter().filter_map(erasure).collect(),
         labels,
         fields,
@@ -277,28 +261,10 @@ fn said<S: Store>(road: &Road<'_, S>, records: &[SubjectRecord], counted: Counte
     }
 }
 
-fn name_of(schema: &Schema, number: FieldNo) -> String {
-    schema.field_no(number).map_or_else(|| format!("field {}", number.0), |field| field.full_name.to_string())
-}
-
-fn consent(schema: &Schema, consent: &Consent) -> ReportedConsent {
-    let scope = match consent.scope {
-        Scope::All => "all".to_owned(),
-        Scope::Class(class) => format!("c{class}"),
-        Scope::Field(number) => name_of(schema, number),
-    };
-    ReportedConsent { scope, text_sha256: HEXLOWER.encode(&consent.text), consent: consent.clone() }
-}
-
-fn hold(schema: &Schema, hold: &Hold) -> ReportedHold {
-    let fields = hold.fields.iter().map(|number| name_of(schema, *number)).collect();
-    ReportedHold { hold: hold.clone(), fields }
-}
-
 fn erasure(record: &SubjectRecord) -> Option<ReportedErasure> {
     let state = match record.state {
         SubjectState::Open | SubjectState::Closed => return None,
-        SubjectState::Leaving => "leaving",
+        SubjectState::Leaving => "waiting",
         SubjectState::Held => "held",
     };
     record.erasure.map(|erasure| ReportedErasure { asked: erasure.asked, due: erasure.due, state })

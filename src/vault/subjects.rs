@@ -13,10 +13,16 @@ use strongroom_storage::keys as place;
 use strongroom_storage::rows::{Consent, IndexEntry, IndexKind, SubjectRecord, SubjectState, WrappedDek};
 use strongroom_storage::{Family, Mutation, Store};
 
-use crate::error::Error;
+use crate::error::{Error, Violation};
 use crate::index::Places;
 use crate::road::{Item, Prepared, Refused, Road};
 use crate::values::row_hash;
+
+/// Why there is nothing to say of a subject.
+pub(crate) fn unknown() -> Error {
+    let description = "no data subject of that id has anything in the vault";
+    Error::NotFoundAt(vec![Violation::new("subject", "subject_unknown", description)])
+}
 
 /// A DEK with what a row must name to find it again.
 #[derive(Clone)]

@@ -239,14 +239,14 @@ async fn the_privacy_desk_erases_on_the_command_line_and_its_receipt_is_verified
     let told = vault.cli_ok(&["subject", "erase", "cust-1", "--yes", "--receipt", receipt]);
     assert!(told.contains("erased") && told.contains("strongroom-erasure/"), "{told}");
     std::fs::write(keys, vault.cli_ok(&["audit", "key"])).unwrap();
-    let said = vault.json(&["subject", "verify", receipt, "--log-key", keys]);
+    let said = vault.json(&["subject", "verify-receipt", receipt, "--log-key", keys]);
     assert_eq!(
         (said["verified"].as_bool(), said["values"].as_str(), said["held"].as_str()),
         (Some(true), Some("1"), Some("0"))
     );
     let text = std::fs::read_to_string(receipt).unwrap();
     std::fs::write(receipt, text.replace("values 1", "values 2")).unwrap();
-    assert_eq!(vault.cli(&["subject", "verify", receipt, "--log-key", keys]).status.code(), Some(1));
+    assert_eq!(vault.cli(&["subject", "verify-receipt", receipt, "--log-key", keys]).status.code(), Some(1));
     let again = vault.cli(&["subject", "erase", "cust-1", "--yes"]);
     assert!(String::from_utf8_lossy(&again.stderr).contains("no data subject of that id"), "{again:?}");
 }
@@ -259,7 +259,7 @@ async fn grace_and_holds_are_seen_on_the_command_line() {
     let told = vault.json(&["subject", "erase", "cust-1", "--yes", "--grace", "30d"]);
     assert_eq!(told["state"], "waiting");
     let frozen = read_one(&vault, &card, "kyc_review", "plain").await.unwrap_err();
-    assert_eq!((frozen.code, frozen.reason.as_str()), (Code::FailedPrecondition, "FROZEN"));
+    assert_eq!((frozen.code, frozen.reason.as_str()), (Code::FailedPrecondition, "SUBJECT_LEAVING"));
     vault.cli_ok(&["subject", "undo-erasure", "cust-1"]);
     assert!(read_one(&vault, &card, "kyc_review", "plain").await.is_ok());
 

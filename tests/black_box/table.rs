@@ -263,7 +263,7 @@ impl Asked<'_> {
                     fields: vec!["borrower.bank_card".to_owned()],
                     reason: "case-1".to_owned(),
                     purpose: "collections".to_owned(),
-                    until: Some(until),
+                    until_time: Some(until),
                 };
                 subjects.set_hold(self.request(request)).await.map(drop)
             }

@@ -75,10 +75,11 @@ pub async fn run(asked: Archive, context: &Context) -> Result<Exit, CliError> {
         let asked = GetArchiveRequest { before_time: before.map(to_wire), log: String::new() };
         let there = client.get_archive(asked).await?.into_inner();
         if there.could_end <= there.end {
+            let archived =
+                if there.end > 0 { format!("; those before {} are archived", there.end) } else { String::new() };
             return Err(CliError::unfit(format!(
-                "nothing is old enough to be archived: the vault keeps leaves for [ledger] keep_days, in blocks of {TILE}, and \
-                 those before {} are archived",
-                there.end
+                "nothing is old enough to be archived: the vault keeps leaves for [ledger] keep_days, in blocks of \
+                 {TILE}{archived}"
             )));
         }
         make(&folder)?;

@@ -105,11 +105,14 @@ impl Refusal {
         let unknown = |part: &str| self.violations.iter().any(|broken| broken.rule == format!("{part}_unknown"));
         match (self.reason.as_str(), self.code) {
             ("FIELD_UNKNOWN", _) => Some("strongroom schema show"),
-            ("PURPOSE_UNKNOWN", _) => Some("strongroom schema show"),
             _ if unknown("field") || unknown("purpose") => Some("strongroom schema show"),
             ("NO_SCHEMA", _) => Some("strongroom schema apply FILE"),
             ("VIEW_NOT_ALLOWED" | "VIEW_UNKNOWN", _) => Some("the same command with --view and one of the views above"),
             ("PURPOSE_NOT_ALLOWED", _) => Some("the same command with --purpose and one of the purposes above"),
+            ("CONSENT_REQUIRED", _) => Some("strongroom subject consent list ID, by the privacy desk"),
+            ("SUBJECT_HELD", _) => Some("strongroom subject holds ID, by the privacy desk"),
+            ("NOTHING_TO_UNDO", _) => Some("strongroom subject report ID"),
+            ("LEAVES_ARCHIVED", _) => Some("the same command with --from and a later time; for the rest the archive"),
             ("IDEMPOTENCY_KEY_REUSED", _) => Some("the same command with another --idempotency-key"),
             ("SOURCE_REFUSED", _) => None,
             ("APPROVAL_REQUIRED", _) => Some("strongroom approvals, by another officer"),
@@ -126,7 +129,7 @@ impl Refusal {
             (_, Code::Unauthenticated) => Some("the same command with --as NAME, or --cert and --key"),
             (_, Code::PermissionDenied) => Some("strongroom policy explain --role ROLE --action ACTION --field FIELD"),
             (_, Code::Unavailable | Code::Aborted) => Some("the same command again, after a moment"),
-            (_, Code::DataLoss) => Some("strongroom status"),
+            (_, Code::DataLoss) => Some("strongroom verify, on the vault's machine"),
             _ => None,
         }
     }
@@ -174,6 +177,14 @@ mod tests {
     fn a_refused_view_names_what_to_try() {
         let message = "this view is not allowed for you; you may ask for: masked";
         assert!(refusal(Code::PermissionDenied, "VIEW_NOT_ALLOWED", message).next().unwrap().contains("--view"));
+    }
+
+    #[test]
+    fn a_missing_consent_is_no_matter_of_policy_and_damage_none_of_waiting() {
+        let consent = refusal(Code::PermissionDenied, "CONSENT_REQUIRED", "there is no consent");
+        assert!(consent.next().unwrap().starts_with("strongroom subject consent list"));
+        let damage = refusal(Code::DataLoss, "DATA_LOSS", "stored data is damaged (rows)");
+        assert!(damage.next().unwrap().starts_with("strongroom verify"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use strongroom_proto::v1::{
 use crate::cli::audit::options::Between;
 use crate::cli::client::Context;
 use crate::cli::expiry::to_wire;
-use crate::cli::output::{CliError, Exit, facts, instant, table};
+use crate::cli::output::{CliError, Exit, facts, instant, instant_if_any, instant_or, named_table};
 use crate::cli::page::{self, PageArgs};
 
 /// What is said below the options.
@@ -98,14 +98,13 @@ fn document(asked: &ProcessingReportRequest, records: &ProcessingReportResponse)
         document["reads"] = reads.collect();
         document
     });
-    let given = |time: Option<&prost_types::Timestamp>| time.map(|time| instant(Some(time)));
     json!({
         "time": instant(records.time.as_ref()),
         "policy_version": records.policy_version,
         "schema_version": records.schema_version,
         "ledger_size": records.ledger_size.to_string(),
-        "from_time": given(asked.from_time.as_ref()),
-        "to_time": given(asked.to_time.as_ref()),
+        "from_time": instant_if_any(asked.from_time),
+        "to_time": instant_if_any(asked.to_time),
         "subjects": records.subjects.to_string(),
         "values": records.values.to_string(),
         "values_without_subject": records.values_without_subject.to_string(),
@@ -169,28 +168,20 @@ const RECIPIENTS: [&str; 4] = ["Field", "Purpose", "Who may", "In which views"];
 const READS: [&str; 5] = ["Field", "Purpose", "Who did", "Values", "Last"];
 
 fn text(records: &ProcessingReportResponse) -> String {
-    let upper = |header: &[&str]| header.iter().map(|name| name.to_uppercase()).collect::<Vec<_>>();
-    let in_table = |header: &[&str], rows: Vec<Vec<String>>| {
-        let header = upper(header);
-        table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows)
-    };
     let mut parts = vec![
         facts(about(records)),
-        in_table(&PURPOSES, records.purposes.iter().map(purpose_row).collect()),
-        in_table(&FIELDS, records.fields.iter().map(field_row).collect()),
-        in_table(&RECIPIENTS, recipient_rows(records).collect()),
-        in_table(&READS, read_rows(records).collect()),
+        named_table(&PURPOSES, records.purposes.iter().map(purpose_row)),
+        named_table(&FIELDS, records.fields.iter().map(field_row)),
+        named_table(&RECIPIENTS, recipient_rows(records)),
+        named_table(&READS, read_rows(records)),
     ];
     parts.extend(cut(records).into_iter().map(str::to_owned));
     parts.join("\n\n")
 }
 
 fn to_page(asked: &ProcessingReportRequest, records: &ProcessingReportResponse) -> String {
-    let end = |time: Option<&prost_types::Timestamp>, open: &str| match time {
-        None => open.to_owned(),
-        Some(time) => instant(Some(time)),
-    };
-    let (from, to) = (end(asked.from_time.as_ref(), "the beginning"), end(asked.to_time.as_ref(), "now"));
+    let from = instant_or(asked.from_time, "the beginning");
+    let to = instant_or(asked.to_time, "now");
     let whole = about(records).into_iter().map(|(name, value)| vec![name.to_owned(), value]);
     let body = html! {
         (page::section("The whole", "", &["", ""], whole, ""))

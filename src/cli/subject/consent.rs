@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use crate::cli::client::Context;
 use crate::cli::expiry::{parse_time, to_wire};
-use crate::cli::output::{CliError, Exit, instant, table};
+use crate::cli::output::{CliError, Exit, instant, instant_if_any, table};
 use crate::cli::pki::sha256;
 
 /// Record what a data subject allows, and takes back.
@@ -177,7 +177,7 @@ async fn show(list: List, context: &Context) -> Result<Exit, CliError> {
         || match consents.is_empty() {
             true => "there is no consent".to_owned(),
             false => table(
-                &["purpose", "of", "state", "given", "ends", "withdrawn", "text", "channel", "text sha256"],
+                &["PURPOSE", "OF", "STATE", "GIVEN", "ENDS", "WITHDRAWN", "TEXT", "CHANNEL", "SHA-256 OF THE TEXT"],
                 consents.iter().map(row),
             ),
         },
@@ -185,7 +185,8 @@ async fn show(list: List, context: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-fn document(one: &Consent) -> Value {
+/// A consent as JSON.
+pub(super) fn document(one: &Consent) -> Value {
     let (field, class) = match &one.scope {
         Some(consent::Scope::Field(field)) => (Some(field), None),
         Some(consent::Scope::Class(class)) => (None, Some(class)),
@@ -197,23 +198,27 @@ fn document(one: &Consent) -> Value {
         "class": class,
         "state": one.state,
         "grant_time": instant(one.grant_time.as_ref()),
-        "expire_time": one.expire_time.as_ref().map(|at| instant(Some(at))),
-        "withdraw_time": one.withdraw_time.as_ref().map(|at| instant(Some(at))),
+        "expire_time": instant_if_any(one.expire_time),
+        "withdraw_time": instant_if_any(one.withdraw_time),
         "text_sha256": HEXLOWER.encode(&one.text_sha256),
         "text_version": one.text_version,
         "channel": one.channel,
     })
 }
 
-fn row(one: &Consent) -> Vec<String> {
-    let of = match &one.scope {
+/// What it is about, in a word.
+pub(super) fn of(one: &Consent) -> String {
+    match &one.scope {
         Some(consent::Scope::Field(field)) => field.clone(),
         Some(consent::Scope::Class(class)) => format!("class {class}"),
         None => "all".to_owned(),
-    };
+    }
+}
+
+fn row(one: &Consent) -> Vec<String> {
     vec![
         one.purpose.clone(),
-        of,
+        of(one),
         one.state.clone(),
         instant(one.grant_time.as_ref()),
         instant(one.expire_time.as_ref()),

@@ -12,18 +12,20 @@ use strongroom_proto::v1::{EraseSubjectRequest, ErasureStatus, GetErasureRequest
 use crate::cli::audit::{read, read_keys};
 use crate::cli::client::Context;
 use crate::cli::files::replace;
-use crate::cli::output::{CliError, Exit, Output, facts, instant};
+use crate::cli::output::{CliError, Exit, Output, facts, instant, instant_if_any};
 use crate::cli::span;
 
-/// Erase a data subject: its keys and what leads from its id to it at once, its values then. It can't be undone.
+/// Erase a data subject: its keys and what leads from its id to it at once, its values then. Without --grace it can't be undone.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Examples:
   strongroom subject erase customer-4711 --receipt customer-4711.receipt
   strongroom subject erase customer-4711 --grace 30d     only frozen until then; undo-erasure takes it back
 
-What a legal hold keeps stays until the hold ends. The receipt says what was erased
-and when backups die that hold it: keep it with the person's request, and apart from
-the ledger.")]
+What a legal hold keeps stays until the hold ends: an officer sets it before, with
+`strongroom subject hold`. The receipt says what was erased and when backups die
+that hold it: keep it with the person's request, and apart from the ledger.
+Exit code 3: legal holds keep some of it, or values are still being cleared, after
+which `strongroom subject erasure NAME --receipt OUT` has the receipt.")]
 pub struct Args {
     /// The subject's id, as values were stored with.
     id: String,
@@ -57,7 +59,10 @@ pub struct UndoArgs {
 /// Show how far an erasure has come, for 90 days after its end.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Example:
-  strongroom subject erasure 5f0c2a7be1d94c3a8b6e0f1d2c3b4a59 --receipt customer-4711.receipt")]
+  strongroom subject erasure 5f0c2a7be1d94c3a8b6e0f1d2c3b4a59 --receipt customer-4711.receipt
+
+Exit code 3: legal holds keep some of it, values are still being cleared, or there
+is no receipt yet to be written.")]
 pub struct GetArgs {
     /// Its name, as `subject erase` gave it.
     name: String,
@@ -71,7 +76,7 @@ pub struct GetArgs {
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Example:
   strongroom audit key > ledger.key                       once, and kept elsewhere
-  strongroom subject verify customer-4711.receipt --log-key ledger.key")]
+  strongroom subject verify-receipt customer-4711.receipt --log-key ledger.key")]
 pub struct VerifyArgs {
     /// The receipt.
     receipt: PathBuf,
@@ -120,9 +125,15 @@ fn show(told: &ErasureStatus, out: Option<&Path>, context: &Context) -> Result<E
     context.output.show(|| document(told), || text(told))?;
     written.map_err(|error| CliError::Unfit {
         message: format!("the receipt could not be written: {error}"),
-        next: format!("strongroom subject erasure {}", told.erasure),
+        next: format!("strongroom subject erasure {} --receipt OUT", told.erasure),
     })?;
-    Ok(if told.state == "erased" || told.state == "waiting" { Exit::Done } else { Exit::Partly })
+    let whole = match told.state.as_str() {
+        "erased" => true,
+        // As it was asked for, unless it was for the receipt.
+        "waiting" => out.is_none(),
+        _ => false,
+    };
+    Ok(if whole { Exit::Done } else { Exit::Partly })
 }
 
 fn document(told: &ErasureStatus) -> Value {
@@ -131,13 +142,13 @@ fn document(told: &ErasureStatus) -> Value {
             "hold": kept.hold,
             "fields": kept.fields,
             "purpose": kept.purpose,
-            "until": instant(kept.until.as_ref()),
+            "until_time": instant(kept.until_time.as_ref()),
         })
     });
     json!({
         "erasure": told.erasure,
         "state": told.state,
-        "due_time": told.due_time.as_ref().map(|due| instant(Some(due))),
+        "due_time": instant_if_any(told.due_time),
         "kept": kept.collect::<Vec<_>>(),
         "receipt": told.receipt,
     })
@@ -145,7 +156,10 @@ fn document(told: &ErasureStatus) -> Value {
 
 fn text(told: &ErasureStatus) -> String {
     let state = match told.state.as_str() {
-        "waiting" => format!("frozen, and erased after {}", instant(told.due_time.as_ref())),
+        "waiting" => {
+            let due = instant(told.due_time.as_ref());
+            format!("frozen, and erased after {due}; until then strongroom subject undo-erasure ID undoes it")
+        }
         "clearing" => "closed: nothing of it opens any more; its values are being cleared".to_owned(),
         "held" => "erased but for what legal holds keep".to_owned(),
         _ => "erased".to_owned(),
@@ -153,11 +167,15 @@ fn text(told: &ErasureStatus) -> String {
     let mut text = facts([("erasure", told.erasure.clone()), ("state", state)]);
     for kept in &told.kept {
         let fields = if kept.fields.is_empty() { "all".to_owned() } else { kept.fields.join(" ") };
-        let until = instant(kept.until.as_ref());
+        let until = instant(kept.until_time.as_ref());
         text.push_str(&format!("\nhold {} keeps {fields} until {until}, for {}", kept.hold, kept.purpose));
     }
-    if !told.receipt.is_empty() {
-        text.push_str(&format!("\n\n{}", told.receipt));
+    match told.receipt.as_str() {
+        "" => text.push_str(&format!(
+            "\nreceipt  none yet: strongroom subject erasure {} --receipt OUT, once it is erased",
+            told.erasure
+        )),
+        receipt => text.push_str(&format!("\n\n{receipt}")),
     }
     text
 }
@@ -221,7 +239,7 @@ pub fn verify(args: &VerifyArgs, output: Output) -> Result<Exit, CliError> {
                 ("erased", erased),
                 ("day", day_text(told.day)),
                 ("values", told.values.to_string()),
-                ("shares", told.shares.to_string()),
+                ("shared values given up", told.shares.to_string()),
                 ("index entries", told.entries.to_string()),
                 ("consents", told.consents.to_string()),
                 ("DEKs", told.deks.to_string()),

@@ -9,8 +9,9 @@ use strongroom_proto::v1::{ExportSubjectRequest, ExportedValue};
 use time::OffsetDateTime;
 
 use crate::cli::client::Context;
+use crate::cli::expiry::to_wire;
 use crate::cli::files;
-use crate::cli::output::{CliError, Exit, instant, table, value_document};
+use crate::cli::output::{CliError, Exit, instant, instant_if_any, instant_or, table, value_document};
 use crate::cli::page::{self, PageArgs};
 
 /// What is said below the options.
@@ -83,8 +84,7 @@ fn document(args: &Args, values: &[ExportedValue]) -> Value {
         document.insert("class".to_owned(), value.class.as_str().into());
         document.insert("token".to_owned(), value.token.as_str().into());
         document.insert("store_time".to_owned(), instant(value.store_time.as_ref()).into());
-        let expires = value.expire_time.as_ref().map(|time| instant(Some(time)));
-        document.insert("expire_time".to_owned(), expires.into());
+        document.insert("expire_time".to_owned(), instant_if_any(value.expire_time).into());
         if let Some(bytes) = &value.value {
             let (name, shown) = value_document(bytes);
             document.insert("view".to_owned(), value.view.as_str().into());
@@ -128,12 +128,11 @@ fn rows(values: &[ExportedValue]) -> impl Iterator<Item = Vec<String>> {
 
 fn to_page(args: &Args, values: &[ExportedValue]) -> String {
     let rows = values.iter().map(|value| {
-        let ends = value.expire_time.as_ref().map_or_else(|| "never".to_owned(), |time| instant(Some(time)));
+        let ends = instant_or(value.expire_time, "never");
         let note = if value.value.is_some() { why(value) } else { "" };
         vec![value.field.clone(), text(value), note.to_owned(), instant(value.store_time.as_ref()), ends]
     });
-    let now = OffsetDateTime::now_utc();
-    let now = prost_types::Timestamp { seconds: now.unix_timestamp(), nanos: 0 };
+    let now = to_wire(OffsetDateTime::now_utc());
     let body = html! {
         p dir="auto" { "Exported on " (instant(Some(&now))) " for the purpose " (args.purpose) "." }
         (page::section(

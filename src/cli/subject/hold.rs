@@ -63,7 +63,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         fields: args.fields,
         reason: args.reason,
         purpose: args.purpose,
-        until: Some(to_wire(args.until)),
+        until_time: Some(to_wire(args.until)),
     };
     let number = context.subjects().await?.set_hold(request).await?.into_inner().number;
     context.output.show(
@@ -98,7 +98,7 @@ pub async fn list(args: ListArgs, context: &Context) -> Result<Exit, CliError> {
                         hold.purpose.clone(),
                         hold.reason.clone(),
                         instant(hold.set_time.as_ref()),
-                        instant(hold.until.as_ref()),
+                        instant(hold.until_time.as_ref()),
                     ]
                 });
                 table(&["HOLD", "STATE", "FIELDS", "PURPOSE", "REASON", "SET", "UNTIL"], rows)
@@ -108,7 +108,8 @@ pub async fn list(args: ListArgs, context: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-fn document(hold: &Hold) -> Value {
+/// A hold as JSON.
+pub(super) fn document(hold: &Hold) -> Value {
     json!({
         "number": hold.number,
         "stands": hold.stands,
@@ -116,6 +117,6 @@ fn document(hold: &Hold) -> Value {
         "purpose": hold.purpose,
         "reason": hold.reason,
         "set_time": instant(hold.set_time.as_ref()),
-        "until": instant(hold.until.as_ref()),
+        "until_time": instant(hold.until_time.as_ref()),
     })
 }

@@ -4,13 +4,14 @@ use clap::Args as ClapArgs;
 use maud::html;
 use serde_json::{Value, json};
 use strongroom_proto::v1::{
-    HeldField, ReportedConsent, ReportedErasure, ReportedHold, SubjectRead, SubjectReportRequest, SubjectReportResponse,
+    Consent, HeldField, Hold, ReportedErasure, SubjectRead, SubjectReportRequest, SubjectReportResponse,
 };
 
+use super::{consent, hold};
 use crate::cli::audit::options::Between;
 use crate::cli::client::Context;
 use crate::cli::expiry::to_wire;
-use crate::cli::output::{CliError, Exit, facts, instant, table};
+use crate::cli::output::{CliError, Exit, facts, instant_if_any, instant_or, named_table};
 use crate::cli::page::{self, PageArgs};
 use crate::cli::report::{field_document, purpose_document, purpose_row};
 
@@ -50,59 +51,27 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-type Time = Option<prost_types::Timestamp>;
-
-/// A time, or what its absence means.
-fn or(time: Time, absent: &str) -> String {
-    time.map_or_else(|| absent.to_owned(), |time| instant(Some(&time)))
-}
-
-fn given(time: Time) -> Option<String> {
-    time.map(|time| instant(Some(&time)))
-}
-
 fn document(id: &str, report: &SubjectReportResponse) -> Value {
     let field = |held: &HeldField| {
         let mut document = field_document(&held.field.clone().unwrap_or_default());
         document["values"] = held.values.to_string().into();
         document["ended"] = held.ended.to_string().into();
-        document["first_store_time"] = given(held.first_store_time).into();
-        document["last_store_time"] = given(held.last_store_time).into();
-        document["first_expire_time"] = given(held.first_expire_time).into();
-        document["last_expire_time"] = given(held.last_expire_time).into();
+        document["first_store_time"] = instant_if_any(held.first_store_time).into();
+        document["last_store_time"] = instant_if_any(held.last_store_time).into();
+        document["first_expire_time"] = instant_if_any(held.first_expire_time).into();
+        document["last_expire_time"] = instant_if_any(held.last_expire_time).into();
         document
-    };
-    let consent = |consent: &ReportedConsent| {
-        json!({
-            "purpose": consent.purpose,
-            "scope": consent.scope,
-            "grant_time": given(consent.grant_time),
-            "expire_time": given(consent.expire_time),
-            "withdraw_time": given(consent.withdraw_time),
-            "text_sha256": consent.text_sha256,
-            "version": consent.version,
-            "channel": consent.channel,
-        })
-    };
-    let hold = |hold: &ReportedHold| {
-        json!({
-            "reason": hold.reason,
-            "purpose": hold.purpose,
-            "fields": hold.fields,
-            "set_time": given(hold.set_time),
-            "until_time": given(hold.until_time),
-        })
     };
     let erasure = |erasure: &ReportedErasure| {
         json!({
-            "ask_time": given(erasure.ask_time),
-            "due_time": given(erasure.due_time),
+            "ask_time": instant_if_any(erasure.ask_time),
+            "due_time": instant_if_any(erasure.due_time),
             "state": erasure.state,
         })
     };
     let read = |read: &SubjectRead| {
         json!({
-            "time": given(read.time),
+            "time": instant_if_any(read.time),
             "principal": read.principal,
             "actor": Some(&read.actor).filter(|actor| !actor.is_empty()),
             "action": read.action,
@@ -114,16 +83,16 @@ fn document(id: &str, report: &SubjectReportResponse) -> Value {
     };
     json!({
         "subject": id,
-        "time": given(report.time),
+        "time": instant_if_any(report.time),
         "policy_version": report.policy_version,
         "schema_version": report.schema_version,
         "ledger_size": report.ledger_size.to_string(),
-        "create_time": given(report.create_time),
+        "create_time": instant_if_any(report.create_time),
         "fields": report.fields.iter().map(field).collect::<Vec<_>>(),
         "more_values": report.more_values,
         "purposes": report.purposes.iter().map(purpose_document).collect::<Vec<_>>(),
-        "consents": report.consents.iter().map(consent).collect::<Vec<_>>(),
-        "holds": report.holds.iter().map(hold).collect::<Vec<_>>(),
+        "consents": report.consents.iter().map(consent::document).collect::<Vec<_>>(),
+        "holds": report.holds.iter().map(hold::document).collect::<Vec<_>>(),
         "labels": report.labels,
         "erasures": report.erasures.iter().map(erasure).collect::<Vec<_>>(),
         "reads": report.reads.iter().map(read).collect::<Vec<_>>(),
@@ -145,46 +114,47 @@ fn field_row(held: &HeldField) -> Vec<String> {
         0 => held.values.to_string(),
         ended => format!("{}, and {ended} that have ended", held.values),
     };
-    let stored = span(or(held.first_store_time, ""), or(held.last_store_time, ""));
+    let stored = span(instant_or(held.first_store_time, ""), instant_or(held.last_store_time, ""));
     let until = match held.values {
         0 => "ended".to_owned(),
-        _ => span(or(held.first_expire_time, "never"), or(held.last_expire_time, "never")),
+        _ => span(instant_or(held.first_expire_time, "never"), instant_or(held.last_expire_time, "never")),
     };
     let name = if field.retired { format!("{} (retired)", field.name) } else { field.name };
     vec![name, field.class, values, stored, until, field.purposes.join(", ")]
 }
 
-fn consent_row(consent: &ReportedConsent) -> Vec<String> {
-    let by = format!("{}, text {}", consent.channel, consent.version);
-    let (until, withdrawn) = (or(consent.expire_time, "it is withdrawn"), or(consent.withdraw_time, "no"));
-    vec![consent.purpose.clone(), consent.scope.clone(), or(consent.grant_time, ""), until, withdrawn, by]
+fn consent_row(consent: &Consent) -> Vec<String> {
+    let by = format!("{}, text {}", consent.channel, consent.text_version);
+    let (until, withdrawn) =
+        (instant_or(consent.expire_time, "it is withdrawn"), instant_or(consent.withdraw_time, "no"));
+    vec![consent.purpose.clone(), consent::of(consent), instant_or(consent.grant_time, ""), until, withdrawn, by]
 }
 
-fn hold_row(hold: &ReportedHold) -> Vec<String> {
+fn hold_row(hold: &Hold) -> Vec<String> {
     let fields = if hold.fields.is_empty() { "all".to_owned() } else { hold.fields.join(", ") };
-    vec![hold.reason.clone(), hold.purpose.clone(), fields, or(hold.until_time, "")]
+    vec![hold.reason.clone(), hold.purpose.clone(), fields, instant_or(hold.until_time, "")]
 }
 
 fn erasure_row(erasure: &ReportedErasure) -> Vec<String> {
     let state = match erasure.state.as_str() {
-        "leaving" => "it can be undone until then",
+        "waiting" => "it can be undone until then",
         "held" => "done, but for what is held",
         other => other,
     };
-    vec![or(erasure.ask_time, ""), or(erasure.due_time, ""), state.to_owned()]
+    vec![instant_or(erasure.ask_time, ""), instant_or(erasure.due_time, ""), state.to_owned()]
 }
 
 fn read_row(read: &SubjectRead) -> Vec<String> {
     let text = [&read.principal, &read.actor, &read.action, &read.purpose, &read.field, &read.view];
-    std::iter::once(or(read.time, "")).chain(text.into_iter().cloned()).collect()
+    std::iter::once(instant_or(read.time, "")).chain(text.into_iter().cloned()).collect()
 }
 
 /// The whole in a few words.
 fn about(report: &SubjectReportResponse) -> Vec<(&'static str, String)> {
     let labels = if report.labels.is_empty() { "none".to_owned() } else { report.labels.join(", ") };
     vec![
-        ("drawn up", or(report.time, "")),
-        ("known since", or(report.create_time, "")),
+        ("drawn up", instant_or(report.time, "")),
+        ("known since", instant_or(report.create_time, "")),
         ("labels", labels),
         ("schema", format!("version {}", report.schema_version)),
         ("policies", format!("version {}", report.policy_version)),
@@ -203,8 +173,7 @@ fn text(report: &SubjectReportResponse) -> String {
     let mut parts = vec![facts(about(report))];
     let mut part = |header: &[&str], rows: Vec<Vec<String>>| {
         if !rows.is_empty() {
-            let header: Vec<String> = header.iter().map(|name| name.to_uppercase()).collect();
-            parts.push(table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows));
+            parts.push(named_table(header, rows));
         }
     };
     part(&FIELDS, report.fields.iter().map(field_row).collect());

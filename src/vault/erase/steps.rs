@@ -1,9 +1,7 @@
 //! The steps of erasures: which comes next, and when; and what files still hold of what was erased.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use strongroom_access::{Principal, Role};
 use strongroom_commit::{Change, CommitError, Fact, Guard};
 use strongroom_ids::{RowId, SubjectHandle, TenantNo};
 use strongroom_storage::keys as place;
@@ -14,8 +12,8 @@ use super::clear::{ClearPage, Close};
 use super::sign::{AskRoll, Sign};
 use super::{DAY, LEFTOVERS, Name, load_erasure, load_work};
 use crate::error::Error;
+use crate::jobs::itself;
 use crate::pages::Pages;
-use crate::road::Caller;
 use crate::vault::Vault;
 
 /// Where something of a subject may stand, besides the log.
@@ -29,11 +27,6 @@ const FAMILIES: [Family; 8] = [
     Family::Idempotency,
     Family::Rows,
 ];
-
-/// The vault itself, in a tenant.
-fn itself(tenant: TenantNo) -> Caller {
-    Caller::new(Arc::new(Principal { tenant, name: "vault".into(), role: Role::Operator }), "")
-}
 
 /// What is to be done next of an erasure.
 enum Next {

@@ -338,7 +338,7 @@ async fn a_time_of_grace_freezes_and_can_be_undone() {
     let due = told.due.unwrap();
     let leaving = |result: &Error| matches!(result, Error::SubjectLeaving { due: at } if *at == due);
     let read = read_for(&vault, &tokens[0], "", "kyc_review").await.unwrap_err();
-    assert!(leaving(&read) && read.reason() == "FROZEN" && read.to_string().contains("undo-erasure"));
+    assert!(leaving(&read) && read.reason() == "SUBJECT_LEAVING" && read.to_string().contains("undo-erasure"));
     assert!(leaving(&read_for(&vault, &tokens[8], "c-1", "kyc_review").await.unwrap_err()));
     let items = vec![MatchItem { token: tokens[1].clone(), value: ID_CARD.to_owned().into(), subject: String::new() }];
     let request = Match { items, purpose: "kyc_review".to_owned() };

@@ -351,16 +351,16 @@ async fn rights_of_a_subject_and_an_erasure_that_waits_are_reported() {
     };
     put(&bench, &leaving).await;
     let report = vault.subject_report(&caller(Role::Privacy), &report_of("c-1")).await.unwrap();
-    let scopes: Vec<&str> = report.consents.iter().map(|consent| consent.scope.as_str()).collect();
-    assert_eq!(scopes, ["all", "c2", "borrower.name"]);
-    assert_eq!(report.consents[0].text_sha256, "07".repeat(32));
+    let scopes: Vec<_> = report.consents.iter().map(|one| (one.class, one.field.as_deref())).collect();
+    assert_eq!(scopes, [(None, None), (Some("c2"), None), (None, Some("borrower.name"))]);
+    assert_eq!((report.consents[0].text, report.consents[0].state), ([7; 32], "withdrawn"));
     assert_eq!(
-        (&*report.holds[0].hold.reason, &*report.holds[0].fields),
+        (&*report.holds[0].reason, &*report.holds[0].fields),
         ("case-17", ["borrower.name".to_owned()].as_slice())
     );
     assert_eq!(report.labels, ["branch-12"]);
     let erasure = &report.erasures[0];
-    assert_eq!((erasure.asked, erasure.due, erasure.state), (3, 4, "leaving"));
+    assert_eq!((erasure.asked, erasure.due, erasure.state), (3, 4, "waiting"));
     assert_eq!(report.fields[0].values, 1, "it is still held");
     // And nothing of it is shown.
     let refused = exported(&vault, "c-1").await;

@@ -94,7 +94,7 @@ pub async fn run(asked: Reads, context: &Context) -> Result<Exit, CliError> {
         .map(|(purpose, count)| vec![purpose.clone(), count.values.to_string(), count.requests.to_string()]);
     let words = match counts.is_empty() {
         true => "nothing was read".to_owned(),
-        false => table(&["purpose", "values", "requests"], rows),
+        false => table(&["PURPOSE", "VALUES", "REQUESTS"], rows),
     };
     let by_purpose = counts.iter().map(|(purpose, count)| {
         json!({
