@@ -24,6 +24,7 @@ use super::audit::{continues, known, known_as_json, read, read_keys};
 use super::client::{Context, Global, Wire};
 use super::files::{read_if_there, replace};
 use super::output::{CliError, Exit, Output, facts};
+use super::pki::sha256;
 
 /// Who asks the other vault, unless the caller says otherwise.
 pub const PRINCIPAL: &str = "auditor";
@@ -169,8 +170,7 @@ impl Witness {
 
     /// Where the newest checkpoint of a log stands.
     fn seen(&self, origin: &str) -> PathBuf {
-        let hash = ring::digest::digest(&ring::digest::SHA256, origin.as_bytes());
-        self.state.join(format!("{}.checkpoint", data_encoding::HEXLOWER.encode(hash.as_ref())))
+        self.state.join(format!("{}.checkpoint", data_encoding::HEXLOWER.encode(&sha256(origin.as_bytes()))))
     }
 
     /// Whether it has cosigned a checkpoint.

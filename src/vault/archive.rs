@@ -13,7 +13,6 @@ mod finish;
 pub(crate) mod held;
 
 use data_encoding::HEXLOWER;
-use ring::digest::{SHA256, digest};
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
 use strongroom_ids::TenantNo;
@@ -28,6 +27,7 @@ use crate::error::Error;
 use crate::leaves;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::tenant::Rules;
+use crate::values::sha256;
 use crate::vault::Vault;
 use crate::verify::state::StateDigest;
 pub(crate) use finish::Archiving;
@@ -178,7 +178,7 @@ impl<S: Store> Approvable<S> for Decide<'_> {
 }
 
 fn asked(request: &Archive, first: u64, end: u64) -> Asked {
-    let manifest = HEXLOWER.encode(&sha256(&request.manifest));
+    let manifest = HEXLOWER.encode(&sha256(request.manifest.as_bytes()));
     let parts = vec![request.manifest.clone().into_bytes(), request.place.clone().into_bytes()];
     let summary = summary::archive_ledger(&first.to_string(), &end.to_string(), &manifest, &request.place);
     Asked { parts, summary }
@@ -191,12 +191,6 @@ fn told(request: &Archive, plan: &Plan) -> Vec<(&'static str, String)> {
         ("manifest", HEXLOWER.encode(&plan.manifest)),
         ("place", request.place.clone()),
     ]
-}
-
-fn sha256(text: &str) -> [u8; 32] {
-    let mut sum = [0; 32];
-    sum.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
-    sum
 }
 
 /// Whether it says in a line where something is.
@@ -219,7 +213,7 @@ impl<S: Store> Road<'_, S> {
         })?;
         let origin = head.verify(&head.note).map_err(|_| Error::Internal("a head that does not hold"))?.origin;
         let row = held::row(&*self.vault.store, log).await?.unwrap_or_default();
-        let manifest = sha256(&request.manifest);
+        let manifest = sha256(request.manifest.as_bytes());
         let plan = |decided| Plan { first: said.first, end: said.end, manifest, lines: said.sha256, decided };
         let is_decided = row.intent.as_ref().is_some_and(|intent| intent.manifest == manifest);
         if is_decided || (row.end > 0 && row.manifest == manifest) {

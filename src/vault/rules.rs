@@ -19,7 +19,7 @@ use crate::policies::{self, AppliedPolicy, RolledBack};
 use crate::road::{Attempt, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
 use crate::tenant::{KeysInUse, Rules, Tenant};
-use crate::values::row_hash;
+use crate::values::{self, row_hash};
 use crate::vault::Vault;
 
 /// Bytes of a schema or policy, at most.
@@ -149,8 +149,9 @@ impl<S: Store> Approvable<S> for SchemaInTurn<'_> {
     }
 }
 
+/// SHA-256 of a text, in hexadecimal.
 pub(crate) fn sha256(text: &str) -> String {
-    data_encoding::HEXLOWER.encode(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref())
+    data_encoding::HEXLOWER.encode(&values::sha256(text.as_bytes()))
 }
 
 /// The keys that a schema's fields and keyrings need.

@@ -268,8 +268,13 @@ pub(crate) fn value_place(tenant: TenantId, id: RowId, row: &ValueRow, what: Sea
 
 /// The hash by which the ledger records a row. The row's salt is inside.
 pub(crate) fn row_hash(encoded: &[u8]) -> [u8; 32] {
+    sha256(encoded)
+}
+
+/// SHA-256.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, encoded).as_ref());
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     hash
 }
 
