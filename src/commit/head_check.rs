@@ -107,7 +107,7 @@ pub enum HeadError {
         tenant: TenantNo,
     },
     /// A leaf that the log's head counts is not there.
-    #[error("the log of tenant {tenant} lacks leaf {index}: restore this vault from its newest backup")]
+    #[error("the log of tenant {tenant} lacks leaf {index}: put the newest copy of its data back")]
     LeafMissing {
         /// Whose log.
         tenant: TenantNo,

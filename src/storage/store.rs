@@ -90,7 +90,7 @@ pub enum Mutation {
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// Bytes on disk are not what was written.
-    #[error("data loss in {place}: {what}; restore this vault from its newest backup")]
+    #[error("data loss in {place}: {what}; put the newest copy of its data back")]
     Corrupt {
         /// Which part of the store.
         place: &'static str,

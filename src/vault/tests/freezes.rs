@@ -2,11 +2,12 @@
 
 use strongroom_storage::{Family, Mutation, Store, keys as place};
 
+use super::erasures::erase_with;
 use super::tenants::{NUMBER, SAVINGS, fill, log, make, of, operator, read_of};
 use super::*;
 use crate::{
-    BackupKeystore, CreateTenant, DestroyTenant, Export, Freeze, InForceFreezes, RotateKey, SetKeyState, StartRewrap,
-    Suspend, Unfreeze, Unsuspend,
+    BackupKeystore, CreateTenant, DestroyTenant, Export, Freeze, InForceFreezes, LiftHold, RotateKey, SetHold,
+    SetKeyState, SetLabels, StartRewrap, Suspend, Unfreeze, Unsuspend,
 };
 
 const DEMO: TenantNo = TenantNo(1);
@@ -278,6 +279,28 @@ async fn what_frees_protects_or_shows_goes_on_while_all_is_frozen() {
     assert!(unfreeze(&vault, "", What::Both).await);
     unfreeze_all(&vault, What::Both).await.unwrap();
     vault.apply_schema(&officer, &schema).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_subject_is_erased_while_all_is_frozen_and_what_is_said_of_it_goes_on() {
+    let (bench, vault) = Bench::new().await;
+    store_one(&vault, FIELD, ID_CARD, "c-1").await;
+    freeze(&vault, "", What::Writes).await;
+    assert!(is_frozen(&erase_with(&vault, "c-1", 0, "").await));
+    let labels = SetLabels { subject: "c-1".to_owned(), labels: vec!["branch-12".to_owned()] };
+    assert!(vault.set_labels(&caller(Role::Privacy), &labels).await.unwrap());
+    let hold = SetHold {
+        subject: "c-1".to_owned(),
+        fields: vec![],
+        reason: "case-7".to_owned(),
+        purpose: "collections".to_owned(),
+        until: bench.now.load(Ordering::Relaxed) + 1_000_000,
+    };
+    let officer = caller(Role::Officer);
+    let number = vault.set_hold(&officer, &hold).await.unwrap();
+    vault.lift_hold(&officer, &LiftHold { subject: "c-1".to_owned(), number }).await.unwrap();
+    assert!(unfreeze(&vault, "", What::Writes).await);
+    assert_eq!(erase_with(&vault, "c-1", 0, "").await.unwrap().state, "erased");
 }
 
 #[tokio::test]
