@@ -461,6 +461,8 @@ mod tests {
         assert_eq!(finer(&[unknown.clone(), unknown.clone()]), "FIELD_UNKNOWN");
         assert_eq!(finer(&[unknown, value]), "INVALID");
         assert_eq!(finer(&[]), "INVALID");
+        let time = |path: &str| Violation::new(path, "range", "out of range");
+        assert_eq!(finer(&[time("until_time"), time("grace")]), "TIME_INVALID");
     }
 
     #[test]

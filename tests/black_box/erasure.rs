@@ -260,6 +260,11 @@ async fn grace_and_holds_are_seen_on_the_command_line() {
     assert_eq!(told["state"], "waiting");
     let frozen = read_one(&vault, &card, "kyc_review", "plain").await.unwrap_err();
     assert_eq!((frozen.code, frozen.reason.as_str()), (Code::FailedPrecondition, "SUBJECT_LEAVING"));
+    let (name, out) = (told["erasure"].as_str().unwrap(), vault.scratch().join("cust-1.receipt"));
+    assert!(vault.cli_ok(&["subject", "erasure", name]).contains("undo-erasure"));
+    let early = vault.cli(&["subject", "erasure", name, "--receipt", out.to_str().unwrap()]);
+    assert_eq!((early.status.code(), out.exists()), (Some(3), false));
+    assert!(String::from_utf8_lossy(&early.stdout).contains("none yet"), "{early:?}");
     vault.cli_ok(&["subject", "undo-erasure", "cust-1"]);
     assert!(read_one(&vault, &card, "kyc_review", "plain").await.is_ok());
 
