@@ -10,6 +10,7 @@ mod kept;
 use data_encoding::HEXLOWER;
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
+use strongroom_ids::FieldNo;
 use strongroom_ledger::Timestamp;
 use strongroom_schema::{Class, Schema};
 use strongroom_storage::Store;
@@ -22,7 +23,7 @@ use crate::reading::lists;
 use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road, Told};
 use crate::vault::Vault;
 
-pub(crate) use kept::stands_until;
+pub(crate) use kept::{stands_until, withdraw};
 
 /// Bytes of the version of a text, and of a channel.
 const NAME: usize = 32;
@@ -122,6 +123,17 @@ fn said(scope: Scope) -> String {
         Scope::All => "all".to_owned(),
         Scope::Class(class) => format!("class {}", Class::numbered(class).map_or("unknown", Class::as_str)),
         Scope::Field(field) => format!("field {field}"),
+    }
+}
+
+/// Reads a scope as leaves name it.
+pub(crate) fn scope_said(said: &str) -> Option<Scope> {
+    let (kind, which) = said.split_once(' ').unwrap_or((said, ""));
+    match kind {
+        "all" if which.is_empty() => Some(Scope::All),
+        "class" => Class::named(which).map(|class| Scope::Class(class.number())),
+        "field" => which.parse().ok().map(|number| Scope::Field(FieldNo(number))),
+        _ => None,
     }
 }
 
@@ -302,7 +314,7 @@ impl<S: Store> Attempt<S> for WithdrawConsent {
         for mut record in records {
             let handle = record.handle;
             let changed = prepared.answer.get_or_insert(false);
-            let now = kept::withdraw(&mut record.consents, &self.purpose, scope, &*road.schema, road.now);
+            let now = withdraw(&mut record.consents, &self.purpose, scope, &*road.schema, road.now);
             if now.is_empty() {
                 prepared.items.push(Item { outcome: "unchanged", subject: Some(handle), ..Item::default() });
                 continue;
