@@ -27,7 +27,7 @@ pub fn may_restrict(line: &[u8]) -> bool {
 }
 
 /// All actions whose leaves may restrict.
-pub const ACTIONS: [&str; 16] = [
+pub const ACTIONS: [&str; 17] = [
     "freeze",
     "unfreeze",
     "freeze_all",
@@ -41,6 +41,7 @@ pub const ACTIONS: [&str; 16] = [
     "remove_officer",
     "break_glass",
     "erase_subject",
+    "undo_erasure",
     "withdraw_consent",
     "set_hold",
     "lift_hold",
@@ -60,7 +61,8 @@ fn says<'l>(action: &str, decision: &str, detail: impl Fn(&str) -> Option<&'l st
         "destroy_tenant" => detail("stage") == Some("intent") && detail("principals_version").is_some(),
         // Who is one by another key, or no more; and who came, for without them those that are left might be too few.
         "enrol_officer" | "remove_officer" | "break_glass" => detail("principals_version").is_some(),
-        "erase_subject" | "withdraw_consent" | "set_hold" | "lift_hold" => true,
+        // Their items say of whom.
+        "erase_subject" | "undo_erasure" | "withdraw_consent" | "set_hold" | "lift_hold" => true,
         _ => false,
     }
 }
@@ -90,7 +92,7 @@ mod tests {
             assert_eq!(all(action, "allow", &[("changed", "false")])[..2], [false; 2], "{action}");
             assert_eq!(all(action, "deny", &RULE)[..2], [false; 2], "{action}");
         }
-        for action in ["erase_subject", "withdraw_consent", "set_hold", "lift_hold"] {
+        for action in ["erase_subject", "undo_erasure", "withdraw_consent", "set_hold", "lift_hold"] {
             assert_eq!(all(action, "allow", &[]), [true; 3], "{action}");
             assert_eq!(all(action, "deny", &[])[..2], [false; 2], "{action}");
         }

@@ -4,18 +4,51 @@
 //! ([`Road::close_subject`]); of another one a record stays that says that it is closed, until its rows are cleared.
 
 use strongroom_commit::{Fact, Guard};
-use strongroom_ids::{KeyVersion, KeyringNo};
+use strongroom_ids::{KeyVersion, KeyringNo, TenantNo};
 use strongroom_keys::{self as keys, DekOwner, DekPlace};
 use strongroom_storage::keys as place;
-use strongroom_storage::rows::{Hold, IndexEntry, SubjectRecord, SubjectState};
+use strongroom_storage::rows::{IndexEntry, SubjectRecord, SubjectState};
 use strongroom_storage::{Family, Mutation, Range, Store};
 
+use crate::erase::Held;
 use crate::error::Error;
 use crate::road::{Item, Prepared, Road};
 use crate::subjects::record_hash;
 
 /// Marks of DEKs of one keyring that are removed at once, at most: one a version.
 const MARKS: usize = 1_000;
+
+/// Where the index entry of a subject's id stands.
+pub(crate) fn mapping(tenant: TenantNo, record: &SubjectRecord) -> Vec<u8> {
+    place::subject_id(tenant, record.id_index.version, &record.id_index.mac)
+}
+
+/// An empty record in a subject's place, which says that it is closed.
+pub(crate) fn tomb(record: &SubjectRecord) -> Result<SubjectRecord, Error> {
+    let nowhere = IndexEntry { kind: record.id_index.kind, version: KeyVersion(0), mac: [0; 32] };
+    Ok(SubjectRecord {
+        handle: record.handle,
+        state: SubjectState::Closed,
+        created: record.created,
+        salt: keys::random::<16>()?,
+        sealed_id: vec![],
+        id_index: nowhere,
+        deks: vec![],
+        labels: vec![],
+        consents: vec![],
+        holds: vec![],
+        erasure: record.erasure,
+    })
+}
+
+/// What stays of a subject's record while something is held of it.
+pub(crate) fn restricted(record: &SubjectRecord, held: &Held) -> Result<SubjectRecord, Error> {
+    let salt = keys::random::<16>()?;
+    let (labels, consents) = (vec![], vec![]);
+    let mut left = SubjectRecord { state: SubjectState::Held, salt, labels, consents, ..record.clone() };
+    left.deks.retain(|dek| held.stays(dek.keyring));
+    Ok(left)
+}
 
 impl<S: Store> Road<'_, S> {
     /// Removes a subject's record, with its DEKs, consents and labels, and the mapping of its id. Guards that nothing of the
@@ -35,46 +68,21 @@ impl<S: Store> Road<'_, S> {
         self.change_subject(record, prepared);
         self.unmap(record, prepared).await?;
         self.destroy_deks(record, |_| false, prepared).await?;
-        let nowhere = IndexEntry { kind: record.id_index.kind, version: KeyVersion(0), mac: [0; 32] };
-        let tomb = SubjectRecord {
-            handle: record.handle,
-            state: SubjectState::Closed,
-            created: record.created,
-            salt: keys::random::<16>()?,
-            sealed_id: vec![],
-            id_index: nowhere,
-            deks: vec![],
-            labels: vec![],
-            consents: vec![],
-            holds: vec![],
-            erasure: record.erasure,
-        };
-        self.put_record(&tomb, "subject_closed", prepared);
+        self.put_record(&tomb(record)?, "subject_closed", prepared);
         Ok(())
     }
 
-    /// Restricts a subject to what is held of it: the DEKs of these keyrings, its id, and these holds. What led to it from the
+    /// Restricts a subject to what is held of it: the DEKs of these keyrings, its id, and its holds. What led to it from the
     /// id stays, so that it can be found for the holds' purpose.
     pub async fn restrict_subject<A>(
         &self,
         record: &SubjectRecord,
-        keyrings: &[KeyringNo],
-        holds: Vec<Hold>,
+        held: &Held,
         prepared: &mut Prepared<A>,
     ) -> Result<(), Error> {
-        let stays = |keyring: KeyringNo| keyring == KeyringNo(0) || keyrings.contains(&keyring);
         self.change_subject(record, prepared);
-        self.destroy_deks(record, stays, prepared).await?;
-        let mut left = SubjectRecord {
-            state: SubjectState::Held,
-            salt: keys::random::<16>()?,
-            labels: vec![],
-            consents: vec![],
-            holds,
-            ..record.clone()
-        };
-        left.deks.retain(|dek| stays(dek.keyring));
-        self.put_record(&left, "subject_held", prepared);
+        self.destroy_deks(record, |keyring| held.stays(keyring), prepared).await?;
+        self.put_record(&restricted(record, held)?, "subject_held", prepared);
         Ok(())
     }
 
@@ -120,14 +128,9 @@ impl<S: Store> Road<'_, S> {
         Ok(())
     }
 
-    /// Where the index entry of a subject's id stands.
-    pub fn mapping(&self, record: &SubjectRecord) -> Vec<u8> {
-        place::subject_id(self.tenant.number, record.id_index.version, &record.id_index.mac)
-    }
-
     /// Takes a subject out of the entry of its id; the last one takes the entry along.
     async fn unmap<A>(&self, record: &SubjectRecord, prepared: &mut Prepared<A>) -> Result<(), Error> {
-        let key = self.mapping(record);
+        let key = mapping(self.tenant.number, record);
         let fact = Fact::index(self.tenant.number, &key);
         prepared.guards.push(Guard::Unchanged(fact));
         prepared.changes.push(fact);

@@ -10,6 +10,7 @@ mod kept;
 use data_encoding::HEXLOWER;
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
+use strongroom_ids::FieldNo;
 use strongroom_ledger::Timestamp;
 use strongroom_schema::{Class, Schema};
 use strongroom_storage::Store;
@@ -22,7 +23,7 @@ use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road, Told};
 use crate::subjects::unknown;
 use crate::vault::Vault;
 
-pub(crate) use kept::stands_until;
+pub(crate) use kept::{stands_until, withdraw};
 
 /// Bytes of the version of a text, and of a channel.
 const NAME: usize = 32;
@@ -123,6 +124,17 @@ fn said(scope: Scope) -> String {
         Scope::All => "all".to_owned(),
         Scope::Class(class) => format!("class {}", Class::numbered(class).map_or("unknown", Class::as_str)),
         Scope::Field(field) => format!("field {field}"),
+    }
+}
+
+/// Reads a scope as leaves name it.
+pub(crate) fn scope_said(said: &str) -> Option<Scope> {
+    let (kind, which) = said.split_once(' ').unwrap_or((said, ""));
+    match kind {
+        "all" if which.is_empty() => Some(Scope::All),
+        "class" => Class::named(which).map(|class| Scope::Class(class.number())),
+        "field" => which.parse().ok().map(|number| Scope::Field(FieldNo(number))),
+        _ => None,
     }
 }
 
@@ -303,7 +315,7 @@ impl<S: Store> Attempt<S> for WithdrawConsent {
         for mut record in records {
             let handle = record.handle;
             let changed = prepared.answer.get_or_insert(false);
-            let now = kept::withdraw(&mut record.consents, &self.purpose, scope, &*road.schema, road.now);
+            let now = withdraw(&mut record.consents, &self.purpose, scope, &*road.schema, road.now);
             if now.is_empty() {
                 prepared.items.push(Item { outcome: "unchanged", subject: Some(handle), ..Item::default() });
                 continue;
@@ -372,5 +384,20 @@ impl<S: Store> Vault<S> {
     /// The consents of a data subject, withdrawn ones too, by purpose.
     pub async fn list_consents(&self, caller: &Caller, request: &ListConsents) -> Result<Vec<ListedConsent>, Error> {
         self.travel(caller, request).await?.ok_or_else(unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_read_as_leaves_name_it_and_not_otherwise() {
+        for scope in [Scope::All, Scope::Class(1), Scope::Class(2), Scope::Class(3), Scope::Field(FieldNo(7))] {
+            assert_eq!(scope_said(&said(scope)), Some(scope));
+        }
+        for other in ["", "all 1", "class", "class c9", "class unknown", "field", "field x", "field 1 2"] {
+            assert_eq!(scope_said(other), None, "{other}");
+        }
     }
 }

@@ -30,6 +30,8 @@ use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road};
 use crate::subjects::unknown;
 use crate::vault::Vault;
 
+pub(crate) use clear::{Held, count, led_from, new_work};
+
 /// The longest time of grace, in microseconds: a year.
 const LONGEST_GRACE: u64 = 366 * DAY;
 /// A day, in microseconds.
@@ -96,12 +98,16 @@ fn erasure_fact(tenant: TenantNo, name: &Name) -> Fact {
     Fact::erasure(tenant, name)
 }
 
-async fn load_erasure<S: Store>(store: &S, tenant: TenantNo, name: &Name) -> Result<Option<ErasureRow>, Error> {
+pub(crate) async fn load_erasure<S: Store>(
+    store: &S,
+    tenant: TenantNo,
+    name: &Name,
+) -> Result<Option<ErasureRow>, Error> {
     let row = store.get(Family::Meta, place::erasure(tenant, name)).await?;
     Ok(row.as_deref().map(ErasureRow::decode).transpose()?)
 }
 
-fn put_erasure(tenant: TenantNo, name: &Name, row: &ErasureRow) -> Mutation {
+pub(crate) fn put_erasure(tenant: TenantNo, name: &Name, row: &ErasureRow) -> Mutation {
     Mutation::Put(Family::Meta, place::erasure(tenant, name), row.encode())
 }
 
@@ -218,7 +224,7 @@ fn leave<S: Store>(
     road.change_subject(&record, prepared);
     let record = SubjectRecord { state: SubjectState::Leaving, salt: keys::random::<16>()?, ..record };
     road.put_record(&record, "subject_leaving", prepared);
-    let work = ErasureWork { stage: ErasureStage::Waiting(due), ..clear::new_work(erasure) };
+    let work = ErasureWork { stage: ErasureStage::Waiting(due), ..new_work(erasure) };
     prepared.mutations.push(put_work(road.tenant.number, record.handle, &work));
     Ok(())
 }

@@ -244,19 +244,15 @@ impl<S: Store> Attempt<S> for SetHold {
                 let description = format!("{MOST} holds stand on the subject: lift one first");
                 return Err(Error::invalid("subject", "too_many_holds", description).into());
             }
-            record.holds.push(Hold {
+            let hold = Hold {
                 number,
                 reason: self.reason.clone(),
                 purpose: self.purpose.clone(),
                 fields: fields.clone(),
                 set: road.now,
                 until: self.until,
-            });
-            while record.holds.len() > REMEMBERED
-                && let Some(ended) = record.holds.iter().position(|hold| !hold.stands(road.now))
-            {
-                record.holds.remove(ended);
-            }
+            };
+            add(&mut record.holds, hold, road.now);
             let until = record.standing(road.now).map(|hold| hold.until).min().unwrap_or(0);
             road.look_again(&record, until, &mut prepared).await?;
             road.write_holds(record, "hold_set", &mut prepared)?;
@@ -273,11 +269,30 @@ impl<S: Store> Attempt<S> for SetHold {
     }
 }
 
+/// Puts a hold with the others. Of those that have ended not all are remembered.
+pub(crate) fn add(holds: &mut Vec<Hold>, hold: Hold, now: u64) {
+    let at = holds.partition_point(|known| known.number < hold.number);
+    holds.insert(at, hold);
+    while holds.len() > REMEMBERED
+        && let Some(ended) = holds.iter().position(|hold| !hold.stands(now))
+    {
+        holds.remove(ended);
+    }
+}
+
 /// Fields as a leaf names them, by their numbers.
 fn told(fields: &[FieldNo]) -> String {
     match fields {
         [] => "all".to_owned(),
         fields => fields.iter().map(FieldNo::to_string).collect::<Vec<_>>().join(" "),
+    }
+}
+
+/// Reads the fields that a leaf names.
+pub(crate) fn fields_told(told: &str) -> Option<Vec<FieldNo>> {
+    match told {
+        "all" => Some(vec![]),
+        numbers => numbers.split(' ').map(|number| number.parse().ok().map(FieldNo)).collect(),
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod lineage;
 mod replay;
+mod subjects;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -226,7 +227,7 @@ pub async fn restore<S: Store>(opening: Opening<S>, incarnation: Option<u16>) ->
                 short = short.or(Some(why.into()));
             }
         }
-        match plan.replay(&Restricting::read(*log, line)?)? {
+        match plan.replay(&Restricting::read(*log, line)?, store).await? {
             Outcome::Again => outcomes[0] += 1,
             Outcome::Held => outcomes[1] += 1,
             Outcome::NotHere => outcomes[2] += 1,

@@ -83,7 +83,7 @@ pub(super) fn keep(consents: &mut Vec<Consent>, mut consent: Consent) -> Result<
 
 /// Takes back all that was allowed of a scope: nothing of it may be read for the purpose any more, and all else as before.
 /// Returns what is withdrawn now and was not before.
-pub(super) fn withdraw(
+pub(crate) fn withdraw(
     consents: &mut Vec<Consent>,
     purpose: &str,
     scope: Scope,

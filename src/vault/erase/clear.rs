@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
-use strongroom_ids::{KeyVersion, KeyringNo, RowId, SubjectHandle};
+use strongroom_ids::{KeyVersion, KeyringNo, RowId, SubjectHandle, TenantNo};
 use strongroom_keys::{DekOwner, DekPlace};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{ErasureRow, ErasureStage, ErasureWork, RowDek, SubjectRecord, SubjectState, ValueRow};
 use strongroom_storage::{Entry, Family, Mutation, Range, Store};
 
 use super::{Name, erasure_fact, load_erasure, load_work, put_erasure, put_work};
+use crate::closing::mapping;
 use crate::error::Error;
 use crate::pages::{PAGE, Pages};
 use crate::resolve::Found;
@@ -22,8 +23,77 @@ use crate::roll;
 /// Bytes at the end of an index entry's key that are not kept: all but one of the blind index.
 const LEADS_ON: usize = 31;
 
+/// The keyrings of what is held of a subject.
+pub(crate) struct Held(BTreeSet<KeyringNo>);
+
+impl Held {
+    /// Whether DEKs of a keyring stay: the one of the subject's id does.
+    pub fn stays(&self, keyring: KeyringNo) -> bool {
+        keyring == KeyringNo(0) || self.0.contains(&keyring)
+    }
+
+    /// Looks at what a subject has, and what of it is held at a time, in microseconds since 1970; none if nothing is.
+    pub async fn of<S: Store>(
+        store: &S,
+        tenant: TenantNo,
+        record: &SubjectRecord,
+        now: u64,
+    ) -> Result<Option<Self>, Error> {
+        if record.standing(now).next().is_none() {
+            return Ok(None);
+        }
+        let (mut keyrings, mut any) = (BTreeSet::new(), false);
+        let (from, to) = place::subject_rows_after(tenant, record.handle, RowId(0));
+        let mut pages = Pages::new(Family::SubjectRows, from, to);
+        while let Some(page) = pages.next(store).await? {
+            for (_, row) in rows_of(store, tenant, &page).await? {
+                let Some(Ok(row)) = row else { continue };
+                if record.is_held(row.field, now) {
+                    any = true;
+                    // What subjects share has DEKs of its own.
+                    keyrings.extend((row.subject == record.handle).then_some(row.keyring));
+                }
+            }
+        }
+        Ok(any.then_some(Self(keyrings)))
+    }
+}
+
+/// The rows that entries of `SubjectRows` name.
+#[allow(clippy::type_complexity)]
+async fn rows_of<S: Store>(
+    store: &S,
+    tenant: TenantNo,
+    page: &[Entry],
+) -> Result<Vec<(RowId, Option<Result<ValueRow, strongroom_storage::StoreError>>)>, Error> {
+    let ids = page.iter().map(|(key, _)| place::decode_subject_row(key)).collect::<Result<Vec<_>, _>>()?;
+    let keys = ids.iter().map(|id| place::row(tenant, *id)).collect();
+    let rows = store.multi_get(Family::Rows, keys).await?;
+    Ok(ids.into_iter().zip(rows).map(|(id, row)| (id, row.map(|row| ValueRow::decode(&row)))).collect())
+}
+
+/// Counts what goes with a subject's record, but for what is held; what was signed before does not say it.
+pub(crate) fn count(record: &SubjectRecord, held: Option<&Held>, row: &mut ErasureRow) {
+    for dek in record.deks.iter().filter(|dek| !held.is_some_and(|held| held.stays(dek.keyring))) {
+        row.erased.deks += 1;
+        row.keks.push((dek.keyring, dek.kek_version));
+    }
+    row.keks.sort_unstable();
+    row.keks.dedup();
+    row.erased.consents += record.consents.len() as u64;
+    row.erased.entries += u64::from(held.is_none());
+    row.receipt.clear();
+}
+
+/// How the key of the entry begins that leads from a subject's id to it.
+pub(crate) fn led_from(tenant: TenantNo, record: &SubjectRecord) -> Vec<u8> {
+    let mut key = mapping(tenant, record);
+    key.truncate(key.len().saturating_sub(LEADS_ON));
+    key
+}
+
 /// What is left to do for a subject with which nothing has begun.
-pub(super) fn new_work(erasure: Name) -> ErasureWork {
+pub(crate) fn new_work(erasure: Name) -> ErasureWork {
     let alone = (RowId(0), RowId(0));
     ErasureWork { erasure, stage: ErasureStage::Clearing(RowId(0)), mapping: vec![], alone, held: 0 }
 }
@@ -38,26 +108,13 @@ impl<S: Store> Road<'_, S> {
         prepared: &mut Prepared<A>,
     ) -> Result<(), Error> {
         let mut work = new_work(erasure);
-        let held = self.held_keyrings(record).await?;
-        let stays =
-            |keyring: KeyringNo| held.as_ref().is_some_and(|held| keyring == KeyringNo(0) || held.contains(&keyring));
-        for dek in record.deks.iter().filter(|dek| !stays(dek.keyring)) {
-            row.erased.deks += 1;
-            row.keks.push((dek.keyring, dek.kek_version));
-        }
-        row.keks.sort_unstable();
-        row.keks.dedup();
-        row.erased.consents += record.consents.len() as u64;
-        row.receipt.clear();
+        // That the set of its rows is this one, the change of the record guards.
+        let held = Held::of(&*self.vault.store, self.tenant.number, record, self.now).await?;
+        count(record, held.as_ref(), row);
         match &held {
-            Some(keyrings) => {
-                let keyrings: Vec<KeyringNo> = keyrings.iter().copied().collect();
-                self.restrict_subject(record, &keyrings, record.holds.clone(), prepared).await?;
-            }
+            Some(held) => self.restrict_subject(record, held, prepared).await?,
             None => {
-                row.erased.entries += 1;
-                work.mapping = self.mapping(record);
-                work.mapping.truncate(work.mapping.len().saturating_sub(LEADS_ON));
+                work.mapping = led_from(self.tenant.number, record);
                 let (from, to) = place::subject_rows_after(self.tenant.number, record.handle, RowId(0));
                 match self.vault.store.scan(Family::SubjectRows, Range { from, to, limit: 1 }).await?.is_empty() {
                     true => {
@@ -70,39 +127,6 @@ impl<S: Store> Road<'_, S> {
         }
         prepared.mutations.push(put_work(self.tenant.number, record.handle, &work));
         Ok(())
-    }
-
-    /// The keyrings of a subject's values that are held; none if nothing is. The set of its rows is guarded by the caller.
-    async fn held_keyrings(&self, record: &SubjectRecord) -> Result<Option<BTreeSet<KeyringNo>>, Error> {
-        if record.standing(self.now).next().is_none() {
-            return Ok(None);
-        }
-        let (mut keyrings, mut any) = (BTreeSet::new(), false);
-        let (from, to) = place::subject_rows_after(self.tenant.number, record.handle, RowId(0));
-        let mut pages = Pages::new(Family::SubjectRows, from, to);
-        while let Some(page) = pages.next(&*self.vault.store).await? {
-            for (_, row) in self.rows_of(&page).await? {
-                let Some(Ok(row)) = row else { continue };
-                if record.is_held(row.field, self.now) {
-                    any = true;
-                    // What subjects share has DEKs of its own.
-                    keyrings.extend((row.subject == record.handle).then_some(row.keyring));
-                }
-            }
-        }
-        Ok(any.then_some(keyrings))
-    }
-
-    /// The rows that entries of `SubjectRows` name.
-    #[allow(clippy::type_complexity)]
-    async fn rows_of(
-        &self,
-        page: &[Entry],
-    ) -> Result<Vec<(RowId, Option<Result<ValueRow, strongroom_storage::StoreError>>)>, Error> {
-        let ids = page.iter().map(|(key, _)| place::decode_subject_row(key)).collect::<Result<Vec<_>, _>>()?;
-        let keys = ids.iter().map(|id| place::row(self.tenant.number, *id)).collect();
-        let rows = self.vault.store.multi_get(Family::Rows, keys).await?;
-        Ok(ids.into_iter().zip(rows).map(|(id, row)| (id, row.map(|row| ValueRow::decode(&row)))).collect())
     }
 }
 
@@ -191,7 +215,7 @@ async fn clear_rows<S: Store>(
     prepared: &mut Prepared<()>,
 ) -> Result<Vec<(KeyringNo, KeyVersion)>, Error> {
     let tenant = road.tenant.number;
-    let rows = road.rows_of(page).await?;
+    let rows = rows_of(&*road.vault.store, tenant, page).await?;
     let alone = |row: &Option<Result<ValueRow, _>>| matches!(row, Some(Ok(row)) if !row.subject.is_some());
     let alone: Vec<RowId> = rows.iter().filter(|(_, row)| alone(row)).map(|(id, _)| *id).collect();
     let keys = alone.iter().map(|id| place::row_dek(tenant, *id)).collect();

@@ -15,6 +15,7 @@ use strongroom_ledger::leaf::{self, ParsedLeaf, PreparedLeaf};
 use strongroom_storage::rows::{LaneHead, TenantRow};
 use strongroom_storage::{Family, Mutation, Store, keys as place};
 
+use super::subjects::Subjects;
 use super::{ROOT, RestoreError};
 use crate::error::Error;
 use crate::freezes::FIELD_NUMBER;
@@ -35,8 +36,8 @@ const NO_REASON: &str = "suspended before the restore; the reason was lost with 
 
 /// A leaf that restricts and is not in the copy.
 pub(super) struct Restricting {
-    log: Log,
-    leaf: ParsedLeaf,
+    pub log: Log,
+    pub leaf: ParsedLeaf,
 }
 
 impl Restricting {
@@ -45,12 +46,12 @@ impl Restricting {
         Ok(Self { log, leaf: leaf::parse(line).map_err(|_| Error::DataLoss(LEDGER))? })
     }
 
-    fn says(&self, name: &str) -> Option<&str> {
+    pub fn says(&self, name: &str) -> Option<&str> {
         self.leaf.says(name)
     }
 
     /// Where it stood, and who did it.
-    fn origin(&self) -> Told {
+    pub fn origin(&self) -> Told {
         vec![
             ("by", self.leaf.principal.clone()),
             ("replayed", self.leaf.index.to_string()),
@@ -58,7 +59,7 @@ impl Restricting {
         ]
     }
 
-    fn unknown(&self) -> Outcome {
+    pub fn unknown(&self) -> Outcome {
         Outcome::Unknown(format!(
             "the journal has leaf {} of tenant {} with action {}, which this version can't do again",
             self.leaf.index, self.log.tenant, self.leaf.action
@@ -108,6 +109,7 @@ pub(super) struct Plan<'a> {
     system_size: u64,
     directory: Directory,
     directory_version: u32,
+    subjects: Subjects,
     mutations: Vec<Mutation>,
     leaves: Vec<(TenantNo, PreparedLeaf)>,
 }
@@ -149,6 +151,7 @@ impl<'a> Plan<'a> {
             system_size,
             directory,
             directory_version,
+            subjects: Subjects::default(),
             mutations,
             leaves,
         })
@@ -167,7 +170,8 @@ impl<'a> Plan<'a> {
     /// What came of it.
     pub fn written(self) -> Result<Written, Error> {
         self.directory.check().map_err(|_| Error::DataLoss("the enrolled officers"))?;
-        Ok(Written { mutations: self.mutations, leaves: self.leaves })
+        let mutations = self.mutations.into_iter().chain(self.subjects.written()).collect();
+        Ok(Written { mutations, leaves: self.leaves })
     }
 
     /// The leaf that restore writes without items.
@@ -186,14 +190,27 @@ impl<'a> Plan<'a> {
     }
 
     /// Does one again. Whoever journals another action says here how.
-    pub fn replay(&mut self, one: &Restricting) -> Result<Outcome, RestoreError> {
+    pub async fn replay<S: Store>(&mut self, one: &Restricting, store: &S) -> Result<Outcome, RestoreError> {
         match one.leaf.action.as_str() {
             "freeze" | "unfreeze" | "freeze_all" | "unfreeze_all" | "suspend" | "unsuspend" => Ok(self.freezes(one)?),
             "set_key_state" | "destroy_key_version" => self.keys(one),
             "destroy_tenant" => Ok(self.destroy(one)?),
             "enrol_officer" | "remove_officer" | "break_glass" => Ok(self.principals(one)?),
+            "erase_subject" | "undo_erasure" | "withdraw_consent" | "set_hold" | "lift_hold" => {
+                Ok(self.subjects(one, store).await?)
+            }
             _ => Ok(one.unknown()),
         }
+    }
+
+    /// What is not to come back of data subjects.
+    async fn subjects<S: Store>(&mut self, one: &Restricting, store: &S) -> Result<Outcome, Error> {
+        let Some(alive) = self.alive.get(&one.log.tenant) else { return Ok(Outcome::NotHere) };
+        // Its keys are destroyed: nothing of anybody opens.
+        let Some(key) = &alive.key else { return Ok(Outcome::Held) };
+        let (outcome, leaves) = self.subjects.replay(one, (key, &alive.rules), store).await?;
+        self.leaves.extend(leaves);
+        Ok(outcome)
     }
 
     /// Another freeze or suspension, or the end of one.
@@ -431,7 +448,7 @@ mod tests {
     use strongroom_ledger::RESTRICTING;
 
     /// Those whose leaves say enough to be done again here.
-    const KNOWN: [&str; 12] = [
+    const KNOWN: [&str; 17] = [
         "freeze",
         "unfreeze",
         "freeze_all",
@@ -444,13 +461,16 @@ mod tests {
         "enrol_officer",
         "remove_officer",
         "break_glass",
+        "erase_subject",
+        "undo_erasure",
+        "withdraw_consent",
+        "set_hold",
+        "lift_hold",
     ];
-    /// Those that freeze everything when they are met.
-    const NOT_YET: [&str; 4] = ["erase_subject", "withdraw_consent", "set_hold", "lift_hold"];
 
     #[test]
-    fn of_each_action_that_is_journalled_it_is_known_whether_it_can_be_done_again() {
-        let mut all = [&KNOWN[..], &NOT_YET[..]].concat();
+    fn each_action_that_is_journalled_can_be_done_again() {
+        let mut all = KNOWN.to_vec();
         let mut journalled = RESTRICTING.to_vec();
         all.sort_unstable();
         journalled.sort_unstable();
