@@ -313,7 +313,8 @@ mod tests {
     #[test]
     fn the_policies_that_ship_name_no_field() {
         let policies = Policies::compile(crate::DEFAULT_POLICIES).unwrap();
-        assert!(policies.mentions().iter().all(|one| matches!(one.named, Named::View | Named::Purpose)));
+        let no_field = |named| matches!(named, Named::View | Named::Purpose | Named::Principal);
+        assert!(policies.mentions().iter().all(|one| no_field(one.named)));
         assert!(policies.mentions().iter().any(|one| one.name == "loan_origination" && !one.forbids));
     }
 }

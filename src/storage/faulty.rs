@@ -169,6 +169,8 @@ pub struct FaultyStore<S> {
 impl<S: Store> FaultyStore<S> {
     /// A store that fails as `faults` says: not at all, to begin with.
     pub fn new(inner: S, faults: Faults) -> Self {
+        // One that is opened anew takes writes again.
+        faults.lock().broken = false;
         Self { inner, faults }
     }
 }

@@ -231,7 +231,8 @@ async fn a_copy_that_is_older_than_the_vault_is_compared_to_the_head_file_beside
     }
     assert!(contents(&copied) == before, "it has written something");
 
-    // Compared to what the vault had later, it is an older one.
+    // Compared to what the vault had later, it is an older one. A head file is signed at most every second, and at a stop.
+    assert!(vault.stop().success());
     let later = vault.dir().join("head");
     let (holds, document) = verify(&vault.dir(), &["--data", data, "--head", path(&later)]);
     assert!(!holds && document["findings"][0]["fault"] == "rolled_back", "{document:#}");

@@ -179,7 +179,7 @@ async fn without_a_journal_that_reaches_far_enough_all_is_frozen_until_two_offic
         let vault = bench.open().await;
         assert!(matches!(read_one(&vault, &token, "masked").await, Err(Error::Frozen { .. })), "{says}");
         assert_eq!(in_force(&vault).await.tenant.reads.unwrap().by, RESTORE);
-        let status = vault.status(&caller(Role::Operator)).await.unwrap();
+        let status = vault.status(&caller(Role::Officer)).await.unwrap();
         assert!(status.notice.contains("all of demo is frozen"), "{}", status.notice);
         assert_eq!(vault.status(&caller(Role::App)).await.unwrap().notice, "");
         // One alone does not, whatever policy permits.

@@ -176,8 +176,8 @@ async fn second_half(vault: &TestVault, tokens: &[String]) {
            lookup = true\npurposes = [\"kyc_review\"]\nviews = { plain = \"plain\" }\n";
     vault.access().await.apply_schema(v1::ApplySchemaRequest { source, dry_run: false }).await.unwrap();
     client.detokenize(detokenize(&[&tokens[0]], "kyc_review", "")).await.unwrap();
-    grow(vault, "Ann", 5).await;
-    // Proofs are made of tiles, which are there then.
+    // Proofs are made of tiles, which are there then; one that is complete is held against the one above it.
+    grow(vault, "Ann", 260).await;
     vault.cli_ok(&["audit", "prove", "0", "-o", path(&vault.scratch().join("0.tlog-proof"))]);
 }
 
