@@ -101,11 +101,7 @@ async fn work<S: Store>(
 }
 
 /// Takes erasures as far as they can be taken now. Says when to look again.
-async fn erase<S: Store>(
-    vault: &Vault<S>,
-    stop: impl Future<Output = ()> + Clone,
-    failed: &mut Option<Error>,
-) -> Look {
+async fn erase<S: Store>(vault: &Vault<S>, stop: impl Future<Output = ()> + Clone, failed: &mut Option<Error>) -> Look {
     let (open, due) = match vault.open_erasures().await {
         Ok(found) => found,
         Err(error) => {
