@@ -87,11 +87,16 @@ pub(crate) fn field_names(schema: &Schema, fields: &[FieldNo]) -> Vec<String> {
 }
 
 impl<S: Store> Road<'_, S> {
+    /// The time by which holds end for what removes, changes or erases values: what is not known to be over stands.
+    pub fn holding_time(&self) -> u64 {
+        self.vault.erasing_time().unwrap_or(0)
+    }
+
     /// Refuses what would remove or change a value that is held. That no hold is set meanwhile is guarded.
     pub fn not_held<A>(&self, found: &Found, prepared: &mut Prepared<A>) -> Result<(), Error> {
         let Some(record) = &found.subject else { return Ok(()) };
         prepared.guards.push(Guard::Unchanged(Fact::subject_state(self.tenant.number, record.handle)));
-        match record.is_held(found.row.field, self.now) {
+        match record.is_held(found.row.field, self.holding_time()) {
             true => Err(Error::LegalHold),
             false => Ok(()),
         }
@@ -112,7 +117,8 @@ impl<S: Store> Road<'_, S> {
         let records: HashMap<_, _> = self.subject_records(&holders).await?;
         let states = records.keys().map(|handle| Fact::subject_state(self.tenant.number, *handle));
         prepared.guards.extend(states.map(Guard::Unchanged));
-        match records.values().any(|record| record.is_held(found.row.field, self.now)) {
+        let now = self.holding_time();
+        match records.values().any(|record| record.is_held(found.row.field, now)) {
             true => Err(Error::LegalHold),
             false => Ok(()),
         }

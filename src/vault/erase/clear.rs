@@ -34,11 +34,6 @@ pub(super) fn new_work(erasure: Name) -> ErasureWork {
 }
 
 impl<S: Store> Road<'_, S> {
-    /// The time by which holds end, for what is erased for good: what is not known to be over stands.
-    pub(super) fn holding_time(&self) -> u64 {
-        self.vault.erasing_time().unwrap_or(0)
-    }
-
     /// Destroys a subject's DEKs and what leads from its id to it, but for what is held of it. Its rows are to be cleared then.
     pub(super) async fn begin_clearing<A>(
         &self,

@@ -286,6 +286,10 @@ async fn a_clock_that_jumped_ends_neither_a_hold_nor_a_time_of_grace() {
     let held = erase(&vault, "c-1").await;
     store_one(&vault, "borrower.name", "张三", "c-2").await;
     let leaving = erase_with(&vault, "c-2", 30 * DAY, "").await.unwrap();
+    // One that is held and not erased.
+    let open = store_one(&vault, "borrower.name", "王五", "c-4").await;
+    let request = SetHold { subject: "c-4".to_owned(), ..hold(&bench, &["borrower.name"], "collections", 30) };
+    set(&vault, &request).await.unwrap();
     assert_eq!((held.state, leaving.state), ("held", "waiting"));
     let state = async |name: &str| {
         let request = GetErasure { erasure: name.to_owned() };
@@ -295,21 +299,21 @@ async fn a_clock_that_jumped_ends_neither_a_hold_nor_a_time_of_grace() {
     bench.set_clock(right + 90 * DAY * MICROS);
     go_on(&vault).await.unwrap();
     assert_eq!((state(&held.erasure).await, state(&leaving.erasure).await), ("held", "waiting"));
+    assert!(matches!(delete(&vault, &open, "").await, Err(Error::LegalHold)));
     // Who is erased meanwhile keeps what any hold has kept.
     store_one(&vault, "borrower.name", "李四", "c-3").await;
-    let mut of_third = hold(&bench, &["borrower.name"], "collections", 30);
-    of_third.subject = "c-3".to_owned();
-    set(&vault, &of_third).await.unwrap();
+    let request = SetHold { subject: "c-3".to_owned(), ..hold(&bench, &["borrower.name"], "collections", 30) };
+    set(&vault, &request).await.unwrap();
     let lift = LiftHold { subject: "c-3".to_owned(), number: 1 };
     vault.lift_hold(&caller(Role::Officer), &lift).await.unwrap();
     erase(&vault, "c-3").await;
     go_on(&vault).await.unwrap();
-    assert_eq!(entries(&bench.disk)["rows"], 3);
+    assert_eq!(entries(&bench.disk)["rows"], 4);
 
     // Set right again, somebody has to look at it all the same; then only what is due goes.
     bench.set_clock(right);
     go_on(&vault).await.unwrap();
-    assert_eq!(entries(&bench.disk)["rows"], 3);
+    assert_eq!(entries(&bench.disk)["rows"], 4);
     let operator = Caller::new(Arc::new(Principal::new(TenantNo(0), Role::Operator, "sre-1")), "test");
     vault.confirm_clock(&operator, &ConfirmClock { time: right }).await.unwrap();
     go_on(&vault).await.unwrap();
@@ -319,7 +323,8 @@ async fn a_clock_that_jumped_ends_neither_a_hold_nor_a_time_of_grace() {
     assert_eq!((state(&held.erasure).await, state(&leaving.erasure).await), ("erased", "erased"));
     bench.pass(90 * DAY);
     go_on(&vault).await.unwrap();
-    assert_eq!(entries(&bench.disk)["rows"], 0);
+    assert_eq!(entries(&bench.disk)["rows"], 1);
+    assert!(delete(&vault, &open, "").await.is_ok());
     proven(&bench, vault).await;
 }
 
