@@ -24,6 +24,9 @@ use crate::roll;
 /// Bytes at the end of an index entry's key that are not kept: all but one of the blind index.
 const LEADS_ON: usize = 31;
 
+/// A row as it was read: none if it is gone.
+type Read = Option<Result<ValueRow, StoreError>>;
+
 /// Pages of a subject's rows that are looked at before it is closed.
 const LOOKED_AT: usize = 4;
 
@@ -117,7 +120,7 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// The rows that entries of `SubjectRows` name.
-    async fn rows_of(&self, page: &[Entry]) -> Result<Vec<(RowId, Option<Result<ValueRow, StoreError>>)>, Error> {
+    async fn rows_of(&self, page: &[Entry]) -> Result<Vec<(RowId, Read)>, Error> {
         let ids = page.iter().map(|(key, _)| place::decode_subject_row(key)).collect::<Result<Vec<_>, _>>()?;
         let keys = ids.iter().map(|id| place::row(self.tenant.number, *id)).collect();
         let rows = self.vault.store.multi_get(Family::Rows, keys).await?;
@@ -221,7 +224,7 @@ async fn clear_rows<S: Store>(
 ) -> Result<Vec<(KeyringNo, KeyVersion)>, Error> {
     let tenant = road.tenant.number;
     let rows = road.rows_of(page).await?;
-    let alone = |row: &Option<Result<ValueRow, _>>| matches!(row, Some(Ok(row)) if !row.subject.is_some());
+    let alone = |row: &Read| matches!(row, Some(Ok(row)) if !row.subject.is_some());
     let alone: Vec<RowId> = rows.iter().filter(|(_, row)| alone(row)).map(|(id, _)| *id).collect();
     let keys = alone.iter().map(|id| place::row_dek(tenant, *id)).collect();
     let own = road.vault.store.multi_get(Family::RowDeks, keys).await?;
