@@ -230,7 +230,9 @@ async fn clear_rows<S: Store>(
     let own = road.vault.store.multi_get(Family::RowDeks, keys).await?;
     let own: HashMap<RowId, RowDek> =
         alone.into_iter().zip(own).filter_map(|(id, row)| Some((id, RowDek::decode(&row?).ok()?))).collect();
-    let (mut keks, now) = (Vec::new(), road.holding_time());
+    // What had ended when it began has ended, whatever the clock has come to say since.
+    let now = road.holding_time().max(record.erasure.map_or(0, |erasure| erasure.due));
+    let mut keks = Vec::new();
     for (id, stored) in rows {
         prepared.guards.push(Guard::Unchanged(Fact::row(tenant, id)));
         let is_there = stored.is_some();
