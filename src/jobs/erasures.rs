@@ -17,16 +17,22 @@ const GATHER: Duration = Duration::from_secs(2);
 /// To write them away rewrites all that a tenant has: it rests so many times as long as that takes.
 const REST: u32 = 20;
 
+/// How often all that is left to do is looked through again, if nothing is known to be due before.
+const LOOK_THROUGH: Duration = Duration::from_secs(600);
+
 /// Erases until `stop` completes. A store's work on its files is not cut off: it must be let go of before it can be opened
 /// again.
 pub(crate) async fn run<S: Store>(vault: &Vault<S>, stop: impl Future<Output = ()> + Clone) {
     let mut files = Files { since: None, rested: Instant::now() };
+    let mut look = Look::now();
     while stop.clone().now_or_never().is_none() {
-        let next = match work(vault, &mut files, stop.clone()).await {
+        let next = match work(vault, &mut look, &mut files, stop.clone()).await {
             Ok(next) => next,
             Err(error) => {
+                look = Look::now();
                 tokio::select! {
                     () = stop.clone() => {}
+                    () = vault.erasure_work() => {}
                     () = pause(&error, "erasures") => {}
                 }
                 continue;
@@ -35,7 +41,7 @@ pub(crate) async fn run<S: Store>(vault: &Vault<S>, stop: impl Future<Output = (
         // What is left by now has left its mark: this returns at once then.
         tokio::select! {
             () = stop.clone() => {}
-            () = vault.erasure_work() => {}
+            () = vault.erasure_work() => look = Look::now(),
             () = tokio::time::sleep(next) => {}
         }
     }
@@ -49,56 +55,108 @@ struct Files {
     rested: Instant,
 }
 
-/// All that there is to do now. Says when to look again.
+/// When it is looked through what is left to do: that reads something of each erasure that waits.
+struct Look {
+    /// Something is due then, in microseconds since 1970, if that is known.
+    due: Option<u64>,
+    /// At the latest then.
+    latest: Instant,
+}
+
+impl Look {
+    fn now() -> Self {
+        Self { due: None, latest: Instant::now() }
+    }
+
+    fn is_due(&self, now: u64) -> bool {
+        self.due.is_some_and(|due| due <= now) || self.latest <= Instant::now()
+    }
+}
+
+/// All that there is to do now. Says when to look again. What can't be done of one erasure, or in one tenant, keeps no other from
+/// being done.
 async fn work<S: Store>(
     vault: &Vault<S>,
+    look: &mut Look,
     files: &mut Files,
     stop: impl Future<Output = ()> + Clone,
 ) -> Result<Duration, Error> {
-    let stopped = || stop.clone().now_or_never().is_some();
-    let (open, due) = vault.open_erasures().await?;
     let mut failed = None;
-    for (tenant, name) in open {
+    if look.is_due(vault.time()) {
+        *look = erase(vault, stop.clone(), &mut failed).await;
+    }
+    let mut next = LOOK_EVERY;
+    // What is due and yet was not begun waits for somebody who says that the clock is right.
+    if let Some(due) = look.due.filter(|due| *due > vault.time()) {
+        next = next.min(Duration::from_micros(due.saturating_sub(vault.time())) + Duration::from_millis(1));
+    }
+    let next = match rewrite(vault, files, stop).await {
+        Ok(wait) => next.min(wait),
+        Err(error) => {
+            failed.get_or_insert(error);
+            next
+        }
+    };
+    failed.map_or(Ok(next), Err)
+}
+
+/// Takes erasures as far as they can be taken now. Says when to look again.
+async fn erase<S: Store>(vault: &Vault<S>, stop: impl Future<Output = ()> + Clone, failed: &mut Option<Error>) -> Look {
+    let (open, due) = match vault.open_erasures().await {
+        Ok(found) => found,
+        Err(error) => {
+            failed.get_or_insert(error);
+            return Look::now();
+        }
+    };
+    // What was taken on may go on later, and what was not may be able to then.
+    let wait = if open.is_empty() { LOOK_THROUGH } else { LOOK_EVERY };
+    'erasures: for (tenant, name) in open {
         loop {
-            if stopped() {
-                return Ok(Duration::ZERO);
+            if stop.clone().now_or_never().is_some() {
+                break 'erasures;
             }
             match vault.erasure_step(tenant, &name).await {
                 Ok(true) => {}
-                // It goes on when its tenant is unlocked, or went with it.
-                Ok(false) | Err(Error::TenantLocked | Error::TenantDestroyed) => break,
+                // It goes on when its tenant is unlocked or no longer frozen, or went with it.
+                Ok(false) | Err(Error::TenantLocked | Error::TenantDestroyed | Error::Frozen { .. }) => break,
                 // The others shall not wait for it.
                 Err(error) => {
-                    failed = Some(error);
+                    failed.get_or_insert(error);
                     break;
                 }
             }
         }
     }
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    let mut next = LOOK_EVERY;
-    if let Some(due) = due {
-        next = next.min(Duration::from_micros(due.saturating_sub(vault.time())) + Duration::from_millis(1));
-    }
+    Look { due, latest: Instant::now() + wait }
+}
+
+/// Writes leftovers away, if it is time for that. Says how long it waits.
+async fn rewrite<S: Store>(
+    vault: &Vault<S>,
+    files: &mut Files,
+    stop: impl Future<Output = ()> + Clone,
+) -> Result<Duration, Error> {
     let tenants = vault.tenants_with_leftovers().await?;
     if tenants.is_empty() {
         files.since = None;
-        return Ok(next);
+        return Ok(LOOK_EVERY);
     }
     let at = (*files.since.get_or_insert_with(Instant::now) + GATHER).max(files.rested);
     let wait = at.saturating_duration_since(Instant::now());
     if !wait.is_zero() {
-        return Ok(next.min(wait));
+        return Ok(wait);
     }
     let began = Instant::now();
+    let mut failed = None;
     for tenant in tenants {
-        if stopped() {
+        if stop.clone().now_or_never().is_some() {
             break;
         }
-        vault.scrub_leftovers(tenant).await?;
+        if let Err(error) = vault.scrub_leftovers(tenant).await {
+            failed.get_or_insert(error);
+        }
     }
     *files = Files { since: None, rested: Instant::now() + began.elapsed() * REST };
-    Ok(next)
+    failed.map_or(Ok(LOOK_EVERY), Err)
 }

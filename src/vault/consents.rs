@@ -277,6 +277,11 @@ impl<S: Store> Attempt<S> for GrantConsent {
     }
 }
 
+/// Whether consents of a subject are listed and taken back: while its time of grace runs, too, since that can be undone.
+fn may_be_asked(record: &SubjectRecord) -> bool {
+    matches!(record.state, SubjectState::Open | SubjectState::Leaving)
+}
+
 impl WithdrawConsent {
     /// What it is about, in a schema that may have changed since.
     fn scope(&self, schema: &Schema) -> Result<Scope, Error> {
@@ -304,7 +309,7 @@ impl<S: Store> Attempt<S> for WithdrawConsent {
         let mut prepared: Prepared<Option<bool>> = road.prepare(None);
         let tenant = road.tenant.number;
         let mut records = road.records_of(&self.subject, &mut prepared.guards).await?;
-        records.retain(|record| record.state == SubjectState::Open);
+        records.retain(may_be_asked);
         // What was given once is taken back whatever the schema says of its purpose now.
         let given = |record: &SubjectRecord| record.consents.iter().any(|one| one.purpose == self.purpose);
         if !road.rests_on_consent(&self.purpose) && !records.iter().any(given) {
@@ -349,7 +354,7 @@ impl<S: Store> Attempt<S> for ListConsents {
         road.decide_vault()?;
         let mut prepared: Prepared<Option<Vec<ListedConsent>>> = road.prepare(None);
         let records = road.records_of(&self.subject, &mut prepared.guards).await?;
-        for record in records.into_iter().filter(|record| record.state == SubjectState::Open) {
+        for record in records.into_iter().filter(may_be_asked) {
             let fact = Fact::subject_consents(road.tenant.number, record.handle);
             prepared.guards.push(Guard::Unchanged(fact));
             prepared.items.push(Item { outcome: OK, subject: Some(record.handle), ..Item::default() });

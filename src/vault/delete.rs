@@ -64,9 +64,11 @@ impl<S: Store> Attempt<S> for Delete {
         }
 
         let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
-        let resolved = road.resolve(&tokens).await?;
+        let mut resolved = road.resolve(&tokens).await?;
         let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
         let named = road.named(holders, true, &mut prepared.guards).await?;
+        let subjects = self.items.iter().map(|item| item.subject.as_str());
+        road.by_holders(subjects.zip(&mut resolved), &named, &mut prepared.guards).await?;
         limits::none(repeats(&resolved))?;
         let mut denials = Denials::default();
         let mut rows = Vec::with_capacity(self.items.len());

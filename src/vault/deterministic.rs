@@ -11,6 +11,7 @@ use strongroom_keys::{DekOwner, Sealed};
 use strongroom_schema::Field;
 use strongroom_storage::Store;
 use strongroom_storage::keys as place;
+use strongroom_storage::rows::ValueRow;
 
 use crate::error::Error;
 use crate::index::Places;
@@ -50,6 +51,8 @@ pub(crate) struct Existing {
     pub token: String,
     /// What was stored earlier; none for a value of this request.
     found: Option<Arc<Found>>,
+    /// Whether its time is over, and it is there only because it is held.
+    is_over: bool,
 }
 
 /// The values that a request wants once, by their number.
@@ -117,7 +120,7 @@ impl Wanted {
         if let Self::Once(once) = self
             && let Some(slot) = known.0.get_mut(once.number)
         {
-            *slot = Some(Existing { row, token: token.to_owned(), found: None });
+            *slot = Some(Existing { row, token: token.to_owned(), found: None, is_over: false });
         }
     }
 }
@@ -170,11 +173,24 @@ impl<S: Store> Road<'_, S> {
                 Resolved::Value(found) => {
                     found.guards(self.tenant.number, &mut prepared.guards);
                     let token = self.token_of(&found)?;
-                    known.0[number] = Some(Existing { row: found.id, token, found: Some(found) });
+                    known.0[number] = Some(Existing { row: found.id, token, found: Some(found), is_over: false });
                 }
-                // An expired value makes room for a new one: what is left of it goes now, and the ledger says so.
+                // An expired value makes room for a new one: what is left of it goes now, and the ledger says so. One that is
+                // held for others can't: it gets one more holder, and its time begins anew.
                 Resolved::Expired(found) => {
-                    for holder in self.last_holders(&found, prepared).await? {
+                    let holders = match self.last_holders(&found, prepared).await {
+                        Err(Error::LegalHold) if found.is_shared() => {
+                            let row = ValueRow { expires: None, ..found.row.clone() };
+                            let found = Arc::new(Found { row, expires: None, ..(*found).clone() });
+                            found.guards(self.tenant.number, &mut prepared.guards);
+                            let token = self.token_of(&found)?;
+                            known.0[number] =
+                                Some(Existing { row: found.id, token, found: Some(found), is_over: true });
+                            continue;
+                        }
+                        holders => holders?,
+                    };
+                    for holder in holders {
                         self.remove_holding(&found, holder, prepared);
                     }
                     self.remove_value(&found, prepared);
@@ -204,14 +220,16 @@ impl<S: Store> Road<'_, S> {
         prepared: &mut Prepared<A>,
     ) -> Result<(), Error> {
         let due = wanted.iter().zip(holders).filter_map(|(item, holder)| {
-            let found = item.known(known)?.found.as_ref()?;
-            (found.is_shared() && self.is_due(found)).then_some((found, holder))
+            let existing = item.known(known)?;
+            let found = existing.found.as_ref()?;
+            let due = existing.is_over || (found.is_shared() && self.is_due(found));
+            due.then_some((found, holder, existing.is_over))
         });
         let due: Vec<_> = due.collect();
-        let held = self.held(due.iter().map(|(found, holder)| (found.id, *holder)).collect()).await?;
+        let held = self.held(due.iter().map(|(found, holder, _)| (found.id, *holder)).collect()).await?;
         let mut renewed = HashSet::new();
-        for (found, holder) in due {
-            if held.contains(&(found.id, holder)) {
+        for (found, holder, is_over) in due {
+            if !is_over && held.contains(&(found.id, holder)) {
                 prepared.guards.push(Guard::Unchanged(Fact::holders(self.tenant.number, found.id)));
             } else if renewed.insert(found.id) {
                 self.write_renewed(found, dice, prepared)?;

@@ -14,11 +14,12 @@ mod clear;
 mod sign;
 mod steps;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
-use strongroom_ids::TenantNo;
+use strongroom_ids::{SubjectHandle, TenantNo};
 use strongroom_keys as keys;
 use strongroom_ledger::Timestamp;
 use strongroom_storage::keys as place;
@@ -38,6 +39,8 @@ const LONGEST_GRACE: u64 = 366 * DAY;
 const DAY: u64 = 24 * 3_600 * 1_000_000;
 /// How long who asks waits for rows to be cleared. What is left then is done in the background.
 const WAIT: Duration = Duration::from_secs(20);
+/// For how long it is known what became of an erasure, in days.
+const REMEMBERED: u32 = 90;
 /// The name of what files may still hold, among the facts of erasures.
 const LEFTOVERS: &[u8] = b"leftovers";
 
@@ -68,7 +71,7 @@ pub struct GetErasure {
 pub struct ErasureStatus {
     /// Its name: random, so that it leads nowhere.
     pub erasure: String,
-    /// `waiting` for the end of its time of grace, `clearing`, `held` in part, or `erased`.
+    /// `waiting` for the end of its time of grace, `clearing`, `held` in part, `erased`, or `undone`.
     pub state: &'static str,
     /// When its time of grace ends, in microseconds since 1970.
     pub due: Option<u64>,
@@ -94,7 +97,7 @@ pub struct Kept {
 /// The name of an erasure.
 type Name = [u8; 16];
 
-fn erasure_fact(tenant: TenantNo, name: &Name) -> Fact {
+pub(crate) fn erasure_fact(tenant: TenantNo, name: &Name) -> Fact {
     Fact::erasure(tenant, name)
 }
 
@@ -115,13 +118,13 @@ pub(crate) fn put_erasure(tenant: TenantNo, name: &Name, row: &ErasureRow) -> Mu
 pub(crate) async fn load_work<S: Store>(
     store: &S,
     tenant: TenantNo,
-    subject: strongroom_ids::SubjectHandle,
+    subject: SubjectHandle,
 ) -> Result<Option<ErasureWork>, Error> {
     let row = store.get(Family::Meta, place::erasure_work(tenant, subject)).await?;
     Ok(row.as_deref().map(ErasureWork::decode).transpose()?)
 }
 
-pub(crate) fn put_work(tenant: TenantNo, subject: strongroom_ids::SubjectHandle, work: &ErasureWork) -> Mutation {
+pub(crate) fn put_work(tenant: TenantNo, subject: SubjectHandle, work: &ErasureWork) -> Mutation {
     Mutation::Put(Family::Meta, place::erasure_work(tenant, subject), work.encode())
 }
 
@@ -175,18 +178,23 @@ impl<S: Store> Attempt<S> for EraseSubject {
         let records = road.asked_records(&self.subject, &mut prepared).await?;
         let (open, under_way): (Vec<_>, Vec<_>) =
             records.into_iter().partition(|record| record.state == SubjectState::Open);
-        for record in &under_way {
-            prepared.items.push(Item { outcome: "unchanged", subject: Some(record.handle), ..Item::default() });
+        let due = road.now.saturating_add(self.grace);
+        // Asked for before: what becomes of that is the answer, and it is not later than it is asked for now.
+        for record in under_way {
+            let work = load_work(store, tenant, record.handle).await?;
+            let work = work.ok_or(Error::DataLoss("a subject's erasure"))?;
+            prepared.answer.get_or_insert(work.erasure);
+            match work.stage {
+                ErasureStage::Waiting(until) if due < until => hasten(road, record, work, due, &mut prepared).await?,
+                _ => {
+                    let subject = Some(record.handle);
+                    prepared.items.push(Item { outcome: "unchanged", subject, ..Item::default() });
+                }
+            }
         }
         if open.is_empty() {
-            // Asked for before: what became of that is the answer.
-            if let Some(first) = under_way.first() {
-                let work = load_work(store, tenant, first.handle).await?;
-                prepared.answer = Some(work.ok_or(Error::DataLoss("a subject's erasure"))?.erasure);
-            }
             return Ok(prepared);
         }
-        let due = road.now.saturating_add(self.grace);
         let mut row = ErasureRow {
             fingerprint,
             open: open.iter().map(|record| record.handle).collect(),
@@ -199,7 +207,7 @@ impl<S: Store> Attempt<S> for EraseSubject {
         for record in open {
             let record = SubjectRecord { erasure: Some(Erasure { asked: road.now, due }), ..record };
             match self.grace {
-                0 => road.begin_clearing(&record, name, &mut row, &mut prepared).await?,
+                0 => road.begin_clearing(&record, clear::new_work(name), &mut row, &mut prepared).await?,
                 _ => leave(road, record, name, due, &mut prepared)?,
             }
         }
@@ -211,6 +219,29 @@ impl<S: Store> Attempt<S> for EraseSubject {
         prepared.answer = Some(name);
         Ok(prepared)
     }
+}
+
+/// Lets a subject's time of grace end earlier.
+async fn hasten<S: Store>(
+    road: &Road<'_, S>,
+    record: SubjectRecord,
+    work: ErasureWork,
+    due: u64,
+    prepared: &mut Prepared<Option<Name>>,
+) -> Result<(), Error> {
+    let (tenant, handle) = (road.tenant.number, record.handle);
+    let row = load_erasure(&*road.vault.store, tenant, &work.erasure).await?.ok_or(Error::DataLoss("an erasure"))?;
+    let fact = erasure_fact(tenant, &work.erasure);
+    prepared.guards.push(Guard::Unchanged(fact));
+    prepared.changes.push(fact);
+    road.change_subject(&record, prepared);
+    let erasure = record.erasure.map(|erasure| Erasure { due, ..erasure });
+    let record = SubjectRecord { erasure, salt: keys::random::<16>()?, ..record };
+    road.put_record(&record, "subject_leaving", prepared);
+    prepared.mutations.push(put_erasure(tenant, &work.erasure, &ErasureRow { due, ..row }));
+    prepared.mutations.push(put_work(tenant, handle, &ErasureWork { stage: ErasureStage::Waiting(due), ..work }));
+    prepared.detail.push(("due", Timestamp(due).to_string()));
+    Ok(())
 }
 
 /// Freezes a subject until its time of grace is over.
@@ -239,6 +270,7 @@ impl<S: Store> Attempt<S> for UndoErasure {
         road.decide_vault()?;
         let tenant = road.tenant.number;
         let mut prepared: Prepared<Option<bool>> = road.prepare(None);
+        let mut names: BTreeMap<Name, Vec<SubjectHandle>> = BTreeMap::new();
         for record in road.asked_records(&self.subject, &mut prepared).await? {
             let undone = prepared.answer.get_or_insert(false);
             if record.state != SubjectState::Leaving {
@@ -256,13 +288,32 @@ impl<S: Store> Attempt<S> for UndoErasure {
                 ..record
             };
             road.put_record(&record, "erasure_undone", &mut prepared);
+            prepared.mutations.push(Mutation::Delete(Family::Meta, place::erasure_work(tenant, record.handle)));
+            names.entry(name).or_default().push(record.handle);
+        }
+        for (name, undone) in names {
+            let row = load_erasure(&*road.vault.store, tenant, &name).await?.ok_or(Error::DataLoss("an erasure"))?;
             prepared.guards.push(Guard::Unchanged(erasure_fact(tenant, &name)));
             prepared.changes.push(erasure_fact(tenant, &name));
-            prepared.mutations.push(Mutation::Delete(Family::Meta, place::erasure_work(tenant, record.handle)));
-            prepared.mutations.push(Mutation::Delete(Family::Meta, place::erasure(tenant, &name)));
+            prepared.mutations.push(put_erasure(tenant, &name, &without(row, &undone, day(road.now)?)));
         }
         Ok(prepared)
     }
+}
+
+/// An erasure without subjects of which it was undone. Without any it is remembered as one that was, so that its key does not
+/// begin it again.
+fn without(mut row: ErasureRow, undone: &[SubjectHandle], day: u32) -> ErasureRow {
+    row.open.retain(|subject| !undone.contains(subject));
+    if row.open.is_empty() && row.receipt.is_empty() {
+        (row.due, row.expires) = (0, day.saturating_add(REMEMBERED));
+    }
+    row
+}
+
+/// The day of a time, counted from 1970.
+fn day(now: u64) -> Result<u32, Error> {
+    u32::try_from(now / DAY).map_err(|_| Error::Internal("a day beyond all calendars"))
 }
 
 impl<S: Store> Attempt<S> for GetErasure {
@@ -272,7 +323,7 @@ impl<S: Store> Attempt<S> for GetErasure {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<ErasureStatus>, Refused> {
         road.decide_vault()?;
         let gone = || {
-            let description = "there is no erasure of that name: it was undone, or ended more than 90 days ago";
+            let description = "there is no erasure of that name: it never was, or ended more than 90 days ago";
             Error::NotFoundAt(vec![Violation::new("erasure", "erasure_unknown", description)])
         };
         let name = data_encoding::HEXLOWER.decode(self.erasure.as_bytes()).ok().and_then(|name| name.try_into().ok());
@@ -319,7 +370,7 @@ impl<S: Store> Vault<S> {
         let (mut waiting, mut clearing, mut kept) = (false, false, vec![]);
         for subject in &row.open {
             match load_work(&*self.store, tenant, *subject).await?.map(|work| work.stage) {
-                Some(ErasureStage::Waiting(due)) => waiting |= due > self.now(),
+                Some(ErasureStage::Waiting(due)) => waiting |= !self.is_due(due),
                 Some(ErasureStage::Clearing(_) | ErasureStage::Cleared) => clearing = true,
                 Some(ErasureStage::Kept(_)) | None => {}
             }
@@ -338,6 +389,7 @@ impl<S: Store> Vault<S> {
         let state = match (waiting, clearing) {
             (true, _) => "waiting",
             (false, true) => "clearing",
+            (false, false) if row.open.is_empty() && row.receipt.is_empty() => "undone",
             (false, false) if row.open.is_empty() => "erased",
             (false, false) if row.receipt.is_empty() => "clearing",
             (false, false) => "held",

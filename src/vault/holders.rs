@@ -19,6 +19,8 @@ use crate::standing::Relation;
 
 /// Holders of one value that are read, or released in one commit, at most.
 const PAGE: usize = 1_000;
+/// Holders that are looked at to see whether a value is anybody's: mostly the first few tell.
+const FIRST: [usize; 2] = [4, 100];
 
 /// Subject ids that a request names, the handles behind those that the vault knows, and which of them hold its shared
 /// values.
@@ -106,9 +108,9 @@ impl<S: Store> Road<'_, S> {
 
     /// Looks up the handles behind the subject ids that a request names, and whether they hold the values that it means,
     /// each level at once. Where no subject is named, and `nobody` is asked for, it is whether nobody does.
-    pub async fn named<'i>(
+    pub async fn named<'i, 'r>(
         &self,
-        items: impl Iterator<Item = (&'i str, &'i Resolved)> + Clone,
+        items: impl Iterator<Item = (&'i str, &'r Resolved)> + Clone,
         nobody: bool,
         guards: &mut Vec<Guard>,
     ) -> Result<Named<'i>, Error> {
@@ -144,6 +146,86 @@ impl<S: Store> Road<'_, S> {
             }
         });
         Ok(named)
+    }
+
+    /// Holds shared values that were found against who holds them, where they are told of. To who names nobody one is there as
+    /// long as nobody or somebody holds it who is neither erased nor about to be: what is left of others is for who names them.
+    /// One that has expired is still there for who names a holder, and reads it for what it is held for.
+    pub async fn by_holders<'i, 'r>(
+        &self,
+        items: impl Iterator<Item = (&'i str, &'r mut Resolved)>,
+        named: &Named<'_>,
+        guards: &mut Vec<Guard>,
+    ) -> Result<(), Error> {
+        let mut unnamed = Vec::new();
+        for (subject, resolved) in items {
+            let (Resolved::Value(found) | Resolved::Expired(found)) = &*resolved else { continue };
+            if !found.is_shared() {
+                continue;
+            }
+            if subject.is_empty() {
+                unnamed.push((found.id, resolved));
+                continue;
+            }
+            let held = match resolved {
+                Resolved::Expired(found) => named
+                    .record(found, subject)
+                    .and_then(|record| self.held_until(record, found.field.number))
+                    .map(|until| Found { expires: Some(until), ..(**found).clone() }),
+                _ => None,
+            };
+            if let Some(found) = held {
+                *resolved = Resolved::Value(Arc::new(found));
+            }
+        }
+        if unnamed.is_empty() {
+            return Ok(());
+        }
+        let living = self.living(unnamed.iter().map(|(row, _)| *row).collect(), guards).await?;
+        for (row, resolved) in unnamed {
+            if !living.contains(&row) {
+                resolved.guards_if_unwrapped(self.tenant.number, guards);
+                *resolved = Resolved::Nothing;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which of these values nobody holds, or somebody who is neither erased nor about to be, among their first holders. Guards
+    /// that it stays so.
+    async fn living(&self, mut rows: Vec<RowId>, guards: &mut Vec<Guard>) -> Result<HashSet<RowId>, Error> {
+        rows.sort_unstable();
+        rows.dedup();
+        let tenant = self.tenant.number;
+        let mut living = HashSet::with_capacity(rows.len());
+        for limit in FIRST {
+            let mut of_rows = Vec::with_capacity(rows.len());
+            for row in rows.drain(..) {
+                of_rows.push((row, self.some_holders(row, limit).await?));
+            }
+            let mut holders: Vec<SubjectHandle> = of_rows.iter().flat_map(|(_, holders)| holders.clone()).collect();
+            holders.retain(|holder| holder.is_some());
+            holders.sort_unstable();
+            holders.dedup();
+            let records = self.subject_records(&holders).await?;
+            let lives = |holder: &SubjectHandle| {
+                !holder.is_some() || records.get(holder).is_some_and(|record| record.state == SubjectState::Open)
+            };
+            for (row, holders) in of_rows {
+                match holders.iter().find(|holder| lives(holder)) {
+                    Some(holder) => {
+                        guards.push(Guard::Unchanged(Fact::holders(tenant, row)));
+                        if holder.is_some() {
+                            guards.push(Guard::Unchanged(Fact::subject_state(tenant, *holder)));
+                        }
+                        living.insert(row);
+                    }
+                    None if holders.len() == limit => rows.push(row),
+                    None => {}
+                }
+            }
+        }
+        Ok(living)
     }
 
     /// The handles behind subject ids that the vault knows. Guards that they stay the same.
@@ -211,7 +293,7 @@ impl<S: Store> Road<'_, S> {
             return Ok(true);
         }
         prepared.guards.push(Guard::Unchanged(Fact::holders(self.tenant.number, found.id)));
-        Ok(self.some_holders(found, 2).await?.len() < 2)
+        Ok(self.some_holders(found.id, 2).await?.len() < 2)
     }
 
     /// The holders with whom a value that has expired goes, unless it is held. Guards that they stay the same.
@@ -230,13 +312,15 @@ impl<S: Store> Road<'_, S> {
         prepared.guards.push(Guard::Unchanged(Fact::holders(self.tenant.number, found.id)));
         let mut position = self.position;
         loop {
-            let mut holders = self.some_holders(found, PAGE + 1).await?;
-            self.not_held_by_any(found, &holders, prepared).await?;
+            let mut holders = self.some_holders(found.id, PAGE + 1).await?;
+            let mut page = Prepared::new(());
+            self.not_held_by_any(found, &holders, &mut page).await?;
             if holders.len() <= PAGE {
+                prepared.guards.append(&mut page.guards);
                 return Ok(holders);
             }
             holders.truncate(PAGE);
-            if !self.release(found, holders, position).await? {
+            if !self.release(found, holders, position, page).await? {
                 return Ok(vec![]);
             }
             // The next page stands on what there is now.
@@ -249,8 +333,14 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// Ends holds on a value that has expired and has more. `false`: others were at it meanwhile, and nothing was done.
-    async fn release(&self, found: &Found, holders: Vec<SubjectHandle>, position: Position) -> Result<bool, Error> {
-        let mut page = Prepared::new(());
+    /// `page` guards that none of them is under a legal hold.
+    async fn release(
+        &self,
+        found: &Found,
+        holders: Vec<SubjectHandle>,
+        position: Position,
+        mut page: Prepared<()>,
+    ) -> Result<bool, Error> {
         page.guards.push(Guard::Unchanged(Fact::row(self.tenant.number, found.id)));
         page.guards.push(Guard::Unchanged(Fact::holders(self.tenant.number, found.id)));
         for holder in holders {
@@ -266,8 +356,8 @@ impl<S: Store> Road<'_, S> {
     }
 
     /// The first holders of a shared value.
-    async fn some_holders(&self, found: &Found, limit: usize) -> Result<Vec<SubjectHandle>, Error> {
-        let (from, to) = place::holders_range(self.tenant.number, found.id);
+    async fn some_holders(&self, row: RowId, limit: usize) -> Result<Vec<SubjectHandle>, Error> {
+        let (from, to) = place::holders_range(self.tenant.number, row);
         let page = self.vault.store.scan(Family::Holders, Range { from, to, limit }).await?;
         Ok(page.iter().map(|(key, _)| place::decode_holder(key)).collect::<Result<_, _>>()?)
     }

@@ -14,9 +14,10 @@ use strongroom_schema::Schema;
 use strongroom_storage::Store;
 use strongroom_storage::rows::{ErasureStage, ErasureWork, Hold, SubjectRecord, SubjectState};
 
-use crate::erase::{load_work, put_work};
+use crate::erase::{erasure_fact, load_work, put_work};
 use crate::error::{Error, Violation};
 use crate::limits;
+use crate::reading::lists;
 use crate::resolve::Found;
 use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road};
 use crate::subjects::unknown;
@@ -96,11 +97,16 @@ pub(crate) fn field_names(schema: &Schema, fields: &[FieldNo]) -> Vec<String> {
 }
 
 impl<S: Store> Road<'_, S> {
+    /// The time by which holds end for what removes, changes or erases values: what is not known to be over stands.
+    pub fn holding_time(&self) -> u64 {
+        self.vault.erasing_time().unwrap_or(0)
+    }
+
     /// Refuses what would remove or change a value that is held. That no hold is set meanwhile is guarded.
     pub fn not_held<A>(&self, found: &Found, prepared: &mut Prepared<A>) -> Result<(), Error> {
         let Some(record) = &found.subject else { return Ok(()) };
         prepared.guards.push(Guard::Unchanged(Fact::subject_state(self.tenant.number, record.handle)));
-        match record.is_held(found.row.field, self.now) {
+        match record.is_held(found.row.field, self.holding_time()) {
             true => Err(Error::LegalHold),
             false => Ok(()),
         }
@@ -121,7 +127,8 @@ impl<S: Store> Road<'_, S> {
         let records: HashMap<_, _> = self.subject_records(&holders).await?;
         let states = records.keys().map(|handle| Fact::subject_state(self.tenant.number, *handle));
         prepared.guards.extend(states.map(Guard::Unchanged));
-        match records.values().any(|record| record.is_held(found.row.field, self.now)) {
+        let now = self.holding_time();
+        match records.values().any(|record| record.is_held(found.row.field, now)) {
             true => Err(Error::LegalHold),
             false => Ok(()),
         }
@@ -148,17 +155,30 @@ impl<S: Store> Road<'_, S> {
         Ok(())
     }
 
-    /// Has the eraser look again at a subject that is erased but for what is held.
-    async fn look_again<A>(&self, record: &SubjectRecord, until: u64, prepared: &mut Prepared<A>) -> Result<(), Error> {
+    /// Has the eraser look again, at that time, at a subject that is erased but for what is held. Where a hold is lifted while its
+    /// values are cleared it begins anew: those that were left may be held no more.
+    async fn look_again<A>(
+        &self,
+        record: &SubjectRecord,
+        at: u64,
+        lifted: bool,
+        prepared: &mut Prepared<A>,
+    ) -> Result<(), Error> {
         if record.state != SubjectState::Held {
             return Ok(());
         }
-        let work = load_work(&*self.vault.store, self.tenant.number, record.handle).await?;
+        let tenant = self.tenant.number;
+        let work = load_work(&*self.vault.store, tenant, record.handle).await?;
         let work = work.ok_or(Error::DataLoss("a subject's erasure"))?;
-        if matches!(work.stage, ErasureStage::Kept(_)) {
-            let work = ErasureWork { stage: ErasureStage::Kept(until), ..work };
-            prepared.mutations.push(put_work(self.tenant.number, record.handle, &work));
-        }
+        let fact = erasure_fact(tenant, &work.erasure);
+        prepared.guards.push(Guard::Unchanged(fact));
+        let stage = match work.stage {
+            ErasureStage::Kept(until) => ErasureStage::Kept(until.min(at)),
+            ErasureStage::Clearing(_) | ErasureStage::Cleared if lifted => ErasureStage::Kept(at),
+            _ => return Ok(()),
+        };
+        prepared.changes.push(fact);
+        prepared.mutations.push(put_work(tenant, record.handle, &ErasureWork { stage, ..work }));
         Ok(())
     }
 }
@@ -172,7 +192,13 @@ impl SetHold {
             let description = "the reference of a case: 1 to 64 of A-Z a-z 0-9 . - _ / , and nothing that is personal";
             wrong.push(Violation::new("reason", "reason_malformed", description));
         }
-        if road.schema.purpose(&self.purpose).is_none() {
+        let rests_on_consent = road.rests_on_consent(&self.purpose);
+        if rests_on_consent {
+            let description = "consents go with the rest of a subject: what is held could not be read for this purpose";
+            wrong.push(Violation::new("purpose", "rests_on_consent", description));
+        }
+        let is_declared = road.schema.purpose(&self.purpose).is_some();
+        if !is_declared {
             let declared: Vec<&str> = road.schema.purposes().map(|purpose| &*purpose.name).collect();
             let description = format!("the schema declares no such purpose; declared are: {}", declared.join(", "));
             wrong.push(Violation::new("purpose", "purpose_unknown", description));
@@ -187,6 +213,11 @@ impl SetHold {
         let mut fields = Vec::with_capacity(self.fields.len().min(FIELDS));
         for (index, name) in self.fields.iter().take(FIELDS).enumerate() {
             match road.schema.field(name) {
+                Some(field) if is_declared && !rests_on_consent && !lists(field, &self.purpose) => {
+                    let description =
+                        "the schema does not list this purpose for the field: nobody could read what is held";
+                    wrong.push(Violation::new(format!("fields[{index}]"), "purpose_not_listed", description));
+                }
                 Some(field) => fields.push(field.number),
                 None => {
                     let description = "no such field in the schema; `strongroom schema show` lists the fields";
@@ -253,8 +284,7 @@ impl<S: Store> Attempt<S> for SetHold {
                 until: self.until,
             };
             add(&mut record.holds, hold, road.now);
-            let until = record.standing(road.now).map(|hold| hold.until).min().unwrap_or(0);
-            road.look_again(&record, until, &mut prepared).await?;
+            road.look_again(&record, self.until, false, &mut prepared).await?;
             road.write_holds(record, "hold_set", &mut prepared)?;
         }
         prepared.detail.extend([
@@ -313,9 +343,11 @@ impl<S: Store> Attempt<S> for LiftHold {
                 prepared.items.push(Item { outcome: "unchanged", subject: Some(record.handle), ..Item::default() });
                 continue;
             };
-            hold.until = road.now;
+            // By the clock that what is erased goes by, as far as that is believed: the ledger may be ahead.
+            let ends = road.vault.erasing_time().map_or(road.now, |time| time.min(road.now));
+            hold.until = ends;
             *lifted = true;
-            road.look_again(&record, road.now, &mut prepared).await?;
+            road.look_again(&record, ends, true, &mut prepared).await?;
             road.write_holds(record, "hold_lifted", &mut prepared)?;
         }
         if prepared.answer == Some(true) {

@@ -13,6 +13,7 @@ use strongroom_storage::rows::{IndexEntry, IndexKind};
 use strongroom_storage::{Family, Range, Store};
 
 use crate::error::{Error, Violation};
+use crate::holders::Named;
 use crate::limits;
 use crate::reading::{Denials, Refusal, lists};
 use crate::resolve::Resolved;
@@ -289,7 +290,10 @@ async fn read<S: Store>(
     };
     let mut found = FoundTokens { tokens: Vec::with_capacity(rows.len().min(most)), more };
     'pages: for page in rows.chunks(page.max(1)) {
-        for resolved in road.resolve_rows(page).await? {
+        let mut page = road.resolve_rows(page).await?;
+        let nobody = std::iter::repeat("");
+        road.by_holders(nobody.zip(&mut page), &Named::default(), &mut prepared.guards).await?;
+        for resolved in page {
             let Resolved::Value(value) = resolved else { continue };
             value.guards(road.tenant.number, &mut prepared.guards);
             road.guard_case_load(value.row.subject, &mut prepared.guards);

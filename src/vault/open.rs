@@ -493,7 +493,7 @@ impl<S: Store> Vault<S> {
             nearly_full: AtomicBool::new(false),
             jobs: Jobs::default(),
             counting: Mutex::new(()),
-            erasing: Mutex::new(()),
+            erasing: Default::default(),
             erasures_left: Notify::new(),
             backups_kept: OnceLock::new(),
             importing: Mutex::new(()),

@@ -2,7 +2,7 @@
 
 use strongroom_ids::TenantNo;
 use strongroom_storage::keys as place;
-use strongroom_storage::{Entry, Family, Range, Snapshot, Store, StoreError};
+use strongroom_storage::{Entry, Family, Range, Store, StoreError};
 
 /// Entries read at once. A value has at most 64 KiB, so a page has at most some 20 MiB.
 pub(crate) const PAGE: usize = 256;
@@ -49,30 +49,13 @@ impl Pages {
         if self.ended {
             return Ok(None);
         }
-        let page = store.scan(self.family, self.range()).await?;
-        Ok(self.taken(page))
-    }
-
-    /// The next entries of a store at one moment; none at the end.
-    pub async fn next_of<V: Snapshot>(&mut self, view: &V) -> Result<Option<Vec<Entry>>, StoreError> {
-        if self.ended {
-            return Ok(None);
-        }
-        let page = view.scan(self.family, self.range()).await?;
-        Ok(self.taken(page))
-    }
-
-    fn range(&self) -> Range {
-        Range { from: self.from.clone(), to: self.to.clone(), limit: self.limit }
-    }
-
-    /// A page that was read; the next begins behind it.
-    fn taken(&mut self, page: Vec<Entry>) -> Option<Vec<Entry>> {
+        let range = Range { from: self.from.clone(), to: self.to.clone(), limit: self.limit };
+        let page = store.scan(self.family, range).await?;
         self.ended = page.len() < self.limit;
         if let Some((last, _)) = page.last() {
             self.from = last.to_vec();
             self.from.push(0);
         }
-        (!page.is_empty()).then_some(page)
+        Ok((!page.is_empty()).then_some(page))
     }
 }

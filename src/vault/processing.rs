@@ -2,7 +2,7 @@
 //! value nor a data subject.
 //!
 //! The road decides, records that it was asked, and takes the rules in force along: who may read is asked of just these. What
-//! takes long is done after that, while other requests go on: values are counted in the store at one moment, and reads in the
+//! takes long is done after that, while other requests go on: values are counted in the store page by page, and reads in the
 //! ledger as it was then.
 
 mod reads;

@@ -47,11 +47,15 @@ impl Resolved {
             && found.row.sealed_token.is_some()
         {
             into.push(Guard::Unchanged(Fact::row(tenant, found.id)));
+            if found.row.subject.is_some() {
+                into.push(Guard::Unchanged(Fact::subject_state(tenant, found.row.subject)));
+            }
         }
     }
 }
 
 /// A value's row, and what it takes to open it.
+#[derive(Clone)]
 pub(crate) struct Found {
     pub id: RowId,
     pub row: ValueRow,

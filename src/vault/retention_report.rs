@@ -9,7 +9,7 @@ use strongroom_ids::{FieldNo, SubjectHandle, TenantNo};
 use strongroom_schema::Schema;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{SubjectRecord, ValueRow};
-use strongroom_storage::{Family, Range, Snapshot, Store};
+use strongroom_storage::{Family, Range, Store};
 
 use crate::clock_watch::ClockJump;
 use crate::error::Error;
@@ -82,9 +82,9 @@ impl<S: Store> Vault<S> {
         Ok(RetentionDue { time, fields, cap, clock_jump: self.clock_jump() })
     }
 
-    /// Counts over one view of the store, a page at a time; other requests go on meanwhile.
+    /// Counts a page at a time; other requests go on meanwhile. No snapshot is held, which would keep in the files what is erased
+    /// meanwhile.
     async fn fall_due(&self, tenant: TenantNo, schema: &Schema, now: u64) -> Result<Vec<FieldDue>, Error> {
-        let view = self.store.snapshot().await?;
         let mut fields: BTreeMap<FieldNo, FieldDue> = schema
             .fields()
             .map(|field| (field.number, FieldDue::new(&field.full_name, &field.retention.to_string())))
@@ -93,7 +93,7 @@ impl<S: Store> Vault<S> {
         let to = place::prefix_end(&from);
         loop {
             let range = Range { from: from.clone(), to: to.clone(), limit: PAGE };
-            let page = view.scan(Family::Rows, range).await?;
+            let page = self.store.scan(Family::Rows, range).await?;
             let Some((last, _)) = page.last() else { break };
             from = [last, &[0][..]].concat();
             let rows = page.iter().map(|(_, bytes)| ValueRow::decode(bytes)).collect::<Result<Vec<_>, _>>()?;

@@ -278,7 +278,6 @@ impl<S: Store> Vault<S> {
             match request.attempt(&road).await {
                 Ok(prepared) => match road.commit(prepared).await {
                     Ok(answer) => {
-                        road.unwrapped.keep();
                         request.install(self, tenant, &answer);
                         return Ok(answer);
                     }
@@ -375,11 +374,21 @@ impl<S: Store> Road<'_, S> {
     }
 
     async fn commit<A>(&self, prepared: Prepared<A>) -> Result<A, CommitError> {
-        self.commit_at(self.position, prepared).await
+        let (answer, is_committed) = self.try_commit(self.position, prepared).await?;
+        if is_committed {
+            self.unwrapped.keep();
+        }
+        Ok(answer)
     }
 
     /// Commits what was read at a position.
-    pub async fn commit_at<A>(&self, position: Position, mut prepared: Prepared<A>) -> Result<A, CommitError> {
+    pub async fn commit_at<A>(&self, position: Position, prepared: Prepared<A>) -> Result<A, CommitError> {
+        Ok(self.try_commit(position, prepared).await?.0)
+    }
+
+    /// The same. Says whether it was: a refusal that gets no leaf is not, and nothing that it stands on was held against what
+    /// others did meanwhile.
+    async fn try_commit<A>(&self, position: Position, mut prepared: Prepared<A>) -> Result<(A, bool), CommitError> {
         let (decision, reason) = verdict(&prepared.items);
         if reason.is_none() {
             self.list_refused(&mut prepared);
@@ -394,7 +403,7 @@ impl<S: Store> Road<'_, S> {
         if let Some(reason) = reason
             && !self.may_record(reason, leaves.len(), prepared.items.len())
         {
-            return Ok(prepared.answer);
+            return Ok((prepared.answer, false));
         }
         let change = Change {
             position,
@@ -408,7 +417,7 @@ impl<S: Store> Road<'_, S> {
             true => self.vault.committer.commit(change).await?,
             false => self.commit_and_forget(change, prepared.forget).await?,
         };
-        Ok(prepared.answer)
+        Ok((prepared.answer, true))
     }
 
     /// Commits what destroys DEKs, and takes them out of memory, to the end even if the caller hangs up meanwhile:

@@ -1,5 +1,6 @@
 //! The vault: what all requests share, and one method for each of them.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -68,8 +69,8 @@ pub struct Vault<S: Store> {
     pub(crate) jobs: Jobs,
     /// Held while it is counted what depends on a key.
     pub(crate) counting: Mutex<()>,
-    /// Held while a step of an erasure is taken.
-    pub(crate) erasing: Mutex<()>,
+    /// Held, of each tenant its own, while a step of an erasure is taken.
+    pub(crate) erasing: std::sync::Mutex<HashMap<TenantNo, Arc<Mutex<()>>>>,
     /// Woken when something may be left to do of one.
     pub(crate) erasures_left: Notify,
     /// For how many days backups are kept; unknown unless whoever opened the vault says so.

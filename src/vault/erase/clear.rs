@@ -9,8 +9,10 @@ use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{KeyVersion, KeyringNo, RowId, SubjectHandle, TenantNo};
 use strongroom_keys::{DekOwner, DekPlace};
 use strongroom_storage::keys as place;
-use strongroom_storage::rows::{ErasureRow, ErasureStage, ErasureWork, RowDek, SubjectRecord, SubjectState, ValueRow};
-use strongroom_storage::{Entry, Family, Mutation, Range, Store};
+use strongroom_storage::rows::{
+    Erasure, ErasureRow, ErasureStage, ErasureWork, RowDek, SubjectRecord, SubjectState, ValueRow,
+};
+use strongroom_storage::{Entry, Family, Mutation, Range, Store, StoreError};
 
 use super::{Name, erasure_fact, load_erasure, load_work, put_erasure, put_work};
 use crate::closing::mapping;
@@ -23,6 +25,12 @@ use crate::roll;
 /// Bytes at the end of an index entry's key that are not kept: all but one of the blind index.
 const LEADS_ON: usize = 31;
 
+/// A row as it was read: none if it is gone.
+type Read = Option<Result<ValueRow, StoreError>>;
+
+/// Pages of a subject's rows that are looked at before it is closed.
+const LOOKED_AT: usize = 4;
+
 /// The keyrings of what is held of a subject.
 pub(crate) struct Held(BTreeSet<KeyringNo>);
 
@@ -33,6 +41,9 @@ impl Held {
     }
 
     /// Looks at what a subject has, and what of it is held at a time, in microseconds since 1970; none if nothing is.
+    ///
+    /// Of a subject with many values not all are looked at before it is closed: what stays is found page by page then, and till
+    /// then all its keyrings do. So it is where a row can't be read, which may be held.
     pub async fn of<S: Store>(
         store: &S,
         tenant: TenantNo,
@@ -42,12 +53,21 @@ impl Held {
         if record.standing(now).next().is_none() {
             return Ok(None);
         }
-        let (mut keyrings, mut any) = (BTreeSet::new(), false);
+        let all = || Self(record.deks.iter().map(|dek| dek.keyring).collect());
+        let (mut keyrings, mut any, mut looked_at) = (BTreeSet::new(), false, 0);
         let (from, to) = place::subject_rows_after(tenant, record.handle, RowId(0));
         let mut pages = Pages::new(Family::SubjectRows, from, to);
         while let Some(page) = pages.next(store).await? {
+            if looked_at == LOOKED_AT {
+                return Ok(Some(all()));
+            }
+            looked_at += 1;
             for (_, row) in rows_of(store, tenant, &page).await? {
-                let Some(Ok(row)) = row else { continue };
+                let row = match row {
+                    None => continue,
+                    Some(Err(_)) => return Ok(Some(all())),
+                    Some(Ok(row)) => row,
+                };
                 if record.is_held(row.field, now) {
                     any = true;
                     // What subjects share has DEKs of its own.
@@ -60,12 +80,7 @@ impl Held {
 }
 
 /// The rows that entries of `SubjectRows` name.
-#[allow(clippy::type_complexity)]
-async fn rows_of<S: Store>(
-    store: &S,
-    tenant: TenantNo,
-    page: &[Entry],
-) -> Result<Vec<(RowId, Option<Result<ValueRow, strongroom_storage::StoreError>>)>, Error> {
+async fn rows_of<S: Store>(store: &S, tenant: TenantNo, page: &[Entry]) -> Result<Vec<(RowId, Read)>, Error> {
     let ids = page.iter().map(|(key, _)| place::decode_subject_row(key)).collect::<Result<Vec<_>, _>>()?;
     let keys = ids.iter().map(|id| place::row(tenant, *id)).collect();
     let rows = store.multi_get(Family::Rows, keys).await?;
@@ -74,12 +89,7 @@ async fn rows_of<S: Store>(
 
 /// Counts what goes with a subject's record, but for what is held; what was signed before does not say it.
 pub(crate) fn count(record: &SubjectRecord, held: Option<&Held>, row: &mut ErasureRow) {
-    for dek in record.deks.iter().filter(|dek| !held.is_some_and(|held| held.stays(dek.keyring))) {
-        row.erased.deks += 1;
-        row.keks.push((dek.keyring, dek.kek_version));
-    }
-    row.keks.sort_unstable();
-    row.keks.dedup();
+    note_deks(record, |keyring| held.is_some_and(|held| held.stays(keyring)), row);
     row.erased.consents += record.consents.len() as u64;
     row.erased.entries += u64::from(held.is_none());
     row.receipt.clear();
@@ -103,16 +113,22 @@ impl<S: Store> Road<'_, S> {
     pub(super) async fn begin_clearing<A>(
         &self,
         record: &SubjectRecord,
-        erasure: Name,
+        mut work: ErasureWork,
         row: &mut ErasureRow,
         prepared: &mut Prepared<A>,
     ) -> Result<(), Error> {
-        let mut work = new_work(erasure);
+        let now = self.holding_time();
+        (work.stage, work.held) = (ErasureStage::Clearing(RowId(0)), 0);
         // That the set of its rows is this one, the change of the record guards.
-        let held = Held::of(&*self.vault.store, self.tenant.number, record, self.now).await?;
+        let held = Held::of(&*self.vault.store, self.tenant.number, record, now).await?;
         count(record, held.as_ref(), row);
         match &held {
-            Some(held) => self.restrict_subject(record, held, prepared).await?,
+            Some(held) => {
+                // Which holds stood when it began is known by this time, when it comes to an end.
+                let erasure = record.erasure.map(|erasure| Erasure { due: now, ..erasure });
+                let record = SubjectRecord { erasure, ..record.clone() };
+                self.restrict_subject(&record, held, prepared).await?;
+            }
             None => {
                 work.mapping = led_from(self.tenant.number, record);
                 let (from, to) = place::subject_rows_after(self.tenant.number, record.handle, RowId(0));
@@ -128,6 +144,16 @@ impl<S: Store> Road<'_, S> {
         prepared.mutations.push(put_work(self.tenant.number, record.handle, &work));
         Ok(())
     }
+}
+
+/// Notes which of a subject's DEKs are destroyed, and which KEKs wrapped them.
+fn note_deks(record: &SubjectRecord, stays: impl Fn(KeyringNo) -> bool, row: &mut ErasureRow) {
+    for dek in record.deks.iter().filter(|dek| !stays(dek.keyring)) {
+        row.erased.deks += 1;
+        row.keks.push((dek.keyring, dek.kek_version));
+    }
+    row.keks.sort_unstable();
+    row.keks.dedup();
 }
 
 /// Closes a subject whose time of grace, or a hold on whom, is over.
@@ -146,7 +172,7 @@ impl<S: Store> Attempt<S> for Close {
         let (ErasureStage::Waiting(due) | ErasureStage::Kept(due)) = work.stage else {
             return Err(Error::NotFound.into());
         };
-        if due > road.now {
+        if due > road.vault.erasing_time()? {
             return Err(Error::NotFound.into());
         }
         let mut prepared = road.prepare(());
@@ -154,11 +180,11 @@ impl<S: Store> Attempt<S> for Close {
         let record = road.subject_records(&[self.0]).await?.remove(&self.0);
         let record = record.ok_or(Error::DataLoss("a subject that is being erased"))?;
         row.due = 0;
-        road.begin_clearing(&record, work.erasure, &mut row, &mut prepared).await?;
-        let fact = erasure_fact(tenant, &work.erasure);
+        let (erasure, fact) = (work.erasure, erasure_fact(tenant, &work.erasure));
+        road.begin_clearing(&record, work, &mut row, &mut prepared).await?;
         prepared.guards.push(Guard::Unchanged(fact));
         prepared.changes.push(fact);
-        prepared.mutations.push(put_erasure(tenant, &work.erasure, &row));
+        prepared.mutations.push(put_erasure(tenant, &erasure, &row));
         Ok(prepared)
     }
 }
@@ -196,7 +222,7 @@ impl<S: Store> Attempt<S> for ClearPage {
         work.stage = match last.filter(|_| more) {
             Some(last) => ErasureStage::Clearing(last),
             None => {
-                finish(road, &record, &mut prepared);
+                finish(road, &record, (&mut work, &mut row), &mut prepared).await?;
                 ErasureStage::Cleared
             }
         };
@@ -216,18 +242,20 @@ async fn clear_rows<S: Store>(
 ) -> Result<Vec<(KeyringNo, KeyVersion)>, Error> {
     let tenant = road.tenant.number;
     let rows = rows_of(&*road.vault.store, tenant, page).await?;
-    let alone = |row: &Option<Result<ValueRow, _>>| matches!(row, Some(Ok(row)) if !row.subject.is_some());
+    let alone = |row: &Read| matches!(row, Some(Ok(row)) if !row.subject.is_some());
     let alone: Vec<RowId> = rows.iter().filter(|(_, row)| alone(row)).map(|(id, _)| *id).collect();
     let keys = alone.iter().map(|id| place::row_dek(tenant, *id)).collect();
     let own = road.vault.store.multi_get(Family::RowDeks, keys).await?;
     let own: HashMap<RowId, RowDek> =
         alone.into_iter().zip(own).filter_map(|(id, row)| Some((id, RowDek::decode(&row?).ok()?))).collect();
+    // What had ended when it began has ended, whatever the clock has come to say since.
+    let now = road.holding_time().max(record.erasure.map_or(0, |erasure| erasure.due));
     let mut keks = Vec::new();
     for (id, stored) in rows {
         prepared.guards.push(Guard::Unchanged(Fact::row(tenant, id)));
         let is_there = stored.is_some();
         let value = stored.and_then(Result::ok);
-        let keeps = |value: Option<&ValueRow>| value.is_none_or(|value| record.is_held(value.field, road.now));
+        let keeps = |value: Option<&ValueRow>| value.is_none_or(|value| record.is_held(value.field, now));
         if record.state == SubjectState::Held && is_there && keeps(value.as_ref()) {
             // What can't be read may be held: it stays.
             work.held += 1;
@@ -235,15 +263,7 @@ async fn clear_rows<S: Store>(
         }
         let field = value.as_ref().and_then(|value| road.schema.field_no(value.field)).cloned();
         let Some((value, field)) = value.zip(field) else {
-            // It can't be read, or is gone: what is left goes all the same.
-            prepared.changes.extend([Fact::row(tenant, id), Fact::subject_rows(tenant, record.handle)]);
-            prepared.mutations.push(Mutation::Delete(Family::Rows, place::row(tenant, id)));
-            let entry = place::subject_row(tenant, record.handle, id);
-            prepared.mutations.push(Mutation::Delete(Family::SubjectRows, entry));
-            if is_there {
-                let (row, subject) = (Some(id), Some(record.handle));
-                prepared.items.push(Item { row, outcome: "deleted", subject, ..Item::default() });
-            }
+            clear_unread(road, record, (id, is_there), work, prepared).await?;
             continue;
         };
         let subject = (value.subject == record.handle).then(|| Arc::clone(record));
@@ -265,22 +285,73 @@ async fn clear_rows<S: Store>(
             prepared.forget.push(DekPlace { tenant: road.tenant.id, keyring, owner: DekOwner::Value(id), version });
             row.erased.deks += 1;
             keks.extend(found.own_dek.as_ref().map(|dek| (dek.keyring, dek.kek_version)));
-            work.alone.0 = if work.alone.0 == RowId(0) { id } else { work.alone.0.min(id) };
-            work.alone.1 = work.alone.1.max(id);
+            was_alone(work, id);
         }
         prepared.items.push(item("deleted"));
     }
     Ok(keks)
 }
 
-/// After the last page: the record goes; of a subject of whom something is held the DEKs are marked, which have sealed what is
-/// gone.
-fn finish<S: Store>(road: &Road<'_, S>, record: &SubjectRecord, prepared: &mut Prepared<()>) {
+/// Notes a value that had a DEK of its own.
+fn was_alone(work: &mut ErasureWork, id: RowId) {
+    work.alone.0 = if work.alone.0 == RowId(0) { id } else { work.alone.0.min(id) };
+    work.alone.1 = work.alone.1.max(id);
+}
+
+/// Removes what is left of a row that is gone or can't be read. It may be one that others hold, too: then it stays for them.
+async fn clear_unread<S: Store>(
+    road: &Road<'_, S>,
+    record: &SubjectRecord,
+    (id, is_there): (RowId, bool),
+    work: &mut ErasureWork,
+    prepared: &mut Prepared<()>,
+) -> Result<(), Error> {
+    let tenant = road.tenant.number;
+    let holders = Fact::holders(tenant, id);
+    prepared.guards.push(Guard::Unchanged(holders));
+    prepared.changes.extend([holders, Fact::subject_rows(tenant, record.handle)]);
+    let entry = place::subject_row(tenant, record.handle, id);
+    prepared.mutations.push(Mutation::Delete(Family::SubjectRows, entry));
+    let own = place::holder(tenant, id, record.handle);
+    let (from, to) = place::holders_range(tenant, id);
+    let page = road.vault.store.scan(Family::Holders, Range { from, to, limit: 2 }).await?;
+    let last = page.iter().all(|(key, _)| **key == *own);
+    prepared.mutations.push(Mutation::Delete(Family::Holders, own));
+    if last {
+        was_alone(work, id);
+        prepared.changes.push(Fact::row(tenant, id));
+        prepared.mutations.push(Mutation::Delete(Family::Rows, place::row(tenant, id)));
+        prepared.mutations.push(Mutation::Delete(Family::RowDeks, place::row_dek(tenant, id)));
+    }
+    if is_there {
+        let outcome = if last { "deleted" } else { "released" };
+        prepared.items.push(Item { row: Some(id), outcome, subject: Some(record.handle), ..Item::default() });
+    }
+    Ok(())
+}
+
+/// After the last page: the record goes, with what was left of its DEKs and mapping; of a subject of whom something is held the
+/// DEKs are marked, which have sealed what is gone.
+async fn finish<S: Store>(
+    road: &Road<'_, S>,
+    record: &SubjectRecord,
+    (work, row): (&mut ErasureWork, &mut ErasureRow),
+    prepared: &mut Prepared<()>,
+) -> Result<(), Error> {
     let (tenant, handle) = (road.tenant.number, record.handle);
+    if record.state == SubjectState::Held && work.held > 0 {
+        roll::mark(tenant, record, None, &mut prepared.mutations);
+        return Ok(());
+    }
     if record.state == SubjectState::Held {
-        return roll::mark(tenant, record, None, &mut prepared.mutations);
+        // It was kept for what might have been held.
+        note_deks(record, |_| false, row);
+        row.erased.entries += 1;
+        work.mapping = road.beginning_of_mapping(record);
+        return road.close_subject(record, prepared).await;
     }
     prepared.changes.extend([Fact::subject_state(tenant, handle), Fact::subject_keys(tenant, handle)]);
     prepared.mutations.push(Mutation::Delete(Family::Subjects, place::subject(tenant, handle)));
     prepared.items.push(Item { outcome: "subject_erased", subject: Some(handle), ..Item::default() });
+    Ok(())
 }

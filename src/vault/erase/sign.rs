@@ -2,13 +2,13 @@
 
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
-use strongroom_keys::{self as keys, KeyName};
+use strongroom_keys::{self as keys, KeyName, KeyState};
 use strongroom_ledger::erasure::{self, ErasureReceipt};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{ErasureRow, ErasureStage, ErasureWork, JobKind, JobRow};
 use strongroom_storage::{Family, Mutation, Store};
 
-use super::{DAY, LEFTOVERS, Name, erasure_fact, load_erasure, load_work, put_erasure, put_work};
+use super::{LEFTOVERS, Name, REMEMBERED, day, erasure_fact, load_erasure, load_work, put_erasure, put_work};
 use crate::error::Error;
 use crate::jobs;
 use crate::key_copies::Copies;
@@ -19,21 +19,17 @@ use crate::tenant::Tenant;
 use crate::tenant_life::lives_on;
 use crate::vault::Vault;
 
-/// For how long it is known what became of an erasure, in days.
-const REMEMBERED: u32 = 90;
-
 /// Signs what was done, and forgets whose it was.
 pub(super) struct Sign(pub Name);
 
 impl<S: Store> Attempt<S> for Sign {
-    /// Whether DEKs were marked.
-    type Answer = bool;
+    type Answer = ();
     const ACTION: Action = Action::EraseSubject;
     const ON_FULL_DISK: bool = true;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<bool>, Refused> {
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<()>, Refused> {
         let (tenant, store) = (road.tenant.number, &*road.vault.store);
-        let mut prepared = road.prepare(false);
+        let mut prepared = road.prepare(());
         let mut row = load_erasure(store, tenant, &self.0).await?.ok_or(Error::NotFound)?;
         let records = road.subject_records(&row.open).await?;
         let (mut left, mut held) = (Vec::new(), 0);
@@ -50,14 +46,16 @@ impl<S: Store> Attempt<S> for Sign {
             left.push(*subject);
             held += work.held;
             if work.stage == ErasureStage::Cleared {
-                prepared.answer = true;
-                let until = record.standing(road.now).map(|hold| hold.until).min().unwrap_or(0);
+                // One that has ended since clearing began counts: what was kept for it is still there.
+                let began = record.erasure.map_or(0, |erasure| erasure.due);
+                let until = record.holds.iter().map(|hold| hold.until).filter(|until| *until >= began).min();
+                let until = until.unwrap_or(0);
                 let work = ErasureWork { stage: ErasureStage::Kept(until), ..work };
                 prepared.mutations.push(put_work(tenant, *subject, &work));
             }
         }
         row.open = left;
-        let day = u32::try_from(road.now / DAY).map_err(|_| Error::Internal("a day beyond all calendars"))?;
+        let day = day(road.now)?;
         row.expires = if row.open.is_empty() { day.saturating_add(REMEMBERED) } else { 0 };
         row.receipt = receipt(road, &row, held, day).await?;
         let facts = [erasure_fact(tenant, &self.0), Fact::erasure(tenant, LEFTOVERS)];
@@ -76,8 +74,12 @@ impl<S: Store> Attempt<S> for Sign {
 async fn receipt<S: Store>(road: &Road<'_, S>, row: &ErasureRow, held: u64, day: u32) -> Result<String, Error> {
     let (vault, id) = (road.vault, road.tenant.id);
     let mut keks = vault.keystore.keys(id);
+    // Backups from before a rewrap have the DEKs as older versions wrapped them.
     keks.retain(|key| match key.name {
-        KeyName::Kek(_, keyring) => row.keks.contains(&(keyring, key.version)),
+        KeyName::Kek(_, keyring) => row.keks.iter().any(|(of, version)| match key.state {
+            KeyState::Destroyed => (*of, *version) == (keyring, key.version),
+            _ => *of == keyring && key.version <= *version,
+        }),
         _ => false,
     });
     let (copies, _) = lives_on(&Copies::load(vault).await?, &keks);
@@ -107,6 +109,8 @@ pub(super) struct AskRoll;
 impl<S: Store> Attempt<S> for AskRoll {
     type Answer = JobRow;
     const ACTION: Action = Action::Roll;
+    /// What was erased opens until it is done.
+    const ON_FULL_DISK: bool = true;
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Self::Answer>, Refused> {
         let row = jobs::next(road, JobKind::Roll, None).await?;

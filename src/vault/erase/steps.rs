@@ -1,18 +1,19 @@
 //! The steps of erasures: which comes next, and when; and what files still hold of what was erased.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
 
 use strongroom_commit::{Change, CommitError, Fact, Guard};
-use strongroom_ids::{RowId, SubjectHandle, TenantNo};
+use strongroom_ids::{KeyringNo, RowId, SubjectHandle, TenantNo};
 use strongroom_storage::keys as place;
-use strongroom_storage::rows::{ErasureRow, ErasureStage, ErasureWork};
-use strongroom_storage::{Family, Mutation, Store};
+use strongroom_storage::rows::{ErasureRow, ErasureStage, ErasureWork, JobKind, JobState};
+use strongroom_storage::{Family, Mutation, Range, Store};
 
 use super::clear::{ClearPage, Close};
 use super::sign::{AskRoll, Sign};
 use super::{DAY, LEFTOVERS, Name, load_erasure, load_work};
 use crate::error::Error;
-use crate::jobs::itself;
+use crate::jobs::{self, itself};
 use crate::pages::Pages;
 use crate::vault::Vault;
 
@@ -28,11 +29,18 @@ const FAMILIES: [Family; 8] = [
     Family::Rows,
 ];
 
+/// Erasures of a tenant that are taken further in one round, about.
+const AT_ONCE: usize = 256;
+/// How long a roll that was ended, or had to leave something, is not asked for again, in microseconds: an hour.
+const ASK_EVERY: u64 = 3_600_000_000;
+
 /// What is to be done next of an erasure.
 enum Next {
     Close(SubjectHandle),
     Clear(SubjectHandle),
     Sign,
+    /// DEKs are marked, and no roll has taken them.
+    Roll,
     Nothing,
 }
 
@@ -55,22 +63,26 @@ impl<S: Store> Vault<S> {
 
     /// Takes the next step of an erasure. `false`: there is none now.
     pub async fn erasure_step(&self, tenant: TenantNo, name: &[u8; 16]) -> Result<bool, Error> {
-        // One step of one at a time: two would only turn each other back.
-        let _one = self.erasing.lock().await;
+        // One step of one at a time: two of a tenant would only turn each other back.
+        let one = {
+            let mut all = self.erasing.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(all.entry(tenant).or_default())
+        };
+        let _one = one.lock().await;
         let by = itself(tenant);
         match self.next_step(tenant, name).await? {
             Next::Close(subject) => self.travel(&by, &Close(subject)).await?,
             Next::Clear(subject) => self.travel(&by, &ClearPage(subject)).await?,
             Next::Sign => {
                 self.scrub_keys(tenant, name).await?;
-                if self.travel(&by, &Sign(*name)).await? {
-                    match self.travel(&by, &AskRoll).await {
-                        // The next one does it.
-                        Ok(_) | Err(Error::JobRunning { .. }) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
+                self.travel(&by, &Sign(*name)).await?;
             }
+            Next::Roll => match self.travel(&by, &AskRoll).await {
+                Ok(_) => {}
+                // It may have passed what is marked now: it is looked at again when it has ended.
+                Err(Error::JobRunning { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            },
             Next::Nothing => return Ok(false),
         }
         Ok(true)
@@ -78,23 +90,52 @@ impl<S: Store> Vault<S> {
 
     async fn next_step(&self, tenant: TenantNo, name: &Name) -> Result<Next, Error> {
         let Some(row) = load_erasure(&*self.store, tenant, name).await? else { return Ok(Next::Nothing) };
-        let (mut clear, mut sign) = (None, false);
+        let (mut clear, mut sign, mut roll) = (None, false, false);
         for subject in row.open {
             let Some(work) = load_work(&*self.store, tenant, subject).await? else { continue };
             match work.stage {
-                ErasureStage::Waiting(due) | ErasureStage::Kept(due) if due <= self.now() => {
+                ErasureStage::Waiting(due) | ErasureStage::Kept(due) if self.is_due(due) => {
                     return Ok(Next::Close(subject));
                 }
-                ErasureStage::Waiting(_) | ErasureStage::Kept(_) => {}
+                ErasureStage::Waiting(_) => {}
+                ErasureStage::Kept(_) => roll = roll || self.wants_roll(tenant, subject).await?,
                 ErasureStage::Clearing(_) => clear = Some(subject),
                 ErasureStage::Cleared => sign = true,
             }
         }
-        Ok(match (clear, sign) {
-            (Some(subject), _) => Next::Clear(subject),
-            (None, true) => Next::Sign,
-            (None, false) => Next::Nothing,
+        Ok(match (clear, sign, roll) {
+            (Some(subject), ..) => Next::Clear(subject),
+            (None, true, _) => Next::Sign,
+            (None, false, true) => Next::Roll,
+            (None, false, false) => Next::Nothing,
         })
+    }
+
+    /// Whether a time is over, by a clock that is believed.
+    pub(super) fn is_due(&self, due: u64) -> bool {
+        self.erasing_time().is_ok_and(|now| due <= now)
+    }
+
+    /// Whether a subject has DEKs that are marked.
+    async fn is_marked(&self, tenant: TenantNo, subject: SubjectHandle) -> Result<bool, Error> {
+        let (from, _) = place::dek_marks_range(tenant, subject, KeyringNo(0));
+        let (_, to) = place::dek_marks_range(tenant, subject, KeyringNo(u16::MAX));
+        Ok(!self.store.scan(Family::Meta, Range { from, to, limit: 1 }).await?.is_empty())
+    }
+
+    /// Whether a roll is to be asked for, since DEKs of a subject are marked.
+    async fn wants_roll(&self, tenant: TenantNo, subject: SubjectHandle) -> Result<bool, Error> {
+        if !self.is_marked(tenant, subject).await? {
+            return Ok(false);
+        }
+        let job = jobs::load(&*self.store, tenant, JobKind::Roll).await?;
+        Ok(job.is_none_or(|job| match job.state {
+            JobState::Running => false,
+            // It had passed them already.
+            JobState::Done if job.skipped == 0 => true,
+            // Somebody has ended it, or a key is missing: not at once again.
+            _ => job.updated.saturating_add(ASK_EVERY) <= self.now(),
+        }))
     }
 
     /// Sees that no file has the DEKs that an erasure destroyed, nor what led from the subject's id to it.
@@ -120,25 +161,36 @@ impl<S: Store> Vault<S> {
         Ok(())
     }
 
-    /// The erasures that can go on now, and when the next one can, in microseconds since 1970, if that is known.
+    /// The erasures that can go on now, some of each tenant, and when the next one can, in microseconds since 1970, if that is
+    /// known.
     pub async fn open_erasures(&self) -> Result<(BTreeSet<(TenantNo, [u8; 16])>, Option<u64>), Error> {
         let (mut open, mut next) = (BTreeSet::new(), None::<u64>);
         for tenant in self.tenants.numbers() {
             let (from, to) = place::erasure_works_range(tenant);
             let mut pages = Pages::new(Family::Meta, from, to);
-            while let Some(page) = pages.next(&*self.store).await? {
-                for (_, bytes) in page {
-                    match ErasureWork::decode(&bytes) {
-                        Ok(ErasureWork { stage: ErasureStage::Waiting(due) | ErasureStage::Kept(due), .. })
-                            if due > self.now() =>
-                        {
-                            next = Some(next.map_or(due, |next| next.min(due)));
+            let mut names = BTreeSet::new();
+            while names.len() < AT_ONCE
+                && let Some(page) = pages.next(&*self.store).await?
+            {
+                for (key, bytes) in page {
+                    let (Ok(subject), Ok(work)) = (place::decode_erasure_work(&key), ErasureWork::decode(&bytes))
+                    else {
+                        self.damaged("what is left of an erasure");
+                        continue;
+                    };
+                    if let ErasureStage::Waiting(due) | ErasureStage::Kept(due) = work.stage
+                        && !self.is_due(due)
+                    {
+                        next = Some(next.map_or(due, |next| next.min(due)));
+                        let is_kept = matches!(work.stage, ErasureStage::Kept(_));
+                        if !is_kept || !self.is_marked(tenant, subject).await? {
+                            continue;
                         }
-                        Ok(work) => _ = open.insert((tenant, work.erasure)),
-                        Err(_) => self.damaged("what is left of an erasure"),
                     }
+                    names.insert((tenant, work.erasure));
                 }
             }
+            open.append(&mut names);
         }
         Ok((open, next))
     }

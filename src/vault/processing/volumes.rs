@@ -1,4 +1,4 @@
-//! Volumes: how many values and data subjects a tenant has, counted in the store at one moment.
+//! Volumes: how many values and data subjects a tenant has, counted in the store page by page.
 
 use std::collections::BTreeMap;
 
@@ -28,12 +28,12 @@ impl Volumes {
     }
 }
 
-/// Counts, a page at a time. Nothing is opened.
+/// Counts, a page at a time, while other requests go on. Nothing is opened, and no snapshot is held, which would keep in the files
+/// what is erased meanwhile.
 pub(super) async fn count<S: Store>(store: &S, tenant: TenantNo, schema: &Schema, now: u64) -> Result<Volumes, Error> {
-    let view = store.snapshot().await?;
     let mut volumes = Volumes::default();
     let mut pages = Pages::of_tenant(Family::Rows, tenant);
-    while let Some(page) = pages.next_of(&view).await? {
+    while let Some(page) = pages.next(store).await? {
         for (_, row) in &page {
             let row = ValueRow::decode(row)?;
             volumes.values += 1;
@@ -48,7 +48,7 @@ pub(super) async fn count<S: Store>(store: &S, tenant: TenantNo, schema: &Schema
         tokio::task::yield_now().await;
     }
     let mut pages = Pages::of_tenant(Family::Subjects, tenant);
-    while let Some(page) = pages.next_of(&view).await? {
+    while let Some(page) = pages.next(store).await? {
         for (_, record) in &page {
             volumes.subjects += u64::from(SubjectRecord::decode(record)?.state != SubjectState::Closed);
         }

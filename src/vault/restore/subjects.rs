@@ -231,7 +231,11 @@ impl Subjects {
         self.erasures.insert((tenant, name), Some(row));
         let mut work = new_work(name);
         let record = &mut touched.record;
-        record.erasure.get_or_insert(Erasure { asked: since, due: since });
+        let erasure = record.erasure.get_or_insert(Erasure { asked: since, due: since });
+        if held.is_some() {
+            // Which holds stood when it began is known by this time.
+            erasure.due = since;
+        }
         for dek in record.deks.iter().filter(|dek| !held.as_ref().is_some_and(|held| held.stays(dek.keyring))) {
             let (from, to) = place::dek_marks_range(tenant, record.handle, dek.keyring);
             let mut pages = Pages::new(Family::Meta, from, to);

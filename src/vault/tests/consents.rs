@@ -493,20 +493,33 @@ async fn a_withdrawal_goes_through_on_a_full_disk_and_beyond_an_allowance() {
 }
 
 #[tokio::test]
-async fn of_a_subject_that_is_not_open_nothing_is_known() {
+async fn of_a_subject_that_is_erased_but_for_what_is_held_nothing_is_known() {
     let (bench, vault) = Bench::new().await;
     let token = store_one(&vault, "borrower.name", "张三", "c-1").await;
     give(&vault, "c-1", all()).await.unwrap();
     let (key, bytes) = super::rolls::all(&bench, Family::Subjects).await.remove(0);
-    for state in [SubjectState::Leaving, SubjectState::Held] {
-        let record = SubjectRecord { state, ..SubjectRecord::decode(&bytes).unwrap() };
-        let put = Mutation::Put(Family::Subjects, key.to_vec(), record.encode());
-        bench.disk.write(vec![put]).await.unwrap();
-        assert!(matches!(give(&vault, "c-1", class("c2")).await, Err(Error::NotFoundAt(_))));
-        assert!(matches!(take(&vault, "c-1", all()).await, Err(Error::NotFoundAt(_))));
-        assert!(matches!(listed(&vault, "c-1").await, Err(Error::NotFoundAt(_))));
-        assert!(shown(&vault, &token, "masked", "").await.is_err());
-    }
+    let record = SubjectRecord { state: SubjectState::Held, ..SubjectRecord::decode(&bytes).unwrap() };
+    bench.disk.write(vec![Mutation::Put(Family::Subjects, key.to_vec(), record.encode())]).await.unwrap();
+    assert!(matches!(give(&vault, "c-1", class("c2")).await, Err(Error::NotFoundAt(_))));
+    assert!(matches!(take(&vault, "c-1", all()).await, Err(Error::NotFoundAt(_))));
+    assert!(matches!(listed(&vault, "c-1").await, Err(Error::NotFoundAt(_))));
+    assert!(shown(&vault, &token, "masked", "").await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_withdrawn_in_a_time_of_grace_stays_so_when_the_erasure_is_undone() {
+    let (_bench, vault) = Bench::new().await;
+    let token = store_one(&vault, "borrower.name", "张三", "c-1").await;
+    give(&vault, "c-1", all()).await.unwrap();
+    super::erasures::erase_with(&vault, "c-1", 24 * 3_600, "").await.unwrap();
+    assert!(matches!(give(&vault, "c-1", class("c2")).await, Err(Error::NotFoundAt(_))));
+    assert_eq!(listed(&vault, "c-1").await.unwrap()[0].state, "standing");
+    assert!(take(&vault, "c-1", all()).await.unwrap());
+    assert_eq!(listed(&vault, "c-1").await.unwrap()[0].state, "withdrawn");
+    let undo = crate::UndoErasure { subject: "c-1".to_owned() };
+    vault.undo_erasure(&caller(Role::Privacy), &undo).await.unwrap();
+    assert_eq!(listed(&vault, "c-1").await.unwrap()[0].state, "withdrawn");
+    assert!(shown(&vault, &token, "masked", "").await.is_err());
 }
 
 #[tokio::test]

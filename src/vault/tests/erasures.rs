@@ -2,7 +2,7 @@
 
 use strongroom_commit::CommitError;
 use strongroom_ledger::erasure::{self, ErasureReceipt};
-use strongroom_storage::rows::{ErasureRow, SubjectRecord};
+use strongroom_storage::rows::{ErasureRow, JobKind, SubjectRecord};
 use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 
 use super::keys::TENANT;
@@ -179,8 +179,58 @@ async fn an_erasure_that_is_cut_off_anywhere_goes_on_and_nothing_is_read_meanwhi
     }
 }
 
+#[tokio::test]
+async fn a_time_of_grace_ends_earlier_and_never_later_when_it_is_asked_for_again() {
+    let (bench, vault) = Bench::new().await;
+    store_one(&vault, "borrower.name", "张三", "c-1").await;
+    let told = erase_with(&vault, "c-1", 30 * DAY, "").await.unwrap();
+    let sooner = erase_with(&vault, "c-1", 2 * DAY, "").await.unwrap();
+    assert_eq!((&sooner.erasure, sooner.state), (&told.erasure, "waiting"));
+    assert!(sooner.due.unwrap() < told.due.unwrap() - 27 * DAY * 1_000_000);
+    let vault = proven(&bench, vault).await;
+    assert_eq!(go_on(&vault).await.unwrap(), sooner.due);
+    let now = erase_with(&vault, "c-1", 0, "").await.unwrap();
+    assert_eq!((&now.erasure, now.state), (&told.erasure, "erased"));
+    proven(&bench, vault).await;
+}
+
+#[tokio::test]
+async fn a_receipt_names_the_versions_that_wrapped_a_dek_before_a_rewrap() {
+    let (_bench, vault) = Bench::new().await;
+    store_one(&vault, "borrower.name", "张三", "c-1").await;
+    super::keys::rotate(&vault, "kek/0").await.unwrap();
+    let request = crate::StartRewrap { name: String::new() };
+    vault.start_rewrap(&caller(Role::Rotator), &request).await.unwrap();
+    super::keys::to_its_end(&vault, JobKind::Rewrap, 100).await;
+    super::keys::rotate(&vault, "kek/0").await.unwrap();
+    let receipt = said(&vault, &erase(&vault, "c-1").await).await;
+    let own: Vec<_> = receipt.keks.iter().filter(|(key, ..)| key == "kek/0").map(|(_, version, _)| *version).collect();
+    assert_eq!(own, [1, 2], "the third is too new to have wrapped it");
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_stays_for_who_shares_it_and_goes_with_the_last_of_them() {
+    let (bench, vault) = Bench::new().await;
+    let empty = entries(&bench.disk);
+    for subject in ["c-1", "c-2"] {
+        store_one(&vault, "company.uscc", USCC, subject).await;
+    }
+    let (key, _) = all(&bench, Family::Rows).await.remove(0);
+    bench.disk.write(vec![Mutation::Put(Family::Rows, key.to_vec(), b"damaged".to_vec())]).await.unwrap();
+    assert_eq!(erase(&vault, "c-1").await.state, "erased");
+    let left = entries(&bench.disk);
+    for family in ["rows", "row_deks", "holders", "subject_rows"] {
+        assert_eq!(left[family], empty[family] + 1, "{family}");
+    }
+    assert_eq!(erase(&vault, "c-2").await.state, "erased");
+    let left = entries(&bench.disk);
+    for family in ["rows", "row_deks", "holders", "subject_rows"] {
+        assert_eq!(left[family], empty[family], "{family}");
+    }
+}
+
 /// Prepares a request, lets something else be done, and says whether the request is turned back then.
-async fn is_turned_back<A: Attempt<FaultyStore<MemoryStore>>>(
+pub(super) async fn is_turned_back<A: Attempt<FaultyStore<MemoryStore>>>(
     vault: &Tested,
     by: &Caller,
     request: &A,
@@ -358,7 +408,7 @@ async fn a_time_of_grace_freezes_and_can_be_undone() {
     let unknowing = vault.detokenize(&caller(Role::Rotator), &super::read(&tokens[0], "plain")).await.unwrap();
     assert!(matches!(unknowing[0], Err(Error::NotFound)));
     // Asked for again it is the same.
-    assert_eq!(erase_with(&vault, "c-1", 0, "").await.unwrap(), told);
+    assert_eq!(erase_with(&vault, "c-1", 40 * DAY, "").await.unwrap(), told);
 
     let vault = proven(&bench, vault).await;
     assert_eq!(go_on(&vault).await.unwrap(), Some(due));
@@ -366,10 +416,14 @@ async fn a_time_of_grace_freezes_and_can_be_undone() {
     assert_eq!(read_for(&vault, &tokens[1], "", "kyc_review").await.unwrap(), ID_CARD.as_bytes());
     assert!(matches!(undo(&vault, "c-1").await, Err(Error::NothingToUndo)));
     assert!(matches!(undo(&vault, "c-9").await, Err(Error::NotFoundAt(_))));
-    assert!(matches!(get(&vault, &told.erasure).await, Err(Error::NotFoundAt(_))));
+    // A retry does not begin it again.
+    let undone = erase_with(&vault, "c-1", 30 * DAY, "key").await.unwrap();
+    assert_eq!((undone.erasure.as_str(), undone.state, undone.due), (told.erasure.as_str(), "undone", None));
+    assert_eq!(get(&vault, &told.erasure).await.unwrap(), undone);
+    assert!(read_for(&vault, &tokens[1], "", "kyc_review").await.is_ok());
 
     let vault = proven(&bench, vault).await;
-    let told = erase_with(&vault, "c-1", 30 * DAY, "key").await.unwrap();
+    let told = erase_with(&vault, "c-1", 30 * DAY, "another").await.unwrap();
     bench.pass(30 * DAY);
     go_on(&vault).await.unwrap();
     let told = get(&vault, &told.erasure).await.unwrap();

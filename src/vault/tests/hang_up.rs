@@ -88,3 +88,39 @@ async fn a_dek_that_was_destroyed_while_a_read_was_under_way_does_not_stay_in_me
     drop(road);
     assert!(vault.deks.get(&place).is_none());
 }
+
+#[tokio::test]
+async fn a_refusal_without_a_leaf_leaves_no_dek_in_memory() {
+    let (bench, vault) = Bench::new().await;
+    let token = store_one(&vault, "borrower.email", "someone@mail.example", "").await;
+    let place = dek_place(&bench, &vault).await;
+    let refused = async || {
+        vault.deks.clear();
+        let read = read_as(&vault, &caller(Role::Rotator), &token, "plain").await;
+        assert!(matches!(read, Err(Error::NotFound)));
+        vault.deks.get(&place).is_some()
+    };
+    assert!(refused().await, "its leaf stands on the value being there");
+    // More than a caller's budget for refusals.
+    for _ in 0..300 {
+        refused().await;
+    }
+    assert!(!refused().await, "nothing says that it was not destroyed meanwhile");
+}
+
+#[tokio::test]
+async fn a_refusal_that_opened_a_token_stands_on_its_subject() {
+    use crate::resolve::Resolved;
+    use strongroom_commit::{Fact, Guard};
+    let (_bench, vault) = Bench::new().await;
+    let app = caller(Role::App);
+    let token = store_one(&vault, "borrower.email", "someone@mail.example", "c-1").await;
+    let request = read(&token, "plain");
+    let tenant = vault.tenant(TenantNo(1)).unwrap();
+    let road = vault.road(&tenant, &app, &request, [0; 16]).await.unwrap();
+    let resolved = road.resolve(&[&token]).await.unwrap();
+    let Resolved::Value(found) = &resolved[0] else { panic!("it is there") };
+    let mut guards = vec![];
+    resolved[0].guards_if_unwrapped(TenantNo(1), &mut guards);
+    assert!(guards.contains(&Guard::Unchanged(Fact::subject_state(TenantNo(1), found.row.subject))));
+}

@@ -2,15 +2,17 @@
 //! is gone.
 
 use strongroom_ids::KeyringNo;
-use strongroom_storage::rows::{SubjectRecord, SubjectState};
+use strongroom_storage::rows::{JobKind, SubjectRecord, SubjectState};
 
-use super::erasures::{erase, erase_with, go_on, said};
+use super::erasures::{erase, erase_with, go_on, is_turned_back, said};
+use super::keys::{running, step, to_its_end};
 use super::rolls::{proven, records};
 use super::*;
-use crate::{LiftHold, ListHolds, ListedHold, SetHold};
+use crate::{ConfirmClock, GetErasure, LiftHold, ListHolds, ListedHold, SetHold, StartRoll};
 
 const DAY: u64 = 24 * 3_600;
 const MICROS: u64 = 1_000_000;
+const USCC: &str = "91350100M000100Y43";
 
 pub(super) fn hold(bench: &Bench, fields: &[&str], purpose: &str, days: u64) -> SetHold {
     SetHold {
@@ -218,6 +220,203 @@ async fn the_second_of_two_holds_keeps_its_own_when_the_first_ends() {
     proven(&bench, vault).await;
 }
 
+/// Reads for a purpose what a subject shares.
+async fn read_of(vault: &Tested, token: &str, subject: &str, purpose: &str) -> Result<Vec<u8>, Error> {
+    let item = ReadItem { token: token.to_owned(), view: String::new(), subject: subject.to_owned() };
+    let request = Detokenize { items: vec![item], purpose: purpose.to_owned(), view: "plain".to_owned() };
+    let mut results = vault.detokenize(&caller(Role::App), &request).await?;
+    results.remove(0).map(|released| released.value.as_bytes().to_vec())
+}
+
+#[tokio::test]
+async fn a_shared_value_that_is_left_of_who_was_erased_is_nothing_to_who_names_nobody() {
+    let (bench, vault) = Bench::new().await;
+    let token = store_one(&vault, "company.uscc", USCC, "c-1").await;
+    set(&vault, &hold(&bench, &["company.uscc"], "collections", 30)).await.unwrap();
+    assert_eq!(erase(&vault, "c-1").await.state, "held");
+    let is_told = async |expected: bool| {
+        for purpose in ["collections", "kyc_review"] {
+            assert_eq!(read_for(&vault, &token, purpose).await.is_ok(), expected, "{purpose}");
+        }
+        let items = vec![MatchItem { token: token.clone(), value: USCC.to_owned().into(), subject: String::new() }];
+        let request = Match { items, purpose: "kyc_review".to_owned() };
+        let matched = vault.matches(&caller(Role::App), &request).await.unwrap().remove(0);
+        assert_eq!(matched.is_ok(), expected);
+        let found = look_up(&vault, "company.uscc", USCC, "kyc_review").await.tokens;
+        assert_eq!(found.len(), usize::from(expected));
+    };
+    is_told(false).await;
+    assert!(matches!(delete(&vault, &token, "").await, Err(Error::NotFound)));
+    assert_eq!(read_of(&vault, &token, "c-1", "collections").await.unwrap(), USCC.as_bytes());
+    // It is somebody else's, too.
+    assert_eq!(store_one(&vault, "company.uscc", USCC, "c-2").await, token);
+    is_told(true).await;
+    erase_with(&vault, "c-2", DAY, "").await.unwrap();
+    is_told(false).await;
+    store_one(&vault, "company.uscc", USCC, "c-3").await;
+    is_told(true).await;
+    let erased = async || _ = erase(&vault, "c-3").await;
+    assert!(is_turned_back(&vault, &caller(Role::App), &read(&token, "plain"), erased).await);
+    // Nobody's is anybody's.
+    store_one(&vault, "company.uscc", USCC, "").await;
+    is_told(true).await;
+    proven(&bench, vault).await;
+}
+
+#[tokio::test]
+async fn a_shared_value_that_expires_under_a_hold_is_read_for_it_and_keeps_nobody_else_from_storing_it() {
+    let (bench, vault) = Bench::new().await;
+    let token = store_one(&vault, "company.uscc", USCC, "c-1").await;
+    set(&vault, &hold(&bench, &["company.uscc"], "collections", 20 * 366)).await.unwrap();
+    bench.pass((10 * 366 + 1) * DAY);
+    assert_eq!(read_of(&vault, &token, "c-1", "collections").await.unwrap(), USCC.as_bytes());
+    assert!(matches!(read_of(&vault, &token, "c-1", "kyc_review").await, Err(Error::NotFound)));
+    assert!(matches!(read_of(&vault, &token, "", "collections").await, Err(Error::NotFound)));
+    assert_eq!(store_one(&vault, "company.uscc", USCC, "c-2").await, token);
+    assert_eq!(read_of(&vault, &token, "c-2", "kyc_review").await.unwrap(), USCC.as_bytes());
+    assert_eq!(entries(&bench.disk)["holders"], 2);
+    proven(&bench, vault).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_jumped_ends_neither_a_hold_nor_a_time_of_grace() {
+    let (bench, vault) = Bench::new().await;
+    store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    set(&vault, &hold(&bench, &["borrower.id_card"], "collections", 30)).await.unwrap();
+    let held = erase(&vault, "c-1").await;
+    store_one(&vault, "borrower.name", "张三", "c-2").await;
+    let leaving = erase_with(&vault, "c-2", 30 * DAY, "").await.unwrap();
+    // One that is held and not erased.
+    let open = store_one(&vault, "borrower.name", "王五", "c-4").await;
+    let request = SetHold { subject: "c-4".to_owned(), ..hold(&bench, &["borrower.name"], "collections", 30) };
+    set(&vault, &request).await.unwrap();
+    assert_eq!((held.state, leaving.state), ("held", "waiting"));
+    let state = async |name: &str| {
+        let request = GetErasure { erasure: name.to_owned() };
+        vault.get_erasure(&caller(Role::Privacy), &request).await.unwrap().state
+    };
+    let right = bench.now.load(Ordering::Relaxed);
+    bench.set_clock(right + 90 * DAY * MICROS);
+    go_on(&vault).await.unwrap();
+    assert_eq!((state(&held.erasure).await, state(&leaving.erasure).await), ("held", "waiting"));
+    assert!(matches!(delete(&vault, &open, "").await, Err(Error::LegalHold)));
+    // Who is erased meanwhile keeps what any hold has kept.
+    store_one(&vault, "borrower.name", "李四", "c-3").await;
+    let request = SetHold { subject: "c-3".to_owned(), ..hold(&bench, &["borrower.name"], "collections", 30) };
+    set(&vault, &request).await.unwrap();
+    let lift = LiftHold { subject: "c-3".to_owned(), number: 1 };
+    vault.lift_hold(&caller(Role::Officer), &lift).await.unwrap();
+    erase(&vault, "c-3").await;
+    go_on(&vault).await.unwrap();
+    assert_eq!(entries(&bench.disk)["rows"], 4);
+
+    // Set right again, somebody has to look at it all the same; then only what is due goes.
+    bench.set_clock(right);
+    go_on(&vault).await.unwrap();
+    assert_eq!(entries(&bench.disk)["rows"], 4);
+    let operator = Caller::new(Arc::new(Principal::new(TenantNo(0), Role::Operator, "sre-1")), "test");
+    vault.confirm_clock(&operator, &ConfirmClock { time: right }).await.unwrap();
+    go_on(&vault).await.unwrap();
+    assert_eq!((state(&held.erasure).await, state(&leaving.erasure).await), ("held", "waiting"));
+    bench.pass(31 * DAY);
+    go_on(&vault).await.unwrap();
+    assert_eq!((state(&held.erasure).await, state(&leaving.erasure).await), ("erased", "erased"));
+    bench.pass(90 * DAY);
+    go_on(&vault).await.unwrap();
+    assert_eq!(entries(&bench.disk)["rows"], 1);
+    assert!(delete(&vault, &open, "").await.is_ok());
+    proven(&bench, vault).await;
+}
+
+#[tokio::test]
+async fn what_a_hold_kept_that_ends_while_rows_are_cleared_goes_at_once() {
+    for by_time in [false, true] {
+        let (bench, vault) = Bench::new().await;
+        let values = (0..300).map(|number| new_value("borrower.address", &format!("street {number}"), "c-1"));
+        vault.tokenize(&caller(Role::App), &tokenize(values.collect(), "")).await.unwrap();
+        let card = store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+        set(&vault, &hold(&bench, &["borrower.address"], "collections", 10)).await.unwrap();
+        set(&vault, &hold(&bench, &["borrower.id_card"], "collections", 30)).await.unwrap();
+        // It closes, looks at a page, and then the disk fails.
+        bench.faults.fail_writes_after(2, strongroom_storage::faulty::Fate::Lost);
+        let told = erase_with(&vault, "c-1", 0, "key").await.unwrap();
+        assert_eq!(told.state, "clearing");
+        recovered(&vault).await;
+        bench.faults.heal();
+        match by_time {
+            true => bench.pass(11 * DAY),
+            false => lift(&vault, 1).await.unwrap(),
+        }
+        go_on(&vault).await.unwrap();
+        assert_eq!(entries(&bench.disk)["rows"], 1, "by time: {by_time}");
+        assert_eq!(read_for(&vault, &card, "collections").await.unwrap(), ID_CARD.as_bytes());
+        let told = erase_with(&vault, "c-1", 0, "key").await.unwrap();
+        let receipt = said(&vault, &told).await;
+        assert_eq!((told.state, receipt.held, receipt.values), ("held", 1, 300));
+        proven(&bench, vault).await;
+    }
+}
+
+#[tokio::test]
+async fn a_roll_is_asked_for_until_one_has_taken_what_was_marked() {
+    let (bench, vault) = Bench::new().await;
+    store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    store_one(&vault, "borrower.name", "张三", "c-1").await;
+    let other = store_one(&vault, "borrower.name", "李四", "c-2").await;
+    store_one(&vault, "borrower.name", "王五", "c-2").await;
+    delete(&vault, &other, "").await.unwrap();
+    let request = StartRoll { name: String::new(), subject: String::new() };
+    vault.start_roll(&caller(Role::Rotator), &request).await.unwrap();
+    // It has passed the place where the first one's marks will stand.
+    let job = step(&vault, &running(&vault, JobKind::Roll).await, 10).await;
+    assert!(job.is_running());
+    set(&vault, &hold(&bench, &["borrower.id_card"], "collections", 30)).await.unwrap();
+    assert_eq!(erase(&vault, "c-1").await.state, "held");
+    assert_eq!(to_its_end(&vault, JobKind::Roll, 10).await.name, "roll/1");
+    // On a disk that is nearly full, too.
+    bench.full.store(true, Ordering::Relaxed);
+    vault.look_at_space();
+    go_on(&vault).await.unwrap();
+    bench.full.store(false, Ordering::Relaxed);
+    vault.look_at_space();
+    assert_eq!(running(&vault, JobKind::Roll).await.name, "roll/2");
+    to_its_end(&vault, JobKind::Roll, 10).await;
+    let first = records(&bench).await.into_iter().find(|record| record.state == SubjectState::Held).unwrap();
+    assert!(first.deks.iter().all(|dek| dek.version.0 == 2));
+    go_on(&vault).await.unwrap();
+    assert!(vault.running_jobs().await.unwrap().is_empty());
+    proven(&bench, vault).await;
+}
+
+#[tokio::test]
+async fn of_a_subject_with_many_values_what_is_held_is_found_page_by_page() {
+    for held in [false, true] {
+        let (bench, vault) = Bench::new().await;
+        let empty = entries(&bench.disk);
+        let values = (0..1_100).map(|number| new_value("borrower.address", &format!("street {number}"), "c-1"));
+        vault.tokenize(&caller(Role::App), &tokenize(values.collect(), "")).await.unwrap();
+        set(&vault, &hold(&bench, &["borrower.id_card"], "collections", 30)).await.unwrap();
+        let card = match held {
+            true => Some(store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await),
+            false => None,
+        };
+        let told = erase(&vault, "c-1").await;
+        let receipt = said(&vault, &told).await;
+        assert_eq!((receipt.held, receipt.values), (u64::from(held), 1_100));
+        assert_eq!(told.state, if held { "held" } else { "erased" });
+        if let Some(card) = card {
+            to_its_end(&vault, JobKind::Roll, 10).await;
+            assert_eq!(read_for(&vault, &card, "collections").await.unwrap(), ID_CARD.as_bytes());
+            lift(&vault, 1).await.unwrap();
+            go_on(&vault).await.unwrap();
+        }
+        for family in ["rows", "subjects", "subject_rows", "index"] {
+            assert_eq!(entries(&bench.disk)[family], empty[family], "{family}");
+        }
+        proven(&bench, vault).await;
+    }
+}
+
 #[tokio::test]
 async fn holds_that_are_none_are_refused() {
     let (bench, vault) = Bench::new().await;
@@ -230,6 +429,10 @@ async fn holds_that_are_none_are_refused() {
         SetHold { reason: "x".repeat(65), ..right() },
         SetHold { purpose: "no_such".to_owned(), ..right() },
         SetHold { purpose: String::new(), ..right() },
+        // Consents go with the rest of the subject.
+        SetHold { purpose: "marketing".to_owned(), ..right() },
+        // Nobody could read it.
+        SetHold { fields: vec!["borrower.monthly_income".to_owned()], ..right() },
         SetHold { fields: vec!["no.such".to_owned()], ..right() },
         SetHold { until: 0, ..right() },
         SetHold { until: now, ..right() },
