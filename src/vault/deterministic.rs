@@ -174,6 +174,11 @@ impl<S: Store> Road<'_, S> {
                 }
                 // An expired value makes room for a new one: what is left of it goes now, and the ledger says so.
                 Resolved::Expired(found) => {
+                    // Requests go by the ledger's time, which may be ahead: what goes for good goes by a clock that is believed.
+                    let now = self.vault.erasing_time()?;
+                    if found.expires.is_none_or(|end| end > now) {
+                        return Err(Error::ClockJumped);
+                    }
                     for holder in self.last_holders(&found, prepared).await? {
                         self.remove_holding(&found, holder, prepared);
                     }
