@@ -551,6 +551,27 @@ async fn a_clock_that_is_set_back_is_a_jump_as_well() {
 }
 
 #[tokio::test]
+async fn where_the_ledger_is_ahead_a_vault_that_ran_until_now_may_be_started_anew() {
+    let (bench, vault) = Bench::new().await;
+    let right = now(&bench);
+    bench.set_clock(right + YEAR * 1_000_000);
+    leaves(&vault).await;
+    bench.set_clock(right);
+    vault.look_at_clock().await.unwrap();
+    confirm(&bench, &vault).await.unwrap();
+    for _ in 0..20 {
+        bench.pass(DAY);
+        vault.look_at_clock().await.unwrap();
+    }
+    let vault = proven(&bench, vault).await;
+    assert!(vault.clock_jump().is_none());
+    vault.close().await;
+    bench.pass(8 * DAY);
+    let vault = bench.open().await;
+    assert!(matches!(start(&vault, 0).await, Err(Error::ClockJumped)), "it was stopped for long");
+}
+
+#[tokio::test]
 async fn a_start_after_a_long_stop_is_a_jump_and_one_after_some_days_is_none() {
     let (bench, vault) = Bench::new().await;
     vault.close().await;
@@ -615,6 +636,21 @@ async fn the_report_counts_each_value_once_and_leaves_one_leaf() {
     assert_eq!(report.cap, 1_000);
     let denied = vault.retention_report(&caller(Role::App)).await;
     assert!(matches!(denied, Err(Error::Denied { .. })));
+}
+
+#[tokio::test]
+async fn what_is_damaged_does_not_keep_the_rest_from_being_reported() {
+    let (bench, vault) = Bench::new().await;
+    for subject in ["c-1", "c-2", "c-3"] {
+        store_one(&vault, "borrower.address", "a", subject).await;
+    }
+    let (rows, subject) = (all(&bench, Family::Rows).await, rows(&bench).await[1].subject);
+    let damage = |family, key: Vec<u8>| Mutation::Put(family, key, vec![0xff]);
+    let damaged =
+        vec![damage(Family::Rows, rows[0].0.to_vec()), damage(Family::Subjects, place::subject(TENANT, subject))];
+    bench.disk.write(damaged).await.unwrap();
+    let report = vault.retention_report(&privacy()).await.unwrap();
+    assert_eq!(report.fields.iter().map(|field| field.values).sum::<u64>(), 2);
 }
 
 #[tokio::test]
