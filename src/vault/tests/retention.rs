@@ -2,11 +2,12 @@
 
 use strongroom_ids::{FieldNo, SubjectHandle};
 use strongroom_storage::keys as place;
-use strongroom_storage::rows::{Consent, Hold, JobKind, Scope, SubjectRecord, ValueRow};
+use strongroom_storage::rows::{Consent, Hold, JobKind, JobRow, Scope, SubjectRecord, ValueRow};
 use strongroom_storage::{Family, Mutation, Store};
 
 use super::keys::{TENANT, all_read, filled, running, step, to_its_end, to_its_end_by_chance};
 use super::rolls::{all, proven, roll};
+use super::tenants::{NUMBER, SAVINGS, make};
 use super::*;
 use crate::{CancelJob, ConfirmClock, Count, Delete, DeleteItem, Freeze, GetJob, Job, JobPage, StartExpire, StartRoll};
 
@@ -614,6 +615,21 @@ async fn what_is_due_is_erased_by_itself_once_a_day_and_not_by_a_clock_that_jump
     assert_eq!(running(&vault, KIND).await.number, 2);
     to_its_end(&vault, KIND, 10).await;
     proven(&bench, vault).await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_one_tenant_keeps_no_other_waiting() {
+    let (bench, vault) = Bench::new().await;
+    make(&vault, SAVINGS).await.unwrap();
+    start(&vault, 0).await.unwrap();
+    to_its_end(&vault, KIND, 10).await;
+    let last = bench.disk.get(Family::Meta, place::job(TENANT, KIND)).await.unwrap().unwrap();
+    let no_more = JobRow { number: u32::MAX, ..JobRow::decode(&last).unwrap() };
+    bench.disk.write(vec![Mutation::Put(Family::Meta, place::job(TENANT, KIND), no_more.encode())]).await.unwrap();
+    bench.pass(2 * DAY);
+    assert!(matches!(vault.start_due_expiries().await, Err(Error::Internal(_))));
+    let running: Vec<_> = vault.running_jobs().await.unwrap().into_iter().map(|(tenant, _)| tenant).collect();
+    assert_eq!(running, [NUMBER]);
 }
 
 #[tokio::test]
