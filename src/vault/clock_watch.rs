@@ -187,8 +187,11 @@ impl ClockWatch {
     fn to_keep(&self) -> Option<u64> {
         let told = self.look().ok()?;
         let mut seen = self.seen();
-        let is_due = seen.kept == 0 || told.saturating_sub(seen.kept) >= WINDOW;
-        is_due.then(|| seen.kept = told).map(|()| told)
+        if seen.kept > 0 && told.saturating_sub(seen.kept) < WINDOW {
+            return None;
+        }
+        seen.kept = told;
+        Some(told)
     }
 }
 
