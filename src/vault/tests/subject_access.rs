@@ -286,7 +286,7 @@ async fn a_report_says_what_is_held_why_and_who_read_it_for_what() {
         ],
         "not what was refused, and not of somebody else"
     );
-    assert_eq!((report.reads[0].leaf, report.more_reads), (asked, 0));
+    assert_eq!((report.reads[0].leaf, report.more_reads), (asked, false));
     assert_eq!(report.reads[1].leaf + 1, report.ledger_size, "its own question is not among them");
     // Of a time.
     let from = report.reads[1].time;
