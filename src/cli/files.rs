@@ -124,16 +124,19 @@ pub fn replace(path: &Path, text: &[u8]) -> Result<(), CliError> {
     rename(&written_beside(path, text)?, path)
 }
 
-/// Writes a small file under a name beside the one that it shall have.
+/// Writes a small file, for its owner only, under a name beside the one that it shall have, and that nothing else has.
 fn written_beside(path: &Path, text: &[u8]) -> Result<PathBuf, CliError> {
+    let random = strongroom_keys::random::<8>().map_err(|error| CliError::unfit(error.to_string()))?;
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    name.push(format!(".{}.new", data_encoding::HEXLOWER.encode(&random)));
     let new = PathBuf::from(name);
-    let written = create(&new).and_then(|mut file| {
-        file.write_all(text)?;
-        file.sync_all()
-    });
-    written.map_err(|error| CliError::file(&new, error))?;
+    let failed = |error| CliError::file(&new, error);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(failed)?;
+    if let Err(error) = file.write_all(text).and_then(|()| file.sync_all()) {
+        // Half of it helps nobody.
+        let _ = fs::remove_file(&new);
+        return Err(failed(error));
+    }
     Ok(new)
 }
 
@@ -213,7 +216,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let others = folder.path().join("out.new");
+        fs::write(&others, b"another's").unwrap();
         write(&path, b"one", false).unwrap();
+        assert_eq!(fs::read(&others).unwrap(), b"another's");
+        fs::remove_file(&others).unwrap();
         assert_eq!(mode(), 0o600);
         assert!(write(&path, b"two", false).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"one");

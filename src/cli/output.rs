@@ -159,7 +159,7 @@ pub fn printable(text: &str) -> String {
 }
 
 /// Marks that make a terminal show characters in another order than they are in.
-fn is_reordering(c: char) -> bool {
+pub fn is_reordering(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

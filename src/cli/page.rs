@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::files;
-use super::output::CliError;
+use super::output::{CliError, is_reordering};
 
 /// What a browser may load of a page, should anything get into it that does not belong there: nothing but its own style.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
@@ -103,10 +103,10 @@ pub fn section<R: AsRef<str>>(
     }
 }
 
-/// Text as a page may hold it: HTML has no control characters.
+/// Text as a page may hold it: HTML has no control characters, and nothing is shown in another order than it is in.
 fn shown(text: &str) -> String {
-    let seen = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c };
-    text.chars().map(seen).collect()
+    let is_hidden = |c: char| is_reordering(c) || (c.is_control() && !matches!(c, '\n' | '\t'));
+    text.chars().map(|c| if is_hidden(c) { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -116,6 +116,9 @@ mod tests {
     #[test]
     fn whatever_stands_in_a_page_is_text() {
         let tricks = ["<script>alert(1)</script>", "\"'><img src=x onerror=alert(1)>", "&lt;", "a\u{0}\u{1b}[2Jb"];
+        let turned = page("a\u{202e}b", &section("Values", "", &["value"], [vec!["\u{2066}c\u{200f}"]], "none"));
+        assert!(turned.contains("a\u{fffd}b") && turned.contains("\u{fffd}c\u{fffd}"));
+        assert!(!turned.contains(is_reordering));
         let others = ["שלום", "مرحبا", "😀", "张三", "two\nlines"];
         let rows = tricks.iter().chain(&others).map(|text| vec![*text]);
         let page = page(tricks[0], &section("Values", "", &["value"], rows, "none"));

@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, Subcommand};
 
 use super::client::Context;
 use super::output::{CliError, Exit};
-pub use processing::{field_document, purpose_document, purpose_row};
+pub use processing::{archived, field_document, purpose_document, purpose_row};
 
 /// Who asks unless the caller says otherwise.
 pub const PRINCIPAL: &str = "privacy";

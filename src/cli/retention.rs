@@ -100,7 +100,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
 }
 
 async fn report(context: &Context) -> Result<Exit, CliError> {
-    let report = context.subjects().await?.retention_report(RetentionReportRequest {}).await?.into_inner();
+    let mut answer = context.subjects().await?.retention_report(RetentionReportRequest {}).await?.into_inner();
+    let report = answer.message().await?.ok_or_else(|| CliError::unfit("the vault answered without a report"))?;
     context.output.show(|| document(&report), || text(&report))?;
     Ok(if report.clock_problem.is_empty() { Exit::Done } else { Exit::Partly })
 }

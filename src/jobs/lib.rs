@@ -81,17 +81,17 @@ async fn all<S: Store>(vault: &Vault<S>) {
 /// Takes a tenant's job to its end, or to what a person must put right.
 async fn take<S: Store>(vault: &Vault<S>, tenant: TenantNo, mut job: Job) {
     let mut throttle = Throttle::default();
-    let (mut total, mut of) = (None, 0);
+    let (mut total, mut of, mut kept) = (None, 0, 0);
     loop {
         if job.to_count && total.is_none() {
             match count(vault, tenant, job.kind, &mut throttle).await {
-                Ok(counted) => (total, of) = (Some(counted.due), counted.of),
+                Ok(counted) => (total, of, kept) = (Some(counted.due), counted.of, counted.kept),
                 Err(error) => return pause(&error, &job.name).await,
             }
         }
         let (before, began) = (vault.commits(), Instant::now());
         let (kind, number, entries) = (job.kind, job.number, throttle.entries());
-        let page = JobPage { kind, number, entries, total: total.take(), of };
+        let page = JobPage { kind, number, entries, total: total.take(), of, kept };
         match vault.job_page(tenant, page).await {
             Ok(job) if !job.waits_for.is_empty() => {
                 tracing::warn!(tenant = tenant.0, job = job.name, waits_for = job.waits_for, "a job waits");

@@ -28,11 +28,12 @@ const STREAMS: [&str; 2] = ["/strongroom.v1.Vault/TokenizeStream", "/strongroom.
 
 /// Methods that answer for long: with the ledger, with how far a job has come, with all values of a data subject, and with
 /// what is counted over all of them.
-const LONG: [&str; 4] = [
+const LONG: [&str; 5] = [
     "/strongroom.v1.Audit/Export",
     "/strongroom.v1.Keys/WatchJob",
     "/strongroom.v1.Subjects/ExportSubject",
     "/strongroom.v1.Subjects/ProcessingReport",
+    "/strongroom.v1.Subjects/RetentionReport",
 ];
 
 /// The method that answers with the ledger as it grows, until its reader goes.

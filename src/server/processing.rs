@@ -7,7 +7,8 @@ use futures_util::stream::{self, Stream};
 use strongroom_proto::v1;
 use strongroom_storage::Store;
 use strongroom_vault::{
-    FieldReads, ProcessedField, ProcessingRecords, ProcessingReport, Recipient, ReportedField, ReportedPurpose,
+    ArchivedReads, EarlierReads, Exporter, FieldReads, ProcessedField, ProcessingRecords, ProcessingReport, Recipient,
+    ReportedField, ReportedPurpose,
 };
 use tonic::{Request, Response, Status};
 
@@ -46,7 +47,7 @@ pub(crate) async fn report<S: Store>(
 }
 
 /// Returns when the vault is sealed: what takes long must not keep its keys.
-async fn sealed<S: Store>(edge: &Edge<S>) -> Status {
+pub(crate) async fn sealed<S: Store>(edge: &Edge<S>) -> Status {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         if let Err(gone) = edge.vault() {
@@ -66,6 +67,7 @@ fn processed(records: ProcessingRecords) -> v1::ProcessingReportResponse {
             reads: reads.into_iter().map(read).collect(),
         }
     });
+    let (reads_from_leaf, archived_until_time) = archived(records.archived_reads);
     v1::ProcessingReportResponse {
         time: Some(to_wire(records.time)),
         policy_version: records.policy_version,
@@ -78,7 +80,26 @@ fn processed(records: ProcessingRecords) -> v1::ProcessingReportResponse {
         values_without_subject: records.values_without_subject,
         more_recipients: records.more_recipients,
         more_reads: records.more_reads,
+        earlier_reads: records.earlier_reads.into_iter().map(earlier).collect(),
+        exporters: records.exporters.into_iter().map(exporter).collect(),
+        reads_from_leaf,
+        archived_until_time,
     }
+}
+
+/// From which leaf on reads were looked for, and until when those before it were committed; nothing if they were in all.
+pub(crate) fn archived(reads: Option<ArchivedReads>) -> (u64, Option<prost_types::Timestamp>) {
+    reads.map_or((0, None), |archived| (archived.end, Some(to_wire(archived.until))))
+}
+
+fn earlier(earlier: EarlierReads) -> v1::EarlierReads {
+    let EarlierReads { field, reads } = earlier;
+    v1::EarlierReads { field, reads: reads.into_iter().map(read).collect() }
+}
+
+fn exporter(exporter: Exporter) -> v1::Exporter {
+    let Exporter { principal, allowed } = exporter;
+    v1::Exporter { principal, allowed }
 }
 
 pub(crate) fn field(field: ReportedField) -> v1::ReportedField {
@@ -99,9 +120,9 @@ pub(crate) fn purpose(purpose: ReportedPurpose) -> v1::ReportedPurpose {
 }
 
 fn recipient(recipient: Recipient) -> v1::Recipient {
-    let Recipient { principal, purpose, views, matches } = recipient;
+    let Recipient { principal, purpose, views, matches, lookups } = recipient;
     let views = views.iter().map(|view| view.to_string()).collect();
-    v1::Recipient { principal, purpose: purpose.to_string(), views, r#match: matches }
+    v1::Recipient { principal, purpose: purpose.to_string(), views, r#match: matches, lookup: lookups }
 }
 
 fn read(reads: FieldReads) -> v1::FieldReads {

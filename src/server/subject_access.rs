@@ -30,8 +30,14 @@ pub(crate) async fn report<S: Store>(
     let (from, to) = between(from_time.as_ref(), to_time.as_ref())?;
     let (vault, request) = (edge.vault()?, SubjectReport { subject, from, to });
     // It looks at many rows and leaves.
-    let report = bulk::apart(&edge.workers, async move { vault.subject_report(&caller, &request).await }).await?;
-    Ok(Response::new(reported(report.map_err(status)?)))
+    let own = edge.clone();
+    let work = async move {
+        tokio::select! {
+            report = vault.subject_report(&caller, &request) => report.map_err(status),
+            gone = processing::sealed(&own) => Err(gone),
+        }
+    };
+    Ok(Response::new(reported(bulk::apart(&edge.workers, work).await??)))
 }
 
 /// From and to, as the vault takes them.
@@ -110,6 +116,7 @@ fn reported(report: ReportedSubject) -> v1::SubjectReportResponse {
         due_time: Some(to_wire(erasure.due)),
         state: erasure.state.to_owned(),
     });
+    let (reads_from_leaf, archived_until_time) = processing::archived(report.archived_reads);
     v1::SubjectReportResponse {
         time: Some(to_wire(report.time)),
         policy_version: report.policy_version,
@@ -125,6 +132,8 @@ fn reported(report: ReportedSubject) -> v1::SubjectReportResponse {
         erasures: erasures.collect(),
         reads: report.reads.into_iter().map(read).collect(),
         more_reads: report.more_reads,
+        reads_from_leaf,
+        archived_until_time,
     }
 }
 

@@ -2,17 +2,14 @@
 
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::{
-    FieldDue, GetErasure, GetLabels, LiftHold, ListConsents, ListHolds, SetLabels, StartExpire, UndoErasure,
-};
+use strongroom_vault::{GetErasure, GetLabels, LiftHold, ListConsents, ListHolds, SetLabels, StartExpire, UndoErasure};
 use tonic::{Request, Response, Status};
 
 use crate::edge::Edge;
 use crate::errors::status;
-use crate::instants;
 use crate::keys::told;
 use crate::subject_access::{self, Pages};
-use crate::{consents, erasures, processing};
+use crate::{consents, erasures, processing, retention};
 
 /// The service.
 pub(crate) struct SubjectsService<S: Store>(pub Edge<S>);
@@ -47,18 +44,13 @@ impl<S: Store> v1::subjects_server::Subjects for SubjectsService<S> {
         Ok(Response::new(told(self.0.to_its_end(start).await?)))
     }
 
+    type RetentionReportStream = retention::Due;
+
     async fn retention_report(
         &self,
         request: Request<v1::RetentionReportRequest>,
-    ) -> Result<Response<v1::RetentionReportResponse>, Status> {
-        let caller = self.0.caller(&request)?;
-        let report = self.0.vault()?.retention_report(&caller).await.map_err(status)?;
-        Ok(Response::new(v1::RetentionReportResponse {
-            time: Some(instants::to_wire(report.time)),
-            fields: report.fields.into_iter().map(falls_due).collect(),
-            cap: report.cap,
-            clock_problem: report.clock_jump.map(|jump| jump.to_string()).unwrap_or_default(),
-        }))
+    ) -> Result<Response<Self::RetentionReportStream>, Status> {
+        retention::report(&self.0, request).await
     }
 
     async fn subject_report(
@@ -170,23 +162,5 @@ impl<S: Store> v1::subjects_server::Subjects for SubjectsService<S> {
         let holds = self.0.vault()?.list_holds(&caller, &ListHolds { subject }).await.map_err(status)?;
         let holds = holds.into_iter().map(erasures::listed);
         Ok(Response::new(v1::ListHoldsResponse { holds: holds.collect() }))
-    }
-}
-
-fn falls_due(field: FieldDue) -> v1::FieldRetention {
-    let FieldDue { field, retention, values, due, within, later, never, held } = field;
-    let [within_7_days, within_30_days, within_90_days, within_a_year] = within;
-    v1::FieldRetention {
-        field,
-        retention,
-        values,
-        due,
-        within_7_days,
-        within_30_days,
-        within_90_days,
-        within_a_year,
-        later,
-        never,
-        held,
     }
 }

@@ -611,6 +611,12 @@ pub fn decode_subject_row(key: &[u8]) -> Result<RowId, StoreError> {
     ending("a key of a subject's row", key, 20, None).map(RowId)
 }
 
+/// The handle of a `SubjectRows` key.
+pub fn decode_subject_of_row(key: &[u8]) -> Result<SubjectHandle, StoreError> {
+    decode_subject_row(key)?;
+    decode_subject(key.get(..TENANT + 8).unwrap_or_default())
+}
+
 /// Which DEK a mark is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DekMark {

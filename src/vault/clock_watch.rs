@@ -68,7 +68,7 @@ impl fmt::Display for ClockJump {
 struct ClockRow {
     /// How it jumped, if nobody has said since that it is right.
     jump: Option<ClockJump>,
-    /// When somebody last did.
+    /// When somebody last did; while the ledger is ahead since then, what the clock has come to.
     confirmed: Option<Confirmed>,
 }
 
@@ -109,13 +109,34 @@ struct Seen {
     jump: Option<ClockJump>,
     /// Whether the jump is a row.
     noted: bool,
+    /// What it said when it was last seen whether the row is to say so; 0: not yet.
+    kept: u64,
+}
+
+/// What the machine's clocks said at one moment.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading {
+    wall: u64,
+    running: u64,
+}
+
+impl Reading {
+    /// A clock that is believed from this moment on.
+    fn believed(self) -> Seen {
+        Seen { wall: self.wall, running: self.running, jump: None, noted: false, kept: 0 }
+    }
 }
 
 impl ClockWatch {
     /// Begins with a clock that is believed.
     pub fn new(time: MachineTime) -> Self {
-        let seen = Seen { wall: (time.wall)(), running: (time.running)(), jump: None, noted: false };
-        Self { time, seen: Mutex::new(seen) }
+        let reading = Reading { wall: (time.wall)(), running: (time.running)() };
+        Self { time, seen: Mutex::new(reading.believed()) }
+    }
+
+    /// What the clocks say.
+    fn read(&self) -> Reading {
+        Reading { wall: (self.time.wall)(), running: (self.time.running)() }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -157,9 +178,20 @@ impl ClockWatch {
         self.seen().noted = true;
     }
 
-    /// From now on it is believed.
-    fn confirm(&self) {
-        *self.seen() = Seen { wall: (self.time.wall)(), running: (self.time.running)(), jump: None, noted: false };
+    /// From this moment on it is believed.
+    fn confirm(&self, reading: Reading) {
+        *self.seen() = reading.believed();
+    }
+
+    /// What it says, if it is believed, and a day after that was last asked.
+    fn to_keep(&self) -> Option<u64> {
+        let told = self.look().ok()?;
+        let mut seen = self.seen();
+        if seen.kept > 0 && told.saturating_sub(seen.kept) < WINDOW {
+            return None;
+        }
+        seen.kept = told;
+        Some(told)
     }
 }
 
@@ -191,7 +223,7 @@ impl<S: Store> Vault<S> {
     pub async fn look_at_clock(&self) -> Result<(), Error> {
         // Nobody confirms it meanwhile.
         let _turn = self.turn.read().await;
-        let Some(jump) = self.clock_watch.to_note() else { return Ok(()) };
+        let Some(jump) = self.clock_watch.to_note() else { return self.keep_clock().await };
         tracing::error!("{jump}");
         let row = ClockRow { jump: Some(jump), ..self.clock_row().await? };
         let key = &self.tenant(SYSTEM_NO)?.fingerprints;
@@ -203,6 +235,21 @@ impl<S: Store> Vault<S> {
         Ok(())
     }
 
+    /// Keeps, once a day, what a clock says that is believed, where the ledger is ahead of it: the newest leaf does not tell the
+    /// next start how long the vault was stopped.
+    async fn keep_clock(&self) -> Result<(), Error> {
+        let Some(told) = self.clock_watch.to_keep() else { return Ok(()) };
+        let row = self.clock_row().await?;
+        let Some(confirmed) = row.confirmed.filter(|confirmed| confirmed.clock < told) else { return Ok(()) };
+        if self.now() <= told.saturating_add(SLACK) {
+            return Ok(());
+        }
+        let row = ClockRow { confirmed: Some(Confirmed { clock: told, ..confirmed }), ..row };
+        let key = &self.tenant(SYSTEM_NO)?.fingerprints;
+        let mutation = Source::put(&row, place::clock(), SourceKind::Clock, key)?;
+        self.commit_unguarded(vec![mutation], vec![]).await
+    }
+
     async fn clock_row(&self) -> Result<ClockRow, Error> {
         let key = &self.tenant(SYSTEM_NO)?.fingerprints;
         let row = Source::load(&*self.store, place::clock(), SourceKind::Clock, key).await?;
@@ -211,7 +258,7 @@ impl<S: Store> Vault<S> {
 
     /// Says that the clock is right. Returns what it says.
     pub async fn confirm_clock(&self, caller: &Caller, request: &ConfirmClock) -> Result<u64, Error> {
-        self.travel(caller, request).await
+        Ok(self.travel(caller, request).await?.0)
     }
 }
 
@@ -222,11 +269,12 @@ pub struct ConfirmClock {
 }
 
 impl ConfirmClock {
-    /// The clock, if it is the operator's.
-    fn clock<S: Store>(&self, road: &Road<'_, S>) -> Result<u64, Error> {
+    /// The clock, if it is the operator's, and the machine's as they were held against it.
+    fn clock<S: Store>(&self, road: &Road<'_, S>) -> Result<(u64, Reading), Error> {
         road.decide_vault()?;
         let vault = road.vault;
-        let (clock, machine) = ((vault.clock)(), (vault.clock_watch.time.wall)());
+        let (clock, reading) = ((vault.clock)(), vault.clock_watch.read());
+        let machine = reading.wall;
         if clock.abs_diff(machine) > SLACK {
             let description = format!(
                 "the machine's clock says {}, and the vault, which does not follow a jump while it runs, {}: set the clock \
@@ -244,12 +292,12 @@ impl ConfirmClock {
             );
             return Err(Error::invalid("time", "clock_differs", description));
         }
-        Ok(clock)
+        Ok((clock, reading))
     }
 }
 
 impl<S: Store> Attempt<S> for ConfirmClock {
-    type Answer = u64;
+    type Answer = (u64, Reading);
     const ACTION: Action = Action::ConfirmClock;
     /// Who notes a jump does not do so meanwhile.
     const ALONE: bool = true;
@@ -259,10 +307,10 @@ impl<S: Store> Attempt<S> for ConfirmClock {
         self.clock(road).map(drop)
     }
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<u64>, Refused> {
-        let clock = self.clock(road)?;
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Self::Answer>, Refused> {
+        let (clock, reading) = self.clock(road)?;
         let row = ClockRow { jump: None, confirmed: Some(Confirmed { clock, ledger: road.now }) };
-        let mut prepared = road.prepare(clock);
+        let mut prepared = road.prepare((clock, reading));
         let key = &road.tenant.fingerprints;
         prepared.mutations.push(Source::put(&row, place::clock(), SourceKind::Clock, key)?);
         prepared.detail.push(("clock", Timestamp(clock).to_string()));
@@ -273,8 +321,8 @@ impl<S: Store> Attempt<S> for ConfirmClock {
         Ok(prepared)
     }
 
-    fn install(&self, vault: &Vault<S>, _tenant: &Tenant, _answer: &u64) {
-        vault.clock_watch.confirm();
+    fn install(&self, vault: &Vault<S>, _tenant: &Tenant, (_, reading): &Self::Answer) {
+        vault.clock_watch.confirm(*reading);
     }
 }
 
@@ -321,9 +369,30 @@ mod tests {
             watch.noted();
             wall.store(START, Ordering::Relaxed);
             assert_eq!((watch.jump(), watch.to_note()), (Some(jump), None), "nobody knows what is right");
-            watch.confirm();
+            watch.confirm(watch.read());
             assert_eq!(watch.jump(), None);
         }
+    }
+
+    #[test]
+    fn what_is_confirmed_is_what_was_looked_at() {
+        let (watch, wall, _) = watch();
+        let looked_at = watch.read();
+        wall.store(START + 365 * WINDOW, Ordering::Relaxed);
+        watch.confirm(looked_at);
+        assert_eq!(watch.jump(), Some(ClockJump { told: START + 365 * WINDOW, expected: START }));
+    }
+
+    #[test]
+    fn a_clock_that_is_believed_is_kept_once_a_day() {
+        let (watch, wall, running) = watch();
+        assert_eq!((watch.to_keep(), watch.to_keep()), (Some(START), None));
+        for clock in [&wall, &running] {
+            clock.fetch_add(WINDOW, Ordering::Relaxed);
+        }
+        assert_eq!((watch.to_keep(), watch.to_keep()), (Some(START + WINDOW), None));
+        wall.fetch_add(2 * WINDOW, Ordering::Relaxed);
+        assert_eq!(watch.to_keep(), None, "it jumped");
     }
 
     #[test]

@@ -134,18 +134,17 @@ impl<S: Store> Road<'_, S> {
         let fact = Fact::index(self.tenant.number, &key);
         prepared.guards.push(Guard::Unchanged(fact));
         prepared.changes.push(fact);
-        // Of subjects that were merged several go in one commit.
-        let meant = prepared.mutations.iter().rev().find_map(|mutation| match mutation {
-            Mutation::Put(Family::Index, at, entry) if *at == key => Some(Some(entry.clone().into())),
-            Mutation::Delete(Family::Index, at) if *at == key => Some(None),
-            _ => None,
-        });
-        let entry = match meant {
-            Some(entry) => entry,
-            None => self.vault.store.get(Family::Index, key.clone()).await?,
-        };
-        let Some(entry) = entry else { return Ok(()) };
+        let Some(entry) = self.vault.store.get(Family::Index, key.clone()).await? else { return Ok(()) };
         let mut handles = place::decode_handles(&entry)?;
+        if handles.len() > 1 {
+            // Of subjects that were merged several go in one commit.
+            let meant = prepared.mutations.iter().rev().find_map(|mutation| match mutation {
+                Mutation::Put(Family::Index, at, entry) if *at == key => Some(place::decode_handles(entry)),
+                Mutation::Delete(Family::Index, at) if *at == key => Some(Ok(vec![])),
+                _ => None,
+            });
+            handles = meant.transpose()?.unwrap_or(handles);
+        }
         handles.retain(|handle| *handle != record.handle);
         prepared.mutations.push(match handles.is_empty() {
             true => Mutation::Delete(Family::Index, key),

@@ -178,6 +178,11 @@ impl<S: Store> Road<'_, S> {
                 // An expired value makes room for a new one: what is left of it goes now, and the ledger says so. One that is
                 // held for others can't: it gets one more holder, and its time begins anew.
                 Resolved::Expired(found) => {
+                    // Requests go by the ledger's time, which may be ahead: what goes for good goes by a clock that is believed.
+                    let now = self.vault.erasing_time()?;
+                    if found.expires.is_none_or(|end| end > now) {
+                        return Err(Error::ClockJumped);
+                    }
                     let holders = match self.last_holders(&found, prepared).await {
                         Err(Error::LegalHold) if found.is_shared() => {
                             let row = ValueRow { expires: None, ..found.row.clone() };

@@ -44,6 +44,15 @@ const REMEMBERED: u32 = 90;
 /// The name of what files may still hold, among the facts of erasures.
 const LEFTOVERS: &[u8] = b"leftovers";
 
+/// Says that files may still hold what is erased now, so that it is written away.
+pub(crate) fn mark_leftovers<A>(tenant: TenantNo, prepared: &mut Prepared<A>) -> Result<(), Error> {
+    prepared.changes.push(Fact::erasure(tenant, LEFTOVERS));
+    // Another one each time, so that who writes leftovers away sees that there are more.
+    let leftovers = keys::random::<16>()?.to_vec();
+    prepared.mutations.push(Mutation::Put(Family::Meta, place::leftovers(tenant), leftovers));
+    Ok(())
+}
+
 /// Erases a data subject.
 pub struct EraseSubject {
     /// The caller's own id of the subject.

@@ -11,17 +11,18 @@
 //! A subject is kept by a value, by a standing legal hold, and by a standing consent: whoever allowed something has said so
 //! for values that are still to come, and the record is the proof of it. A consent that has ended or was withdrawn keeps
 //! nobody; that it was given, the ledger says for as long as it is kept. So when all values are gone through, the job
-//! looks for subjects that a hold or a consent has kept without a value, and that nothing keeps any more.
+//! looks for subjects that have no value, and that nothing keeps any more: what has kept them has ended, or their last value
+//! went by a request.
 
 mod page;
 
-use strongroom_access::Action;
+use strongroom_access::{Action, Touch};
 use strongroom_ids::TenantNo;
 use strongroom_ledger::summary;
 use strongroom_schema::Schema;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{JobKind, JobRow, JobState, TenantRow, ValueRow};
-use strongroom_storage::{Entry, Family, Store};
+use strongroom_storage::{Family, Store};
 
 use crate::approvals::{Approvable, Asked};
 use crate::error::Error;
@@ -37,7 +38,7 @@ pub(crate) use page::ExpirePage;
 /// What kind of job it is.
 const KIND: JobKind = JobKind::Expire;
 
-/// The families that it goes through: values, then subjects that what has ended kept without a value.
+/// The families that it goes through: values, then subjects without any.
 const STAGES: [Family; 2] = [Family::Rows, Family::Subjects];
 const VALUES: u8 = 0;
 const SUBJECTS: u8 = 1;
@@ -178,16 +179,27 @@ pub(crate) async fn count<S: Store>(
     so_far: &mut Count,
     entries: usize,
 ) -> Result<bool, Error> {
+    // Nothing is due by a clock that is not believed.
+    vault.erasing_time()?;
     let Some(job) = jobs::load(&*vault.store, tenant.number, KIND).await? else { return Ok(false) };
     let place = (&mut so_far.stage, &mut so_far.cursor);
     let values = &STAGES[..=usize::from(VALUES)];
     let Some((_, page)) = jobs::next_page(vault, tenant.number, values, place, entries.min(READ)).await? else {
         return Ok(false);
     };
-    let schema = &tenant.rules().schema;
-    let is_due = |row: &ValueRow| ends(schema, row).is_some_and(|end| end <= job.started);
-    let due = |(_, bytes): &&Entry| ValueRow::decode(bytes).is_ok_and(|row| is_due(&row));
-    so_far.due += page.iter().filter(due).count() as u64;
+    let rules = tenant.rules();
+    let is_due = |row: &ValueRow| ends(&rules.schema, row).is_some_and(|end| end <= job.started);
+    let rows = page.iter().filter_map(|(_, bytes)| ValueRow::decode(bytes).ok());
+    let due: Vec<ValueRow> = rows.filter(is_due).collect();
+    let subjects = due.iter().map(|row| row.subject).filter(|subject| subject.is_some());
+    let records = page::records(vault, tenant.number, subjects.collect()).await?;
+    // What a holder's hold keeps would have to be asked of each holder.
+    let is_frozen = |row: &ValueRow| {
+        rules.schema.field_no(row.field).is_some_and(|field| rules.freezes.is_frozen(field, Touch::Writes))
+    };
+    let kept = due.iter().filter(|row| is_frozen(row) || page::keeps_own(&records, row, job.started));
+    so_far.kept += kept.count() as u64;
+    so_far.due += due.len() as u64;
     so_far.of += page.len() as u64;
     Ok(true)
 }
@@ -209,18 +221,19 @@ impl<S: Store> Vault<S> {
     /// Starts to erase what is due in all tenants where it is time for that. While the clock is not believed it is not.
     pub async fn start_due_expiries(&self) -> Result<(), Error> {
         let Some(every) = self.retention.every else { return Ok(()) };
+        let mut failed = None;
         for tenant in self.tenants.numbers().into_iter().filter(|tenant| *tenant != SYSTEM_NO) {
-            let Ok(now) = self.erasing_time() else { return Ok(()) };
+            let Ok(now) = self.erasing_time() else { break };
             match self.start_due_expiry(tenant, every, now).await {
                 Ok(()) => {}
                 // Somebody was faster, or its time comes once the tenant is there again.
                 Err(Error::JobRunning { .. } | Error::TenantLocked | Error::TenantDestroyed) => {}
                 // The others shall not wait for it.
                 Err(Error::DataLoss(place)) => self.damaged(place),
-                Err(error) => return Err(error),
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     async fn start_due_expiry(&self, tenant: TenantNo, every: u64, now: u64) -> Result<(), Error> {

@@ -38,6 +38,7 @@ use crate::vault::Vault;
 pub use filter::LeafFilter;
 use held::Held;
 use known::Known;
+pub(crate) use known::WINDOW;
 
 /// After so many leaves of which none fits, the reader is told how far it is.
 const QUIET: u64 = 16_384;
@@ -57,6 +58,15 @@ pub struct Export {
     pub proofs: bool,
     /// Whether every leaf is looked at, as with proofs, even if an index of them says which fit.
     pub every_leaf: bool,
+}
+
+/// Older leaves of a time that a report is about: they are archived, and were not looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArchivedReads {
+    /// The first leaf that is not.
+    pub end: u64,
+    /// When the last of them was committed, in microseconds since 1970.
+    pub until: u64,
 }
 
 /// What was found on the road.
@@ -275,16 +285,32 @@ impl<S: Store> Vault<S> {
         self.pages(caller, begun, request.every_leaf || request.proofs).await
     }
 
-    /// The leaves of the caller's own tenant that fit, before `end`, without proofs: for what was decided and recorded by
+    /// The leaves of the caller's own tenant that fit, of a range, without proofs: for what was decided and recorded by
     /// another name than an export's.
     pub(crate) async fn leaves_that_fit(
         &self,
         caller: &Caller,
-        end: u64,
+        (first, end): (u64, u64),
         filter: Filter,
     ) -> Result<ExportPages<S>, Error> {
-        let begun = Begun { log: caller.principal.tenant, first: 0, end, filter, head: None };
+        let begun = Begun { log: caller.principal.tenant, first, end, filter, head: None };
         self.pages(caller, begun, false).await
+    }
+
+    /// In which leaves of the caller's own tenant before `end` to look for what fits: those of the filter's time that are not
+    /// archived. And what is archived of that time, if anything is.
+    pub(crate) async fn where_to_look(
+        &self,
+        caller: &Caller,
+        end: u64,
+        filter: &Filter,
+    ) -> Result<((u64, u64), Option<ArchivedReads>), Error> {
+        let log = caller.principal.tenant;
+        let archived = held_archive::row(&*self.store, log).await?;
+        let first = archived.as_ref().map_or(0, |row| row.end).min(end);
+        let older = archived.filter(|row| filter.from.is_none_or(|from| from.0 <= row.time));
+        let older = older.map(|row| ArchivedReads { end: row.end, until: row.time });
+        Ok((self.in_time(log, None, (first, end), filter).await?, older))
     }
 
     async fn pages(&self, caller: &Caller, begun: Begun, every_leaf: bool) -> Result<ExportPages<S>, Error> {

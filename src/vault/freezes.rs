@@ -77,7 +77,7 @@ impl Standing {
     }
 
     /// Whether a field is.
-    fn is_frozen(&self, field: &Field, touch: Touch) -> bool {
+    pub(crate) fn is_frozen(&self, field: &Field, touch: Touch) -> bool {
         !self.nothing && (self.of_all.of(touch).is_some() || self.own.is_frozen(field.number, touch))
     }
 }

@@ -353,6 +353,8 @@ pub struct JobPage {
     pub total: Option<u64>,
     /// Among how many that was counted.
     pub of: u64,
+    /// How much of it stays, as far as that is known by then.
+    pub kept: u64,
 }
 
 /// The vault itself, as a tenant's principal: nobody else has its name.
@@ -367,6 +369,8 @@ pub struct Count {
     pub due: u64,
     /// Among how many, where that matters.
     pub of: u64,
+    /// How much of it stays, as far as that is cheap to know: it is frozen, or under a legal hold of its subject.
+    pub kept: u64,
     pub(crate) stage: u8,
     pub(crate) cursor: Vec<u8>,
 }

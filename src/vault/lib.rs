@@ -105,7 +105,7 @@ pub use erase::{EraseSubject, ErasureStatus, GetErasure, Kept, UndoErasure};
 pub use error::{Error, Violation};
 pub use expire::{Retention, StartExpire};
 pub use explain::{Explain, Explanation};
-pub use export::{Export, ExportPage, ExportPages, LeafFilter, SignedExport};
+pub use export::{ArchivedReads, Export, ExportPage, ExportPages, LeafFilter, SignedExport};
 pub use freezes::{Freeze, FrozenField, InForceFreezes, Suspend, Unfreeze, Unsuspend};
 pub use holds::{LiftHold, ListHolds, ListedHold, SetHold};
 pub use jobs::{CancelJob, Count, GetJob, Job, JobPage};
@@ -123,7 +123,8 @@ pub use officers::{EnrolOfficer, ListedOfficer, RemoveOfficer, is_officer_key};
 pub use open::{LANE, NewTenant, NewVault, OpenError, Opening, SYSTEM, create, is_tenant_name};
 pub use policies::{AppliedPolicy, RollBackPolicy};
 pub use processing::{
-    FieldReads, ProcessedField, ProcessingRecords, ProcessingReport, Recipient, ReportedField, ReportedPurpose,
+    EarlierReads, Exporter, FieldReads, ProcessedField, ProcessingRecords, ProcessingReport, Recipient, ReportedField,
+    ReportedPurpose,
 };
 pub use proofs::{Proof, ProveGrowth, ProveLeaf};
 pub use reindex::StartReindex;

@@ -28,6 +28,8 @@ const FOUND_IN_ALL: usize = 10_000;
 const LOOKED_AT: usize = 10_000;
 /// Rows of a value that are found at the least, however many items a call has.
 const OF_EACH: usize = 100;
+/// The outcome of a value of which nothing was found: nobody was told of a value that is stored.
+pub(crate) const FOUND_NONE: &str = "none";
 
 /// A value to look for.
 pub struct LookupItem {
@@ -324,7 +326,7 @@ async fn read<S: Store>(
     }
     if found.tokens.is_empty() {
         found.more = false;
-        prepared.items.push(Item { field: Some(Arc::clone(&field.full_name)), outcome: "none", ..Item::default() });
+        prepared.items.push(Item { field: Some(Arc::clone(&field.full_name)), outcome: FOUND_NONE, ..Item::default() });
     }
     Ok(found)
 }

@@ -19,12 +19,14 @@ use strongroom_storage::Store;
 
 use crate::approvals::Asked;
 use crate::error::Error;
+use crate::export::ArchivedReads;
+use crate::lookup::FOUND_NONE;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::subject_export::UNTOLD;
 use crate::tenant::Rules;
 use crate::vault::Vault;
-pub use reads::FieldReads;
-pub use recipients::Recipient;
+pub use reads::{EarlierReads, FieldReads};
+pub use recipients::{Exporter, Recipient};
 
 /// Asks for the records of processing.
 #[derive(Default)]
@@ -45,8 +47,14 @@ pub struct ProcessingRecords {
     pub schema_version: u32,
     /// How many leaves there were, in which reads were counted.
     pub ledger_size: u64,
+    /// In which of them they were not, since these are archived; none if they were counted in all of the time.
+    pub archived_reads: Option<ArchivedReads>,
     /// By number; retired ones as long as they have values.
     pub fields: Vec<ProcessedField>,
+    /// Reads under names that none of these fields has now.
+    pub earlier_reads: Vec<EarlierReads>,
+    /// Who may export all values of a data subject.
+    pub exporters: Vec<Exporter>,
     /// All that the schema declares.
     pub purposes: Vec<ReportedPurpose>,
     /// Data subjects.
@@ -131,7 +139,8 @@ pub(crate) fn read_actions() -> Vec<String> {
 
 /// Whether an item of a read told somebody something: a refused one has its reason, in capitals.
 pub(crate) fn is_told(item: &ParsedItem) -> bool {
-    !item.outcome.starts_with(char::is_uppercase) && !UNTOLD.contains(&item.outcome.as_str())
+    let outcome = item.outcome.as_str();
+    !outcome.starts_with(char::is_uppercase) && outcome != FOUND_NONE && !UNTOLD.contains(&outcome)
 }
 
 /// What is damaged, if a leaf is none.
@@ -182,6 +191,7 @@ impl<S: Store> Vault<S> {
         let mut reads = self.reads(caller, request, begun.ledger_size).await?;
         let named = recipients::named(&begun, &self.directory(), tenant, reads.principals());
         let mut may = recipients::of(&begun, tenant, named).await;
+        let exporters = std::mem::take(&mut may.exporters);
         let listed = schema.all_fields().filter(|field| !field.retired || volumes.of(field.number).0 > 0);
         let fields = listed.map(|field| {
             let (values, ended) = volumes.of(field.number);
@@ -194,18 +204,22 @@ impl<S: Store> Vault<S> {
                 reads: reads.of(&field.full_name),
             }
         });
+        let fields = fields.collect();
         Ok(ProcessingRecords {
             time: begun.now,
             policy_version: begun.rules.policy.version,
             schema_version: schema.version(),
             ledger_size: begun.ledger_size,
-            fields: fields.collect(),
+            fields,
+            exporters,
+            archived_reads: reads.archived,
+            more_reads: reads.more,
+            earlier_reads: reads.rest(),
             purposes: schema.purposes().map(ReportedPurpose::of).collect(),
             subjects: volumes.subjects,
             values: volumes.values,
             values_without_subject: volumes.without_subject,
             more_recipients: may.more,
-            more_reads: reads.more,
         })
     }
 }

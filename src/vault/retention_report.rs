@@ -9,7 +9,7 @@ use strongroom_ids::{FieldNo, SubjectHandle, TenantNo};
 use strongroom_schema::Schema;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{SubjectRecord, ValueRow};
-use strongroom_storage::{Family, Range, Store};
+use strongroom_storage::{Family, Range, Store, StoreError};
 
 use crate::clock_watch::ClockJump;
 use crate::error::Error;
@@ -41,7 +41,8 @@ pub struct FieldDue {
     pub later: u64,
     /// What never does.
     pub never: u64,
-    /// What a legal hold keeps, whenever it falls due.
+    /// What a legal hold keeps, whenever it falls due. A value that subjects share is not asked of each of them: it counts as
+    /// falling due, and what a hold on any of them keeps the job skips.
     pub held: u64,
 }
 
@@ -96,7 +97,9 @@ impl<S: Store> Vault<S> {
             let page = self.store.scan(Family::Rows, range).await?;
             let Some((last, _)) = page.last() else { break };
             from = [last, &[0][..]].concat();
-            let rows = page.iter().map(|(_, bytes)| ValueRow::decode(bytes)).collect::<Result<Vec<_>, _>>()?;
+            // What is damaged is for those to be told who ask for it, and is not erased either.
+            let rows = page.iter().map(|(_, bytes)| ValueRow::decode(bytes));
+            let rows: Vec<ValueRow> = rows.filter_map(|row| self.undamaged(row, "a value row")).collect();
             let mut handles: Vec<SubjectHandle> =
                 rows.iter().map(|row| row.subject).filter(|subject| subject.is_some()).collect();
             handles.sort_unstable();
@@ -106,7 +109,8 @@ impl<S: Store> Vault<S> {
             let stored = self.store.multi_get(Family::Subjects, keys).await?;
             let mut records = BTreeMap::new();
             for (handle, bytes) in handles.into_iter().zip(stored) {
-                records.extend(bytes.map(|bytes| SubjectRecord::decode(&bytes)).transpose()?.map(|one| (handle, one)));
+                let record = bytes.and_then(|bytes| self.undamaged(SubjectRecord::decode(&bytes), "a subject record"));
+                records.extend(record.map(|record| (handle, record)));
             }
             for row in &rows {
                 let (Some(field), Some(count)) = (schema.field_no(row.field), fields.get_mut(&row.field)) else {
@@ -122,6 +126,10 @@ impl<S: Store> Vault<S> {
             tokio::task::yield_now().await;
         }
         Ok(fields.into_values().collect())
+    }
+
+    fn undamaged<R>(&self, row: Result<R, StoreError>, place: &'static str) -> Option<R> {
+        row.inspect_err(|_| self.damaged(place)).ok()
     }
 }
 

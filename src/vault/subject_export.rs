@@ -15,7 +15,7 @@ use strongroom_storage::{Family, Range, Store, keys as place};
 
 use crate::approvals::Asked;
 use crate::charge::read_of;
-use crate::detokenize::{release, reserve_room};
+use crate::detokenize::release;
 use crate::error::{Error, Violation};
 use crate::pages::PAGE;
 use crate::resolve::{Found, Resolved};
@@ -153,7 +153,8 @@ impl Page<'_> {
         road: &Road<'_, S>,
         open: &[SubjectHandle],
     ) -> Result<(Vec<(SubjectHandle, RowId)>, Option<ExportedUntil>), Error> {
-        // So many that their values fit an answer, however long they are.
+        // So many that their values fit an answer, however long they are: that bounds the memory of a page, and the edge how
+        // many exports there are at once.
         let most = (road.vault.limits.message / MAX_VALUE).clamp(1, PAGE);
         let begun = self.after.unwrap_or(ExportedUntil { handle: SubjectHandle::NONE, row: RowId(0) });
         let mut rows: Vec<(SubjectHandle, RowId)> = Vec::new();
@@ -198,11 +199,9 @@ impl Page<'_> {
         road.none_frozen(&fields)?;
 
         let mut values = Vec::with_capacity(found.len());
-        let (mut size, mut sealed) = (0_usize, 0_usize);
+        let mut size = 0_usize;
         for (index, (holder, found)) in found.into_iter().enumerate() {
             make_way(index).await;
-            sealed = sealed.saturating_add(found.row.sealed.len());
-            reserve_room(road, sealed)?;
             let value = export(road, found)?;
             size = size.saturating_add(value.shown.as_ref().map_or(0, |(_, shown)| shown.len()));
             let limit = road.vault.limits.message;

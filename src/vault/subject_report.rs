@@ -1,13 +1,15 @@
 //! SubjectReport: what is held of a data subject, why and until when, what it allowed, and who read it when and for what.
 //! No value.
 //!
-//! The road decides, records that it was asked, and counts; who read it the ledger says, by the index of its leaves.
+//! The road decides, records that it was asked, and takes the records along. What takes long is done after that, while other
+//! requests go on: values are counted, and who read it the ledger says, by the index of its leaves, from the newest on.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use strongroom_access::Action;
-use strongroom_commit::{Fact, Guard};
-use strongroom_ids::{FieldNo, RowId, SubjectHandle};
+use strongroom_commit::{CommitterState, Fact, Guard};
+use strongroom_ids::{FieldNo, RowId, TenantNo};
 use strongroom_ledger::filter::Filter;
 use strongroom_ledger::{Timestamp, leaf};
 use strongroom_storage::keys as place;
@@ -17,6 +19,7 @@ use strongroom_storage::{Family, Store};
 use crate::approvals::Asked;
 use crate::consents::ListedConsent;
 use crate::error::Error;
+use crate::export::{ArchivedReads, WINDOW};
 use crate::holds::ListedHold;
 use crate::pages::Pages;
 use crate::processing::{ReportedField, ReportedPurpose, UNREADABLE, is_told, read_actions};
@@ -51,6 +54,8 @@ pub struct ReportedSubject {
     pub schema_version: u32,
     /// How many leaves there were, in which reads were looked for.
     pub ledger_size: u64,
+    /// In which of them they were not, since these are archived; none if they were looked for in all of the time.
+    pub archived_reads: Option<ArchivedReads>,
     /// Since when the vault knows the subject.
     pub created: u64,
     /// What is held, by field.
@@ -69,8 +74,8 @@ pub struct ReportedSubject {
     pub erasures: Vec<ReportedErasure>,
     /// The newest reads, in the order of their time.
     pub reads: Vec<SubjectRead>,
-    /// How many older ones there are.
-    pub more_reads: u64,
+    /// Whether there are older ones.
+    pub more_reads: bool,
 }
 
 /// What is held of a field.
@@ -156,9 +161,18 @@ struct Counted {
     more: bool,
 }
 
+/// What the road brings along.
+pub(crate) struct Begun {
+    records: Vec<SubjectRecord>,
+    schema: Arc<Schema>,
+    policy_version: u32,
+    now: u64,
+    ledger_size: u64,
+}
+
 impl<S: Store> Attempt<S> for SubjectReport {
-    /// What is held, and the handles by which the ledger knows the subject; none if the vault does not know it.
-    type Answer = Option<(ReportedSubject, Vec<SubjectHandle>)>;
+    /// None if the vault does not know the subject.
+    type Answer = Option<Begun>;
     const ACTION: Action = Action::SubjectReport;
 
     fn bound_to(&self, _rules: &Rules) -> Option<Asked> {
@@ -182,16 +196,22 @@ impl<S: Store> Attempt<S> for SubjectReport {
             prepared.guards.extend(facts.map(Guard::Unchanged));
             prepared.items.push(Item { outcome: "reported", subject: Some(record.handle), ..Item::default() });
         }
-        let counted = count(road, &records).await?;
-        let handles = records.iter().map(|record| record.handle).collect();
-        let report = said(road, &records, counted);
-        Ok(prepared.answering(|_| Some((report, handles))))
+        prepared.answer = Some(Begun {
+            records,
+            schema: Arc::clone(&road.schema),
+            policy_version: road.tenant.policy_version(),
+            now: road.now,
+            ledger_size: road.vault.committer.head(tenant).map_or(0, |head| head.size),
+        });
+        Ok(prepared)
     }
 }
 
-/// Counts the values of a subject. Nothing is opened; what is deleted meanwhile is not counted.
-async fn count<S: Store>(road: &Road<'_, S>, records: &[SubjectRecord]) -> Result<Counted, Error> {
-    let (store, tenant) = (&*road.vault.store, road.tenant.number);
+/// Counts the values of a subject. Nothing is opened; what is deleted meanwhile is not counted, and neither is what was
+/// stored in a field that was declared since.
+async fn count<S: Store>(vault: &Vault<S>, tenant: TenantNo, begun: &Begun) -> Result<Counted, Error> {
+    let Begun { records, schema, now, .. } = begun;
+    let store = &*vault.store;
     let mut counted = Counted::default();
     // A value that merged subjects share is one.
     let mut shared: HashSet<RowId> = HashSet::new();
@@ -211,19 +231,20 @@ async fn count<S: Store>(road: &Road<'_, S>, records: &[SubjectRecord]) -> Resul
                     counted.more = true;
                     return Ok(counted);
                 }
-                let field = road.schema.field_no(row.field).ok_or(Error::DataLoss("a row of an undeclared field"))?;
+                let Some(field) = schema.field_no(row.field) else { continue };
                 let ends = expiry(field, row.created, row.expires);
-                counted.fields.entry(row.field).or_default().add(row.created, ends, road.now);
+                counted.fields.entry(row.field).or_default().add(row.created, ends, *now);
                 counted.values += 1;
             }
+            vault.still_open()?;
             tokio::task::yield_now().await;
         }
     }
     Ok(counted)
 }
 
-fn said<S: Store>(road: &Road<'_, S>, records: &[SubjectRecord], counted: Counted) -> ReportedSubject {
-    let schema = &road.schema;
+fn said(begun: &Begun, counted: Counted) -> ReportedSubject {
+    let Begun { records, schema, policy_version, now, ledger_size } = begun;
     let held = |(number, tally): (&FieldNo, &Tally)| {
         Some(HeldField {
             field: ReportedField::of(schema.field_no(*number)?),
@@ -244,10 +265,11 @@ fn said<S: Store>(road: &Road<'_, S>, records: &[SubjectRecord], counted: Counte
     let consents = records.iter().flat_map(|record| record.consents.iter().cloned());
     let holds = records.iter().flat_map(|record| record.holds.iter().cloned());
     ReportedSubject {
-        time: road.now,
-        policy_version: road.tenant.policy_version(),
+        time: *now,
+        policy_version: *policy_version,
         schema_version: schema.version(),
-        ledger_size: road.vault.committer.head(road.tenant.number).map_or(0, |head| head.size),
+        ledger_size: *ledger_size,
+        archived_reads: None,
         created: records.iter().map(|record| record.created).min().unwrap_or_default(),
         purposes: purposes.map(ReportedPurpose::of).collect(),
         more_values: counted.more,
@@ -257,7 +279,7 @@ fn said<S: Store>(road: &Road<'_, S>, records: &[SubjectRecord], counted: Counte
         labels,
         fields,
         reads: vec![],
-        more_reads: 0,
+        more_reads: false,
     }
 }
 
@@ -273,42 +295,80 @@ fn erasure(record: &SubjectRecord) -> Option<ReportedErasure> {
 impl<S: Store> Vault<S> {
     /// What is held of a data subject of the caller's tenant, and who read it. That it was asked is recorded.
     pub async fn subject_report(&self, caller: &Caller, request: &SubjectReport) -> Result<ReportedSubject, Error> {
-        let (mut report, handles) = self.travel(caller, request).await?.ok_or_else(unknown)?;
+        let begun = self.travel(caller, request).await?.ok_or_else(unknown)?;
+        let mut report = said(&begun, count(self, caller.principal.tenant, &begun).await?);
         let filter = Filter {
             from: request.from.map(Timestamp),
             to: request.to.map(Timestamp),
-            subjects: Some(handles),
+            subjects: Some(begun.records.iter().map(|record| record.handle).collect()),
             actions: Some(read_actions()),
             decision: Some("allow".to_owned()),
             ..Filter::default()
         };
-        let of_subject = Filter { subjects: filter.subjects.clone(), ..Filter::default() };
-        let mut newest = VecDeque::new();
-        let mut pages = self.leaves_that_fit(caller, report.ledger_size, filter).await?;
-        while let Some(page) = pages.next().await? {
-            for line in &page.leaves {
-                let leaf = leaf::parse(line).map_err(|_| UNREADABLE)?;
-                for item in leaf.items.iter().filter(|item| of_subject.fits_item(item) && is_told(item)) {
-                    if newest.len() == LISTED {
-                        newest.pop_front();
-                        report.more_reads += 1;
-                    }
-                    newest.push_back(SubjectRead {
-                        time: leaf.time.0,
-                        principal: leaf.principal.clone(),
-                        actor: leaf.actor.clone(),
-                        action: leaf.action.clone(),
-                        purpose: leaf.purpose.clone(),
-                        field: item.field.clone(),
-                        view: item.view.clone(),
-                        leaf: leaf.index,
-                    });
-                }
-            }
-        }
-        report.reads = newest.into();
+        let (range, archived) = self.where_to_look(caller, report.ledger_size, &filter).await?;
+        report.archived_reads = archived;
+        let filter = Filter { from: None, to: None, ..filter };
+        (report.reads, report.more_reads) = self.newest_reads(caller, range, &filter, WINDOW).await?;
         Ok(report)
     }
+
+    /// The newest reads among the leaves of a range that fit, in the order of their time, and whether there are older ones.
+    /// It goes back through the ledger, so many leaves at a time, for no longer than it has to.
+    pub(crate) async fn newest_reads(
+        &self,
+        caller: &Caller,
+        (first, mut end): (u64, u64),
+        filter: &Filter,
+        window: u64,
+    ) -> Result<(Vec<SubjectRead>, bool), Error> {
+        let mut newest = VecDeque::new();
+        while first < end && newest.len() <= LISTED {
+            let from = (end - 1 - (end - 1) % window).max(first);
+            let mut of_window = VecDeque::new();
+            let mut pages = self.leaves_that_fit(caller, (from, end), filter.clone()).await?;
+            while let Some(page) = pages.next().await? {
+                self.still_open()?;
+                for line in &page.leaves {
+                    push_reads(line, filter, &mut of_window)?;
+                }
+            }
+            of_window.append(&mut newest);
+            newest = of_window;
+            end = from;
+        }
+        let more = newest.len().saturating_sub(LISTED);
+        Ok((newest.split_off(more).into(), more > 0))
+    }
+
+    /// Refuses to go on with what takes long once the vault is sealed.
+    pub(crate) fn still_open(&self) -> Result<(), Error> {
+        match self.committer.state() {
+            CommitterState::Stopped => Err(Error::Sealed),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Adds the reads of a leaf, and forgets the oldest of more than it takes to know that there are more than are listed.
+fn push_reads(line: &[u8], filter: &Filter, newest: &mut VecDeque<SubjectRead>) -> Result<(), Error> {
+    let of_subject = Filter { subjects: filter.subjects.clone(), ..Filter::default() };
+    let leaf = leaf::parse(line).map_err(|_| UNREADABLE)?;
+    for item in leaf.items.iter().filter(|item| of_subject.fits_item(item) && is_told(item)) {
+        if newest.len() > LISTED {
+            newest.pop_front();
+        }
+        newest.push_back(SubjectRead {
+            time: leaf.time.0,
+            principal: leaf.principal.clone(),
+            actor: leaf.actor.clone(),
+            action: leaf.action.clone(),
+            purpose: leaf.purpose.clone(),
+            field: item.field.clone(),
+            view: item.view.clone(),
+            leaf: leaf.index,
+        });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

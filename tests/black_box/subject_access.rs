@@ -97,7 +97,7 @@ async fn a_report_names_who_read_when_and_for_what_and_holds_no_value() {
     let read = &told["reads"][0];
     let said = ["principal", "action", "purpose", "field", "view"].map(|name| read[name].as_str().unwrap());
     assert_eq!(said, ["app/app", "detokenize", "kyc_review", "borrower.id_card", "plain"]);
-    assert!(read["time"].as_str().unwrap().ends_with('Z') && told["more_reads"] == "0");
+    assert!(read["time"].as_str().unwrap().ends_with('Z') && told["more_reads"] == false);
     let fields: Vec<_> =
         told["fields"].as_array().unwrap().iter().map(|field| (&field["name"], &field["values"])).collect();
     let one = Value::from("1");

@@ -233,7 +233,8 @@ impl Asked<'_> {
                 subjects.start_expire(self.request(v1::StartExpireRequest { up_to })).await.map(drop)
             }
             "retention_report" => {
-                subjects.retention_report(self.request(v1::RetentionReportRequest {})).await.map(drop)
+                let request = self.request(v1::RetentionReportRequest {});
+                subjects.retention_report(request).await?.into_inner().message().await.map(drop)
             }
             "subject_report" => {
                 let request = v1::SubjectReportRequest { subject, ..Default::default() };

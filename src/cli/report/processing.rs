@@ -4,7 +4,8 @@ use clap::Args as ClapArgs;
 use maud::html;
 use serde_json::{Value, json};
 use strongroom_proto::v1::{
-    ProcessedField, ProcessingReportRequest, ProcessingReportResponse, Recipient, ReportedField, ReportedPurpose,
+    EarlierReads, FieldReads, ProcessedField, ProcessingReportRequest, ProcessingReportResponse, Recipient,
+    ReportedField, ReportedPurpose,
 };
 
 use crate::cli::audit::options::Between;
@@ -84,20 +85,24 @@ fn document(asked: &ProcessingReportRequest, records: &ProcessingReportResponse)
         document["values"] = processed.values.to_string().into();
         document["ended"] = processed.ended.to_string().into();
         let recipient = |one: &Recipient| {
-            json!({ "principal": one.principal, "purpose": one.purpose, "views": one.views, "match": one.r#match })
-        };
-        document["recipients"] = processed.recipients.iter().map(recipient).collect();
-        let reads = processed.reads.iter().map(|one| {
             json!({
                 "principal": one.principal,
                 "purpose": one.purpose,
-                "values": one.values.to_string(),
-                "last_time": instant(one.last_time.as_ref()),
+                "views": one.views,
+                "match": one.r#match,
+                "lookup": one.lookup,
             })
-        });
-        document["reads"] = reads.collect();
+        };
+        document["recipients"] = processed.recipients.iter().map(recipient).collect();
+        document["reads"] = processed.reads.iter().map(reads_document).collect();
         document
     });
+    let earlier = |earlier: &EarlierReads| {
+        let reads = earlier.reads.iter().map(reads_document).collect::<Vec<_>>();
+        json!({ "field": earlier.field, "reads": reads })
+    };
+    let exporters = records.exporters.iter().map(|one| json!({ "principal": one.principal, "allowed": one.allowed }));
+    let given = |time: Option<&prost_types::Timestamp>| time.map(|time| instant(Some(time)));
     json!({
         "time": instant(records.time.as_ref()),
         "policy_version": records.policy_version,
@@ -110,8 +115,31 @@ fn document(asked: &ProcessingReportRequest, records: &ProcessingReportResponse)
         "values_without_subject": records.values_without_subject.to_string(),
         "purposes": records.purposes.iter().map(purpose_document).collect::<Vec<_>>(),
         "fields": fields.collect::<Vec<_>>(),
+        "earlier_reads": records.earlier_reads.iter().map(earlier).collect::<Vec<_>>(),
+        "exporters": exporters.collect::<Vec<_>>(),
         "more_recipients": records.more_recipients,
         "more_reads": records.more_reads,
+        "reads_from_leaf": records.reads_from_leaf.to_string(),
+        "archived_until_time": given(records.archived_until_time.as_ref()),
+    })
+}
+
+fn reads_document(reads: &FieldReads) -> Value {
+    json!({
+        "principal": reads.principal,
+        "purpose": reads.purpose,
+        "values": reads.values.to_string(),
+        "last_time": instant(reads.last_time.as_ref()),
+    })
+}
+
+/// Says that older entries were not looked at, if that is so.
+pub fn archived(from_leaf: u64, until: Option<&prost_types::Timestamp>) -> Option<String> {
+    (from_leaf > 0).then(|| {
+        let until = instant(until);
+        format!(
+            "Older entries of the ledger are archived, and were not looked at: those before leaf {from_leaf}, until {until}."
+        )
     })
 }
 
@@ -138,28 +166,40 @@ fn recipient_rows(records: &ProcessingReportResponse) -> impl Iterator<Item = Ve
         processed.recipients.iter().map(|one| {
             let mut may: Vec<&str> = one.views.iter().map(String::as_str).collect();
             may.extend(one.r#match.then_some("match"));
+            may.extend(one.lookup.then_some("lookup"));
             let may = if may.is_empty() { "nothing".to_owned() } else { may.join(", ") };
             vec![field(processed).name, one.purpose.clone(), one.principal.clone(), may]
         })
     });
-    all.collect::<Vec<_>>().into_iter()
+    let exporters = records.exporters.iter().map(|one| {
+        let may = if one.allowed { "export, whole" } else { "nothing" };
+        vec!["all of a data subject".to_owned(), "any".to_owned(), one.principal.clone(), may.to_owned()]
+    });
+    all.chain(exporters).collect::<Vec<_>>().into_iter()
 }
 
 fn read_rows(records: &ProcessingReportResponse) -> impl Iterator<Item = Vec<String>> {
-    let all = records.fields.iter().flat_map(|processed| {
-        processed.reads.iter().map(|one| {
+    let now = records.fields.iter().map(|processed| (field(processed).name, &processed.reads));
+    let earlier = records.earlier_reads.iter().map(|one| (format!("{} (earlier)", one.field), &one.reads));
+    let all = now.chain(earlier).flat_map(|(name, reads)| {
+        reads.iter().map(move |one| {
             let (values, last) = (one.values.to_string(), instant(one.last_time.as_ref()));
-            vec![field(processed).name, one.purpose.clone(), one.principal.clone(), values, last]
+            vec![name.clone(), one.purpose.clone(), one.principal.clone(), values, last]
         })
     });
     all.collect::<Vec<_>>().into_iter()
 }
 
+/// What recipients are, and are not.
+const ABOUT_RECIPIENTS: &str = "Who may read under the policies in force, as of now: at this hour, with a second factor where \
+    that is needed, and for nobody behind a service. A role stands for all of its principals but those that are named.";
+
 /// What the lists do not hold, if they are not whole.
-fn cut(records: &ProcessingReportResponse) -> Vec<&'static str> {
+fn cut(records: &ProcessingReportResponse) -> Vec<String> {
     let recipients = records.more_recipients.then_some("More is allowed to more principals than is listed.");
     let reads = records.more_reads.then_some("More was read than is counted: ask for a shorter time.");
-    recipients.into_iter().chain(reads).collect()
+    let archived = archived(records.reads_from_leaf, records.archived_until_time.as_ref());
+    recipients.into_iter().chain(reads).map(str::to_owned).chain(archived).collect()
 }
 
 const FIELDS: [&str; 5] = ["Field", "Class", "Kept", "Values", "Purposes"];
@@ -173,9 +213,10 @@ fn text(records: &ProcessingReportResponse) -> String {
         named_table(&PURPOSES, records.purposes.iter().map(purpose_row)),
         named_table(&FIELDS, records.fields.iter().map(field_row)),
         named_table(&RECIPIENTS, recipient_rows(records)),
+        ABOUT_RECIPIENTS.to_owned(),
         named_table(&READS, read_rows(records)),
     ];
-    parts.extend(cut(records).into_iter().map(str::to_owned));
+    parts.extend(cut(records));
     parts.join("\n\n")
 }
 
@@ -189,7 +230,7 @@ fn to_page(asked: &ProcessingReportRequest, records: &ProcessingReportResponse) 
         (page::section("Fields", "", &FIELDS, records.fields.iter().map(field_row), "There are none."))
         (page::section(
             "Recipients",
-            "Who may read under the policies in force. A role stands for all of its principals but those that are named.",
+            ABOUT_RECIPIENTS,
             &RECIPIENTS,
             recipient_rows(records),
             "Nobody may read anything.",
@@ -202,7 +243,7 @@ fn to_page(asked: &ProcessingReportRequest, records: &ProcessingReportResponse) 
 
 #[cfg(test)]
 mod tests {
-    use strongroom_proto::v1::FieldReads;
+    use strongroom_proto::v1::Exporter;
 
     use super::*;
 
@@ -219,6 +260,7 @@ mod tests {
             purpose: "kyc_review".to_owned(),
             views: views.iter().map(|view| (*view).to_owned()).collect(),
             r#match: false,
+            lookup: principal == "app",
         };
         let read = FieldReads { principal: "app/<core>".to_owned(), values: 7, ..Default::default() };
         ProcessingReportResponse {
@@ -228,8 +270,10 @@ mod tests {
                 values: 3,
                 ended: 0,
                 recipients: vec![who("app", &["masked", "plain"]), who("app/away", &[])],
-                reads: vec![read],
+                reads: vec![read.clone()],
             }],
+            earlier_reads: vec![EarlierReads { field: "borrower.title".to_owned(), reads: vec![read.clone()] }],
+            exporters: vec![Exporter { principal: "privacy".to_owned(), allowed: true }],
             more_reads: true,
             ..Default::default()
         }
@@ -244,7 +288,14 @@ mod tests {
         assert_eq!(field["recipients"][1]["views"], json!([]));
         assert_eq!(document["purposes"][0]["basis"], Value::Null);
         let text = text(&records);
-        assert!(text.contains("masked, plain") && text.contains("nothing") && text.contains("ask for a shorter time"));
+        assert!(
+            text.contains("masked, plain, lookup")
+                && text.contains("nothing")
+                && text.contains("ask for a shorter time")
+        );
+        assert!(text.contains("export, whole") && text.contains("borrower.title (earlier)"));
+        assert!(text.contains("nobody behind a service") && !text.contains("archived"));
+        assert_eq!(document["earlier_reads"][0]["reads"][0]["values"], json!("7"));
         let page = to_page(&asked, &records);
         assert!(page.contains("app/&lt;core&gt;") && page.contains("From the beginning to now."));
     }

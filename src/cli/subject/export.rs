@@ -47,6 +47,10 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     args.page.check()?;
     if let Some(out) = &args.out {
+        let is_page = |page: &PathBuf| std::path::absolute(page).ok() == std::path::absolute(out).ok();
+        if args.page.html.as_ref().is_some_and(is_page) {
+            return Err(CliError::unfit("the values and the page can't go into one file: give each a name of its own"));
+        }
         files::may_write(out, args.page.force)?;
     }
     let request = ExportSubjectRequest { subject: args.id.clone(), purpose: args.purpose.clone() };

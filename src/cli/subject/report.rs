@@ -13,7 +13,7 @@ use crate::cli::client::Context;
 use crate::cli::expiry::to_wire;
 use crate::cli::output::{CliError, Exit, facts, instant_if_any, instant_or, named_table};
 use crate::cli::page::{self, PageArgs};
-use crate::cli::report::{field_document, purpose_document, purpose_row};
+use crate::cli::report::{archived, field_document, purpose_document, purpose_row};
 
 /// What is said below the options.
 pub const HELP: &str = "Examples:
@@ -96,7 +96,9 @@ fn document(id: &str, report: &SubjectReportResponse) -> Value {
         "labels": report.labels,
         "erasures": report.erasures.iter().map(erasure).collect::<Vec<_>>(),
         "reads": report.reads.iter().map(read).collect::<Vec<_>>(),
-        "more_reads": report.more_reads.to_string(),
+        "more_reads": report.more_reads,
+        "reads_from_leaf": report.reads_from_leaf.to_string(),
+        "archived_until_time": given(report.archived_until_time),
     })
 }
 
@@ -165,8 +167,9 @@ fn about(report: &SubjectReportResponse) -> Vec<(&'static str, String)> {
 /// What the lists do not hold, if they are not whole.
 fn cut(report: &SubjectReportResponse) -> Vec<String> {
     let values = report.more_values.then(|| "There are more values than are counted.".to_owned());
-    let reads = (report.more_reads > 0).then(|| format!("And {} older reads.", report.more_reads));
-    values.into_iter().chain(reads).collect()
+    let reads = report.more_reads.then(|| "There are older reads.".to_owned());
+    let archived = archived(report.reads_from_leaf, report.archived_until_time.as_ref());
+    values.into_iter().chain(reads).chain(archived).collect()
 }
 
 fn text(report: &SubjectReportResponse) -> String {
@@ -219,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_names_who_read_and_how_many_more() {
+    fn a_page_names_who_read_and_says_that_there_are_more() {
         let read = SubjectRead {
             principal: "app/core".to_owned(),
             actor: "hr/<i>li</i>".to_owned(),
@@ -227,10 +230,16 @@ mod tests {
             purpose: "kyc_review".to_owned(),
             ..Default::default()
         };
-        let report = SubjectReportResponse { reads: vec![read], more_reads: 7, ..Default::default() };
+        let report = SubjectReportResponse { reads: vec![read], more_reads: true, ..Default::default() };
         let page = to_page("cust-1", &report);
         assert!(page.contains("app/core") && page.contains("hr/&lt;i&gt;li&lt;/i&gt;") && page.contains("kyc_review"));
-        assert!(page.contains("And 7 older reads.") && text(&report).contains("And 7 older reads."));
+        assert!(page.contains("There are older reads.") && text(&report).contains("There are older reads."));
+        assert!(!page.contains("archived"));
+        let archived_until_time = Some(prost_types::Timestamp { seconds: 60, nanos: 0 });
+        let report = SubjectReportResponse { reads_from_leaf: 256, archived_until_time, ..report };
+        let told = "Older entries of the ledger are archived, and were not looked at: those before leaf 256, until \
+                    1970-01-01T00:01:00Z.";
+        assert!(to_page("cust-1", &report).contains(told) && text(&report).contains(told));
         assert_eq!(document("cust-1", &report)["reads"][0]["field"], Value::Null);
     }
 }

@@ -2,13 +2,13 @@
 
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
-use strongroom_keys::{self as keys, KeyName, KeyState};
+use strongroom_keys::{KeyName, KeyState};
 use strongroom_ledger::erasure::{self, ErasureReceipt};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{ErasureRow, ErasureStage, ErasureWork, JobKind, JobRow};
 use strongroom_storage::{Family, Mutation, Store};
 
-use super::{LEFTOVERS, Name, REMEMBERED, day, erasure_fact, load_erasure, load_work, put_erasure, put_work};
+use super::{Name, REMEMBERED, day, erasure_fact, load_erasure, load_work, mark_leftovers, put_erasure, put_work};
 use crate::error::Error;
 use crate::jobs;
 use crate::key_copies::Copies;
@@ -58,13 +58,11 @@ impl<S: Store> Attempt<S> for Sign {
         let day = day(road.now)?;
         row.expires = if row.open.is_empty() { day.saturating_add(REMEMBERED) } else { 0 };
         row.receipt = receipt(road, &row, held, day).await?;
-        let facts = [erasure_fact(tenant, &self.0), Fact::erasure(tenant, LEFTOVERS)];
-        prepared.guards.push(Guard::Unchanged(facts[0]));
-        prepared.changes.extend(facts);
+        let fact = erasure_fact(tenant, &self.0);
+        prepared.guards.push(Guard::Unchanged(fact));
+        prepared.changes.push(fact);
         prepared.mutations.push(put_erasure(tenant, &self.0, &row));
-        // Another one each time, so that who writes leftovers away sees that there are more.
-        let leftovers = keys::random::<16>().map_err(Error::from)?.to_vec();
-        prepared.mutations.push(Mutation::Put(Family::Meta, place::leftovers(tenant), leftovers));
+        mark_leftovers(tenant, &mut prepared)?;
         prepared.detail.push(("stage", "signed".to_owned()));
         Ok(prepared)
     }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
-use strongroom_ids::{RowId, SubjectHandle};
+use strongroom_ids::{RowId, SubjectHandle, TenantNo};
 use strongroom_keys::{DekOwner, DekPlace};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{JobRow, JobState, SubjectRecord, SubjectState, ValueRow};
 use strongroom_storage::{Entry, Family, Range, Store};
 
 use super::{KIND, READ, STAGES, SUBJECTS, VALUES};
+use crate::erase::mark_leftovers;
 use crate::error::Error;
 use crate::jobs::{self, EMPTY_PAGES, JobPage, PageDone};
 use crate::pages::Pages;
@@ -21,11 +22,12 @@ use crate::road::{Attempt, Item, Prepared, Refused, Road, make_way};
 use crate::tenant::Tenant;
 use crate::vault::Vault;
 
-/// Holders of one value that are looked at together.
+/// Holders that go with the values of one page, at most, but for the first value's: a commit has bounds. Those of one value
+/// beyond so many are released before ([`Road::last_holders`]). As many are looked at together.
 const HOLDERS: usize = 1_000;
 
-/// The records of subjects, by handle. Of those that are gone or damaged there is none.
-type Records = HashMap<SubjectHandle, Arc<SubjectRecord>>;
+/// The records of subjects, by handle: those that are gone are not there, and a damaged one is none.
+type Records = HashMap<SubjectHandle, Option<Arc<SubjectRecord>>>;
 
 /// The next page of an expire.
 pub(crate) struct ExpirePage(pub JobPage);
@@ -45,8 +47,10 @@ impl<S: Store> Attempt<S> for ExpirePage {
         }
         let total = self.0.total.unwrap_or(row.total);
         let limit = *row.limit.get_or_insert_with(|| road.vault.retention.cap(self.0.of));
-        if begins && total > limit {
-            return Ok(self.wait(road, row));
+        // What is kept anyway needs nobody's approval.
+        let goes = total.saturating_sub(self.0.kept);
+        if begins && goes > limit {
+            return Ok(Self(JobPage { total: Some(goes), ..self.0 }).wait(road, row));
         }
         let (before, at) = (row.clone(), row.started);
         let (mut due, mut idle) = (Due::default(), vec![]);
@@ -63,7 +67,10 @@ impl<S: Store> Attempt<S> for ExpirePage {
                 break;
             };
             match family {
-                Family::Rows => due = Due::find(road, &page, at).await?,
+                Family::Rows => {
+                    due = Due::find(road, &page, at).await?;
+                    row.cursor = due.cursor.take().unwrap_or(row.cursor);
+                }
                 _ => idle = find_idle(road, &page, at).await?,
             }
             if !due.is_empty() || !idle.is_empty() {
@@ -80,8 +87,13 @@ impl<S: Store> Attempt<S> for ExpirePage {
         let facts = [Fact::schema(road.tenant.number), Fact::policy(road.tenant.number)];
         prepared.guards.extend(facts.map(Guard::Unchanged));
         let subjects = idle.len() + due.remove(road, at, &mut prepared).await?;
-        for record in &idle {
+        for (number, record) in idle.iter().enumerate() {
+            make_way(number).await;
             road.close_subject(record, &mut prepared).await?;
+        }
+        if !prepared.forget.is_empty() {
+            // What the DEKs have sealed opens no more once no file has them.
+            mark_leftovers(road.tenant.number, &mut prepared)?;
         }
         prepared.detail.push(("values", values.to_string()));
         prepared.detail.push(("subjects", subjects.to_string()));
@@ -113,6 +125,8 @@ struct Due {
     records: Records,
     /// How many values are kept.
     skipped: u64,
+    /// Where the next page begins, if this one has ended before its last row.
+    cursor: Option<Vec<u8>>,
 }
 
 impl Due {
@@ -138,47 +152,33 @@ impl Due {
         }
         let mut due = Self::default();
         let handles = rows.iter().map(|found| found.row.subject).filter(|subject| subject.is_some());
-        due.records = records(road, handles.collect()).await?;
+        due.records = records(road.vault, road.tenant.number, handles.collect()).await?;
+        let mut holders = 0_usize;
         for found in rows {
-            let kept = road.writes_are_frozen(&found.field)
-                || match found.row.subject.is_some() {
-                    // What is left of an erased subject is not retention's.
-                    true => due
-                        .records
-                        .get(&found.row.subject)
-                        .is_none_or(|record| !record.state.has_keys() || record.is_held(found.field.number, at)),
-                    false => found.is_shared() && due.holders_hold(road, &found, at).await?,
-                };
-            match kept {
-                true => due.skipped += 1,
-                false => {
-                    let subject = due.records.get(&found.row.subject).cloned();
-                    due.values.push(Found { subject, ..found });
-                }
+            let mut its_holders = Some(0);
+            if road.writes_are_frozen(&found.field) || keeps_own(&due.records, &found.row, at) {
+                its_holders = None;
+            } else if found.is_shared() {
+                its_holders = holders_without_hold(road, &found, at).await?;
             }
+            let Some(its_holders) = its_holders else {
+                due.skipped += 1;
+                continue;
+            };
+            holders = holders.saturating_add(its_holders);
+            if holders > HOLDERS && !due.values.is_empty() {
+                due.cursor = Some(place::row(road.tenant.number, found.id));
+                break;
+            }
+            let subject = due.records.get(&found.row.subject).cloned().flatten();
+            due.values.push(Found { subject, ..found });
         }
         Ok(due)
     }
 
-    /// Whether any of a shared value's holders is under a legal hold that keeps it.
-    async fn holders_hold<S: Store>(&mut self, road: &Road<'_, S>, found: &Found, at: u64) -> Result<bool, Error> {
-        let (from, to) = place::holders_range(road.tenant.number, found.id);
-        let mut pages = Pages::new(Family::Holders, from, to).of(HOLDERS);
-        while let Some(page) = pages.next(&*road.vault.store).await? {
-            let holders: Vec<_> = page.iter().map(|(key, _)| place::decode_holder(key)).collect::<Result<_, _>>()?;
-            let holders = holders.into_iter().filter(|holder| holder.is_some());
-            let records = records(road, holders.collect()).await?;
-            if records.values().any(|record| record.is_held(found.field.number, at)) {
-                return Ok(true);
-            }
-            self.records.extend(records);
-        }
-        Ok(false)
-    }
-
     /// Removes what goes, and the subjects of which it is the last. Says how many those are.
     async fn remove<S: Store, A>(
-        self,
+        mut self,
         road: &Road<'_, S>,
         at: u64,
         prepared: &mut Prepared<A>,
@@ -203,12 +203,15 @@ impl Due {
             prepared.items.push(Item { version: Some(found.row.version), ..found.item("expired_removed") });
         }
         let mut going = BTreeSet::new();
+        let others = losing.keys().filter(|subject| !self.records.contains_key(subject)).copied();
+        self.records.extend(records(road.vault, tenant, others.collect()).await?);
         for (number, (subject, rows)) in losing.iter().enumerate() {
             make_way(number).await;
             // A hold or a consent that comes meanwhile keeps what it is about.
             let facts = [Fact::subject_state(tenant, *subject), Fact::subject_consents(tenant, *subject)];
             prepared.guards.extend(facts.map(Guard::Unchanged));
-            let Some(record) = self.records.get(subject).filter(|record| is_free(record, at)) else { continue };
+            let record = self.records.get(subject).and_then(Option::as_ref);
+            let Some(record) = record.filter(|record| is_free(record, at)) else { continue };
             if are_all(road, *subject, rows).await? {
                 road.close_subject(record, prepared).await?;
                 going.insert(*subject);
@@ -221,19 +224,59 @@ impl Due {
     }
 }
 
+/// Whether a value stays for its own subject's sake: under a legal hold, or since what is left of an erased subject is not
+/// retention's.
+pub(super) fn keeps_own(records: &Records, row: &ValueRow, at: u64) -> bool {
+    row.subject.is_some()
+        && records
+            .get(&row.subject)
+            .and_then(Option::as_ref)
+            .is_none_or(|record| !record.state.has_keys() || record.is_held(row.field, at))
+}
+
+/// How many holders a shared value has, some [`HOLDERS`] at most; none if it stays for any of them: under a legal hold, or of
+/// whom nobody can tell.
+async fn holders_without_hold<S: Store>(road: &Road<'_, S>, found: &Found, at: u64) -> Result<Option<usize>, Error> {
+    let (from, to) = place::holders_range(road.tenant.number, found.id);
+    let mut pages = Pages::new(Family::Holders, from, to).of(HOLDERS);
+    let mut count = 0;
+    while let Some(page) = pages.next(&*road.vault.store).await? {
+        count += page.len();
+        let holders: Vec<_> = page.iter().map(|(key, _)| place::decode_holder(key)).collect::<Result<_, _>>()?;
+        let holders = holders.into_iter().filter(|holder| holder.is_some());
+        let records = records(road.vault, road.tenant.number, holders.collect()).await?;
+        let keeps = |record: &Option<Arc<SubjectRecord>>| match record {
+            Some(record) => record.is_held(found.field.number, at),
+            None => true,
+        };
+        if records.values().any(keeps) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(count.min(HOLDERS)))
+}
+
 /// The records of subjects that have one.
-async fn records<S: Store>(road: &Road<'_, S>, mut handles: Vec<SubjectHandle>) -> Result<Records, Error> {
+pub(super) async fn records<S: Store>(
+    vault: &Vault<S>,
+    tenant: TenantNo,
+    mut handles: Vec<SubjectHandle>,
+) -> Result<Records, Error> {
     handles.sort_unstable();
     handles.dedup();
-    let keys = handles.iter().map(|handle| place::subject(road.tenant.number, *handle)).collect();
-    let stored = road.vault.store.multi_get(Family::Subjects, keys).await?;
+    if handles.is_empty() {
+        return Ok(Records::new());
+    }
+    let keys = handles.iter().map(|handle| place::subject(tenant, *handle)).collect();
+    let stored = vault.store.multi_get(Family::Subjects, keys).await?;
     let mut records = Records::with_capacity(handles.len());
     for (handle, bytes) in handles.into_iter().zip(stored) {
-        match bytes.map(|bytes| SubjectRecord::decode(&bytes)) {
-            Some(Ok(record)) => drop(records.insert(handle, Arc::new(record))),
-            Some(Err(_)) => road.vault.damaged("a subject record"),
-            None => {}
+        let Some(bytes) = bytes else { continue };
+        let record = SubjectRecord::decode(&bytes).ok().map(Arc::new);
+        if record.is_none() {
+            vault.damaged("a subject record");
         }
+        records.insert(handle, record);
     }
     Ok(records)
 }
@@ -247,21 +290,41 @@ fn is_free(record: &SubjectRecord, at: u64) -> bool {
     record.state == SubjectState::Open && !held && !allowed
 }
 
-/// The subjects of a page that a hold or a consent has kept without a value, and that nothing keeps any more.
+/// The subjects of a page that have no value, and that nothing else keeps: a hold or a consent that has ended did, or their
+/// last value went another way than by this job.
 async fn find_idle<S: Store>(road: &Road<'_, S>, page: &[Entry], at: u64) -> Result<Vec<SubjectRecord>, Error> {
     let mut idle = Vec::new();
     for (number, (_, bytes)) in page.iter().enumerate() {
         make_way(number).await;
-        let Ok(record) = SubjectRecord::decode(bytes) else {
-            road.vault.damaged("a subject record");
-            continue;
-        };
-        let was_kept = !record.holds.is_empty() || !record.consents.is_empty();
-        if was_kept && is_free(&record, at) && are_all(road, record.handle, &BTreeSet::new()).await? {
-            idle.push(record);
+        match SubjectRecord::decode(bytes) {
+            Ok(record) if is_free(&record, at) => idle.push(record),
+            Ok(_) => {}
+            Err(_) => road.vault.damaged("a subject record"),
         }
     }
+    let handles: Vec<SubjectHandle> = idle.iter().map(|record| record.handle).collect();
+    let have_rows = with_rows(road, &handles).await?;
+    idle.retain(|record| !have_rows.contains(&record.handle));
     Ok(idle)
+}
+
+/// Which of these subjects, in their order, have rows. Where they have few each, a scan tells it of many.
+async fn with_rows<S: Store>(road: &Road<'_, S>, mut left: &[SubjectHandle]) -> Result<BTreeSet<SubjectHandle>, Error> {
+    let mut found = BTreeSet::new();
+    let range = |subject| place::subject_rows_after(road.tenant.number, subject, RowId(0));
+    while let (Some(first), Some(last)) = (left.first(), left.last()) {
+        let (from, to) = (range(*first).0, range(*last).1);
+        let page = road.vault.store.scan(Family::SubjectRows, Range { from, to, limit: READ }).await?;
+        let mut reached = None;
+        for (key, _) in &page {
+            reached = Some(place::decode_subject_of_row(key)?);
+            found.extend(reached);
+        }
+        let Some(reached) = reached.filter(|_| page.len() == READ) else { break };
+        let behind = left.partition_point(|subject| *subject <= reached);
+        left = left.get(behind..).unwrap_or_default();
+    }
+    Ok(found)
 }
 
 /// Whether these rows are all that a subject has.

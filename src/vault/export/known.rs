@@ -14,7 +14,7 @@ use crate::leaf_index;
 use crate::pages::{PAGE, Pages};
 
 /// Leaves of a window: so many that few are needed, and so few that what is known of them is small.
-const WINDOW: u64 = 1_024 * BLOCK;
+pub(crate) const WINDOW: u64 = 1_024 * BLOCK;
 
 /// What the index knows of a filter.
 pub(super) struct Known {

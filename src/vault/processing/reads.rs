@@ -8,6 +8,7 @@ use strongroom_storage::Store;
 
 use super::{ProcessingReport, UNREADABLE, is_told, read_actions};
 use crate::error::Error;
+use crate::export::ArchivedReads;
 use crate::road::Caller;
 use crate::vault::Vault;
 
@@ -28,6 +29,14 @@ pub struct FieldReads {
     pub last: u64,
 }
 
+/// Who read what is listed under no field now: it was called otherwise then, or nothing of it is left.
+pub struct EarlierReads {
+    /// What it was called.
+    pub field: String,
+    /// Who read it.
+    pub reads: Vec<FieldReads>,
+}
+
 /// Who read for what: how many values, and when the last time.
 type OfField = BTreeMap<(String, String), (u64, u64)>;
 
@@ -39,6 +48,8 @@ pub(super) struct Reads {
     counted: u64,
     /// Whether there is more than was counted.
     pub more: bool,
+    /// Older leaves in which they were not counted, since these are archived.
+    pub archived: Option<ArchivedReads>,
 }
 
 impl Reads {
@@ -49,8 +60,13 @@ impl Reads {
 
     /// Takes out who has read a field.
     pub fn of(&mut self, field: &str) -> Vec<FieldReads> {
-        let reads = self.fields.remove(field).unwrap_or_default().into_iter();
-        reads.map(|((principal, purpose), (values, last))| FieldReads { principal, purpose, values, last }).collect()
+        listed(self.fields.remove(field).unwrap_or_default())
+    }
+
+    /// The rest, by names that no field has now which was taken out: leaves say what a field was called.
+    pub fn rest(self) -> Vec<EarlierReads> {
+        let rest = self.fields.into_iter();
+        rest.map(|(field, reads)| EarlierReads { field, reads: listed(reads) }).collect()
     }
 
     fn add(&mut self, field: &str, principal: &str, purpose: &str, time: Timestamp) {
@@ -69,6 +85,11 @@ impl Reads {
     }
 }
 
+fn listed(reads: OfField) -> Vec<FieldReads> {
+    let reads = reads.into_iter();
+    reads.map(|((principal, purpose), (values, last))| FieldReads { principal, purpose, values, last }).collect()
+}
+
 impl<S: Store> Vault<S> {
     /// Counts what was read of the caller's tenant, before `end`.
     pub(super) async fn reads(&self, caller: &Caller, asked: &ProcessingReport, end: u64) -> Result<Reads, Error> {
@@ -79,8 +100,9 @@ impl<S: Store> Vault<S> {
             decision: Some("allow".to_owned()),
             ..Filter::default()
         };
-        let mut reads = Reads::default();
-        let mut pages = self.leaves_that_fit(caller, end, filter).await?;
+        let (range, archived) = self.where_to_look(caller, end, &filter).await?;
+        let mut reads = Reads { archived, ..Reads::default() };
+        let mut pages = self.leaves_that_fit(caller, range, Filter { from: None, to: None, ..filter }).await?;
         while let Some(page) = pages.next().await? {
             for line in &page.leaves {
                 let leaf = leaf::parse(line).map_err(|_| UNREADABLE)?;
@@ -117,5 +139,6 @@ mod tests {
         let of = reads.of("a.b");
         let seven = of.iter().find(|one| one.principal == "app/7").unwrap();
         assert_eq!((of.len(), seven.values, seven.last), (TOLD_APART, 2, 3));
+        assert!(reads.rest().is_empty());
     }
 }

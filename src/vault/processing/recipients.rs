@@ -33,6 +33,17 @@ pub struct Recipient {
     pub views: Vec<Arc<str>>,
     /// Whether it may compare values.
     pub matches: bool,
+    /// Whether it may look up which values are equal to one.
+    pub lookups: bool,
+}
+
+/// Somebody who may export all values of a data subject, whatever their fields and purposes; or may not, while its role may.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Exporter {
+    /// A role, or role and name of one that is allowed something else than its role is.
+    pub principal: String,
+    /// Whether it may.
+    pub allowed: bool,
 }
 
 /// What is allowed of one field for one purpose.
@@ -40,12 +51,14 @@ pub struct Recipient {
 struct May {
     views: Vec<Arc<str>>,
     matches: bool,
+    lookups: bool,
 }
 
 /// Who may read which field.
 #[derive(Default)]
 pub(super) struct Recipients {
     fields: BTreeMap<FieldNo, Vec<Recipient>>,
+    pub exporters: Vec<Exporter>,
     /// Whether more would have had to be asked.
     pub more: bool,
 }
@@ -86,10 +99,19 @@ pub(super) async fn of(begun: &Begun, tenant: TenantNo, named: Vec<(Role, String
     let mut recipients = Recipients::default();
     let mut asking = Asking { begun, asked: 0 };
     let mut of_roles: BTreeMap<(FieldNo, Arc<str>, Role), May> = BTreeMap::new();
+    let mut exporting: BTreeSet<Role> = BTreeSet::new();
     let roles = ROLES.map(|role| (role, ANYONE.to_owned(), true));
     let named = named.into_iter().map(|(role, name)| (role, name, false));
     for (role, name, is_role) in roles.into_iter().chain(named) {
         let principal = Principal::new(tenant, role, &name);
+        let listed_name = if is_role { role.to_string() } else { principal.name.to_string() };
+        let allowed = asking.may_export(&principal).await;
+        if allowed != (!is_role && exporting.contains(&role)) {
+            recipients.exporters.push(Exporter { principal: listed_name.clone(), allowed });
+        }
+        if is_role && allowed {
+            exporting.insert(role);
+        }
         for field in begun.rules.schema.fields() {
             for purpose in &field.purposes {
                 if asking.asked >= ASKED {
@@ -104,10 +126,11 @@ pub(super) async fn of(begun: &Begun, tenant: TenantNo, named: Vec<(Role, String
                 };
                 if is_listed {
                     recipients.fields.entry(field.number).or_default().push(Recipient {
-                        principal: if is_role { role.to_string() } else { principal.name.to_string() },
+                        principal: listed_name.clone(),
                         purpose: Arc::clone(purpose),
                         views: may.views.clone(),
                         matches: may.matches,
+                        lookups: may.lookups,
                     });
                 }
                 if is_role {
@@ -138,7 +161,21 @@ impl Asking<'_> {
             }
         }
         let matches = self.is_allowed(principal, Action::Match, field, None, purpose).await;
-        May { views, matches }
+        let lookups = field.lookup && self.is_allowed(principal, Action::Lookup, field, None, purpose).await;
+        May { views, matches, lookups }
+    }
+
+    /// Whether somebody may export all values of a data subject: with a second factor if it is a person.
+    async fn may_export(&mut self, principal: &Principal) -> bool {
+        let Begun { rules, now, .. } = self.begun;
+        if rules.freezes.is_suspended(&principal.name) {
+            return false;
+        }
+        let context = Context::new(*now).tier(rules.tiers.of(&principal.name));
+        self.is_allowed_with(principal, |factor| {
+            Query::on_vault_in(principal, Action::ExportSubject, context.second_factor(factor))
+        })
+        .await
     }
 
     async fn is_allowed(
@@ -149,13 +186,22 @@ impl Asking<'_> {
         view: Option<&str>,
         purpose: &str,
     ) -> bool {
-        let Begun { rules, policies, now, .. } = self.begun;
+        let Begun { rules, now, .. } = self.begun;
         let consent = match rules.schema.purpose(purpose).is_some_and(|purpose| purpose.consent) {
             true => Consent::Standing,
             false => Consent::NotNeeded,
         };
         let context = Context::new(*now).tier(rules.tiers.of(&principal.name)).purpose(Some(purpose)).view(view);
         let context = context.class(field.class.as_str()).consent(consent);
+        self.is_allowed_with(principal, |factor| {
+            let context = context.second_factor(factor);
+            Query { principal, action, resource: resource_of(field), context }
+        })
+        .await
+    }
+
+    /// Whether it is allowed with any second factor that the principal can have.
+    async fn is_allowed_with<'q>(&mut self, principal: &Principal, query: impl Fn(SecondFactor) -> Query<'q>) -> bool {
         let factors: &[SecondFactor] = match principal.role {
             Role::Privacy | Role::Officer => &[SecondFactor::Absent, SecondFactor::Fresh],
             _ => &[SecondFactor::Absent],
@@ -166,9 +212,7 @@ impl Asking<'_> {
             if self.asked.is_multiple_of(4) {
                 tokio::task::yield_now().await;
             }
-            let context = context.second_factor(*factor);
-            let query = Query { principal, action, resource: resource_of(field), context };
-            if policies.decide(&query).allowed {
+            if self.begun.policies.decide(&query(*factor)).allowed {
                 return true;
             }
         }

@@ -7,7 +7,10 @@ use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 
 use super::exports::export;
 use super::*;
-use crate::{Archive, ArchivedLeaves, Export, Fault, GetArchive, Kind, LeafFilter, ProveLeaf, Suspend, Tail};
+use crate::{
+    Archive, ArchivedLeaves, ArchivedReads, Export, Fault, GetArchive, Kind, LeafFilter, ProcessingReport, ProveLeaf,
+    Suspend, Tail,
+};
 
 const TENANT: TenantNo = TenantNo(1);
 /// More than leaves are kept for.
@@ -400,4 +403,18 @@ async fn leaves_that_were_changed_since_they_were_exported_are_not_archived() {
     write(&bench, Mutation::Put(Family::Leaves, at, line)).await;
     vault.close().await;
     assert_eq!(said(&bench).await, []);
+}
+
+#[tokio::test]
+async fn a_report_says_which_reads_it_does_not_know_since_they_are_archived() {
+    let Aged { bench: _bench, vault, .. } = aged().await;
+    let told = async |from| {
+        let request = ProcessingReport { from, to: None };
+        vault.processing_report(&caller(Role::Auditor), &request).await.unwrap().archived_reads
+    };
+    assert_eq!(told(None).await, None);
+    archive(&vault).await;
+    let there = archived(&vault).await;
+    assert_eq!(told(None).await, Some(ArchivedReads { end: there.end, until: there.time }));
+    assert_eq!(told(Some(there.time + 1)).await, None, "of that time nothing is archived");
 }

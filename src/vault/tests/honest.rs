@@ -218,7 +218,8 @@ impl World {
             }
         }
         let total = job.to_count.then_some(count.due);
-        let _ = vault.job_page(TENANT, JobPage { kind, number: job.number, entries, total, of: count.of }).await;
+        let _ =
+            vault.job_page(TENANT, JobPage { kind, number: job.number, entries, total, of: count.of, kept: 0 }).await;
     }
 
     async fn restart(&mut self) {

@@ -44,7 +44,10 @@ pub(super) async fn step(vault: &Tested, job: &Job, entries: usize) -> Job {
         while vault.count_for_job(TENANT, job.kind, &mut count, entries).await.unwrap() {}
     }
     let (total, of) = (job.to_count.then_some(count.due), count.of);
-    vault.job_page(TENANT, JobPage { kind: job.kind, number: job.number, entries, total, of }).await.unwrap()
+    vault
+        .job_page(TENANT, JobPage { kind: job.kind, number: job.number, entries, total, of, kept: count.kept })
+        .await
+        .unwrap()
 }
 
 /// Takes the running job of a kind to its end, in pages of so many entries.
@@ -62,7 +65,7 @@ pub(super) async fn to_its_end_by_chance(bench: &Bench, vault: &Tested, mut job:
     let mut cut = 0;
     while job.is_running() {
         let total = job.to_count.then_some(total);
-        let page = JobPage { kind: job.kind, number: job.number, entries: 5, total, of: 0 };
+        let page = JobPage { kind: job.kind, number: job.number, entries: 5, total, of: 0, kept: 0 };
         match vault.job_page(TENANT, page).await {
             Ok(further) => job = further,
             // It was stored, and its answer was lost.
@@ -234,7 +237,7 @@ async fn one_rewrap_runs_at_a_time_and_can_be_cancelled() {
     rotate(&vault, "kek/1").await.unwrap();
     let job = start(&vault).await.unwrap();
     assert!(matches!(start(&vault).await, Err(Error::JobRunning { number, .. }) if number == job.number));
-    let page = JobPage { kind: JobKind::Rewrap, number: 1, entries: 2, total: Some(9), of: 0 };
+    let page = JobPage { kind: JobKind::Rewrap, number: 1, entries: 2, total: Some(9), of: 0, kept: 0 };
     let stepped = vault.job_page(TENANT, page).await.unwrap();
     assert!(stepped.done > 0 && stepped.is_running());
     // It is still there after a restart, where it was.

@@ -1,7 +1,7 @@
 //! The records of processing: who may, by the policies in force; who did, by the ledger; and how much there is.
 
 use super::*;
-use crate::{ProcessingRecords, ProcessingReport, Suspend};
+use crate::{Exporter, ProcessingRecords, ProcessingReport, Suspend};
 
 async fn drawn(vault: &Tested) -> ProcessingRecords {
     vault.processing_report(&caller(Role::Auditor), &ProcessingReport::default()).await.unwrap()
@@ -107,4 +107,57 @@ async fn reads_are_counted_by_field_principal_and_purpose_within_a_time() {
         vault.processing_report(&caller(Role::App), &ProcessingReport::default()).await,
         Err(Error::Denied { .. })
     ));
+}
+
+#[tokio::test]
+async fn reads_of_a_field_that_was_renamed_are_listed_under_its_earlier_name() {
+    let (_bench, vault) = Bench::new().await;
+    let token = store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    read_one(&vault, &token, "masked").await.unwrap();
+    let source = LENDING.replace("field.borrower.id_card", "field.borrower.card");
+    vault.apply_schema(&caller(Role::Officer), &ApplySchema { source, dry_run: false }).await.unwrap();
+    for _ in 0..2 {
+        read_one(&vault, &token, "masked").await.unwrap();
+    }
+    let records = drawn(&vault).await;
+    let now = records.fields.iter().find(|one| &*one.field.name == "borrower.card").unwrap();
+    assert_eq!(now.reads.iter().map(|one| one.values).collect::<Vec<_>>(), [2]);
+    let earlier = records.earlier_reads.iter().map(|one| (one.field.as_str(), one.reads[0].values));
+    assert_eq!(earlier.collect::<Vec<_>>(), [("borrower.id_card", 1)]);
+}
+
+#[tokio::test]
+async fn who_looks_for_what_is_not_there_has_read_nothing() {
+    let (_bench, vault) = Bench::new().await;
+    store_one(&vault, "company.uscc", "91350100M000100Y43", "c-1").await;
+    assert!(look_up(&vault, "company.uscc", "91110000600037341L", "kyc_review").await.tokens.is_empty());
+    let reads = async || {
+        let records = drawn(&vault).await;
+        records.fields.into_iter().flat_map(|one| one.reads).map(|one| one.values).collect::<Vec<_>>()
+    };
+    assert!(reads().await.is_empty());
+    assert_eq!(look_up(&vault, "company.uscc", "91350100M000100Y43", "kyc_review").await.tokens.len(), 1);
+    assert_eq!(reads().await, [1]);
+}
+
+#[tokio::test]
+async fn who_may_look_up_and_who_may_export_stands_there() {
+    let (_bench, vault) = Bench::new().await;
+    let more = r#"
+        @id("no-lookup") @why("One service looks up nothing.")
+        forbid (principal == Principal::"app/blind", action == Action::"lookup", resource);
+        @id("no-export") @why("One of the desk exports nothing.")
+        forbid (principal == Principal::"privacy/new", action == Action::"export_subject", resource);
+    "#;
+    put_in_force(&vault, &caller(Role::Officer), format!("{DEFAULT_POLICIES}\n{more}")).await;
+    let records = drawn(&vault).await;
+    let of = |name: &str| {
+        let field = records.fields.iter().find(|one| &*one.field.name == name).unwrap();
+        let of = field.recipients.iter().filter(|one| &*one.purpose == "kyc_review");
+        of.map(|one| (one.principal.as_str(), one.lookups)).collect::<Vec<_>>()
+    };
+    assert_eq!(of("borrower.id_card"), [("app", true), ("privacy", true), ("app/blind", false)]);
+    assert_eq!(of("borrower.address"), [("app", false), ("privacy", false)], "it is declared without lookup");
+    let exporter = |principal: &str, allowed| Exporter { principal: principal.to_owned(), allowed };
+    assert_eq!(records.exporters, [exporter("privacy", true), exporter("privacy/new", false)]);
 }

@@ -278,7 +278,7 @@ async fn what_is_stored_between_the_reading_of_a_page_and_its_commit_turns_the_p
     let stored = Stored::new(&vault).await;
     rotate_all(&vault).await;
     let job = start(&vault).await.unwrap();
-    let page = ReindexPage(JobPage { kind: KIND, number: job.number, entries: 1_000, total: Some(1), of: 0 });
+    let page = ReindexPage(JobPage { kind: KIND, number: job.number, entries: 1_000, total: Some(1), of: 0, kept: 0 });
     let itself = caller(Role::Operator);
     let tenant = vault.tenant(TENANT).unwrap();
     // A new DEK in the record of a subject whose entry is about to move.

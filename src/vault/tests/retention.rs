@@ -2,13 +2,14 @@
 
 use strongroom_ids::{FieldNo, SubjectHandle};
 use strongroom_storage::keys as place;
-use strongroom_storage::rows::{Consent, Hold, JobKind, Scope, SubjectRecord, ValueRow};
+use strongroom_storage::rows::{Consent, Hold, JobKind, JobRow, Scope, SubjectRecord, ValueRow};
 use strongroom_storage::{Family, Mutation, Store};
 
 use super::keys::{TENANT, all_read, filled, running, step, to_its_end, to_its_end_by_chance};
 use super::rolls::{all, proven, roll};
+use super::tenants::{NUMBER, SAVINGS, make};
 use super::*;
-use crate::{CancelJob, ConfirmClock, Freeze, GetJob, Job, JobPage, StartExpire, StartRoll};
+use crate::{CancelJob, ConfirmClock, Count, Delete, DeleteItem, Freeze, GetJob, Job, JobPage, StartExpire, StartRoll};
 
 const KIND: JobKind = JobKind::Expire;
 const DAY: u64 = 24 * 3_600;
@@ -247,6 +248,122 @@ async fn who_is_kept_by_a_hold_alone_goes_when_that_ends() {
 }
 
 #[tokio::test]
+async fn whose_last_value_went_by_a_request_goes_as_well() {
+    for entries in [1, 1_000] {
+        let (bench, vault) = Bench::new().await;
+        let empty = sizes(&bench).await;
+        // Released when somebody else stores it anew, since it has expired.
+        store_short(&bench, &vault, "company.uscc", &[(USCC, "released")]).await;
+        let delete = async |subject: &str| {
+            let token = store_one(&vault, "borrower.address", "a", subject).await;
+            let items = vec![DeleteItem { token, subject: String::new() }];
+            let subject = rows(&bench).await.last().unwrap().subject;
+            let request = Delete { items, idempotency_key: String::new() };
+            vault.delete(&caller(Role::App), &request).await.unwrap().remove(0).unwrap();
+            subject
+        };
+        delete("deleted").await;
+        let allows = delete("allows").await;
+        with_record(&bench, allows, |record| {
+            let (purpose, version, channel) = ("marketing".to_owned(), "1".to_owned(), "web".to_owned());
+            let (scope, text) = (Scope::All, [0; 32]);
+            let consent =
+                Consent { purpose, scope, granted: 1, expires: None, withdrawn: None, text, version, channel };
+            record.consents = vec![consent];
+        })
+        .await;
+        bench.pass(2 * SHORT);
+        store_one(&vault, "company.uscc", USCC, "stays").await;
+        // One with more values than others, between those that have none.
+        let many = (0..600).map(|number| new_value("borrower.address", &number.to_string(), "many")).collect();
+        vault.tokenize(&caller(Role::App), &tokenize(many, "")).await.unwrap();
+        delete("last").await;
+        assert_eq!(all(&bench, Family::Subjects).await.len(), 6);
+        assert_eq!(expire(&vault, entries).await.state, "done");
+        assert_eq!(
+            all(&bench, Family::Subjects).await.len(),
+            empty[2] + 3,
+            "who has a value, and who allows something"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_page_ends_where_it_has_so_many_holders_as_a_commit_may() {
+    let (bench, vault) = Bench::new().await;
+    let subjects: Vec<String> = (0..700).map(|number| format!("c-{number}")).collect();
+    for value in [USCC, "91110000600037341L"] {
+        let values: Vec<(&str, &str)> = subjects.iter().map(|subject| (value, subject.as_str())).collect();
+        store_short(&bench, &vault, "company.uscc", &values).await;
+    }
+    bench.pass(3 * SHORT);
+    start(&vault, 0).await.unwrap();
+    let job = step(&vault, &running(&vault, KIND).await, 1_000).await;
+    assert_eq!((job.total, job.done, all(&bench, Family::Holders).await.len()), (2, 1, 700));
+    assert_eq!(all(&bench, Family::Subjects).await.len(), 700, "each has a value yet");
+    let job = to_its_end(&vault, KIND, 1_000).await;
+    assert_eq!((job.state, job.done), ("done", 2));
+    assert_eq!(all(&bench, Family::Subjects).await.len(), 0);
+    proven(&bench, vault).await;
+}
+
+#[tokio::test]
+async fn what_a_destroyed_dek_has_sealed_is_written_away() {
+    let (bench, vault) = Bench::new().await;
+    store_one(&vault, "borrower.address", "lasting", "stays").await;
+    let left = async || vault.tenants_with_leftovers().await.unwrap();
+    store_short(&bench, &vault, "borrower.address", &[("a", "stays")]).await;
+    bench.pass(2 * SHORT);
+    assert_eq!(expire(&vault, 10).await.done, 1);
+    assert!(left().await.is_empty(), "a roll ends what its DEK has sealed");
+    for subject in ["goes", ""] {
+        store_short(&bench, &vault, "borrower.address", &[("a", subject)]).await;
+        bench.pass(2 * SHORT);
+        assert_eq!(expire(&vault, 10).await.done, 1);
+        assert_eq!(left().await, [TENANT], "{subject}");
+        vault.scrub_leftovers(TENANT).await.unwrap();
+        assert!(left().await.is_empty());
+    }
+    proven(&bench, vault).await;
+}
+
+#[tokio::test]
+async fn a_damaged_record_of_a_holder_keeps_its_value_and_nothing_else() {
+    let (bench, vault) = Bench::new().await;
+    store_short(&bench, &vault, "company.uscc", &[(USCC, "c-1"), (USCC, "c-2")]).await;
+    store_short(&bench, &vault, "borrower.address", &[("a", "c-3")]).await;
+    let holders = all(&bench, Family::Holders).await;
+    let damaged = place::subject(TENANT, place::decode_holder(&holders[1].0).unwrap());
+    bench.disk.write(vec![Mutation::Put(Family::Subjects, damaged, vec![0xff])]).await.unwrap();
+    bench.pass(2 * SHORT);
+    let job = expire(&vault, 10).await;
+    assert_eq!((job.state, job.done, job.skipped), ("done", 1, 1));
+    assert_eq!(all(&bench, Family::Holders).await.len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_held_or_frozen_does_not_count_against_the_cap() {
+    let (bench, vault) = Bench::new().await;
+    vault.close().await;
+    let vault = bench.open_keeping(Retention { cap_values: 1, cap_percent: 0, ..Retention::default() }).await;
+    store_short(&bench, &vault, "borrower.address", &[("held", "c-1"), ("a", "c-2")]).await;
+    store_short(&bench, &vault, "borrower.email", &[("a@mail.example", "c-2")]).await;
+    let subject = rows(&bench).await[0].subject;
+    let until = now(&bench) + YEAR * 1_000_000;
+    with_record(&bench, subject, |record| record.holds = vec![hold(vec![], until)]).await;
+    let freeze = Freeze { field: "borrower.email".to_owned(), reads: false, writes: true, all_tenants: false };
+    vault.freeze(&caller(Role::Officer), &freeze).await.unwrap();
+    bench.pass(2 * SHORT);
+    let job = expire(&vault, 10).await;
+    assert_eq!((job.state, job.done, job.skipped), ("done", 1, 2));
+    store_short(&bench, &vault, "borrower.address", &[("b", "c-3"), ("b", "c-4")]).await;
+    bench.pass(2 * SHORT);
+    let job = expire(&vault, 10).await;
+    assert_eq!((job.state, job.total, job.done), ("waiting", 2, 0), "so many as there is to do");
+    assert!(job.waits_for.contains("retention run --up-to 2"), "{}", job.waits_for);
+}
+
+#[tokio::test]
 async fn what_is_frozen_stays_and_is_not_even_asked_for_while_all_is() {
     let (bench, vault) = Bench::new().await;
     store_short(&bench, &vault, "borrower.address", &[("a", "c-1")]).await;
@@ -368,8 +485,10 @@ async fn after_a_jump_of_the_clock_nothing_is_erased_until_an_operator_says_that
 
     let right = now(&bench);
     bench.set_clock(right + YEAR * 1_000_000);
-    let page = JobPage { kind: KIND, number: job.number, entries: 10, total: None, of: 0 };
+    let page = JobPage { kind: KIND, number: job.number, entries: 10, total: None, of: 0, kept: 0 };
     assert!(matches!(vault.job_page(TENANT, page).await, Err(Error::ClockJumped)));
+    let counted = vault.count_for_job(TENANT, KIND, &mut Count::default(), 10).await;
+    assert!(matches!(counted, Err(Error::ClockJumped)), "nor is it looked through for that");
     vault.look_at_clock().await.unwrap();
     let told = vault.get_job(&privacy(), &GetJob { name: "expire".to_owned() }).await.unwrap();
     assert!(told.is_running() && told.waits_for.contains("confirm-clock"), "{}", told.waits_for);
@@ -398,6 +517,28 @@ async fn after_a_jump_of_the_clock_nothing_is_erased_until_an_operator_says_that
 }
 
 #[tokio::test]
+async fn who_stores_a_shared_value_anew_removes_what_has_expired_by_a_clock_that_is_believed_alone() {
+    let (bench, vault) = Bench::new().await;
+    store_short(&bench, &vault, "company.uscc", &[(USCC, "c-1")]).await;
+    let again =
+        async || vault.tokenize(&caller(Role::App), &tokenize(vec![new_value("company.uscc", USCC, "c-1")], "")).await;
+    let right = now(&bench);
+    bench.set_clock(right + YEAR * 1_000_000);
+    assert!(matches!(again().await, Err(Error::ClockJumped)));
+    // That somebody asked takes the ledger's time along.
+    leaves(&vault).await;
+    bench.set_clock(right);
+    vault.look_at_clock().await.unwrap();
+    confirm(&bench, &vault).await.unwrap();
+    assert!(matches!(again().await, Err(Error::ClockJumped)), "by the ledger's time it has expired");
+    assert_eq!(rows(&bench).await[0].version.0, 1);
+    bench.pass(2 * SHORT);
+    again().await.unwrap();
+    assert_eq!(rows(&bench).await.len(), 1);
+    proven(&bench, vault).await;
+}
+
+#[tokio::test]
 async fn a_clock_that_is_set_back_is_a_jump_as_well() {
     let (bench, vault) = Bench::new().await;
     bench.set_clock(now(&bench) - DAY * 1_000_000);
@@ -408,6 +549,27 @@ async fn a_clock_that_is_set_back_is_a_jump_as_well() {
     confirm(&bench, &vault).await.unwrap();
     assert_eq!(expire(&vault, 10).await.state, "done");
     proven(&bench, vault).await;
+}
+
+#[tokio::test]
+async fn where_the_ledger_is_ahead_a_vault_that_ran_until_now_may_be_started_anew() {
+    let (bench, vault) = Bench::new().await;
+    let right = now(&bench);
+    bench.set_clock(right + YEAR * 1_000_000);
+    leaves(&vault).await;
+    bench.set_clock(right);
+    vault.look_at_clock().await.unwrap();
+    confirm(&bench, &vault).await.unwrap();
+    for _ in 0..20 {
+        bench.pass(DAY);
+        vault.look_at_clock().await.unwrap();
+    }
+    let vault = proven(&bench, vault).await;
+    assert!(vault.clock_jump().is_none());
+    vault.close().await;
+    bench.pass(8 * DAY);
+    let vault = bench.open().await;
+    assert!(matches!(start(&vault, 0).await, Err(Error::ClockJumped)), "it was stopped for long");
 }
 
 #[tokio::test]
@@ -456,6 +618,21 @@ async fn what_is_due_is_erased_by_itself_once_a_day_and_not_by_a_clock_that_jump
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_one_tenant_keeps_no_other_waiting() {
+    let (bench, vault) = Bench::new().await;
+    make(&vault, SAVINGS).await.unwrap();
+    start(&vault, 0).await.unwrap();
+    to_its_end(&vault, KIND, 10).await;
+    let last = bench.disk.get(Family::Meta, place::job(TENANT, KIND)).await.unwrap().unwrap();
+    let no_more = JobRow { number: u32::MAX, ..JobRow::decode(&last).unwrap() };
+    bench.disk.write(vec![Mutation::Put(Family::Meta, place::job(TENANT, KIND), no_more.encode())]).await.unwrap();
+    bench.pass(2 * DAY);
+    assert!(matches!(vault.start_due_expiries().await, Err(Error::Internal(_))));
+    let running: Vec<_> = vault.running_jobs().await.unwrap().into_iter().map(|(tenant, _)| tenant).collect();
+    assert_eq!(running, [NUMBER]);
+}
+
+#[tokio::test]
 async fn the_report_counts_each_value_once_and_leaves_one_leaf() {
     let (bench, vault) = Bench::new().await;
     store_short(&bench, &vault, "borrower.address", &[("a", "c-1")]).await;
@@ -475,6 +652,21 @@ async fn the_report_counts_each_value_once_and_leaves_one_leaf() {
     assert_eq!(report.cap, 1_000);
     let denied = vault.retention_report(&caller(Role::App)).await;
     assert!(matches!(denied, Err(Error::Denied { .. })));
+}
+
+#[tokio::test]
+async fn what_is_damaged_does_not_keep_the_rest_from_being_reported() {
+    let (bench, vault) = Bench::new().await;
+    for subject in ["c-1", "c-2", "c-3"] {
+        store_one(&vault, "borrower.address", "a", subject).await;
+    }
+    let (rows, subject) = (all(&bench, Family::Rows).await, rows(&bench).await[1].subject);
+    let damage = |family, key: Vec<u8>| Mutation::Put(family, key, vec![0xff]);
+    let damaged =
+        vec![damage(Family::Rows, rows[0].0.to_vec()), damage(Family::Subjects, place::subject(TENANT, subject))];
+    bench.disk.write(damaged).await.unwrap();
+    let report = vault.retention_report(&privacy()).await.unwrap();
+    assert_eq!(report.fields.iter().map(|field| field.values).sum::<u64>(), 2);
 }
 
 #[tokio::test]

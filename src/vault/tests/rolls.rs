@@ -375,7 +375,7 @@ async fn a_value_that_comes_while_the_first_page_is_read_is_not_left_behind() {
         delete(&vault, &left.remove(0).0).await;
         let dead = of_marks(&marks(&bench).await, &deks(&bench).await);
         let job = start(&vault, "", "").await.unwrap();
-        let page = RollPage(JobPage { kind: KIND, number: job.number, entries, total: Some(1), of: 0 });
+        let page = RollPage(JobPage { kind: KIND, number: job.number, entries, total: Some(1), of: 0, kept: 0 });
         let itself = caller(Role::Operator);
         let tenant = vault.tenant(TENANT).unwrap();
         let road = vault.road(&tenant, &itself, &page, [1; 16]).await.unwrap();

@@ -1,11 +1,14 @@
 //! What a data subject is told: its values, and what is held of it, why, and who read it.
 
+use strongroom_ledger::filter::Filter;
 use strongroom_storage::rows::{Consent, Erasure, Hold, Scope, SubjectRecord, SubjectState};
 use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 
 use super::*;
+use crate::processing::read_actions;
 use crate::{
-    ClassLimits, ExportSubject, ExportedValue, Freeze, Rate, SetTier, SetTierLimits, SubjectReport, TierLimits,
+    ClassLimits, ExportSubject, ExportedValue, Freeze, Rate, SetTier, SetTierLimits, SubjectRead, SubjectReport,
+    TierLimits,
 };
 
 const TENANT: TenantNo = TenantNo(1);
@@ -283,7 +286,7 @@ async fn a_report_says_what_is_held_why_and_who_read_it_for_what() {
         ],
         "not what was refused, and not of somebody else"
     );
-    assert_eq!((report.reads[0].leaf, report.more_reads), (asked, 0));
+    assert_eq!((report.reads[0].leaf, report.more_reads), (asked, false));
     assert_eq!(report.reads[1].leaf + 1, report.ledger_size, "its own question is not among them");
     // Of a time.
     let from = report.reads[1].time;
@@ -305,7 +308,7 @@ async fn a_report_says_what_is_held_why_and_who_read_it_for_what() {
 }
 
 #[tokio::test]
-async fn only_the_newest_reads_are_listed_and_the_rest_is_counted() {
+async fn only_the_newest_reads_are_listed_and_it_is_said_that_there_are_more() {
     let (_bench, vault) = opened().await;
     let token = store_one(&vault, "borrower.name", "Ann", "c-1").await;
     let item = || ReadItem { token: token.clone(), view: String::new(), subject: String::new() };
@@ -313,8 +316,32 @@ async fn only_the_newest_reads_are_listed_and_the_rest_is_counted() {
     vault.detokenize(&caller(Role::App), &many(3)).await.unwrap();
     vault.detokenize(&caller(Role::App), &Detokenize { view: "plain".to_owned(), ..many(1_000) }).await.unwrap();
     let report = vault.subject_report(&caller(Role::Privacy), &report_of("c-1")).await.unwrap();
-    assert_eq!((report.reads.len(), report.more_reads), (1_000, 3));
+    assert_eq!((report.reads.len(), report.more_reads), (1_000, true));
     assert!(report.reads.iter().all(|read| read.view.as_deref() == Some("plain")));
+}
+
+#[tokio::test]
+async fn reads_are_the_same_in_whatever_steps_the_ledger_is_gone_back_through() {
+    let (bench, vault) = opened().await;
+    let token = store_one(&vault, "borrower.name", "Ann", "c-1").await;
+    for number in 0..40 {
+        read_one(&vault, &token, if number % 3 == 0 { "plain" } else { "masked" }).await.unwrap();
+        store_one(&vault, "borrower.name", "Bob", "c-2").await;
+    }
+    let report = vault.subject_report(&caller(Role::Privacy), &report_of("c-1")).await.unwrap();
+    let of = |reads: &[SubjectRead]| reads.iter().map(|read| (read.leaf, read.view.clone())).collect::<Vec<_>>();
+    assert_eq!((report.reads.len(), report.archived_reads), (40, None));
+    let filter = Filter {
+        subjects: Some(vec![records(&bench).await[0].handle]),
+        actions: Some(read_actions()),
+        decision: Some("allow".to_owned()),
+        ..Filter::default()
+    };
+    for window in [1, 7, 64, 1_000_000] {
+        let range = (0, report.ledger_size);
+        let (reads, more) = vault.newest_reads(&caller(Role::Privacy), range, &filter, window).await.unwrap();
+        assert_eq!((of(&reads), more), (of(&report.reads), false), "{window}");
+    }
 }
 
 #[tokio::test]
