@@ -261,6 +261,40 @@ pub async fn restore<S: Store>(opening: Opening<S>, incarnation: Option<u16>) ->
     })
 }
 
+/// Sees that what restricts and is not journalled yet holds: that doing it again, as a restore would, changes nothing. Rows that
+/// nobody without keys can write answer for it; a leaf alone anybody appends who writes the files, and a later restore would
+/// believe the journal.
+pub(crate) async fn confirm<S: Store>(
+    leaves: &[(Log, Vec<u8>)],
+    (rows, lanes): (&[TenantRow], &[(TenantNo, LaneHead)]),
+    directory: &Directory,
+    (store, keystore): (&S, &Keystore),
+) -> Result<(), OpenError> {
+    let there = rows.iter().zip(lanes).filter(|(tenant, _)| !lock::is_locked(keystore, tenant.id));
+    // Of one that is locked its log says what is frozen, as long as it is (`source.rs`).
+    let (rows, lanes): (Vec<TenantRow>, Vec<(TenantNo, LaneHead)>) =
+        there.map(|(tenant, lane)| (tenant.clone(), lane.clone())).unzip();
+    let holds = async || {
+        let mut plan = Plan::of(&rows, &lanes, (0, directory.clone()), (store, keystore), 0).await?;
+        for (log, line) in leaves {
+            let one = Restricting::read(*log, line)?;
+            match plan.replay(&one, store).await {
+                Ok(Outcome::Held | Outcome::NotHere) => {}
+                Ok(Outcome::Again | Outcome::Unknown(_)) | Err(RestoreError::KeystoreOld { .. }) => {
+                    let (tenant, index, action) = (log.tenant, one.leaf.index, one.leaf.action);
+                    return Err(OpenError::Unconfirmed { tenant, index, action }.into());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok::<_, RestoreError>(())
+    };
+    holds().await.map_err(|error| match error {
+        RestoreError::Open(error) => error,
+        _ => OpenError::Vault(VaultError::DataLoss("the ledger")),
+    })
+}
+
 /// Looks at what is there, and whether anything is to be restored at all.
 async fn find<S: Store>(
     opening: &Opening<S>,

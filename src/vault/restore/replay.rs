@@ -9,9 +9,9 @@ use std::sync::Arc;
 use strongroom_access::{Directory, Freezes, Scope, Since, Touch};
 use strongroom_ids::{FieldNo, TenantNo};
 use strongroom_keys::{self as keys, IndexKey, IndexName, KeyError, Keystore};
-use strongroom_ledger::Rules;
 use strongroom_ledger::journal::Log;
 use strongroom_ledger::leaf::{self, ParsedLeaf, PreparedLeaf};
+use strongroom_ledger::{Rules, restricts};
 use strongroom_storage::rows::{LaneHead, TenantRow};
 use strongroom_storage::{Family, Mutation, Store, keys as place};
 
@@ -191,6 +191,10 @@ impl<'a> Plan<'a> {
 
     /// Does one again. Whoever journals another action says here how.
     pub async fn replay<S: Store>(&mut self, one: &Restricting, store: &S) -> Result<Outcome, RestoreError> {
+        if !restricts(&one.leaf, one.log.tenant) {
+            // The vault journals none such.
+            return Ok(one.unknown());
+        }
         match one.leaf.action.as_str() {
             "freeze" | "unfreeze" | "freeze_all" | "unfreeze_all" | "suspend" | "unsuspend" => Ok(self.freezes(one)?),
             "set_key_state" | "destroy_key_version" => self.keys(one),
