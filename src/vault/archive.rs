@@ -17,6 +17,7 @@ use ring::digest::{SHA256, digest};
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
 use strongroom_ids::TenantNo;
+use strongroom_keys::IndexKey;
 use strongroom_ledger::filter::time_of;
 use strongroom_ledger::leaf::ParsedLeaf;
 use strongroom_ledger::{Timestamp, manifest, summary};
@@ -86,8 +87,20 @@ pub(crate) fn said_state(leaf: &ParsedLeaf, end: u64) -> Option<StateDigest> {
     Some(StateDigest { lines: leaf.says("state_lines")?.parse().ok()?, sha256: sha256.try_into().ok()? })
 }
 
-/// Puts the row of what is archived.
-fn put(log: TenantNo, row: &ArchiveRow) -> Mutation {
+/// Whether a leaf says that this archive is decided.
+fn is_decided_by(leaf: &ParsedLeaf, intent: &ArchiveIntent) -> bool {
+    let says = |name, value: &str| leaf.says(name) == Some(value);
+    leaf.action == Action::ArchiveLedger.as_str()
+        && leaf.decision == "allow"
+        && leaf.request == intent.request
+        && says("stage", "intent")
+        && says("end", &intent.end.to_string())
+        && says("manifest", &HEXLOWER.encode(&intent.manifest))
+}
+
+/// Puts the row of what is archived, with what nobody without keys can say of it: by this row leaves go.
+fn put(log: TenantNo, row: &ArchiveRow, key: &IndexKey) -> Mutation {
+    let row = ArchiveRow { mac: held::mac(log, row, key), ..row.clone() };
     Mutation::Put(Family::Archived, strongroom_storage::keys::archived(log), row.encode())
 }
 
@@ -152,9 +165,10 @@ impl<S: Store> Attempt<S> for Decide<'_> {
         prepared.detail.extend(told(self.request, &plan));
         if !plan.decided {
             let (store, log) = (&*road.vault.store, road.tenant.number);
-            let mut row = held::row(store, log).await?.unwrap_or_default();
+            let mut row = held::proven(store, log, &road.tenant.fingerprints).await?.unwrap_or_default();
             row.intent = Some(ArchiveIntent {
                 end: plan.end,
+                said_from: road.vault.committer.head(log).map_or(0, |head| head.size),
                 request: road.request,
                 principal: road.caller.principal.name.to_string(),
                 place: self.request.place.clone(),
@@ -164,7 +178,7 @@ impl<S: Store> Attempt<S> for Decide<'_> {
             let fact = Fact::archive(log);
             prepared.guards.push(Guard::Unchanged(fact));
             prepared.changes.push(fact);
-            prepared.mutations.push(put(log, &row));
+            prepared.mutations.push(put(log, &row, &road.tenant.fingerprints));
         }
         road.use_up(given, &mut prepared)?;
         Ok(prepared)

@@ -2,7 +2,7 @@
 
 use strongroom_ledger::proof::{Tree, verify_inclusion};
 use strongroom_ledger::{checkpoint, leaf, leaf_hash};
-use strongroom_storage::rows::ArchiveRow;
+use strongroom_storage::rows::{ArchiveIntent, ArchiveRow};
 use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 
 use super::exports::export;
@@ -400,4 +400,41 @@ async fn leaves_that_were_changed_since_they_were_exported_are_not_archived() {
     write(&bench, Mutation::Put(Family::Leaves, at, line)).await;
     vault.close().await;
     assert_eq!(said(&bench).await, []);
+}
+
+#[tokio::test]
+async fn no_leaf_goes_by_a_row_that_the_vault_did_not_write_or_that_no_leaf_confirms() {
+    let Aged { bench, vault, .. } = aged().await;
+    let all = of_family(&bench, Family::Leaves).await.len();
+    let mut lines = ring::digest::Context::new(&ring::digest::SHA256);
+    for (_, line) in of_family(&bench, Family::Leaves).await.iter().take(256) {
+        lines.update(line);
+        lines.update(b"\n");
+    }
+    let intent = ArchiveIntent {
+        end: 256,
+        said_from: 0,
+        request: [9; 16],
+        principal: "auditor/tester".to_owned(),
+        place: "nowhere".to_owned(),
+        manifest: [9; 32],
+        lines: lines.finish().as_ref().try_into().unwrap(),
+    };
+    let decided = ArchiveRow { intent: Some(intent), ..ArchiveRow::default() };
+    let done = ArchiveRow { end: 256, ..ArchiveRow::default() };
+    let key = Arc::clone(&vault.tenant(TENANT).unwrap().fingerprints);
+    for row in [decided, done] {
+        let mac = key.mac(&[b"archive", &TENANT.0.to_be_bytes(), &row.proven()]);
+        for mac in [[0; 32], mac] {
+            let row = ArchiveRow { mac, ..row.clone() };
+            write(&bench, Mutation::Put(Family::Archived, place::archived(TENANT), row.encode())).await;
+            vault.finish_archives().await.unwrap();
+            assert!(of_family(&bench, Family::Leaves).await.len() >= all, "{row:?}");
+            let first = of_family(&bench, Family::Leaves).await.remove(0).0;
+            assert_eq!(place::decode_leaf(&first).unwrap(), 0, "{row:?}");
+        }
+    }
+    write(&bench, Mutation::Put(Family::Archived, place::archived(TENANT), ArchiveRow::default().encode())).await;
+    vault.close().await;
+    assert_eq!(said(&bench).await, [(Kind::State, Fault::Changed)]);
 }
