@@ -37,6 +37,7 @@ use crate::open::{
 use crate::road::Told;
 use crate::source::{Source, SourceKind};
 use crate::vault::Vault;
+pub(crate) use lineage::begins;
 use lineage::{BEFORE, INCARNATION, Lineage, RESTORED};
 use replay::{Outcome, Plan, Restricting};
 

@@ -49,6 +49,7 @@ use finding::Findings;
 pub use finding::{Fault, Finding, Kind, Place};
 pub use head_file::HeadFile;
 use history::Ends;
+pub(crate) use journal::stands;
 pub use journal::{JournalFile, verify_journal};
 use ledger::Signed;
 

@@ -438,3 +438,39 @@ async fn no_leaf_goes_by_a_row_that_the_vault_did_not_write_or_that_no_leaf_conf
     vault.close().await;
     assert_eq!(said(&bench).await, [(Kind::State, Fault::Changed)]);
 }
+
+#[tokio::test]
+async fn an_older_copy_of_a_vault_that_has_archived_is_restored() {
+    let (mut bench, vault) = Bench::new().await;
+    let suspend = |principal: &str| Suspend { principal: principal.to_owned(), reason: "its key was found".to_owned() };
+    vault.suspend(&caller(Role::Officer), &suspend("app/one")).await.unwrap();
+    store_many(&vault, "Ann", 300).await;
+    years_later(&bench, &vault);
+    archive(&vault).await;
+    assert_eq!(archived(&vault).await.end, 256);
+    vault.close().await;
+    drop(vault);
+    let older = super::restores::copy(&bench.disk).await;
+    let vault = bench.open().await;
+    vault.suspend(&caller(Role::Officer), &suspend("app/two")).await.unwrap();
+    vault.close().await;
+    drop(vault);
+
+    // A state that no leaf says, of an incarnation that never was.
+    bench.disk = super::restores::copy(&older).await;
+    let pages = of_family(&bench, Family::Archived).await;
+    let (key, page) = pages.iter().find(|(key, _)| place::decode_state_page(key).unwrap().is_some()).unwrap();
+    let text = String::from_utf8(page.clone()).unwrap().replacen("\nended -", "\nended -\nrestored 9 1 2", 1);
+    write(&bench, Mutation::Put(Family::Archived, key.clone(), text.into_bytes())).await;
+    let refused = crate::restore(bench.opening(&root(), Limits::MOST), None).await;
+    assert!(refused.unwrap_err().to_string().contains("state of archived leaves"));
+
+    bench.disk = older;
+    let restored = crate::restore(bench.opening(&root(), Limits::MOST), None).await.unwrap();
+    assert_eq!((restored.incarnation, restored.replayed, restored.frozen), (2, 1, None));
+    let vault = bench.open().await;
+    assert_eq!(vault.list_freezes(&caller(Role::Auditor)).await.unwrap().suspended.len(), 2);
+    vault.close().await;
+    assert_eq!(said(&bench).await, []);
+    assert_eq!(journal_findings(&bench).await, []);
+}

@@ -14,7 +14,7 @@ const DEMO: TenantNo = TenantNo(1);
 const FIELD: &str = "borrower.id_card";
 
 /// A copy of all that a store has.
-async fn copy(of: &MemoryStore) -> MemoryStore {
+pub(super) async fn copy(of: &MemoryStore) -> MemoryStore {
     let copy = MemoryStore::default();
     for family in Family::ALL {
         let all = of.scan(family, Range { from: vec![], to: vec![], limit: usize::MAX }).await.unwrap();

@@ -161,7 +161,7 @@ pub async fn verify_journal<S: Store>(
 }
 
 /// Whether a leaf stands in its log so. Of one that is archived a tile has the hash.
-async fn stands<S: Store>(store: &S, log: TenantNo, index: u64, hash: [u8; 32]) -> Result<bool, StoreError> {
+pub(crate) async fn stands<S: Store>(store: &S, log: TenantNo, index: u64, hash: [u8; 32]) -> Result<bool, StoreError> {
     if index >= held::end(store, log).await? {
         let stored = store.get(Family::Leaves, place::leaf(log, index)).await?;
         return Ok(stored.is_some_and(|stored| leaf_hash(&stored) == hash));
