@@ -529,6 +529,7 @@ impl<S: Store> Vault<S> {
             // Before there are new leaves.
             vault.look_at_clock_at_start(newest).await?;
             vault.finish_key_changes().await?;
+            vault.roll_owed_keks(restore::ROOT).await?;
             vault.finish_tenants_at_start().await
         };
         if let Err(error) = finished.await {

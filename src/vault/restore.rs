@@ -21,7 +21,7 @@ use std::sync::Arc;
 use strongroom_access::{Directory, DirectoryError};
 use strongroom_commit::{HeadError, HeadFile, HeadKey, Journal, JournalError, JournalPlace, Offline, put_aside};
 use strongroom_ids::{TenantNo, VaultId};
-use strongroom_keys::{self as keys, IndexName, KeyError, Keystore};
+use strongroom_keys::{self as keys, IndexName, KeyError, KeyInfo, KeyName, Keystore};
 use strongroom_ledger::checkpoint;
 use strongroom_ledger::head::Head;
 use strongroom_ledger::journal::{Log, Record};
@@ -30,6 +30,7 @@ use strongroom_storage::{Family, Mutation, Store, keys as place};
 use thiserror::Error;
 
 use crate::error::Error as VaultError;
+use crate::key_life;
 use crate::lock;
 use crate::open::{
     LANE, OpenError, Opening, SYSTEM_NO, all_enrolled, journal_place, stored_lanes, tenant_rows, vault_row,
@@ -42,7 +43,7 @@ use lineage::{BEFORE, INCARNATION, Lineage, RESTORED};
 use replay::{Outcome, Plan, Restricting};
 
 /// Who restores, as leaves name principals: whoever holds the root key.
-const ROOT: &str = "root";
+pub(crate) const ROOT: &str = "root";
 
 /// Why nothing was restored.
 #[derive(Debug, Error)]
@@ -247,9 +248,10 @@ pub async fn restore<S: Store>(opening: Opening<S>, incarnation: Option<u16>) ->
         plan.freeze_all_tenants(&why.told)?;
     }
 
-    let logs = write(&opening, &found, plan, (begun, &told), at).await?;
+    let owed = owed_rolls(&opening, &found, &plan).await?;
+    let logs = write(&opening, &found, (plan, owed), (begun, &told), at).await?;
     let aside = logs.aside.clone();
-    let keks = roll(opening).await?;
+    let keks = roll(opening, &found.rows).await?;
     Ok(Restored {
         incarnation: begun,
         replayed,
@@ -369,6 +371,24 @@ async fn directory<S: Store>(
     Ok((source.version, directory))
 }
 
+/// What has the KEKs of all tenants rolled: of the uses of those that there are the copy has lost count. It goes into the one write,
+/// and whoever starts next does it.
+async fn owed_rolls<S: Store>(
+    Opening { store, keystore, .. }: &Opening<S>,
+    found: &Found,
+    plan: &Plan<'_>,
+) -> Result<Vec<Mutation>, RestoreError> {
+    let mut owed = Vec::with_capacity(found.rows.len());
+    for row in found.rows.iter().filter(|row| plan.lives_on(row.number)) {
+        let key = keystore.index_key(row.id, IndexName::Fingerprint)?;
+        match key_life::owe_roll(store, row.number, &key, keystore).await? {
+            Ok(put) => owed.push(put),
+            Err(known) => return Err(RestoreError::KeystoreOld { known, number: keystore.number() }),
+        }
+    }
+    Ok(owed)
+}
+
 /// What was written.
 struct Written {
     named: Vec<(String, Option<u64>, u64)>,
@@ -379,13 +399,13 @@ struct Written {
 async fn write<S: Store>(
     opening: &Opening<S>,
     found: &Found,
-    plan: Plan<'_>,
+    (plan, owed): (Plan<'_>, Vec<Mutation>),
     (begun, told): (u16, &[(&'static str, String)]),
     at: JournalPlace,
 ) -> Result<Written, RestoreError> {
     let (store, keystore, time) = (&opening.store, &opening.keystore, plan.now());
     let request = keys::random::<16>()?;
-    let (mut lanes, mut first, mut mutations, mut named) = (vec![], vec![], vec![], vec![]);
+    let (mut lanes, mut first, mut mutations, mut named) = (vec![], vec![], owed, vec![]);
     for (row, (tenant, lane)) in found.rows.iter().zip(&found.lanes) {
         let known = known(found, *tenant);
         named.push((row.name.clone(), known.map(|(_, size, _)| size), lane.size));
@@ -450,19 +470,16 @@ fn known(found: &Found, tenant: TenantNo) -> Option<(u16, u64, [u8; 32])> {
     of_journal.chain(of_head).max_by_key(|(incarnation, size, _)| (*incarnation, *size))
 }
 
-/// Opens what was restored, as a start does, and rolls its KEKs.
-async fn roll<S: Store>(opening: Opening<S>) -> Result<u32, RestoreError> {
+/// Opens what was restored, as a start does, by which KEKs are rolled: how many.
+async fn roll<S: Store>(opening: Opening<S>, rows: &[TenantRow]) -> Result<u32, RestoreError> {
+    let versions = |keystore: &Keystore| -> Vec<usize> {
+        let keks = |key: &KeyInfo| matches!(key.name, KeyName::Kek(..));
+        rows.iter().map(|row| keystore.keys(row.id).iter().filter(|key| keks(key)).count()).collect()
+    };
+    let before = versions(&opening.keystore);
     let vault = Vault::open(opening).await?;
-    let mut keks = 0;
-    for tenant in vault.tenants.numbers() {
-        match vault.roll_keks(tenant, ROOT).await {
-            Ok(rolled) => keks += rolled,
-            Err(error) => {
-                vault.close().await;
-                return Err(error.into());
-            }
-        }
-    }
+    let after = versions(&vault.keystore);
     vault.close().await;
-    Ok(keks)
+    let rolled: usize = before.iter().zip(after).map(|(before, after)| after.saturating_sub(*before)).sum();
+    Ok(u32::try_from(rolled).unwrap_or(u32::MAX))
 }
