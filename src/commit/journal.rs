@@ -332,6 +332,11 @@ impl Journal {
         self.end
     }
 
+    /// The highest number of a tenant of whose log it knows: in the store, after a restore, there may be none with it.
+    pub fn last_tenant(&self) -> TenantNo {
+        self.reach.keys().map(|log| log.tenant).max().unwrap_or(TenantNo(0))
+    }
+
     /// Whether the store has all that the journal knows of these logs. One that went on, or ended, in an earlier incarnation has
     /// not. That the newest of these is the vault's the head file says ([`HeadFile::check`](crate::HeadFile::check)).
     pub(crate) fn is_followed(&self, lanes: &HashMap<TenantNo, Lane>) -> Result<(), JournalError> {

@@ -476,6 +476,7 @@ impl<S: Store> Vault<S> {
         }
         // Before anything else is committed, and after all that may refuse the start.
         journal.follow(&lanes, &store).await?;
+        let last_tenant = journal.last_tenant();
         let store = Arc::new(store);
         let keystore = Arc::new(keystore);
         let newest = lanes.iter().map(|(_, head)| head.time).max().unwrap_or_default();
@@ -506,6 +507,7 @@ impl<S: Store> Vault<S> {
             notes: Default::default(),
             id: row.vault,
             journal: journal_at,
+            last_tenant,
             damaged: AtomicBool::new(false),
             space,
             nearly_full: AtomicBool::new(false),

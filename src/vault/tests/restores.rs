@@ -500,3 +500,20 @@ async fn a_keystore_that_is_older_than_the_copy_is_refused_before_anything_is_wr
     assert!(matches!(restore(&bench).await, Err(RestoreError::KeystoreOld { .. })));
     assert_eq!(bench.disk.get(Family::Meta, lane).await.unwrap(), before);
 }
+
+#[tokio::test]
+async fn a_tenant_made_after_a_restore_has_the_number_of_none_that_was_lost() {
+    let (bench, _) = older(async |vault| {
+        make(vault, SAVINGS).await.unwrap();
+        fill(vault, NUMBER).await;
+    })
+    .await;
+    restore(&bench).await.unwrap();
+    let vault = bench.open().await;
+    let made = make(&vault, "loans").await.unwrap();
+    assert_eq!(made.number, TenantNo(NUMBER.0 + 1));
+    vault.close().await;
+    drop(vault);
+    bench.open().await.close().await;
+    proven(&bench).await;
+}
