@@ -4,9 +4,9 @@
 //! else is committed; and a store that has fallen behind it is an older copy, whatever the head file says.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use strongroom_storage::{Entry, Family, Range, Store, StoreError, keys};
 use thiserror::Error;
 
 use crate::lane::Lane;
+use crate::offline::opened;
 
 /// The file's name in its folder.
 const NAME: &str = "journal";
@@ -27,7 +28,10 @@ const PAGE: usize = 256;
 /// Bytes that are written at once, about, where much is to be added.
 const CHUNK: usize = 4 << 20;
 /// A log may grow by so many leaves before it is noted that they were looked at: a start after a crash looks at them again.
+#[cfg(not(test))]
 pub(crate) const FAR: u64 = 100_000;
+#[cfg(test)]
+pub(crate) const FAR: u64 = 64;
 
 /// The key of the journal's MACs. It must not lie in the data folder.
 pub type JournalMac = Arc<dyn Fn(&[&[u8]]) -> [u8; 32] + Send + Sync>;
@@ -269,6 +273,8 @@ type Root = (u64, [u8; 32]);
 pub struct Journal {
     place: JournalPlace,
     file: File,
+    /// Which file it is: by another one in its place nobody could tell later what was written here.
+    identity: (u64, u64),
     end: JournalEnd,
     bytes: u64,
     /// How many leaves of each log it reaches over, by what it says of them.
@@ -300,7 +306,7 @@ impl Journal {
         };
         let file = make().map_err(|source| JournalError::Io { path: place.path(), source })?;
         let end = JournalEnd::start(place.vault, &|parts| (place.mac)(parts));
-        Ok(Self::at(place, file, Sound { end, bytes: HEADER as u64 }))
+        Self::at(place, file, Sound { end, bytes: HEADER as u64 })
     }
 
     /// Opens a journal that is sound and as long as the head file knows; cuts away what a write left that was cut off.
@@ -308,15 +314,17 @@ impl Journal {
         let (mut reach, mut seen) = (HashMap::new(), HashMap::new());
         let sound = place.read(known, |record| note(&mut reach, &mut seen, &record))?;
         let file = options().open(place.path()).map_err(|error| place.io(error))?;
-        let mut journal = Self { reach, seen, ..Self::at(place, file, sound) };
+        let mut journal = Self { reach, seen, ..Self::at(place, file, sound)? };
         journal.settle().map_err(|error| journal.place.io(error))?;
         Ok(journal)
     }
 
-    fn at(place: JournalPlace, file: File, Sound { end, bytes }: Sound) -> Self {
-        Self {
+    fn at(place: JournalPlace, file: File, Sound { end, bytes }: Sound) -> Result<Self, JournalError> {
+        let identity = identity(&file.metadata().map_err(|error| place.io(error))?);
+        Ok(Self {
             place,
             file,
+            identity,
             end,
             bytes,
             reach: HashMap::new(),
@@ -324,7 +332,7 @@ impl Journal {
             doubtful: true,
             #[cfg(test)]
             failing: Arc::default(),
-        }
+        })
     }
 
     /// How far it has come.
@@ -354,8 +362,7 @@ impl Journal {
 
     /// Brings it to where the store is, whose logs these are: what restricts there and does not stand here yet is added.
     pub async fn follow<S: Store>(&mut self, lanes: &[(TenantNo, LaneHead)], store: &S) -> Result<(), JournalError> {
-        let lanes = lanes.iter().map(|(tenant, head)| Ok((*tenant, Lane::open(head)?)));
-        self.catch_up(&lanes.collect::<Result<_, StoreError>>()?, store).await
+        self.catch_up(&opened(lanes)?, store).await
     }
 
     /// The same of logs that are open.
@@ -463,6 +470,9 @@ impl Journal {
         if records.is_empty() {
             return Ok(());
         }
+        if identity(&fs::metadata(self.place.path())?) != self.identity {
+            return Err(io::Error::other("another file stands in its place: put the journal back"));
+        }
         if self.doubtful {
             // What a failed write left goes first; on the file as it opens now, since of one whose sync failed nobody knows.
             self.file = options().open(self.place.path())?;
@@ -553,6 +563,10 @@ fn note(reach: &mut HashMap<Log, u64>, seen: &mut HashMap<Log, Root>, record: &R
         let furthest = seen.entry(log).or_default();
         *furthest = (size, *root).max(*furthest);
     }
+}
+
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
 }
 
 fn options() -> OpenOptions {

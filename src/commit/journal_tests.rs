@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use crate::change::{CommitError, Committed};
 use crate::committer::{Committer, CommitterState, Start};
-use crate::journal::{Journal, JournalError, JournalPlace};
+use crate::journal::{FAR, Journal, JournalError, JournalPlace};
 use crate::meter::Meters;
 use crate::testing::{Disk, OTHER, Rig, TENANT, VAULT, clock_at, leaf, stored_lanes};
 
@@ -328,4 +328,39 @@ async fn nothing_is_passed_over_but_what_is_archived() {
     let mut journal = Journal::create(place(&later)).unwrap();
     journal.follow(&lanes, &store).await.unwrap();
     assert_eq!(written(&place(&later)), said(&[(TENANT, "seen 2")]));
+}
+
+#[tokio::test]
+async fn a_note_that_could_not_be_written_is_not_tried_again_at_each_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = place(&folder);
+    let (rig, failing) = over(MemoryStore::default(), Journal::create(place.clone()).unwrap()).await.unwrap();
+    failing.store(9, Ordering::SeqCst);
+    for _ in 0..FAR + 5 {
+        commit(&rig, vec![(TENANT, leaf("tokenize"))]).await.unwrap();
+    }
+    assert_eq!(failing.load(Ordering::SeqCst), 8);
+    failing.store(0, Ordering::SeqCst);
+    rig.committer.shutdown().await;
+    assert_eq!(written(&place), said(&[(TENANT, &format!("seen {}", FAR + 5))]), "at the end it is");
+}
+
+#[tokio::test]
+async fn a_journal_that_is_removed_or_replaced_while_it_is_written_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = place(&folder);
+    let mut journal = Journal::create(place.clone()).unwrap();
+    let seen = |size| Record::Seen { log: Log { tenant: TENANT, incarnation: 1 }, size, root: [1; 32] };
+    journal.append(&[seen(1)]).unwrap();
+    let aside = place.folder.join("aside");
+    fs::rename(place.path(), &aside).unwrap();
+    journal.append(&[seen(2)]).unwrap_err();
+    // A copy is another file.
+    fs::copy(&aside, place.path()).unwrap();
+    let whole = fs::read(place.path()).unwrap();
+    journal.append(&[seen(2)]).unwrap_err();
+    assert_eq!(fs::read(place.path()).unwrap(), whole);
+    fs::rename(&aside, place.path()).unwrap();
+    journal.append(&[seen(2)]).unwrap();
+    assert_eq!(written(&place), said(&[(TENANT, "seen 1"), (TENANT, "seen 2")]));
 }
