@@ -33,9 +33,13 @@ use crate::vault::Vault;
 use crate::verify::state::StateDigest;
 pub(crate) use finish::Archiving;
 
+/// A day, in microseconds.
+const DAY: u64 = 24 * 3_600 * 1_000_000;
 /// For how long leaves are kept at the least unless whoever opened the vault says otherwise, in microseconds: three years, and a
 /// day for a leap year.
-const KEPT: u64 = (3 * 365 + 1) * 24 * 3_600 * 1_000_000;
+const KEPT: u64 = (3 * 365 + 1) * DAY;
+/// How old a manifest may be, in days: what somebody exported long ago may be lost since.
+const MANIFEST_DAYS: u64 = 7;
 /// Bytes of the words for where an archive is.
 const PLACE: usize = 256;
 /// What is damaged, if a leaf can't be read.
@@ -251,12 +255,18 @@ impl<S: Store> Road<'_, S> {
                 said.first
             ));
         }
+        if self.now.saturating_sub(said.time.0) > MANIFEST_DAYS * DAY {
+            return Err(refused(format!(
+                "the manifest is of {}: an archive is decided within {MANIFEST_DAYS} days after it was made; export the leaves again",
+                said.time
+            )));
+        }
         if row.intent.is_some() || (row.end > 0 && !row.removed) {
             return Err(refused("another archive is being made: wait until its leaves are removed, then try again"));
         }
         let could_end = self.vault.archivable(log, first, None).await?;
         if end > could_end {
-            let days = self.vault.kept_for() / (24 * 3_600 * 1_000_000);
+            let days = self.vault.kept_for() / DAY;
             return Err(refused(format!(
                 "leaves are kept for {days} days ([ledger] keep_days): those from {could_end} on are younger, or were \
                  committed with one that is"

@@ -474,3 +474,13 @@ async fn an_older_copy_of_a_vault_that_has_archived_is_restored() {
     assert_eq!(said(&bench).await, []);
     assert_eq!(journal_findings(&bench).await, []);
 }
+
+#[tokio::test]
+async fn a_manifest_that_lay_about_for_long_archives_nothing() {
+    let Aged { bench, vault, .. } = aged().await;
+    let signed = manifest(&vault, 0, 256).await;
+    bench.pass(8 * 24 * 3_600);
+    let late = decide(&vault, signed).await;
+    assert!(matches!(late, Err(Error::ArchiveRefused(_))), "{late:?}");
+    decide(&vault, manifest(&vault, 0, 256).await).await.unwrap();
+}
