@@ -11,6 +11,9 @@ use crate::rules::NewRule;
 /// The vault's own log: who is an officer, and which tenants there are, is for it alone to say.
 const SYSTEM: TenantNo = TenantNo(0);
 
+/// What a leaf of an erasure calls its `stage` that says of a page of a subject's values that they are gone, and of nothing else.
+pub const CLEARING: &str = "clearing";
+
 /// In which logs a leaf restricts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Restricts {
@@ -89,6 +92,8 @@ fn says<'l>(
         "destroy_tenant" if detail("stage") == Some("intent") && of_principals => Restricts::InSystem,
         // Who is one by another key, or no more; and who came, for without them those that are left might be too few.
         "enrol_officer" | "remove_officer" | "break_glass" if of_principals => Restricts::InSystem,
+        // Of what goes once its subject is closed: a later page says that as well.
+        "erase_subject" if detail("stage") == Some(CLEARING) => Restricts::Nowhere,
         // Their items say of whom.
         "erase_subject" | "undo_erasure" | "withdraw_consent" | "set_hold" | "lift_hold" => Restricts::InEach,
         _ => Restricts::Nowhere,
@@ -128,6 +133,7 @@ mod tests {
             assert_eq!(all(action, "allow", &[]), [true; 3], "{action}");
             assert_eq!(all(action, "deny", &[])[..2], [false; 2], "{action}");
         }
+        assert_eq!(all("erase_subject", "allow", &[("stage", CLEARING)])[..2], [false; 2]);
     }
 
     #[test]
@@ -174,7 +180,7 @@ mod tests {
             principal in "\\PC{0,40}",
             names in prop::sample::subsequence(
                 vec!["version", "sha256", "stage", "principals_version", "principals_sha256"], 0..=5),
-            value in prop_oneof![Just("done"), Just("intent"), Just("7")],
+            value in prop_oneof![Just("done"), Just("intent"), Just("clearing"), Just("7")],
             log in 0..2_u32,
         ) {
             let value_of = |name: &str| if name.ends_with("sha256") { HASH } else { value };

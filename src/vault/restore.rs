@@ -39,7 +39,7 @@ use crate::road::Told;
 use crate::source::{Source, SourceKind};
 use crate::vault::Vault;
 pub(crate) use lineage::begins;
-use lineage::{BEFORE, INCARNATION, Lineage, RESTORED};
+use lineage::{BEFORE, INCARNATION, Journalled, Lineage, RESTORED, Said};
 use replay::{Outcome, Plan, Restricting};
 
 /// Who restores, as leaves name principals: whoever holds the root key.
@@ -191,7 +191,7 @@ struct Found {
     rows: Vec<TenantRow>,
     lanes: Vec<(TenantNo, LaneHead)>,
     head: Option<Head>,
-    journal: Vec<Record>,
+    journal: Vec<Journalled>,
     /// Why the journal does not reach as far as it must, if it doesn't.
     short: Option<Short>,
     /// Whether its file can't be used any more.
@@ -218,18 +218,12 @@ pub async fn restore<S: Store>(opening: Opening<S>, incarnation: Option<u16>) ->
     all_enrolled(&found.rows, &directory.1)?;
     let mut plan = Plan::of(&found.rows, &found.lanes, directory, (store, keystore), now).await?;
     let (mut short, mut outcomes) = (found.short.clone(), [0_u64; 3]);
-    for record in &found.journal {
-        let Record::Leaf { log, index, line } = record else { continue };
-        if let Some(lineage) = lineages.get(&log.tenant) {
-            if !lineage.lacks(log.incarnation, *index) {
-                continue;
-            }
-            if lineage.proven.is_none() {
-                let why = format!("nothing proves that the log of tenant {} is as old as it says", log.tenant);
-                short = short.or(Some(why.into()));
-            }
+    for (log, line) in lacking(&at, &lineages)? {
+        if lineages.get(&log.tenant).is_some_and(|lineage| lineage.proven.is_none()) {
+            let why = format!("nothing proves that the log of tenant {} is as old as it says", log.tenant);
+            short = short.or(Some(why.into()));
         }
-        match plan.replay(&Restricting::read(*log, line)?, store).await? {
+        match plan.replay(&Restricting::read(log, &line)?, store).await? {
             Outcome::Again => outcomes[0] += 1,
             Outcome::Held => outcomes[1] += 1,
             Outcome::NotHere => outcomes[2] += 1,
@@ -262,6 +256,23 @@ pub async fn restore<S: Store>(opening: Opening<S>, incarnation: Option<u16>) ->
         aside,
         logs: logs.named,
     })
+}
+
+/// What the journal has and the copy has not, in its order. It is read once more for it, so that not all of it is in memory.
+fn lacking(at: &JournalPlace, lineages: &BTreeMap<TenantNo, Lineage>) -> Result<Vec<(Log, Vec<u8>)>, RestoreError> {
+    let mut lacking = vec![];
+    let read = at.read(None, |record| {
+        if let Record::Leaf { log, index, line } = record
+            && lineages.get(&log.tenant).is_none_or(|lineage| lineage.lacks(log.incarnation, index))
+        {
+            lacking.push((log, line));
+        }
+    });
+    match read {
+        Err(error @ JournalError::Io { .. }) => Err(error.into()),
+        // Whatever else is wrong with it was found before.
+        _ => Ok(lacking),
+    }
 }
 
 /// Sees that what restricts and is not journalled yet holds: that doing it again, as a restore would, changes nothing. Rows that
@@ -317,7 +328,7 @@ async fn find<S: Store>(
     };
     let known = head.as_ref().and_then(|head| head.journal);
     let mut journal = vec![];
-    let read = at.read(known, |record| journal.push(record));
+    let read = at.read(known, |record| journal.push(Journalled::of(&record)));
     if read.is_ok() && HeadFile::check(&opening.head_file, vault, &publics, &lanes, store).await.is_ok() {
         match Journal::open(at.clone(), known)?.is_reached_by(&lanes) {
             Ok(()) => return Err(RestoreError::Nothing),
@@ -345,7 +356,7 @@ async fn find<S: Store>(
 
 /// The incarnation that begins: above all that anybody knows of.
 fn next_incarnation(found: &Found, given: Option<u16>) -> Result<u16, RestoreError> {
-    let of_journal = found.journal.iter().map(|record| record.reach().0.incarnation).max();
+    let of_journal = found.journal.iter().map(|one| one.log.incarnation).max();
     let of_head = found.head.as_ref().map(|head| head.incarnation);
     if of_head.is_none() && of_journal.is_none() && given.is_none() {
         return Err(RestoreError::IncarnationUnknown);
@@ -461,10 +472,8 @@ fn known(found: &Found, tenant: TenantNo) -> Option<(u16, u64, [u8; 32])> {
         let lane = head.lanes.iter().find(|lane| lane.tenant == tenant)?;
         Some((head.incarnation, lane.size, lane.root))
     });
-    let of_journal = found.journal.iter().filter_map(|record| match record {
-        Record::Seen { log: Log { tenant: of, incarnation }, size, root } if *of == tenant => {
-            Some((*incarnation, *size, *root))
-        }
+    let of_journal = found.journal.iter().filter_map(|one| match one.said {
+        Said::Seen(root) if one.log.tenant == tenant => Some((one.log.incarnation, one.size, root)),
         _ => None,
     });
     of_journal.chain(of_head).max_by_key(|(incarnation, size, _)| (*incarnation, *size))

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use strongroom_commit::HeadError;
 use strongroom_ids::TenantNo;
 use strongroom_ledger::head::Head;
-use strongroom_ledger::journal::Record;
+use strongroom_ledger::journal::{Log, Record};
 use strongroom_ledger::leaf::{self, ParsedLeaf};
 use strongroom_ledger::tiles::Edge;
 use strongroom_ledger::{Frontier, NewRule, Rules, leaf_hash};
@@ -32,6 +32,33 @@ pub(super) const BEFORE: &str = "incarnation_before";
 /// Bytes of a stored frontier before its hashes, and of each.
 const FRAME: usize = 2 + 8;
 const HASH: usize = 32;
+
+/// What a journal says, without its lines.
+pub(super) struct Journalled {
+    pub log: Log,
+    /// How many leaves the log has at the least.
+    pub size: u64,
+    pub said: Said,
+}
+
+/// Of which kind it is, with a hash.
+pub(super) enum Said {
+    /// A leaf: its hash in the tree.
+    Leaf([u8; 32]),
+    /// So many leaves: the root over them.
+    Seen([u8; 32]),
+}
+
+impl Journalled {
+    pub fn of(record: &Record) -> Self {
+        let (log, size) = record.reach();
+        let said = match record {
+            Record::Leaf { line, .. } => Said::Leaf(leaf_hash(line)),
+            Record::Seen { root, .. } => Said::Seen(*root),
+        };
+        Self { log, size, said }
+    }
+}
 
 /// A root that somebody knows.
 struct Known {
@@ -78,7 +105,7 @@ impl Lineage {
     pub async fn of<S: Store>(
         tenant: TenantNo,
         lane: &LaneHead,
-        (head, journal): (Option<&Head>, &[Record]),
+        (head, journal): (Option<&Head>, &[Journalled]),
         store: &S,
     ) -> Result<Self, RestoreError> {
         let known = known(tenant, lane, head, journal);
@@ -151,12 +178,13 @@ impl Lineage {
                 lineage.proven = lineage.proven.max(Some(one.incarnation));
             }
         }
-        for record in journal {
-            let Record::Leaf { log, index, line } = record else { continue };
-            if log.tenant == tenant && lineage.has(log.incarnation, *index) {
-                if !stands(store, tenant, *index, leaf_hash(line)).await? {
-                    return Err(RestoreError::NotThisLog { tenant, size: index.saturating_add(1), by: "the journal" });
-                }
+        for Journalled { log, size, said } in journal {
+            let (Said::Leaf(hash), Some(index)) = (said, size.checked_sub(1)) else { continue };
+            if log.tenant == tenant
+                && lineage.has(log.incarnation, index)
+                && !stands(store, tenant, index, *hash).await?
+            {
+                return Err(RestoreError::NotThisLog { tenant, size: *size, by: "the journal" });
             }
         }
         Ok(lineage)
@@ -180,10 +208,10 @@ pub(crate) fn begins(leaf: &ParsedLeaf) -> Option<(u16, u16)> {
 }
 
 /// All roots of a log that are known and lie among its leaves.
-fn known(tenant: TenantNo, lane: &LaneHead, head: Option<&Head>, journal: &[Record]) -> Vec<Known> {
+fn known(tenant: TenantNo, lane: &LaneHead, head: Option<&Head>, journal: &[Journalled]) -> Vec<Known> {
     let mut known = Vec::new();
-    for record in journal {
-        if let Record::Seen { log, size, root } = record
+    for Journalled { log, size, said } in journal {
+        if let Said::Seen(root) = said
             && log.tenant == tenant
             && (1..=lane.size).contains(size)
         {
