@@ -437,5 +437,5 @@ async fn pages_of_values_that_go_are_not_journalled() {
     assert!(pages.len() >= 2 && !rest.is_empty());
     let journal = std::fs::read(bench.folder.path().join("journal").join("journal")).unwrap();
     let name = b"\"action\":\"erase_subject\"";
-    assert_eq!(journal.windows(name.len()).filter(|part| part == name).count(), rest.len());
+    assert_eq!(journal.windows(name.len()).filter(|part| *part == name).count(), rest.len());
 }
