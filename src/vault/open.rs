@@ -96,7 +96,7 @@ pub enum OpenError {
     /// A leaf that restricts, and is not journalled yet, says what does not hold.
     #[error(
         "leaf {index} of the log of tenant {tenant} is not journalled, and what it says ({action}) does not hold in the rest of the \
-         data: somebody wrote to the data folder; bring back its newest copy"
+         data: somebody wrote to the data folder, or head file and journal are older copies; bring back the newest of all three"
     )]
     Unconfirmed {
         /// Whose log.

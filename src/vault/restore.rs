@@ -275,9 +275,9 @@ fn lacking(at: &JournalPlace, lineages: &BTreeMap<TenantNo, Lineage>) -> Result<
     }
 }
 
-/// Sees that what restricts and is not journalled yet holds: that doing it again, as a restore would, changes nothing. Rows that
-/// nobody without keys can write answer for it; a leaf alone anybody appends who writes the files, and a later restore would
-/// believe the journal.
+/// Sees that what restricts and is not journalled yet holds: that doing it again, as a restore would, changes nothing. Rules,
+/// officers and ends stand in rows that nobody without keys can write; a leaf alone anybody appends who writes the files, and a
+/// later restore would believe the journal.
 pub(crate) async fn confirm<S: Store>(
     leaves: &[(Log, Vec<u8>)],
     (rows, lanes): (&[TenantRow], &[(TenantNo, LaneHead)]),
