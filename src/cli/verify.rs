@@ -103,14 +103,15 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
     let (store, keystore, head_file) = (&store, &keystore, &head_file);
     let verification = Verification { store, keystore, head_file, checkpoints: &checkpoints, threads };
     let mut bar = Bar::new();
-    let report = strongroom_vault::verify(&verification, &mut |progress| bar.show(progress)).await;
+    let report =
+        strongroom_vault::verify_with(&verification, journal.as_ref(), &mut |progress| bar.show(progress)).await;
     bar.clear();
     let unverified = |error| match error {
         VerifyError::Open(error) => super::start::unfit(&layout, &error),
         other @ VerifyError::Checkpoint { .. } => CliError::unfit(other.to_string()),
     };
     let mut report = report.map_err(unverified)?;
-    if let Some(journal) = journal {
+    if let Some(journal) = &journal {
         let found = strongroom_vault::verify_journal(&verification, journal).await;
         report.findings.extend(found.map_err(unverified)?);
     }

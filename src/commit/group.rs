@@ -82,7 +82,7 @@ impl<'a> Group<'a> {
             if let Some(lane) = self.touched.get_mut(tenant) {
                 let index = lane.append(*tenant, leaf, self.time, &mut self.batch);
                 leaves.push(index);
-                if leaf.restricts() {
+                if leaf.restricts(*tenant) {
                     let log = Log { tenant: *tenant, incarnation: lane.incarnation };
                     let line = leaf.finish(index, Timestamp(self.time));
                     self.restricting.push(Record::Leaf { log, index, line });

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use strongroom_ids::{TenantNo, VaultId};
 use strongroom_ledger::head::{self, Head, LaneState};
-use strongroom_ledger::journal::JournalEnd;
 use strongroom_ledger::leaf;
 use strongroom_ledger::{Frontier, LedgerError, NewRule, Rules};
 use strongroom_storage::rows::LaneHead;
@@ -88,6 +87,17 @@ pub enum HeadError {
         /// How many leaves the store has.
         size: u64,
     },
+    /// The logs' heads say another incarnation than the file.
+    #[error(
+        "the logs are of incarnation {stored}, and the head file of {signed}: the data folder was changed, or belongs to another \
+         copy; bring back its newest copy, or, if there is no newer one: `strongroom restore`"
+    )]
+    Incarnation {
+        /// That of the logs.
+        stored: u16,
+        /// The one that is signed.
+        signed: u16,
+    },
     /// The log's head names other rules than its leaves record.
     #[error(
         "the head of the log of tenant {tenant} names other rules than its leaves put in force: the data folder was \
@@ -123,22 +133,21 @@ impl HeadFile {
     /// Whether the store reaches as far as its head file, and holds the same logs. `lanes` are all lane heads as
     /// stored; none may be empty. The leaves that came after the file are read and hashed, so a frontier put in place
     /// is noticed; after an orderly stop there may be none. `publics` are the keys of the log `system` that sign: within a
-    /// rotation the file may still be by the one before.
+    /// rotation the file may still be by the one before. Returns what the file says.
     pub async fn check<S: Store>(
         path: &Path,
         vault: VaultId,
         publics: &[[u8; 32]],
         lanes: &[(TenantNo, LaneHead)],
         store: &S,
-    ) -> Result<Checked, HeadError> {
+    ) -> Result<Head, HeadError> {
         let head = Self::read(path, vault, publics)?;
-        let checked = Checked { journal: head.journal };
-        let mut known: HashMap<TenantNo, LaneState> = head.lanes.into_iter().map(|lane| (lane.tenant, lane)).collect();
+        let mut known: HashMap<TenantNo, &LaneState> = head.lanes.iter().map(|lane| (lane.tenant, lane)).collect();
         for (tenant, stored) in lanes {
             let stored = Lane::open(stored)?;
             let signed = match known.remove(tenant) {
                 Some(lane) => {
-                    check_lane(*tenant, &lane, &stored, store).await?;
+                    check_lane(*tenant, lane, &stored, store).await?;
                     lane.size
                 }
                 // Made after the file was written: all of it is to be checked.
@@ -155,9 +164,14 @@ impl HeadFile {
         if let Some(lane) = known.values().find(|lane| lane.size > 0) {
             return Err(HeadError::Behind { tenant: lane.tenant, missing: lane.size, size: 0 });
         }
-        match lanes.iter().find(|(_, lane)| lane.size == 0) {
-            Some((tenant, _)) => Err(HeadError::Empty { tenant: *tenant }),
-            None => Ok(checked),
+        if let Some((tenant, _)) = lanes.iter().find(|(_, lane)| lane.size == 0) {
+            return Err(HeadError::Empty { tenant: *tenant });
+        }
+        // No signature covers the number in a log's head; and by it the journal tells an older copy from what a restore left behind.
+        let (stored, signed) = (lanes.iter().map(|(_, lane)| lane.incarnation).max(), head.incarnation);
+        match stored.filter(|stored| *stored != signed) {
+            Some(stored) => Err(HeadError::Incarnation { stored, signed }),
+            None => Ok(head),
         }
     }
 
@@ -172,13 +186,6 @@ impl HeadFile {
         };
         head::open_by_any(&bytes, vault, publics).map_err(|source| HeadError::Foreign { path: path.to_owned(), source })
     }
-}
-
-/// What the head file says beside the logs, of a store that is as far as it.
-#[derive(Clone, Copy, Debug)]
-pub struct Checked {
-    /// How far the journal had come; `None` if none was kept.
-    pub journal: Option<JournalEnd>,
 }
 
 async fn check_lane<S: Store>(tenant: TenantNo, lane: &LaneState, stored: &Lane, store: &S) -> Result<(), HeadError> {
@@ -353,6 +360,24 @@ mod tests {
         assert!(matches!(error, HeadError::Behind { tenant: TENANT, missing: 2, size: 1 }), "{error}");
         let empty = vault.check_against(&MemoryStore::default()).await;
         assert!(matches!(empty, Err(HeadError::Behind { missing: 3, size: 0, .. })), "{empty:?}");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_says_another_incarnation_than_the_head_file_does_not_start() {
+        let vault = Vault::new();
+        vault.serve(TENANT, &["one"]).await;
+        let key = Lane::key(TENANT);
+        let head = LaneHead::decode(&vault.store.get(Family::Meta, key.clone()).await.unwrap().unwrap()).unwrap();
+        for (incarnation, starts) in [(2, false), (1, true)] {
+            let put = Mutation::Put(Family::Meta, key.clone(), LaneHead { incarnation, ..head.clone() }.encode());
+            vault.store.write(vec![put]).await.unwrap();
+            match vault.check().await {
+                Ok(_) => assert!(starts),
+                Err(error) => {
+                    assert!(!starts && matches!(error, HeadError::Incarnation { stored: 2, signed: 1 }), "{error}")
+                }
+            }
+        }
     }
 
     #[tokio::test]

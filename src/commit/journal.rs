@@ -4,20 +4,22 @@
 //! else is committed; and a store that has fallen behind it is an older copy, whatever the head file says.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use strongroom_ids::{TenantNo, VaultId};
+use strongroom_ledger::head::Head;
 use strongroom_ledger::journal::{self, HEADER, JournalEnd, LENGTH, Log, Record};
 use strongroom_ledger::{Frontier, leaf, may_restrict, restricts};
-use strongroom_storage::rows::LaneHead;
-use strongroom_storage::{Family, Range, Store, StoreError, keys};
+use strongroom_storage::rows::{ArchiveRow, LaneHead};
+use strongroom_storage::{Entry, Family, Range, Store, StoreError, keys};
 use thiserror::Error;
 
 use crate::lane::Lane;
+use crate::offline::opened;
 
 /// The file's name in its folder.
 const NAME: &str = "journal";
@@ -26,7 +28,10 @@ const PAGE: usize = 256;
 /// Bytes that are written at once, about, where much is to be added.
 const CHUNK: usize = 4 << 20;
 /// A log may grow by so many leaves before it is noted that they were looked at: a start after a crash looks at them again.
+#[cfg(not(test))]
 pub(crate) const FAR: u64 = 100_000;
+#[cfg(test)]
+pub(crate) const FAR: u64 = 64;
 
 /// The key of the journal's MACs. It must not lie in the data folder.
 pub type JournalMac = Arc<dyn Fn(&[&[u8]]) -> [u8; 32] + Send + Sync>;
@@ -108,6 +113,17 @@ pub enum JournalError {
         /// How many it has now.
         size: u64,
     },
+    /// The store's log is not the one that the journal speaks of.
+    #[error(
+        "the log of tenant {tenant} is not the one that its journal knows: with {size} leaves it had another root; the data folder \
+         was changed: bring back its newest copy"
+    )]
+    StoreDifferent {
+        /// Whose log.
+        tenant: TenantNo,
+        /// With how many leaves.
+        size: u64,
+    },
     /// The store can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -134,15 +150,17 @@ impl JournalPlace {
         self.read_from((BufReader::with_capacity(1 << 20, file), whole), known, each)
     }
 
-    /// The same of its bytes as they were read before, by [`journal_bytes`].
-    pub fn read_bytes(
+    /// The same of one that was opened before, as far as it went then.
+    pub fn read_opened(
         &self,
-        bytes: io::Result<Vec<u8>>,
+        opened: &io::Result<OpenedJournal>,
         known: Option<JournalEnd>,
         each: impl FnMut(Record),
     ) -> Result<Sound, JournalError> {
-        let bytes = bytes.map_err(|error| self.io(error))?;
-        self.read_from((&bytes[..], bytes.len() as u64), known, each)
+        let OpenedJournal { file, length } =
+            opened.as_ref().map_err(|error| self.io(io::Error::new(error.kind(), error.to_string())))?;
+        let from_start = FromStart { file, at: 0 }.take(*length);
+        self.read_from((BufReader::with_capacity(1 << 20, from_start), *length), known, each)
     }
 
     fn read_from(
@@ -210,9 +228,34 @@ fn only_zeros(file: &mut impl Read) -> io::Result<bool> {
     }
 }
 
-/// All bytes of the journal in a folder, as they are now, also while a vault appends to it.
-pub fn journal_bytes(folder: &Path) -> io::Result<Vec<u8>> {
-    fs::read(folder.join(NAME))
+/// A journal as it was when it was opened, also while a vault appends to it.
+#[derive(Debug)]
+pub struct OpenedJournal {
+    file: File,
+    length: u64,
+}
+
+impl OpenedJournal {
+    /// Opens the one in a folder.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        let file = File::open(folder.join(NAME))?;
+        let length = file.metadata()?.len();
+        Ok(Self { file, length })
+    }
+}
+
+/// Reads a file from its beginning, whoever else reads it.
+struct FromStart<'f> {
+    file: &'f File,
+    at: u64,
+}
+
+impl Read for FromStart<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
 }
 
 /// What of a journal is sound: all, but for what a write left that was cut off.
@@ -223,16 +266,21 @@ pub struct Sound {
     bytes: u64,
 }
 
+/// A size of a log, and the root of the tree over so many leaves.
+type Root = (u64, [u8; 32]);
+
 /// An open journal.
 pub struct Journal {
     place: JournalPlace,
     file: File,
+    /// Which file it is: by another one in its place nobody could tell later what was written here.
+    identity: (u64, u64),
     end: JournalEnd,
     bytes: u64,
     /// How many leaves of each log it reaches over, by what it says of them.
     reach: HashMap<Log, u64>,
-    /// Up to where each log was looked at as a whole.
-    seen: HashMap<Log, u64>,
+    /// Up to where each log was looked at as a whole, and its root there.
+    seen: HashMap<Log, Root>,
     /// Whether nobody knows what stands behind its end.
     doubtful: bool,
     /// Appends that shall fail.
@@ -258,7 +306,7 @@ impl Journal {
         };
         let file = make().map_err(|source| JournalError::Io { path: place.path(), source })?;
         let end = JournalEnd::start(place.vault, &|parts| (place.mac)(parts));
-        Ok(Self::at(place, file, Sound { end, bytes: HEADER as u64 }))
+        Self::at(place, file, Sound { end, bytes: HEADER as u64 })
     }
 
     /// Opens a journal that is sound and as long as the head file knows; cuts away what a write left that was cut off.
@@ -266,15 +314,17 @@ impl Journal {
         let (mut reach, mut seen) = (HashMap::new(), HashMap::new());
         let sound = place.read(known, |record| note(&mut reach, &mut seen, &record))?;
         let file = options().open(place.path()).map_err(|error| place.io(error))?;
-        let mut journal = Self { reach, seen, ..Self::at(place, file, sound) };
+        let mut journal = Self { reach, seen, ..Self::at(place, file, sound)? };
         journal.settle().map_err(|error| journal.place.io(error))?;
         Ok(journal)
     }
 
-    fn at(place: JournalPlace, file: File, Sound { end, bytes }: Sound) -> Self {
-        Self {
+    fn at(place: JournalPlace, file: File, Sound { end, bytes }: Sound) -> Result<Self, JournalError> {
+        let identity = identity(&file.metadata().map_err(|error| place.io(error))?);
+        Ok(Self {
             place,
             file,
+            identity,
             end,
             bytes,
             reach: HashMap::new(),
@@ -282,7 +332,7 @@ impl Journal {
             doubtful: true,
             #[cfg(test)]
             failing: Arc::default(),
-        }
+        })
     }
 
     /// How far it has come.
@@ -290,18 +340,19 @@ impl Journal {
         self.end
     }
 
-    /// The highest incarnation that any log ever had here; 0 if it is empty.
-    pub fn incarnation(&self) -> u16 {
-        self.reach.keys().map(|log| log.incarnation).max().unwrap_or(0)
+    /// The highest number of a tenant of whose log it knows: in the store, after a restore, there may be none with it.
+    pub fn last_tenant(&self) -> TenantNo {
+        self.reach.keys().map(|log| log.tenant).max().unwrap_or(TenantNo(0))
     }
 
-    /// Whether the store has all that the journal knows of these logs. One that is of an earlier incarnation has not.
+    /// Whether the store has all that the journal knows of these logs. One that went on, or ended, in an earlier incarnation has
+    /// not. That the newest of these is the vault's the head file says ([`HeadFile::check`](crate::HeadFile::check)).
     pub(crate) fn is_followed(&self, lanes: &HashMap<TenantNo, Lane>) -> Result<(), JournalError> {
         let of_store = lanes.values().map(|lane| lane.incarnation).max().unwrap_or(0);
         for (log, known) in &self.reach {
             let lane = lanes.get(&log.tenant).filter(|lane| lane.incarnation == log.incarnation);
             let size = lane.map_or(0, |lane| lane.frontier.size());
-            if size < *known && log.incarnation >= of_store {
+            if size < *known && (lane.is_some() || log.incarnation >= of_store) {
                 let Log { tenant, incarnation } = *log;
                 return Err(JournalError::StoreBehind { tenant, incarnation, known: *known, size });
             }
@@ -311,8 +362,7 @@ impl Journal {
 
     /// Brings it to where the store is, whose logs these are: what restricts there and does not stand here yet is added.
     pub async fn follow<S: Store>(&mut self, lanes: &[(TenantNo, LaneHead)], store: &S) -> Result<(), JournalError> {
-        let lanes = lanes.iter().map(|(tenant, head)| Ok((*tenant, Lane::open(head)?)));
-        self.catch_up(&lanes.collect::<Result<_, StoreError>>()?, store).await
+        self.catch_up(&opened(lanes)?, store).await
     }
 
     /// The same of logs that are open.
@@ -326,25 +376,17 @@ impl Journal {
         lanes.sort_by_key(|(tenant, _)| **tenant);
         for (tenant, lane) in lanes {
             let log = Log { tenant: *tenant, incarnation: lane.incarnation };
-            let (mut at, size) = (self.seen_of(log), lane.frontier.size());
-            if at >= size {
+            let size = lane.frontier.size();
+            if self.seen_of(log) >= size {
                 continue;
             }
+            let mut at = self.unseen_from(log, store).await?;
             let (mut found, mut weight) = (vec![], 0);
             while at < size {
-                let (from, to) = keys::leaves_range(*tenant, at, size);
-                let page = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
-                if page.is_empty() {
-                    let what = format!("leaf {at} of tenant {tenant} is missing");
-                    return Err(StoreError::Corrupt { place: "the ledger", what }.into());
-                }
-                for (key, line) in &page {
-                    at = keys::decode_leaf(key)?.saturating_add(1);
-                    if may_restrict(line) && leaf::parse(line).is_ok_and(|leaf| restricts(&leaf)) {
-                        weight += line.len();
-                        found.push(Record::Leaf { log, index: at - 1, line: line.to_vec() });
-                    }
-                }
+                let (next, restricting) = restricting(log, at, size, store).await?;
+                at = next;
+                weight += restricting.iter().map(|(_, line)| line.len()).sum::<usize>();
+                found.extend(restricting.into_iter().map(|(index, line)| Record::Leaf { log, index, line }));
                 if weight >= CHUNK {
                     self.append(&found).map_err(|error| self.place.io(error))?;
                     (found, weight) = (vec![], 0);
@@ -356,15 +398,80 @@ impl Journal {
         Ok(())
     }
 
+    /// The leaves that restrict and do not stand here yet, each with its log, of a store that is as far as its head file: those of
+    /// one write, if the process died before they were journalled. Whoever writes the files could have put others in their place.
+    pub async fn lacks<S: Store>(
+        &self,
+        lanes: &[(TenantNo, LaneHead)],
+        store: &S,
+    ) -> Result<Vec<(Log, Vec<u8>)>, JournalError> {
+        let mut all = vec![];
+        for (tenant, head) in lanes {
+            let log = Log { tenant: *tenant, incarnation: head.incarnation };
+            if self.seen_of(log) >= head.size {
+                continue;
+            }
+            let mut at = self.unseen_from(log, store).await?;
+            while at < head.size {
+                let (next, found) = restricting(log, at, head.size, store).await?;
+                at = next;
+                all.extend(found.into_iter().map(|(_, line)| (log, line)));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whether the logs are those that were looked at: with as many leaves as then each has the root that it had. Of those that
+    /// the head file signs it is known already.
+    pub async fn knows<S: Store>(
+        &self,
+        lanes: &[(TenantNo, LaneHead)],
+        head: &Head,
+        store: &S,
+    ) -> Result<(), JournalError> {
+        self.is_reached_by(lanes)?;
+        for (tenant, lane) in lanes {
+            let log = Log { tenant: *tenant, incarnation: lane.incarnation };
+            let signed = head.lanes.iter().find(|signed| signed.tenant == *tenant);
+            let signed = signed.and_then(|signed| Frontier::from_bytes(&signed.frontier).ok());
+            let mut frontier = signed.unwrap_or_default();
+            let Some((size, root)) = self.seen.get(&log).copied().filter(|(size, _)| *size >= frontier.size()) else {
+                continue;
+            };
+            while frontier.size() < size {
+                for (_, line) in page(*tenant, frontier.size(), size, store).await? {
+                    frontier.push(&line);
+                }
+            }
+            if frontier.root() != root {
+                return Err(JournalError::StoreDifferent { tenant: *tenant, size });
+            }
+        }
+        Ok(())
+    }
+
+    /// From where on a log is to be looked at. Leaves that are archived are not there to be.
+    async fn unseen_from<S: Store>(&self, log: Log, store: &S) -> Result<u64, JournalError> {
+        let seen = self.seen_of(log);
+        if seen > 0 {
+            return Ok(seen);
+        }
+        let archived = store.get(Family::Archived, keys::archived(log.tenant)).await?;
+        Ok(archived.map(|row| ArchiveRow::decode(&row)).transpose()?.map_or(0, |row| row.end))
+    }
+
     /// Up to where a log was looked at as a whole.
     pub(crate) fn seen_of(&self, log: Log) -> u64 {
-        self.seen.get(&log).copied().unwrap_or(0)
+        self.seen.get(&log).map_or(0, |(size, _)| *size)
     }
 
     /// Appends records, durably: all of them, or as far as anybody is told none.
     pub(crate) fn append(&mut self, records: &[Record]) -> io::Result<()> {
         if records.is_empty() {
             return Ok(());
+        }
+        if identity(&fs::metadata(self.place.path())?) != self.identity {
+            return Err(io::Error::other("another file stands in its place: put the journal back"));
         }
         if self.doubtful {
             // What a failed write left goes first; on the file as it opens now, since of one whose sync failed nobody knows.
@@ -415,14 +522,51 @@ pub(crate) fn seen(log: Log, frontier: &Frontier) -> Record {
     Record::Seen { log, size: frontier.size(), root: frontier.root() }
 }
 
-fn note(reach: &mut HashMap<Log, u64>, seen: &mut HashMap<Log, u64>, record: &Record) {
+/// A page of a log's leaves from an index on, of which none may be missing.
+async fn page<S: Store>(tenant: TenantNo, at: u64, size: u64, store: &S) -> Result<Vec<Entry>, JournalError> {
+    let (from, to) = keys::leaves_range(tenant, at, size);
+    let page = store.scan(Family::Leaves, Range { from, to, limit: PAGE }).await?;
+    let mut next = at;
+    for (key, _) in &page {
+        if keys::decode_leaf(key)? != next {
+            break;
+        }
+        next += 1;
+    }
+    if page.is_empty() || next - at < page.len() as u64 {
+        let what = format!("leaf {next} of tenant {tenant} is missing");
+        return Err(StoreError::Corrupt { place: "the ledger", what }.into());
+    }
+    Ok(page)
+}
+
+/// What of such a page restricts, by index, and where the next one begins.
+async fn restricting<S: Store>(
+    log: Log,
+    at: u64,
+    size: u64,
+    store: &S,
+) -> Result<(u64, Vec<(u64, Vec<u8>)>), JournalError> {
+    let page = page(log.tenant, at, size, store).await?;
+    let next = at + page.len() as u64;
+    let restricts =
+        |line: &[u8]| may_restrict(line) && leaf::parse(line).is_ok_and(|leaf| restricts(&leaf, log.tenant));
+    let found = (at..).zip(page).filter(|(_, (_, line))| restricts(line));
+    Ok((next, found.map(|(index, (_, line))| (index, line.to_vec())).collect()))
+}
+
+fn note(reach: &mut HashMap<Log, u64>, seen: &mut HashMap<Log, Root>, record: &Record) {
     let (log, size) = record.reach();
     let furthest = reach.entry(log).or_default();
     *furthest = size.max(*furthest);
-    if matches!(record, Record::Seen { .. }) {
+    if let Record::Seen { root, .. } = record {
         let furthest = seen.entry(log).or_default();
-        *furthest = size.max(*furthest);
+        *furthest = (size, *root).max(*furthest);
     }
+}
+
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
 }
 
 fn options() -> OpenOptions {

@@ -2,24 +2,30 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 use strongroom_ids::TenantNo;
+use strongroom_ledger::Timestamp;
+use strongroom_ledger::head::Head;
 use strongroom_ledger::journal::{Log, Record};
 use strongroom_ledger::leaf::{self, LeafHeader, PreparedLeaf};
 use strongroom_storage::faulty::Fate;
 use strongroom_storage::memory::MemoryStore;
+use strongroom_storage::rows::{ArchiveRow, LaneHead};
+use strongroom_storage::{Family, Mutation, Store, keys};
 use tempfile::TempDir;
 
 use crate::change::{CommitError, Committed};
 use crate::committer::{Committer, CommitterState, Start};
-use crate::journal::{Journal, JournalError, JournalPlace};
+use crate::journal::{FAR, Journal, JournalError, JournalPlace};
 use crate::meter::Meters;
 use crate::testing::{Disk, OTHER, Rig, TENANT, VAULT, clock_at, leaf, stored_lanes};
 
-/// A leaf that restricts.
+/// A leaf that restricts: its version is above that of all before it.
 fn freeze(field: &str) -> PreparedLeaf {
+    static VERSION: AtomicU32 = AtomicU32::new(1);
+    let (version, hash) = (VERSION.fetch_add(1, Ordering::SeqCst).to_string(), "07".repeat(32));
     let header = LeafHeader {
         request: &[1; 16],
         principal: "officer/alice",
@@ -32,7 +38,7 @@ fn freeze(field: &str) -> PreparedLeaf {
         schema: 1,
         keys: &[],
         client: "",
-        detail: &[("field", field), ("version", "0"), ("sha256", "07")],
+        detail: &[("field", field), ("version", &version), ("sha256", &hash)],
     };
     leaf::prepare(&header, std::iter::empty()).remove(0)
 }
@@ -271,5 +277,90 @@ fn a_log_of_an_earlier_incarnation_is_not_missed() {
     journal.is_followed(&lane(3, 1)).unwrap();
     assert!(journal.is_followed(&lane(2, 9)).is_err());
     assert!(journal.is_followed(&lane(1, 95)).is_err(), "it was restored since");
-    assert_eq!(journal.incarnation(), 2);
+    // One that has ended stays in its incarnation while others go on: it has all that it had.
+    let beside = |size| {
+        let mut all = lane(1, size);
+        all.extend(lane(2, 10).remove(&TENANT).map(|other| (OTHER, other)));
+        all
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = Journal::create(place(&folder)).unwrap();
+    journal.append(&[seen(1, 90)]).unwrap();
+    journal.is_followed(&beside(90)).unwrap();
+    assert!(journal.is_followed(&beside(89)).is_err());
+}
+
+/// A stopped vault's journal, and its store, with the heads of its logs: a leaf that restricts and one that does not.
+async fn stopped(folder: &TempDir) -> (Journal, MemoryStore, Vec<(TenantNo, LaneHead)>) {
+    let (place, store) = (place(folder), MemoryStore::default());
+    let (rig, _) = over(store.clone(), Journal::create(place.clone()).unwrap()).await.unwrap();
+    commit(&rig, vec![(TENANT, freeze("one")), (TENANT, leaf("tokenize"))]).await.unwrap();
+    rig.committer.shutdown().await;
+    let lanes = stored_lanes(&store).await;
+    (Journal::open(place, None).unwrap(), store, lanes)
+}
+
+#[tokio::test]
+async fn a_log_that_is_not_the_one_that_was_looked_at_is_found_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, store, lanes) = stopped(&folder).await;
+    // A file from before the first leaf vouches for none.
+    let head = Head { number: 0, closed: false, incarnation: 1, journal: None, lanes: vec![] };
+    journal.knows(&lanes, &head, &store).await.unwrap();
+    let other = leaf("detokenize").finish(1, Timestamp(1_000));
+    store.write(vec![Mutation::Put(Family::Leaves, keys::leaf(TENANT, 1), other)]).await.unwrap();
+    let known = journal.knows(&lanes, &head, &store).await;
+    assert!(matches!(known, Err(JournalError::StoreDifferent { tenant: TENANT, size: 2 })), "{known:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_passed_over_but_what_is_archived() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, store, lanes) = stopped(&folder).await;
+    store.write(vec![Mutation::Delete(Family::Leaves, keys::leaf(TENANT, 0))]).await.unwrap();
+    let (folder, later) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut journal = Journal::create(place(&folder)).unwrap();
+    for missing in [journal.lacks(&lanes, &store).await.map(drop), journal.follow(&lanes, &store).await] {
+        assert!(matches!(missing, Err(JournalError::Store(_))), "{missing:?}");
+    }
+    let row = ArchiveRow { end: 1, ..ArchiveRow::default() };
+    store.write(vec![Mutation::Put(Family::Archived, keys::archived(TENANT), row.encode())]).await.unwrap();
+    let mut journal = Journal::create(place(&later)).unwrap();
+    journal.follow(&lanes, &store).await.unwrap();
+    assert_eq!(written(&place(&later)), said(&[(TENANT, "seen 2")]));
+}
+
+#[tokio::test]
+async fn a_note_that_could_not_be_written_is_not_tried_again_at_each_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = place(&folder);
+    let (rig, failing) = over(MemoryStore::default(), Journal::create(place.clone()).unwrap()).await.unwrap();
+    failing.store(9, Ordering::SeqCst);
+    for _ in 0..FAR + 5 {
+        commit(&rig, vec![(TENANT, leaf("tokenize"))]).await.unwrap();
+    }
+    assert_eq!(failing.load(Ordering::SeqCst), 8);
+    failing.store(0, Ordering::SeqCst);
+    rig.committer.shutdown().await;
+    assert_eq!(written(&place), said(&[(TENANT, &format!("seen {}", FAR + 5))]), "at the end it is");
+}
+
+#[tokio::test]
+async fn a_journal_that_is_removed_or_replaced_while_it_is_written_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = place(&folder);
+    let mut journal = Journal::create(place.clone()).unwrap();
+    let seen = |size| Record::Seen { log: Log { tenant: TENANT, incarnation: 1 }, size, root: [1; 32] };
+    journal.append(&[seen(1)]).unwrap();
+    let aside = place.folder.join("aside");
+    fs::rename(place.path(), &aside).unwrap();
+    journal.append(&[seen(2)]).unwrap_err();
+    // A copy is another file.
+    fs::copy(&aside, place.path()).unwrap();
+    let whole = fs::read(place.path()).unwrap();
+    journal.append(&[seen(2)]).unwrap_err();
+    assert_eq!(fs::read(place.path()).unwrap(), whole);
+    fs::rename(&aside, place.path()).unwrap();
+    journal.append(&[seen(2)]).unwrap();
+    assert_eq!(written(&place), said(&[(TENANT, "seen 1"), (TENANT, "seen 2")]));
 }

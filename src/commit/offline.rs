@@ -46,19 +46,21 @@ impl Offline {
     }
 }
 
+/// The logs whose heads these are.
+pub(crate) fn opened(lanes: &[(TenantNo, LaneHead)]) -> Result<Lanes, StoreError> {
+    lanes.iter().map(|(tenant, head)| Ok((*tenant, Lane::open(head)?))).collect()
+}
+
 impl HeadFile {
     /// Writes the file of a vault that nobody serves and whose journal has come so far.
     pub fn write_closed(&self, lanes: &[(TenantNo, LaneHead)], journal: JournalEnd) -> io::Result<()> {
-        let lanes = lanes.iter().map(|(tenant, head)| Ok((*tenant, Lane::open(head)?)));
-        let lanes = lanes.collect::<Result<Lanes, StoreError>>().map_err(io::Error::other)?;
-        self.write(&lanes, Some(journal), true)
+        self.write(&opened(lanes).map_err(io::Error::other)?, Some(journal), true)
     }
 }
 
 impl Journal {
     /// Whether a store, whose logs these are, has all that the journal knows.
     pub fn is_reached_by(&self, lanes: &[(TenantNo, LaneHead)]) -> Result<(), JournalError> {
-        let lanes = lanes.iter().map(|(tenant, head)| Ok((*tenant, Lane::open(head)?)));
-        self.is_followed(&lanes.collect::<Result<_, StoreError>>()?)
+        self.is_followed(&opened(lanes)?)
     }
 }

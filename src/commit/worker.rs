@@ -39,6 +39,9 @@ const PACE: Duration = Duration::from_millis(2);
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const LAST_BACKOFF: Duration = Duration::from_secs(5);
 
+/// After how long it is tried again to note how far the journal has come: each attempt may cost what opening a file does.
+const NOTE_AGAIN: Duration = Duration::from_secs(60);
+
 /// A change that waits for its turn.
 struct Waiting {
     change: Change,
@@ -58,6 +61,8 @@ pub(crate) struct Worker<S> {
     clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     heads: Option<HeadKeeper>,
     journal: Option<Journal>,
+    /// When how far the journal has come could not be noted last.
+    unnoted: Option<Instant>,
     /// The number of the last group, stored or not.
     last: u64,
     /// The time of the last group.
@@ -84,8 +89,8 @@ impl<S: Store> Worker<S> {
         let (lanes, clock, entries, meters) = start;
         let time = lanes.values().map(|lane| lane.time).max().unwrap_or(0);
         let table = ConflictTable::new(entries, 0);
-        let (last, put_back, busy) = (0, None, None);
-        Self { store, queue, put_back, shared, lanes, table, meters, clock, heads, journal, last, time, busy }
+        let (last, put_back, busy, unnoted) = (0, None, None, None);
+        Self { store, queue, put_back, shared, lanes, table, meters, clock, heads, journal, unnoted, last, time, busy }
     }
 
     /// Starts the thread. A durable write runs on the calling thread, so it has a runtime of its own and blocks nobody.
@@ -198,7 +203,7 @@ impl<S: Store> Worker<S> {
             }
             let far = self.is_far(&staged.lanes);
             self.advance(staged.lanes);
-            if far {
+            if far && self.unnoted.is_none_or(|since| since.elapsed() >= NOTE_AGAIN) {
                 self.note_seen(FAR);
             }
         }
@@ -258,8 +263,14 @@ impl<S: Store> Worker<S> {
         far.sort_by_key(|(tenant, _)| **tenant);
         let records: Vec<Record> = far.iter().map(|(tenant, lane)| seen(log(tenant, lane), &lane.frontier)).collect();
         match journal.append(&records) {
-            Ok(()) => self.shared.set_journal(journal.end()),
-            Err(error) => tracing::warn!(%error, "how far the journal has come could not be noted"),
+            Ok(()) => {
+                self.unnoted = None;
+                self.shared.set_journal(journal.end());
+            }
+            Err(error) => {
+                self.unnoted = Some(Instant::now());
+                tracing::warn!(%error, "how far the journal has come could not be noted");
+            }
         }
     }
 

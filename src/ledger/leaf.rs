@@ -8,9 +8,9 @@ mod parse;
 mod scan;
 mod write;
 
-use strongroom_ids::{RowId, RowVersion, SubjectHandle};
+use strongroom_ids::{RowId, RowVersion, SubjectHandle, TenantNo};
 
-use crate::restricts::header_restricts;
+use crate::restricts::{Restricts, header_restricts};
 use crate::rules::NewRule;
 use crate::timestamp::Timestamp;
 pub use parse::{ParsedItem, ParsedLeaf, Part, parse};
@@ -81,7 +81,7 @@ pub struct LeafItem<'a> {
 pub struct PreparedLeaf {
     body: Vec<u8>,
     new_rule: Option<NewRule>,
-    restricts: bool,
+    restricts: Restricts,
 }
 
 impl PreparedLeaf {
@@ -98,9 +98,9 @@ impl PreparedLeaf {
         self.new_rule
     }
 
-    /// Whether it is to be journalled: what it says must hold for an older copy of the data as well.
-    pub fn restricts(&self) -> bool {
-        self.restricts
+    /// Whether it is to be journalled, as a leaf of this log: what it says must hold for an older copy of the data as well.
+    pub fn restricts(&self, log: TenantNo) -> bool {
+        self.restricts.within(log)
     }
 
     /// The most bytes that the finished line can have.

@@ -51,6 +51,6 @@ pub mod verify;
 
 pub use error::LedgerError;
 pub use frontier::{Frontier, leaf_hash};
-pub use restricts::{ACTIONS as RESTRICTING, may_restrict, restricts};
+pub use restricts::{ACTIONS as RESTRICTING, CLEARING, may_restrict, restricts};
 pub use rules::{NewRule, Rule, Rules};
 pub use timestamp::Timestamp;

@@ -74,9 +74,11 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         manifest: counting(0x30),
         removed: true,
         intent: None,
+        mac: counting(0xa0),
     };
     let intent = ArchiveIntent {
         end: 1024,
+        said_from: 800,
         request: counting(0x50),
         principal: "auditor/eve".to_owned(),
         place: "vault-archive/2".to_owned(),

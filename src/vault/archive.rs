@@ -16,6 +16,7 @@ use data_encoding::HEXLOWER;
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
 use strongroom_ids::TenantNo;
+use strongroom_keys::IndexKey;
 use strongroom_ledger::filter::time_of;
 use strongroom_ledger::leaf::ParsedLeaf;
 use strongroom_ledger::{Timestamp, manifest, summary};
@@ -32,9 +33,13 @@ use crate::vault::Vault;
 use crate::verify::state::StateDigest;
 pub(crate) use finish::Archiving;
 
+/// A day, in microseconds.
+const DAY: u64 = 24 * 3_600 * 1_000_000;
 /// For how long leaves are kept at the least unless whoever opened the vault says otherwise, in microseconds: three years, and a
 /// day for a leap year.
-const KEPT: u64 = (3 * 365 + 1) * 24 * 3_600 * 1_000_000;
+const KEPT: u64 = (3 * 365 + 1) * DAY;
+/// How old a manifest may be, in days: what somebody exported long ago may be lost since.
+const MANIFEST_DAYS: u64 = 7;
 /// Bytes of the words for where an archive is.
 const PLACE: usize = 256;
 /// What is damaged, if a leaf can't be read.
@@ -86,8 +91,20 @@ pub(crate) fn said_state(leaf: &ParsedLeaf, end: u64) -> Option<StateDigest> {
     Some(StateDigest { lines: leaf.says("state_lines")?.parse().ok()?, sha256: sha256.try_into().ok()? })
 }
 
-/// Puts the row of what is archived.
-fn put(log: TenantNo, row: &ArchiveRow) -> Mutation {
+/// Whether a leaf says that this archive is decided.
+fn is_decided_by(leaf: &ParsedLeaf, intent: &ArchiveIntent) -> bool {
+    let says = |name, value: &str| leaf.says(name) == Some(value);
+    leaf.action == Action::ArchiveLedger.as_str()
+        && leaf.decision == "allow"
+        && leaf.request == intent.request
+        && says("stage", "intent")
+        && says("end", &intent.end.to_string())
+        && says("manifest", &HEXLOWER.encode(&intent.manifest))
+}
+
+/// Puts the row of what is archived, with what nobody without keys can say of it: by this row leaves go.
+fn put(log: TenantNo, row: &ArchiveRow, key: &IndexKey) -> Mutation {
+    let row = ArchiveRow { mac: held::mac(log, row, key), ..row.clone() };
     Mutation::Put(Family::Archived, strongroom_storage::keys::archived(log), row.encode())
 }
 
@@ -152,9 +169,10 @@ impl<S: Store> Attempt<S> for Decide<'_> {
         prepared.detail.extend(told(self.request, &plan));
         if !plan.decided {
             let (store, log) = (&*road.vault.store, road.tenant.number);
-            let mut row = held::row(store, log).await?.unwrap_or_default();
+            let mut row = held::proven(store, log, &road.tenant.fingerprints).await?.unwrap_or_default();
             row.intent = Some(ArchiveIntent {
                 end: plan.end,
+                said_from: road.vault.committer.head(log).map_or(0, |head| head.size),
                 request: road.request,
                 principal: road.caller.principal.name.to_string(),
                 place: self.request.place.clone(),
@@ -164,7 +182,7 @@ impl<S: Store> Attempt<S> for Decide<'_> {
             let fact = Fact::archive(log);
             prepared.guards.push(Guard::Unchanged(fact));
             prepared.changes.push(fact);
-            prepared.mutations.push(put(log, &row));
+            prepared.mutations.push(put(log, &row, &road.tenant.fingerprints));
         }
         road.use_up(given, &mut prepared)?;
         Ok(prepared)
@@ -231,12 +249,18 @@ impl<S: Store> Road<'_, S> {
                 said.first
             ));
         }
+        if self.now.saturating_sub(said.time.0) > MANIFEST_DAYS * DAY {
+            return Err(refused(format!(
+                "the manifest is of {}: an archive is decided within {MANIFEST_DAYS} days after it was made; export the leaves again",
+                said.time
+            )));
+        }
         if row.intent.is_some() || (row.end > 0 && !row.removed) {
             return Err(refused("another archive is being made: wait until its leaves are removed, then try again"));
         }
         let could_end = self.vault.archivable(log, first, None).await?;
         if end > could_end {
-            let days = self.vault.kept_for() / (24 * 3_600 * 1_000_000);
+            let days = self.vault.kept_for() / DAY;
             return Err(refused(format!(
                 "leaves are kept for {days} days ([ledger] keep_days): those from {could_end} on are younger, or were \
                  committed with one that is"

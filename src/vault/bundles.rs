@@ -26,6 +26,8 @@ use crate::vault::Vault;
 const HASH: usize = 32;
 /// Bytes of the length before a leaf.
 const PREFIX: usize = 2;
+/// Leaves that are read at once; each has less than 64 KiB.
+const AT_ONCE: u64 = 32;
 /// When a request that found no memory for its answer should try again.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
@@ -44,7 +46,9 @@ pub(crate) struct Found {
     log: TenantNo,
     tree: Tree,
     first: u64,
-    lines: Vec<Bytes>,
+    /// The leaves, each behind its length.
+    bundle: Vec<u8>,
+    hashes: Vec<[u8; HASH]>,
 }
 
 impl<S: Store> Attempt<S> for ReadBundle {
@@ -56,15 +60,23 @@ impl<S: Store> Attempt<S> for ReadBundle {
         let log = road.log(&self.log)?;
         let (_, tree) = road.vault.checkpoint_of(road.caller, log).await?;
         let (first, end) = self.range(&tree).ok_or_else(|| beyond(&tree, true))?;
-        let mut lines = Vec::with_capacity(self.width);
-        while first + (lines.len() as u64) < end {
-            lines.extend(leaves::page(&*road.vault.store, log, first + lines.len() as u64, end).await?);
+        let (mut bundle, mut hashes) = (vec![], Vec::with_capacity(self.width));
+        let mut next = first;
+        while next < end {
+            // There is room for what was read before more is read.
+            let page = leaves::page(&*road.vault.store, log, next, end.min(next + AT_ONCE)).await?;
+            let bytes = page.iter().map(|line| line.len() + PREFIX).sum();
+            if road.caller.room.as_ref().is_some_and(|room| !room.reserve(bytes)) {
+                return Err(Error::Overloaded { retry_after: RETRY_AFTER }.into());
+            }
+            bundle.reserve_exact(bytes);
+            for line in page {
+                push_entry(&mut bundle, &line).map_err(|_| Error::LeafChanged(next))?;
+                hashes.push(leaf_hash(&line));
+                next += 1;
+            }
         }
-        let bytes = lines.iter().map(|line| line.len() + PREFIX).sum();
-        if road.caller.room.as_ref().is_some_and(|room| !room.reserve(bytes)) {
-            return Err(Error::Overloaded { retry_after: RETRY_AFTER }.into());
-        }
-        let mut prepared = road.prepare(Found { log, tree, first, lines });
+        let mut prepared = road.prepare(Found { log, tree, first, bundle, hashes });
         prepared.detail.push(("first", first.to_string()));
         prepared.detail.push(("end", end.to_string()));
         prepared.detail.extend((log != road.tenant.number).then(|| ("log", self.log.clone())));
@@ -85,17 +97,15 @@ impl ReadBundle {
 impl<S: Store> Vault<S> {
     /// The leaves under a tile of level zero, each behind its length.
     pub async fn read_bundle(&self, caller: &Caller, request: &ReadBundle) -> Result<Bytes, Error> {
-        let Found { log, tree, first, lines } = self.travel(caller, request).await?;
+        let Found { log, tree, first, bundle, hashes } = self.travel(caller, request).await?;
         let id = TileId { level: 0, index: request.index };
-        let hashes = self.proven_tile(log, &tree, id, lines.len()).await?;
-        let mut bundle = Vec::with_capacity(lines.iter().map(|line| line.len() + PREFIX).sum());
-        for ((index, line), hash) in (first..).zip(&lines).zip(hashes.chunks_exact(HASH)) {
-            if leaf_hash(line).as_slice() != hash {
+        let tile = self.proven_tile(log, &tree, id, hashes.len()).await?;
+        for ((index, hash), proven) in (first..).zip(&hashes).zip(tile.chunks_exact(HASH)) {
+            if hash.as_slice() != proven {
                 tracing::error!(log = log.0, index, "a leaf of the ledger was changed on the disk");
                 self.damaged("the ledger: its leaves are not those of its head");
                 return Err(Error::LeafChanged(index));
             }
-            push_entry(&mut bundle, line).map_err(|_| Error::LeafChanged(index))?;
         }
         Ok(bundle.into())
     }

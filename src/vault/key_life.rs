@@ -19,7 +19,7 @@ use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::tenant::Rules;
 use crate::vault::Vault;
 
-pub(crate) use change::{is_open, keystore_is_new_enough, note_keystore, note_with_system, noted_log_keys};
+pub(crate) use change::{is_open, keystore_is_new_enough, note_keystore, note_with_system, noted_log_keys, owe_roll};
 #[cfg(test)]
 pub(crate) use own::RemoveOwnKey;
 pub use own::{ImportOwnKey, MoveOwnKey, ProviderSource};

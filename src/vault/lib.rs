@@ -153,6 +153,6 @@ pub use tokenize::{NewValue, Tokenize};
 pub use vault::{Clock, Space, Vault};
 pub use verify::{
     Counts, Fault, Finding, HeadFile, JournalFile, Kind, Phase, Place, Progress, Report, Verification, VerifyError,
-    verify, verify_journal,
+    verify, verify_journal, verify_with,
 };
 pub use witnesses::{AddCosignature, AddedCosignature, Wanted, Witnesses};

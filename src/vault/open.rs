@@ -28,6 +28,7 @@ use crate::limits::Limits;
 use crate::lock;
 use crate::officers::repeated;
 use crate::refusals::Refusals;
+use crate::restore;
 use crate::source::{self, Source, SourceKind};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
@@ -92,6 +93,19 @@ pub enum OpenError {
     /// The journal can't be used, or knows of more than the store has.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// A leaf that restricts, and is not journalled yet, says what does not hold.
+    #[error(
+        "leaf {index} of the log of tenant {tenant} is not journalled, and what it says ({action}) does not hold in the rest of the \
+         data: somebody wrote to the data folder, or head file and journal are older copies; bring back the newest of all three"
+    )]
+    Unconfirmed {
+        /// Whose log.
+        tenant: TenantNo,
+        /// Which leaf.
+        index: u64,
+        /// What it says was done.
+        action: String,
+    },
     /// The committer could not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -415,10 +429,11 @@ impl<S: Store> Vault<S> {
         // A start that follows a rotation which was cut off finds the file by the version before; none by one that is
         // compromised.
         let publics: Vec<[u8; 32]> = keystore.ledger_keys(system)?.all().iter().map(|key| key.public_key()).collect();
-        let checked = HeadFile::check(&head, row.vault, &publics, &lanes, &store).await?;
+        let signed = HeadFile::check(&head, row.vault, &publics, &lanes, &store).await?;
         let place = journal_place(journal, row.vault, system, &keystore)?;
         let journal_at = place.path();
-        let mut journal = Journal::open(place, checked.journal)?;
+        let mut journal = Journal::open(place, signed.journal)?;
+        journal.knows(&lanes, &signed, &store).await?;
 
         let fingerprints = keystore.index_key(system, IndexName::Fingerprint)?;
         let bytes = store.get(Family::Meta, place::principals()).await?.ok_or(OpenError::NoVault)?;
@@ -437,27 +452,31 @@ impl<S: Store> Vault<S> {
         let mut tenants = Vec::with_capacity(rows.len());
         // Of a tenant that was destroyed there is only its log.
         let gone = |tenant: &TenantRow| directory.destroyed.contains_key(&tenant.name);
-        for (tenant, (_, lane)) in rows.into_iter().zip(&lanes).filter(|(tenant, _)| !gone(tenant)) {
-            source::as_recorded(&store, &tenant, lane).await?;
+        for (tenant, (_, lane)) in rows.iter().zip(&lanes).filter(|(tenant, _)| !gone(tenant)) {
+            source::as_recorded(&store, tenant, lane).await?;
             if lock::is_locked(&keystore, tenant.id) {
                 // No reason not to serve the others.
                 tracing::warn!(tenant = tenant.name, "a tenant is locked: its own key is away");
                 continue;
             }
-            let tenant =
-                Tenant::load(tenant, (lane.incarnation, lane.size), &store, &keystore).await.map_err(|error| {
-                    match error {
-                        Error::KeyUnavailable(_) => OpenError::KeystoreBehind(error),
-                        other => OpenError::Vault(other),
-                    }
-                })?;
+            let tenant = Tenant::load(tenant.clone(), (lane.incarnation, lane.size), &store, &keystore).await.map_err(
+                |error| match error {
+                    Error::KeyUnavailable(_) => OpenError::KeystoreBehind(error),
+                    other => OpenError::Vault(other),
+                },
+            )?;
             if !key_life::keystore_is_new_enough(&store, &tenant, &keystore).await? {
                 return Err(OpenError::KeystoreOld { tenant: tenant.name });
             }
             tenants.push(tenant);
         }
+        let unproven = journal.lacks(&lanes, &store).await?;
+        if !unproven.is_empty() {
+            restore::confirm(&unproven, (&rows, &lanes), &directory, (&store, &keystore)).await?;
+        }
         // Before anything else is committed, and after all that may refuse the start.
         journal.follow(&lanes, &store).await?;
+        let last_tenant = journal.last_tenant();
         let store = Arc::new(store);
         let keystore = Arc::new(keystore);
         let newest = lanes.iter().map(|(_, head)| head.time).max().unwrap_or_default();
@@ -488,6 +507,7 @@ impl<S: Store> Vault<S> {
             notes: Default::default(),
             id: row.vault,
             journal: journal_at,
+            last_tenant,
             damaged: AtomicBool::new(false),
             space,
             nearly_full: AtomicBool::new(false),
@@ -511,6 +531,7 @@ impl<S: Store> Vault<S> {
             // Before there are new leaves.
             vault.look_at_clock_at_start(newest).await?;
             vault.finish_key_changes().await?;
+            vault.roll_owed_keks(restore::ROOT).await?;
             vault.finish_tenants_at_start().await
         };
         if let Err(error) = finished.await {

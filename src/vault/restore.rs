@@ -21,7 +21,7 @@ use std::sync::Arc;
 use strongroom_access::{Directory, DirectoryError};
 use strongroom_commit::{HeadError, HeadFile, HeadKey, Journal, JournalError, JournalPlace, Offline, put_aside};
 use strongroom_ids::{TenantNo, VaultId};
-use strongroom_keys::{self as keys, IndexName, KeyError, Keystore};
+use strongroom_keys::{self as keys, IndexName, KeyError, KeyInfo, KeyName, Keystore};
 use strongroom_ledger::checkpoint;
 use strongroom_ledger::head::Head;
 use strongroom_ledger::journal::{Log, Record};
@@ -30,6 +30,7 @@ use strongroom_storage::{Family, Mutation, Store, keys as place};
 use thiserror::Error;
 
 use crate::error::Error as VaultError;
+use crate::key_life;
 use crate::lock;
 use crate::open::{
     LANE, OpenError, Opening, SYSTEM_NO, all_enrolled, journal_place, stored_lanes, tenant_rows, vault_row,
@@ -37,11 +38,12 @@ use crate::open::{
 use crate::road::Told;
 use crate::source::{Source, SourceKind};
 use crate::vault::Vault;
-use lineage::{BEFORE, INCARNATION, Lineage, RESTORED};
+pub(crate) use lineage::begins;
+use lineage::{BEFORE, INCARNATION, Journalled, Lineage, RESTORED, Said};
 use replay::{Outcome, Plan, Restricting};
 
 /// Who restores, as leaves name principals: whoever holds the root key.
-const ROOT: &str = "root";
+pub(crate) const ROOT: &str = "root";
 
 /// Why nothing was restored.
 #[derive(Debug, Error)]
@@ -189,7 +191,7 @@ struct Found {
     rows: Vec<TenantRow>,
     lanes: Vec<(TenantNo, LaneHead)>,
     head: Option<Head>,
-    journal: Vec<Record>,
+    journal: Vec<Journalled>,
     /// Why the journal does not reach as far as it must, if it doesn't.
     short: Option<Short>,
     /// Whether its file can't be used any more.
@@ -216,18 +218,12 @@ pub async fn restore<S: Store>(opening: Opening<S>, incarnation: Option<u16>) ->
     all_enrolled(&found.rows, &directory.1)?;
     let mut plan = Plan::of(&found.rows, &found.lanes, directory, (store, keystore), now).await?;
     let (mut short, mut outcomes) = (found.short.clone(), [0_u64; 3]);
-    for record in &found.journal {
-        let Record::Leaf { log, index, line } = record else { continue };
-        if let Some(lineage) = lineages.get(&log.tenant) {
-            if !lineage.lacks(log.incarnation, *index) {
-                continue;
-            }
-            if lineage.proven.is_none() {
-                let why = format!("nothing proves that the log of tenant {} is as old as it says", log.tenant);
-                short = short.or(Some(why.into()));
-            }
+    for (log, line) in lacking(&at, &lineages)? {
+        if lineages.get(&log.tenant).is_some_and(|lineage| lineage.proven.is_none()) {
+            let why = format!("nothing proves that the log of tenant {} is as old as it says", log.tenant);
+            short = short.or(Some(why.into()));
         }
-        match plan.replay(&Restricting::read(*log, line)?, store).await? {
+        match plan.replay(&Restricting::read(log, &line)?, store).await? {
             Outcome::Again => outcomes[0] += 1,
             Outcome::Held => outcomes[1] += 1,
             Outcome::NotHere => outcomes[2] += 1,
@@ -246,9 +242,10 @@ pub async fn restore<S: Store>(opening: Opening<S>, incarnation: Option<u16>) ->
         plan.freeze_all_tenants(&why.told)?;
     }
 
-    let logs = write(&opening, &found, plan, (begun, &told), at).await?;
+    let owed = owed_rolls(&opening, &found, &plan).await?;
+    let logs = write(&opening, &found, (plan, owed), (begun, &told), at).await?;
     let aside = logs.aside.clone();
-    let keks = roll(opening).await?;
+    let keks = roll(opening, &found.rows).await?;
     Ok(Restored {
         incarnation: begun,
         replayed,
@@ -258,6 +255,57 @@ pub async fn restore<S: Store>(opening: Opening<S>, incarnation: Option<u16>) ->
         keks,
         aside,
         logs: logs.named,
+    })
+}
+
+/// What the journal has and the copy has not, in its order. It is read once more for it, so that not all of it is in memory.
+fn lacking(at: &JournalPlace, lineages: &BTreeMap<TenantNo, Lineage>) -> Result<Vec<(Log, Vec<u8>)>, RestoreError> {
+    let mut lacking = vec![];
+    let read = at.read(None, |record| {
+        if let Record::Leaf { log, index, line } = record
+            && lineages.get(&log.tenant).is_none_or(|lineage| lineage.lacks(log.incarnation, index))
+        {
+            lacking.push((log, line));
+        }
+    });
+    match read {
+        Err(error @ JournalError::Io { .. }) => Err(error.into()),
+        // Whatever else is wrong with it was found before.
+        _ => Ok(lacking),
+    }
+}
+
+/// Sees that what restricts and is not journalled yet holds: that doing it again, as a restore would, changes nothing. Rules,
+/// officers and ends stand in rows that nobody without keys can write; a leaf alone anybody appends who writes the files, and a
+/// later restore would believe the journal.
+pub(crate) async fn confirm<S: Store>(
+    leaves: &[(Log, Vec<u8>)],
+    (rows, lanes): (&[TenantRow], &[(TenantNo, LaneHead)]),
+    directory: &Directory,
+    (store, keystore): (&S, &Keystore),
+) -> Result<(), OpenError> {
+    let there = rows.iter().zip(lanes).filter(|(tenant, _)| !lock::is_locked(keystore, tenant.id));
+    // Of one that is locked its log says what is frozen, as long as it is (`source.rs`).
+    let (rows, lanes): (Vec<TenantRow>, Vec<(TenantNo, LaneHead)>) =
+        there.map(|(tenant, lane)| (tenant.clone(), lane.clone())).unzip();
+    let holds = async || {
+        let mut plan = Plan::of(&rows, &lanes, (0, directory.clone()), (store, keystore), 0).await?;
+        for (log, line) in leaves {
+            let one = Restricting::read(*log, line)?;
+            match plan.replay(&one, store).await {
+                Ok(Outcome::Held | Outcome::NotHere) => {}
+                Ok(Outcome::Again | Outcome::Unknown(_)) | Err(RestoreError::KeystoreOld { .. }) => {
+                    let (tenant, index, action) = (log.tenant, one.leaf.index, one.leaf.action);
+                    return Err(OpenError::Unconfirmed { tenant, index, action }.into());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok::<_, RestoreError>(())
+    };
+    holds().await.map_err(|error| match error {
+        RestoreError::Open(error) => error,
+        _ => OpenError::Vault(VaultError::DataLoss("the ledger")),
     })
 }
 
@@ -280,7 +328,7 @@ async fn find<S: Store>(
     };
     let known = head.as_ref().and_then(|head| head.journal);
     let mut journal = vec![];
-    let read = at.read(known, |record| journal.push(record));
+    let read = at.read(known, |record| journal.push(Journalled::of(&record)));
     if read.is_ok() && HeadFile::check(&opening.head_file, vault, &publics, &lanes, store).await.is_ok() {
         match Journal::open(at.clone(), known)?.is_reached_by(&lanes) {
             Ok(()) => return Err(RestoreError::Nothing),
@@ -308,7 +356,7 @@ async fn find<S: Store>(
 
 /// The incarnation that begins: above all that anybody knows of.
 fn next_incarnation(found: &Found, given: Option<u16>) -> Result<u16, RestoreError> {
-    let of_journal = found.journal.iter().map(|record| record.reach().0.incarnation).max();
+    let of_journal = found.journal.iter().map(|one| one.log.incarnation).max();
     let of_head = found.head.as_ref().map(|head| head.incarnation);
     if of_head.is_none() && of_journal.is_none() && given.is_none() {
         return Err(RestoreError::IncarnationUnknown);
@@ -334,6 +382,24 @@ async fn directory<S: Store>(
     Ok((source.version, directory))
 }
 
+/// What has the KEKs of all tenants rolled: of the uses of those that there are the copy has lost count. It goes into the one write,
+/// and whoever starts next does it.
+async fn owed_rolls<S: Store>(
+    Opening { store, keystore, .. }: &Opening<S>,
+    found: &Found,
+    plan: &Plan<'_>,
+) -> Result<Vec<Mutation>, RestoreError> {
+    let mut owed = Vec::with_capacity(found.rows.len());
+    for row in found.rows.iter().filter(|row| plan.lives_on(row.number)) {
+        let key = keystore.index_key(row.id, IndexName::Fingerprint)?;
+        match key_life::owe_roll(store, row.number, &key, keystore).await? {
+            Ok(put) => owed.push(put),
+            Err(known) => return Err(RestoreError::KeystoreOld { known, number: keystore.number() }),
+        }
+    }
+    Ok(owed)
+}
+
 /// What was written.
 struct Written {
     named: Vec<(String, Option<u64>, u64)>,
@@ -344,13 +410,13 @@ struct Written {
 async fn write<S: Store>(
     opening: &Opening<S>,
     found: &Found,
-    plan: Plan<'_>,
+    (plan, owed): (Plan<'_>, Vec<Mutation>),
     (begun, told): (u16, &[(&'static str, String)]),
     at: JournalPlace,
 ) -> Result<Written, RestoreError> {
     let (store, keystore, time) = (&opening.store, &opening.keystore, plan.now());
     let request = keys::random::<16>()?;
-    let (mut lanes, mut first, mut mutations, mut named) = (vec![], vec![], vec![], vec![]);
+    let (mut lanes, mut first, mut mutations, mut named) = (vec![], vec![], owed, vec![]);
     for (row, (tenant, lane)) in found.rows.iter().zip(&found.lanes) {
         let known = known(found, *tenant);
         named.push((row.name.clone(), known.map(|(_, size, _)| size), lane.size));
@@ -406,28 +472,23 @@ fn known(found: &Found, tenant: TenantNo) -> Option<(u16, u64, [u8; 32])> {
         let lane = head.lanes.iter().find(|lane| lane.tenant == tenant)?;
         Some((head.incarnation, lane.size, lane.root))
     });
-    let of_journal = found.journal.iter().filter_map(|record| match record {
-        Record::Seen { log: Log { tenant: of, incarnation }, size, root } if *of == tenant => {
-            Some((*incarnation, *size, *root))
-        }
+    let of_journal = found.journal.iter().filter_map(|one| match one.said {
+        Said::Seen(root) if one.log.tenant == tenant => Some((one.log.incarnation, one.size, root)),
         _ => None,
     });
     of_journal.chain(of_head).max_by_key(|(incarnation, size, _)| (*incarnation, *size))
 }
 
-/// Opens what was restored, as a start does, and rolls its KEKs.
-async fn roll<S: Store>(opening: Opening<S>) -> Result<u32, RestoreError> {
+/// Opens what was restored, as a start does, by which KEKs are rolled: how many.
+async fn roll<S: Store>(opening: Opening<S>, rows: &[TenantRow]) -> Result<u32, RestoreError> {
+    let versions = |keystore: &Keystore| -> Vec<usize> {
+        let keks = |key: &KeyInfo| matches!(key.name, KeyName::Kek(..));
+        rows.iter().map(|row| keystore.keys(row.id).iter().filter(|key| keks(key)).count()).collect()
+    };
+    let before = versions(&opening.keystore);
     let vault = Vault::open(opening).await?;
-    let mut keks = 0;
-    for tenant in vault.tenants.numbers() {
-        match vault.roll_keks(tenant, ROOT).await {
-            Ok(rolled) => keks += rolled,
-            Err(error) => {
-                vault.close().await;
-                return Err(error.into());
-            }
-        }
-    }
+    let after = versions(&vault.keystore);
     vault.close().await;
-    Ok(keks)
+    let rolled: usize = before.iter().zip(after).map(|(before, after)| after.saturating_sub(*before)).sum();
+    Ok(u32::try_from(rolled).unwrap_or(u32::MAX))
 }

@@ -62,6 +62,8 @@ pub struct Vault<S: Store> {
     pub(crate) id: VaultId,
     /// Where the journal stands.
     pub(crate) journal: PathBuf,
+    /// The highest number of a tenant that the journal knew at the start.
+    pub(crate) last_tenant: TenantNo,
     pub(crate) started: u64,
     pub(crate) damaged: AtomicBool,
     pub(crate) space: Space,

@@ -49,6 +49,7 @@ use finding::Findings;
 pub use finding::{Fault, Finding, Kind, Place};
 pub use head_file::HeadFile;
 use history::Ends;
+pub(crate) use journal::stands;
 pub use journal::{JournalFile, verify_journal};
 use ledger::Signed;
 
@@ -236,6 +237,15 @@ pub async fn verify<S: Store>(
     verification: &Verification<'_, S>,
     progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Report, VerifyError> {
+    verify_with(verification, None, progress).await
+}
+
+/// The same, and that the logs are those that a journal knows.
+pub async fn verify_with<S: Store>(
+    verification: &Verification<'_, S>,
+    journal: Option<&JournalFile>,
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
+) -> Result<Report, VerifyError> {
     let Verification { store, keystore, head_file, checkpoints, .. } = *verification;
     let row = store.get(Family::Meta, place::vault()).await?.ok_or(OpenError::NoVault)?;
     let row = VaultRow::decode(&row)?;
@@ -277,6 +287,13 @@ pub async fn verify<S: Store>(
         Ok(None) => None,
         Err(fault) => Some(fault),
     };
+    if let Some(journal) = journal {
+        let lanes = tenants.iter().zip(&checks);
+        let lanes = lanes.filter_map(|(tenant, lane)| Some((tenant.number, lane.as_ref()?.incarnation))).collect();
+        for (number, one) in journal.signed((row.vault, system), keystore, &lanes)? {
+            signed.entry(number).or_default().push(one);
+        }
+    }
     let logs = tenants.iter().zip(&checks).zip(&log_keys);
     let logs = logs.map(|((tenant, lane), keys)| (tenant, lane.as_ref(), keys.as_slice()));
     for (number, one) in read_checkpoints(checkpoints, row.vault, logs)? {

@@ -25,6 +25,8 @@ pub struct ArchiveRow {
     pub removed: bool,
     /// An archive that is decided and not yet made.
     pub intent: Option<ArchiveIntent>,
+    /// What only whoever has the ledger's keys can say of all of it but `removed`; zeros while nothing does.
+    pub mac: [u8; 32],
 }
 
 /// An archive that is decided: the leaves behind those of the one before, up to, but without, `end`.
@@ -32,6 +34,8 @@ pub struct ArchiveRow {
 pub struct ArchiveIntent {
     /// Leaves before this one are to be archived.
     pub end: u64,
+    /// The leaf that says so is at this index, or behind it.
+    pub said_from: u64,
     /// The request.
     pub request: [u8; 16],
     /// Who asked for it.
@@ -52,10 +56,16 @@ impl ArchiveRow {
         row.bytes(self.place.as_bytes()).fixed(&self.manifest).byte(u8::from(self.removed));
         row.byte(u8::from(self.intent.is_some()));
         if let Some(intent) = &self.intent {
-            row.number(intent.end).fixed(&intent.request).bytes(intent.principal.as_bytes());
+            row.number(intent.end).number(intent.said_from).fixed(&intent.request).bytes(intent.principal.as_bytes());
             row.bytes(intent.place.as_bytes()).fixed(&intent.manifest).fixed(&intent.lines);
         }
+        row.fixed(&self.mac);
         row.finish()
+    }
+
+    /// What the MAC is of.
+    pub fn proven(&self) -> Vec<u8> {
+        Self { removed: false, mac: [0; 32], ..self.clone() }.encode()
     }
 
     /// Reads what [`ArchiveRow::encode`] wrote.
@@ -70,10 +80,12 @@ impl ArchiveRow {
             manifest: reader.array()?,
             removed: flag(&mut reader)?,
             intent: None,
+            mac: [0; 32],
         };
         if flag(&mut reader)? {
             row.intent = Some(ArchiveIntent {
                 end: reader.number()?,
+                said_from: reader.number()?,
                 request: reader.array()?,
                 principal: text(&mut reader)?,
                 place: text(&mut reader)?,
@@ -81,6 +93,7 @@ impl ArchiveRow {
                 lines: reader.array()?,
             });
         }
+        row.mac = reader.array()?;
         reader.finish().map(|()| row)
     }
 }
@@ -107,6 +120,7 @@ mod tests {
     fn row() -> ArchiveRow {
         let intent = ArchiveIntent {
             end: 1_024,
+            said_from: 800,
             request: [5; 16],
             principal: "auditor/eve".to_owned(),
             place: "vault-archive/2".to_owned(),
@@ -122,6 +136,16 @@ mod tests {
             manifest: [2; 32],
             removed: false,
             intent: Some(intent),
+            mac: [6; 32],
+        }
+    }
+
+    #[test]
+    fn all_is_proven_but_whether_it_is_removed() {
+        let row = row();
+        assert_eq!(row.proven(), ArchiveRow { removed: true, mac: [7; 32], ..row.clone() }.proven());
+        for other in [ArchiveRow { end: 256, ..row.clone() }, ArchiveRow { intent: None, ..row.clone() }] {
+            assert_ne!(row.proven(), other.proven());
         }
     }
 

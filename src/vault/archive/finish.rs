@@ -3,6 +3,7 @@
 //! Each step is done again after a crash, and does the same then. Nothing is removed before the leaf that says it is durable.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
@@ -10,9 +11,10 @@ use ring::digest::{Context, SHA256};
 use strongroom_access::Action;
 use strongroom_commit::{Change, Fact};
 use strongroom_ids::TenantNo;
+use strongroom_ledger::leaf::{self, ParsedLeaf};
+use strongroom_ledger::leaf_hash;
 use strongroom_ledger::proof::{Question, Tree, verify_consistency};
 use strongroom_ledger::tiles::{Edge, TileId};
-use strongroom_ledger::{leaf, leaf_hash};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{ArchiveIntent, ArchiveRow};
 use strongroom_storage::{Family, Mutation, Store};
@@ -38,6 +40,7 @@ const ROWS: usize = 1_024;
 const LOOK: Duration = Duration::from_secs(60);
 /// What is damaged, if the leaves are not those that were exported.
 const OTHER_LEAVES: Error = Error::DataLoss("the ledger: its leaves are not those that were exported");
+const UNDECIDED: Error = Error::DataLoss("the ledger: no leaf says that this archive was decided");
 const CONTRADICTORY: Error =
     Error::DataLoss("the ledger: its leaves contradict each other; `strongroom verify` names them");
 
@@ -86,7 +89,11 @@ impl<S: Store> Vault<S> {
 
     async fn finish_archive(&self, log: TenantNo) -> Result<(), Error> {
         let _turn = self.archiving.turn.lock().await;
-        let Some(mut row) = held::row(&*self.store, log).await? else { return Ok(()) };
+        if held::row(&*self.store, log).await?.is_none_or(|row| row.intent.is_none() && (row.end == 0 || row.removed)) {
+            return Ok(());
+        }
+        let key = Arc::clone(&self.tenant(log)?.fingerprints);
+        let Some(mut row) = held::proven(&*self.store, log, &key).await? else { return Ok(()) };
         if let Some(intent) = row.intent.take() {
             let made = self.sum_up(log, &row, &intent).await;
             if let Err(error) = &made
@@ -104,6 +111,8 @@ impl<S: Store> Vault<S> {
     /// writes down what they come to.
     async fn sum_up(&self, log: TenantNo, before: &ArchiveRow, intent: &ArchiveIntent) -> Result<Sum, Error> {
         let store = &*self.store;
+        let decided = |leaf: &ParsedLeaf| super::is_decided_by(leaf, intent).then_some(());
+        self.said(log, intent.said_from, decided).await?.ok_or(UNDECIDED)?;
         let (mut state, mut edge) = (State::default(), Edge::new());
         if before.end > 0 {
             let (read, digest) = held::state(store, log, before.end).await?;
@@ -198,18 +207,27 @@ impl<S: Store> Vault<S> {
         made
     }
 
-    /// What a leaf says that the state of the archived leaves is; it is held against the tree.
+    /// What a leaf says that the state of the archived leaves is.
     async fn state_said(&self, log: TenantNo, row: &ArchiveRow) -> Result<StateDigest, Error> {
+        self.said(log, row.said_from.max(row.end), |leaf| said_state(leaf, row.end)).await?.ok_or(UNREADABLE)
+    }
+
+    /// What the first leaf that says it says, from an index on; it is held against the tree.
+    async fn said<T>(
+        &self,
+        log: TenantNo,
+        from: u64,
+        says: impl Fn(&ParsedLeaf) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
         let head = self.committer.head(log).ok_or(Error::Internal("a tenant without a log"))?;
         let tree = Tree { size: head.size, root: head.root };
-        let mut next = row.said_from.max(row.end);
+        let mut next = from;
         while next < head.size {
             for line in leaves::page(&*self.store, log, next, head.size).await? {
-                let said = leaf::parse(&line).ok().and_then(|leaf| said_state(&leaf, row.end));
-                if let Some(said) = said {
+                if let Some(said) = leaf::parse(&line).ok().as_ref().and_then(&says) {
                     let there = self.subtrees(log, &tree, next, next + 1).await?;
                     return match there.first().is_some_and(|there| there.hash == leaf_hash(&line)) {
-                        true => Ok(said),
+                        true => Ok(Some(said)),
                         false => Err(Error::LeafChanged(next)),
                     };
                 }
@@ -217,7 +235,7 @@ impl<S: Store> Vault<S> {
             }
             tokio::task::yield_now().await;
         }
-        Err(UNREADABLE)
+        Ok(None)
     }
 
     /// Commits that leaves are archived, with what they come to; or that they could not be.
@@ -230,7 +248,8 @@ impl<S: Store> Vault<S> {
     ) -> Result<ArchiveRow, Error> {
         // No leaf comes after the one that ends a tenant's log.
         let _turn = self.turn.read().await;
-        self.tenant(log)?.is_there()?;
+        let tenant = self.tenant(log)?;
+        tenant.is_there()?;
         let (position, rules) = (self.committer.position(), self.rules_in_force(log)?);
         let said_from = self.committer.head(log).map_or(0, |head| head.size);
         let about = Noted {
@@ -266,11 +285,12 @@ impl<S: Store> Vault<S> {
                     manifest: intent.manifest,
                     removed: false,
                     intent: None,
+                    mac: [0; 32],
                 }
             }
         };
         let leaves = about.leaf(log, (rules.policy.version, rules.schema.version, &[]), &detail)?;
-        let (mutations, changes) = (vec![put(log, &row)], vec![Fact::archive(log)]);
+        let (mutations, changes) = (vec![put(log, &row, &tenant.fingerprints)], vec![Fact::archive(log)]);
         self.committer.commit(Change { position, guards: vec![], changes, mutations, leaves, charge: None }).await?;
         Ok(row)
     }
@@ -278,6 +298,10 @@ impl<S: Store> Vault<S> {
     /// Removes leaves that are archived, what led to them, and the state before.
     async fn remove_archived(&self, log: TenantNo, row: ArchiveRow) -> Result<(), Error> {
         let store = &*self.store;
+        // Once they are gone nothing proves it but this.
+        if held::state(store, log, row.end).await?.1 != self.state_said(log, &row).await? {
+            return Err(UNREADABLE);
+        }
         // A start looks at the leaves that came after those of the head file.
         self.renew_head_file().await?;
         let mut pages = Pages::of_tenant(Family::LeafIndex, log).of(ROWS);
@@ -299,7 +323,8 @@ impl<S: Store> Vault<S> {
         let (from, to) = place::states_before(log, row.end);
         store.purge(Family::Archived, from, to).await?;
         let position = self.committer.position();
-        let (mutations, changes) = (vec![put(log, &ArchiveRow { removed: true, ..row })], vec![Fact::archive(log)]);
+        let row = put(log, &ArchiveRow { removed: true, ..row }, &self.tenant(log)?.fingerprints);
+        let (mutations, changes) = (vec![row], vec![Fact::archive(log)]);
         let (guards, leaves) = (vec![], vec![]);
         self.committer.commit(Change { position, guards, changes, mutations, leaves, charge: None }).await?;
         tracing::info!(log = log.0, "archived leaves of a ledger were removed");

@@ -1,10 +1,12 @@
 //! What the store holds of archives: how far a log is archived, and its state with so many leaves.
 
 use strongroom_ids::TenantNo;
+use strongroom_keys::IndexKey;
 use strongroom_ledger::Timestamp;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::ArchiveRow;
 use strongroom_storage::{Family, Store, StoreError};
+use subtle::ConstantTimeEq;
 
 use crate::error::Error;
 use crate::pages::Pages;
@@ -17,6 +19,25 @@ const PAGES: usize = 16;
 pub(crate) async fn row<S: Store>(store: &S, log: TenantNo) -> Result<Option<ArchiveRow>, StoreError> {
     let row = store.get(Family::Archived, place::archived(log)).await?;
     row.map(|row| ArchiveRow::decode(&row)).transpose()
+}
+
+/// The same, if this vault wrote it: what it says is to be done is done. `key` is the tenant's fingerprint key.
+pub(crate) async fn proven<S: Store>(store: &S, log: TenantNo, key: &IndexKey) -> Result<Option<ArchiveRow>, Error> {
+    let row = row(store, log).await?;
+    match row.as_ref().is_none_or(|row| is_proven(log, row, key)) {
+        true => Ok(row),
+        false => Err(Error::DataLoss("the row of what is archived of a ledger")),
+    }
+}
+
+/// Whether this vault wrote a row.
+pub(crate) fn is_proven(log: TenantNo, row: &ArchiveRow, key: &IndexKey) -> bool {
+    bool::from(mac(log, row, key).ct_eq(&row.mac))
+}
+
+/// What nobody without keys can say of a row.
+pub(super) fn mac(log: TenantNo, row: &ArchiveRow, key: &IndexKey) -> [u8; 32] {
+    key.mac(&[b"archive", &log.0.to_be_bytes(), &row.proven()])
 }
 
 /// Leaves before this one are archived.

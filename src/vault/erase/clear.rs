@@ -8,6 +8,7 @@ use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{KeyVersion, KeyringNo, RowId, SubjectHandle, TenantNo};
 use strongroom_keys::{DekOwner, DekPlace};
+use strongroom_ledger::CLEARING;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{
     Erasure, ErasureRow, ErasureStage, ErasureWork, RowDek, SubjectRecord, SubjectState, ValueRow,
@@ -220,7 +221,10 @@ impl<S: Store> Attempt<S> for ClearPage {
         row.keks.dedup();
         let last = page.last().map(|(key, _)| place::decode_subject_row(key)).transpose()?;
         work.stage = match last.filter(|_| more) {
-            Some(last) => ErasureStage::Clearing(last),
+            Some(last) => {
+                prepared.detail.push(("stage", CLEARING.to_owned()));
+                ErasureStage::Clearing(last)
+            }
             None => {
                 finish(road, &record, (&mut work, &mut row), &mut prepared).await?;
                 ErasureStage::Cleared

@@ -41,6 +41,9 @@ pub(super) struct Record {
     /// The public keys of the tenant's log, once one was changed: the keystore forgets those of destroyed versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_keys: Vec<NotedKey>,
+    /// Whether its KEKs are to have new versions before it is served: a restore has lost count of the uses of those it has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub roll: bool,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -108,7 +111,8 @@ impl<S: Store> Road<'_, S> {
         prepared.changes.push(Fact::key_states(self.tenant.number));
         prepared.detail.extend(intent.detail("intent"));
         let log_keys = intent.noted(before.log_keys, &self.vault.keystore, self.tenant.id);
-        let record = Record { keystore: self.vault.keystore.number(), open: Some(intent), log_keys };
+        let (keystore, roll) = (self.vault.keystore.number(), before.roll);
+        let record = Record { keystore, open: Some(intent), log_keys, roll };
         prepared.mutations.push(record.put(self.tenant)?);
         Ok(prepared)
     }
@@ -221,6 +225,23 @@ impl<S: Store> Vault<S> {
         Ok(rolled)
     }
 
+    /// Rolls the KEKs that a restore owes, in the name of whoever holds the root key; it may have been cut off before it did.
+    pub(crate) async fn roll_owed_keks(&self, principal: &str) -> Result<(), Error> {
+        for number in self.tenants.numbers() {
+            let tenant = &*match self.tenant(number) {
+                // A restore has none that is.
+                Err(Error::TenantLocked) => continue,
+                tenant => tenant?,
+            };
+            if Record::load(&*self.store, tenant).await?.is_some_and(|record| record.roll) {
+                self.roll_keks(number, principal).await?;
+                let record = Record::load(&*self.store, tenant).await?.unwrap_or_default();
+                self.commit_unguarded(vec![Record { roll: false, ..record }.put(tenant)?], vec![]).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a change of any tenant's keys, or of all of them at once, is decided and may not be made yet.
     pub(crate) async fn has_open_key_change(&self) -> Result<bool, Error> {
         if self.has_open_tenant_change().await? {
@@ -311,7 +332,7 @@ impl<S: Store> Vault<S> {
         let before = Record::load(&*self.store, tenant).await?.unwrap_or_default();
         let log_keys = intent.noted(before.log_keys, &self.keystore, tenant.id);
         let leaves = self.change_leaf(tenant, intent, (stage, failed), &log_keys)?;
-        let record = Record { keystore: self.keystore.number(), open, log_keys };
+        let record = Record { keystore: self.keystore.number(), open, log_keys, roll: before.roll };
         let mut mutations = vec![record.put(tenant)?];
         if stage == "done" && tenant.number != SYSTEM_NO {
             mutations.push(note_with_system(self).await?);
@@ -395,6 +416,22 @@ pub(crate) async fn noted_log_keys<S: Store>(
 ) -> Result<Vec<NotedKey>, Error> {
     let record: Option<Record> = Source::load(store, place::key_change(tenant), SourceKind::Keys, fingerprints).await?;
     Ok(record.unwrap_or_default().log_keys)
+}
+
+/// What has a tenant's KEKs rolled at the next start, or the number that the keystore should have at the least.
+pub(crate) async fn owe_roll<S: Store>(
+    store: &S,
+    tenant: TenantNo,
+    fingerprints: &IndexKey,
+    keystore: &Keystore,
+) -> Result<Result<Mutation, u64>, Error> {
+    let at = place::key_change(tenant);
+    let before: Option<Record> = Source::load(store, at.clone(), SourceKind::Keys, fingerprints).await?;
+    let before = before.unwrap_or_default();
+    if before.keystore > keystore.number() {
+        return Ok(Err(before.keystore));
+    }
+    Source::put(&Record { roll: true, ..before }, at, SourceKind::Keys, fingerprints).map(Ok)
 }
 
 /// Whether a keystore is as new as the last change of a tenant's keys says: an older copy would bring destroyed keys

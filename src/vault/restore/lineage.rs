@@ -8,15 +8,20 @@ use std::collections::HashMap;
 use strongroom_commit::HeadError;
 use strongroom_ids::TenantNo;
 use strongroom_ledger::head::Head;
-use strongroom_ledger::journal::Record;
+use strongroom_ledger::journal::{Log, Record};
 use strongroom_ledger::leaf::{self, ParsedLeaf};
-use strongroom_ledger::{Frontier, NewRule, Rules};
+use strongroom_ledger::tiles::Edge;
+use strongroom_ledger::{Frontier, NewRule, Rules, leaf_hash};
 use strongroom_storage::rows::LaneHead;
 use strongroom_storage::{Family, Store, keys as place};
 
 use super::RestoreError;
+use crate::archive::{held, said_state};
 use crate::error::Error;
 use crate::pages::Pages;
+use crate::tiles;
+use crate::verify::stands;
+use crate::verify::state::UNREADABLE;
 
 /// The action of the first leaf of an incarnation.
 pub(super) const RESTORED: &str = "restored";
@@ -27,6 +32,33 @@ pub(super) const BEFORE: &str = "incarnation_before";
 /// Bytes of a stored frontier before its hashes, and of each.
 const FRAME: usize = 2 + 8;
 const HASH: usize = 32;
+
+/// What a journal says, without its lines.
+pub(super) struct Journalled {
+    pub log: Log,
+    /// How many leaves the log has at the least.
+    pub size: u64,
+    pub said: Said,
+}
+
+/// Of which kind it is, with a hash.
+pub(super) enum Said {
+    /// A leaf: its hash in the tree.
+    Leaf([u8; 32]),
+    /// So many leaves: the root over them.
+    Seen([u8; 32]),
+}
+
+impl Journalled {
+    pub fn of(record: &Record) -> Self {
+        let (log, size) = record.reach();
+        let said = match record {
+            Record::Leaf { line, .. } => Said::Leaf(leaf_hash(line)),
+            Record::Seen { root, .. } => Said::Seen(*root),
+        };
+        Self { log, size, said }
+    }
+}
 
 /// A root that somebody knows.
 struct Known {
@@ -69,18 +101,35 @@ impl Lineage {
     }
 
     /// Goes through a log: its leaves make up its head, and wherever head file or journal know of a root or a leaf among them, it
-    /// is this one.
+    /// is this one. Of leaves that are archived their state tells, which one of the others must say, and the tiles over them.
     pub async fn of<S: Store>(
         tenant: TenantNo,
         lane: &LaneHead,
-        (head, journal): (Option<&Head>, &[Record]),
+        (head, journal): (Option<&Head>, &[Journalled]),
         store: &S,
     ) -> Result<Self, RestoreError> {
         let known = known(tenant, lane, head, journal);
         let mut roots: HashMap<u64, [u8; 32]> = known.iter().map(|one| (one.size, [0; 32])).collect();
+        let archived = held::end(store, tenant).await?;
         let (mut frontier, mut rules) = (Frontier::new(), Rules::default());
         let (mut first, mut begun, mut ends) = (None, vec![], vec![]);
-        let (from, to) = place::leaves_range(tenant, 0, lane.size);
+        let mut unsaid = None;
+        if archived > 0 {
+            let (state, digest) = held::state(store, tenant, archived).await?;
+            (frontier, rules, unsaid) = (state.frontier, state.history.rules, Some(digest));
+            for (index, before, incarnation) in state.history.restored {
+                first.get_or_insert(before);
+                begun.push(incarnation);
+                ends.push(index);
+            }
+            for (size, root) in roots.iter_mut().filter(|(size, _)| **size < archived) {
+                *root = archived_root(tenant, *size, store).await?;
+            }
+            if let Some(root) = roots.get_mut(&archived) {
+                *root = frontier.root();
+            }
+        }
+        let (from, to) = place::leaves_range(tenant, archived, lane.size);
         let mut pages = Pages::new(Family::Leaves, from, to);
         while let Some(page) = pages.next(store).await? {
             for (key, line) in &page {
@@ -89,6 +138,9 @@ impl Lineage {
                     return Err(HeadError::LeafMissing { tenant, index }.into());
                 }
                 if let Ok(leaf) = leaf::parse(line) {
+                    if unsaid.is_some() && unsaid == said_state(&leaf, archived) {
+                        unsaid = None;
+                    }
                     if let Some(new) = NewRule::of(&leaf) {
                         rules.put(new);
                     }
@@ -107,6 +159,9 @@ impl Lineage {
         if frontier.size() != lane.size || frontier.to_bytes() != lane.frontier {
             return Err(HeadError::Different { tenant, size: lane.size }.into());
         }
+        if unsaid.is_some() {
+            return Err(UNREADABLE.into());
+        }
         if rules.to_bytes() != lane.rules {
             return Err(HeadError::Rules { tenant }.into());
         }
@@ -123,21 +178,29 @@ impl Lineage {
                 lineage.proven = lineage.proven.max(Some(one.incarnation));
             }
         }
-        for record in journal {
-            let Record::Leaf { log, index, line } = record else { continue };
-            if log.tenant == tenant && lineage.has(log.incarnation, *index) {
-                let stored = store.get(Family::Leaves, place::leaf(tenant, *index)).await?;
-                if stored.is_none_or(|stored| stored[..] != line[..]) {
-                    return Err(RestoreError::NotThisLog { tenant, size: index.saturating_add(1), by: "the journal" });
-                }
+        for Journalled { log, size, said } in journal {
+            let (Said::Leaf(hash), Some(index)) = (said, size.checked_sub(1)) else { continue };
+            if log.tenant == tenant
+                && lineage.has(log.incarnation, index)
+                && !stands(store, tenant, index, *hash).await?
+            {
+                return Err(RestoreError::NotThisLog { tenant, size: *size, by: "the journal" });
             }
         }
         Ok(lineage)
     }
 }
 
+/// The root of the tree over the first leaves of a log that are archived.
+async fn archived_root<S: Store>(tenant: TenantNo, size: u64, store: &S) -> Result<[u8; 32], RestoreError> {
+    let ids = Edge::incomplete(size).into_iter().map(|(id, _)| id).collect();
+    let tiles = tiles::stored(store, tenant, ids).await?;
+    let edge = Edge::open(size, |id| tiles.get(&id).map(|tile| &**tile));
+    Ok(edge.map_err(|_| Error::DataLoss("the tiles over archived leaves"))?.root())
+}
+
 /// The incarnation that ends before a leaf, and the one that begins with it, if one does.
-fn begins(leaf: &ParsedLeaf) -> Option<(u16, u16)> {
+pub(crate) fn begins(leaf: &ParsedLeaf) -> Option<(u16, u16)> {
     if leaf.action != RESTORED || leaf.decision != "allow" {
         return None;
     }
@@ -145,10 +208,10 @@ fn begins(leaf: &ParsedLeaf) -> Option<(u16, u16)> {
 }
 
 /// All roots of a log that are known and lie among its leaves.
-fn known(tenant: TenantNo, lane: &LaneHead, head: Option<&Head>, journal: &[Record]) -> Vec<Known> {
+fn known(tenant: TenantNo, lane: &LaneHead, head: Option<&Head>, journal: &[Journalled]) -> Vec<Known> {
     let mut known = Vec::new();
-    for record in journal {
-        if let Record::Seen { log, size, root } = record
+    for Journalled { log, size, said } in journal {
+        if let Said::Seen(root) = said
             && log.tenant == tenant
             && (1..=lane.size).contains(size)
         {

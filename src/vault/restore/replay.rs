@@ -9,9 +9,9 @@ use std::sync::Arc;
 use strongroom_access::{Directory, Freezes, Scope, Since, Touch};
 use strongroom_ids::{FieldNo, TenantNo};
 use strongroom_keys::{self as keys, IndexKey, IndexName, KeyError, Keystore};
-use strongroom_ledger::Rules;
 use strongroom_ledger::journal::Log;
 use strongroom_ledger::leaf::{self, ParsedLeaf, PreparedLeaf};
+use strongroom_ledger::{Rules, restricts};
 use strongroom_storage::rows::{LaneHead, TenantRow};
 use strongroom_storage::{Family, Mutation, Store, keys as place};
 
@@ -31,6 +31,8 @@ use crate::values::row_hash;
 const PLACE: &str = "the freezes in force";
 /// What a leaf is damaged in, that can't be written.
 const LEDGER: &str = "the journal";
+/// What a leaf that freezes in the name of a restore calls why: no officer ends that alone.
+const AFTER_RESTORE: &str = "after_restore";
 /// Why somebody is suspended who was suspended after the copy was made: the reason stood in a row that is lost.
 const NO_REASON: &str = "suspended before the restore; the reason was lost with the newest data";
 
@@ -167,6 +169,11 @@ impl<'a> Plan<'a> {
         self.alive.contains_key(&tenant) || self.ended.contains_key(&tenant)
     }
 
+    /// Whether a tenant is there, and goes on being.
+    pub fn lives_on(&self, tenant: TenantNo) -> bool {
+        self.alive.contains_key(&tenant)
+    }
+
     /// What came of it.
     pub fn written(self) -> Result<Written, Error> {
         self.directory.check().map_err(|_| Error::DataLoss("the enrolled officers"))?;
@@ -191,6 +198,10 @@ impl<'a> Plan<'a> {
 
     /// Does one again. Whoever journals another action says here how.
     pub async fn replay<S: Store>(&mut self, one: &Restricting, store: &S) -> Result<Outcome, RestoreError> {
+        if !restricts(&one.leaf, one.log.tenant) {
+            // The vault journals none such.
+            return Ok(one.unknown());
+        }
         match one.leaf.action.as_str() {
             "freeze" | "unfreeze" | "freeze_all" | "unfreeze_all" | "suspend" | "unsuspend" => Ok(self.freezes(one)?),
             "set_key_state" | "destroy_key_version" => self.keys(one),
@@ -231,6 +242,10 @@ impl<'a> Plan<'a> {
         };
         let suspended = one.says("suspended");
         let known = match (one.leaf.action.as_str(), suspended) {
+            ("freeze", _) if one.says(AFTER_RESTORE).is_some() => {
+                freezes.freeze_after_restore(since.time);
+                true
+            }
             ("freeze" | "freeze_all", _) if !touches.is_empty() => {
                 freezes.freeze(scope, &touches, &since);
                 true
@@ -252,7 +267,7 @@ impl<'a> Plan<'a> {
         if freezes == alive.freezes {
             return Ok(Outcome::Held);
         }
-        let named = ["field", FIELD_NUMBER, "what", "suspended"];
+        let named = ["field", FIELD_NUMBER, "what", "suspended", AFTER_RESTORE];
         let mut told: Told = named.into_iter().filter_map(|name| Some((name, one.says(name)?.to_owned()))).collect();
         told.extend(one.origin());
         let of_all = one.leaf.action.ends_with("_all");
@@ -299,7 +314,7 @@ impl<'a> Plan<'a> {
             let Some(alive) = self.alive.get(&tenant) else { continue };
             let mut freezes = alive.freezes.clone();
             freezes.freeze_after_restore(self.now);
-            let told = vec![("what", "reads writes".to_owned()), ("after_restore", why.to_owned())];
+            let told = vec![("what", "reads writes".to_owned()), (AFTER_RESTORE, why.to_owned())];
             self.put_freezes(tenant, "freeze", freezes, told, false)?;
         }
         Ok(())

@@ -147,7 +147,9 @@ impl CreateTenant {
         if directory.tenants.len() + directory.destroyed.len() >= MOST_TENANTS {
             return Err(Error::TenantsUsedUp(MOST_TENANTS));
         }
+        // What is journalled of one that a restore has lost must not be another one's.
         let last = directory.tenants.values().chain(directory.destroyed.values()).max();
+        let last = last.max(Some(&vault.last_tenant));
         let number = last.and_then(|last| last.0.checked_add(1)).ok_or(Error::Internal("too many tenants"))?;
         let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
         let making = Making {

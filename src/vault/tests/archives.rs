@@ -2,7 +2,7 @@
 
 use strongroom_ledger::proof::{Tree, verify_inclusion};
 use strongroom_ledger::{checkpoint, leaf, leaf_hash};
-use strongroom_storage::rows::ArchiveRow;
+use strongroom_storage::rows::{ArchiveIntent, ArchiveRow};
 use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 
 use super::exports::export;
@@ -417,4 +417,87 @@ async fn a_report_says_which_reads_it_does_not_know_since_they_are_archived() {
     let there = archived(&vault).await;
     assert_eq!(told(None).await, Some(ArchivedReads { end: there.end, until: there.time }));
     assert_eq!(told(Some(there.time + 1)).await, None, "of that time nothing is archived");
+}
+
+#[tokio::test]
+async fn no_leaf_goes_by_a_row_that_the_vault_did_not_write_or_that_no_leaf_confirms() {
+    let Aged { bench, vault, .. } = aged().await;
+    let all = of_family(&bench, Family::Leaves).await.len();
+    let mut lines = ring::digest::Context::new(&ring::digest::SHA256);
+    for (_, line) in of_family(&bench, Family::Leaves).await.iter().take(256) {
+        lines.update(line);
+        lines.update(b"\n");
+    }
+    let intent = ArchiveIntent {
+        end: 256,
+        said_from: 0,
+        request: [9; 16],
+        principal: "auditor/tester".to_owned(),
+        place: "nowhere".to_owned(),
+        manifest: [9; 32],
+        lines: lines.finish().as_ref().try_into().unwrap(),
+    };
+    let decided = ArchiveRow { intent: Some(intent), ..ArchiveRow::default() };
+    let done = ArchiveRow { end: 256, ..ArchiveRow::default() };
+    let key = Arc::clone(&vault.tenant(TENANT).unwrap().fingerprints);
+    for row in [decided, done] {
+        let mac = key.mac(&[b"archive", &TENANT.0.to_be_bytes(), &row.proven()]);
+        for mac in [[0; 32], mac] {
+            let row = ArchiveRow { mac, ..row.clone() };
+            write(&bench, Mutation::Put(Family::Archived, place::archived(TENANT), row.encode())).await;
+            vault.finish_archives().await.unwrap();
+            assert!(of_family(&bench, Family::Leaves).await.len() >= all, "{row:?}");
+            let first = of_family(&bench, Family::Leaves).await.remove(0).0;
+            assert_eq!(place::decode_leaf(&first).unwrap(), 0, "{row:?}");
+        }
+    }
+    write(&bench, Mutation::Put(Family::Archived, place::archived(TENANT), ArchiveRow::default().encode())).await;
+    vault.close().await;
+    assert_eq!(said(&bench).await, [(Kind::State, Fault::Changed)]);
+}
+
+#[tokio::test]
+async fn an_older_copy_of_a_vault_that_has_archived_is_restored() {
+    let (mut bench, vault) = Bench::new().await;
+    let suspend = |principal: &str| Suspend { principal: principal.to_owned(), reason: "its key was found".to_owned() };
+    vault.suspend(&caller(Role::Officer), &suspend("app/one")).await.unwrap();
+    store_many(&vault, "Ann", 300).await;
+    years_later(&bench, &vault);
+    archive(&vault).await;
+    assert_eq!(archived(&vault).await.end, 256);
+    vault.close().await;
+    drop(vault);
+    let older = super::restores::copy(&bench.disk).await;
+    let vault = bench.open().await;
+    vault.suspend(&caller(Role::Officer), &suspend("app/two")).await.unwrap();
+    vault.close().await;
+    drop(vault);
+
+    // A state that no leaf says, of an incarnation that never was.
+    bench.disk = super::restores::copy(&older).await;
+    let pages = of_family(&bench, Family::Archived).await;
+    let (key, page) = pages.iter().find(|(key, _)| place::decode_state_page(key).unwrap().is_some()).unwrap();
+    let text = String::from_utf8(page.clone()).unwrap().replacen("\nended -", "\nended -\nrestored 9 1 2", 1);
+    write(&bench, Mutation::Put(Family::Archived, key.clone(), text.into_bytes())).await;
+    let refused = crate::restore(bench.opening(&root(), Limits::MOST), None).await;
+    assert!(refused.unwrap_err().to_string().contains("state of archived leaves"));
+
+    bench.disk = older;
+    let restored = crate::restore(bench.opening(&root(), Limits::MOST), None).await.unwrap();
+    assert_eq!((restored.incarnation, restored.replayed, restored.frozen), (2, 1, None));
+    let vault = bench.open().await;
+    assert_eq!(vault.list_freezes(&caller(Role::Auditor)).await.unwrap().suspended.len(), 2);
+    vault.close().await;
+    assert_eq!(said(&bench).await, []);
+    assert_eq!(journal_findings(&bench).await, []);
+}
+
+#[tokio::test]
+async fn a_manifest_that_lay_about_for_long_archives_nothing() {
+    let Aged { bench, vault, .. } = aged().await;
+    let signed = manifest(&vault, 0, 256).await;
+    bench.pass(8 * 24 * 3_600);
+    let late = decide(&vault, signed).await;
+    assert!(matches!(late, Err(Error::ArchiveRefused(_))), "{late:?}");
+    decide(&vault, manifest(&vault, 0, 256).await).await.unwrap();
 }

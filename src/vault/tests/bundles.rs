@@ -107,3 +107,24 @@ async fn leaves_that_were_changed_on_the_disk_are_named_and_not_released() {
     bench.disk.write(vec![Mutation::Put(Family::Tiles, place::tile(TENANT, 0, 0), vec![7; 256 * 32])]).await.unwrap();
     assert_eq!(read_bundle(&vault, 0, 256).await.unwrap(), good);
 }
+
+/// Room for whoever asks first, and how often it was asked for.
+#[derive(Default)]
+struct Little(std::sync::atomic::AtomicUsize);
+
+impl AnswerRoom for Little {
+    fn reserve(&self, _: usize) -> bool {
+        self.0.fetch_add(1, Ordering::SeqCst) == 0
+    }
+}
+
+#[tokio::test]
+async fn no_more_leaves_are_read_than_there_is_room_for() {
+    let (_bench, vault) = grown().await;
+    let little = Arc::new(Little::default());
+    let room: Arc<dyn AnswerRoom> = Arc::<Little>::clone(&little);
+    let auditor = Caller { room: Some(room), ..caller(Role::Auditor) };
+    let refused = vault.read_bundle(&auditor, &bundle("", 0, 256)).await;
+    assert!(matches!(refused, Err(Error::Overloaded { .. })), "{refused:?}");
+    assert_eq!(little.0.load(Ordering::SeqCst), 2, "a part was read, and no more");
+}

@@ -475,3 +475,21 @@ async fn what_is_put_back_after_an_erasure_is_named() {
     }
     assert!(findings(&bench, &[]).await.is_empty());
 }
+
+#[tokio::test]
+async fn pages_of_values_that_go_are_not_journalled() {
+    let (bench, vault) = Bench::new().await;
+    for page in 0..3 {
+        let items = (0..200).map(|number| new_value("borrower.name", &format!("Ann {page} {number}"), "c-1"));
+        vault.tokenize(&caller(Role::App), &tokenize(items.collect(), "")).await.unwrap();
+    }
+    erase(&vault, "c-1").await;
+    go_on(&vault).await.unwrap();
+    let all = leaves(&vault).await;
+    let erased = all.iter().filter(|leaf| leaf["action"] == "erase_subject" && leaf["decision"] == "allow");
+    let (pages, rest): (Vec<_>, Vec<_>) = erased.partition(|leaf| leaf["detail"]["stage"] == "clearing");
+    assert!(pages.len() >= 2 && !rest.is_empty());
+    let journal = std::fs::read(bench.folder.path().join("journal").join("journal")).unwrap();
+    let name = b"\"action\":\"erase_subject\"";
+    assert_eq!(journal.windows(name.len()).filter(|part| *part == name).count(), rest.len());
+}

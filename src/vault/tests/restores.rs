@@ -448,3 +448,85 @@ async fn what_restricts_goes_to_the_journal_in_the_order_of_the_commits() {
     vault.close().await;
     proven(&bench).await;
 }
+
+#[tokio::test]
+async fn what_a_restore_has_frozen_another_one_freezes_so_that_no_officer_ends_it_alone() {
+    let (mut bench, token) = older(async |vault| suspend(vault, "app/other").await).await;
+    let older = copy(&bench.disk).await;
+    std::fs::remove_file(bench.folder.path().join("head")).unwrap();
+    assert!(restore(&bench).await.unwrap().frozen.is_some());
+    bench.disk = older;
+    let again = restore(&bench).await.unwrap();
+    assert_eq!((again.incarnation, again.frozen), (3, None));
+    let vault = bench.open().await;
+    assert_eq!(in_force(&vault).await.tenant.reads.unwrap().by, RESTORE);
+    assert!(matches!(read_one(&vault, &token, "masked").await, Err(Error::Frozen { .. })));
+    let alone = vault.unfreeze(&caller(Role::Officer), &unfreezing("")).await;
+    assert!(matches!(alone, Err(Error::ApprovalRequired { .. })));
+    vault.close().await;
+    proven(&bench).await;
+}
+
+#[tokio::test]
+async fn what_a_restore_owes_that_was_cut_off_the_next_start_does() {
+    let (bench, _) = older(async |vault| suspend(vault, "app/other").await).await;
+    // All that is restored is one write.
+    bench.faults.fail_writes_after(1, Fate::Lost);
+    restore(&bench).await.unwrap_err();
+    bench.faults.heal();
+    assert!(matches!(restore(&bench).await, Err(RestoreError::Nothing)));
+    let rolled = async |vault: &Tested| {
+        let all = leaves(vault).await;
+        let done = |leaf: &&serde_json::Value| {
+            leaf["action"] == "rotate_key" && leaf["principal"] == "root" && leaf["detail"]["stage"] == "done"
+        };
+        all.iter().filter(done).count()
+    };
+    let vault = bench.open().await;
+    let first = rolled(&vault).await;
+    assert!(first > 0);
+    vault.close().await;
+    drop(vault);
+    let vault = bench.open().await;
+    assert_eq!(rolled(&vault).await, first, "once");
+    vault.close().await;
+    proven(&bench).await;
+}
+
+#[tokio::test]
+async fn a_keystore_that_is_older_than_the_copy_is_refused_before_anything_is_written() {
+    let (mut bench, vault) = Bench::new().await;
+    let keys = bench.folder.path().join("keys");
+    let keys_before = std::fs::read(&keys).unwrap();
+    vault.rotate_key(&caller(Role::Rotator), &RotateKey { name: "kek/1".to_owned(), from_version: 0 }).await.unwrap();
+    vault.close().await;
+    drop(vault);
+    let older = copy(&bench.disk).await;
+    let vault = bench.open().await;
+    suspend(&vault, "app/other").await;
+    vault.close().await;
+    drop(vault);
+    bench.disk = older;
+    std::fs::write(&keys, keys_before).unwrap();
+    let lane = strongroom_storage::keys::lane(DEMO, 0);
+    let before = bench.disk.get(Family::Meta, lane.clone()).await.unwrap();
+    assert!(matches!(restore(&bench).await, Err(RestoreError::KeystoreOld { .. })));
+    assert_eq!(bench.disk.get(Family::Meta, lane).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_tenant_made_after_a_restore_has_the_number_of_none_that_was_lost() {
+    let (bench, _) = older(async |vault| {
+        make(vault, SAVINGS).await.unwrap();
+        fill(vault, NUMBER).await;
+    })
+    .await;
+    restore(&bench).await.unwrap();
+    let vault = bench.open().await;
+    let made = make(&vault, "loans").await.unwrap();
+    assert_eq!(made.number, TenantNo(NUMBER.0 + 1));
+    vault.close().await;
+    drop(vault);
+    bench.open().await.close().await;
+    proven(&bench).await;
+}

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::{
     ApplyPolicy, ApplySchema, Approve, Caller, Clock, Detokenize, Error, Export, Finding, HeadFile, JournalFile,
     Limits, ListedApproval, MachineTime, NewTenant, NewValue, NewVault, OpenError, Opening, ReadItem, Retention, Space,
-    Tokenize, Vault, Verification, create, verify, verify_journal,
+    Tokenize, Vault, Verification, create, verify, verify_journal, verify_with,
 };
 
 pub type Tested = Vault<FaultyStore<MemoryStore>>;
@@ -153,6 +153,17 @@ pub async fn findings(bench: &Bench, checkpoints: &[String]) -> Vec<Finding> {
     verify(&verification, &mut |_| {}).await.unwrap().findings
 }
 
+/// What `verify` finds in a vault that is closed when it holds the logs against the journal as well.
+pub async fn findings_by_journal(bench: &Bench) -> Vec<Finding> {
+    let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
+    let head_file = HeadFile::read(&bench.folder.path().join("head"));
+    let journal = JournalFile::read(bench.folder.path().join("journal"));
+    let (store, checkpoints) = (&bench.disk, &[]);
+    let verification =
+        Verification { store, keystore: &keystore, head_file: &head_file, checkpoints, threads: THREADS };
+    verify_with(&verification, Some(&journal), &mut |_| {}).await.unwrap().findings
+}
+
 /// What is found in the journal of a vault that is closed.
 pub async fn journal_findings(bench: &Bench) -> Vec<Finding> {
     let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
@@ -161,7 +172,7 @@ pub async fn journal_findings(bench: &Bench) -> Vec<Finding> {
     let (store, checkpoints) = (&bench.disk, &[]);
     let verification =
         Verification { store, keystore: &keystore, head_file: &head_file, checkpoints, threads: THREADS };
-    verify_journal(&verification, journal).await.unwrap()
+    verify_journal(&verification, &journal).await.unwrap()
 }
 
 /// The root key of the vaults in these tests.

@@ -1,9 +1,9 @@
 //! Rules that this vault wrote once, put back by somebody who has the files and no keys.
 
-use strongroom_ledger::leaf::{LeafHeader, prepare};
+use strongroom_ledger::leaf::{LeafHeader, LeafItem, prepare};
 use strongroom_ledger::{Frontier, Rules, Timestamp};
-use strongroom_storage::rows::LaneHead;
-use strongroom_storage::{Family, Mutation, Store, keys as place};
+use strongroom_storage::rows::{LaneHead, SubjectRecord};
+use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 
 use super::*;
 
@@ -96,6 +96,16 @@ async fn a_leaf_that_somebody_appends_brings_no_older_policy_back() {
 
 /// Appends a leaf to the tenant's log, and a head that fits it: whoever writes the files needs no key for either. Its index.
 async fn append(bench: &Bench, principal: &str, action: &str) -> u64 {
+    append_saying(bench, (principal, action), &[], None).await
+}
+
+/// The same with what it says, and with an item.
+async fn append_saying(
+    bench: &Bench,
+    (principal, action): (&str, &str),
+    detail: &[(&str, &str)],
+    item: Option<LeafItem<'_>>,
+) -> u64 {
     let lane = place::lane(TENANT, 0);
     let head = LaneHead::decode(&bench.disk.get(Family::Meta, lane.clone()).await.unwrap().unwrap()).unwrap();
     let header = LeafHeader {
@@ -110,15 +120,77 @@ async fn append(bench: &Bench, principal: &str, action: &str) -> u64 {
         schema: 1,
         keys: &[],
         client: "",
-        detail: &[],
+        detail,
     };
-    let line = prepare(&header, std::iter::empty()).remove(0).finish(head.size, Timestamp(head.time));
+    let prepared = prepare(&header, item.into_iter()).remove(0);
+    let line = prepared.finish(head.size, Timestamp(head.time));
     let mut frontier = Frontier::from_bytes(&head.frontier).unwrap();
     frontier.push(&line);
-    let (size, frontier) = (frontier.size(), frontier.to_bytes());
-    put(bench, lane, LaneHead { size, frontier, ..head.clone() }.encode()).await;
+    let mut rules = Rules::from_bytes(&head.rules).unwrap();
+    prepared.new_rule().map(|rule| rules.put(rule));
+    let (size, frontier, rules) = (frontier.size(), frontier.to_bytes(), rules.to_bytes());
+    put(bench, lane, LaneHead { size, frontier, rules, ..head.clone() }.encode()).await;
     bench.disk.write(vec![Mutation::Put(Family::Leaves, place::leaf(TENANT, head.size), line)]).await.unwrap();
     head.size
+}
+
+#[tokio::test]
+async fn a_leaf_that_somebody_appends_after_a_crash_is_journalled_only_if_the_rest_of_the_data_says_it_too() {
+    let hash = "07".repeat(32);
+    let number = u64::MAX.to_string();
+    let keys = [("stage", "done"), ("keystore", &*number)];
+    let principals = [("principals_version", "9"), ("principals_sha256", &*hash), ("stage", "intent")];
+    for (action, detail, starts) in [
+        ("erase_subject", &[][..], false),
+        ("set_key_state", &keys[..], false),
+        // No rules at all.
+        ("unfreeze", &[("version", "x"), ("sha256", "y"), ("what", "reads")][..], true),
+        // What only the log `system` can say.
+        ("destroy_tenant", &principals[..], true),
+        ("remove_officer", &principals[..], true),
+    ] {
+        let (bench, vault) = Bench::new().await;
+        let [head, journal] = [bench.folder.path().join("head"), bench.folder.path().join("journal").join("journal")];
+        let of_a_crash = std::fs::read(&head).unwrap();
+        store_one(&vault, "borrower.name", "张三", "c-1").await;
+        vault.close().await;
+        drop(vault);
+        std::fs::write(&head, of_a_crash).unwrap();
+        let range = Range { from: vec![], to: vec![], limit: 1 };
+        let (_, record) = bench.disk.scan(Family::Subjects, range).await.unwrap().remove(0);
+        let subject = Some(SubjectRecord::decode(&record).unwrap().handle);
+        let item = LeafItem { subject, outcome: "subject_closed", ..LeafItem::default() };
+        let item = (action == "erase_subject").then_some(item);
+        append_saying(&bench, ("officer/alice", action), detail, item).await;
+        if starts {
+            bench.open().await.close().await;
+        } else {
+            let why = refused(&bench).await;
+            assert!(why.contains("is not journalled") && why.contains(action), "{why}");
+        }
+        let journalled = std::fs::read(&journal).unwrap();
+        let name = format!("\"action\":\"{action}\"");
+        assert!(!journalled.windows(name.len()).any(|part| part == name.as_bytes()), "{action}");
+    }
+}
+
+#[tokio::test]
+async fn a_leaf_that_the_vault_wrote_before_it_died_is_journalled_at_the_next_start() {
+    let (bench, vault) = Bench::new().await;
+    let [head, journal] = [bench.folder.path().join("head"), bench.folder.path().join("journal").join("journal")];
+    let before = [&head, &journal].map(|file| std::fs::read(file).unwrap());
+    let request = crate::Suspend { principal: "app/other".to_owned(), reason: "its key was found".to_owned() };
+    vault.suspend(&caller(Role::Officer), &request).await.unwrap();
+    vault.close().await;
+    drop(vault);
+    for (file, bytes) in [&head, &journal].into_iter().zip(before) {
+        std::fs::write(file, bytes).unwrap();
+    }
+    bench.open().await.close().await;
+    let journalled = std::fs::read(&journal).unwrap();
+    assert!(journalled.windows(9).any(|part| part == b"\"suspend\""));
+    assert_eq!(findings(&bench, &[]).await, []);
+    assert_eq!(journal_findings(&bench).await, []);
 }
 
 #[tokio::test]
@@ -168,4 +240,30 @@ async fn what_is_done_offline_between_two_openings_leaves_a_vault_that_opens() {
         again.close().await;
     }
     assert_eq!(findings(&bench, &[]).await, []);
+}
+
+#[tokio::test]
+async fn a_log_that_is_not_the_one_that_the_journal_knows_is_named() {
+    let (bench, vault) = Bench::new().await;
+    let of_a_crash = std::fs::read(bench.folder.path().join("head")).unwrap();
+    store_one(&vault, "borrower.name", "张三", "c-1").await;
+    vault.close().await;
+    drop(vault);
+    std::fs::write(bench.folder.path().join("head"), of_a_crash).unwrap();
+    assert_eq!(findings_by_journal(&bench).await, []);
+    // The last leaf, and a head that fits: the head file knows neither.
+    let lane = place::lane(TENANT, 0);
+    let head = LaneHead::decode(&bench.disk.get(Family::Meta, lane.clone()).await.unwrap().unwrap()).unwrap();
+    let (from, to) = place::leaves_range(TENANT, 0, head.size - 1);
+    let mut frontier = Frontier::new();
+    for (_, line) in bench.disk.scan(Family::Leaves, Range { from, to, limit: usize::MAX }).await.unwrap() {
+        frontier.push(&line);
+    }
+    let size = frontier.size();
+    put(&bench, lane, LaneHead { size, frontier: frontier.to_bytes(), ..head }.encode()).await;
+    append(&bench, "app/tester", "tokenize").await;
+    let found = findings_by_journal(&bench).await;
+    assert!(found.iter().any(|one| one.what.contains("the journal signs")), "{found:?}");
+    let why = refused(&bench).await;
+    assert!(why.contains("the one that its journal knows"), "{why}");
 }

@@ -1,7 +1,8 @@
 //! What stands for leaves that are archived: their state, which a leaf that is there must say.
 
+use strongroom_keys::IndexName;
 use strongroom_ledger::tiles::Edge;
-use strongroom_storage::rows::BLOCK;
+use strongroom_storage::rows::{ArchiveRow, BLOCK};
 use strongroom_storage::{Family, Store, StoreError, keys as place};
 
 use super::Check;
@@ -16,7 +17,16 @@ use crate::tiles;
 impl<S: Store> Check<'_, S> {
     /// The state with which verification begins, and what it is told apart by: that of no leaf if none is archived.
     pub(super) async fn state_of_archived(&mut self) -> Result<(State, Option<StateDigest>), StoreError> {
-        self.archived = held::row(self.store, self.number).await?.unwrap_or_default();
+        let row = held::row(self.store, self.number).await?;
+        // Of one that is locked, or destroyed, nobody has the key.
+        let key = self.keystore.index_key(self.id, IndexName::Fingerprint).ok();
+        let is_forged = |row: &ArchiveRow| key.as_ref().is_some_and(|key| !held::is_proven(self.number, row, key));
+        let forged = row.as_ref().is_some_and(is_forged);
+        self.archived = row.unwrap_or_default();
+        if forged {
+            let what = "the row of what is archived is not one that this vault wrote";
+            self.found(Kind::State, Fault::Changed, Place::Key(place::archived(self.number)), what);
+        }
         self.state_pages().await?;
         let end = self.archived.end;
         if end == 0 {
@@ -32,7 +42,8 @@ impl<S: Store> Check<'_, S> {
             _ => StoreError::Io { doing: "read", what: "the state of archived leaves".to_owned() },
         })?;
         self.first_leaf(&state.begun);
-        if state.frontier.root() != self.archived.root || state.time.0 != self.archived.time {
+        let says_another = state.frontier.root() != self.archived.root || state.time.0 != self.archived.time;
+        if says_another && !forged {
             let what = "the row of what is archived says another tree or time than the state of these leaves";
             self.found(Kind::State, Fault::Changed, Place::Key(place::archived(self.number)), what);
         }

@@ -58,10 +58,11 @@ impl HeadFile {
         self.read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// How far it says that the journal had come; none if it can't be used, which is a finding of its own.
-    pub(super) fn journal(&self, vault: VaultId, publics: &[[u8; 32]]) -> Option<JournalEnd> {
-        let bytes = self.read.as_ref().ok()?;
-        head::open_by_any(bytes, vault, publics).ok()?.journal
+    /// How far it says that the journal had come, and in which incarnation the vault is; none if it can't be used, which is a
+    /// finding of its own.
+    pub(super) fn journal(&self, vault: VaultId, publics: &[[u8; 32]]) -> (Option<JournalEnd>, Option<u16>) {
+        let head = self.read.as_ref().ok().and_then(|bytes| head::open_by_any(bytes, vault, publics).ok());
+        (head.as_ref().and_then(|head| head.journal), head.map(|head| head.incarnation))
     }
 
     /// What it says, if one of the keys that sign it has signed it; none if it is left out.

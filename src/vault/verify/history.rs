@@ -9,6 +9,7 @@ use strongroom_ledger::leaf::{ParsedItem, ParsedLeaf};
 use strongroom_ledger::{NewRule, Rule, Rules};
 
 use crate::policies;
+use crate::restore::begins;
 
 /// A value as its leaf records it, and what was found of it. 64 bytes with its key, so that a million of values take
 /// about 75 to 150 MB, the more the closer the table is to its next growth.
@@ -124,6 +125,8 @@ pub(crate) struct History {
     pub ends: Ends,
     /// The leaf that ends the log: its tenant was destroyed.
     pub ended: Option<u64>,
+    /// The leaves that begin an incarnation: each with the one before, and its own.
+    pub restored: Vec<(u64, u16, u16)>,
     /// The highest row id and handle that the log ever named, by incarnation and counter.
     pub last_row: u64,
     pub last_subject: u64,
@@ -141,6 +144,7 @@ impl History {
         if leaf.action == "destroy_tenant" {
             self.end(leaf);
         }
+        self.restored.extend(begins(leaf).map(|(before, incarnation)| (leaf.index, before, incarnation)));
         if let Some(new) = NewRule::of(leaf) {
             let recorded = |rule: Rule| RecordedRule { leaf: leaf.index, version: rule.version, hash: rule.hash };
             match new {

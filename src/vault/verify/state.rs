@@ -120,6 +120,7 @@ impl State {
             principals,
             ends,
             ended,
+            restored,
             last_row,
             last_subject,
         } = &self.history;
@@ -139,6 +140,9 @@ impl State {
         line(&[&"last", &last_row, &last_subject]);
         line(&[&"rules", &BASE64.encode(&rules.to_bytes())]);
         line(&[&"ended", &or_none(ended.as_ref())]);
+        for (leaf, before, incarnation) in restored {
+            line(&[&"restored", &leaf, &before, &incarnation]);
+        }
         for (kind, rule) in [("schema", schema), ("freezes", freezes), ("tiers", tiers)] {
             if let Some(RecordedRule { leaf, version, hash }) = rule {
                 line(&[&kind, &leaf, &version, &hex(hash)]);
@@ -207,6 +211,10 @@ impl State {
             "last" => (history.last_row, history.last_subject) = (word()?.parse().ok()?, word()?.parse().ok()?),
             "rules" => history.rules = Rules::from_bytes(&BASE64.decode(word()?.as_bytes()).ok()?).ok()?,
             "ended" => history.ended = number_or_none(word()?)?,
+            "restored" => {
+                let leaf = word()?.parse().ok()?;
+                history.restored.push((leaf, word()?.parse().ok()?, word()?.parse().ok()?));
+            }
             "schema" | "freezes" | "tiers" | "policy" | "older_policy" => {
                 let (leaf, version) = (word()?.parse().ok()?, word()?.parse().ok()?);
                 let rule = RecordedRule { leaf, version, hash: hash(word()?)? };
@@ -362,6 +370,7 @@ pub(super) mod tests {
         history.tiers = Some(recorded(4));
         history.principals = Some(([5; 32], 5));
         (history.last_row, history.last_subject, history.ended) = (7, 8, Some(9));
+        history.restored = vec![(3, 1, 2), (5, 2, 4)];
         state
     }
 
@@ -398,13 +407,14 @@ pub(super) mod tests {
     #[test]
     fn every_part_is_in_the_digest() {
         let base = || full(&[1, 2, 3], &["a".to_owned(), "b".to_owned()]);
-        let changes: [fn(&mut State); 16] = [
+        let changes: [fn(&mut State); 17] = [
             |state| state.frontier.push(b"b"),
             |state| state.time.0 += 1,
             |state| state.begun.tenant.push('x'),
             |state| state.history.last_row += 1,
             |state| state.history.last_subject += 1,
             |state| state.history.ended = None,
+            |state| state.history.restored[1].2 = 3,
             |state| state.history.rules.policy.version += 1,
             |state| state.history.schema = None,
             |state| state.history.policy = None,
