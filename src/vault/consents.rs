@@ -385,3 +385,18 @@ impl<S: Store> Vault<S> {
         self.travel(caller, request).await?.ok_or_else(unknown)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_read_as_leaves_name_it_and_not_otherwise() {
+        for scope in [Scope::All, Scope::Class(1), Scope::Class(2), Scope::Class(3), Scope::Field(FieldNo(7))] {
+            assert_eq!(scope_said(&said(scope)), Some(scope));
+        }
+        for other in ["", "all 1", "class", "class c9", "class unknown", "field", "field x", "field 1 2"] {
+            assert_eq!(scope_said(other), None, "{other}");
+        }
+    }
+}

@@ -43,6 +43,7 @@ mod quotas;
 mod refusals;
 mod reindex;
 mod replaced;
+mod restored_subjects;
 mod restores;
 mod retention;
 pub(crate) mod rig;

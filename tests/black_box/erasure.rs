@@ -15,6 +15,7 @@ use strongroom_storage::{Family, Range, Store, keys as place};
 use tonic::Code;
 use tonic::transport::Channel;
 
+use crate::files::{copy, put};
 use crate::harness::{TestVault, Told, detokenize, item, one_token, read_one, tokenize, value};
 use crate::needles::{Needles, files, stored_files};
 use crate::patience::until;
@@ -150,6 +151,45 @@ async fn no_file_holds_what_an_erased_subject_had() {
     assert!(vault.stop().success());
     needles.absent_from(&stored_files(&vault.dir()), "after the erasure");
     vault.cli_ok(&["verify"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_copy_of_the_data_does_not_bring_an_erased_subject_back() {
+    let mut vault = TestVault::start();
+    let mut client = vault.vault().await;
+    let first = client.tokenize(tokenize(everything_of("gone", 0))).await.unwrap().into_inner().tokens;
+    let second = client.tokenize(tokenize(everything_of("stays", 1))).await.unwrap().into_inner().tokens;
+    assert!(vault.stop().success());
+    let (data, older) = (vault.dir().join("data"), vault.scratch().join("older"));
+    copy(&data, &older);
+    let needles = all_of_the_first(&vault).await;
+    vault.up();
+    vault.cli_ok(&["subject", "erase", "gone", "--yes"]);
+    assert!(vault.stop().success());
+
+    put(&older, &data);
+    let said = vault.refuses_to_start();
+    assert!(said.contains("`strongroom restore`"), "{said}");
+    let restored = vault.json(&["restore"]);
+    assert_eq!((&restored["replayed"], &restored["frozen"]), (&"1".into(), &false.into()), "{restored:#}");
+    // Its keys are gone before anything is cleared.
+    assert_eq!(vault.json(&["verify"])["verified"], true);
+    vault.up();
+    assert_eq!(read_one(&vault, &first[0], "kyc_review", "plain").await.unwrap_err().code, Code::NotFound);
+    assert_eq!(read_one(&vault, &second[0], "kyc_review", "plain").await.unwrap(), "张三");
+    let again = vault.cli(&["subject", "erase", "gone", "--yes"]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("no data subject of that id"), "{again:?}");
+    until(SOON, "the end of what was left", async || {
+        let left = found(&needles, &tables_and_logs(&data));
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+    for token in &first {
+        assert_eq!(read_one(&vault, token, "kyc_review", "plain").await.unwrap_err().code, Code::NotFound);
+    }
+    vault.verify_ledger();
+    assert!(vault.stop().success());
+    assert_eq!(vault.json(&["verify"])["verified"], true);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

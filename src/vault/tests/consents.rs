@@ -15,11 +15,11 @@ const MARKETING: &str = "marketing";
 const MOBILE: &str = "13800138000";
 const USCC: &str = "91350100M000100Y43";
 
-fn all() -> ConsentScope {
+pub(super) fn all() -> ConsentScope {
     ConsentScope::All
 }
 
-fn field(name: &str) -> ConsentScope {
+pub(super) fn field(name: &str) -> ConsentScope {
     ConsentScope::Field(name.to_owned())
 }
 
@@ -43,15 +43,15 @@ fn withdrawing(subject: &str, scope: ConsentScope) -> WithdrawConsent {
     WithdrawConsent { subject: subject.to_owned(), purpose: MARKETING.to_owned(), scope }
 }
 
-async fn give(vault: &Tested, subject: &str, scope: ConsentScope) -> Result<bool, Error> {
+pub(super) async fn give(vault: &Tested, subject: &str, scope: ConsentScope) -> Result<bool, Error> {
     vault.grant_consent(&caller(Role::App), &granting(subject, scope)).await
 }
 
-async fn take(vault: &Tested, subject: &str, scope: ConsentScope) -> Result<bool, Error> {
+pub(super) async fn take(vault: &Tested, subject: &str, scope: ConsentScope) -> Result<bool, Error> {
     vault.withdraw_consent(&caller(Role::App), &withdrawing(subject, scope)).await
 }
 
-async fn listed(vault: &Tested, subject: &str) -> Result<Vec<ListedConsent>, Error> {
+pub(super) async fn listed(vault: &Tested, subject: &str) -> Result<Vec<ListedConsent>, Error> {
     let request = ListConsents { subject: subject.to_owned(), purpose: String::new() };
     vault.list_consents(&caller(Role::Privacy), &request).await
 }
@@ -72,7 +72,7 @@ async fn shown(vault: &Tested, token: &str, view: &str, subject: &str) -> Result
 }
 
 /// As services see it that send messages: the masked view.
-async fn seen(vault: &Tested, token: &str) -> bool {
+pub(super) async fn seen(vault: &Tested, token: &str) -> bool {
     match shown(vault, token, "masked", "").await {
         Ok(()) => true,
         Err(Error::ConsentRequired { .. }) => false,

@@ -15,7 +15,7 @@ use crate::{EraseSubject, ErasureStatus, GetErasure, UndoErasure};
 const DAY: u64 = 24 * 3_600;
 const USCC: &str = "91350100M000100Y43";
 /// Families in which nothing may be left of an erased subject.
-const STORED: [&str; 6] = ["rows", "row_deks", "subjects", "subject_rows", "holders", "index"];
+pub(super) const STORED: [&str; 6] = ["rows", "row_deks", "subjects", "subject_rows", "holders", "index"];
 
 pub(super) fn desk() -> Caller {
     caller(Role::Privacy)
@@ -40,11 +40,11 @@ pub(super) async fn go_on(vault: &Tested) -> Result<Option<u64>, Error> {
     Ok(next)
 }
 
-async fn undo(vault: &Tested, subject: &str) -> Result<(), Error> {
+pub(super) async fn undo(vault: &Tested, subject: &str) -> Result<(), Error> {
     vault.undo_erasure(&desk(), &UndoErasure { subject: subject.to_owned() }).await
 }
 
-async fn get(vault: &Tested, name: &str) -> Result<ErasureStatus, Error> {
+pub(super) async fn get(vault: &Tested, name: &str) -> Result<ErasureStatus, Error> {
     vault.get_erasure(&desk(), &GetErasure { erasure: name.to_owned() }).await
 }
 

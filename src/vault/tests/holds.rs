@@ -12,7 +12,7 @@ use crate::{LiftHold, ListHolds, ListedHold, SetHold};
 const DAY: u64 = 24 * 3_600;
 const MICROS: u64 = 1_000_000;
 
-fn hold(bench: &Bench, fields: &[&str], purpose: &str, days: u64) -> SetHold {
+pub(super) fn hold(bench: &Bench, fields: &[&str], purpose: &str, days: u64) -> SetHold {
     SetHold {
         subject: "c-1".to_owned(),
         fields: fields.iter().map(|field| (*field).to_owned()).collect(),
@@ -22,19 +22,19 @@ fn hold(bench: &Bench, fields: &[&str], purpose: &str, days: u64) -> SetHold {
     }
 }
 
-async fn set(vault: &Tested, request: &SetHold) -> Result<u32, Error> {
+pub(super) async fn set(vault: &Tested, request: &SetHold) -> Result<u32, Error> {
     vault.set_hold(&caller(Role::Officer), request).await
 }
 
-async fn lift(vault: &Tested, number: u32) -> Result<(), Error> {
+pub(super) async fn lift(vault: &Tested, number: u32) -> Result<(), Error> {
     vault.lift_hold(&caller(Role::Officer), &LiftHold { subject: "c-1".to_owned(), number }).await
 }
 
-async fn listed(vault: &Tested) -> Vec<ListedHold> {
+pub(super) async fn listed(vault: &Tested) -> Vec<ListedHold> {
     vault.list_holds(&caller(Role::Privacy), &ListHolds { subject: "c-1".to_owned() }).await.unwrap()
 }
 
-async fn delete(vault: &Tested, token: &str, subject: &str) -> Result<(), Error> {
+pub(super) async fn delete(vault: &Tested, token: &str, subject: &str) -> Result<(), Error> {
     let items = vec![DeleteItem { token: token.to_owned(), subject: subject.to_owned() }];
     vault.delete(&caller(Role::App), &Delete { items, idempotency_key: String::new() }).await.unwrap().remove(0)
 }
@@ -44,7 +44,7 @@ async fn replace(vault: &Tested, token: &str, value: &str) -> Result<Vec<u32>, E
     vault.replace(&caller(Role::App), &Replace { items, idempotency_key: String::new() }).await
 }
 
-async fn read_for(vault: &Tested, token: &str, purpose: &str) -> Result<Vec<u8>, Error> {
+pub(super) async fn read_for(vault: &Tested, token: &str, purpose: &str) -> Result<Vec<u8>, Error> {
     let request = Detokenize { purpose: purpose.to_owned(), ..read(token, "plain") };
     let mut results = vault.detokenize(&caller(Role::App), &request).await?;
     results.remove(0).map(|released| released.value.as_bytes().to_vec())

@@ -3,6 +3,9 @@
 use strongroom_access::RESTORE;
 use strongroom_storage::{Family, Mutation, Range, Store};
 
+use super::consents::{all, give, take};
+use super::erasures::{erase_with, undo};
+use super::holds::{hold, lift, set};
 use super::tenants::{NUMBER, SAVINGS, fill, listed, make, operator, read_of};
 use super::*;
 use crate::{
@@ -39,11 +42,11 @@ async fn older(then: impl AsyncFnOnce(&Tested)) -> (Bench, String) {
     (bench, token)
 }
 
-async fn restore(bench: &Bench) -> Result<Restored, RestoreError> {
+pub(super) async fn restore(bench: &Bench) -> Result<Restored, RestoreError> {
     crate::restore(bench.opening(&root(), Limits::MOST), None).await
 }
 
-fn journal(bench: &Bench) -> std::path::PathBuf {
+pub(super) fn journal(bench: &Bench) -> std::path::PathBuf {
     bench.folder.path().join("journal").join("journal")
 }
 
@@ -70,7 +73,7 @@ async fn in_force(vault: &Tested) -> InForceFreezes {
 }
 
 /// Whether the vault, which is closed, is what its ledger says, and its journal too.
-async fn proven(bench: &Bench) {
+pub(super) async fn proven(bench: &Bench) {
     assert_eq!(findings(bench, &[]).await, []);
     assert_eq!(journal_findings(bench).await, []);
 }
@@ -395,11 +398,11 @@ async fn a_tenant_that_was_destroyed_since_the_copy_stays_destroyed() {
 #[tokio::test]
 async fn what_nobody_knows_how_to_do_again_freezes_everything() {
     let (bench, _) = older(async |vault| {
-        vault.record_by_itself(DEMO, "erase_subject", &[("subject", "7")], vec![]).await.unwrap();
+        vault.record_by_itself(DEMO, "set_key_state", &[("stage", "done")], vec![]).await.unwrap();
     })
     .await;
     let why = restore(&bench).await.unwrap().frozen.unwrap();
-    assert!(why.contains("erase_subject"), "{why}");
+    assert!(why.contains("set_key_state"), "{why}");
     let vault = bench.open().await;
     assert!(in_force(&vault).await.tenant.reads.is_some());
     vault.close().await;
@@ -427,11 +430,21 @@ async fn what_restricts_goes_to_the_journal_in_the_order_of_the_commits() {
     vault.freeze(&caller(Role::Officer), &freezing(FIELD)).await.unwrap();
     unfreeze(&vault, FIELD).await;
     store_one(&vault, FIELD, ID_CARD, "c-1").await;
-    assert_eq!(journalled().await, ["suspend", "freeze", "unfreeze"]);
+    let before = ["suspend", "freeze", "unfreeze"];
+    assert_eq!(journalled().await, before);
+    let hold = hold(&bench, &[], "collections", 1);
+    set(&vault, &hold).await.unwrap();
+    erase_with(&vault, "c-1", 1, "").await.unwrap();
+    undo(&vault, "c-1").await.unwrap();
+    lift(&vault, 1).await.unwrap();
+    give(&vault, "c-1", all()).await.unwrap();
+    take(&vault, "c-1", all()).await.unwrap();
+    let of_subjects = ["set_hold", "erase_subject", "undo_erasure", "lift_hold", "withdraw_consent"];
+    assert_eq!(journalled().await, [&before[..], &of_subjects].concat());
     let again = vault.freeze(&operator(), &Freeze { all_tenants: true, ..freezing("") }).await;
     again.unwrap();
     // Once, though each log says it.
-    assert_eq!(journalled().await, ["suspend", "freeze", "unfreeze", "freeze_all"]);
+    assert_eq!(journalled().await, [&before[..], &of_subjects, &["freeze_all"]].concat());
     vault.close().await;
     proven(&bench).await;
 }
