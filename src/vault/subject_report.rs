@@ -12,6 +12,7 @@ use strongroom_commit::{CommitterState, Fact, Guard};
 use strongroom_ids::{FieldNo, RowId, TenantNo};
 use strongroom_ledger::filter::Filter;
 use strongroom_ledger::{Timestamp, leaf};
+use strongroom_schema::Schema;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{SubjectRecord, SubjectState, ValueRow};
 use strongroom_storage::{Family, Store};
@@ -273,8 +274,8 @@ fn said(begun: &Begun, counted: Counted) -> ReportedSubject {
         created: records.iter().map(|record| record.created).min().unwrap_or_default(),
         purposes: purposes.map(ReportedPurpose::of).collect(),
         more_values: counted.more,
-        consents: consents.map(|one| ListedConsent::of(one, schema, road.now)).collect(),
-        holds: holds.map(|one| ListedHold::of(one, schema, road.now)).collect(),
+        consents: consents.map(|one| ListedConsent::of(one, schema, *now)).collect(),
+        holds: holds.map(|one| ListedHold::of(one, schema, *now)).collect(),
         erasures: records.iter().filter_map(erasure).collect(),
         labels,
         fields,

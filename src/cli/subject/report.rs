@@ -98,7 +98,7 @@ fn document(id: &str, report: &SubjectReportResponse) -> Value {
         "reads": report.reads.iter().map(read).collect::<Vec<_>>(),
         "more_reads": report.more_reads,
         "reads_from_leaf": report.reads_from_leaf.to_string(),
-        "archived_until_time": given(report.archived_until_time),
+        "archived_until_time": instant_if_any(report.archived_until_time),
     })
 }
 

@@ -351,7 +351,7 @@ async fn finish<S: Store>(
         // It was kept for what might have been held.
         note_deks(record, |_| false, row);
         row.erased.entries += 1;
-        work.mapping = road.beginning_of_mapping(record);
+        work.mapping = led_from(road.tenant.number, record);
         return road.close_subject(record, prepared).await;
     }
     prepared.changes.extend([Fact::subject_state(tenant, handle), Fact::subject_keys(tenant, handle)]);
