@@ -306,10 +306,11 @@ impl<S: Store> Vault<S> {
             decision: Some("allow".to_owned()),
             ..Filter::default()
         };
-        let (range, archived) = self.where_to_look(caller, report.ledger_size, &filter).await?;
-        report.archived_reads = archived;
-        let filter = Filter { from: None, to: None, ..filter };
-        (report.reads, report.more_reads) = self.newest_reads(caller, range, &filter, WINDOW).await?;
+        let (range, _) = self.where_to_look(caller, report.ledger_size, &filter).await?;
+        let untimed = Filter { from: None, to: None, ..filter.clone() };
+        (report.reads, report.more_reads) = self.newest_reads(caller, range, &untimed, WINDOW).await?;
+        // What was archived meanwhile, it may have passed over.
+        (_, report.archived_reads) = self.where_to_look(caller, report.ledger_size, &filter).await?;
         Ok(report)
     }
 
