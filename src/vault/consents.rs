@@ -299,12 +299,12 @@ impl WithdrawConsent {
 }
 
 impl<S: Store> Attempt<S> for WithdrawConsent {
-    /// Whether it changed anything; none if the vault does not know the subject.
-    type Answer = Option<bool>;
+    /// Whether it changed anything; none if the vault does not know the subject. Or what is wrong with the purpose.
+    type Answer = Result<Option<bool>, Violation>;
     const ACTION: Action = Action::WithdrawConsent;
     const ON_FULL_DISK: bool = true;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Option<bool>>, Refused> {
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Self::Answer>, Refused> {
         road.decide_vault()?;
         let mut prepared: Prepared<Option<bool>> = road.prepare(None);
         let tenant = road.tenant.number;
@@ -313,7 +313,13 @@ impl<S: Store> Attempt<S> for WithdrawConsent {
         // What was given once is taken back whatever the schema says of its purpose now.
         let given = |record: &SubjectRecord| record.consents.iter().any(|one| one.purpose == self.purpose);
         if !road.rests_on_consent(&self.purpose) && !records.iter().any(given) {
-            return Err(Error::Invalid(vec![no_purpose(&self.purpose, &road.schema)]).into());
+            // Told and counted as any answer is: it says that the subject never gave such a consent.
+            let subjects = records.iter().map(|record| Some(record.handle));
+            let unchanged = subjects.map(|subject| Item { outcome: "unchanged", subject, ..Item::default() });
+            prepared.items.extend(unchanged);
+            road.asked_about(&self.subject, !records.is_empty(), &mut prepared);
+            prepared.denied = Some("INVALID");
+            return Ok(prepared.answering(|_| Err(no_purpose(&self.purpose, &road.schema))));
         }
         let scope = self.scope(&road.schema)?;
         let mut taken = Vec::new();
@@ -341,7 +347,7 @@ impl<S: Store> Attempt<S> for WithdrawConsent {
             // Only what takes nothing back is counted: no allowance stops a withdrawal.
             road.asked_about(&self.subject, prepared.answer.is_some(), &mut prepared);
         }
-        Ok(prepared)
+        Ok(prepared.answering(Ok))
     }
 }
 
@@ -383,7 +389,8 @@ impl<S: Store> Vault<S> {
     /// Takes a data subject's consent back. When this returns nothing is read by it any more. The answer is whether it
     /// changed anything.
     pub async fn withdraw_consent(&self, caller: &Caller, request: &WithdrawConsent) -> Result<bool, Error> {
-        self.travel(caller, request).await?.ok_or_else(unknown)
+        let withdrawn = self.travel(caller, request).await?;
+        withdrawn.map_err(|broken| Error::Invalid(vec![broken]))?.ok_or_else(unknown)
     }
 
     /// The consents of a data subject, withdrawn ones too, by purpose.

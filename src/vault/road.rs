@@ -134,7 +134,7 @@ pub(crate) struct Prepared<A> {
     pub forget: Vec<DekPlace>,
     /// Leaves for the logs of others.
     pub elsewhere: Vec<(TenantNo, leaf::PreparedLeaf)>,
-    /// Why the request is denied, though something of it is committed.
+    /// Why the request is refused, though something of it is committed.
     pub denied: Option<&'static str>,
     /// What it tells of the caller's allowance, if that is counted.
     pub charge: Option<Box<Charge>>,
@@ -395,7 +395,7 @@ impl<S: Store> Road<'_, S> {
         }
         let mut leaves = match prepared.denied {
             None => self.leaves(decision, reason, &prepared.items, &prepared.detail),
-            denied => self.leaves("deny", denied, &prepared.items, &prepared.detail),
+            Some(denied) => self.leaves(refusal(denied), Some(denied), &prepared.items, &prepared.detail),
         };
         leaves.append(&mut prepared.elsewhere);
         self.factor_guards(&mut prepared.guards);

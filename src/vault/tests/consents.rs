@@ -489,6 +489,9 @@ async fn a_withdrawal_goes_through_on_a_full_disk_and_beyond_an_allowance() {
     // Whom the vault knows is not found out by guessing.
     for subject in ["c-1", "c-9"] {
         assert!(matches!(take(&vault, subject, all()).await, Err(Error::QuotaExceeded { .. })), "{subject}");
+        let request = WithdrawConsent { purpose: "kyc_review".to_owned(), ..withdrawing(subject, all()) };
+        let told = vault.withdraw_consent(&caller(Role::App), &request).await;
+        assert!(matches!(told, Err(Error::QuotaExceeded { .. })), "{subject}");
     }
 }
 
