@@ -148,6 +148,7 @@ fn text(told: &ErasureStatus) -> String {
         "waiting" => format!("frozen, and erased after {}", instant(told.due_time.as_ref())),
         "clearing" => "closed: nothing of it opens any more; its values are being cleared".to_owned(),
         "held" => "erased but for what legal holds keep".to_owned(),
+        "undone" => "undone: nothing was erased".to_owned(),
         _ => "erased".to_owned(),
     };
     let mut text = facts([("erasure", told.erasure.clone()), ("state", state)]);
