@@ -162,6 +162,7 @@ fn text(told: &ErasureStatus) -> String {
         }
         "clearing" => "closed: nothing of it opens any more; its values are being cleared".to_owned(),
         "held" => "erased but for what legal holds keep".to_owned(),
+        "undone" => "undone: nothing was erased".to_owned(),
         _ => "erased".to_owned(),
     };
     let mut text = facts([("erasure", told.erasure.clone()), ("state", state)]);
