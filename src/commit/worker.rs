@@ -373,6 +373,15 @@ impl<S: Store> Worker<S> {
         if self.lanes.get(&tenant).is_some_and(|lane| lane.frontier.size() == 0) {
             self.lanes.remove(&tenant);
             self.shared.lanes().remove(&tenant);
+        } else if goes == Goes::On
+            && let (Some(journal), Some(lane)) = (self.journal.as_mut(), self.lanes.get(&tenant))
+        {
+            // By this a restore knows a copy of the log from before anything of it restricts.
+            let log = Log { tenant, incarnation: lane.incarnation };
+            match journal.append(&[seen(log, &lane.frontier)]) {
+                Ok(()) => self.shared.set_journal(journal.end()),
+                Err(error) => tracing::warn!(%error, "how far the journal has come could not be noted"),
+            }
         }
         goes
     }

@@ -312,7 +312,7 @@ impl<S: Store> Attempt<S> for UndoErasure {
 
 /// An erasure without subjects of which it was undone. Without any it is remembered as one that was, so that its key does not
 /// begin it again.
-fn without(mut row: ErasureRow, undone: &[SubjectHandle], day: u32) -> ErasureRow {
+pub(crate) fn without(mut row: ErasureRow, undone: &[SubjectHandle], day: u32) -> ErasureRow {
     row.open.retain(|subject| !undone.contains(subject));
     if row.open.is_empty() && row.receipt.is_empty() {
         (row.due, row.expires) = (0, day.saturating_add(REMEMBERED));
@@ -321,7 +321,7 @@ fn without(mut row: ErasureRow, undone: &[SubjectHandle], day: u32) -> ErasureRo
 }
 
 /// The day of a time, counted from 1970.
-fn day(now: u64) -> Result<u32, Error> {
+pub(crate) fn day(now: u64) -> Result<u32, Error> {
     u32::try_from(now / DAY).map_err(|_| Error::Internal("a day beyond all calendars"))
 }
 

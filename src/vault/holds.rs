@@ -23,6 +23,8 @@ use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road};
 use crate::subjects::unknown;
 use crate::vault::Vault;
 
+/// Bytes that a leaf says in one detail.
+const MOST_TOLD: usize = 1_024;
 /// Holds on a subject that stand at once, and that are remembered with those that have ended.
 const MOST: usize = 20;
 const REMEMBERED: usize = 40;
@@ -102,6 +104,11 @@ impl<S: Store> Road<'_, S> {
         self.vault.erasing_time().unwrap_or(0)
     }
 
+    /// The time by which a hold stands for who sets or lifts one: that by which it ends, as far as that is believed.
+    fn standing_time(&self) -> u64 {
+        self.vault.erasing_time().map_or(self.now, |time| time.min(self.now))
+    }
+
     /// Refuses what would remove or change a value that is held. That no hold is set meanwhile is guarded.
     pub fn not_held<A>(&self, found: &Found, prepared: &mut Prepared<A>) -> Result<(), Error> {
         let Some(record) = &found.subject else { return Ok(()) };
@@ -174,7 +181,10 @@ impl<S: Store> Road<'_, S> {
         prepared.guards.push(Guard::Unchanged(fact));
         let stage = match work.stage {
             ErasureStage::Kept(until) => ErasureStage::Kept(until.min(at)),
-            ErasureStage::Clearing(_) | ErasureStage::Cleared if lifted => ErasureStage::Kept(at),
+            // By a clock that is not believed nothing begins anew: what is begun goes on, and is looked at when it is signed.
+            ErasureStage::Clearing(_) | ErasureStage::Cleared if lifted && self.vault.erasing_time().is_ok() => {
+                ErasureStage::Kept(at)
+            }
             _ => return Ok(()),
         };
         prepared.changes.push(fact);
@@ -228,6 +238,10 @@ impl SetHold {
         limits::none(wrong)?;
         fields.sort_unstable_by_key(|field| field.0);
         fields.dedup();
+        if told(&fields).len() > MOST_TOLD {
+            // A leaf would cut it, and nobody could set the hold again in an older copy.
+            return Err(Error::invalid("fields", "too_many", "name fewer fields, in more than one hold"));
+        }
         Ok(fields)
     }
 }
@@ -237,10 +251,11 @@ fn is_there<S: Store>(road: &Road<'_, S>, record: &SubjectRecord, fields: &[Fiel
     if record.state != SubjectState::Held {
         return Ok(());
     }
-    let of_all = || record.standing(road.now).any(|hold| hold.fields.is_empty());
+    let now = road.standing_time();
+    let of_all = || record.standing(now).any(|hold| hold.fields.is_empty());
     let there = match fields {
         [] => of_all(),
-        fields => fields.iter().all(|field| record.is_held(*field, road.now)),
+        fields => fields.iter().all(|field| record.is_held(*field, now)),
     };
     match there {
         true => Ok(()),
@@ -338,13 +353,13 @@ impl<S: Store> Attempt<S> for LiftHold {
         let mut prepared: Prepared<Option<bool>> = road.prepare(None);
         for mut record in road.asked_records(&self.subject, &mut prepared).await? {
             let lifted = prepared.answer.get_or_insert(false);
-            let hold = record.holds.iter_mut().find(|hold| hold.number == self.number && hold.stands(road.now));
+            // By the clock that what is erased goes by, as far as that is believed: the ledger may be ahead.
+            let ends = road.standing_time();
+            let hold = record.holds.iter_mut().find(|hold| hold.number == self.number && hold.stands(ends));
             let Some(hold) = hold else {
                 prepared.items.push(Item { outcome: "unchanged", subject: Some(record.handle), ..Item::default() });
                 continue;
             };
-            // By the clock that what is erased goes by, as far as that is believed: the ledger may be ahead.
-            let ends = road.vault.erasing_time().map_or(road.now, |time| time.min(road.now));
             hold.until = ends;
             *lifted = true;
             road.look_again(&record, ends, true, &mut prepared).await?;

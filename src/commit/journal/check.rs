@@ -67,12 +67,10 @@ impl Journal {
 
     /// From where on a log is to be looked at. Leaves that are archived are not there to be.
     pub(super) async fn unseen_from<S: Store>(&self, log: Log, store: &S) -> Result<u64, JournalError> {
-        let seen = self.seen_of(log);
-        if seen > 0 {
-            return Ok(seen);
-        }
         let archived = store.get(Family::Archived, keys::archived(log.tenant)).await?;
-        Ok(archived.map(|row| ArchiveRow::decode(&row)).transpose()?.map_or(0, |row| row.end))
+        let archived = archived.map(|row| ArchiveRow::decode(&row)).transpose()?.map_or(0, |row| row.end);
+        // Since it was noted how far the log was looked at, leaves may have been archived that were journalled as they came.
+        Ok(self.seen_of(log).max(archived))
     }
 }
 

@@ -168,7 +168,7 @@ impl<S: Store> Vault<S> {
         for tenant in self.tenants.numbers() {
             let (from, to) = place::erasure_works_range(tenant);
             let mut pages = Pages::new(Family::Meta, from, to);
-            let mut names = BTreeSet::new();
+            let (mut names, mut asks) = (BTreeSet::new(), false);
             while names.len() < AT_ONCE
                 && let Some(page) = pages.next(&*self.store).await?
             {
@@ -183,9 +183,11 @@ impl<S: Store> Vault<S> {
                     {
                         next = Some(next.map_or(due, |next| next.min(due)));
                         let is_kept = matches!(work.stage, ErasureStage::Kept(_));
-                        if !is_kept || !self.is_marked(tenant, subject).await? {
+                        if !is_kept || asks || !self.is_marked(tenant, subject).await? {
                             continue;
                         }
+                        // The roll that one of them asks for takes all.
+                        asks = true;
                     }
                     names.insert((tenant, work.erasure));
                 }

@@ -20,7 +20,7 @@ use super::ROOT;
 use super::replay::{Outcome, Restricting};
 use crate::closing::{mapping, restricted, tomb};
 use crate::consents;
-use crate::erase::{Held, count, led_from, load_erasure, load_work, new_work, put_erasure, put_work};
+use crate::erase::{Held, count, day, led_from, load_erasure, load_work, new_work, put_erasure, put_work, without};
 use crate::error::Error;
 use crate::holds;
 use crate::pages::Pages;
@@ -109,8 +109,15 @@ impl Step {
             }),
             "hold_lifted" => Self::Lift(number("hold")?),
             "consent_withdrawn" => {
-                let all = std::iter::once(one.says("scope")?).chain(one.says("withdrawn")?.split(", "));
-                let scopes = all.map(consents::scope_said).collect::<Option<_>>()?;
+                let scope = consents::scope_said(one.says("scope")?)?;
+                let scopes = match scope {
+                    // All of the purpose: what is listed beside it is of it, and may be cut.
+                    Scope::All => vec![scope],
+                    _ => {
+                        let withdrawn = one.says("withdrawn")?.split(", ").map(consents::scope_said);
+                        std::iter::once(Some(scope)).chain(withdrawn).collect::<Option<_>>()?
+                    }
+                };
                 Self::Withdraw { purpose: text("purpose")?, scopes }
             }
             "deleted" | "released" | "unchanged" | "repeated" | "none" => Self::Nothing,
@@ -196,7 +203,7 @@ impl Subjects {
         match step {
             Step::Erase { held } => self.erase(tenant, touched, held, since, store).await,
             Step::Leave { due } => self.leave(tenant, touched, (since, due), store).await,
-            Step::Undo => self.undo(tenant, touched, store).await,
+            Step::Undo => self.undo(tenant, touched, since, store).await,
             Step::Hold(hold) => Ok(touched.hold(hold, since)),
             Step::Lift(number) => Ok(touched.lift(number, since)),
             Step::Withdraw { purpose, scopes } => {
@@ -222,7 +229,8 @@ impl Subjects {
             _ => {}
         }
         let held = match held {
-            true => Held::of(store, tenant, &touched.record, since).await?,
+            // The leaf's time is the ledger's, which may be ahead of the clock that ends holds: what has ended, the eraser takes.
+            true => Held::of(store, tenant, &touched.record, 0).await?,
             false => None,
         };
         let (name, mut row) = self.erasure_of(tenant, touched, store).await?;
@@ -233,8 +241,8 @@ impl Subjects {
         let record = &mut touched.record;
         let erasure = record.erasure.get_or_insert(Erasure { asked: since, due: since });
         if held.is_some() {
-            // Which holds stood when it began is known by this time.
-            erasure.due = since;
+            // None is known to have ended.
+            erasure.due = 0;
         }
         for dek in record.deks.iter().filter(|dek| !held.as_ref().is_some_and(|held| held.stays(dek.keyring))) {
             let (from, to) = place::dek_marks_range(tenant, record.handle, dek.keyring);
@@ -267,9 +275,12 @@ impl Subjects {
         (asked, due): (u64, u64),
         store: &S,
     ) -> Result<Took, Error> {
-        if touched.record.state != SubjectState::Open {
-            return Ok(Took::Held);
-        }
+        let asked = match (touched.record.state, touched.record.erasure) {
+            (SubjectState::Open, _) => asked,
+            // It ends earlier than until now.
+            (SubjectState::Leaving, Some(erasure)) if due < erasure.due => erasure.asked,
+            _ => return Ok(Took::Held),
+        };
         let (name, mut row) = self.erasure_of(tenant, touched, store).await?;
         row.due = due;
         self.erasures.insert((tenant, name), Some(row));
@@ -279,21 +290,25 @@ impl Subjects {
         Ok(Took::Again("subject_leaving"))
     }
 
-    async fn undo<S: Store>(&mut self, tenant: TenantNo, touched: &mut Touched, store: &S) -> Result<Took, Error> {
+    async fn undo<S: Store>(
+        &mut self,
+        tenant: TenantNo,
+        touched: &mut Touched,
+        since: u64,
+        store: &S,
+    ) -> Result<Took, Error> {
         if touched.record.state != SubjectState::Leaving {
             return Ok(Took::Held);
         }
         let handle = touched.record.handle;
         if let Some(work) = touched.work.take() {
             let at = (tenant, work.erasure);
-            let mut row = match self.erasures.remove(&at) {
+            let row = match self.erasures.remove(&at) {
                 Some(row) => row,
                 None => load_erasure(store, tenant, &work.erasure).await?,
             };
-            if let Some(row) = &mut row {
-                row.open.retain(|subject| *subject != handle);
-            }
-            self.erasures.insert(at, row.filter(|row| !row.open.is_empty()));
+            let day = day(since)?;
+            self.erasures.insert(at, row.map(|row| without(row, &[handle], day)));
         }
         touched.record.state = SubjectState::Open;
         touched.record.erasure = None;
@@ -415,16 +430,25 @@ impl Touched {
     fn look_again(&mut self, until: u64) {
         if self.record.state == SubjectState::Held
             && let Some(work) = &mut self.work
-            && matches!(work.stage, ErasureStage::Kept(_))
+            && let ErasureStage::Kept(known) = work.stage
         {
-            work.stage = ErasureStage::Kept(until);
+            work.stage = ErasureStage::Kept(known.min(until));
         }
     }
 
     /// Takes consents back. Of a field that the copy does not know nobody can tell which consents reached it: all to its purpose go.
     fn withdraw(&mut self, purpose: &str, scopes: &[Scope], schema: &Schema, since: u64) -> Took {
         let before = self.record.consents.clone();
+        let asked = scopes.first().copied();
         for scope in scopes {
+            if Some(*scope) < asked {
+                // Wider than what was asked for: it went alone, for want of room.
+                let own = |one: &&mut Consent| one.purpose == purpose && one.scope == *scope && !one.is_withdrawn();
+                for one in self.record.consents.iter_mut().filter(own) {
+                    one.withdrawn = Some(since.max(one.granted));
+                }
+                continue;
+            }
             let scope = match scope {
                 Scope::Field(field) if schema.field_no(*field).is_none() => Scope::All,
                 known => *known,

@@ -229,11 +229,11 @@ async fn a_time_of_grace_runs_on_and_can_be_undone() {
     let read = read_one(&vault, &card, "masked").await;
     assert!(matches!(read, Err(Error::SubjectLeaving { due: at }) if Some(at) == due), "{:?}", read.err());
     let vault = proven(&bench, vault).await;
-    let told = erase_with(&vault, "c-1", 0, "").await.unwrap();
+    let told = erase_with(&vault, "c-1", 40 * DAY, "").await.unwrap();
     assert_eq!((told.state, told.due), ("waiting", due));
     undo(&vault, "c-1").await.unwrap();
     assert!(read_one(&vault, &card, "masked").await.is_ok());
-    assert!(erasure_rows(&bench).await.is_empty());
+    assert!(erasure_rows(&bench).await.iter().all(|row| row.open.is_empty() && row.receipt.is_empty()));
     vault.close().await;
     drop(vault);
     all_proven(&bench).await;
@@ -268,8 +268,7 @@ async fn a_time_of_grace_that_ran_in_the_copy_has_ended_since_or_was_undone() {
     let (bench, (card, name)) = older(waiting, async |_, vault| undo(vault, "c-1").await.unwrap()).await;
     let vault = again(&bench, 1).await;
     assert!(read_one(&vault, &card, "masked").await.is_ok());
-    assert!(matches!(get(&vault, &name).await, Err(Error::NotFoundAt(_))));
-    assert!(erasure_rows(&bench).await.is_empty());
+    assert_eq!(get(&vault, &name).await.unwrap().state, "undone");
     vault.close().await;
     all_proven(&bench).await;
 }
