@@ -12,7 +12,7 @@ use strongroom_ledger::leaf::{self, LeafHeader, LeafItem, PreparedLeaf};
 use strongroom_ledger::{Rules, Timestamp};
 use strongroom_schema::Schema;
 use strongroom_storage::rows::{
-    Erased, Erasure, ErasureRow, ErasureStage, ErasureWork, Hold, Scope, SubjectRecord, SubjectState,
+    Consent, Erased, Erasure, ErasureRow, ErasureStage, ErasureWork, Hold, Scope, SubjectRecord, SubjectState,
 };
 use strongroom_storage::{Family, Mutation, Store, keys as place};
 
