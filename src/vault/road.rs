@@ -560,6 +560,7 @@ pub(crate) fn refusal(reason: &str) -> &'static str {
         | "OFFICER_NOT_ENROLLED"
         | "QUOTA_EXCEEDED"
         | "SECOND_FACTOR_REQUIRED"
+        | "SECOND_FACTOR_WRONG"
         | "SECOND_FACTOR_NOT_ACCEPTED"
         | "SECOND_FACTOR_LOCKED"
         | "ACTOR_TOKEN_REFUSED"

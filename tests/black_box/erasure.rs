@@ -36,7 +36,7 @@ fn erase(subject: &str) -> v1::EraseSubjectRequest {
 fn everything_of(subject: &str, number: usize) -> Vec<v1::TokenizeItem> {
     vec![
         item("borrower.name", "张三", subject),
-        item("borrower.id_card", "11010519491231002X", subject),
+        item("borrower.id_card", ["11010519491231002X", "110105194912310038"][number % 2], subject),
         item("borrower.bank_card", "6222021234567890128", subject),
         item("borrower.email", &format!("m{number}@mail.example"), subject),
         item("borrower.account_opened", "2020-01-02", subject),
