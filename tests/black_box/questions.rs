@@ -105,7 +105,7 @@ async fn what_somebody_saw_and_what_was_read_in_plain_is_shown_and_counted_by_pu
     assert_eq!(std::fs::read_to_string(out).unwrap().lines().count(), 3);
     let table = vault.cli_ok(&["audit", "reads", "--class", "c2", "--month", &month, "--totals"]);
     let words: Vec<&str> = table.split_whitespace().collect();
-    assert_eq!(words, ["purpose", "values", "requests", "kyc_review", "3", "3"]);
+    assert_eq!(words, ["PURPOSE", "VALUES", "REQUESTS", "kyc_review", "3", "3"]);
     assert!(vault.cli_ok(&["audit", "reads", "--actor", "nobody"]).contains("nothing was read"));
     for wrong in [&["reads"][..], &["reads", "--class", "c4"], &["reads", "--class", "c2", "--month", "November"]] {
         let words: Vec<&str> = ["audit"].into_iter().chain(wrong.iter().copied()).collect();

@@ -119,7 +119,7 @@ impl Stage {
         assert!(other.stop().success());
         put(&older, &other.dir());
         other.up();
-        grow(&other, "Eve", 60).await;
+        grow(&other, "Eve", 320).await;
         assert!(other.stop().success());
         copy(&other.dir(), &fork);
 
