@@ -341,7 +341,7 @@ pub fn states_before(tenant: TenantNo, leaves: u64) -> (Vec<u8>, Vec<u8>) {
     (at(0), at(leaves))
 }
 
-/// How many leaves a [`state_page`]'s sum is of, and which page it is; none for [`archived`].
+/// How many leaves a [`state_page`]'s sum is of, and which page it is; none for [`archived()`].
 pub fn decode_state_page(key: &[u8]) -> Result<Option<(u64, u32)>, StoreError> {
     let corrupt = || StoreError::Corrupt { place: "a key of what is archived", what: "not of its form".to_owned() };
     match key.get(TENANT..) {
