@@ -232,7 +232,7 @@ impl<S: Store> Worker<S> {
     fn write_down(&mut self, lanes: &Lanes, mut restricting: Vec<Record>) -> io::Result<()> {
         let Some(journal) = self.journal.as_mut().filter(|_| !restricting.is_empty()) else { return Ok(()) };
         for (tenant, lane) in lanes {
-            let log = Log { tenant: *tenant, incarnation: lane.incarnation };
+            let log = log_of(*tenant, lane);
             if restricting.iter().any(|record| record.reach().0 == log) {
                 restricting.push(seen(log, &lane.frontier));
             }
@@ -245,24 +245,25 @@ impl<S: Store> Worker<S> {
     /// Whether the journal says nothing of many leaves of one of these logs.
     fn is_far(&self, lanes: &Lanes) -> bool {
         let Some(journal) = &self.journal else { return false };
-        lanes.iter().any(|(tenant, lane)| {
-            let log = Log { tenant: *tenant, incarnation: lane.incarnation };
-            lane.frontier.size().saturating_sub(journal.seen_of(log)) >= FAR
-        })
+        lanes.iter().any(|(tenant, lane)| grown_since_seen(journal, *tenant, lane) >= FAR)
     }
 
     /// Notes in the journal how far the logs were looked at that have grown by so many leaves since. Without it the next start
     /// looks at them once more, and that is all.
     fn note_seen(&mut self, grown: u64) {
-        let Some(journal) = self.journal.as_mut() else { return };
-        let log = |tenant: &TenantNo, lane: &Lane| Log { tenant: *tenant, incarnation: lane.incarnation };
-        let far = |(tenant, lane): &(&TenantNo, &Lane)| {
-            lane.frontier.size().saturating_sub(journal.seen_of(log(tenant, lane))) >= grown
-        };
+        let Some(journal) = &self.journal else { return };
+        let far = |(tenant, lane): &(&TenantNo, &Lane)| grown_since_seen(journal, **tenant, lane) >= grown;
         let mut far: Vec<_> = self.lanes.iter().filter(far).collect();
         far.sort_by_key(|(tenant, _)| **tenant);
-        let records: Vec<Record> = far.iter().map(|(tenant, lane)| seen(log(tenant, lane), &lane.frontier)).collect();
-        match journal.append(&records) {
+        let records: Vec<Record> =
+            far.iter().map(|(tenant, lane)| seen(log_of(**tenant, lane), &lane.frontier)).collect();
+        self.note(&records);
+    }
+
+    /// Appends what says how far logs were looked at. Nothing depends on it but how much the next start looks at, and restores.
+    fn note(&mut self, records: &[Record]) {
+        let Some(journal) = self.journal.as_mut() else { return };
+        match journal.append(records) {
             Ok(()) => {
                 self.unnoted = None;
                 self.shared.set_journal(journal.end());
@@ -374,14 +375,10 @@ impl<S: Store> Worker<S> {
             self.lanes.remove(&tenant);
             self.shared.lanes().remove(&tenant);
         } else if goes == Goes::On
-            && let (Some(journal), Some(lane)) = (self.journal.as_mut(), self.lanes.get(&tenant))
+            && let Some(lane) = self.lanes.get(&tenant)
         {
             // By this a restore knows a copy of the log from before anything of it restricts.
-            let log = Log { tenant, incarnation: lane.incarnation };
-            match journal.append(&[seen(log, &lane.frontier)]) {
-                Ok(()) => self.shared.set_journal(journal.end()),
-                Err(error) => tracing::warn!(%error, "how far the journal has come could not be noted"),
-            }
+            self.note(&[seen(log_of(tenant, lane), &lane.frontier)]);
         }
         goes
     }
@@ -393,4 +390,13 @@ impl<S: Store> Worker<S> {
             None => Lane::open(head),
         }
     }
+}
+
+fn log_of(tenant: TenantNo, lane: &Lane) -> Log {
+    Log { tenant, incarnation: lane.incarnation }
+}
+
+/// By how many leaves a log has grown since the journal noted how far it was looked at.
+fn grown_since_seen(journal: &Journal, tenant: TenantNo, lane: &Lane) -> u64 {
+    lane.frontier.size().saturating_sub(journal.seen_of(log_of(tenant, lane)))
 }
