@@ -15,6 +15,7 @@ use crate::rules::NewRule;
 use crate::timestamp::Timestamp;
 pub use parse::{ParsedItem, ParsedLeaf, Part, parse};
 pub(crate) use scan::scan;
+pub use write::MAX_STRING;
 
 /// The longest line, in bytes: what C2SP tlog-tiles allows an entry.
 pub const MAX_LINE: usize = 65_535;

@@ -10,6 +10,7 @@ use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{FieldNo, SubjectHandle};
 use strongroom_keys as keys;
 use strongroom_ledger::Timestamp;
+use strongroom_ledger::leaf::MAX_STRING;
 use strongroom_schema::Schema;
 use strongroom_storage::Store;
 use strongroom_storage::rows::{ErasureStage, ErasureWork, Hold, SubjectRecord, SubjectState};
@@ -23,8 +24,6 @@ use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road};
 use crate::subjects::unknown;
 use crate::vault::Vault;
 
-/// Bytes that a leaf says in one detail.
-const MOST_TOLD: usize = 1_024;
 /// Holds on a subject that stand at once, and that are remembered with those that have ended.
 const MOST: usize = 20;
 const REMEMBERED: usize = 40;
@@ -238,7 +237,7 @@ impl SetHold {
         limits::none(wrong)?;
         fields.sort_unstable_by_key(|field| field.0);
         fields.dedup();
-        if told(&fields).len() > MOST_TOLD {
+        if told(&fields).len() > MAX_STRING {
             // A leaf would cut it, and nobody could set the hold again in an older copy.
             return Err(Error::invalid("fields", "too_many", "name fewer fields, in more than one hold"));
         }

@@ -4,7 +4,7 @@ use super::{LeafHeader, LeafItem};
 use crate::timestamp::Timestamp;
 
 /// A string takes at most so many bytes between its quotes, escapes included.
-pub(super) const MAX_STRING: usize = 1_024;
+pub const MAX_STRING: usize = 1_024;
 /// How a string ends that was cut: an ellipsis, U+2026.
 const CUT: &[u8] = br"\u2026";
 /// The members of `keys` take at most so many bytes.
