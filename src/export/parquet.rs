@@ -1,11 +1,11 @@
-//! The table in columns: Apache Parquet, compressed with Snappy, which every reader of it knows.
+//! The table in columns: Apache Parquet, compressed with zstd.
 //!
 //! Rows are gathered into groups that are bounded in rows and in bytes, so memory stays the same.
 
 use std::io::Write;
 use std::sync::Arc;
 
-use parquet::basic::Compression;
+use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
@@ -42,7 +42,7 @@ impl<W: Write + Send> Parquet<W> {
         let columns: String = COLUMNS.iter().map(declared).collect();
         let schema = Arc::new(parse_message_type(&format!("message leaf {{\n{columns}}}"))?);
         let properties = WriterProperties::builder()
-            .set_compression(Compression::SNAPPY)
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_created_by(format!("strongroom form {FORM_VERSION}"))
             .build();
         let writer = SerializedFileWriter::new(out, schema, Arc::new(properties))?;
