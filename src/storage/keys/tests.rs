@@ -2,8 +2,10 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use strongroom_ids::{DekVersion, FieldNo, KeyVersion, KeyringNo, RowId, SubjectHandle};
 
 use super::*;
+use crate::rows::JobKind;
 
 const T: TenantNo = TenantNo(7);
 
