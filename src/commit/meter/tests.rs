@@ -1,9 +1,14 @@
 //! The counts: no window ever lets more through than its limit, and what is stored is what is counted.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
+use strongroom_ids::{FieldNo, RowId, SubjectHandle};
 use strongroom_storage::faulty::Fate;
 
+use super::quota::Span;
 use super::*;
 use crate::change::CommitError;
 use crate::testing::{OTHER, Rig, TENANT, leaf, put};
