@@ -9,9 +9,8 @@ use strongroom_ids::{TenantId, VaultId};
 use crate::checkpoint;
 use crate::error::LedgerError;
 use crate::note;
+use crate::statement::{Lines, Statement, list};
 use crate::timestamp::{civil, days, days_of};
-
-const FORM: LedgerError = LedgerError::Note("an erasure's receipt has the lines of the ledger's FORMAT.md, section 6");
 
 /// What was erased of a data subject.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,12 +54,7 @@ pub fn sign(
     sign: impl FnOnce(&[u8]) -> [u8; 64],
 ) -> Result<String, LedgerError> {
     let name = name_for(&checkpoint::origin(vault, tenant, lane, incarnation)).ok_or(LedgerError::Name)?;
-    let text = receipt.text(&name);
-    // What can't be read back is never signed.
-    if ErasureReceipt::parse(&text, &name).as_ref() != Ok(receipt) {
-        return Err(FORM);
-    }
-    note::sign(&name, &text, public, sign)
+    receipt.sign(&name, public, sign)
 }
 
 /// Verifies a receipt against verifier keys of the tenant's log, as auditors hold them for its checkpoints.
@@ -69,63 +63,51 @@ pub fn verify(note: &str, vkeys: &[&str]) -> Result<ErasureReceipt, LedgerError>
     ErasureReceipt::parse(&text, names.first().ok_or(LedgerError::Unsigned)?)
 }
 
-impl ErasureReceipt {
-    fn text(&self, name: &str) -> String {
+impl Statement for ErasureReceipt {
+    const FORM: LedgerError =
+        LedgerError::Note("an erasure's receipt has the lines of the ledger's FORMAT.md, section 6");
+
+    fn lines(&self) -> String {
         let Self { held, day, values, shares, entries, consents, deks, .. } = self;
-        let mut text = format!("{name}\nformat 1\n");
-        text.push_str(&match held {
+        let mut text = match held {
             0 => "erased all\n".to_owned(),
             held => format!("erased but {held}\n"),
-        });
+        };
         text.push_str(&format!("day {}\n", day_text(*day)));
         text.push_str(&format!(
-            "values {values}\nshares {shares}\nentries {entries}\nconsents {consents}\ndeks {deks}\nkeks {}\n",
-            self.keks.len()
+            "values {values}\nshares {shares}\nentries {entries}\nconsents {consents}\ndeks {deks}\n"
         ));
-        for (key, version, state) in &self.keks {
-            text.push_str(&format!("{key} {version} {state}\n"));
-        }
-        text.push_str(&format!("copies {}\n", self.copies.len()));
-        for copy in &self.copies {
-            text.push_str(&format!("{copy}\n"));
-        }
+        text.push_str(&list("keks ", &self.keks, |(key, version, state)| format!("{key} {version} {state}")));
+        text.push_str(&list("copies ", &self.copies, String::clone));
         let backups = self.backups.map_or_else(|| "unknown".to_owned(), day_text);
         text.push_str(&format!("backups {backups}\n"));
         text
     }
 
-    fn parse(text: &str, name: &str) -> Result<Self, LedgerError> {
-        let receipt = Self::read(text).ok_or(FORM)?;
-        // Written again it must come out the same, so that there is one way of saying it.
-        if receipt.text(name) == text { Ok(receipt) } else { Err(FORM) }
-    }
-
-    fn read(text: &str) -> Option<Self> {
-        let mut lines = text.lines().skip(2);
-        let mut after = |word: &str| lines.next()?.strip_prefix(word);
-        let held = match after("erased ")? {
+    fn read(lines: &mut Lines<'_>) -> Option<Self> {
+        let held = match lines.after("erased ")? {
             "all" => 0,
             but => but.strip_prefix("but ")?.parse().ok()?,
         };
-        let day = read_day(after("day ")?)?;
-        let mut number = |word: &str| after(word)?.parse::<u64>().ok();
-        let [values, shares] = [number("values ")?, number("shares ")?];
-        let [entries, consents, deks] = [number("entries ")?, number("consents ")?, number("deks ")?];
-        let mut keks = Vec::new();
-        for _ in 0..after("keks ")?.parse::<u32>().ok()? {
-            let mut words = after("")?.splitn(3, ' ');
-            let (key, version, state) = (words.next()?, words.next()?, words.next()?);
-            keks.push((key.to_owned(), version.parse().ok()?, state.to_owned()));
-        }
-        let mut copies = Vec::new();
-        for _ in 0..after("copies ")?.parse::<u32>().ok()? {
-            copies.push(after("")?.to_owned());
-        }
-        let backups = match after("backups ")? {
-            "unknown" => None,
-            day => Some(read_day(day)?),
-        };
-        Some(Self { held, day, values, shares, entries, consents, deks, keks, copies, backups })
+        Some(Self {
+            held,
+            day: read_day(lines.after("day ")?)?,
+            values: lines.value("values ")?,
+            shares: lines.value("shares ")?,
+            entries: lines.value("entries ")?,
+            consents: lines.value("consents ")?,
+            deks: lines.value("deks ")?,
+            keks: lines.list("keks ", |kek| {
+                let mut words = kek.splitn(3, ' ');
+                let (key, version, state) = (words.next()?, words.next()?, words.next()?);
+                Some((key.to_owned(), version.parse().ok()?, state.to_owned()))
+            })?,
+            copies: lines.list("copies ", |copy| Some(copy.to_owned()))?,
+            backups: match lines.after("backups ")? {
+                "unknown" => None,
+                day => Some(read_day(day)?),
+            },
+        })
     }
 }
 
@@ -258,7 +240,7 @@ mod tests {
         fn no_text_panics(text in "(\n|\n\n|[a-z —0-9/+-]){0,80}", vkey in "[a-z/+0-9=]{0,60}") {
             prop_assert!(verify(&text, &[]).is_err());
             prop_assert!(verify(&text, &[&vkey]).is_err());
-            let _ = ErasureReceipt::read(&text);
+            let _ = ErasureReceipt::parse(&text, "");
         }
     }
 }

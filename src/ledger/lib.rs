@@ -43,6 +43,7 @@ pub mod proof;
 pub mod receipt;
 mod restricts;
 mod rules;
+mod statement;
 pub mod summary;
 pub mod terms;
 pub mod tiles;

@@ -8,9 +8,8 @@ use crate::error::LedgerError;
 use crate::filter::Filter;
 use crate::note;
 use crate::receipt::LogHead;
+use crate::statement::{Lines, Statement};
 use crate::timestamp::Timestamp;
-
-const FORM: LedgerError = LedgerError::Note("a manifest has the lines of the ledger's FORMAT.md, section 10");
 
 /// An export, as the vault sent it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,12 +43,7 @@ pub fn sign(
     sign: impl FnOnce(&[u8]) -> [u8; 64],
 ) -> Result<String, LedgerError> {
     let name = name(&manifest.log.origin).ok_or(LedgerError::Name)?;
-    let text = manifest.text(&name);
-    // What can't be read back is never signed.
-    if Manifest::parse(&text, &name).as_ref() != Ok(manifest) {
-        return Err(FORM);
-    }
-    note::sign(&name, &text, public, sign)
+    manifest.sign(&name, public, sign)
 }
 
 /// Verifies a manifest against verifier keys of logs, as auditors hold them for checkpoints.
@@ -72,10 +66,12 @@ pub fn claimed(note: &str) -> Result<Manifest, LedgerError> {
     if self::name(&manifest.log.origin) == Some(name) { Ok(manifest) } else { Err(LedgerError::Origin) }
 }
 
-impl Manifest {
-    fn text(&self, name: &str) -> String {
+impl Statement for Manifest {
+    const FORM: LedgerError = LedgerError::Note("a manifest has the lines of the ledger's FORMAT.md, section 10");
+
+    fn lines(&self) -> String {
         format!(
-            "{name}\nformat 1\nlog {}\ntime {}\nrange {} {}\nfilter {}\nlines {}\nsha256 {}\n",
+            "log {}\ntime {}\nrange {} {}\nfilter {}\nlines {}\nsha256 {}\n",
             self.log.text(),
             self.time,
             self.first,
@@ -86,24 +82,16 @@ impl Manifest {
         )
     }
 
-    fn parse(text: &str, name: &str) -> Result<Self, LedgerError> {
-        let manifest = Self::read(text).ok_or(FORM)?;
-        // Written again it must come out the same, so that there is one way of saying it.
-        let within = manifest.first <= manifest.end && manifest.end <= manifest.log.size;
-        if within && manifest.text(name) == text { Ok(manifest) } else { Err(FORM) }
-    }
-
-    fn read(text: &str) -> Option<Self> {
-        let mut lines = text.lines().skip(2);
-        let mut after = |word: &str| lines.next()?.strip_prefix(word);
-        let log = LogHead::parse(after("log ")?)?;
-        let time = after("time ")?.parse().ok()?;
-        let (first, end) = after("range ")?.split_once(' ')?;
+    fn read(lines: &mut Lines<'_>) -> Option<Self> {
+        let log = LogHead::parse(lines.after("log ")?)?;
+        let time = lines.value("time ")?;
+        let (first, end) = lines.after("range ")?.split_once(' ')?;
         let (first, end) = (first.parse().ok()?, end.parse().ok()?);
-        let filter = Filter::from_json(after("filter ")?)?;
-        let count = after("lines ")?.parse().ok()?;
-        let sha256 = HEXLOWER.decode(after("sha256 ")?.as_bytes()).ok()?.try_into().ok()?;
-        Some(Self { log, time, first, end, filter, lines: count, sha256 })
+        let filter = Filter::from_json(lines.after("filter ")?)?;
+        let count = lines.value("lines ")?;
+        let sha256 = HEXLOWER.decode(lines.after("sha256 ")?.as_bytes()).ok()?.try_into().ok()?;
+        let within = first <= end && end <= log.size;
+        within.then_some(Self { log, time, first, end, filter, lines: count, sha256 })
     }
 }
 
@@ -203,7 +191,7 @@ pub(crate) mod tests {
         fn no_text_panics(text in "(\n|\n\n|[a-z —0-9/+{}\"]){0,60}", vkey in "[a-z/+0-9=]{0,60}") {
             prop_assert!(verify(&text, &[]).is_err());
             prop_assert!(verify(&text, &[&vkey]).is_err());
-            let _ = Manifest::read(&text);
+            let _ = Manifest::parse(&text, "");
         }
     }
 }

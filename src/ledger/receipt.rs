@@ -5,9 +5,8 @@ use strongroom_ids::{TenantId, TenantNo, VaultId};
 
 use crate::error::LedgerError;
 use crate::note;
+use crate::statement::{Lines, Statement, list};
 use crate::timestamp::Timestamp;
-
-const FORM: LedgerError = LedgerError::Note("a receipt has the lines of the ledger's FORMAT.md, section 6");
 
 /// How far a log had come.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,13 +55,7 @@ pub fn sign(
     public: &[u8; 32],
     sign: impl FnOnce(&[u8]) -> [u8; 64],
 ) -> Result<String, LedgerError> {
-    let name = name(&vault.to_string());
-    let text = receipt.text(&name);
-    // What can't be read back is never signed.
-    if Receipt::parse(&text, &name).as_ref() != Ok(receipt) {
-        return Err(FORM);
-    }
-    note::sign(&name, &text, public, sign)
+    receipt.sign(&name(&vault.to_string()), public, sign)
 }
 
 /// Verifies a receipt against verifier keys of the log `system`, as auditors hold them for its checkpoints.
@@ -96,55 +89,43 @@ impl LogHead {
     }
 }
 
-impl Receipt {
-    fn text(&self, name: &str) -> String {
+impl Statement for Receipt {
+    const FORM: LedgerError = LedgerError::Note("a receipt has the lines of the ledger's FORMAT.md, section 6");
+
+    fn lines(&self) -> String {
         let mut text = format!(
-            "{name}\nformat 1\ndestroyed {} {} {}\ntime {}\nleaf {}\nlog {}\nended {}\nkeys {}\n",
+            "destroyed {} {} {}\ntime {}\nleaf {}\nlog {}\nended {}\n",
             self.tenant,
             self.id,
             self.name,
             self.time,
             self.leaf,
             self.log.text(),
-            self.ended.text(),
-            self.keys.len()
+            self.ended.text()
         );
-        for (key, versions) in &self.keys {
-            text.push_str(&format!("{key} {versions}\n"));
-        }
-        text.push_str(&format!("copies {}\n", self.copies.len()));
-        for copy in &self.copies {
-            text.push_str(&format!("{copy}\n"));
-        }
+        text.push_str(&list("keys ", &self.keys, |(key, versions)| format!("{key} {versions}")));
+        text.push_str(&list("copies ", &self.copies, String::clone));
         text
     }
 
-    fn parse(text: &str, name: &str) -> Result<Self, LedgerError> {
-        let receipt = Self::read(text).ok_or(FORM)?;
-        // Written again it must come out the same, so that there is one way of saying it.
-        if receipt.text(name) == text { Ok(receipt) } else { Err(FORM) }
-    }
-
-    fn read(text: &str) -> Option<Self> {
-        let mut lines = text.lines().skip(2);
-        let mut after = |word: &str| lines.next()?.strip_prefix(word);
-        let mut whom = after("destroyed ")?.splitn(3, ' ');
+    fn read(lines: &mut Lines<'_>) -> Option<Self> {
+        let mut whom = lines.after("destroyed ")?.splitn(3, ' ');
         let tenant = TenantNo(whom.next()?.parse().ok()?);
         let id = TenantId(HEXLOWER.decode(whom.next()?.as_bytes()).ok()?.try_into().ok()?);
-        let name = whom.next()?.to_owned();
-        let time = after("time ")?.parse().ok()?;
-        let leaf = after("leaf ")?.parse().ok()?;
-        let (log, ended) = (LogHead::parse(after("log ")?)?, LogHead::parse(after("ended ")?)?);
-        let mut keys = Vec::new();
-        for _ in 0..after("keys ")?.parse::<u32>().ok()? {
-            let (key, versions) = after("")?.split_once(' ')?;
-            keys.push((key.to_owned(), versions.parse().ok()?));
-        }
-        let mut copies = Vec::new();
-        for _ in 0..after("copies ")?.parse::<u32>().ok()? {
-            copies.push(after("")?.to_owned());
-        }
-        Some(Self { tenant, id, name, time, leaf, log, ended, keys, copies })
+        Some(Self {
+            tenant,
+            id,
+            name: whom.next()?.to_owned(),
+            time: lines.value("time ")?,
+            leaf: lines.value("leaf ")?,
+            log: LogHead::parse(lines.after("log ")?)?,
+            ended: LogHead::parse(lines.after("ended ")?)?,
+            keys: lines.list("keys ", |key| {
+                let (key, versions) = key.split_once(' ')?;
+                Some((key.to_owned(), versions.parse().ok()?))
+            })?,
+            copies: lines.list("copies ", |copy| Some(copy.to_owned()))?,
+        })
     }
 }
 
@@ -260,7 +241,7 @@ mod tests {
         fn no_text_panics(text in "(\n|\n\n|[a-z —0-9/+]){0,60}", vkey in "[a-z/+0-9=]{0,60}") {
             prop_assert!(verify(&text, &[]).is_err());
             prop_assert!(verify(&text, &[&vkey]).is_err());
-            let _ = Receipt::read(&text);
+            let _ = Receipt::parse(&text, "");
         }
     }
 }
