@@ -58,6 +58,7 @@ mod policies;
 mod processing;
 mod published;
 mod readers;
+mod reports;
 mod retention;
 mod root_watch;
 mod seats;

@@ -1,9 +1,5 @@
 //! The part of strongroom.v1.Subjects that draws up the records of processing.
 
-use std::pin::Pin;
-use std::time::Duration;
-
-use futures_util::stream::{self, Stream};
 use strongroom_proto::v1;
 use strongroom_storage::Store;
 use strongroom_vault::{
@@ -12,48 +8,21 @@ use strongroom_vault::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::bulk;
 use crate::edge::Edge;
-use crate::errors::status;
 use crate::instants::to_wire;
+use crate::reports::{self, Report};
 use crate::subject_access::between;
-
-/// How soon a vault that is sealed meanwhile is let go.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-
-/// The one message of a report.
-pub(crate) type Records = Pin<Box<dyn Stream<Item = Result<v1::ProcessingReportResponse, Status>> + Send>>;
 
 pub(crate) async fn report<S: Store>(
     edge: &Edge<S>,
     request: Request<v1::ProcessingReportRequest>,
-) -> Result<Response<Records>, Status> {
+) -> Result<Response<Report<v1::ProcessingReportResponse>>, Status> {
     let caller = edge.caller(&request)?;
     let v1::ProcessingReportRequest { from_time, to_time } = request.into_inner();
     let (from, to) = between(from_time.as_ref(), to_time.as_ref())?;
-    let (edge, vault) = (edge.clone(), edge.vault()?);
-    let drawn = async move {
-        let workers = edge.workers.clone();
-        let work = async move {
-            let request = ProcessingReport { from, to };
-            tokio::select! {
-                records = vault.processing_report(&caller, &request) => records.map_err(status),
-                gone = sealed(&edge) => Err(gone),
-            }
-        };
-        bulk::apart(&workers, work).await?.map(processed)
-    };
-    Ok(Response::new(Box::pin(stream::once(drawn))))
-}
-
-/// Returns when the vault is sealed: what takes long must not keep its keys.
-pub(crate) async fn sealed<S: Store>(edge: &Edge<S>) -> Status {
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        if let Err(gone) = edge.vault() {
-            return gone;
-        }
-    }
+    let (vault, request) = (edge.vault()?, ProcessingReport { from, to });
+    let drawn = async move { vault.processing_report(&caller, &request).await };
+    Ok(reports::streamed(edge, drawn, processed))
 }
 
 fn processed(records: ProcessingRecords) -> v1::ProcessingReportResponse {

@@ -1,39 +1,21 @@
 //! The part of strongroom.v1.Subjects that says what falls due by retention when.
 
-use std::pin::Pin;
-
-use futures_util::stream::{self, Stream};
 use strongroom_proto::v1;
 use strongroom_storage::Store;
 use strongroom_vault::{FieldDue, RetentionDue};
 use tonic::{Request, Response, Status};
 
-use crate::bulk;
 use crate::edge::Edge;
-use crate::errors::status;
 use crate::instants::to_wire;
-use crate::processing::sealed;
-
-/// The one message of a report.
-pub(crate) type Due = Pin<Box<dyn Stream<Item = Result<v1::RetentionReportResponse, Status>> + Send>>;
+use crate::reports::{self, Report};
 
 pub(crate) async fn report<S: Store>(
     edge: &Edge<S>,
     request: Request<v1::RetentionReportRequest>,
-) -> Result<Response<Due>, Status> {
-    let caller = edge.caller(&request)?;
-    let (edge, vault) = (edge.clone(), edge.vault()?);
-    let counted = async move {
-        let workers = edge.workers.clone();
-        let work = async move {
-            tokio::select! {
-                due = vault.retention_report(&caller) => due.map_err(status),
-                gone = sealed(&edge) => Err(gone),
-            }
-        };
-        bulk::apart(&workers, work).await?.map(told)
-    };
-    Ok(Response::new(Box::pin(stream::once(counted))))
+) -> Result<Response<Report<v1::RetentionReportResponse>>, Status> {
+    let (caller, vault) = (edge.caller(&request)?, edge.vault()?);
+    let counted = async move { vault.retention_report(&caller).await };
+    Ok(reports::streamed(edge, counted, told))
 }
 
 fn told(due: RetentionDue) -> v1::RetentionReportResponse {

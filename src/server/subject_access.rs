@@ -16,7 +16,7 @@ use crate::bulk;
 use crate::edge::{Edge, Shown};
 use crate::errors::status;
 use crate::instants::{self, to_wire};
-use crate::{consents, erasures, processing};
+use crate::{consents, erasures, processing, reports};
 
 /// Pages of values.
 pub(crate) type Pages = Pin<Box<dyn Stream<Item = Result<v1::ExportSubjectResponse, Status>> + Send>>;
@@ -30,14 +30,8 @@ pub(crate) async fn report<S: Store>(
     let (from, to) = between(from_time.as_ref(), to_time.as_ref())?;
     let (vault, request) = (edge.vault()?, SubjectReport { subject, from, to });
     // It looks at many rows and leaves.
-    let own = edge.clone();
-    let work = async move {
-        tokio::select! {
-            report = vault.subject_report(&caller, &request) => report.map_err(status),
-            gone = processing::sealed(&own) => Err(gone),
-        }
-    };
-    Ok(Response::new(reported(bulk::apart(&edge.workers, work).await??)))
+    let drawn = async move { vault.subject_report(&caller, &request).await };
+    Ok(Response::new(reported(reports::drawn(edge, drawn).await?)))
 }
 
 /// From and to, as the vault takes them.

@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 use crate::edge::Edge;
 use crate::errors::status;
 use crate::keys::told;
+use crate::reports::Report;
 use crate::subject_access::{self, Pages};
 use crate::{consents, erasures, processing, retention};
 
@@ -44,7 +45,7 @@ impl<S: Store> v1::subjects_server::Subjects for SubjectsService<S> {
         Ok(Response::new(told(self.0.to_its_end(start).await?)))
     }
 
-    type RetentionReportStream = retention::Due;
+    type RetentionReportStream = Report<v1::RetentionReportResponse>;
 
     async fn retention_report(
         &self,
@@ -69,7 +70,7 @@ impl<S: Store> v1::subjects_server::Subjects for SubjectsService<S> {
         subject_access::export(&self.0, request).await
     }
 
-    type ProcessingReportStream = processing::Records;
+    type ProcessingReportStream = Report<v1::ProcessingReportResponse>;
 
     async fn processing_report(
         &self,
