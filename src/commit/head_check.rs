@@ -465,19 +465,15 @@ mod tests {
         vault.killed().await;
         let hash = "07".repeat(32);
         for (number, starts) in [(1_u64, true), (2, false)] {
-            let header = strongroom_ledger::leaf::LeafHeader {
+            let header = leaf::LeafHeader {
                 request: &[1; 16],
                 principal: "officer/alice",
-                actor: None,
                 action: "unfreeze",
-                purpose: None,
-                decision: "allow",
-                reason: None,
                 policy: 1,
                 schema: 1,
-                keys: &[],
                 client: "",
                 detail: &[("version", "1"), ("sha256", &hash)],
+                ..leaf::sample::header()
             };
             let prepared = leaf::prepare(&header, std::iter::empty()).remove(0);
             let stored = testing::stored_lanes(&vault.store).await.remove(0).1;

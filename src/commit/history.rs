@@ -10,7 +10,7 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use strongroom_ids::RowId;
-use strongroom_ledger::leaf::{LeafHeader, prepare};
+use strongroom_ledger::leaf::{LeafHeader, prepare, sample::header};
 use strongroom_storage::memory::MemoryStore;
 use strongroom_storage::{Family, Mutation, Store};
 use tokio::task::yield_now;
@@ -75,16 +75,11 @@ fn leaf(number: u128) -> strongroom_ledger::leaf::PreparedLeaf {
     let header = LeafHeader {
         request: &number.to_be_bytes(),
         principal: "app",
-        actor: None,
         action: "count",
-        purpose: None,
-        decision: "allow",
-        reason: None,
         policy: 1,
         schema: 1,
-        keys: &[],
         client: "",
-        detail: &[],
+        ..header()
     };
     prepare(&header, std::iter::empty()).remove(0)
 }

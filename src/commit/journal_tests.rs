@@ -9,7 +9,7 @@ use strongroom_ids::TenantNo;
 use strongroom_ledger::Timestamp;
 use strongroom_ledger::head::Head;
 use strongroom_ledger::journal::{Log, Record};
-use strongroom_ledger::leaf::{self, LeafHeader, PreparedLeaf};
+use strongroom_ledger::leaf::{self, LeafHeader, PreparedLeaf, sample::header};
 use strongroom_storage::faulty::Fate;
 use strongroom_storage::memory::MemoryStore;
 use strongroom_storage::rows::{ArchiveRow, LaneHead};
@@ -29,16 +29,12 @@ fn freeze(field: &str) -> PreparedLeaf {
     let header = LeafHeader {
         request: &[1; 16],
         principal: "officer/alice",
-        actor: None,
         action: "freeze",
-        purpose: None,
-        decision: "allow",
-        reason: None,
         policy: 1,
         schema: 1,
-        keys: &[],
         client: "",
         detail: &[("field", field), ("version", &version), ("sha256", &hash)],
+        ..header()
     };
     leaf::prepare(&header, std::iter::empty()).remove(0)
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use bytes::Bytes;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use strongroom_ids::{TenantNo, VaultId};
-use strongroom_ledger::leaf::{self, LeafHeader, ParsedLeaf, PreparedLeaf};
+use strongroom_ledger::leaf::{self, LeafHeader, ParsedLeaf, PreparedLeaf, sample::header};
 use strongroom_storage::faulty::{Faults, FaultyStore};
 use strongroom_storage::memory::{MemorySnapshot, MemoryStore};
 use strongroom_storage::rows::LaneHead;
@@ -41,20 +41,8 @@ pub fn head_file(path: &Path) -> HeadFile {
 
 /// A leaf that can be told from others by its action.
 pub fn leaf(action: &str) -> PreparedLeaf {
-    let header = LeafHeader {
-        request: &[1; 16],
-        principal: "app",
-        actor: None,
-        action,
-        purpose: None,
-        decision: "allow",
-        reason: None,
-        policy: 1,
-        schema: 1,
-        keys: &[],
-        client: "",
-        detail: &[],
-    };
+    let header =
+        LeafHeader { request: &[1; 16], principal: "app", action, policy: 1, schema: 1, client: "", ..header() };
     leaf::prepare(&header, std::iter::empty()).remove(0)
 }
 

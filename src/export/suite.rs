@@ -69,16 +69,11 @@ pub(crate) fn header<'h>() -> LeafHeader<'h> {
     LeafHeader {
         request: &[1; 16],
         principal: "app/a",
-        actor: None,
         action: "detokenize",
-        purpose: None,
-        decision: "allow",
-        reason: None,
         policy: 1,
         schema: 1,
-        keys: &[],
         client: "",
-        detail: &[],
+        ..leaf::sample::header()
     }
 }
 

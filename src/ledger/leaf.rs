@@ -5,6 +5,8 @@
 //! bounded. FORMAT.md in this folder says it byte by byte.
 
 mod parse;
+#[doc(hidden)]
+pub mod sample;
 mod scan;
 mod write;
 

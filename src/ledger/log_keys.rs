@@ -194,7 +194,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::checkpoint::tests::{Key, log};
     use crate::frontier::Frontier;
-    use crate::leaf::tests::header;
+    use crate::leaf::sample::header;
     use crate::leaf::{LeafHeader, parse, prepare};
     use crate::timestamp::Timestamp;
 

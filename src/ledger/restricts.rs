@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
     use crate::Timestamp;
-    use crate::leaf::{self, tests::header};
+    use crate::leaf::{self, sample::header};
 
     /// What is said of a leaf when it is written, when it is read, and by its action.
     fn all(action: &str, decision: &str, detail: &[(&str, &str)]) -> [bool; 3] {

@@ -179,7 +179,7 @@ mod tests {
 
     use super::*;
     use crate::Timestamp;
-    use crate::leaf::{self, tests::header};
+    use crate::leaf::{self, sample::header};
 
     fn rule(version: u32) -> Rule {
         Rule { version, hash: [version as u8; 32] }

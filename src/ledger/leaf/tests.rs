@@ -2,27 +2,10 @@
 
 use proptest::prelude::*;
 
+use super::sample::header;
 use super::*;
 
 const NOON: Timestamp = Timestamp(1_795_487_952_123_456);
-
-/// A header, for tests that name the members which they are about. Whoever writes leaves names them all.
-pub(crate) fn header<'a>() -> LeafHeader<'a> {
-    LeafHeader {
-        request: &[0x5a; 16],
-        principal: "app/loan-core",
-        actor: None,
-        action: "tokenize",
-        purpose: None,
-        decision: "allow",
-        reason: None,
-        policy: 3,
-        schema: 2,
-        keys: &[],
-        client: "127.0.0.1:5",
-        detail: &[],
-    }
-}
 
 fn one(header: &LeafHeader<'_>, items: &[LeafItem<'_>]) -> String {
     let leaves = prepare(header, items.iter().copied());

@@ -204,7 +204,7 @@ mod tests {
     use crate::checkpoint::tests::{Key, log};
     use crate::cover::tests::pieces;
     use crate::filter::Filter;
-    use crate::leaf::tests::header;
+    use crate::leaf::sample::header;
     use crate::leaf::{LeafHeader, prepare};
     use crate::receipt::LogHead;
     use crate::timestamp::Timestamp;

@@ -89,7 +89,7 @@ fn known(words: &[&'static str], text: &[u8]) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::leaf::tests::header;
+    use crate::leaf::sample::header;
     use crate::leaf::{LeafHeader, prepare};
 
     fn line(action: &str, decision: &str, detail: &[(&str, &str)]) -> Vec<u8> {

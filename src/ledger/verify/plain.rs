@@ -11,7 +11,7 @@ use super::outline::Seen;
 use super::*;
 use crate::checkpoint::tests::{Key, log};
 use crate::frontier::leaf_hash;
-use crate::leaf::tests::header;
+use crate::leaf::sample::header;
 use crate::leaf::{self, LeafHeader, LeafItem, prepare};
 use crate::log_keys::tests::{rotated, vkey};
 

@@ -4,7 +4,7 @@ use strongroom_ids::RowId;
 
 use super::*;
 use crate::checkpoint::tests::{Key, log};
-use crate::leaf::tests::header;
+use crate::leaf::sample::header;
 use crate::leaf::{LeafHeader, LeafItem, prepare};
 
 /// A log of its leaves, as it would be exported.

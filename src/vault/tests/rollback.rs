@@ -1,6 +1,6 @@
 //! Rules that this vault wrote once, put back by somebody who has the files and no keys.
 
-use strongroom_ledger::leaf::{LeafHeader, LeafItem, prepare};
+use strongroom_ledger::leaf::{LeafHeader, LeafItem, prepare, sample::header};
 use strongroom_ledger::{Frontier, Rules, Timestamp};
 use strongroom_storage::rows::{LaneHead, SubjectRecord};
 use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
@@ -69,16 +69,12 @@ async fn a_leaf_that_somebody_appends_brings_no_older_policy_back() {
         let header = LeafHeader {
             request: &[9; 16],
             principal: "officer/alice",
-            actor: None,
             action: "apply_policy",
-            purpose: None,
-            decision: "allow",
-            reason: None,
             policy: 2,
             schema: 2,
-            keys: &[],
             client: "",
             detail: &[("version", version), ("sha256", &hash)],
+            ..header()
         };
         let prepared = prepare(&header, std::iter::empty()).remove(0);
         let line = prepared.finish(head.size, Timestamp(head.time));
@@ -108,20 +104,8 @@ async fn append_saying(
 ) -> u64 {
     let lane = place::lane(TENANT, 0);
     let head = LaneHead::decode(&bench.disk.get(Family::Meta, lane.clone()).await.unwrap().unwrap()).unwrap();
-    let header = LeafHeader {
-        request: &[9; 16],
-        principal,
-        actor: None,
-        action,
-        purpose: None,
-        decision: "allow",
-        reason: None,
-        policy: 1,
-        schema: 1,
-        keys: &[],
-        client: "",
-        detail,
-    };
+    let header =
+        LeafHeader { request: &[9; 16], principal, action, policy: 1, schema: 1, client: "", detail, ..header() };
     let prepared = prepare(&header, item.into_iter()).remove(0);
     let line = prepared.finish(head.size, Timestamp(head.time));
     let mut frontier = Frontier::from_bytes(&head.frontier).unwrap();

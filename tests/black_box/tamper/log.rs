@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use strongroom_ledger::leaf::{self, LeafHeader, prepare};
+use strongroom_ledger::leaf::{self, LeafHeader, prepare, sample::header};
 use strongroom_ledger::{Frontier, Timestamp};
 use strongroom_storage::rows::LaneHead;
 use strongroom_storage::{Family, Mutation, keys as place};
@@ -71,16 +71,11 @@ pub fn leaf_appended_with_the_head_adjusted(stage: &Stage, vault: &Path) -> Plac
     let header = LeafHeader {
         request: &[9; 16],
         principal: "officer/alice",
-        actor: None,
         action: "detokenize",
-        purpose: None,
-        decision: "allow",
-        reason: None,
         policy: 1,
         schema: 1,
-        keys: &[],
         client: "127.0.0.1:5",
-        detail: &[],
+        ..header()
     };
     let line = prepare(&header, std::iter::empty()).remove(0).finish(index, Timestamp(time.0));
     leaves.push(line.clone());

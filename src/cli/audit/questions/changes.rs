@@ -153,7 +153,7 @@ fn with_approvals(leaf: &ParsedLeaf, approved: &[Approved]) -> Value {
 #[cfg(test)]
 mod tests {
     use strongroom_ledger::Timestamp;
-    use strongroom_ledger::leaf::{self, LeafHeader};
+    use strongroom_ledger::leaf::{self, LeafHeader, sample::header};
 
     use super::*;
 
@@ -161,16 +161,13 @@ mod tests {
         let header = LeafHeader {
             request: &[7; 16],
             principal,
-            actor: None,
             action,
-            purpose: None,
             decision,
-            reason: None,
             policy: 1,
             schema: 1,
-            keys: &[],
             client: "",
             detail,
+            ..header()
         };
         leaf::parse(&leaf::prepare(&header, std::iter::empty())[0].finish(index, Timestamp(1))).unwrap()
     }

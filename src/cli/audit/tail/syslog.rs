@@ -197,7 +197,7 @@ fn value(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use strongroom_ledger::Timestamp;
-    use strongroom_ledger::leaf::{LeafHeader, prepare};
+    use strongroom_ledger::leaf::{LeafHeader, prepare, sample::header};
 
     use super::*;
 
@@ -205,16 +205,13 @@ mod tests {
         let header = LeafHeader {
             request: &[1; 16],
             principal: "app/loan-core",
-            actor: None,
             action: "detokenize",
-            purpose: None,
             decision,
             reason: (decision == "deny").then_some("DENIED"),
             policy: 1,
             schema: 1,
-            keys: &[],
             client: "",
-            detail: &[],
+            ..header()
         };
         prepare(&header, std::iter::empty()).remove(0).finish(7, Timestamp(1_795_000_000_000_000))
     }

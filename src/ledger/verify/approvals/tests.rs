@@ -9,7 +9,7 @@ use crate::Timestamp;
 use crate::checkpoint;
 use crate::checkpoint::tests::{Key, log};
 use crate::frontier::Frontier;
-use crate::leaf::tests::header;
+use crate::leaf::sample::header;
 use crate::leaf::{LeafHeader, prepare};
 
 impl Approvals {

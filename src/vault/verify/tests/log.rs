@@ -1,7 +1,7 @@
 //! Leaves that were changed, moved or forged are named, and a log that was put back is: by its head, the head file, or a
 //! checkpoint kept elsewhere.
 
-use strongroom_ledger::leaf::{LeafHeader, LeafItem, prepare};
+use strongroom_ledger::leaf::{LeafHeader, LeafItem, prepare, sample::header};
 use strongroom_ledger::{Frontier, NewRule, Rules, Timestamp, leaf};
 use strongroom_storage::keys as place;
 use strongroom_storage::memory::MemoryStore;
@@ -266,16 +266,12 @@ fn forged(index: u64, action: &str, detail: &[(&str, &str)], items: &[LeafItem<'
     let header = LeafHeader {
         request: &[9; 16],
         principal: "app/app",
-        actor: None,
         action,
-        purpose: None,
-        decision: "allow",
-        reason: None,
         policy: 1,
         schema: 1,
-        keys: &[],
         client: "",
         detail,
+        ..header()
     };
     prepare(&header, items.iter().copied()).remove(0).finish(index, Timestamp(FORGED_AT))
 }
