@@ -10,10 +10,7 @@ use super::exports::{Written, export};
 use super::keys::{TENANT, destroy, rotate, set_state};
 use super::tenants::{NUMBER, SAVINGS, make, of, operator};
 use super::*;
-use crate::{
-    Checkpoint, DestroyTenant, Export, HeadFile, LeafFilter, RotateKey, Rotated, SetKeyState, Verification,
-    VerifyError, verify,
-};
+use crate::{Checkpoint, DestroyTenant, Export, LeafFilter, RotateKey, Rotated, SetKeyState, VerifyError, verify};
 
 const KEY: &str = "ledger";
 
@@ -59,12 +56,7 @@ fn by_newest(bench: &Bench, vault: &Tested) -> bool {
 
 /// Why a store cannot be verified against a checkpoint.
 async fn unverified(bench: &Bench, checkpoint: &str) -> VerifyError {
-    let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
-    let head_file = HeadFile::read(&bench.folder.path().join("head"));
-    let checkpoints = &[checkpoint.to_owned()];
-    let verification =
-        Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints, threads: THREADS };
-    verify(&verification, &mut |_| {}).await.unwrap_err()
+    verify(&Closed::of(bench).against(&[checkpoint.to_owned()]), &mut |_| {}).await.unwrap_err()
 }
 
 #[tokio::test]

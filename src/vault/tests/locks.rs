@@ -4,9 +4,7 @@ use strongroom_keys::{ArgonCost, OwnKey, Passphrase, PassphraseRoot, ProvidedKey
 
 use super::tenants::{NUMBER, SAVINGS, fill, listed, log, make, of, operator, read_of};
 use super::*;
-use crate::{
-    Away, DestroyTenant, Export, HeadFile, Provided, RotateKey, StartRewrap, TenantState, Verification, verify,
-};
+use crate::{Away, DestroyTenant, Export, Provided, RotateKey, StartRewrap, TenantState, verify};
 
 /// A key that one tenant keeps.
 fn own(passphrase: &str) -> Arc<dyn RootProvider> {
@@ -22,6 +20,15 @@ fn give(vault: &Tested) {
     let id = vault.tenant(NUMBER).unwrap().id;
     let key = ProvidedKey::ask(vault.id, id, &*theirs()).unwrap();
     vault.keystore.move_key(id, Some(OwnKey::Provided(key)), vault.now()).unwrap();
+}
+
+/// A vault with a tenant that has a key of its own, and the tokens of what that tenant has stored.
+async fn with_own_key() -> (Bench, Tested, Vec<String>) {
+    let (bench, vault) = Bench::new().await;
+    make(&vault, SAVINGS).await.unwrap();
+    let tokens = fill(&vault, NUMBER).await;
+    give(&vault);
+    (bench, vault, tokens)
 }
 
 /// Locks the tenant as one whose provider says no.
@@ -82,18 +89,10 @@ async fn nothing_of_a_locked_tenant_is_read_or_written_and_others_notice_nothing
     let id = held.id;
     vault.close().await;
 
-    let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
-    let key = keystore.own_key_probe(id).unwrap().ask(&*theirs()).unwrap();
-    keystore.unlock_tenant(id, Some(key)).unwrap();
-    let head_file = HeadFile::read(&bench.folder.path().join("head"));
-    let verification = Verification {
-        store: &bench.disk,
-        keystore: &keystore,
-        head_file: &head_file,
-        checkpoints: &[],
-        threads: THREADS,
-    };
-    assert_eq!(verify(&verification, &mut |_| {}).await.unwrap().findings, []);
+    let closed = Closed::of(&bench);
+    let key = closed.keystore.own_key_probe(id).unwrap().ask(&*theirs()).unwrap();
+    closed.keystore.unlock_tenant(id, Some(key)).unwrap();
+    assert_eq!(verify(&closed.against(&[]), &mut |_| {}).await.unwrap().findings, []);
 }
 
 #[tokio::test]
@@ -105,22 +104,14 @@ async fn a_start_leaves_a_tenant_locked_until_its_own_key_and_no_other_unlocks_i
     give(&vault);
     vault.close().await;
 
-    let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
-    let head_file = HeadFile::read(&bench.folder.path().join("head"));
-    let verification = Verification {
-        store: &bench.disk,
-        keystore: &keystore,
-        head_file: &head_file,
-        checkpoints: &[],
-        threads: THREADS,
-    };
-    let report = verify(&verification, &mut |_| {}).await.unwrap();
+    let closed = Closed::of(&bench);
+    let report = verify(&closed.against(&[]), &mut |_| {}).await.unwrap();
     assert_eq!(report.findings, []);
     let (locked, served): (Vec<_>, Vec<_>) = report.tenants.iter().partition(|(_, counts)| counts.locked);
     let [(name, only_the_log)] = &locked[..] else { panic!("one is locked") };
     assert!(**name == *SAVINGS && only_the_log.leaves > 0 && only_the_log.values == 0);
     assert_eq!(served.iter().map(|(_, counts)| counts.values).sum::<u64>(), 1);
-    drop(keystore);
+    drop(closed);
 
     let vault = bench.open().await;
     assert!(is_locked(read_of(&vault, NUMBER, &tokens[0]).await));
@@ -135,10 +126,7 @@ async fn a_start_leaves_a_tenant_locked_until_its_own_key_and_no_other_unlocks_i
 
 #[tokio::test]
 async fn jobs_of_a_locked_tenant_wait_and_go_on() {
-    let (_bench, vault) = Bench::new().await;
-    make(&vault, SAVINGS).await.unwrap();
-    fill(&vault, NUMBER).await;
-    give(&vault);
+    let (_bench, vault, _) = with_own_key().await;
     let officer = of(NUMBER, Role::Officer);
     let rotate = RotateKey { name: "kek/0".to_owned(), from_version: 0 };
     vault.rotate_key(&officer, &rotate).await.unwrap();
@@ -168,10 +156,7 @@ async fn who_has_no_key_of_its_own_is_not_locked_and_the_vault_itself_never() {
 
 #[tokio::test]
 async fn a_locked_tenant_can_be_destroyed() {
-    let (bench, vault) = Bench::new().await;
-    make(&vault, SAVINGS).await.unwrap();
-    fill(&vault, NUMBER).await;
-    give(&vault);
+    let (bench, vault, _) = with_own_key().await;
     lock(&vault).await;
     let id = vault.provided_tenants().await.unwrap()[0].id;
     assert_eq!(listed(&vault, SAVINGS).await.unwrap().state, TenantState::Locked);
@@ -182,24 +167,12 @@ async fn a_locked_tenant_can_be_destroyed() {
     assert!(gone.unwrap().receipt.contains(SAVINGS));
     assert!(vault.keystore.own_key(id).is_none() && vault.provided_tenants().await.unwrap().is_empty());
     vault.close().await;
-    let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
-    let head_file = HeadFile::read(&bench.folder.path().join("head"));
-    let verification = Verification {
-        store: &bench.disk,
-        keystore: &keystore,
-        head_file: &head_file,
-        checkpoints: &[],
-        threads: THREADS,
-    };
-    assert_eq!(verify(&verification, &mut |_| {}).await.unwrap().findings, []);
+    assert_eq!(findings(&bench, &[]).await, []);
 }
 
 #[tokio::test]
 async fn what_is_heard_of_an_own_key_that_has_changed_since_locks_nobody() {
-    let (_bench, vault) = Bench::new().await;
-    make(&vault, SAVINGS).await.unwrap();
-    let tokens = fill(&vault, NUMBER).await;
-    give(&vault);
+    let (_bench, vault, tokens) = with_own_key().await;
     let tenant = vault.provided_tenants().await.unwrap().remove(0);
     let before = vault.own_key_probe(tenant.id).unwrap();
     let asked = before.changed();
@@ -213,10 +186,7 @@ async fn what_is_heard_of_an_own_key_that_has_changed_since_locks_nobody() {
 
 #[tokio::test]
 async fn an_older_keystore_is_refused_though_its_tenant_is_locked_in_it() {
-    let (bench, vault) = Bench::new().await;
-    make(&vault, SAVINGS).await.unwrap();
-    fill(&vault, NUMBER).await;
-    give(&vault);
+    let (bench, vault, _) = with_own_key().await;
     let file = bench.folder.path().join("keys");
     let before = std::fs::read(&file).unwrap();
     let rotate = RotateKey { name: "kek/0".to_owned(), from_version: 0 };

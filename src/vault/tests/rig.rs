@@ -144,35 +144,40 @@ impl Bench {
     }
 }
 
+/// A vault that is closed, as `verify` looks at it.
+pub struct Closed<'b> {
+    bench: &'b Bench,
+    pub keystore: Keystore,
+    head_file: HeadFile,
+}
+
+impl<'b> Closed<'b> {
+    pub fn of(bench: &'b Bench) -> Self {
+        let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
+        Self { bench, keystore, head_file: HeadFile::read(&bench.folder.path().join("head")) }
+    }
+
+    pub fn against<'c>(&'c self, checkpoints: &'c [String]) -> Verification<'c, MemoryStore> {
+        let Self { bench, keystore, head_file } = self;
+        Verification { store: &bench.disk, keystore, head_file, checkpoints, threads: THREADS }
+    }
+}
+
 /// What `verify` finds in a vault that is closed.
 pub async fn findings(bench: &Bench, checkpoints: &[String]) -> Vec<Finding> {
-    let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
-    let head_file = HeadFile::read(&bench.folder.path().join("head"));
-    let verification =
-        Verification { store: &bench.disk, keystore: &keystore, head_file: &head_file, checkpoints, threads: THREADS };
-    verify(&verification, &mut |_| {}).await.unwrap().findings
+    verify(&Closed::of(bench).against(checkpoints), &mut |_| {}).await.unwrap().findings
 }
 
 /// What `verify` finds in a vault that is closed when it holds the logs against the journal as well.
 pub async fn findings_by_journal(bench: &Bench) -> Vec<Finding> {
-    let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
-    let head_file = HeadFile::read(&bench.folder.path().join("head"));
     let journal = JournalFile::read(bench.folder.path().join("journal"));
-    let (store, checkpoints) = (&bench.disk, &[]);
-    let verification =
-        Verification { store, keystore: &keystore, head_file: &head_file, checkpoints, threads: THREADS };
-    verify_with(&verification, Some(&journal), &mut |_| {}).await.unwrap().findings
+    verify_with(&Closed::of(bench).against(&[]), Some(&journal), &mut |_| {}).await.unwrap().findings
 }
 
 /// What is found in the journal of a vault that is closed.
 pub async fn journal_findings(bench: &Bench) -> Vec<Finding> {
-    let keystore = Keystore::open(bench.folder.path(), &root()).unwrap();
-    let head_file = HeadFile::read(&bench.folder.path().join("head"));
     let journal = JournalFile::read(bench.folder.path().join("journal"));
-    let (store, checkpoints) = (&bench.disk, &[]);
-    let verification =
-        Verification { store, keystore: &keystore, head_file: &head_file, checkpoints, threads: THREADS };
-    verify_journal(&verification, &journal).await.unwrap()
+    verify_journal(&Closed::of(bench).against(&[]), &journal).await.unwrap()
 }
 
 /// The root key of the vaults in these tests.
