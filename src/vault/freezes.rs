@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use strongroom_access::{Action, Freezes, Frozen, Touch};
 use strongroom_ids::{TenantId, TenantNo};
-use strongroom_keys::{IndexName, Keystore};
+use strongroom_keys::{IndexKey, IndexName, Keystore};
 use strongroom_schema::Field;
 use strongroom_storage::rows::TenantRow;
 use strongroom_storage::{Family, Store, keys as place};
@@ -96,7 +96,12 @@ async fn stored<S: Store>(
         return Ok((0, Freezes::default()));
     };
     let key = keystore.index_key(id, IndexName::Fingerprint)?;
-    let source = Source::decode(&row, SourceKind::Freezes, &key)?;
+    read(&row, &key)
+}
+
+/// How often a row of freezes was changed, and what it says.
+pub(crate) fn read(row: &[u8], key: &IndexKey) -> Result<(u32, Freezes), Error> {
+    let source = Source::decode(row, SourceKind::Freezes, key)?;
     let freezes = Freezes::from_stored(&source.body).map_err(|_| Error::DataLoss(PLACE))?;
     Ok((source.version, freezes))
 }

@@ -18,7 +18,7 @@ use strongroom_storage::{Family, Mutation, Store, keys as place};
 use super::subjects::Subjects;
 use super::{ROOT, RestoreError};
 use crate::error::Error;
-use crate::freezes::FIELD_NUMBER;
+use crate::freezes::{self, FIELD_NUMBER};
 use crate::officers;
 use crate::open::SYSTEM_NO;
 use crate::own_leaf::Noted;
@@ -27,8 +27,6 @@ use crate::source::{Source, SourceKind};
 use crate::tenant_life::End;
 use crate::values::row_hash;
 
-/// What is damaged, if a row of it can't be read.
-const PLACE: &str = "the freezes in force";
 /// What a leaf is damaged in, that can't be written.
 const LEDGER: &str = "the journal";
 /// What a leaf that freezes in the name of a restore calls why: no officer ends that alone.
@@ -454,8 +452,7 @@ impl<'a> Plan<'a> {
 
 async fn stored<S: Store>(number: TenantNo, key: &IndexKey, store: &S) -> Result<(u32, Freezes), Error> {
     let Some(row) = store.get(Family::Meta, place::freezes(number)).await? else { return Ok((0, Freezes::default())) };
-    let source = Source::decode(&row, SourceKind::Freezes, key)?;
-    Ok((source.version, Freezes::from_stored(&source.body).map_err(|_| Error::DataLoss(PLACE))?))
+    freezes::read(&row, key)
 }
 
 #[cfg(test)]
