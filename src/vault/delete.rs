@@ -63,12 +63,8 @@ impl<S: Store> Attempt<S> for Delete {
             return Ok(prepared);
         }
 
-        let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
-        let mut resolved = road.resolve(&tokens).await?;
-        let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
-        let named = road.named(holders, true, &mut prepared.guards).await?;
-        let subjects = self.items.iter().map(|item| item.subject.as_str());
-        road.by_holders(subjects.zip(&mut resolved), &named, &mut prepared.guards).await?;
+        let named = self.items.iter().map(|item| (item.token.as_str(), item.subject.as_str()));
+        let (resolved, named) = road.resolve_named(named, true, &mut prepared.guards).await?;
         limits::none(repeats(&resolved))?;
         let mut denials = Denials::default();
         let mut rows = Vec::with_capacity(self.items.len());

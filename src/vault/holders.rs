@@ -106,6 +106,22 @@ impl<S: Store> Road<'_, S> {
         found.subject.as_ref().map_or(Ok(()), |record| not_leaving(record))
     }
 
+    /// Looks up what tokens stand for, each with the subject whose value is meant, and who of these holds what is shared. Where no
+    /// subject is named, and `nobody` is asked for, it is whether nobody does.
+    pub async fn resolve_named<'i>(
+        &self,
+        items: impl Iterator<Item = (&'i str, &'i str)> + Clone,
+        nobody: bool,
+        guards: &mut Vec<Guard>,
+    ) -> Result<(Vec<Resolved>, Named<'i>), Error> {
+        let tokens: Vec<&str> = items.clone().map(|(token, _)| token).collect();
+        let mut resolved = self.resolve(&tokens).await?;
+        let subjects = items.map(|(_, subject)| subject);
+        let named = self.named(subjects.clone().zip(&resolved), nobody, guards).await?;
+        self.by_holders(subjects.zip(&mut resolved), &named, guards).await?;
+        Ok((resolved, named))
+    }
+
     /// Looks up the handles behind the subject ids that a request names, and whether they hold the values that it means,
     /// each level at once. Where no subject is named, and `nobody` is asked for, it is whether nobody does.
     pub async fn named<'i, 'r>(

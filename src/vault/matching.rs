@@ -56,12 +56,8 @@ impl<S: Store> Attempt<S> for Match {
         limits.message(self.items.iter().map(|item| item.value.len()).sum())?;
         let purpose = road.purpose_declared(&self.purpose)?;
         let mut prepared = road.prepare(Vec::with_capacity(self.items.len()));
-        let tokens: Vec<&str> = self.items.iter().map(|item| item.token.as_str()).collect();
-        let mut resolved = road.resolve(&tokens).await?;
-        let holders = self.items.iter().map(|item| item.subject.as_str()).zip(&resolved);
-        let named = road.named(holders, false, &mut prepared.guards).await?;
-        let subjects = self.items.iter().map(|item| item.subject.as_str());
-        road.by_holders(subjects.zip(&mut resolved), &named, &mut prepared.guards).await?;
+        let named = self.items.iter().map(|item| (item.token.as_str(), item.subject.as_str()));
+        let (resolved, named) = road.resolve_named(named, false, &mut prepared.guards).await?;
 
         let mut charge = road.charge();
         let (allowed, denials) = Default::default();
