@@ -184,6 +184,10 @@ mod tests {
     use super::*;
     use crate::policies::Policies;
 
+    fn found(policies: &Policies) -> Vec<(Named, &str, bool)> {
+        policies.mentions().iter().map(|one| (one.named, one.name.as_str(), one.pattern)).collect()
+    }
+
     #[test]
     fn every_name_of_the_schema_is_found_wherever_it_stands() {
         let policies = Policies::compile(
@@ -235,10 +239,8 @@ mod tests {
             "#,
         )
         .unwrap();
-        let found: Vec<(Named, &str, bool)> =
-            policies.mentions().iter().map(|one| (one.named, one.name.as_str(), one.pattern)).collect();
         assert_eq!(
-            found,
+            found(&policies),
             [
                 (Named::View, "masked", false),
                 (Named::View, "plain", false),
@@ -269,10 +271,8 @@ mod tests {
             "#,
         )
         .unwrap();
-        let found: Vec<(Named, &str, bool)> =
-            policies.mentions().iter().map(|one| (one.named, one.name.as_str(), one.pattern)).collect();
         assert_eq!(
-            found,
+            found(&policies),
             [
                 (Named::Principal, "app/migration", false),
                 (Named::Principal, "app/a", false),
