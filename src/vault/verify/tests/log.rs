@@ -160,8 +160,6 @@ async fn a_forged_leaf_that_records_an_older_version_contradicts_the_log() {
     let row = rig.replaced("borrower.id_card").await;
     let old = rig.before.get(Family::Rows, row.key()).await.unwrap().unwrap();
     let hash = crate::values::row_hash(&old);
-    let leaves = entries(&rig.store, Family::Leaves, TENANT).await;
-    let end = leaves.len() as u64;
     let item = LeafItem {
         row: Some(row.id),
         outcome: "ok",
@@ -169,12 +167,9 @@ async fn a_forged_leaf_that_records_an_older_version_contradicts_the_log() {
         hash: Some(&hash),
         ..LeafItem::default()
     };
-    let line = forged(end, "replace", &[], &[item]);
     let store = copy(&rig.store).await;
     put(&store, Family::Rows, row.key(), old.to_vec()).await;
-    put(&store, Family::Leaves, place::leaf(TENANT, end), line.clone()).await;
-    let lines = leaves.iter().map(|(_, line)| &line[..]).chain([&line[..]]);
-    set_head(&store, lines, FORGED_AT).await;
+    let end = append(&store, "replace", &[], &[item]).await;
     let said = rig.finds(&store).await;
     assert_eq!(said[0], (Kind::Leaf, Fault::Changed, Place::Leaf(end)), "{said:?}");
 }
@@ -182,12 +177,8 @@ async fn a_forged_leaf_that_records_an_older_version_contradicts_the_log() {
 #[tokio::test]
 async fn a_leaf_in_good_form_that_came_after_an_orderly_stop_is_named_and_after_a_crash_it_is_counted() {
     let rig = Rig::loaded().await;
-    let leaves = entries(&rig.store, Family::Leaves, TENANT).await;
-    let end = leaves.len() as u64;
-    let line = forged(end, "detokenize", &[], &[]);
     let store = copy(&rig.store).await;
-    put(&store, Family::Leaves, place::leaf(TENANT, end), line.clone()).await;
-    set_head(&store, leaves.iter().map(|(_, line)| &line[..]).chain([&line[..]]), FORGED_AT).await;
+    let end = append(&store, "detokenize", &[], &[]).await;
     assert_eq!(rig.finds(&store).await, [(Kind::Leaf, Fault::Added, Place::Leaf(end))]);
     std::fs::write(rig.head(), &rig.head_before).unwrap();
     let report = rig.report(&store).await;
@@ -201,13 +192,9 @@ async fn a_forged_leaf_that_brings_an_older_policy_back_contradicts_the_log() {
     let key = place::policy(TENANT);
     let old = rig.before.get(Family::Meta, key.clone()).await.unwrap().unwrap();
     let hash = data_encoding::HEXLOWER.encode(&crate::values::row_hash(&old));
-    let leaves = entries(&rig.store, Family::Leaves, TENANT).await;
-    let end = leaves.len() as u64;
-    let line = forged(end, "apply_policy", &[("version", "1"), ("sha256", &hash)], &[]);
     let store = copy(&rig.store).await;
     put(&store, Family::Meta, key, old.to_vec()).await;
-    put(&store, Family::Leaves, place::leaf(TENANT, end), line.clone()).await;
-    set_head(&store, leaves.iter().map(|(_, line)| &line[..]).chain([&line[..]]), FORGED_AT).await;
+    let end = append(&store, "apply_policy", &[("version", "1"), ("sha256", &hash)], &[]).await;
     let named = [
         (Kind::Leaf, Fault::Changed, Place::Leaf(end)),
         (Kind::Leaf, Fault::Added, Place::Leaf(end)),
@@ -239,12 +226,8 @@ async fn a_copy_of_the_store_is_compared_to_its_own_head_file_and_without_one_to
 #[tokio::test]
 async fn only_a_head_file_that_is_still_the_same_once_the_store_was_opened_says_that_it_is_as_the_vault_left_it() {
     let rig = Rig::loaded().await;
-    let leaves = entries(&rig.store, Family::Leaves, TENANT).await;
-    let end = leaves.len() as u64;
-    let line = forged(end, "detokenize", &[], &[]);
     let store = copy(&rig.store).await;
-    put(&store, Family::Leaves, place::leaf(TENANT, end), line.clone()).await;
-    set_head(&store, leaves.iter().map(|(_, line)| &line[..]).chain([&line[..]]), FORGED_AT).await;
+    let end = append(&store, "detokenize", &[], &[]).await;
     let mut head = HeadFile::read(&rig.head());
     let by = async |head: &HeadFile| {
         let report = rig.checked_by(&store, head, &[], THREADS).await.unwrap();
@@ -274,6 +257,16 @@ fn forged(index: u64, action: &str, detail: &[(&str, &str)], items: &[LeafItem<'
         ..header()
     };
     prepare(&header, items.iter().copied()).remove(0).finish(index, Timestamp(FORGED_AT))
+}
+
+/// Appends a forged leaf, and makes the log's head fit it. Its index.
+async fn append(store: &MemoryStore, action: &str, detail: &[(&str, &str)], items: &[LeafItem<'_>]) -> u64 {
+    let leaves = entries(store, Family::Leaves, TENANT).await;
+    let end = leaves.len() as u64;
+    let line = forged(end, action, detail, items);
+    put(store, Family::Leaves, place::leaf(TENANT, end), line.clone()).await;
+    set_head(store, leaves.iter().map(|(_, line)| &line[..]).chain([&line[..]]), FORGED_AT).await;
+    end
 }
 
 /// Makes the log's head fit these leaves, as whoever writes to the store can.
