@@ -148,10 +148,21 @@ pub(crate) mod tests {
     }
 
     /// The block of FORMAT.md that is marked with a word.
-    fn vector(word: &str) -> String {
+    pub(crate) fn vector(word: &str) -> String {
         let page = include_str!("FORMAT.md");
         let (_, after) = page.split_once(&format!("```{word}\n")).unwrap();
         after.split_once("```").unwrap().0.to_owned()
+    }
+
+    /// Changes every byte of a note, and sees that it is noticed.
+    pub(crate) fn is_noticed_wherever_it_is_changed(note: &str, is_noticed: impl Fn(&str) -> bool) {
+        for at in 0..note.len() {
+            let mut bytes = note.to_owned().into_bytes();
+            bytes[at] ^= 1;
+            if let Ok(changed) = String::from_utf8(bytes) {
+                assert!(is_noticed(&changed), "byte {at}");
+            }
+        }
     }
 
     #[test]
@@ -260,13 +271,7 @@ pub(crate) mod tests {
         let key = Key::new(1);
         let vkey = vkey(&log(), &key.public());
         let note = key.checkpoint(&log(), &tree());
-        for at in 0..note.len() {
-            let mut bytes = note.clone().into_bytes();
-            bytes[at] ^= 1;
-            if let Ok(changed) = String::from_utf8(bytes) {
-                assert!(verify(&changed, &[&vkey]).is_err(), "byte {at}");
-            }
-        }
+        is_noticed_wherever_it_is_changed(&note, |changed| verify(changed, &[&vkey]).is_err());
     }
 
     #[test]
