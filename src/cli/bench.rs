@@ -51,6 +51,7 @@ mod retention;
 mod rewrap;
 mod rig;
 mod served;
+mod settings;
 mod sheet;
 mod stored;
 mod streams;
@@ -63,7 +64,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
-use serde_json::json;
 
 use super::anew::make_anew;
 use super::client::Global;
@@ -73,8 +73,8 @@ use super::start;
 use bars::Bars;
 use child::Child;
 use decide::Decide;
-use growth::{Extent, Growth};
-use latency::{Latency, Pacing};
+use growth::Growth;
+use latency::Latency;
 use ledger_speed::LedgerSpeed;
 use loads::{Load, Size};
 use machine::Machine;
@@ -84,6 +84,7 @@ use report::Lines;
 use retention::Retention;
 use rewrap::Rewrap;
 use rig::Rig;
+use settings::{MEASURING, SIZES, lasting, seconds};
 use whole::Whole;
 
 /// Measure this vault on this machine: values in and out, one by one and in batches, beside two yardsticks.
@@ -222,46 +223,6 @@ pub struct Args {
     convert: Option<Vec<String>>,
 }
 
-/// What says how much is measured; --quick says it by itself.
-const SIZES: [&str; 10] =
-    ["runs", "requests", "batches", "seconds", "warm_up", "stored", "growth", "deks", "subjects", "leaves"];
-
-/// What says anything about a measurement.
-const MEASURING: [&str; 24] = [
-    "folder",
-    "runs",
-    "requests",
-    "batches",
-    "seconds",
-    "warm_up",
-    "connections",
-    "in_flight",
-    "batches_in_flight",
-    "stored",
-    "quick",
-    "all",
-    "parts",
-    "growth",
-    "deks",
-    "subjects",
-    "leaves",
-    "peers",
-    "peers_state",
-    "report",
-    "profile",
-    "plot",
-    "keep",
-    generator::GROUP,
-];
-
-/// How long a load of a peer goes on at least: their processor time is told in ticks, and their connections' start is in it.
-const PEER_SECONDS: f64 = 10.0;
-/// How long each rate of a part is kept.
-const PART_SECONDS: f64 = 3.0;
-/// How long a quick measurement takes for either.
-const QUICK_SECONDS: f64 = 0.3;
-const QUICK_PEER_SECONDS: f64 = 1.0;
-
 /// What can be measured by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum Part {
@@ -283,21 +244,6 @@ enum Part {
     Rewrap,
     /// Subjects erased by retention, alone and beside callers.
     Retention,
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
-        _ => Err("write seconds, at most 86,400".to_owned()),
-    }
-}
-
-/// How long something is measured: nothing comes of less than this.
-fn lasting(text: &str) -> Result<f64, String> {
-    match seconds(text) {
-        Ok(seconds) if seconds >= 0.1 => Ok(seconds),
-        _ => Err("write seconds, from 0.1 to 86,400".to_owned()),
-    }
 }
 
 /// Measures.
@@ -499,23 +445,6 @@ impl Args {
         Duration::from_secs_f64(self.warm_up.unwrap_or(0.3))
     }
 
-    fn time(&self) -> Duration {
-        Duration::from_secs_f64(self.seconds.unwrap_or(if self.quick { QUICK_SECONDS } else { PART_SECONDS }))
-    }
-
-    fn peer_seconds(&self) -> f64 {
-        if self.quick { QUICK_PEER_SECONDS } else { PEER_SECONDS.max(self.seconds.unwrap_or(0.0)) }
-    }
-
-    /// What to keep in mind of the figures.
-    fn notes(&self) -> Vec<&'static str> {
-        let in_memory =
-            "the folder is in memory (tmpfs): a sync there costs nothing, so these are no figures of a disk";
-        let quick = "one short run, to see that it works (--quick): its figures mean little";
-        let notes = [on_memory(&self.folder).then_some(in_memory), self.quick.then_some(quick)];
-        notes.into_iter().flatten().collect()
-    }
-
     /// Whether loads are measured: the vault's own, or those that other products get.
     fn has_loads(&self) -> bool {
         self.has(Part::Loads) || self.has(Part::More) || self.peers.is_some()
@@ -525,20 +454,6 @@ impl Args {
     fn has_rig(&self) -> bool {
         let others = [Part::Latency, Part::Overload, Part::Growth, Part::Rewrap, Part::Retention];
         self.has_loads() || others.into_iter().any(|part| self.has(part))
-    }
-
-    fn pacing(&self) -> Pacing {
-        Pacing { connections: self.connections.into(), time: self.time(), runs: self.runs }
-    }
-
-    fn extent(&self) -> Extent {
-        Extent {
-            tokens: self.growth.unwrap_or(10_000_000),
-            connections: self.connections.into(),
-            in_flight: self.size().in_flight,
-            time: self.time(),
-            runs: self.runs,
-        }
     }
 
     /// Steps of the bar over everything.
@@ -559,27 +474,6 @@ impl Args {
         steps
     }
 
-    fn setting(&self) -> serde_json::Value {
-        let size = self.size();
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "processors": std::thread::available_parallelism().map_or(0, usize::from),
-            "runs": self.runs,
-            "seconds": self.seconds,
-            "part_seconds": self.time().as_secs_f64(),
-            "warm_up_seconds": self.warm_up().as_secs_f64(),
-            "connections": size.connections,
-            "unary_requests": size.seconds.is_none().then_some(size.requests),
-            "unary_in_flight": size.in_flight,
-            "batches": size.seconds.is_none().then_some(size.batches),
-            "batch_items": loads::BATCH,
-            "batches_in_flight": size.batches_in_flight,
-            "stored_values": self.stored(),
-            "stored_single_values": rig::singles(self.stored()),
-            "leaves": self.leaves(),
-        })
-    }
-
     /// What longer forms there are, below the tables of the short one.
     fn hinted(&self, text: String) -> String {
         match self.all || !self.parts.is_empty() {
@@ -590,26 +484,8 @@ impl Args {
             ),
         }
     }
-
-    /// Where peers that were interrupted left their state.
-    fn left_by_peers(&self) -> String {
-        self.peers.as_ref().map(|_| format!(" and {}", self.peers_state.display())).unwrap_or_default()
-    }
-
-    fn tidy(&self) -> Result<(), CliError> {
-        match self.keep {
-            true => Ok(()),
-            false => std::fs::remove_dir_all(&self.folder).map_err(|error| CliError::file(&self.folder, error)),
-        }
-    }
 }
 
 fn write(file: &Path, text: &str) -> Result<(), CliError> {
     std::fs::write(file, text).map_err(|error| CliError::file(file, error))
-}
-
-/// Whether a folder is in memory only.
-fn on_memory(folder: &Path) -> bool {
-    const TMPFS: i128 = 0x0102_1994;
-    rustix::fs::statfs(folder).is_ok_and(|stat| i128::from(stat.f_type) == TMPFS)
 }

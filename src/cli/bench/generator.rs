@@ -211,7 +211,7 @@ pub async fn run(args: &super::Args, global: &Global) -> Result<Exit, CliError> 
         (None, false) if shape.items == 1 => Pace::Closed(size.in_flight),
         (None, false) => Pace::Closed(size.batches_in_flight),
     };
-    let open = if args.quick { super::QUICK_SECONDS } else { OPEN_SECONDS };
+    let open = if args.quick { super::settings::QUICK_SECONDS } else { OPEN_SECONDS };
     let until = match (args.seconds, own.rate) {
         (None, None) => size.until(shape.items),
         (seconds, _) => Until::Lasted(Duration::from_secs_f64(seconds.unwrap_or(open))),
