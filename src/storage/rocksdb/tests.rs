@@ -137,14 +137,17 @@ async fn a_missing_folder_is_an_error_and_stays_missing() {
     assert!(!dir.path().join("CURRENT").exists());
 }
 
+/// Drops a family of a store that is closed.
+fn drop_family(dir: &TempDir, name: &str) {
+    let mut db = DB::open_cf(&Options::default(), dir.path(), Family::ALL.map(Family::name)).unwrap();
+    db.drop_cf(name).unwrap();
+}
+
 #[tokio::test]
 async fn a_missing_family_is_an_error_that_names_it() {
     let (dir, store) = fresh();
     drop(store);
-    let names = Family::ALL.map(Family::name);
-    let mut db = DB::open_cf(&Options::default(), dir.path(), names).unwrap();
-    db.drop_cf("holders").unwrap();
-    drop(db);
+    drop_family(&dir, "holders");
     let error = RocksStore::open(dir.path(), small()).err().unwrap().to_string();
     assert!(error.contains("holders"), "{error}");
 }
@@ -154,10 +157,7 @@ async fn a_family_that_earlier_versions_did_not_have_is_made() {
     let (dir, store) = fresh();
     store.write(vec![put(Family::Leaves, b"1", noise(1))]).await.unwrap();
     drop(store);
-    let names = Family::ALL.map(Family::name);
-    let mut db = DB::open_cf(&Options::default(), dir.path(), names).unwrap();
-    db.drop_cf("leaf_index").unwrap();
-    drop(db);
+    drop_family(&dir, "leaf_index");
     let store = RocksStore::open(dir.path(), small()).unwrap();
     assert!(store.scan(Family::LeafIndex, everything()).await.unwrap().is_empty());
     store.write(vec![put(Family::LeafIndex, b"1", b"")]).await.unwrap();
@@ -305,10 +305,7 @@ async fn a_family_that_earlier_versions_did_not_have_is_read_as_empty() {
     let (dir, store) = fresh();
     store.write(vec![put(Family::Leaves, b"1", noise(1))]).await.unwrap();
     drop(store);
-    let names = Family::ALL.map(Family::name);
-    let mut db = DB::open_cf(&Options::default(), dir.path(), names).unwrap();
-    db.drop_cf("leaf_index").unwrap();
-    drop(db);
+    drop_family(&dir, "leaf_index");
     let reader = RocksReader::open(dir.path(), &small()).unwrap();
     assert!(Store::scan(&reader, Family::LeafIndex, everything()).await.unwrap().is_empty());
     assert_eq!(reader.multi_get(Family::LeafIndex, vec![vec![1], vec![2]]).await.unwrap(), [None, None]);
