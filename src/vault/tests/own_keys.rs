@@ -26,6 +26,15 @@ async fn bring(vault: &Tested, key: [u8; 32]) -> Result<(), Error> {
     vault.import_own_key(&officer(), &request).await.map(drop)
 }
 
+/// A vault with a tenant that has brought a key of its own, and the tokens of what that tenant has stored.
+async fn with_own_key() -> (Bench, Tested, Vec<String>) {
+    let (bench, vault) = Bench::new().await;
+    make(&vault, SAVINGS).await.unwrap();
+    let tokens = fill(&vault, NUMBER).await;
+    bring(&vault, OWN).await.unwrap();
+    (bench, vault, tokens)
+}
+
 /// What the tenant's log says of its own key: action, decision, stage.
 async fn told(vault: &Tested) -> Vec<(String, String, String)> {
     let leaves = log(vault, &of(NUMBER, Role::Auditor), "").await;
@@ -140,10 +149,7 @@ async fn what_was_decided_and_not_made_is_found_out_at_the_next_start() {
 
 #[tokio::test]
 async fn a_keystore_from_before_the_removal_does_not_bring_a_tenant_back() {
-    let (bench, vault) = Bench::new().await;
-    make(&vault, SAVINGS).await.unwrap();
-    fill(&vault, NUMBER).await;
-    bring(&vault, OWN).await.unwrap();
+    let (bench, vault, _) = with_own_key().await;
     let file = bench.folder.path().join("keys");
     let before = std::fs::read(&file).unwrap();
     vault.remove_own_key(&officer()).await.unwrap();
@@ -174,10 +180,7 @@ async fn only_officers_of_a_tenant_see_to_its_own_key() {
 
 #[tokio::test]
 async fn a_removal_that_fails_locks_at_once_and_can_be_asked_for_again() {
-    let (bench, vault) = Bench::new().await;
-    make(&vault, SAVINGS).await.unwrap();
-    let tokens = fill(&vault, NUMBER).await;
-    bring(&vault, OWN).await.unwrap();
+    let (bench, vault, tokens) = with_own_key().await;
     let file = bench.folder.path().join("keys");
     let good = std::fs::read(&file).unwrap();
     std::fs::write(&file, b"somebody else's").unwrap();
@@ -196,10 +199,7 @@ async fn a_removal_that_fails_locks_at_once_and_can_be_asked_for_again() {
 
 #[tokio::test]
 async fn a_removal_that_failed_is_made_by_the_next_start() {
-    let (bench, vault) = Bench::new().await;
-    make(&vault, SAVINGS).await.unwrap();
-    let tokens = fill(&vault, NUMBER).await;
-    bring(&vault, OWN).await.unwrap();
+    let (bench, vault, tokens) = with_own_key().await;
     let file = bench.folder.path().join("keys");
     let good = std::fs::read(&file).unwrap();
     std::fs::write(&file, b"somebody else's").unwrap();
