@@ -14,7 +14,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::batches::{Answer, Exchange, Item};
 use super::cells::JsonStyle;
 use super::client::{Context, Wire};
-use super::mapping::{FormatName, Mapping, format_of, once_each, parse_delimiter};
+use super::mapping::{Form, Mapping, once_each};
 use super::output::{CliError, Exit};
 use super::step_up;
 use super::transfer::{Job, Transfer, report};
@@ -66,17 +66,8 @@ pub struct Args {
     #[arg(short, long, value_name = "OUT")]
     pub out: PathBuf,
 
-    /// The form of the file, where its name does not tell.
-    #[arg(long, value_enum)]
-    pub format: Option<FormatName>,
-
-    /// What stands between CSV cells: one character, or tab.
-    #[arg(long, value_name = "CHARACTER", value_parser = parse_delimiter)]
-    pub delimiter: Option<u8>,
-
-    /// How many values travel together; fewer where the vault's limits are lower.
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    pub batch: u16,
+    #[command(flatten)]
+    pub form: Form,
 
     /// JSONL: write this column's values as numbers where they are numbers.
     #[arg(long, value_name = "COLUMN")]
@@ -89,7 +80,7 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let format = format_of(&args.file, args.format, args.delimiter)?;
+    let format = args.form.of(&args.file)?;
     let mapped: Vec<String> = args.map.iter().map(|mapping| mapping.column.clone()).collect();
     once_each(&mapped)?;
     if let Some(subject) = &args.subject
@@ -102,7 +93,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         "command": "export",
         "format": format!("{format:?}"),
         "map": pairs,
-        "batch": args.batch,
+        "batch": args.form.batch,
         "purpose": args.purpose,
         "view": args.view,
         "subject": args.subject,
@@ -119,7 +110,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         subject_needed: false,
         numbers: args.number,
         style: JsonStyle { ascii: args.ascii },
-        batch: usize::from(args.batch),
+        batch: usize::from(args.form.batch),
         options: options.to_string(),
     };
     let client = context.vault().await?;

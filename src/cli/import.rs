@@ -14,7 +14,7 @@ use super::batches::{Answer, Exchange, Item};
 use super::cells::JsonStyle;
 use super::client::{Context, Wire};
 use super::expiry::parse_time;
-use super::mapping::{FormatName, Mapping, format_of, once_each, parse_delimiter};
+use super::mapping::{Form, Mapping, once_each};
 use super::output::{CliError, Exit};
 use super::transfer::{Job, Transfer, report};
 use super::value::new_item;
@@ -59,17 +59,8 @@ pub struct Args {
     #[arg(short, long, value_name = "OUT")]
     pub out: PathBuf,
 
-    /// The form of the file, where its name does not tell.
-    #[arg(long, value_enum)]
-    pub format: Option<FormatName>,
-
-    /// What stands between CSV cells: one character, or tab.
-    #[arg(long, value_name = "CHARACTER", value_parser = parse_delimiter)]
-    pub delimiter: Option<u8>,
-
-    /// How many values travel together; fewer where the vault's limits are lower.
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    pub batch: u16,
+    #[command(flatten)]
+    pub form: Form,
 
     /// When the values stop being readable: 2031-12-31 or 2031-12-31T23:59:59Z. Without it, as the retention says.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -78,7 +69,7 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let format = format_of(&args.file, args.format, args.delimiter)?;
+    let format = args.form.of(&args.file)?;
     let mapped: Vec<String> = args.map.iter().map(|mapping| mapping.column.clone()).collect();
     once_each(&mapped)?;
     let pairs: Vec<_> = args.map.iter().map(|mapping| json!([mapping.column, mapping.field])).collect();
@@ -86,7 +77,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         "command": "import",
         "format": format!("{format:?}"),
         "map": pairs,
-        "batch": args.batch,
+        "batch": args.form.batch,
         "subject": args.subject,
         "expires": args.expires.map(|time| time.unix_timestamp()),
         // An idempotency key belongs to who uses it, and to one vault.
@@ -102,7 +93,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         subject_needed: true,
         numbers: vec![],
         style: JsonStyle::default(),
-        batch: usize::from(args.batch),
+        batch: usize::from(args.form.batch),
         options: options.to_string(),
     };
     let client = context.vault().await?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 
 use super::output::CliError;
 use super::records::Format;
@@ -70,16 +70,36 @@ pub fn once_each(columns: &[String]) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The format of a file by its name, unless it is said.
-pub fn format_of(path: &Path, named: Option<FormatName>, delimiter: Option<u8>) -> Result<Format, CliError> {
-    let is_tsv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
-    match named.or_else(|| FormatName::of(path)) {
-        Some(FormatName::Csv) => Ok(Format::Csv { delimiter: delimiter.unwrap_or(if is_tsv { b'\t' } else { b',' }) }),
-        Some(FormatName::Jsonl) => Ok(Format::Jsonl),
-        None => Err(CliError::Usage(format!(
-            "{}: the name does not tell the form; add --format csv or jsonl",
-            path.display()
-        ))),
+/// The form of a file, and how much of it travels at once.
+#[derive(Clone, Debug, Args)]
+pub struct Form {
+    /// The form of the file, where its name does not tell.
+    #[arg(long, value_enum)]
+    pub format: Option<FormatName>,
+
+    /// What stands between CSV cells: one character, or tab.
+    #[arg(long, value_name = "CHARACTER", value_parser = parse_delimiter)]
+    pub delimiter: Option<u8>,
+
+    /// How many values travel together; fewer where the vault's limits are lower.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub batch: u16,
+}
+
+impl Form {
+    /// The format of a file by its name, unless it is said.
+    pub fn of(&self, path: &Path) -> Result<Format, CliError> {
+        let is_tsv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
+        match self.format.or_else(|| FormatName::of(path)) {
+            Some(FormatName::Csv) => {
+                Ok(Format::Csv { delimiter: self.delimiter.unwrap_or(if is_tsv { b'\t' } else { b',' }) })
+            }
+            Some(FormatName::Jsonl) => Ok(Format::Jsonl),
+            None => Err(CliError::Usage(format!(
+                "{}: the name does not tell the form; add --format csv or jsonl",
+                path.display()
+            ))),
+        }
     }
 }
 
