@@ -10,11 +10,13 @@
 //! What is sent: `population` has the values, `workload` the requests, `loads` their sizes, `picks` which values are read.
 //! How: `pace` says when requests start, `load` sends them, `noted` and `measure` keep what came of it. `rig` puts vault
 //! and yardsticks up; `latency`, `overload` and `growth` are measurements of their own, and so is `ledger_speed`, of
-//! `leaves` that never were in a vault: `append`, `prove`, `convert`. What is said: `whole`, from
+//! `leaves` that never were in a vault: `append`, `prove`, `convert`; and so are the `questions` that are `asked` of a `year`'s
+//! log, whose `mix` is a lender's. What is said: `whole`, from
 //! `sheet`s, with the `goals`. Runs take turns: vault, echo, direct, peers, and again; so what else the machine does
 //! meanwhile falls on all of them.
 
 mod append;
+mod asked;
 mod bars;
 mod child;
 mod convert;
@@ -36,6 +38,7 @@ mod load;
 mod loads;
 mod machine;
 mod measure;
+mod mix;
 mod noted;
 mod overload;
 mod own;
@@ -46,6 +49,7 @@ mod plot;
 mod population;
 mod process;
 mod prove;
+mod questions;
 mod report;
 mod retention;
 mod rewrap;
@@ -59,6 +63,7 @@ mod tokens;
 mod whole;
 mod work;
 mod workload;
+mod year;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -80,6 +85,7 @@ use loads::{Load, Size};
 use machine::Machine;
 use overload::Overload;
 use peers::Peers;
+use questions::Questions;
 use report::Lines;
 use retention::Retention;
 use rewrap::Rewrap;
@@ -101,6 +107,7 @@ use whole::Whole;
   strongroom bench --quick --output json
   strongroom bench --parts latency,overload --plot latency.svg
   strongroom bench --parts ledger                       one part alone; so decide
+  strongroom bench --parts questions --leaves 20000000  what auditors ask
   strongroom bench --all --peers deploy/bench --growth 1000000
   strongroom bench --mix tokenize=1,detokenize=4 --rate 5000 --seconds 10
   strongroom bench --mix detokenize=1 --endpoint https://127.0.0.1:7443
@@ -159,7 +166,7 @@ pub struct Args {
     quick: bool,
 
     /// Measure everything: other batch sizes, streams, the ledger, latency against load, overload, growth, rewrap,
-    /// retention. Takes about twenty minutes with --peers.
+    /// retention, questions of auditors. Takes about twenty minutes with --peers.
     #[arg(long, conflicts_with_all = ["parts", generator::GROUP])]
     all: bool,
 
@@ -179,7 +186,8 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(10_000..=100_000_000), conflicts_with = generator::GROUP)]
     subjects: Option<u64>,
 
-    /// Leaves of the export that the part `ledger` verifies and converts; 1,000,000 without it.
+    /// Leaves of the export that the part `ledger` verifies and converts, 1,000,000 without it; and of the log that the part
+    /// `questions` asks, 2,000,000 without it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1_000..=1_000_000_000), conflicts_with = generator::GROUP)]
     leaves: Option<u64>,
 
@@ -244,6 +252,8 @@ enum Part {
     Rewrap,
     /// Subjects erased by retention, alone and beside callers.
     Retention,
+    /// What auditors ask of a log of so many --leaves, by the index that follows it.
+    Questions,
 }
 
 /// Measures.
@@ -365,6 +375,7 @@ async fn parts(args: &Args) -> Result<Whole, CliError> {
         growth: None,
         rewrap: None,
         retention: None,
+        questions: None,
         peers,
         notes: args.notes(),
     };
@@ -402,6 +413,9 @@ async fn parts(args: &Args) -> Result<Whole, CliError> {
     }
     if has(Part::Retention) {
         whole.retention = Some(Retention::measure(&args.folder, args.subjects(), pacing, &bars).await?);
+    }
+    if has(Part::Questions) {
+        whole.questions = Some(Questions::measure(&args.folder, args.asked_leaves(), args.runs, &bars).await?);
     }
     bars.finish();
     Ok(whole)
@@ -441,6 +455,10 @@ impl Args {
         self.leaves.unwrap_or(1_000_000)
     }
 
+    fn asked_leaves(&self) -> u64 {
+        self.leaves.unwrap_or(2_000_000)
+    }
+
     fn warm_up(&self) -> Duration {
         Duration::from_secs_f64(self.warm_up.unwrap_or(0.3))
     }
@@ -468,6 +486,7 @@ impl Args {
             (Part::Growth, Growth::steps(self.extent())),
             (Part::Rewrap, Rewrap::steps(self.pacing())),
             (Part::Retention, Retention::steps(self.pacing())),
+            (Part::Questions, Questions::steps(self.runs)),
         ] {
             steps += if self.has(part) { more } else { 0 };
         }
@@ -479,7 +498,7 @@ impl Args {
         match self.all || !self.parts.is_empty() {
             true => text,
             false => format!(
-                "{text}\n\nLonger: --parts more,ledger,latency,overload,growth,rewrap,retention for the rest, --all for everything, --peers FOLDER for \
+                "{text}\n\nLonger: --parts more,ledger,latency,overload,growth,rewrap,retention,questions for the rest, --all for everything, --peers FOLDER for \
                  other products beside it, --mix for a load of your own."
             ),
         }

@@ -2,7 +2,7 @@
 //! that are archived, and forgets idempotency keys that have expired.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use strongroom_commit::{Change, Fact, Guard};
 use strongroom_ids::TenantNo;
@@ -25,10 +25,41 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 const FORGET_EVERY: u64 = 3_600;
 /// How many rounds lie between two times that leaves are taken into tiles.
 const FOLLOW_EVERY: u64 = 10;
-/// How many steps of that are made in one round, which others of this house wait for; what is left is gone on with in the next.
-const FOLLOW_STEPS: u32 = 8;
+/// How fast leaves are taken into tiles.
+const TILES: Pace = Pace { steps: 8, alone: ALONE };
+/// How fast they are taken into the index.
+const INDEX: Pace = Pace { steps: 32, alone: ALONE };
+/// How long either is gone on with in one round at most while the vault is alone. Two of these and what else is done in a
+/// round are about the time between two.
+const ALONE: Duration = Duration::from_millis(400);
 /// Keys looked at in one step.
 const PAGE: usize = 1_000;
+
+/// How fast something follows the logs. Others of this house wait for a round of it; what is left is gone on with in the next.
+#[derive(Clone, Copy)]
+pub(crate) struct Pace {
+    /// Steps of one round while callers are there.
+    pub steps: u32,
+    /// How long a round goes on while they are not.
+    pub alone: Duration,
+}
+
+impl Pace {
+    /// Whether somebody else commits, if so many groups were committed during the steps of one round: these are of one
+    /// commit each, and the last may be of some more.
+    fn in_company(self, commits: u64) -> bool {
+        commits > 2 * u64::from(self.steps)
+    }
+}
+
+/// What follows the logs.
+#[derive(Clone, Copy)]
+pub(crate) enum Following {
+    /// Tiles.
+    Tiles,
+    /// The index of leaves.
+    Index,
+}
 
 /// Logs in their order, from the one after `after` on and then the others: where a round can't do all of them, each has its
 /// turn.
@@ -71,13 +102,13 @@ impl<S: Store> Vault<S> {
             self.write_counted_refusals().await;
             round += 1;
             if followed.is_some() || round.is_multiple_of(FOLLOW_EVERY) {
-                followed = self.follow_logs(followed, FOLLOW_STEPS).await.unwrap_or_else(|error| {
+                followed = self.catch_up(Following::Tiles, TILES, followed).await.unwrap_or_else(|error| {
                     tracing::warn!(%error, "leaves are taken into tiles in a later round");
                     None
                 });
             }
             if indexed.is_some() || round.is_multiple_of(FOLLOW_EVERY) {
-                indexed = self.index_logs(indexed, FOLLOW_STEPS).await.unwrap_or_else(|error| {
+                indexed = self.catch_up(Following::Index, INDEX, indexed).await.unwrap_or_else(|error| {
                     tracing::warn!(%error, "leaves are taken into the index in a later round");
                     None
                 });
@@ -101,6 +132,28 @@ impl<S: Store> Vault<S> {
                 && let Err(error) = self.forget_old_counts().await
             {
                 tracing::warn!(%error, "counts of earlier days are left for the next round");
+            }
+        }
+    }
+
+    /// Goes on with what follows the logs, after one of them: for a few steps, and for a part of the round while nobody else
+    /// commits. Answers after which log to go on, if there may be more to do.
+    pub(crate) async fn catch_up(
+        &self,
+        what: Following,
+        pace: Pace,
+        mut after: Option<TenantNo>,
+    ) -> Result<Option<TenantNo>, Error> {
+        let began = Instant::now();
+        loop {
+            let before = self.commits();
+            after = match what {
+                Following::Tiles => self.follow_logs(after, pace.steps).await?,
+                Following::Index => self.index_logs(after, pace.steps).await?,
+            };
+            let company = pace.in_company(self.commits().saturating_sub(before));
+            if after.is_none() || company || began.elapsed() >= pace.alone {
+                return Ok(after);
             }
         }
     }
@@ -185,5 +238,17 @@ impl<S: Store> Vault<S> {
             self.committer.commit(change).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_commits_as_much_again_is_company() {
+        let pace = Pace { steps: 8, alone: ALONE };
+        assert!(!pace.in_company(8) && !pace.in_company(16));
+        assert!(pace.in_company(17));
     }
 }

@@ -32,10 +32,10 @@ use crate::pages::PAGE;
 use crate::vault::Vault;
 use turns::Turns;
 
-/// Blocks that are taken in one commit, at most.
-const STEP: u64 = 16;
-/// Rows that are written in one commit, at most. A block of large requests has more.
-const ROWS: usize = 8_192;
+/// Blocks that are taken in one commit, at most. Callers' commits wait for it.
+const STEP: u64 = 4;
+/// Rows that are written in one commit, at most: a few milliseconds. A block of large requests has more, and takes some.
+const ROWS: usize = 2_048;
 /// Rows that are looked up at once.
 const LOOKED_UP: usize = 1_024;
 /// Blocks that may wait to be made anew; whoever finds more finds them again.
@@ -119,6 +119,12 @@ fn puts(log: TenantNo, first: u64, rows: &Rows) -> impl Iterator<Item = Mutation
 }
 
 impl<S: Store> Vault<S> {
+    /// How many leaves of a tenant's log are in its index, for who measures how it follows.
+    pub async fn indexed_leaves(&self, tenant: TenantNo) -> Result<u64, Error> {
+        let size = self.committer.head(tenant).map_or(0, |head| head.size);
+        Ok(indexed(&*self.store, tenant, size).await?)
+    }
+
     /// Takes leaves that came since into the index of every log, in so many steps at the most, and beginning with the log after
     /// one. Answers after which to go on, if there may be more to do. On a disk that is nearly full nothing is done.
     pub(crate) async fn index_logs(&self, after: Option<TenantNo>, steps: u32) -> Result<Option<TenantNo>, Error> {
@@ -153,39 +159,40 @@ impl<S: Store> Vault<S> {
         while left > 0 && next + BLOCK <= size {
             let rows = rows_of(&*self.store, log, next).await?;
             if !mutations.is_empty() && mutations.len() + rows.len() > ROWS {
-                left -= 1;
-                self.write_index(log, next, std::mem::take(&mut mutations)).await?;
+                let commits = self.write_index(log, next, std::mem::take(&mut mutations)).await?;
+                left = left.saturating_sub(commits);
                 begun = next;
             }
             mutations.extend(puts(log, next, &rows));
             next += BLOCK;
             if next - begun >= STEP * BLOCK || mutations.len() > ROWS {
-                left = left.saturating_sub(1);
-                self.write_index(log, next, std::mem::take(&mut mutations)).await?;
+                let commits = self.write_index(log, next, std::mem::take(&mut mutations)).await?;
+                left = left.saturating_sub(commits);
                 begun = next;
             }
             tokio::task::yield_now().await;
         }
         if next > begun {
-            left = left.saturating_sub(1);
-            self.write_index(log, next, mutations).await?;
+            left = left.saturating_sub(self.write_index(log, next, mutations).await?);
         }
         Ok(left)
     }
 
-    /// Writes rows, and with the last of them that all leaves before `next` are in the index.
-    async fn write_index(&self, log: TenantNo, next: u64, mut mutations: Vec<Mutation>) -> Result<(), Error> {
+    /// Writes rows, and with the last of them that all leaves before `next` are in the index. Answers with how many commits.
+    async fn write_index(&self, log: TenantNo, next: u64, mut mutations: Vec<Mutation>) -> Result<u32, Error> {
         mutations.push(Mutation::Put(Family::LeafIndex, place::indexed(log), place::encode_indexed(next)));
         self.write_rows(mutations).await
     }
 
-    /// Writes rows in their order, with so many commits as they need.
-    async fn write_rows(&self, mut mutations: Vec<Mutation>) -> Result<(), Error> {
+    /// Writes rows in their order, with so many commits as they need; answers how many that were.
+    async fn write_rows(&self, mut mutations: Vec<Mutation>) -> Result<u32, Error> {
+        let mut commits = 1;
         while mutations.len() > ROWS {
             let rest = mutations.split_off(ROWS);
             self.commit_unguarded(std::mem::replace(&mut mutations, rest), vec![]).await?;
+            commits += 1;
         }
-        self.commit_unguarded(mutations, vec![]).await
+        self.commit_unguarded(mutations, vec![]).await.map(|()| commits)
     }
 
     /// Holds the next blocks against their rows, and those that somebody found wanting; writes what is missing or
@@ -230,6 +237,6 @@ impl<S: Store> Vault<S> {
         let rows = wrong.len();
         tracing::warn!(log = log.0, first, rows, "rows of the index of leaves were not there: made anew");
         let wrong: Rows = wrong.into_iter().map(|(row, _)| row).collect();
-        self.write_rows(puts(log, first, &wrong).collect()).await
+        self.write_rows(puts(log, first, &wrong).collect()).await.map(drop)
     }
 }

@@ -204,6 +204,25 @@ fn the_ledger_and_a_decision_are_measured_alone_without_a_vault() {
 }
 
 #[test]
+fn questions_of_auditors_are_asked_of_a_log_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = bench(folder.path(), &["--quick", "--parts", "questions", "--output", "json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let asked = &report["questions"];
+    for question in ["subject", "principal", "plain", "denied", "changes"] {
+        let answer = &asked["questions"][question];
+        assert!(answer["seconds"].as_f64().unwrap() > 0.0 && answer["leaves"].as_f64().unwrap() > 0.0, "{asked}");
+    }
+    for figure in ["appended_per_second", "indexed_per_second", "index_bytes_per_leaf", "memory_bytes_at_most"] {
+        assert!(asked[figure].as_f64().unwrap() > 0.0, "{figure}: {asked}");
+    }
+    let mut goals = report["goals"].as_array().unwrap().iter();
+    assert_eq!(goals.find(|goal| goal["verdict"] != "not measured").unwrap()["unit"], "s");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn an_option_that_would_be_ignored_is_refused_before_anything_is_made() {
     let folder = tempfile::tempdir().unwrap();
     for (words, right) in [

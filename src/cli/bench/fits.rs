@@ -82,8 +82,9 @@ fn parts(args: &Args) -> Vec<Rule> {
             "--subjects says how many the part retention erases: add --parts retention, or --all",
         ),
         (
-            args.leaves.is_some() && !args.has(Part::Ledger),
-            "--leaves says how large an export the part ledger verifies: add --parts ledger, or --all",
+            args.leaves.is_some() && !args.has(Part::Ledger) && !args.has(Part::Questions),
+            "--leaves says how large an export the part ledger verifies, and a log the part questions asks: add --parts ledger, \
+             --parts questions, or --all",
         ),
         (
             args.stored.is_some() && !args.has_rig(),
@@ -119,7 +120,9 @@ mod tests {
             ("--parts rewrap --subjects 10000", "--parts retention"),
             ("--leaves 5000", "--parts ledger"),
             ("--quick --parts ledger --leaves 5000", "--leaves"),
+            ("--parts decide --leaves 5000", "--parts questions"),
             ("--parts ledger --stored 5000", "leave it out"),
+            ("--parts questions --seconds 1", "--leaves"),
             ("--parts ledger,decide --seconds 1", "--leaves"),
             ("--parts ledger --requests 5000", "loads or more"),
             ("--mix tokenize --leaves 5000", "--leaves"),
@@ -175,6 +178,7 @@ mod tests {
             "--quick --all --report r.md --plot p.svg",
             "--quick --parts growth,rewrap,retention",
             "--quick --parts ledger,decide",
+            "--parts questions --leaves 20000000 --runs 5",
             "--parts ledger --leaves 10000000 --runs 1 --report r.md",
             "--parts decide",
             "--quick --mix match --rate 100",

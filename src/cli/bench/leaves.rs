@@ -131,7 +131,7 @@ impl Signer {
 }
 
 /// Bytes that look random, and are the same for the same number.
-fn random<const N: usize>(number: u64) -> [u8; N] {
+pub fn random<const N: usize>(number: u64) -> [u8; N] {
     let mut bytes = [0; N];
     for (place, piece) in (0_u64..).zip(bytes.chunks_mut(8)) {
         let word = mixed(number.wrapping_mul(8).wrapping_add(place)).to_be_bytes();
@@ -141,7 +141,7 @@ fn random<const N: usize>(number: u64) -> [u8; N] {
 }
 
 /// The finalizer of SplitMix64.
-fn mixed(number: u64) -> u64 {
+pub fn mixed(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -14,6 +14,7 @@ use super::machine::Machine;
 use super::measure::{Middle, Sample};
 use super::overload::Overload;
 use super::peers::{PeerLoad, Peers};
+use super::questions::{self, Questions};
 use super::report::{Lines, Measured};
 use super::retention::Retention;
 use super::rewrap::Rewrap;
@@ -46,6 +47,8 @@ pub struct Whole {
     pub rewrap: Option<Rewrap>,
     /// Retention.
     pub retention: Option<Retention>,
+    /// Questions of auditors.
+    pub questions: Option<Questions>,
     /// The peers.
     pub peers: Peers,
     /// What to keep in mind, if anything.
@@ -218,6 +221,7 @@ impl Whole {
                 erased.map(|(_, without)| without.into()),
             ),
         ];
+        goals.push(questions::goal(self.questions.as_ref()));
         goals.extend(ledger_speed::goals(self.ledger_speed.as_ref()));
         goals
     }
@@ -235,6 +239,7 @@ impl Whole {
             self.growth.as_ref().map(Growth::sheet),
             self.rewrap.as_ref().map(Rewrap::sheet),
             self.retention.as_ref().map(Retention::sheet),
+            self.questions.as_ref().map(Questions::sheet),
         ];
         stored.into_iter().flatten().chain(ledger_speed).chain(others.into_iter().flatten()).collect()
     }
@@ -252,6 +257,7 @@ impl Whole {
             ("growth", self.growth.as_ref().map(Growth::document)),
             ("rewrap", self.rewrap.as_ref().map(Rewrap::document)),
             ("retention", self.retention.as_ref().map(Retention::document)),
+            ("questions", self.questions.as_ref().map(Questions::document)),
         ];
         let mut document = Map::new();
         document.insert("machine".to_owned(), self.machine.document());
@@ -431,6 +437,7 @@ mod tests {
             growth: None,
             rewrap: None,
             retention: None,
+            questions: None,
             peers: Peers::none(),
             notes: vec![],
         }
@@ -439,14 +446,14 @@ mod tests {
     #[test]
     fn every_goal_stands_in_the_report_though_nothing_was_measured() {
         let whole = empty();
-        assert_eq!(whole.goals().len(), 27);
+        assert_eq!(whole.goals().len(), 28);
         assert!(whole.goals().iter().all(|goal| goal.verdict() == Verdict::NotMeasured));
         let report = whole.markdown("deploy/bench/run", None, "## What is left, by the profile\n\nNothing.\n");
-        assert_eq!(report.matches("| not measured |").count(), 27);
+        assert_eq!(report.matches("| not measured |").count(), 28);
         assert!(report.ends_with("## What is left, by the profile\n\nNothing.\n"));
         assert!(report.lines().filter(|line| !line.starts_with('|')).all(|line| line.len() <= 125), "{report}");
         assert_eq!(whole.document()["growth"], Value::Null);
-        assert!(whole.text().contains("27 more goals were not measured"));
+        assert!(whole.text().contains("28 more goals were not measured"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Questions of auditors: an index answers them as a look at every leaf does, whatever becomes of the index.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use strongroom_ledger::filter::Filter;
 use strongroom_ledger::leaf;
@@ -7,6 +9,7 @@ use strongroom_storage::rows::BlockRow;
 use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 
 use super::*;
+use crate::housekeeping::{Following, Pace};
 use crate::{Export, Fault, Kind, LeafFilter};
 
 const TENANT: TenantNo = TenantNo(1);
@@ -298,15 +301,28 @@ async fn no_row_is_made_on_a_disk_that_is_nearly_full() {
 }
 
 #[tokio::test]
+async fn a_vault_that_is_alone_takes_more_steps_in_a_round() {
+    // Of more blocks than one step has.
+    let (_bench, vault) = grown(800).await;
+    let end = size(&vault) / 256 * 256;
+    let pace = |alone| Pace { steps: 1, alone };
+    let left = vault.catch_up(Following::Index, pace(Duration::ZERO), None).await.unwrap();
+    let indexed = vault.indexed_leaves(TENANT).await.unwrap();
+    assert!(left.is_some() && indexed < end, "{indexed} of {end}");
+    assert_eq!(vault.catch_up(Following::Index, pace(Duration::MAX), left).await.unwrap(), None);
+    assert_eq!(vault.indexed_leaves(TENANT).await.unwrap(), end);
+}
+
+#[tokio::test]
 async fn the_vault_makes_the_index_by_itself() {
     let (bench, vault) = grown(200).await;
     let made = async {
         while rows(&bench).await.is_empty() {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     // It is done every ten seconds.
-    tokio::time::timeout(std::time::Duration::from_secs(120), vault.keep_house(made)).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(120), vault.keep_house(made)).await.unwrap();
 }
 
 #[tokio::test]
