@@ -1,6 +1,7 @@
 //! `strongroom subject report`: what is held of a data subject, why, and who read it. No value.
 
 use clap::Args as ClapArgs;
+use data_encoding::HEXLOWER;
 use maud::html;
 use serde_json::{Value, json};
 use strongroom_proto::v1::{
@@ -104,7 +105,7 @@ fn document(id: &str, report: &SubjectReportResponse) -> Value {
 
 const FIELDS: [&str; 6] = ["Field", "Class", "Values", "Stored", "Kept until", "Purposes"];
 const PURPOSES: [&str; 3] = ["Purpose", "What it is", "Basis"];
-const CONSENTS: [&str; 6] = ["Purpose", "Of", "Given", "Until", "Withdrawn", "By"];
+const CONSENTS: [&str; 7] = ["Purpose", "Of", "State", "Given", "Until", "Withdrawn", "By"];
 const HOLDS: [&str; 4] = ["Case", "Purpose", "Fields", "Until"];
 const ERASURES: [&str; 3] = ["Asked for", "Done", "State"];
 const READS: [&str; 7] = ["When", "Who", "On behalf of", "Did", "What for", "Field", "View"];
@@ -126,10 +127,13 @@ fn field_row(held: &HeldField) -> Vec<String> {
 }
 
 fn consent_row(consent: &Consent) -> Vec<String> {
-    let by = format!("{}, text {}", consent.channel, consent.text_version);
+    let hash = HEXLOWER.encode(&consent.text_sha256);
+    let by = format!("{}, text {}, SHA-256 {hash}", consent.channel, consent.text_version);
     let (until, withdrawn) =
         (instant_or(consent.expire_time, "it is withdrawn"), instant_or(consent.withdraw_time, "no"));
-    vec![consent.purpose.clone(), consent::of(consent), instant_or(consent.grant_time, ""), until, withdrawn, by]
+    let given = instant_or(consent.given_time.or(consent.grant_time), "");
+    let (purpose, state) = (consent.purpose.clone(), consent.state.clone());
+    vec![purpose, consent::of(consent), state, given, until, withdrawn, by]
 }
 
 fn hold_row(hold: &Hold) -> Vec<String> {

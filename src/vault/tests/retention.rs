@@ -217,8 +217,17 @@ async fn a_standing_consent_keeps_the_subject_and_one_that_ended_does_not() {
         let expires = expires.map(|after| now(&bench) + after);
         with_record(&bench, subject, |record| {
             let (purpose, version, channel) = ("marketing".to_owned(), "1".to_owned(), "web".to_owned());
-            let consent =
-                Consent { purpose, scope: Scope::All, granted: 1, expires, withdrawn, text: [0; 32], version, channel };
+            let consent = Consent {
+                purpose,
+                scope: Scope::All,
+                granted: 1,
+                given: None,
+                expires,
+                withdrawn,
+                text: [0; 32],
+                version,
+                channel,
+            };
             record.consents = vec![consent];
         })
         .await;
@@ -267,8 +276,17 @@ async fn whose_last_value_went_by_a_request_goes_as_well() {
         with_record(&bench, allows, |record| {
             let (purpose, version, channel) = ("marketing".to_owned(), "1".to_owned(), "web".to_owned());
             let (scope, text) = (Scope::All, [0; 32]);
-            let consent =
-                Consent { purpose, scope, granted: 1, expires: None, withdrawn: None, text, version, channel };
+            let consent = Consent {
+                purpose,
+                scope,
+                granted: 1,
+                given: None,
+                expires: None,
+                withdrawn: None,
+                text,
+                version,
+                channel,
+            };
             record.consents = vec![consent];
         })
         .await;
