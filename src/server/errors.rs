@@ -279,7 +279,7 @@ fn finer(violations: &[Violation]) -> &'static str {
         (Some("class"), _) => "CLASS_INVALID",
         (Some("text_sha256" | "text_version" | "channel"), _) => "EVIDENCE_INVALID",
         (Some("fields"), _) => "FIELD_INVALID",
-        (Some("until_time" | "grace"), _) => "TIME_INVALID",
+        (Some("until_time" | "given_time" | "grace"), _) => "TIME_INVALID",
         (Some("copies" | "consents"), _) => "LIST_FULL",
         (Some("wrapped" | "to"), _) => "OWN_KEY_INVALID",
         (Some("manifest" | "place"), _) => "ARCHIVE_INVALID",

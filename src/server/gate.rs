@@ -26,14 +26,15 @@ const PACKAGE: &str = "/strongroom.v1.";
 /// Methods that take and answer a stream.
 const STREAMS: [&str; 2] = ["/strongroom.v1.Vault/TokenizeStream", "/strongroom.v1.Vault/DetokenizeStream"];
 
-/// Methods that answer for long: with the ledger, with how far a job has come, with all values of a data subject, and with
-/// what is counted over all of them.
-const LONG: [&str; 5] = [
+/// Methods that answer for long: with the ledger, with how far a job has come, with all values of a data subject, with who
+/// read them, and with what is counted over all subjects.
+const LONG: [&str; 6] = [
     "/strongroom.v1.Audit/Export",
     "/strongroom.v1.Keys/WatchJob",
     "/strongroom.v1.Subjects/ExportSubject",
     "/strongroom.v1.Subjects/ProcessingReport",
     "/strongroom.v1.Subjects/RetentionReport",
+    "/strongroom.v1.Subjects/SubjectReport",
 ];
 
 /// The method that answers with the ledger as it grows, until its reader goes.

@@ -2,7 +2,7 @@
 
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::{GetErasure, GetLabels, LiftHold, ListConsents, ListHolds, SetLabels, StartExpire, UndoErasure};
+use strongroom_vault::{GetErasure, GetLabels, LiftHold, ListHolds, SetLabels, StartExpire, UndoErasure};
 use tonic::{Request, Response, Status};
 
 use crate::edge::Edge;
@@ -104,9 +104,8 @@ impl<S: Store> v1::subjects_server::Subjects for SubjectsService<S> {
         request: Request<v1::ListConsentsRequest>,
     ) -> Result<Response<v1::ListConsentsResponse>, Status> {
         let caller = self.0.caller(&request)?;
-        let v1::ListConsentsRequest { subject, purpose } = request.into_inner();
-        let listed =
-            self.0.vault()?.list_consents(&caller, &ListConsents { subject, purpose }).await.map_err(status)?;
+        let request = consents::asked(request.into_inner());
+        let listed = self.0.vault()?.list_consents(&caller, &request).await.map_err(status)?;
         Ok(Response::new(v1::ListConsentsResponse { consents: listed.into_iter().map(consents::listed).collect() }))
     }
 

@@ -90,6 +90,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         purpose: "marketing".to_owned(),
         scope: Scope::All,
         granted: created,
+        given: None,
         expires: Some(created + 1_000_000),
         withdrawn: None,
         text: counting(0x50),

@@ -7,11 +7,11 @@
 
 mod kept;
 
-use data_encoding::HEXLOWER;
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
 use strongroom_ids::FieldNo;
 use strongroom_ledger::Timestamp;
+use strongroom_ledger::leaf::MAX_STRING;
 use strongroom_schema::{Class, Schema};
 use strongroom_storage::Store;
 use strongroom_storage::rows::{Consent, Scope, SubjectRecord, SubjectState};
@@ -20,7 +20,7 @@ use crate::error::{Error, Violation};
 use crate::limits;
 use crate::reading::lists;
 use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road, Told};
-use crate::subjects::unknown;
+use crate::subjects::{may_be_written, unknown};
 use crate::vault::Vault;
 
 pub(crate) use kept::{stands_until, withdraw};
@@ -52,7 +52,9 @@ pub struct GrantConsent {
     pub version: String,
     /// By which way the consent was given.
     pub channel: String,
-    /// When it ends by itself, in microseconds since 1970.
+    /// When the subject gave it, in microseconds since 1970, if that was before it is recorded.
+    pub given: Option<u64>,
+    /// When it ends by itself, likewise.
     pub expires: Option<u64>,
 }
 
@@ -72,6 +74,8 @@ pub struct ListConsents {
     pub subject: String,
     /// Only those to this purpose; empty for all.
     pub purpose: String,
+    /// Only those that are about this too: a field, its class, or all.
+    pub scope: ConsentScope,
 }
 
 /// A consent as it is shown.
@@ -83,8 +87,10 @@ pub struct ListedConsent {
     pub field: Option<String>,
     /// Its class, if it is about one.
     pub class: Option<&'static str>,
-    /// When it was given, in microseconds since 1970.
+    /// When it was recorded, in microseconds since 1970.
     pub granted: u64,
+    /// When the subject gave it, if that was said to be before.
+    pub given: Option<u64>,
     /// When it ends by itself.
     pub expires: Option<u64>,
     /// When it was taken back.
@@ -108,13 +114,13 @@ impl ListedConsent {
             (None, Some(ends)) if ends <= now => "expired",
             _ => "standing",
         };
-        let Consent { purpose, scope, granted, expires, withdrawn: _, text, version, channel } = consent;
+        let Consent { purpose, scope, granted, given, expires, withdrawn: _, text, version, channel } = consent;
         let (class, field) = match scope {
             Scope::All => (None, None),
             Scope::Class(class) => (Class::numbered(class).map(Class::as_str), None),
             Scope::Field(number) => (None, schema.field_no(number).map(|field| field.full_name.to_string())),
         };
-        Self { purpose, class, field, granted, expires, withdrawn, text, version, channel, state }
+        Self { purpose, class, field, granted, given, expires, withdrawn, text, version, channel, state }
     }
 }
 
@@ -136,6 +142,38 @@ pub(crate) fn scope_said(said: &str) -> Option<Scope> {
         "field" => which.parse().ok().map(|number| Scope::Field(FieldNo(number))),
         _ => None,
     }
+}
+
+/// Scopes as leaves name them, in their order: fields by their numbers alone, since there may be a hundred.
+fn all_said(scopes: &[Scope]) -> String {
+    let mut all: Vec<String> = Vec::new();
+    let mut fields = String::new();
+    for scope in scopes {
+        match scope {
+            Scope::Field(field) => fields.push_str(&format!(" {field}")),
+            wider => all.push(said(*wider)),
+        }
+    }
+    if !fields.is_empty() {
+        all.push(format!("fields{fields}"));
+    }
+    all.join(", ")
+}
+
+/// Reads scopes as leaves name them.
+pub(crate) fn scopes_said(all: &str) -> Option<Vec<Scope>> {
+    let mut scopes = Vec::new();
+    for said in all.split(", ") {
+        match said.strip_prefix("fields ") {
+            Some(numbers) => {
+                for number in numbers.split(' ') {
+                    scopes.push(Scope::Field(FieldNo(number.parse().ok()?)));
+                }
+            }
+            None => scopes.push(scope_said(said)?),
+        }
+    }
+    Some(scopes)
 }
 
 /// What stands in the leaf of any change.
@@ -219,10 +257,13 @@ impl GrantConsent {
         if self.expires.is_some_and(|at| at <= road.now) {
             wrong.push(Violation::new("expire_time", "expired", "the expiry lies in the past"));
         }
+        if self.given.is_some_and(|at| at > road.now) {
+            wrong.push(Violation::new("given_time", "future", "a consent is recorded once it was given"));
+        }
         limits::none(wrong)?;
         let (purpose, version, channel) = (self.purpose.clone(), self.version.clone(), self.channel.clone());
-        let (granted, expires) = (road.now, self.expires);
-        Ok(Consent { purpose, scope, granted, expires, withdrawn: None, text, version, channel })
+        let (granted, given, expires) = (road.now, self.given, self.expires);
+        Ok(Consent { purpose, scope, granted, given, expires, withdrawn: None, text, version, channel })
     }
 }
 
@@ -237,11 +278,10 @@ impl<S: Store> Attempt<S> for GrantConsent {
         let mut prepared: Prepared<Option<bool>> = road.prepare(None);
         let tenant = road.tenant.number;
         let mut told = detail(&consent.purpose, consent.scope, &road.schema);
-        told.extend([
-            ("text_sha256", HEXLOWER.encode(&consent.text)),
-            ("text_version", consent.version.clone()),
-            ("channel", consent.channel.clone()),
-        ]);
+        // Not the hash of the text: one that names the person could be guessed, and tell whose the handle was after an erasure.
+        // The record's salted hash is over it.
+        told.extend([("text_version", consent.version.clone()), ("channel", consent.channel.clone())]);
+        told.extend(consent.given.map(|at| ("given", Timestamp(at).to_string())));
         told.extend(consent.expires.map(|at| ("expires", Timestamp(at).to_string())));
         let records = road.records_of(&self.subject, &mut prepared.guards).await?;
         if records.is_empty() {
@@ -256,7 +296,8 @@ impl<S: Store> Attempt<S> for GrantConsent {
             prepared.detail = told;
             return Ok(prepared);
         }
-        for mut record in records.into_iter().filter(|record| record.state == SubjectState::Open) {
+        for mut record in records {
+            may_be_written(&record)?;
             let handle = record.handle;
             let changed = prepared.answer.get_or_insert(false);
             if !kept::keep(&mut record.consents, consent.clone())? {
@@ -282,17 +323,17 @@ fn may_be_asked(record: &SubjectRecord) -> bool {
     matches!(record.state, SubjectState::Open | SubjectState::Leaving)
 }
 
-impl WithdrawConsent {
+impl ConsentScope {
     /// What it is about, in a schema that may have changed since.
-    fn scope(&self, schema: &Schema) -> Result<Scope, Error> {
+    fn once(&self, schema: &Schema) -> Result<Scope, Error> {
         let named = |name: &str| {
             let once = || schema.all_fields().find(|field| *field.full_name == *name);
             schema.field(name).or_else(once).map(|field| Scope::Field(field.number))
         };
-        let scope = match &self.scope {
-            ConsentScope::All => Ok(Scope::All),
-            ConsentScope::Class(name) => class(name),
-            ConsentScope::Field(name) => named(name).ok_or_else(no_field),
+        let scope = match self {
+            Self::All => Ok(Scope::All),
+            Self::Class(name) => class(name),
+            Self::Field(name) => named(name).ok_or_else(no_field),
         };
         scope.map_err(|broken| Error::Invalid(vec![broken]))
     }
@@ -321,8 +362,24 @@ impl<S: Store> Attempt<S> for WithdrawConsent {
             prepared.denied = Some("INVALID");
             return Ok(prepared.answering(|_| Err(no_purpose(&self.purpose, &road.schema))));
         }
-        let scope = self.scope(&road.schema)?;
-        let mut taken = Vec::new();
+        let mut scope = self.scope.once(&road.schema)?;
+        let would_take = |scope| {
+            let mut taken: Vec<Scope> = Vec::new();
+            for record in &records {
+                let mut consents = record.consents.clone();
+                taken.extend(withdraw(&mut consents, &self.purpose, scope, &*road.schema, road.now));
+            }
+            taken.sort_unstable();
+            taken.dedup();
+            taken
+        };
+        let mut taken = all_said(&would_take(scope));
+        if taken.len() > MAX_STRING {
+            // More than a leaf can say, so nobody could take it back again in an older copy. Better too much is withdrawn than
+            // too little: all of the purpose, for which nothing has to be listed.
+            scope = Scope::All;
+            taken = said(scope);
+        }
         for mut record in records {
             let handle = record.handle;
             let changed = prepared.answer.get_or_insert(false);
@@ -332,17 +389,13 @@ impl<S: Store> Attempt<S> for WithdrawConsent {
                 continue;
             }
             *changed = true;
-            taken.extend(now);
             road.write_changed(record, Fact::subject_consents(tenant, handle), "consent_withdrawn", &mut prepared)?;
         }
         if prepared.answer.is_some() {
             prepared.detail = detail(&self.purpose, scope, &road.schema);
         }
         if prepared.answer == Some(true) {
-            taken.sort_unstable();
-            taken.dedup();
-            let taken: Vec<String> = taken.into_iter().map(said).collect();
-            prepared.detail.push(("withdrawn", taken.join(", ")));
+            prepared.detail.push(("withdrawn", taken));
         } else {
             // Only what takes nothing back is counted: no allowance stops a withdrawal.
             road.asked_about(&self.subject, prepared.answer.is_some(), &mut prepared);
@@ -358,13 +411,15 @@ impl<S: Store> Attempt<S> for ListConsents {
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Option<Vec<ListedConsent>>>, Refused> {
         road.decide_vault()?;
+        let scope = self.scope.once(&road.schema)?;
         let mut prepared: Prepared<Option<Vec<ListedConsent>>> = road.prepare(None);
         let records = road.records_of(&self.subject, &mut prepared.guards).await?;
         for record in records.into_iter().filter(may_be_asked) {
             let fact = Fact::subject_consents(road.tenant.number, record.handle);
             prepared.guards.push(Guard::Unchanged(fact));
             prepared.items.push(Item { outcome: OK, subject: Some(record.handle), ..Item::default() });
-            let asked = |one: &Consent| self.purpose.is_empty() || one.purpose == self.purpose;
+            let of_purpose = |one: &Consent| self.purpose.is_empty() || one.purpose == self.purpose;
+            let asked = |one: &Consent| of_purpose(one) && kept::concerns(one.scope, scope, &*road.schema);
             let listed = record.consents.into_iter().filter(asked);
             let listed = listed.map(|one| ListedConsent::of(one, &road.schema, road.now));
             prepared.answer.get_or_insert_default().extend(listed);
@@ -410,6 +465,21 @@ mod tests {
         }
         for other in ["", "all 1", "class", "class c9", "class unknown", "field", "field x", "field 1 2"] {
             assert_eq!(scope_said(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_hundred_scopes_fit_into_a_leaf_and_are_read_as_they_were_named() {
+        let mut scopes = vec![Scope::All, Scope::Class(3)];
+        scopes.extend((0..98).map(|number| Scope::Field(FieldNo(60_000 + number))));
+        let said = all_said(&scopes);
+        assert!(said.starts_with("all, class c3, fields 60000 60001 ") && said.len() <= MAX_STRING, "{said}");
+        assert_eq!(scopes_said(&said), Some(scopes));
+        for one in [Scope::All, Scope::Class(1), Scope::Field(FieldNo(7))] {
+            assert_eq!(scopes_said(&all_said(&[one])), Some(vec![one]));
+        }
+        for other in ["", "fields", "fields ", "fields 1  2", "fields 1, x", "all,"] {
+            assert_eq!(scopes_said(other), None, "{other}");
         }
     }
 }

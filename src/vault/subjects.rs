@@ -298,7 +298,7 @@ impl Subjects {
 }
 
 /// Whether anything may be stored for a subject that is known.
-fn may_be_written(record: &SubjectRecord) -> Result<(), Error> {
+pub(crate) fn may_be_written(record: &SubjectRecord) -> Result<(), Error> {
     match record.state {
         SubjectState::Open => Ok(()),
         SubjectState::Leaving => Err(Error::SubjectLeaving { due: record.erasure.map_or(0, |erasure| erasure.due) }),

@@ -25,6 +25,7 @@ pub fn consent(subject: &str) -> v1::GrantConsentRequest {
         text_sha256: vec![0xab; 32].into(),
         text_version: "en-3".to_owned(),
         channel: "web".to_owned(),
+        given_time: None,
         expire_time: None,
     }
 }
@@ -178,7 +179,7 @@ async fn subjects_may_have_any_id_of_up_to_128_bytes() {
         assert!(!reads(&mut app, token).await, "{id:?}");
         assert!(grant(&mut client, id).await, "{id:?}");
         assert!(reads(&mut app, token).await, "{id:?}");
-        let request = v1::ListConsentsRequest { subject: (*id).to_owned(), purpose: String::new() };
+        let request = v1::ListConsentsRequest { subject: (*id).to_owned(), purpose: String::new(), scope: None };
         let consents = desk.list_consents(request).await.unwrap().into_inner().consents;
         assert!(consents.len() == 1 && consents[0].state == "standing", "{id:?}");
     }
@@ -256,14 +257,15 @@ async fn what_is_no_consent_is_refused_with_what_would_be_right() {
         assert_eq!((told.code, told.reason.as_str()), (Code::InvalidArgument, "PURPOSE_INVALID"), "{purpose}");
     }
     grant(&mut client, "cust-1").await;
-    let request = v1::ListConsentsRequest { subject: "cust-1".to_owned(), purpose: String::new() };
+    let request = v1::ListConsentsRequest { subject: "cust-1".to_owned(), purpose: String::new(), scope: None };
     let told = refused(client.list_consents(request).await);
     assert_eq!((told.code, told.reason.as_str()), (Code::PermissionDenied, "DENIED"));
     // A field that is withdrawn from a consent to all, and the wire's form of both.
     let scope = Some(withdraw_consent_request::Scope::Field("borrower.mobile".to_owned()));
     let request = v1::WithdrawConsentRequest { scope, ..withdrawal("cust-1") };
     assert!(client.withdraw_consent(request).await.unwrap().into_inner().changed);
-    let request = v1::ListConsentsRequest { subject: "cust-1".to_owned(), purpose: "marketing".to_owned() };
+    let request =
+        v1::ListConsentsRequest { subject: "cust-1".to_owned(), purpose: "marketing".to_owned(), scope: None };
     let listed = subjects(&vault, "auditor").await.list_consents(request).await.unwrap().into_inner().consents;
     let [all, mobile] = &listed[..] else { panic!("{} consents", listed.len()) };
     assert!(all.scope.is_none() && all.state == "standing" && all.withdraw_time.is_none());

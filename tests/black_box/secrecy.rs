@@ -132,7 +132,7 @@ impl Load {
         for subject in SUBJECTS {
             subjects.grant_consent(consent(subject)).await.unwrap();
             client.detokenize(detokenize(&known, "marketing", "masked")).await.unwrap();
-            let request = v1::ListConsentsRequest { subject: subject.to_owned(), purpose: String::new() };
+            let request = v1::ListConsentsRequest { subject: subject.to_owned(), purpose: String::new(), scope: None };
             subjects.list_consents(request).await.unwrap();
         }
 

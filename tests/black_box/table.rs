@@ -281,7 +281,7 @@ impl Asked<'_> {
                 subjects.withdraw_consent(self.request(request)).await.map(drop)
             }
             _ => {
-                let request = v1::ListConsentsRequest { subject, purpose: purpose() };
+                let request = v1::ListConsentsRequest { subject, purpose: purpose(), scope: None };
                 subjects.list_consents(self.request(request)).await.map(drop)
             }
         }

@@ -1,7 +1,10 @@
 //! `strongroom report processing`: the records of processing, as a table, JSON or a page.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args as ClapArgs;
 use maud::html;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use strongroom_proto::v1::{
     EarlierReads, FieldReads, ProcessedField, ProcessingReportRequest, ProcessingReportResponse, Recipient,
@@ -17,13 +20,18 @@ use crate::cli::page::{self, PageArgs};
 /// What is said below the options.
 pub const HELP: &str = "Examples:
   strongroom report processing
-  strongroom report processing --from 2026-01-01 --to 2027-01-01 --html records-2026.html
+  strongroom report processing --from 2026-01-01 --to 2027-01-01 --html records-2026.html --about bank.toml
   strongroom report processing --as auditor --output json > records.json
 
 Drawn from the schema, the policies and the ledger: no value and no data subject.
 Recipients are who may read under the policies in force: a role stands for all of
 its principals, and names stand there that are allowed something else. --from and
---to are about who did read. That you ask is recorded.";
+--to are about who did read. That you ask is recorded.
+
+What the vault can't know comes from the file of --about, in TOML, each a text:
+controller, contact, representative, data_protection_officer, subjects (their
+categories), third_parties, transfers (to which countries, by which safeguards),
+measures, impact_assessment.";
 
 /// Of when, and where it goes.
 #[derive(Clone, Debug, ClapArgs)]
@@ -31,19 +39,62 @@ pub struct Args {
     #[command(flatten)]
     between: Between,
 
+    /// A file that says who answers for the processing, and what else the vault can't know.
+    #[arg(long, value_name = "FILE")]
+    about: Option<PathBuf>,
+
     #[command(flatten)]
     page: PageArgs,
+}
+
+/// What belongs into records of processing (GDPR Article 30(1), PIPL Articles 55 and 56) and is nowhere in the vault.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Controller {
+    controller: Option<String>,
+    contact: Option<String>,
+    representative: Option<String>,
+    data_protection_officer: Option<String>,
+    subjects: Option<String>,
+    third_parties: Option<String>,
+    transfers: Option<String>,
+    measures: Option<String>,
+    impact_assessment: Option<String>,
+}
+
+impl Controller {
+    fn read(path: &Path) -> Result<Self, CliError> {
+        let text = std::fs::read_to_string(path).map_err(|error| CliError::file(path, error))?;
+        toml::from_str(&text).map_err(|error| CliError::Usage(format!("{}: {error}", path.display())))
+    }
+
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let all = [
+            ("controller", &self.controller),
+            ("contact", &self.contact),
+            ("representative", &self.representative),
+            ("data protection officer", &self.data_protection_officer),
+            ("categories of data subjects", &self.subjects),
+            ("third parties", &self.third_parties),
+            ("transfers", &self.transfers),
+            ("measures", &self.measures),
+            ("impact assessment", &self.impact_assessment),
+        ];
+        all.into_iter().filter_map(|(name, text)| Some((name, text.clone()?))).collect()
+    }
 }
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     args.page.check()?;
+    let controller = args.about.as_deref().map(Controller::read).transpose()?.unwrap_or_default();
     let Between { from, to } = args.between;
     let request = ProcessingReportRequest { from_time: from.map(to_wire), to_time: to.map(to_wire) };
     let mut answer = context.subjects().await?.processing_report(request).await?.into_inner();
     let records = answer.message().await?.ok_or_else(|| CliError::unfit("the vault answered without a report"))?;
-    let said = args.page.write(|| to_page(&request, &records))?;
-    context.output.show(|| document(&request, &records), || said.unwrap_or_else(|| text(&records)))?;
+    let said = args.page.write(|| to_page(&controller, &request, &records))?;
+    let text = || said.unwrap_or_else(|| text(&controller, &records));
+    context.output.show(|| document(&controller, &request, &records), text)?;
     Ok(Exit::Done)
 }
 
@@ -79,7 +130,7 @@ pub fn purpose_row(purpose: &ReportedPurpose) -> Vec<String> {
     vec![purpose.name.clone(), purpose.description.clone(), basis]
 }
 
-fn document(asked: &ProcessingReportRequest, records: &ProcessingReportResponse) -> Value {
+fn document(controller: &Controller, asked: &ProcessingReportRequest, records: &ProcessingReportResponse) -> Value {
     let fields = records.fields.iter().map(|processed| {
         let mut document = field_document(&field(processed));
         document["values"] = processed.values.to_string().into();
@@ -105,6 +156,7 @@ fn document(asked: &ProcessingReportRequest, records: &ProcessingReportResponse)
     let given = |time: Option<&prost_types::Timestamp>| time.map(|time| instant(Some(time)));
     json!({
         "time": instant(records.time.as_ref()),
+        "about": controller,
         "policy_version": records.policy_version,
         "schema_version": records.schema_version,
         "ledger_size": records.ledger_size.to_string(),
@@ -207,9 +259,9 @@ const PURPOSES: [&str; 3] = ["Purpose", "What it is", "Basis"];
 const RECIPIENTS: [&str; 4] = ["Field", "Purpose", "Who may", "In which views"];
 const READS: [&str; 5] = ["Field", "Purpose", "Who did", "Values", "Last"];
 
-fn text(records: &ProcessingReportResponse) -> String {
+fn text(controller: &Controller, records: &ProcessingReportResponse) -> String {
     let mut parts = vec![
-        facts(about(records)),
+        facts(controller.rows().into_iter().chain(about(records))),
         named_table(&PURPOSES, records.purposes.iter().map(purpose_row)),
         named_table(&FIELDS, records.fields.iter().map(field_row)),
         named_table(&RECIPIENTS, recipient_rows(records)),
@@ -220,10 +272,10 @@ fn text(records: &ProcessingReportResponse) -> String {
     parts.join("\n\n")
 }
 
-fn to_page(asked: &ProcessingReportRequest, records: &ProcessingReportResponse) -> String {
+fn to_page(controller: &Controller, asked: &ProcessingReportRequest, records: &ProcessingReportResponse) -> String {
     let from = instant_or(asked.from_time, "the beginning");
     let to = instant_or(asked.to_time, "now");
-    let whole = about(records).into_iter().map(|(name, value)| vec![name.to_owned(), value]);
+    let whole = controller.rows().into_iter().chain(about(records)).map(|(name, value)| vec![name.to_owned(), value]);
     let body = html! {
         (page::section("The whole", "", &["", ""], whole, ""))
         (page::section("Purposes", "", &PURPOSES, records.purposes.iter().map(purpose_row), "There are none."))
@@ -282,12 +334,17 @@ mod tests {
     #[test]
     fn each_form_says_who_may_and_who_did() {
         let (asked, records) = (ProcessingReportRequest::default(), records());
-        let document = document(&asked, &records);
+        let of = |text: &str| toml::from_str::<Controller>(text);
+        let controller = of("controller = 'Bank <A>'\ntransfers = 'none'").unwrap();
+        assert!(of("owner = 'Bank'").is_err());
+        let document = document(&controller, &asked, &records);
+        assert_eq!(document["about"]["controller"], "Bank <A>");
         let field = &document["fields"][0];
         assert_eq!((&field["values"], &field["reads"][0]["values"]), (&json!("3"), &json!("7")));
         assert_eq!(field["recipients"][1]["views"], json!([]));
         assert_eq!(document["purposes"][0]["basis"], Value::Null);
-        let text = text(&records);
+        let text = text(&controller, &records);
+        assert!(text.contains("Bank <A>") && text.contains("transfers"));
         assert!(
             text.contains("masked, plain, lookup")
                 && text.contains("nothing")
@@ -296,7 +353,8 @@ mod tests {
         assert!(text.contains("export, whole") && text.contains("borrower.title (earlier)"));
         assert!(text.contains("nobody behind a service") && !text.contains("archived"));
         assert_eq!(document["earlier_reads"][0]["reads"][0]["values"], json!("7"));
-        let page = to_page(&asked, &records);
+        let page = to_page(&controller, &asked, &records);
+        assert!(page.contains("Bank &lt;A&gt;"));
         assert!(page.contains("app/&lt;core&gt;") && page.contains("From the beginning to now."));
     }
 }

@@ -7,7 +7,7 @@ use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde_json::{Value, json};
 use strongroom_proto::v1::{
     Consent, GrantConsentRequest, ListConsentsRequest, WithdrawConsentRequest, consent, grant_consent_request,
-    withdraw_consent_request,
+    list_consents_request, withdraw_consent_request,
 };
 use time::OffsetDateTime;
 
@@ -36,7 +36,10 @@ enum Command {
 Without --field and --class it is a consent to all of the purpose, but for
 classes for which the schema asks for separate consent. The text itself stays
 with you: the vault keeps its SHA-256. Version and channel stand in the ledger
-in clear and must say nothing that is personal.")]
+in clear and must say nothing that is personal.
+
+A consent stands from when it is recorded. Of one that was given before, on
+paper say, --given keeps when.")]
     Grant(Grant),
     /// Record that a data subject takes its consent back: from then on nothing is read by it.
     #[command(after_help = "Examples:
@@ -48,7 +51,8 @@ With --field or --class all else that was allowed stays so.")]
     /// Show what a data subject allowed and took back, with the evidence.
     #[command(after_help = "Examples:
   strongroom subject consent list customer-4711
-  strongroom subject consent list customer-4711 --purpose marketing --output json")]
+  strongroom subject consent list customer-4711 --purpose marketing --output json
+  strongroom subject consent list customer-4711 --field borrower.mobile")]
     List(List),
 }
 
@@ -91,7 +95,11 @@ struct Grant {
     #[arg(long, value_name = "CHANNEL")]
     channel: String,
 
-    /// When it ends by itself: a date, or a time as in RFC 3339.
+    /// When the subject gave it, if it is recorded later: a date, or a time as in RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    given: Option<OffsetDateTime>,
+
+    /// When it ends by itself: likewise.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     expires: Option<OffsetDateTime>,
 }
@@ -110,6 +118,14 @@ struct List {
     /// Only consents to this purpose.
     #[arg(long, value_name = "PURPOSE")]
     purpose: Option<String>,
+
+    /// Only consents that say something of this field: COLLECTION.FIELD.
+    #[arg(long, value_name = "FIELD", conflicts_with = "class")]
+    field: Option<String>,
+
+    /// Only consents that say something of this data class.
+    #[arg(long, value_parser = ["c1", "c2", "c3"])]
+    class: Option<String>,
 }
 
 fn parse_hash(text: &str) -> Result<[u8; 32], String> {
@@ -128,7 +144,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
 
 async fn give(grant: Grant, context: &Context) -> Result<Exit, CliError> {
     use grant_consent_request::Scope;
-    let Grant { about: About { id, purpose, field, class }, text, text_hash, text_version, channel, expires } = grant;
+    let Grant { about: About { id, purpose, field, class }, text, text_hash, text_version, channel, given, expires } =
+        grant;
     let hash = match (text, text_hash) {
         (Some(path), _) => sha256(&std::fs::read(&path).map_err(|error| CliError::file(&path, error))?),
         (None, Some(hash)) => hash,
@@ -141,6 +158,7 @@ async fn give(grant: Grant, context: &Context) -> Result<Exit, CliError> {
         text_sha256: hash.to_vec().into(),
         text_version,
         channel,
+        given_time: given.map(to_wire),
         expire_time: expires.map(to_wire),
     };
     let changed = context.subjects().await?.grant_consent(request).await?.into_inner().changed;
@@ -170,14 +188,28 @@ async fn take(About { id, purpose, field, class }: About, context: &Context) -> 
 }
 
 async fn show(list: List, context: &Context) -> Result<Exit, CliError> {
-    let request = ListConsentsRequest { subject: list.id, purpose: list.purpose.unwrap_or_default() };
+    use list_consents_request::Scope;
+    let List { id, purpose, field, class } = list;
+    let scope = field.map(Scope::Field).or(class.map(Scope::Class));
+    let request = ListConsentsRequest { subject: id, purpose: purpose.unwrap_or_default(), scope };
     let consents = context.subjects().await?.list_consents(request).await?.into_inner().consents;
     context.output.show(
         || json!({ "consents": consents.iter().map(document).collect::<Vec<_>>() }),
         || match consents.is_empty() {
             true => "there is no consent".to_owned(),
             false => table(
-                &["PURPOSE", "OF", "STATE", "GIVEN", "ENDS", "WITHDRAWN", "TEXT", "CHANNEL", "SHA-256 OF THE TEXT"],
+                &[
+                    "PURPOSE",
+                    "OF",
+                    "STATE",
+                    "RECORDED",
+                    "GIVEN",
+                    "ENDS",
+                    "WITHDRAWN",
+                    "TEXT",
+                    "CHANNEL",
+                    "SHA-256 OF THE TEXT",
+                ],
                 consents.iter().map(row),
             ),
         },
@@ -198,6 +230,7 @@ pub(super) fn document(one: &Consent) -> Value {
         "class": class,
         "state": one.state,
         "grant_time": instant(one.grant_time.as_ref()),
+        "given_time": instant_if_any(one.given_time),
         "expire_time": instant_if_any(one.expire_time),
         "withdraw_time": instant_if_any(one.withdraw_time),
         "text_sha256": HEXLOWER.encode(&one.text_sha256),
@@ -221,6 +254,7 @@ fn row(one: &Consent) -> Vec<String> {
         of(one),
         one.state.clone(),
         instant(one.grant_time.as_ref()),
+        instant(one.given_time.as_ref()),
         instant(one.expire_time.as_ref()),
         instant(one.withdraw_time.as_ref()),
         one.text_version.clone(),

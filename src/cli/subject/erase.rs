@@ -21,7 +21,8 @@ use crate::cli::span;
   strongroom subject erase customer-4711 --receipt customer-4711.receipt
   strongroom subject erase customer-4711 --grace 30d     only frozen until then; undo-erasure takes it back
 
-What a legal hold keeps stays until the hold ends: an officer sets it before, with
+Export first what the person asked for: a subject that is frozen or erased can't be
+exported. What a legal hold keeps stays until the hold ends: an officer sets it before, with
 `strongroom subject hold`. The receipt says what was erased and when backups die
 that hold it: keep it with the person's request, and apart from the ledger.
 Exit code 3: legal holds keep some of it, or values are still being cleared, after
@@ -89,7 +90,7 @@ pub struct VerifyArgs {
 /// Erases.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     if !args.yes {
-        agreed(&args.id)?;
+        agreed(&args.id, args.grace.is_some())?;
     }
     let request = EraseSubjectRequest {
         subject: args.id,
@@ -182,13 +183,17 @@ fn text(told: &ErasureStatus) -> String {
 }
 
 /// Has the id typed again by somebody who was told what is done.
-fn agreed(id: &str) -> Result<(), CliError> {
+fn agreed(id: &str, grace: bool) -> Result<(), CliError> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         return Err(CliError::Usage("nobody can be asked here: add --yes if this is meant".to_owned()));
     }
     let mut told = std::io::stderr();
-    let asked = write!(told, "All that is stored of this data subject is erased. Type its id to erase it: ");
+    let what = match grace {
+        true => "The data subject is frozen, and erased when the time of grace ends",
+        false => "All that is stored of this data subject is erased, but for what legal holds keep. It can't be undone",
+    };
+    let asked = write!(told, "{what}. Type its id: ");
     let mut typed = String::new();
     let heard = asked.and_then(|()| told.flush()).and_then(|()| stdin.lock().read_line(&mut typed));
     heard.map_err(|error| CliError::file("the terminal", error))?;

@@ -1,6 +1,7 @@
 //! `strongroom subject report`: what is held of a data subject, why, and who read it. No value.
 
 use clap::Args as ClapArgs;
+use data_encoding::HEXLOWER;
 use maud::html;
 use serde_json::{Value, json};
 use strongroom_proto::v1::{
@@ -18,13 +19,14 @@ use crate::cli::report::{archived, field_document, purpose_document, purpose_row
 /// What is said below the options.
 pub const HELP: &str = "Examples:
   strongroom subject report customer-4711
-  strongroom subject report customer-4711 --html customer-4711.html
+  strongroom subject report customer-4711 --html customer-4711.html --to-hand-out
   strongroom subject report customer-4711 --from 2026-01-01 --output json
 
 No value: strongroom subject export shows those. --from and --to are about who
-read it; the newest 1,000 reads are listed. Whoever read on behalf of somebody
-stands there by name: see whether a copy may go out as it is. A second factor is
-needed, and that you ask is recorded.";
+read it; the newest 1,000 reads are listed. Whoever a service read for stands there
+by name, and so do labels and legal holds with their case: --to-hand-out leaves
+these out. A value that subjects share may have been read by who named none of
+them: that is not listed. A second factor is needed, and that you ask is recorded.";
 
 /// Of whom, and where it goes.
 #[derive(Clone, Debug, ClapArgs)]
@@ -34,6 +36,10 @@ pub struct Args {
 
     #[command(flatten)]
     between: Between,
+
+    /// Leave out what the person is not told: legal holds, labels, and the people that services read for.
+    #[arg(long)]
+    to_hand_out: bool,
 
     #[command(flatten)]
     page: PageArgs,
@@ -45,10 +51,21 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let Between { from, to } = args.between;
     let request =
         SubjectReportRequest { subject: args.id.clone(), from_time: from.map(to_wire), to_time: to.map(to_wire) };
-    let report = context.subjects().await?.subject_report(request).await?.into_inner();
+    let mut report = context.subjects().await?.subject_report(request).await?.into_inner();
+    if args.to_hand_out {
+        leave_out(&mut report);
+    }
     let said = args.page.write(|| to_page(&args.id, &report))?;
     context.output.show(|| document(&args.id, &report), || said.unwrap_or_else(|| text(&report)))?;
     Ok(Exit::Done)
+}
+
+/// A hold must not be told to whom it is about, nor by the state of an erasure; labels and colleagues' names are the bank's.
+fn leave_out(report: &mut SubjectReportResponse) {
+    report.holds.clear();
+    report.labels.clear();
+    report.erasures.retain(|erasure| erasure.state != "held");
+    report.reads.iter_mut().for_each(|read| read.actor.clear());
 }
 
 fn document(id: &str, report: &SubjectReportResponse) -> Value {
@@ -104,7 +121,7 @@ fn document(id: &str, report: &SubjectReportResponse) -> Value {
 
 const FIELDS: [&str; 6] = ["Field", "Class", "Values", "Stored", "Kept until", "Purposes"];
 const PURPOSES: [&str; 3] = ["Purpose", "What it is", "Basis"];
-const CONSENTS: [&str; 6] = ["Purpose", "Of", "Given", "Until", "Withdrawn", "By"];
+const CONSENTS: [&str; 7] = ["Purpose", "Of", "State", "Given", "Until", "Withdrawn", "By"];
 const HOLDS: [&str; 4] = ["Case", "Purpose", "Fields", "Until"];
 const ERASURES: [&str; 3] = ["Asked for", "Done", "State"];
 const READS: [&str; 7] = ["When", "Who", "On behalf of", "Did", "What for", "Field", "View"];
@@ -126,10 +143,13 @@ fn field_row(held: &HeldField) -> Vec<String> {
 }
 
 fn consent_row(consent: &Consent) -> Vec<String> {
-    let by = format!("{}, text {}", consent.channel, consent.text_version);
+    let hash = HEXLOWER.encode(&consent.text_sha256);
+    let by = format!("{}, text {}, SHA-256 {hash}", consent.channel, consent.text_version);
     let (until, withdrawn) =
         (instant_or(consent.expire_time, "it is withdrawn"), instant_or(consent.withdraw_time, "no"));
-    vec![consent.purpose.clone(), consent::of(consent), instant_or(consent.grant_time, ""), until, withdrawn, by]
+    let given = instant_or(consent.given_time.or(consent.grant_time), "");
+    let (purpose, state) = (consent.purpose.clone(), consent.state.clone());
+    vec![purpose, consent::of(consent), state, given, until, withdrawn, by]
 }
 
 fn hold_row(hold: &Hold) -> Vec<String> {
@@ -153,15 +173,17 @@ fn read_row(read: &SubjectRead) -> Vec<String> {
 
 /// The whole in a few words.
 fn about(report: &SubjectReportResponse) -> Vec<(&'static str, String)> {
-    let labels = if report.labels.is_empty() { "none".to_owned() } else { report.labels.join(", ") };
-    vec![
+    let mut about = vec![
         ("drawn up", instant_or(report.time, "")),
         ("known since", instant_or(report.create_time, "")),
-        ("labels", labels),
         ("schema", format!("version {}", report.schema_version)),
         ("policies", format!("version {}", report.policy_version)),
         ("ledger", format!("{} leaves", report.ledger_size)),
-    ]
+    ];
+    if !report.labels.is_empty() {
+        about.push(("labels", report.labels.join(", ")));
+    }
+    about
 }
 
 /// What the lists do not hold, if they are not whole.
@@ -196,7 +218,9 @@ fn to_page(id: &str, report: &SubjectReportResponse) -> String {
         (page::section("What is held", "", &FIELDS, report.fields.iter().map(field_row), "Nothing."))
         (page::section("Why", "", &PURPOSES, report.purposes.iter().map(purpose_row), "Nothing is held."))
         (page::section("Consents", "", &CONSENTS, report.consents.iter().map(consent_row), "None was given."))
-        (page::section("Legal holds", "", &HOLDS, report.holds.iter().map(hold_row), "None."))
+        @if !report.holds.is_empty() {
+            (page::section("Legal holds", "", &HOLDS, report.holds.iter().map(hold_row), ""))
+        }
         (page::section("Erasure", "", &ERASURES, report.erasures.iter().map(erasure_row), "None was asked for."))
         (page::section("Who read it", "", &READS, report.reads.iter().map(read_row), "Nobody in this time."))
         @for more in cut(report) { p.note { (more) } }
@@ -219,6 +243,26 @@ mod tests {
         let some_end = HeldField { first_expire_time: at(60), ..held.clone() };
         assert_eq!(field_row(&some_end)[4], "1970-01-01T00:01:00Z to never");
         assert_eq!(field_row(&HeldField { values: 0, ..held })[4], "ended");
+    }
+
+    #[test]
+    fn what_the_person_is_not_told_is_in_no_form_that_is_handed_out() {
+        let mut report = SubjectReportResponse {
+            labels: vec!["branch-12".to_owned()],
+            holds: vec![Hold { reason: "case-17".to_owned(), ..Default::default() }],
+            erasures: vec![ReportedErasure { state: "held".to_owned(), ..Default::default() }],
+            reads: vec![SubjectRead { actor: "hr/li".to_owned(), ..Default::default() }],
+            ..Default::default()
+        };
+        let all = |report: &SubjectReportResponse| {
+            [document("c", report).to_string(), text(report), to_page("c", report)].join("\n")
+        };
+        let kept = ["branch-12", "case-17", "but for what is held", "hr/li"];
+        assert!(kept.iter().all(|secret| all(&report).contains(secret)));
+        leave_out(&mut report);
+        for secret in kept.iter().chain(&["Legal holds"]) {
+            assert!(!all(&report).contains(secret), "{secret}");
+        }
     }
 
     #[test]

@@ -46,8 +46,10 @@ pub struct Consent {
     pub purpose: String,
     /// What of the subject it is about.
     pub scope: Scope,
-    /// When it was given, in microseconds since 1970.
+    /// When it was recorded, in microseconds since 1970.
     pub granted: u64,
+    /// When the subject gave it, if that is said to be before.
+    pub given: Option<u64>,
     /// When it ends by itself.
     pub expires: Option<u64>,
     /// When it was taken back. Before it was granted: it was taken back once, and out of a wider consent, which does not reach
@@ -63,6 +65,7 @@ pub struct Consent {
 
 const HAS_END: u8 = 1;
 const IS_WITHDRAWN: u8 = 2;
+const WAS_BEFORE: u8 = 4;
 
 impl Consent {
     /// Whether it was taken back, and not given again since.
@@ -73,9 +76,13 @@ impl Consent {
     pub(super) fn write(&self, row: &mut Writer) {
         let end = if self.expires.is_some() { HAS_END } else { 0 };
         let withdrawn = if self.withdrawn.is_some() { IS_WITHDRAWN } else { 0 };
-        row.byte(end | withdrawn).bytes(self.purpose.as_bytes());
+        let given = if self.given.is_some() { WAS_BEFORE } else { 0 };
+        row.byte(end | withdrawn | given).bytes(self.purpose.as_bytes());
         self.scope.write(row);
         row.number(self.granted);
+        if let Some(given) = self.given {
+            row.number(given);
+        }
         if let Some(expires) = self.expires {
             row.number(expires);
         }
@@ -90,13 +97,14 @@ impl Consent {
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, StoreError> {
         let flags = reader.byte()?;
-        if flags & !(HAS_END | IS_WITHDRAWN) != 0 {
+        if flags & !(HAS_END | IS_WITHDRAWN | WAS_BEFORE) != 0 {
             return Err(reader.corrupt("an unknown flag of a consent stands"));
         }
         Ok(Self {
             purpose: text(reader)?,
             scope: Scope::read(reader)?,
             granted: reader.number()?,
+            given: if flags & WAS_BEFORE != 0 { Some(reader.number()?) } else { None },
             expires: if flags & HAS_END != 0 { Some(reader.number()?) } else { None },
             withdrawn: if flags & IS_WITHDRAWN != 0 { Some(reader.number()?) } else { None },
             text: reader.array()?,
@@ -233,18 +241,11 @@ pub(super) mod tests {
     }
 
     fn any_consents() -> impl Strategy<Value = Vec<Consent>> {
-        let times = (any::<u64>(), any::<Option<u64>>(), any::<Option<u64>>());
+        let times = (any::<u64>(), any::<Option<u64>>(), any::<Option<u64>>(), any::<Option<u64>>());
         let evidence = (any::<[u8; 32]>(), "[a-z0-9.]{0,8}", "[a-z]{0,8}");
         btree_map(("[a-z_]{1,12}", any_scope()), (times, evidence), 0..4).prop_map(|all: BTreeMap<_, _>| {
-            let consent = |((purpose, scope), ((granted, expires, withdrawn), (text, version, channel)))| Consent {
-                purpose,
-                scope,
-                granted,
-                expires,
-                withdrawn,
-                text,
-                version,
-                channel,
+            let consent = |((purpose, scope), ((granted, given, expires, withdrawn), (text, version, channel)))| {
+                Consent { purpose, scope, granted, given, expires, withdrawn, text, version, channel }
             };
             all.into_iter().map(consent).collect()
         })

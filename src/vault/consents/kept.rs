@@ -59,6 +59,11 @@ pub(super) fn keep(consents: &mut Vec<Consent>, mut consent: Consent) -> Result<
     // After all that was taken back before, also while the vault's time stands still.
     let of_purpose = || consents.iter().filter(|one| one.purpose == consent.purpose);
     let withdrawn = of_purpose().filter_map(|one| one.withdrawn).max();
+    if consent.given.is_some_and(|given| withdrawn >= Some(given)) {
+        let description =
+            "the subject took back what it allowed for this purpose after that: what counts was said later";
+        return Err(Error::invalid("given_time", "withdrawn_since", description));
+    }
     let wider = of_purpose().any(|one| one.scope < consent.scope && !one.is_withdrawn());
     consent.granted = consent.granted.max(withdrawn.map_or(0, |at| at.saturating_add(1)));
     match place(consents, &consent.purpose, consent.scope) {
@@ -146,6 +151,11 @@ fn reaches(consents: &[Consent], one: &Consent, target: Scope, classes: &impl Cl
         narrower && other.withdrawn >= Some(one.granted) && includes(other.scope, target, classes)
     };
     includes(one.scope, target, classes) && !consents.iter().any(taken_out)
+}
+
+/// Whether a consent to the one says anything of the other: all that is of one of them is of the other as well.
+pub(super) fn concerns(one: Scope, other: Scope, classes: &impl Classes) -> bool {
+    includes(one, other, classes) || includes(other, one, classes)
 }
 
 /// Whether all that is of `narrow` is of `wide`.

@@ -12,8 +12,8 @@ use crate::export::ArchivedReads;
 use crate::road::Caller;
 use crate::vault::Vault;
 
-/// Values of which reads are counted, at most.
-const COUNTED: u64 = 1_000_000;
+/// Values of which reads are counted, at most: some minutes' work. What is told apart bounds the memory.
+const COUNTED: u64 = 100_000_000;
 /// Fields, principals and purposes that are told apart, at most.
 const TOLD_APART: usize = 10_000;
 

@@ -114,8 +114,9 @@ impl Step {
                     // All of the purpose: what is listed beside it is of it, and may be cut.
                     Scope::All => vec![scope],
                     _ => {
-                        let withdrawn = one.says("withdrawn")?.split(", ").map(consents::scope_said);
-                        std::iter::once(Some(scope)).chain(withdrawn).collect::<Option<_>>()?
+                        let mut scopes = consents::scopes_said(one.says("withdrawn")?)?;
+                        scopes.insert(0, scope);
+                        scopes
                     }
                 };
                 Self::Withdraw { purpose: text("purpose")?, scopes }

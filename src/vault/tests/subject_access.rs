@@ -354,6 +354,7 @@ async fn rights_of_a_subject_and_an_erasure_that_waits_are_reported() {
         purpose: "marketing".to_owned(),
         scope,
         granted: 1,
+        given: None,
         expires: Some(9),
         withdrawn: Some(5),
         text: [7; 32],

@@ -296,6 +296,7 @@ impl World {
                             text: vec![1; 32],
                             version,
                             channel,
+                            given: None,
                             expires: None,
                         };
                         vault.grant_consent(&service, &request).await.unwrap()

@@ -28,6 +28,7 @@ fn given(scope: Scope, expires: Option<u64>) -> Consent {
         purpose: "marketing".to_owned(),
         scope,
         granted: NOW,
+        given: None,
         expires,
         withdrawn: None,
         text: [7; 32],

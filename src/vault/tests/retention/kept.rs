@@ -54,7 +54,7 @@ async fn a_standing_consent_keeps_the_subject_and_one_that_ended_does_not() {
         with_record(&bench, subject, |record| {
             let (purpose, version, channel) = ("marketing".to_owned(), "1".to_owned(), "web".to_owned());
             let consent =
-                Consent { purpose, scope: Scope::All, granted: 1, expires, withdrawn, text: [0; 32], version, channel };
+                Consent { purpose, scope: Scope::All, granted: 1, given: None, expires, withdrawn, text: [0; 32], version, channel };
             record.consents = vec![consent];
         })
         .await;
