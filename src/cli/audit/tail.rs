@@ -1,8 +1,8 @@
 //! `strongroom audit tail`: the ledger as it grows, to the terminal, to a file, or to a syslog collector.
 //!
 //! A file and a collector get every leaf: how far they are is on disk, and what was not known to have arrived is sent
-//! again. So a leaf may come twice: its index tells. What can be known of a collector is that its machine has a leaf, not
-//! what it does with it.
+//! again. So a leaf may come twice: its index tells. What can be known of a collector is that it has read a leaf, not what it
+//! does with it.
 
 mod backoff;
 mod file;
@@ -10,6 +10,7 @@ mod ledger;
 mod syslog;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use data_encoding::HEXLOWER;
@@ -48,6 +49,10 @@ pub struct Tail {
     /// The authority that the collector's certificate must come from, PEM.
     #[arg(long, value_name = "FILE")]
     syslog_ca: Option<PathBuf>,
+
+    /// So long the collector may take to make room, and to read to the end and close: then what was sent is sent again.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "syslog", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    syslog_timeout: u64,
 
     /// Where it stands how far the collector is.
     #[arg(long, value_name = "FILE")]
@@ -161,7 +166,8 @@ pub async fn run(args: Tail, context: &Context) -> Result<Exit, CliError> {
                 return Err(CliError::Usage("--syslog needs --syslog-ca and --cursor".into()));
             };
             let begin = Cursor::going_on(&cursor, begin, args.from)?;
-            let sink = syslog::Sink::new(&collector, &ca, cursor, begin)?;
+            let patience = Duration::from_secs(args.syslog_timeout);
+            let sink = syslog::Sink::new(&collector, &ca, patience, cursor, begin)?;
             sink.follow(&mut followed).await
         }
         (None, None) => loop {
