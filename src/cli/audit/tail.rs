@@ -151,26 +151,24 @@ impl Cursor {
 pub async fn run(args: Tail, context: &Context) -> Result<Exit, CliError> {
     let given = args.log_key.as_deref().map(read_keys).transpose()?;
     let mut followed = Followed::new(context, args.of.log, given);
-    let (head, _) = followed.head(&mut context.audit().await?).await?;
+    let cursor = args.out.as_deref().map(|out| beside(out, ".cursor")).or(args.cursor);
+    let head = followed.first_head(cursor.as_deref().is_some_and(Path::exists)).await?;
     let next = args.from.unwrap_or(head.size);
     let mut begin = Cursor { origin: head.origin, next, length: 0, last: None, checkpoint: None, log_keys: vec![] };
-    match (args.out, args.syslog) {
-        (Some(out), _) => {
-            let cursor = beside(&out, ".cursor");
+    match (args.out, args.syslog, cursor) {
+        (Some(out), _, Some(cursor)) => {
             let begin = Cursor::going_on(&cursor, begin, args.from)?;
             let file = file::Sink::open(out, cursor, begin, args.rotate_mib << 20, args.keep)?;
             file.follow(&mut followed).await
         }
-        (None, Some(collector)) => {
-            let (Some(ca), Some(cursor)) = (args.syslog_ca, args.cursor) else {
-                return Err(CliError::Usage("--syslog needs --syslog-ca and --cursor".into()));
-            };
+        (None, Some(collector), Some(cursor)) => {
+            let ca = args.syslog_ca.ok_or_else(|| CliError::Usage("--syslog needs --syslog-ca".into()))?;
             let begin = Cursor::going_on(&cursor, begin, args.from)?;
             let patience = Duration::from_secs(args.syslog_timeout);
             let sink = syslog::Sink::new(&collector, &ca, patience, cursor, begin)?;
             sink.follow(&mut followed).await
         }
-        (None, None) => loop {
+        _ => loop {
             let mut leaves = followed.begin(&begin).await?;
             begin.begun(&leaves);
             while let Some(page) = leaves.page().await? {
