@@ -38,9 +38,9 @@ pub struct Tail {
     #[arg(long, value_name = "MIB", default_value_t = 100, requires = "out", value_parser = clap::value_parser!(u64).range(1..))]
     rotate_mib: u64,
 
-    /// How many older files are kept. Give enough for who collects them: what is older is removed.
-    #[arg(long, value_name = "COUNT", default_value_t = 10, requires = "out", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    keep: u32,
+    /// How many older files are kept, or `all` (0). What is older is removed, also if nobody has collected it.
+    #[arg(long, value_name = "COUNT", default_value = "10", requires = "out")]
+    keep: file::Keep,
 
     /// Send to this syslog collector over TLS (RFC 5424, RFC 5425): HOST:PORT.
     #[arg(long, value_name = "HOST:PORT", requires_all = ["syslog_ca", "cursor"])]
