@@ -159,7 +159,8 @@ Exit code 0: nothing was changed or dropped since; 1: it was, or can't be shown.
       --cursor siem.cursor
 
 A file gets every leaf once, over restarts of either side: run it as a service. A
-collector gets what was not acknowledged again, so some twice; the index tells.
+collector gets again what it is not known to have read, so some twice; the index
+tells. It must close a connection when the sender does, as collectors do.
 Exit code 1: refused, or the ledger is not the one that was followed any more.")]
     Tail(tail::Tail),
     /// Write the ledger to a folder in which other tools find it: C2SP tlog-tiles.

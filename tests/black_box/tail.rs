@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -154,15 +155,28 @@ async fn a_vault_that_was_put_back_is_named_and_not_waited_for() {
     }
 }
 
-/// A collector that hangs up in the middle, so many times.
+/// What a collector does with a connection.
+#[derive(Clone, Copy)]
+enum Does {
+    /// Hangs up in the middle: what else was sent is lost.
+    HangUp,
+    /// Takes the connection, and reads so many messages. It never closes.
+    Stall(usize),
+    /// Reads to the end, and never closes.
+    Hold,
+}
+
+/// A collector that does this with its first connections, and then what it should.
 struct Collector {
     address: String,
     ca: String,
     seen: Arc<Mutex<BTreeSet<u64>>>,
+    /// How many connections it has had.
+    connections: Arc<AtomicUsize>,
 }
 
 impl Collector {
-    async fn start(hang_ups: usize) -> Self {
+    async fn start(does: &'static [Does]) -> Self {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -184,14 +198,22 @@ impl Collector {
         let listener = TcpListener::bind("localhost:0").await.unwrap();
         let address = format!("localhost:{}", listener.local_addr().unwrap().port());
         let seen = Arc::new(Mutex::new(BTreeSet::new()));
-        let kept = Arc::clone(&seen);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (kept, count) = (Arc::clone(&seen), Arc::clone(&connections));
         tokio::spawn(async move {
-            for connection in 0.. {
+            let mut held = Vec::new();
+            let mut does = does.iter();
+            loop {
                 let (socket, _) = listener.accept().await.unwrap();
                 let Ok(mut io) = acceptor.accept(socket).await else { continue };
+                count.fetch_add(1, Ordering::SeqCst);
+                let does = does.next().copied();
                 let mut bytes = Vec::new();
-                // What else was sent is lost.
-                let mut left = if connection < hang_ups { 5 } else { usize::MAX };
+                let mut left = match does {
+                    Some(Does::HangUp) => 5,
+                    Some(Does::Stall(messages)) => messages,
+                    Some(Does::Hold) | None => usize::MAX,
+                };
                 let mut read = [0; 4096];
                 while left > 0 {
                     let Ok(count @ 1..) = io.read(&mut read).await else { break };
@@ -203,10 +225,53 @@ impl Collector {
                         left -= 1;
                     }
                 }
+                if matches!(does, Some(Does::Stall(_) | Does::Hold)) {
+                    held.push(io);
+                }
             }
         });
-        Self { address, ca: authority.pem(), seen }
+        Self { address, ca: authority.pem(), seen, connections }
     }
+
+    /// Follows a vault's ledger into it.
+    fn follow(&self, vault: &TestVault, more: &[&str]) -> Process {
+        let (ca, cursor) = (vault.scratch().join("siem.pem"), vault.scratch().join("siem.cursor"));
+        fs::write(&ca, &self.ca).unwrap();
+        let words = ["--syslog", &self.address, "--syslog-ca", path(&ca), "--cursor", path(&cursor)];
+        follow(vault, &[&words[..], more].concat())
+    }
+
+    /// Waits until it has seen the first leaves.
+    async fn has(&self, leaves: u64) {
+        until(PATIENCE, "what the collector shall see", async || {
+            let seen = self.seen.lock().unwrap();
+            match (0..leaves).find(|index| !seen.contains(index)) {
+                Some(missing) => Err(format!("leaf {missing} of {leaves} is missing")),
+                None => Ok(()),
+            }
+        })
+        .await;
+    }
+
+    /// Waits until it has had so many connections.
+    async fn had(&self, connections: usize) {
+        until(PATIENCE, "connections", async || {
+            let count = self.connections.load(Ordering::SeqCst);
+            if count < connections { Err(format!("{count} of {connections}")) } else { Ok(()) }
+        })
+        .await;
+    }
+}
+
+/// Which leaf comes next by the cursor of whoever follows into a collector.
+fn next(vault: &TestVault) -> u64 {
+    let cursor: Value = serde_json::from_slice(&fs::read(vault.scratch().join("siem.cursor")).unwrap()).unwrap();
+    cursor["next"].as_u64().unwrap()
+}
+
+/// How many leaves there are.
+fn size(vault: &TestVault) -> u64 {
+    vault.cli_ok(&["audit", "checkpoint"]).lines().nth(1).unwrap().parse().unwrap()
 }
 
 /// The next message, if it is whole.
@@ -222,29 +287,43 @@ fn cut(bytes: &mut Vec<u8>) -> Option<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_hangs_up_gets_every_leaf() {
     let vault = TestVault::start();
-    let collector = Collector::start(3).await;
-    let (ca, cursor) = (vault.scratch().join("siem.pem"), vault.scratch().join("siem.cursor"));
-    fs::write(&ca, &collector.ca).unwrap();
-    let words = |from: &'static [&'static str]| {
-        let words = ["--syslog", &collector.address, "--syslog-ca", path(&ca), "--cursor", path(&cursor)];
-        [from, &words].concat().iter().map(|word| (*word).to_owned()).collect::<Vec<_>>()
-    };
-    let start = |words: Vec<String>| follow(&vault, &words.iter().map(String::as_str).collect::<Vec<_>>());
-    let run = start(words(&["--from", "0"]));
+    let collector = Collector::start(&[Does::HangUp; 3]).await;
+    let run = collector.follow(&vault, &["--from", "0"]);
     grow(&vault, "Ann", 8).await;
-    let has = async |leaves: u64| {
-        until(PATIENCE, "what the collector shall see", async || {
-            let count = collector.seen.lock().unwrap().len() as u64;
-            if count < leaves { Err(format!("{count} of {leaves} leaves")) } else { Ok(()) }
-        })
-        .await;
-    };
-    has(5).await;
+    collector.has(5).await;
     // Killed, and started again: it goes on where the cursor is.
     drop(run);
-    let _run = start(words(&[]));
-    let last = vault.cli_ok(&["audit", "checkpoint"]).lines().nth(1).unwrap().parse::<u64>().unwrap();
-    has(last).await;
-    let seen = collector.seen.lock().unwrap().clone();
-    assert!((0..last).all(|index| seen.contains(&index)), "{seen:?}");
+    let _run = collector.follow(&vault, &[]);
+    collector.has(size(&vault)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_stalled_and_is_started_again_gets_every_leaf() {
+    let vault = TestVault::start();
+    let collector = Collector::start(&[Does::Stall(0), Does::Stall(3), Does::Stall(0)]).await;
+    let patience = ["--syslog-timeout", "1"];
+    let run = collector.follow(&vault, &[&patience[..], &["--from", "0"]].concat());
+    grow(&vault, "Ann", 8).await;
+    // Both were given up, by who follows.
+    collector.had(3).await;
+    assert_eq!(next(&vault), 0, "what the kernel of a collector has, the collector has not");
+    // Who follows is started again as well.
+    drop(run);
+    let _run = collector.follow(&vault, &patience);
+    let last = size(&vault);
+    collector.has(last).await;
+    until(PATIENCE, "the cursor", async || if next(&vault) < last { Err(next(&vault)) } else { Ok(()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_never_closes_is_named() {
+    let vault = TestVault::start();
+    let collector = Collector::start(&[Does::Hold]).await;
+    let mut run = collector.follow(&vault, &["--syslog-timeout", "1", "--from", "0"]);
+    // Kept, so that nobody writes where nobody reads.
+    let mut lines = BufReader::new(run.0.stderr.take().unwrap()).lines();
+    let said = lines.next().unwrap().unwrap();
+    assert!(said.contains("it did not close the connection"), "{said}");
+    assert_eq!(next(&vault), 0);
+    collector.has(1).await;
 }

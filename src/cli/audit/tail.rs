@@ -1,11 +1,12 @@
 //! `strongroom audit tail`: the ledger as it grows, to the terminal, to a file, or to a syslog collector.
 //!
 //! A file and a collector get every leaf: how far they are is on disk, and what was not known to have arrived is sent
-//! again. So a leaf may come twice: its index tells. What can be known of a collector is that its machine has a leaf, not
-//! what it does with it.
+//! again. So a leaf may come twice: its index tells. What can be known of a collector is that it has read a leaf, not what it
+//! does with it.
 
 mod backoff;
 mod file;
+mod form;
 mod ledger;
 mod syslog;
 
@@ -20,6 +21,7 @@ use super::{beside, read_keys};
 use crate::cli::client::Context;
 use crate::cli::files::{read_if_there, replace};
 use crate::cli::output::{CliError, Exit, print};
+use form::Form;
 use ledger::{Followed, Leaves, Mark};
 
 /// What is followed, and where it goes.
@@ -37,21 +39,16 @@ pub struct Tail {
     #[arg(long, value_name = "MIB", default_value_t = 100, requires = "out", value_parser = clap::value_parser!(u64).range(1..))]
     rotate_mib: u64,
 
-    /// How many older files are kept. Give enough for who collects them: what is older is removed.
-    #[arg(long, value_name = "COUNT", default_value_t = 10, requires = "out", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    keep: u32,
+    /// How many older files are kept, or `all` (0). What is older is removed, also if nobody has collected it.
+    #[arg(long, value_name = "COUNT", default_value = "10", requires = "out")]
+    keep: file::Keep,
 
-    /// Send to this syslog collector over TLS (RFC 5424, RFC 5425): HOST:PORT.
-    #[arg(long, value_name = "HOST:PORT", requires_all = ["syslog_ca", "cursor"])]
-    syslog: Option<String>,
+    #[command(flatten)]
+    collector: syslog::Syslog,
 
-    /// The authority that the collector's certificate must come from, PEM.
-    #[arg(long, value_name = "FILE")]
-    syslog_ca: Option<PathBuf>,
-
-    /// Where it stands how far the collector is.
-    #[arg(long, value_name = "FILE")]
-    cursor: Option<PathBuf>,
+    /// What a line or a message is.
+    #[arg(long, value_enum, default_value_t)]
+    format: Form,
 
     /// The ledger's public keys, one a line: each head must be signed by one of them, or by one that the ledger named since
     /// [default: those that the vault names].
@@ -146,33 +143,30 @@ impl Cursor {
 pub async fn run(args: Tail, context: &Context) -> Result<Exit, CliError> {
     let given = args.log_key.as_deref().map(read_keys).transpose()?;
     let mut followed = Followed::new(context, args.of.log, given);
-    let (head, _) = followed.head(&mut context.audit().await?).await?;
+    let (to, form) = (args.collector, args.format);
+    let cursor = args.out.as_deref().map(|out| beside(out, ".cursor")).or_else(|| to.cursor.clone());
+    let head = followed.first_head(cursor.as_deref().is_some_and(Path::exists)).await?;
     let next = args.from.unwrap_or(head.size);
     let mut begin = Cursor { origin: head.origin, next, length: 0, last: None, checkpoint: None, log_keys: vec![] };
-    match (args.out, args.syslog) {
-        (Some(out), _) => {
-            let cursor = beside(&out, ".cursor");
-            let begin = Cursor::going_on(&cursor, begin, args.from)?;
-            let file = file::Sink::open(out, cursor, begin, args.rotate_mib << 20, args.keep)?;
-            file.follow(&mut followed).await
-        }
-        (None, Some(collector)) => {
-            let (Some(ca), Some(cursor)) = (args.syslog_ca, args.cursor) else {
-                return Err(CliError::Usage("--syslog needs --syslog-ca and --cursor".into()));
-            };
-            let begin = Cursor::going_on(&cursor, begin, args.from)?;
-            let sink = syslog::Sink::new(&collector, &ca, cursor, begin)?;
-            sink.follow(&mut followed).await
-        }
-        (None, None) => loop {
+    let Some(cursor) = cursor else {
+        loop {
             let mut leaves = followed.begin(&begin).await?;
             begin.begun(&leaves);
             while let Some(page) = leaves.page().await? {
-                if !print(page.iter().flat_map(|leaf| [&leaf[..], b"\n"]))? {
+                let lines = page.iter().map(|leaf| form.line(&begin.origin, leaf)).collect::<Result<Vec<_>, _>>()?;
+                if !print(lines.iter().flat_map(|line| [&line[..], b"\n"]))? {
                     return Ok(Exit::Done);
                 }
                 begin.go_to(&leaves.mark);
             }
-        },
+        }
+    };
+    let begin = Cursor::going_on(&cursor, begin, args.from)?;
+    match args.out {
+        Some(out) => {
+            let file = file::Sink::open(out, cursor, begin, args.rotate_mib << 20, args.keep, form)?;
+            file.follow(&mut followed).await
+        }
+        None => syslog::Sink::new(to, form, cursor, begin)?.follow(&mut followed).await,
     }
 }

@@ -12,7 +12,7 @@ use strongroom_ledger::log_keys::Trust;
 use strongroom_ledger::{LedgerError, leaf_hash};
 use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::{GetCheckpointResponse, TailRequest, TailResponse};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Streaming};
 
 use super::Cursor;
 use super::backoff::Backoff;
@@ -82,8 +82,24 @@ impl<'a> Followed<'a> {
         Self { context, log, given, backoff: Backoff::new(), begun: None }
     }
 
-    /// What the signed head says, and the head.
-    pub async fn head(&self, client: &mut AuditClient<Wire>) -> Result<(Checkpoint, GetCheckpointResponse), CliError> {
+    /// What the signed head says when all begins. `going_on`: a cursor is kept, so a vault that is away was there before, and is
+    /// waited for; otherwise it may be the command line that is wrong.
+    pub async fn first_head(&mut self, going_on: bool) -> Result<Checkpoint, CliError> {
+        loop {
+            let head = match self.context.audit().await {
+                Ok(mut client) => self.head(&mut client).await,
+                Err(error) => Err(error),
+            };
+            match head {
+                Err(error) if is_away(&error) && (going_on || error.refusal().is_some()) => {
+                    self.wait(&error.to_string()).await;
+                }
+                head => return head.map(|(head, _)| head),
+            }
+        }
+    }
+
+    async fn head(&self, client: &mut AuditClient<Wire>) -> Result<(Checkpoint, GetCheckpointResponse), CliError> {
         newest::signed_head(client, &self.log).await
     }
 
@@ -210,7 +226,7 @@ impl Leaves {
             let page = match self.stream.message().await {
                 Ok(Some(page)) => page,
                 Ok(None) => return Ok(None),
-                Err(status) if is_cut_off(&status) => return Ok(None),
+                Err(status) if passes(status.code()) => return Ok(None),
                 Err(status) => return Err(status.into()),
             };
             let new = self.mark.take(&mut self.again, page.leaves)?;
@@ -221,17 +237,19 @@ impl Leaves {
     }
 }
 
-/// Whether a vault that can't be reached now may come back.
+/// Whether to try again what did not succeed at the vault: it can't be reached, or is asked for too much at the moment.
 fn is_away(error: &CliError) -> bool {
     match error {
-        CliError::Refused(refusal) => refusal.code == Code::Unavailable,
+        CliError::Refused(refusal) => passes(refusal.code),
         CliError::NotReached { .. } => true,
         _ => false,
     }
 }
 
-fn is_cut_off(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
+/// Whether what was refused so may go through later. Connections that break have some of these codes as well.
+fn passes(code: Code) -> bool {
+    use Code::{Aborted, Cancelled, DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unknown};
+    matches!(code, Aborted | Cancelled | DeadlineExceeded | Internal | ResourceExhausted | Unavailable | Unknown)
 }
 
 #[cfg(test)]
@@ -265,6 +283,17 @@ mod tests {
         assert!(other.take(&mut awaited, lines([1, 2], "b")).is_err());
         assert_eq!(mark.take(&mut again, lines([1, 2], "a")).unwrap(), lines([2], "a"));
         assert_eq!((again, mark.next), (None, 3));
+    }
+
+    #[test]
+    fn what_may_go_through_later_is_tried_again_and_what_never_will_is_told() {
+        let refused = |code| is_away(&tonic::Status::new(code, "no").into());
+        let later = [Code::Aborted, Code::ResourceExhausted, Code::DeadlineExceeded, Code::Unavailable];
+        let never = [Code::PermissionDenied, Code::InvalidArgument, Code::DataLoss, Code::Unauthenticated];
+        assert!(later.into_iter().all(refused) && !never.into_iter().any(refused));
+        assert!(!refused(Code::FailedPrecondition), "its leaves are archived");
+        assert!(is_away(&CliError::NotReached { message: String::new(), next: String::new() }));
+        assert!(!is_away(&CliError::unfit("another ledger")));
     }
 
     #[test]
