@@ -10,6 +10,7 @@
 
 mod ahead;
 mod archived;
+mod changed;
 mod entries;
 mod finding;
 mod head_file;

@@ -73,7 +73,9 @@ const ATTACKS: &[(&str, Attack, &[Named])] = &[
     ("the tiers are put back", store::tiers_put_back, &[Verify("tiers", "rolled_back"), Start(&["its list of tiers is version"])]),
     // The log.
     ("a leaf is changed", log::leaf_changed, &[Verify("leaf", "changed")]),
-    ("a leaf is changed in good form", log::leaf_changed_in_good_form, &[Verify("log", "changed")]),
+    ("a leaf is changed in good form", log::leaf_changed_in_good_form, &[Verify("leaf", "changed")]),
+    ("a leaf is changed in good form, and the tile over it", log::leaf_changed_and_the_tile_over_it, &[Verify("log", "changed"),
+        Verify("tile", "changed")]),
     ("a leaf is removed", log::leaf_removed, &[Verify("leaf", "missing")]),
     ("two leaves are swapped", log::leaves_swapped, &[Verify("leaf", "changed")]),
     ("the last leaf is dropped, and the head adjusted", log::last_leaf_dropped_with_the_head_adjusted, &[Verify("log", "rolled_back"), LOST]),
