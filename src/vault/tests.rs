@@ -33,6 +33,7 @@ mod honest;
 mod keys;
 mod ledger_keys;
 mod locks;
+mod moved;
 mod officers;
 mod own_keys;
 mod policies;
