@@ -53,6 +53,7 @@ mod rollback;
 mod rolls;
 mod root_key;
 mod second_factors;
+mod snapshot;
 mod subject_access;
 mod tenants;
 mod visible;
