@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn a_document_has_the_leaf_and_its_log_as_members_of_their_own() {
         let report = report();
-        let [moved, leaf, tenant] = report.findings.iter().map(document).collect::<Vec<_>>().try_into().unwrap();
+        let documents: Vec<Value> = report.findings.iter().map(document).collect();
+        let [moved, leaf, tenant] = &documents[..] else { panic!("{documents:?}") };
         assert_eq!((&moved["row"], &moved["leaf"], &moved["log"]), (&json!("5"), &json!("17"), &json!("demo")));
         assert_eq!(moved["elsewhere"], json!({ "row": "6" }));
         assert_eq!((&leaf["leaf"], &leaf["log"]), (&json!("3"), &json!("demo")));

@@ -84,7 +84,7 @@ impl<S: Store> Check<'_, S> {
                     continue;
                 }
                 if subtree.height <= BLOCK_HEIGHT {
-                    return Ok(Some(subtree));
+                    return Ok::<_, StoreError>(Some(subtree));
                 }
                 match below(store, log, &subtree).await? {
                     Some(below) => open.extend(below.into_iter().rev()),
