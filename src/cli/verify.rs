@@ -1,5 +1,7 @@
 //! `strongroom verify`: proves a whole vault against its ledger.
 
+mod findings;
+mod next;
 mod opening;
 
 use std::io::IsTerminal;
@@ -11,11 +13,11 @@ use std::time::Duration;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use strongroom_vault::{Counts, Finding, Progress, Report, Verification, VerifyError};
+use strongroom_vault::{Counts, LISTED, Progress, Report, Verification, VerifyError};
 
 use super::config::Config;
 use super::layout::Layout;
-use super::output::{CliError, Exit, Output, facts, named_table, table};
+use super::output::{CliError, Exit, Output, facts, named_table};
 use super::own_keys;
 use super::root::CredentialArgs;
 use opening::{Opened, Places};
@@ -41,6 +43,13 @@ key is.
 Who puts back the whole folder, head file included, can't be told from within it:
 give --checkpoint with one that `strongroom audit checkpoint` printed and that
 you kept elsewhere.
+
+Each finding names the record, the leaf that it should match (LEAF; leaf N is line
+N + 1 of `strongroom audit export`) and what to do. What follows from leaves
+alone (tiles, the index of leaves) the vault makes anew; all else comes back from
+a copy: stop the vault, keep the folder as it is, prove a copy with --data, and
+`strongroom restore` from it (deploy/README.md).
+
 Exit code 0: the store is what the ledger says; 1: it is not, or can't be read; 3: it is, as far as can be told: of
 a tenant whose own key is away nothing but its log is proved, and without a head file not how far the logs had come.")]
 pub struct Args {
@@ -63,6 +72,10 @@ pub struct Args {
     /// Threads that look at leaves and rows [default: one for each processor].
     #[arg(long, value_name = "NUMBER")]
     threads: Option<NonZeroUsize>,
+
+    /// List every finding. Of more than 10,000 the rest is only counted otherwise; all take some 300 bytes of memory each.
+    #[arg(long)]
+    all_findings: bool,
 
     /// The configuration [default: DIR/strongroom.toml].
     #[arg(long, value_name = "FILE", env = "STRONGROOM_CONFIG")]
@@ -103,8 +116,9 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
     let (store, keystore, head_file) = (&store, &keystore, &head_file);
     let verification = Verification { store, keystore, head_file, checkpoints: &checkpoints, threads };
     let mut bar = Bar::new();
-    let report =
-        strongroom_vault::verify_with(&verification, journal.as_ref(), &mut |progress| bar.show(progress)).await;
+    let most = if args.all_findings { usize::MAX } else { LISTED };
+    let mut show = |progress: Progress<'_>| bar.show(progress);
+    let report = strongroom_vault::verify_listing(&verification, journal.as_ref(), most, &mut show).await;
     bar.clear();
     let unverified = |error| match error {
         VerifyError::Open(error) => super::start::unfit(&layout, &error),
@@ -112,8 +126,11 @@ pub async fn run(args: Args, dir: &Path, output: Output) -> Result<Exit, CliErro
     };
     let mut report = report.map_err(unverified)?;
     if let Some(journal) = &journal {
-        let found = strongroom_vault::verify_journal(&verification, journal).await;
-        report.findings.extend(found.map_err(unverified)?);
+        let found = strongroom_vault::verify_journal(&verification, journal).await.map_err(unverified)?;
+        for finding in &found {
+            *report.counted.entry((finding.kind, finding.fault)).or_default() += 1;
+        }
+        report.findings.extend(found);
     }
     output.show(|| document(&report, running), || text(&report, running))?;
     let locked = report.tenants.iter().any(|(_, counts)| counts.locked);
@@ -146,17 +163,7 @@ fn document(report: &Report, running: bool) -> Value {
         tenant.extend(counts(of).map(|(name, count)| (name.to_owned(), json!(count.to_string()))));
         Value::Object(tenant)
     });
-    let findings = report.findings.iter().map(|finding| {
-        let Finding { tenant, kind, fault, place, what } = finding;
-        let mut document = json!({ "tenant": &**tenant, "kind": kind.as_str(), "fault": fault.as_str() });
-        if let Some(object) = document.as_object_mut() {
-            if !place.name().is_empty() {
-                object.insert(place.name().to_owned(), json!(place.number()));
-            }
-            object.insert("message".to_owned(), json!(what));
-        }
-        document
-    });
+    let findings = report.findings.iter().map(findings::document);
     json!({
         "verified": report.findings.is_empty(),
         "vault_id": report.vault.to_string(),
@@ -165,6 +172,7 @@ fn document(report: &Report, running: bool) -> Value {
         "tenants": tenants.collect::<Vec<_>>(),
         "findings": findings.collect::<Vec<_>>(),
         "findings_left_out": report.left_out.to_string(),
+        "findings_counted": findings::counted(report),
     })
 }
 
@@ -200,18 +208,7 @@ fn text(report: &Report, running: bool) -> String {
         text.push(facts([("verified", verified.to_owned()), ("vault", report.vault.to_string())]));
         return text.join("\n\n");
     }
-    let rows = report.findings.iter().map(|finding| {
-        let Finding { tenant, kind, fault, place, what } = finding;
-        let fault = format!("{} {}", kind.as_str().replace('_', " "), fault.as_str().replace('_', " "));
-        vec![tenant.to_string(), fault, place.to_string(), what.clone()]
-    });
-    text.push(table(&["TENANT", "FINDING", "WHERE", "WHAT"], rows));
-    let all = report.left_out.saturating_add(report.findings.len() as u64);
-    let listed =
-        if report.left_out > 0 { format!(" ({} of them listed)", report.findings.len()) } else { String::new() };
-    text.push(format!(
-        "NOT verified: {all} findings{listed}. Keep the folder as it is, and a copy, before anything else is done with it."
-    ));
+    text.push(findings::text(report));
     text.join("\n\n")
 }
 

@@ -5,13 +5,13 @@
 //! a proof each, for nearly all of them nearly nothing.
 
 use data_encoding::BASE64;
-use tlog_tiles::{Hash, node_hash};
+use tlog_tiles::{Hash as Node, node_hash};
 
 use crate::error::LedgerError;
 use crate::tiles::MAX_SIZE;
 
 /// A complete subtree.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Subtree {
     /// Index of its first leaf, a multiple of its size.
     pub start: u64,
@@ -56,7 +56,7 @@ impl Cover {
             let size = 1 << left.height;
             left.height == next.height && left.start.is_multiple_of(size << 1) && left.start + size == next.start
         }) {
-            let hash = node_hash(Hash(left.hash), Hash(next.hash)).0;
+            let hash = node_hash(Node(left.hash), Node(next.hash)).0;
             next = Subtree { start: left.start, height: left.height + 1, hash };
         }
         self.subtrees.push(next);

@@ -81,6 +81,12 @@ impl Frontier {
         smallest_first.reduce(|right, left| node_hash(left, right)).unwrap_or(EMPTY_HASH).0
     }
 
+    /// The complete subtrees that it is made of, the largest first.
+    pub fn subtrees(&self) -> impl Iterator<Item = Subtree> {
+        let places = Subtree::over(0, self.size).into_iter().zip(&self.subtrees);
+        places.map(|((start, height), hash)| Subtree { start, height, hash: hash.0 })
+    }
+
     /// The stored form: format, suite, size (8 bytes, big-endian), and the subtrees' hashes, largest subtree first.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER + self.subtrees.len() * HASH_SIZE);

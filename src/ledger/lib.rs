@@ -12,6 +12,7 @@
 //! a checkpoint -> cosignature::cosign, by a witness; cosignature::witnesses
 //! Destroyed -> receipt::sign -> a note, receipt::verify
 //! Erased -> erasure::sign -> a note, erasure::verify
+//! a cover::Subtree, the hashes in its tile -> Subtree::opened -> the subtrees next below, and leaves in the end
 //! a line -> filter::Filter::fits; a line, a Filter -> terms::of_leaf, terms::of_filter -> an index
 //! a leaf that restricts -> journal::append -> a journal, journal::Reading
 //! leaves that are left out -> cover::Cover -> pieces of a tree
@@ -29,6 +30,7 @@ pub mod approval;
 pub mod checkpoint;
 pub mod cosignature;
 pub mod cover;
+mod descent;
 pub mod erasure;
 mod error;
 pub mod filter;

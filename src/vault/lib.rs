@@ -152,7 +152,7 @@ pub use tiers::{ListedPrincipal, ListedPrincipals, SetTier, SetTierLimits};
 pub use tokenize::{NewValue, Tokenize};
 pub use vault::{Clock, Space, Vault};
 pub use verify::{
-    Counts, Fault, Finding, HeadFile, JournalFile, Kind, Phase, Place, Progress, Report, Verification, VerifyError,
-    verify, verify_journal, verify_with,
+    Counts, Fault, Finding, HeadFile, JournalFile, Kind, LISTED, LeafRef, Phase, Place, Progress, Report, Verification,
+    VerifyError, verify, verify_journal, verify_listing, verify_with,
 };
 pub use witnesses::{AddCosignature, AddedCosignature, Wanted, Witnesses};

@@ -10,6 +10,8 @@
 
 mod ahead;
 mod archived;
+mod blame;
+mod changed;
 mod entries;
 mod finding;
 mod head_file;
@@ -18,6 +20,7 @@ mod journal;
 mod leaf_index;
 mod ledger;
 mod meta;
+mod moved;
 mod policies;
 pub(crate) mod state;
 mod subjects;
@@ -42,11 +45,11 @@ use thiserror::Error;
 use crate::key_life;
 use crate::lock;
 use crate::log_keys;
-use crate::open::{FORMAT, LANE, OpenError, SYSTEM_NO, tenant_rows};
+use crate::open::{FORMAT, LANE, OpenError, SYSTEM, SYSTEM_NO, tenant_rows};
 use crate::source;
 use crate::tenant_life;
 use finding::Findings;
-pub use finding::{Fault, Finding, Kind, Place};
+pub use finding::{Fault, Finding, Kind, LISTED, LeafRef, Place};
 pub use head_file::HeadFile;
 use history::Ends;
 pub(crate) use journal::stands;
@@ -202,6 +205,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Findings beyond those that are listed.
     pub left_out: u64,
+    /// How many there are of each kind and fault, those that are not listed as well.
+    pub counted: BTreeMap<(Kind, Fault), u64>,
 }
 
 /// Who hears how far it has come.
@@ -228,6 +233,8 @@ struct Check<'a, S> {
     wrapped: HashMap<(KeyringNo, KeyVersion), u64>,
     counts: Counts,
     findings: Findings,
+    /// Hashes of what stands where the ledger has something else, or nothing: a leaf may say what it was.
+    strange: HashMap<[u8; 32], (Kind, Place)>,
     threads: usize,
     listener: &'a Listener<'a>,
 }
@@ -244,6 +251,16 @@ pub async fn verify<S: Store>(
 pub async fn verify_with<S: Store>(
     verification: &Verification<'_, S>,
     journal: Option<&JournalFile>,
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
+) -> Result<Report, VerifyError> {
+    verify_listing(verification, journal, LISTED, progress).await
+}
+
+/// The same with so many findings listed at the most, of which each takes some 300 bytes of memory. Others are counted.
+pub async fn verify_listing<S: Store>(
+    verification: &Verification<'_, S>,
+    journal: Option<&JournalFile>,
+    most: usize,
     progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Report, VerifyError> {
     let Verification { store, keystore, head_file, checkpoints, .. } = *verification;
@@ -266,10 +283,10 @@ pub async fn verify_with<S: Store>(
     // Only who takes what threads have made tells it.
     let progress = Mutex::new(progress);
     let listener = |told: Progress<'_>| (progress.lock().unwrap_or_else(PoisonError::into_inner))(told);
-    let mut findings = Findings::default();
+    let mut findings = Findings::of(most);
     let mut checks = Vec::with_capacity(tenants.len());
     for tenant in &tenants {
-        let mut check = Check::new(verification, row.vault, tenant, &listener);
+        let mut check = Check::new(verification, row.vault, tenant, most, &listener);
         check.read_lane().await?;
         findings.append(check.findings);
         checks.push(check.lane);
@@ -301,11 +318,11 @@ pub async fn verify_with<S: Store>(
     }
 
     let without_head = head_file.is_left_out();
-    let mut report = Report { vault: row.vault, without_head, tenants: vec![], findings: vec![], left_out: 0 };
+    let mut verified = Vec::with_capacity(tenants.len());
     // The vault's own log comes first, and says which tenants were destroyed.
     let mut ends = Ends::new();
     for (tenant, lane) in tenants.iter().zip(checks) {
-        let mut check = Check::new(verification, row.vault, tenant, &listener);
+        let mut check = Check::new(verification, row.vault, tenant, most, &listener);
         check.lane = lane;
         let signed_leaves = heads.get(&tenant.number).copied().unwrap_or(0);
         check.closed_at = closed.then_some(signed_leaves);
@@ -324,11 +341,10 @@ pub async fn verify_with<S: Store>(
         check.run(signed, &tenants, &mut ends).await?;
         check.counts.signed_leaves = signed_leaves.min(check.counts.leaves);
         findings.append(check.findings);
-        report.tenants.push((check.name, check.counts));
+        verified.push((check.name, check.counts));
     }
-    report.findings = findings.kept;
-    report.left_out = findings.left_out;
-    Ok(report)
+    let Findings { kept, left_out, counted, .. } = findings;
+    Ok(Report { vault: row.vault, without_head, tenants: verified, findings: kept, left_out, counted })
 }
 
 /// The public keys of a tenant's log, but for compromised ones: those that are there, and those that are noted. Those of a
@@ -383,7 +399,13 @@ fn read_checkpoints<'t>(
 }
 
 impl<'a, S: Store> Check<'a, S> {
-    fn new(verification: &Verification<'a, S>, vault: VaultId, tenant: &TenantRow, listener: &'a Listener<'a>) -> Self {
+    fn new(
+        verification: &Verification<'a, S>,
+        vault: VaultId,
+        tenant: &TenantRow,
+        most: usize,
+        listener: &'a Listener<'a>,
+    ) -> Self {
         Self {
             store: verification.store,
             keystore: verification.keystore,
@@ -398,7 +420,8 @@ impl<'a, S: Store> Check<'a, S> {
             counters: BTreeMap::new(),
             wrapped: HashMap::new(),
             counts: Counts::default(),
-            findings: Findings::default(),
+            findings: Findings::of(most),
+            strange: HashMap::new(),
             threads: verification.threads.get(),
             listener,
         }
@@ -414,7 +437,8 @@ impl<'a, S: Store> Check<'a, S> {
             counters: BTreeMap::new(),
             wrapped: HashMap::new(),
             counts: Counts::default(),
-            findings: Findings::default(),
+            findings: self.findings.none(),
+            strange: HashMap::new(),
             ..*self
         }
     }
@@ -481,6 +505,8 @@ impl<'a, S: Store> Check<'a, S> {
         let checked = self.idempotency().await;
         self.unless_damaged(checked)?;
         self.counters_suffice(&history);
+        let named = self.blame(&history).await;
+        self.unless_damaged(named)?;
         Ok(())
     }
 
@@ -520,7 +546,28 @@ impl<'a, S: Store> Check<'a, S> {
     }
 
     fn found(&mut self, kind: Kind, fault: Fault, place: Place, what: impl Into<String>) {
-        self.findings.add(&self.name, kind, fault, place, what);
+        self.note(kind, fault, place, None, what.into());
+    }
+
+    /// A finding of what a leaf of the same log says.
+    fn found_by(&mut self, leaf: u64, kind: Kind, fault: Fault, place: Place, what: impl Into<String>) {
+        self.found_of(Some(leaf), kind, fault, place, what);
+    }
+
+    /// The same where perhaps no leaf says anything.
+    fn found_of(&mut self, leaf: Option<u64>, kind: Kind, fault: Fault, place: Place, what: impl Into<String>) {
+        let leaf = leaf.map(|index| LeafRef { log: Arc::clone(&self.name), index });
+        self.note(kind, fault, place, leaf, what.into());
+    }
+
+    /// A finding of what a leaf of the vault's own log says.
+    fn found_by_system(&mut self, leaf: u64, kind: Kind, fault: Fault, place: Place, what: impl Into<String>) {
+        let leaf = LeafRef { log: SYSTEM.into(), index: leaf };
+        self.note(kind, fault, place, Some(leaf), what.into());
+    }
+
+    fn note(&mut self, kind: Kind, fault: Fault, place: Place, leaf: Option<LeafRef>, what: String) {
+        self.findings.add(Finding { tenant: Arc::clone(&self.name), kind, fault, place, leaf, elsewhere: None, what });
     }
 
     /// Something under a key that the vault does not write.

@@ -1,15 +1,17 @@
 //! What verification finds: which record, where it stands, and what is wrong with it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use strongroom_ids::{RowId, SubjectHandle};
 
-/// Findings that are kept; the others are only counted, so that a store full of damage does not fill the memory.
-const KEPT: usize = 10_000;
+/// Findings that are listed unless somebody asks for all; the others are only counted, so that a store full of damage does not
+/// fill the memory.
+pub const LISTED: usize = 10_000;
 
 /// What kind of record a finding is about.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Kind {
     /// A log as a whole: its head, or what the vault has signed of it.
     Log,
@@ -88,12 +90,14 @@ impl Kind {
 }
 
 /// In which way a record is not what it must be.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Fault {
     /// It is there, and not what was written.
     Changed,
     /// It is what was written once, and was replaced since.
     RolledBack,
+    /// It is as it was written, and stands elsewhere.
+    Moved,
     /// It is gone.
     Missing,
     /// It is there, and nothing was ever written there, or it was removed since.
@@ -108,6 +112,7 @@ impl Fault {
         match self {
             Self::Changed => "changed",
             Self::RolledBack => "rolled_back",
+            Self::Moved => "moved",
             Self::Missing => "missing",
             Self::Added => "added",
             Self::Unreadable => "unreadable",
@@ -163,6 +168,15 @@ impl fmt::Display for Place {
     }
 }
 
+/// A leaf of one of the vault's logs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeafRef {
+    /// The log: a tenant's name, or `system`.
+    pub log: Arc<str>,
+    /// The leaf.
+    pub index: u64,
+}
+
 /// One thing that is not as it must be. Holds no value, no subject's id and no key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
@@ -172,32 +186,99 @@ pub struct Finding {
     pub kind: Kind,
     /// In which way it is wrong.
     pub fault: Fault,
-    /// Where it stands.
+    /// Where it stands, or should.
     pub place: Place,
+    /// The leaf that says what must be there, or that it was removed. Of a leaf, its place says it.
+    pub leaf: Option<LeafRef>,
+    /// Where a record that was moved stands, or of which one this is a copy.
+    pub elsewhere: Option<Place>,
     /// What is wrong, in words.
     pub what: String,
 }
 
 /// All findings, in the order in which they were made.
-#[derive(Default)]
 pub(super) struct Findings {
     pub kept: Vec<Finding>,
     pub left_out: u64,
+    /// All of them, those that are left out as well.
+    pub counted: BTreeMap<(Kind, Fault), u64>,
+    most: usize,
 }
 
 impl Findings {
-    pub fn add(&mut self, tenant: &Arc<str>, kind: Kind, fault: Fault, place: Place, what: impl Into<String>) {
-        if self.kept.len() < KEPT {
-            self.kept.push(Finding { tenant: Arc::clone(tenant), kind, fault, place, what: what.into() });
-        } else {
-            self.left_out += 1;
+    /// None yet, of which so many are kept.
+    pub fn of(most: usize) -> Self {
+        Self { kept: vec![], left_out: 0, counted: BTreeMap::new(), most }
+    }
+
+    /// None yet, with the same bound.
+    pub fn none(&self) -> Self {
+        Self::of(self.most)
+    }
+
+    /// How many more are kept.
+    pub fn room(&self) -> usize {
+        self.most.saturating_sub(self.kept.len())
+    }
+
+    pub fn add(&mut self, finding: Finding) {
+        if self.room() == 0 {
+            return self.leave_out(finding.kind, finding.fault);
         }
+        *self.counted.entry((finding.kind, finding.fault)).or_default() += 1;
+        self.kept.push(finding);
+    }
+
+    /// One that is counted only.
+    pub fn leave_out(&mut self, kind: Kind, fault: Fault) {
+        *self.counted.entry((kind, fault)).or_default() += 1;
+        self.left_out += 1;
     }
 
     /// Takes those that were found elsewhere, after its own.
     pub fn append(&mut self, other: Self) {
-        let room = KEPT - self.kept.len();
+        let room = self.room();
         self.left_out += other.left_out + other.kept.len().saturating_sub(room) as u64;
         self.kept.extend(other.kept.into_iter().take(room));
+        for (what, count) in other.counted {
+            *self.counted.entry(what).or_default() += count;
+        }
+    }
+
+    /// Has one that is kept be of another fault.
+    pub fn mend(&mut self, at: usize, fault: Fault) {
+        let Some(finding) = self.kept.get_mut(at) else { return };
+        if let Some(count) = self.counted.get_mut(&(finding.kind, finding.fault)) {
+            *count -= 1;
+        }
+        self.counted.retain(|_, count| *count > 0);
+        finding.fault = fault;
+        *self.counted.entry((finding.kind, fault)).or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(kind: Kind, row: u64) -> Finding {
+        let (place, what) = (Place::Row(RowId(row)), String::new());
+        Finding { tenant: "demo".into(), kind, fault: Fault::Changed, place, leaf: None, elsewhere: None, what }
+    }
+
+    #[test]
+    fn those_that_are_not_kept_are_counted_by_kind() {
+        let mut all = Findings::of(3);
+        (0..2).for_each(|row| all.add(finding(Kind::Value, row)));
+        let mut part = all.none();
+        (2..7).for_each(|row| part.add(finding(Kind::Dek, row)));
+        assert_eq!((part.kept.len(), part.left_out), (3, 2));
+        all.append(part);
+        assert_eq!((all.kept.len(), all.left_out, all.room()), (3, 4, 0));
+        all.mend(2, Fault::Moved);
+        let counted: Vec<_> = all.counted.into_iter().collect();
+        let expected =
+            [((Kind::Value, Fault::Changed), 2), ((Kind::Dek, Fault::Changed), 4), ((Kind::Dek, Fault::Moved), 1)];
+        assert_eq!(counted, expected);
     }
 }

@@ -11,6 +11,11 @@ use strongroom_ledger::{NewRule, Rule, Rules};
 use crate::policies;
 use crate::restore::begins;
 
+/// Outcomes of an item whose value is gone.
+pub(super) const REMOVED: [&str; 2] = ["deleted", "expired_removed"];
+/// The outcome of an item whose subject is gone.
+pub(super) const ERASED: &str = "subject_erased";
+
 /// A value as its leaf records it, and what was found of it. 64 bytes with its key, so that a million of values take
 /// about 75 to 150 MB, the more the closer the table is to its next growth.
 pub(crate) struct RecordedValue {
@@ -214,7 +219,7 @@ impl History {
             let before = self.subjects.insert(holder, RecordedSubject { leaf, found: Mark::new(), hash });
             return before.map(|_| "a handle is given to a second subject");
         }
-        if item.outcome == "subject_erased" {
+        if item.outcome == ERASED {
             let before = self.subjects.remove(&holder);
             return before.is_none().then_some("a subject is erased, and there is none");
         }
@@ -249,7 +254,7 @@ impl History {
                 None => Some("a value gets another holder and was never stored, or is deleted"),
             },
             "released" => self.released(row, holder),
-            "deleted" | "expired_removed" => {
+            outcome if REMOVED.contains(&outcome) => {
                 self.more.remove(&row);
                 let before = self.values.remove(&row);
                 before.is_none().then_some("a value is deleted that was never stored, or is deleted already")

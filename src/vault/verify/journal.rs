@@ -100,7 +100,15 @@ pub async fn verify_journal<S: Store>(
     let read = place.read_opened(&journal.opened, known, |record| all.push(Said::of(&record)));
     let mut findings = Vec::new();
     let mut found = |tenant: &str, fault, place, what: String| {
-        findings.push(Finding { tenant: Arc::from(tenant), kind: Kind::Journal, fault, place, what });
+        findings.push(Finding {
+            tenant: Arc::from(tenant),
+            kind: Kind::Journal,
+            fault,
+            place,
+            leaf: None,
+            elsewhere: None,
+            what,
+        });
     };
     if let Err(error) = read {
         let fault = match &error {

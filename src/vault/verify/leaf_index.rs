@@ -137,7 +137,7 @@ impl<S: Store> Check<'_, S> {
             Ok(Some(_)) => Err(Wrong::Extent),
             Err(error) => Err(Wrong::Store(error)),
         };
-        let findings = Findings::default();
+        let findings = self.findings.none();
         Index { extent, next: start, whole: true, there: 0, begun: Rows::new(), findings }
     }
 
@@ -145,7 +145,7 @@ impl<S: Store> Check<'_, S> {
     pub async fn held(&self, block: Block) -> Held {
         let Block { first, rows, extent } = block;
         let rows = rows.zip(first).filter(|((next, _), first)| *next == first + BLOCK).map(|((_, rows), _)| rows);
-        let mut held = Held { first, rows, missing: 0, findings: Findings::default(), wrong: None };
+        let mut held = Held { first, rows, missing: 0, findings: self.findings.none(), wrong: None };
         if let Some((first, rows)) = first.filter(|first| *first < extent.end).zip(held.rows.as_ref()) {
             let mut part = self.part();
             match part.block(first, rows).await {

@@ -10,6 +10,7 @@ use strongroom_ledger::{Frontier, LedgerError, Rules, leaf_hash};
 use strongroom_storage::rows::{BLOCK, LaneHead};
 use strongroom_storage::{Entry, Family, Range, Store, StoreError, keys as place};
 
+use super::changed::Suspect;
 use super::finding::{Fault, Kind, Place};
 use super::history::History;
 use super::leaf_index::{Block, Held, Index};
@@ -25,7 +26,7 @@ pub(super) struct Signed {
     pub size: u64,
     /// The root over them.
     pub root: [u8; 32],
-    /// The tree's edge, if it is known: it narrows where a change lies.
+    /// The tree's edge, if it is known: it leads to the leaves even where the last tiles are missing.
     pub frontier: Option<Frontier>,
     /// What signed it, for people.
     pub whose: String,
@@ -98,6 +99,8 @@ pub(super) struct Walk {
     pub unnamed: Option<StateDigest>,
     /// With how many leaves it began.
     pub archived: u64,
+    /// What was signed of other leaves than these.
+    suspects: Vec<Suspect>,
 }
 
 impl<S: Store> Check<'_, S> {
@@ -108,7 +111,8 @@ impl<S: Store> Check<'_, S> {
         let expected = self.lane.as_ref().map_or(0, |lane| lane.size);
         let (state, digest) = self.state_of_archived().await?;
         let archived = state.frontier.size();
-        let mut walk = Walk { state, next: archived, broken: false, open: None, unnamed: digest, archived };
+        let mut walk =
+            Walk { state, next: archived, broken: false, open: None, unnamed: digest, archived, suspects: vec![] };
         while let Some(one) = signed.next_if(|one| one.size < archived) {
             self.compare_archived(&one).await?;
         }
@@ -134,7 +138,7 @@ impl<S: Store> Check<'_, S> {
         let take = |(seen, block): (Vec<Seen>, Held)| {
             for leaf in seen {
                 while let Some(one) = signed.next_if(|one| one.size <= walk.next) {
-                    self.compare(&walk, &one);
+                    self.compare(&mut walk, one);
                 }
                 match leaf.index {
                     Some(at) if at < archived => self.archived_leaf(at),
@@ -148,8 +152,9 @@ impl<S: Store> Check<'_, S> {
         ahead::pieces(threads, next, look, take).await?;
         self.named(&walk);
         for one in signed {
-            self.compare(&walk, &one);
+            self.compare(&mut walk, one);
         }
+        self.changed_leaves(std::mem::take(&mut walk.suspects), archived).await?;
         self.end(&walk);
         self.counts.leaves = walk.next;
         self.counts.archived_leaves = archived;
@@ -218,9 +223,9 @@ impl<S: Store> Check<'_, S> {
         }
     }
 
-    /// Holds what was signed against the tree at its size.
-    fn compare(&mut self, walk: &Walk, signed: &Signed) {
-        let Signed { size, root, frontier, whose } = signed;
+    /// Holds what was signed against the tree at its size. Which leaves were changed is looked for after the walk.
+    fn compare(&mut self, walk: &mut Walk, signed: Signed) {
+        let Signed { size, root, whose, .. } = &signed;
         if *size > walk.next {
             let what = format!(
                 "{whose} signs {size} leaves and the log has {}: the last {} are gone; it was put back to an older state",
@@ -229,18 +234,11 @@ impl<S: Store> Check<'_, S> {
             );
             return self.found(Kind::Log, Fault::RolledBack, Place::Only, what);
         }
-        // A missing leaf is named already, and nothing after it can be compared.
-        if walk.broken || walk.state.frontier.root() == *root {
-            return;
+        if walk.broken || walk.state.frontier.root() != *root {
+            // Where a leaf is missing there is no tree to compare.
+            let tree = (!walk.broken).then(|| walk.state.frontier.clone());
+            walk.suspects.push(Suspect { signed, tree });
         }
-        let range = frontier.as_ref().and_then(|frontier| first_difference(frontier, &walk.state.frontier));
-        let (from, to) = range.unwrap_or((0, *size));
-        let place = if to - from == 1 { Place::Leaf(from) } else { Place::Only };
-        let what = match to - from {
-            1 => format!("it is not the leaf that {whose} signs"),
-            _ => format!("leaves {from} to {} are not those that {whose} signs: one or more were changed", to - 1),
-        };
-        self.found(if to - from == 1 { Kind::Leaf } else { Kind::Log }, Fault::Changed, place, what);
     }
 
     /// The end of the log: its head must say the same.
@@ -317,24 +315,4 @@ fn follows(open: Option<([u8; 16], Part)>, leaf: &ParsedLeaf) -> bool {
             part.of == last.of && part.which.checked_sub(1) == Some(last.which) && leaf.request == request
         }
     }
-}
-
-/// The leaves under the first complete subtree in which two trees of one size differ, from inclusive to exclusive.
-fn first_difference(one: &Frontier, other: &Frontier) -> Option<(u64, u64)> {
-    if one.size() != other.size() {
-        return None;
-    }
-    // Both are format, suite and size, then 32 bytes for each bit set in the size, the highest first.
-    let (one, other, size) = (one.to_bytes(), other.to_bytes(), one.size());
-    let hashes = |bytes: &[u8]| bytes.get(10..).unwrap_or_default().chunks(32).map(<[u8]>::to_vec).collect::<Vec<_>>();
-    let mut from = 0;
-    let bits = (0..u64::BITS).rev().filter(|bit| size >> bit & 1 == 1);
-    for ((bit, one), other) in bits.zip(hashes(&one)).zip(hashes(&other)) {
-        let to = from + (1 << bit);
-        if one != other {
-            return Some((from, to));
-        }
-        from = to;
-    }
-    None
 }

@@ -68,31 +68,34 @@ impl<S: Store> Check<'_, S> {
         ] {
             if let Some(rule) = recorded.as_ref().filter(|_| !there) {
                 let what = format!("leaf {} records version {}, and there is none", rule.leaf, rule.version);
-                self.found(kind, Fault::Missing, Place::Only, what);
+                self.found_by(rule.leaf, kind, Fault::Missing, Place::Only, what);
             }
         }
         for (principal, (hash, leaf)) in &history.second_factors {
             if hash.is_some() && !second_factors.contains(principal) {
                 let what = format!("leaf {leaf} records the second factor of {principal}, and there is none");
                 let key = place::second_factor(self.number, principal);
-                self.found(Kind::SecondFactor, Fault::Missing, Place::Key(key), what);
+                self.found_by(*leaf, Kind::SecondFactor, Fault::Missing, Place::Key(key), what);
             }
         }
         if !schema {
             self.schema = history.schema.is_none().then(|| Arc::new(Schema::empty()));
         }
         if !policy {
-            self.found(Kind::Policy, Fault::Missing, Place::Only, "the tenant has no policy");
+            let leaf = history.policy.as_ref().map(|rule| rule.leaf);
+            self.found_of(leaf, Kind::Policy, Fault::Missing, Place::Only, "the tenant has no policy");
         }
         if self.number == SYSTEM_NO && !principals {
-            self.found(Kind::Principals, Fault::Missing, Place::Only, "the enrolled officers are gone");
+            let leaf = history.principals.map(|(_, leaf)| leaf);
+            self.found_of(leaf, Kind::Principals, Fault::Missing, Place::Only, "the enrolled officers are gone");
         }
         Ok(())
     }
 
     /// One that is put back as it was before would take used codes and lost apps again.
     fn second_factor(&mut self, principal: &str, key: &[u8], row: &[u8], history: &History) {
-        let (fault, what) = match history.second_factors.get(principal) {
+        let recorded = history.second_factors.get(principal);
+        let (fault, what) = match recorded {
             Some((Some(hash), _)) if *hash == row_hash(row) => return,
             Some((Some(_), leaf)) => {
                 (Fault::Changed, format!("the second factor of {principal} is not as leaf {leaf} records it"))
@@ -102,7 +105,8 @@ impl<S: Store> Check<'_, S> {
             }
             None => (Fault::Added, "the ledger records no such second factor".to_owned()),
         };
-        self.found(Kind::SecondFactor, fault, Place::Key(key.to_vec()), what);
+        let leaf = recorded.map(|(_, leaf)| *leaf);
+        self.found_of(leaf, Kind::SecondFactor, fault, Place::Key(key.to_vec()), what);
     }
 
     fn rule(&mut self, kind: Kind, row: &[u8], recorded: Option<&RecordedRule>) {
@@ -115,7 +119,7 @@ impl<S: Store> Check<'_, S> {
         let older = Source::claimed_version(row).is_some_and(|version| version < recorded.version);
         let fault = if older { Fault::RolledBack } else { Fault::Changed };
         let what = format!("it is not version {} as leaf {} records it", recorded.version, recorded.leaf);
-        self.found(kind, fault, Place::Only, what);
+        self.found_by(recorded.leaf, kind, fault, Place::Only, what);
     }
 
     /// A row of rules, if this vault wrote it.
@@ -129,7 +133,7 @@ impl<S: Store> Check<'_, S> {
         if recorded != row_hash(row) {
             let what =
                 format!("the tenants and enrolled officers are not those that leaf {leaf} of the log `system` records");
-            return self.found(Kind::Principals, Fault::Changed, Place::Only, what);
+            return self.found_by(leaf, Kind::Principals, Fault::Changed, Place::Only, what);
         }
         let source = self.source(row, SourceKind::Principals);
         let directory = source.and_then(|source| Directory::from_stored(&source.body).ok());
@@ -254,7 +258,7 @@ impl<S: Store> Check<'_, S> {
                     let (name, place) = (family.name(), Place::Key(key.to_vec()));
                     let what =
                         format!("it stands in {name}, and leaf {leaf} of the log `system` says that all was cleared");
-                    self.found(Kind::Unknown, Fault::Added, place, what);
+                    self.found_by_system(leaf, Kind::Unknown, Fault::Added, place, what);
                 }
             }
         }
@@ -273,7 +277,7 @@ impl<S: Store> Check<'_, S> {
                 "leaf {leaf} of the log `system` says that its keys were destroyed, and the keystore has {alive} of them: \
                  it is an older one"
             );
-            self.found(Kind::Tenant, Fault::RolledBack, Place::Only, what);
+            self.found_by_system(leaf, Kind::Tenant, Fault::RolledBack, Place::Only, what);
         }
         Ok(())
     }

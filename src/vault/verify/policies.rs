@@ -39,14 +39,14 @@ impl<S: Store> Check<'_, S> {
                 missing.retain(|one| *one != version);
                 if row_hash(row) != recorded.hash {
                     let what = format!("version {version}, which is kept, is not as leaf {} records it", recorded.leaf);
-                    self.found(Kind::Policy, Fault::Changed, place(), what);
+                    self.found_by(recorded.leaf, Kind::Policy, Fault::Changed, place(), what);
                 }
             }
         }
         for (version, (recorded, _)) in history.older_policies.iter().filter(|(one, _)| missing.contains(one)) {
             let what = format!("leaf {} records version {version}, which is not kept any more", recorded.leaf);
             let place = Place::Key(place::older_policy(self.number, *version));
-            self.found(Kind::Policy, Fault::Missing, place, what);
+            self.found_by(recorded.leaf, Kind::Policy, Fault::Missing, place, what);
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use strongroom_storage::{Entry, Family, Store, StoreError};
 
 use super::finding::{Fault, Kind, Place};
 use super::history::{Found, History};
+use super::moved::Stray;
 use super::{Check, Phase, ahead};
 use crate::pages::Pages;
 use crate::subjects::{id_place, record_hash};
@@ -23,13 +24,16 @@ impl<S: Store> Check<'_, S> {
         let seed = self.part();
         let pages = Pages::of_tenant(Family::Subjects, self.number).of(ahead::PAGE);
         let look = async |page: Vec<Entry>| {
-            let mut part = seed.part();
-            let marks = part.page_of_subjects(history, &page).await?;
-            Ok::<_, StoreError>((part, marks, page.len() as u64))
+            let (mut part, mut strays) = (seed.part(), Vec::new());
+            let marks = part.page_of_subjects(history, &page, &mut strays).await?;
+            Ok::<_, StoreError>((part, marks, strays, page.len() as u64))
         };
         let over = (self.store, pages, self.threads);
-        let take = |(part, marks, records): (Self, Vec<(SubjectHandle, Found)>, u64)| {
+        let mut strays = Vec::new();
+        type Looked<C> = (C, Vec<(SubjectHandle, Found)>, Vec<Stray<SubjectHandle>>, u64);
+        let take = |(part, marks, more, records): Looked<Self>| {
             self.add(part);
+            self.keep_strays(history, &mut strays, more);
             for (handle, found) in marks {
                 if let Some(subject) = history.subjects.get(&handle) {
                     subject.found.set(found);
@@ -39,12 +43,13 @@ impl<S: Store> Check<'_, S> {
             self.report(Phase::Subjects, done, expected);
         };
         ahead::pages(over, look, take).await?;
+        self.strays(history, &strays);
         let missing = history.subjects.iter().filter(|(_, subject)| subject.found.get() == Found::Not);
         let mut missing: Vec<(SubjectHandle, u64)> = missing.map(|(handle, subject)| (*handle, subject.leaf)).collect();
         missing.sort_unstable();
         for (handle, leaf) in missing {
             let what = format!("its record is gone; leaf {leaf} records it");
-            self.found(Kind::Subject, Fault::Missing, Place::Subject(handle), what);
+            self.found_by(leaf, Kind::Subject, Fault::Missing, Place::Subject(handle), what);
         }
         Ok(())
     }
@@ -54,6 +59,7 @@ impl<S: Store> Check<'_, S> {
         &mut self,
         history: &History,
         page: &[Entry],
+        strays: &mut Vec<Stray<SubjectHandle>>,
     ) -> Result<Vec<(SubjectHandle, Found)>, StoreError> {
         let mut marks = Vec::with_capacity(page.len());
         let mut good: Vec<SubjectRecord> = Vec::with_capacity(page.len());
@@ -62,7 +68,7 @@ impl<S: Store> Check<'_, S> {
                 self.unknown(key);
                 continue;
             };
-            let record = self.subject(history, handle, bytes);
+            let record = self.subject(history, handle, bytes, strays);
             marks.push((handle, if record.is_some() { Found::Owned } else { Found::Wrong }));
             good.extend(record);
         }
@@ -72,22 +78,26 @@ impl<S: Store> Check<'_, S> {
     }
 
     /// One record; given back if it is as recorded.
-    fn subject(&mut self, history: &History, handle: SubjectHandle, bytes: &[u8]) -> Option<SubjectRecord> {
+    fn subject(
+        &mut self,
+        history: &History,
+        handle: SubjectHandle,
+        bytes: &[u8],
+        strays: &mut Vec<Stray<SubjectHandle>>,
+    ) -> Option<SubjectRecord> {
         let place = Place::Subject(handle);
-        let Some(recorded) = history.subjects.get(&handle) else {
-            self.found(Kind::Subject, Fault::Added, place, "the ledger records no such subject");
-            return None;
-        };
-        let record = match SubjectRecord::decode(bytes) {
-            Ok(record) => record,
-            Err(error) => {
-                self.found(Kind::Subject, Fault::Changed, place, error.to_string());
+        let recorded = history.subjects.get(&handle);
+        let record = match (SubjectRecord::decode(bytes), recorded) {
+            (Ok(record), _) => record,
+            (Err(error), recorded) => {
+                let fault = if recorded.is_some() { Fault::Changed } else { Fault::Added };
+                self.found(Kind::Subject, fault, place, error.to_string());
                 return None;
             }
         };
-        if record_hash(&record) != recorded.hash {
-            let what = format!("its record is not the one that leaf {} records", recorded.leaf);
-            self.found(Kind::Subject, Fault::Changed, place, what);
+        let hash = record_hash(&record);
+        if recorded.is_none_or(|recorded| recorded.hash != hash) {
+            strays.push(Stray { at: handle, hash, version: None });
             return None;
         }
         self.counts.subjects += 1;

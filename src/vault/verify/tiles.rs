@@ -53,10 +53,11 @@ impl<S: Store> Check<'_, S> {
     async fn tile(&mut self, size: u64, id: TileId, key: &[u8], tile: &[u8]) -> Result<(), StoreError> {
         let width = Edge::width(size, id);
         if width == 0 {
-            return self.wrong_tile(Fault::Added, key.to_vec(), "the log has no such tile");
+            return self.wrong_tile(Fault::Added, key.to_vec(), &format!("the log has no {id}"));
         }
         if tile.len() != width * 32 {
-            return self.wrong_tile(Fault::Changed, key.to_vec(), "it has another length than it should");
+            let what = format!("{id}{} has another length than it should", over(size, id));
+            return self.wrong_tile(Fault::Changed, key.to_vec(), &what);
         }
         let Some(root) = Edge::root_of(tile) else { return Ok(()) };
         let above = TileId { level: id.level + 1, index: id.index / 256 };
@@ -65,7 +66,10 @@ impl<S: Store> Check<'_, S> {
         let at = (id.index % 256) as usize * 32;
         match parent.as_ref().and_then(|parent| parent.get(at..at + 32)) {
             Some(named) if *named == root => Ok(()),
-            _ => self.wrong_tile(Fault::Changed, key.to_vec(), "it is not the one that the tile above names"),
+            _ => {
+                let what = format!("{id}{} is not the one that the tile above names", over(size, id));
+                self.wrong_tile(Fault::Changed, key.to_vec(), &what)
+            }
         }
     }
 
@@ -95,4 +99,13 @@ impl<S: Store> Check<'_, S> {
         self.found(Kind::Tile, fault, Place::Key(key), what);
         Ok(())
     }
+}
+
+/// The leaves under a tile, for people.
+fn over(size: u64, id: TileId) -> String {
+    let leaves = 1_u64.checked_shl((u32::from(id.level) + 1) * 8);
+    let from = leaves.and_then(|leaves| id.index.checked_mul(leaves));
+    from.zip(leaves).map_or_else(String::new, |(from, leaves)| {
+        format!(", over leaves {from} to {},", from.saturating_add(leaves).min(size).saturating_sub(1))
+    })
 }

@@ -13,6 +13,7 @@ use strongroom_storage::{Entry, Family, Store, StoreError};
 
 use super::finding::{Fault, Kind, Place};
 use super::history::{Found, History};
+use super::moved::Stray;
 use super::{Check, Phase, ahead};
 use crate::pages::Pages;
 use crate::values::{entry_key, row_hash, value_place};
@@ -51,13 +52,15 @@ impl<S: Store> Check<'_, S> {
         let seed = self.part();
         let pages = Pages::of_tenant(Family::Rows, self.number).of(ahead::PAGE);
         let look = async |page: Vec<Entry>| {
-            let mut part = seed.part();
-            let marks = part.page_of_values(history, &page).await?;
-            Ok::<_, StoreError>((part, marks, page.len() as u64))
+            let (mut part, mut strays) = (seed.part(), Vec::new());
+            let marks = part.page_of_values(history, &page, &mut strays).await?;
+            Ok::<_, StoreError>((part, marks, strays, page.len() as u64))
         };
         let over = (self.store, pages, self.threads);
-        let take = |(part, marks, rows): (Self, Vec<(RowId, Found)>, u64)| {
+        let mut strays = Vec::new();
+        let take = |(part, marks, more, rows): (Self, Vec<(RowId, Found)>, Vec<Stray<RowId>>, u64)| {
             self.add(part);
+            self.keep_strays(history, &mut strays, more);
             for (row, found) in marks {
                 if let Some(value) = history.values.get(&row) {
                     value.found.set(found);
@@ -67,18 +70,24 @@ impl<S: Store> Check<'_, S> {
             self.report(Phase::Values, done, expected);
         };
         ahead::pages(over, look, take).await?;
+        self.strays(history, &strays);
         let missing = history.values.iter().filter(|(_, value)| value.found.get() == Found::Not);
         let mut missing: Vec<_> = missing.map(|(row, value)| (*row, value.leaf, value.version)).collect();
         missing.sort_unstable();
         for (row, leaf, version) in missing {
             let what = format!("it is gone; leaf {leaf} records version {version}, and none its removal");
-            self.found(Kind::Value, Fault::Missing, Place::Row(row), what);
+            self.found_by(leaf, Kind::Value, Fault::Missing, Place::Row(row), what);
         }
         Ok(())
     }
 
     /// A page of values. Answers how each that the ledger records was found.
-    async fn page_of_values(&mut self, history: &History, page: &[Entry]) -> Result<Vec<(RowId, Found)>, StoreError> {
+    async fn page_of_values(
+        &mut self,
+        history: &History,
+        page: &[Entry],
+        strays: &mut Vec<Stray<RowId>>,
+    ) -> Result<Vec<(RowId, Found)>, StoreError> {
         let mut marks = Vec::with_capacity(page.len());
         let mut good = Vec::with_capacity(page.len());
         for (key, bytes) in page {
@@ -86,7 +95,7 @@ impl<S: Store> Check<'_, S> {
                 self.unknown(key);
                 continue;
             };
-            match self.recorded(history, id, bytes) {
+            match self.recorded(history, id, bytes, strays) {
                 Some(row) => good.push((id, row)),
                 None => marks.push((id, Found::Wrong)),
             }
@@ -96,32 +105,23 @@ impl<S: Store> Check<'_, S> {
     }
 
     /// Holds a row against its leaf; given back if it is as recorded.
-    fn recorded(&mut self, history: &History, id: RowId, bytes: &Bytes) -> Option<ValueRow> {
-        let place = Place::Row(id);
-        let Some(recorded) = history.values.get(&id) else {
-            let what = "the ledger records no such value, or records its removal";
-            self.found(Kind::Value, Fault::Added, place, what);
-            return None;
-        };
-        let row = ValueRow::decode(bytes);
-        if row_hash(bytes) != recorded.hash {
-            let (leaf, version) = (recorded.leaf, recorded.version);
-            match row.map(|row| row.version.0) {
-                Ok(older) if older < version => {
-                    let what = format!("it was put back to version {older}; leaf {leaf} records version {version}");
-                    self.found(Kind::Value, Fault::RolledBack, place, what);
-                }
-                _ => {
-                    let what = format!("it is not version {version} as leaf {leaf} records it");
-                    self.found(Kind::Value, Fault::Changed, place, what);
-                }
-            }
+    fn recorded(
+        &mut self,
+        history: &History,
+        id: RowId,
+        bytes: &Bytes,
+        strays: &mut Vec<Stray<RowId>>,
+    ) -> Option<ValueRow> {
+        let (row, hash) = (ValueRow::decode(bytes), row_hash(bytes));
+        if history.values.get(&id).is_none_or(|recorded| recorded.hash != hash) {
+            let version = row.ok().map(|row| row.version.0);
+            strays.push(Stray { at: id, hash, version });
             return None;
         }
         match row {
             Ok(row) => Some(row),
             Err(error) => {
-                self.found(Kind::Value, Fault::Unreadable, place, error.to_string());
+                self.found(Kind::Value, Fault::Unreadable, Place::Row(id), error.to_string());
                 None
             }
         }

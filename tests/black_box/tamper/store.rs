@@ -61,6 +61,19 @@ pub fn value_copied_to_another_row(stage: &Stage, vault: &Path) -> Place {
     at_row(other)
 }
 
+pub fn value_moved_to_another_row(stage: &Stage, vault: &Path) -> Place {
+    let (id, row) = stage.now.values(NAME).remove(0);
+    write(vault, vec![put_row(RowId(id.0 + 60_000), &row), Mutation::Delete(Family::Rows, place::row(TENANT, id))]);
+    at_row(id)
+}
+
+pub fn values_swapped(stage: &Stage, vault: &Path) -> Place {
+    let names = stage.now.values(NAME);
+    let [(one, of_one), (other, of_other), ..] = &names[..] else { panic!("too few names") };
+    write(vault, vec![put_row(*one, of_other), put_row(*other, of_one)]);
+    at_row(*one)
+}
+
 pub fn value_moved_to_another_subject(stage: &Stage, vault: &Path) -> Place {
     let mut names = stage.now.values(NAME);
     let (_, one) = names.remove(0);
