@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 use strongroom_ids::{RowId, SubjectHandle};
 
 use crate::error::LedgerError;
-use crate::leaf::ParsedItem;
+use crate::leaf::{ParsedItem, ParsedLeaf};
+use crate::refused::{REFUSED, Told, is_reason, unlisted};
 use crate::timestamp::Timestamp;
 
 /// What a leaf must fit, all of it; what is not given fits every leaf.
 ///
-/// `field`, `subjects`, `rows`, `fields` and `view` are about items: a leaf fits if one of its items fits all of them.
+/// `field`, `subjects`, `rows`, `fields` and `view` are about items: a leaf fits if one of its items fits all of them. With
+/// `reasons` or `refused` that item must have been refused, by itself or with the whole request.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Filter {
     /// Not committed before this.
@@ -42,6 +44,10 @@ pub struct Filter {
     pub fields: Option<Vec<String>>,
     /// An item was shown, in this view.
     pub view: Option<String>,
+    /// The request or one of its items was refused for one of these reasons. An empty list fits no leaf.
+    pub reasons: Option<Vec<String>>,
+    /// The request or one of its items was refused, for whatever reason.
+    pub refused: bool,
 }
 
 /// The outcome of an item that was shown, if it names a view.
@@ -75,6 +81,10 @@ struct Written {
     fields: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     view: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reasons: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    refused: bool,
 }
 
 impl Filter {
@@ -107,6 +117,8 @@ impl Filter {
             actions: self.actions.clone(),
             fields: self.fields.clone(),
             view: self.view.clone(),
+            reasons: self.reasons.clone(),
+            refused: self.refused,
         };
         // Nothing in it can fail to be written.
         serde_json::to_string(&written).unwrap_or_default()
@@ -132,12 +144,41 @@ impl Filter {
             actions: read.actions,
             fields: read.fields,
             view: read.view,
+            reasons: read.reasons,
+            refused: read.refused,
         };
         (filter.to_json() == text).then_some(filter)
     }
 
     /// Whether an item of a leaf fits what is asked of items.
-    pub fn fits_item(&self, item: &ParsedItem) -> bool {
+    pub fn fits_item(&self, leaf: &ParsedLeaf, item: &ParsedItem) -> bool {
+        let refused = |reason: &str| self.is_among_reasons(reason);
+        (!self.asks_for_reasons()
+            || leaf.reason.as_deref().is_some_and(refused)
+            || (is_reason(&item.outcome) && refused(&item.outcome)))
+            && self.is_item(item)
+    }
+
+    /// How many items of a leaf that fits were refused for what is asked for, and are not listed.
+    pub fn unlisted(&self, leaf: &ParsedLeaf) -> u64 {
+        // Each part of a request says the same of all of it.
+        let is_first = leaf.part.is_none_or(|part| part.which == 1);
+        let counts = leaf.says(REFUSED).filter(|_| is_first && !self.asks_for_items()).unwrap_or_default();
+        let asked = unlisted(counts).filter(|(reason, _)| self.is_among_reasons(reason));
+        asked.fold(0, |sum, (_, count)| sum.saturating_add(count))
+    }
+
+    fn asks_for_reasons(&self) -> bool {
+        self.reasons.is_some() || self.refused
+    }
+
+    /// Whether a reason is one of those that are asked for.
+    fn is_among_reasons(&self, reason: &str) -> bool {
+        self.reasons.as_ref().map_or(self.refused, |all| all.iter().any(|one| one == reason))
+    }
+
+    /// Whether an item fits, whatever became of it.
+    fn is_item(&self, item: &ParsedItem) -> bool {
         let is = |wanted: &Option<String>, there: &Option<String>| wanted.is_none() || wanted == there;
         is(&self.field, &item.field)
             && self.fields.as_ref().is_none_or(|all| item.field.as_ref().is_some_and(|field| all.contains(field)))
@@ -201,7 +242,11 @@ impl<'l> Visitor<'l> for Leaf<'_> {
         let filter = self.0;
         let mut fits = true;
         // What a leaf must have and this one does not have fits nothing.
-        let (mut timed, mut item_fits) = (filter.from.is_none() && filter.to.is_none(), !filter.asks_for_items());
+        let mut timed = filter.from.is_none() && filter.to.is_none();
+        let (asks_for_items, asks_for_reasons) = (filter.asks_for_items(), filter.asks_for_reasons());
+        let mut items = Found::default();
+        // Whether it was refused as a whole, and whether items were that are not listed, so that nobody knows of what.
+        let (mut is_refused, mut are_refused) = (false, false);
         let mut is_asked = filter.action.is_none() && filter.actions.is_none();
         let mut wanted = [
             ("principal", filter.principal.as_deref()),
@@ -218,69 +263,95 @@ impl<'l> Visitor<'l> for Leaf<'_> {
                     is_asked = true;
                     fits &= filter.is_asked(&leaf.next_value::<Text<'l>>()?.0);
                 }
-                "items" if fits && !item_fits => item_fits = leaf.next_value_seed(Items(filter))?,
+                "items" if fits && (asks_for_items || asks_for_reasons) => {
+                    items = leaf.next_value_seed(Items(filter))?
+                }
+                "reason" if asks_for_reasons => {
+                    is_refused = filter.is_among_reasons(&leaf.next_value::<Text<'l>>()?.0);
+                }
+                "detail" if asks_for_reasons && !asks_for_items => {
+                    let told = leaf.next_value::<Told<'l>>()?;
+                    are_refused = told.reasons().any(|reason| filter.is_among_reasons(reason));
+                }
                 name => match wanted.iter_mut().find(|(known, value)| *known == name && value.is_some()) {
                     Some((_, value)) => fits &= value.take() == Some(&*leaf.next_value::<Text<'l>>()?.0),
                     None => drop(leaf.next_value::<IgnoredAny>()?),
                 },
             }
         }
-        Ok(fits && timed && is_asked && item_fits && wanted.iter().all(|(_, value)| value.is_none()))
+        let any = items.fits || !asks_for_items;
+        let what = match asks_for_reasons {
+            false => any,
+            true => items.refused || are_refused || (is_refused && any),
+        };
+        Ok(fits && timed && is_asked && what && wanted.iter().all(|(_, value)| value.is_none()))
     }
 }
 
-/// Whether one of the items fits.
+/// What is known of items, or of one.
+#[derive(Clone, Copy, Default)]
+struct Found {
+    /// One fits what is asked of items, whatever became of it.
+    fits: bool,
+    /// And was refused for what is asked for.
+    refused: bool,
+}
+
+/// What the items are.
 struct Items<'f>(&'f Filter);
 
 impl<'l> DeserializeSeed<'l> for Items<'_> {
-    type Value = bool;
+    type Value = Found;
 
-    fn deserialize<D: Deserializer<'l>>(self, from: D) -> Result<bool, D::Error> {
+    fn deserialize<D: Deserializer<'l>>(self, from: D) -> Result<Found, D::Error> {
         from.deserialize_seq(self)
     }
 }
 
 impl<'l> Visitor<'l> for Items<'_> {
-    type Value = bool;
+    type Value = Found;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("items")
     }
 
-    fn visit_seq<A: SeqAccess<'l>>(self, mut items: A) -> Result<bool, A::Error> {
-        while let Some(fits) = items.next_element_seed(Item(self.0))? {
-            if fits {
+    fn visit_seq<A: SeqAccess<'l>>(self, mut items: A) -> Result<Found, A::Error> {
+        let mut found = Found::default();
+        while let Some(item) = items.next_element_seed(Item(self.0))? {
+            found.fits |= item.fits;
+            found.refused |= item.refused;
+            if found.refused || (found.fits && !self.0.asks_for_reasons()) {
                 while items.next_element::<IgnoredAny>()?.is_some() {}
-                return Ok(true);
+                break;
             }
         }
-        Ok(false)
+        Ok(found)
     }
 }
 
-/// Whether an item fits.
+/// What an item is.
 struct Item<'f>(&'f Filter);
 
 impl<'l> DeserializeSeed<'l> for Item<'_> {
-    type Value = bool;
+    type Value = Found;
 
-    fn deserialize<D: Deserializer<'l>>(self, from: D) -> Result<bool, D::Error> {
+    fn deserialize<D: Deserializer<'l>>(self, from: D) -> Result<Found, D::Error> {
         from.deserialize_map(self)
     }
 }
 
 impl<'l> Visitor<'l> for Item<'_> {
-    type Value = bool;
+    type Value = Found;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an item")
     }
 
-    fn visit_map<A: MapAccess<'l>>(self, mut item: A) -> Result<bool, A::Error> {
+    fn visit_map<A: MapAccess<'l>>(self, mut item: A) -> Result<Found, A::Error> {
         let Filter { field, fields, view, subjects, rows, .. } = self.0;
         let (mut is_field, mut is_subject, mut is_row) =
             (field.is_none() && fields.is_none(), subjects.is_none(), rows.is_none());
-        let (mut is_view, mut is_shown) = (view.is_none(), view.is_none());
+        let (mut is_view, mut is_shown, mut is_refused) = (view.is_none(), view.is_none(), false);
         while let Some(member) = item.next_key::<Text<'l>>()? {
             match &*member.0 {
                 "field" if field.is_some() || fields.is_some() => {
@@ -289,7 +360,11 @@ impl<'l> Visitor<'l> for Item<'_> {
                         && fields.as_ref().is_none_or(|fields| fields.iter().any(|field| *field == name));
                 }
                 "view" if view.is_some() => is_view = view.as_deref() == Some(&*item.next_value::<Text<'l>>()?.0),
-                "outcome" if view.is_some() => is_shown = item.next_value::<Text<'l>>()?.0 == SHOWN,
+                "outcome" if view.is_some() || self.0.asks_for_reasons() => {
+                    let outcome = item.next_value::<Text<'l>>()?.0;
+                    is_shown |= outcome == SHOWN;
+                    is_refused = is_reason(&outcome) && self.0.is_among_reasons(&outcome);
+                }
                 "subject" if subjects.is_some() => {
                     let number = item.next_value::<Text<'l>>()?.0.parse();
                     is_subject =
@@ -302,7 +377,8 @@ impl<'l> Visitor<'l> for Item<'_> {
                 _ => drop(item.next_value::<IgnoredAny>()?),
             }
         }
-        Ok(is_field && is_subject && is_row && is_view && is_shown)
+        let fits = is_field && is_subject && is_row && is_view && is_shown;
+        Ok(Found { fits, refused: fits && is_refused })
     }
 }
 
@@ -319,13 +395,23 @@ pub(crate) mod tests {
         let in_list = |wanted: &Option<Vec<String>>, there: Option<&String>| {
             wanted.as_ref().is_none_or(|wanted| there.is_some_and(|there| wanted.contains(there)))
         };
-        let item = leaf.items.iter().any(|item| {
+        let fitting = leaf.items.iter().filter(|item| {
             filter.field.as_ref().is_none_or(|field| item.field.as_ref() == Some(field))
                 && filter.subjects.as_ref().is_none_or(|all| item.subject.is_some_and(|one| all.contains(&one)))
                 && filter.rows.as_ref().is_none_or(|all| item.row.is_some_and(|one| all.contains(&one)))
                 && in_list(&filter.fields, item.field.as_ref())
                 && filter.view.as_ref().is_none_or(|view| item.view.as_ref() == Some(view) && item.outcome == "ok")
         });
+        let outcomes: Vec<&str> = fitting.map(|item| item.outcome.as_str()).collect();
+        let any = !outcomes.is_empty() || !filter.asks_for_items();
+        let is = |reason: &str| filter.reasons.as_ref().is_none_or(|reasons| reasons.iter().any(|one| one == reason));
+        let refused = || {
+            let counts = leaf.detail.iter().find(|(name, _)| name == "refused").map_or("", |(_, counts)| counts);
+            let counted = counts.split(' ').any(|one| one.split_once('=').is_some_and(|(reason, _)| is(reason)));
+            outcomes.iter().any(|outcome| *outcome != "ok" && is(outcome))
+                || (leaf.reason.as_deref().is_some_and(is) && any)
+                || (counted && !filter.asks_for_items())
+        };
         filter.from.is_none_or(|from| leaf.time >= from)
             && filter.to.is_none_or(|to| leaf.time < to)
             && is(&filter.principal, &leaf.principal)
@@ -333,8 +419,11 @@ pub(crate) mod tests {
             && is(&filter.decision, &leaf.decision)
             && filter.actor.as_ref().is_none_or(|actor| leaf.actor.as_ref() == Some(actor))
             && in_list(&filter.actions, Some(&leaf.action))
-            && (item || !filter.asks_for_items())
+            && if filter.reasons.is_some() || filter.refused { refused() } else { any }
     }
+
+    /// Reasons, and what is none.
+    const REASONS: [&str; 4] = ["DENIED", "FROZEN", "ok", "NOT_FOUND"];
 
     /// Few words, so that they meet, and some that must be escaped.
     fn word() -> impl Strategy<Value = String> {
@@ -346,9 +435,11 @@ pub(crate) mod tests {
 
         let item =
             (some(word()), some(0..4_u64), some(0..4_u64), some(word()), prop::sample::select(vec!["ok", "DENIED"]));
-        let words = (word(), word(), word(), some(word()));
-        (words, 0..4_u64, prop::collection::vec(item, 0..4)).prop_map(|(words, time, items)| {
-            let (principal, action, decision, actor) = words;
+        let words = (word(), word(), word(), some(word()), some(prop::sample::select(REASONS.to_vec())));
+        let counts = prop::sample::select(vec!["", "DENIED=3", "FROZEN=1 DENIED=2", "DENIED", "=1"]);
+        let all = (words, 0..4_u64, prop::collection::vec(item, 0..4), counts);
+        all.prop_map(|(words, time, items, counts)| {
+            let (principal, action, decision, actor, reason) = words;
             let header = LeafHeader {
                 request: &[7; 16],
                 principal: &principal,
@@ -356,12 +447,12 @@ pub(crate) mod tests {
                 action: &action,
                 purpose: None,
                 decision: &decision,
-                reason: None,
+                reason,
                 policy: 1,
                 schema: 1,
                 keys: &[("principal".to_owned(), 3)],
                 client: "a",
-                detail: &[("action", "a"), ("items", "field")],
+                detail: &[("action", "a"), ("items", "field"), ("refused", counts)],
             };
             let items = items.iter().map(|(field, subject, row, view, outcome)| LeafItem {
                 field: field.as_deref(),
@@ -381,9 +472,10 @@ pub(crate) mod tests {
         let numbers = || some(prop::collection::vec(0..4_u64, 0..3));
         let words = (some(word()), some(word()), some(word()), some(word()));
         let lists = || some(prop::collection::vec(word(), 0..3));
-        let more = (some(word()), lists(), lists(), some(word()));
+        let reasons = some(prop::collection::vec(prop::sample::select(REASONS.to_vec()), 0..3));
+        let more = (some(word()), lists(), lists(), some(word()), (reasons, any::<bool>()));
         let all = (some(0..4_u64), some(0..4_u64), words, numbers(), numbers(), more);
-        all.prop_map(|(from, to, words, subjects, rows, (actor, actions, fields, view))| Filter {
+        all.prop_map(|(from, to, words, subjects, rows, (actor, actions, fields, view, (reasons, refused)))| Filter {
             from: from.map(|time| Timestamp(time * 1_000_000)),
             to: to.map(|time| Timestamp(time * 1_000_000)),
             principal: words.0,
@@ -396,6 +488,8 @@ pub(crate) mod tests {
             actions,
             fields,
             view,
+            reasons: reasons.map(|all| all.into_iter().map(str::to_owned).collect()),
+            refused,
         })
     }
 
@@ -407,7 +501,7 @@ pub(crate) mod tests {
             let leaf = leaf::parse(&line).unwrap();
             prop_assert_eq!(filter.fits(&line), Ok(naive(&filter, &leaf)));
             if filter.fits(&line) == Ok(true) && filter.asks_for_items() {
-                prop_assert!(leaf.items.iter().any(|item| filter.fits_item(item)));
+                prop_assert!(leaf.items.iter().any(|item| filter.fits_item(&leaf, item)));
             }
             let of_items = Filter {
                 field: filter.field.clone(),
@@ -417,7 +511,7 @@ pub(crate) mod tests {
                 rows: filter.rows.clone(),
                 ..Filter::default()
             };
-            let any = leaf.items.iter().any(|item| filter.fits_item(item));
+            let any = leaf.items.iter().any(|item| of_items.fits_item(&leaf, item));
             prop_assert_eq!(naive(&of_items, &leaf), any || !filter.asks_for_items());
             prop_assert_eq!(time_of(&line), Some(leaf.time));
             prop_assert_eq!(Filter::default().fits(&line), Ok(true));

@@ -41,6 +41,7 @@ pub mod manifest;
 mod note;
 pub mod proof;
 pub mod receipt;
+pub mod refused;
 mod restricts;
 mod rules;
 pub mod summary;

@@ -10,12 +10,16 @@ use strongroom_ids::SubjectHandle;
 
 use crate::error::LedgerError;
 use crate::filter::{Filter, SHOWN, Text};
+use crate::refused::{Told, is_reason};
 
 /// Bytes of a term.
 pub const LENGTH: usize = 9;
 
-/// One thing that leaves are found by: what it is, and which. The name of a principal, of an actor, an action, a decision or
-/// a field is the beginning of its SHA-256, a subject its handle.
+/// What stands for whatever reason: none has no name.
+const ANY: &str = "";
+
+/// One thing that leaves are found by: what it is, and which. The name of a principal, of an actor, an action, a decision, a
+/// reason or a field is the beginning of its SHA-256, a subject its handle.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Term([u8; LENGTH]);
 
@@ -28,6 +32,7 @@ enum Kind {
     Action = 4,
     Decision = 5,
     Shown = 6,
+    Reason = 7,
 }
 
 impl Term {
@@ -81,6 +86,10 @@ struct Leaf<'l> {
     #[serde(borrow)]
     decision: Text<'l>,
     #[serde(borrow, default)]
+    reason: Option<Text<'l>>,
+    #[serde(borrow, default)]
+    detail: Option<Told<'l>>,
+    #[serde(borrow, default)]
     items: Vec<Item<'l>>,
 }
 
@@ -105,11 +114,21 @@ pub fn of_leaf(line: &[u8]) -> Result<Vec<Term>, LedgerError> {
         Term::name(Kind::Decision, &leaf.decision.0),
     ];
     terms.extend(leaf.actor.map(|actor| Term::name(Kind::Actor, &actor.0)));
-    let mut last = None;
+    let reason = |reason: &str| Term::name(Kind::Reason, reason);
+    terms.extend(leaf.reason.as_ref().map(|whole| reason(&whole.0)));
+    terms.extend(leaf.detail.iter().flat_map(Told::reasons).map(reason));
+    let (mut last, mut last_reason) = (None, None);
     for item in &leaf.items {
         // What is no number is nobody's handle, and fits no filter.
         let subject = item.subject.as_ref().and_then(|subject| subject.0.parse().ok());
         terms.extend(subject.map(|subject| Term::subject(SubjectHandle(subject))));
+        if let Some(outcome) = item.outcome.as_ref().map(|outcome| &outcome.0)
+            && is_reason(outcome)
+            // As below.
+            && last_reason.replace(outcome) != Some(outcome)
+        {
+            terms.push(reason(outcome));
+        }
         let shown = item.outcome.as_ref().is_some_and(|outcome| outcome.0 == SHOWN);
         if let (true, Some(field), Some(view)) = (shown, &item.field, &item.view)
             // The items of a large request are mostly alike.
@@ -118,6 +137,8 @@ pub fn of_leaf(line: &[u8]) -> Result<Vec<Term>, LedgerError> {
             terms.push(Term::shown(&field.0, &view.0));
         }
     }
+    let refused = terms.iter().any(|term| term.0[0] == Kind::Reason as u8);
+    terms.extend(refused.then(|| reason(ANY)));
     terms.sort_unstable();
     terms.dedup();
     Ok(terms)
@@ -137,8 +158,11 @@ pub fn of_filter(filter: &Filter) -> Vec<Vec<Term>> {
         };
         conditions.extend(fields.map(|fields| fields.iter().map(|field| Term::shown(field, view)).collect()));
     }
+    let names = |kind: Kind, names: &[String]| names.iter().map(|name| Term::name(kind, name)).collect();
+    let any = filter.refused.then(|| vec![Term::name(Kind::Reason, ANY)]);
+    conditions.extend(filter.reasons.as_ref().map(|reasons| names(Kind::Reason, reasons)).or(any));
     if let Some(actions) = &filter.actions {
-        conditions.push(actions.iter().map(|action| Term::name(Kind::Action, action)).collect());
+        conditions.push(names(Kind::Action, actions));
     }
     let names = [
         (Kind::Actor, &filter.actor),

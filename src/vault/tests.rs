@@ -41,6 +41,7 @@ mod published;
 mod questions;
 mod quotas;
 mod refusals;
+mod refused;
 mod reindex;
 mod replaced;
 mod restored_subjects;

@@ -124,12 +124,42 @@ async fn each_denied_request_is_shown_with_its_reason() {
     let line = &lines(&of_one)[0];
     assert_eq!((&line["principal"], &line["action"]), (&"auditor/auditor".into(), &"detokenize".into()));
     assert!(!line["reason"].as_str().unwrap().is_empty());
-    assert!(vault.cli_ok(&["audit", "denied"]).contains(&format!("{naive} denied")));
+    assert!(vault.cli_ok(&["audit", "denied"]).contains(&format!("{naive} requests refused")));
     assert_eq!(asked(&vault, &["denied", "--by", "app/nobody"])["requests"], "0");
     // Who may not read the ledger is not told, and is in the answer to the next such question.
     let refused = vault.cli(&["audit", "denied", "--as", "app"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(lines(&asked(&vault, &["denied"])).iter().any(|line| line["action"] == "export_ledger"));
+}
+
+#[tokio::test]
+async fn what_was_denied_beside_a_good_token_is_shown_and_counted() {
+    let vault = TestVault::start();
+    let good = one_token(&vault, "borrower.id_card", ID_CARD, "cust-1").await;
+    let forbidden = one_token(&vault, "borrower.email", "ann@mail.example", "cust-2").await;
+    let mixed = detokenize(&[&good, &forbidden, &forbidden, "srt1_0000000000000000000000"], "kyc_review", "plain");
+    let results = vault.vault().await.detokenize(mixed).await.unwrap().into_inner().results;
+    assert_eq!(results.into_iter().filter(|result| value(result.clone()).is_ok()).count(), 1);
+    let document = asked(&vault, &["denied", "--by", "app/app"]);
+    assert_eq!(
+        (&document["requests"], &document["items"], &document["counted"]),
+        (&"1".into(), &"2".into(), &"0".into())
+    );
+    for line in lines(&document) {
+        assert_eq!((&line["decision"], &line["outcome"]), (&"allow".into(), &"PURPOSE_NOT_ALLOWED".into()));
+        assert_eq!((&line["field"], &line["refused"]), (&"borrower.email".into(), &"1".into()));
+    }
+    let failed = asked(&vault, &["denied", "--failed", "--by", "app/app"]);
+    assert_eq!((&failed["items"], lines(&failed).len()), (&"3".into(), 3));
+    let none = asked(&vault, &["denied", "--reason", "NOT_FOUND", "--by", "app/app"]);
+    assert_eq!(lines(&none)[0]["outcome"], "NOT_FOUND");
+    assert_eq!(asked(&vault, &["denied", "--actor", "hr/nobody"])["requests"], "0");
+    let table = vault.cli_ok(&["audit", "denied", "--by", "app/app"]);
+    assert!(table.contains("1 requests refused in whole or in part, 2 items of them"), "{table}");
+    let out = vault.scratch().join("denied.jsonl");
+    vault.cli_ok(&["audit", "export", "--denied", "-o", out.to_str().unwrap()]);
+    vault.cli_ok(&["audit", "verify", "--excerpt", out.to_str().unwrap()]);
+    assert!(std::fs::read_to_string(out).unwrap().contains("PURPOSE_NOT_ALLOWED"));
 }
 
 #[tokio::test]

@@ -12,9 +12,10 @@ use crate::cli::output::CliError;
 /// that it held leaves against some must be there.
 pub fn is_answered(asked: &LeafFilter, told: &Filter) -> Result<(), CliError> {
     let LeafFilter { from_time, to_time, principal, subject, token, field, action, decision, .. } = asked;
-    let LeafFilter { actor, changes, class, view, reads, .. } = asked;
+    let LeafFilter { actor, changes, class, view, reads, denied, reason, refused, .. } = asked;
     // What is not asked for is empty, and what is told is not.
     let same = |asked: &String, told: &Option<String>| told.as_ref() == Some(asked).filter(|asked| !asked.is_empty());
+    let one_reason = |told: &Option<Vec<String>>| told.as_deref() == Some(std::slice::from_ref(reason));
     let parts = [
         ("from", from_time.as_ref().map(instant) == told.from),
         ("to", to_time.as_ref().map(instant) == told.to),
@@ -28,6 +29,9 @@ pub fn is_answered(asked: &LeafFilter, told: &Filter) -> Result<(), CliError> {
         ("class", class.is_empty() == told.fields.is_none()),
         ("view", same(view, &told.view)),
         ("changes or reads", (*changes || *reads) == told.actions.is_some()),
+        ("denied", (*denied || !reason.is_empty()) == told.reasons.is_some()),
+        ("reason", reason.is_empty() || one_reason(&told.reasons)),
+        ("refused", *refused == told.refused),
     ];
     match parts.iter().find(|(_, is_same)| !is_same) {
         None => Ok(()),
@@ -63,7 +67,7 @@ mod tests {
         let at = || Some(Wire { seconds: 1, nanos: 2_999 });
         type Asks = fn(&mut LeafFilter, String, Option<Wire>);
         type Tells = fn(&mut Filter, Option<String>);
-        let parts: [(&str, Asks, Tells); 13] = [
+        let parts: [(&str, Asks, Tells); 16] = [
             ("from", |asked, _, at| asked.from_time = at, |told, _| told.from = Some(Timestamp(1_000_002))),
             ("to", |asked, _, at| asked.to_time = at, |told, _| told.to = Some(Timestamp(1_000_002))),
             ("principal", |asked, word, _| asked.principal = word, |told, name| told.principal = name),
@@ -77,6 +81,9 @@ mod tests {
             ("view", |asked, word, _| asked.view = word, |told, name| told.view = name),
             ("changes", |asked, _, _| asked.changes = true, |told, _| told.actions = Some(vec![])),
             ("reads", |asked, _, _| asked.reads = true, |told, _| told.actions = Some(vec![])),
+            ("denied", |asked, _, _| asked.denied = true, |told, _| told.reasons = Some(vec![])),
+            ("denied", |asked, word, _| asked.reason = word, |told, name| told.reasons = name.map(|name| vec![name])),
+            ("refused", |asked, _, _| asked.refused = true, |told, _| told.refused = true),
         ];
         for (part, asks, tells) in parts {
             let (mut asked, mut told) = (LeafFilter::default(), Filter::default());
@@ -89,6 +96,9 @@ mod tests {
         }
         let asked = LeafFilter { principal: word(), ..LeafFilter::default() };
         assert!(is_answered(&asked, &Filter { principal: Some("y".to_owned()), ..Filter::default() }).is_err());
+        let asked = LeafFilter { reason: word(), ..LeafFilter::default() };
+        let told = Filter { reasons: Some(vec!["y".to_owned()]), ..Filter::default() };
+        assert!(is_answered(&asked, &told).unwrap_err().to_string().contains("reason"));
         assert!(is_answered(&LeafFilter::default(), &Filter::default()).is_ok());
     }
 }

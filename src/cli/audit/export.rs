@@ -87,6 +87,18 @@ struct Filter {
     #[arg(long, value_parser = ["allow", "deny", "fail"])]
     decision: Option<String>,
 
+    /// Only requests that were denied, as a whole or in some of their items.
+    #[arg(long)]
+    denied: bool,
+
+    /// The same of what was refused for this reason, as leaves have it: DENIED, NOT_FOUND, ...
+    #[arg(long, value_name = "REASON")]
+    reason: Option<String>,
+
+    /// The same of what was refused for whatever reason.
+    #[arg(long)]
+    refused: bool,
+
     /// Only what was asked for on behalf of this person, as leaves have it.
     #[arg(long, value_name = "ISSUER/NAME")]
     actor: Option<String>,
@@ -148,6 +160,9 @@ impl Filter {
             view: self.view.unwrap_or_default(),
             reads: self.reads,
             changes: self.changes,
+            denied: self.denied,
+            reason: self.reason.unwrap_or_default(),
+            refused: self.refused,
         };
         (asked != LeafFilter::default()).then_some(asked)
     }

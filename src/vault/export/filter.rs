@@ -15,7 +15,7 @@ use strongroom_storage::{Family, Range, Store};
 use crate::error::{Error, Violation};
 use crate::limits;
 use crate::resolve::Resolved;
-use crate::road::{Item, Prepared, Road};
+use crate::road::{DENIALS, Item, Prepared, Road};
 
 /// Bytes of a name that is asked for, at most.
 const NAME: usize = 256;
@@ -51,6 +51,12 @@ pub struct LeafFilter {
     pub view: String,
     /// Only what tells a caller something of values or their subjects.
     pub reads: bool,
+    /// Only requests that were denied, or of which an item was.
+    pub denied: bool,
+    /// Only requests that were refused for this reason, or of which an item was: what is denied, and what failed.
+    pub reason: String,
+    /// Only requests that were refused for whatever reason, or of which an item was.
+    pub refused: bool,
 }
 
 impl LeafFilter {
@@ -79,7 +85,18 @@ impl LeafFilter {
             actions: self.actions(),
             fields: self.fields(road),
             view: given(&self.view),
+            reasons: self.reasons(),
+            refused: self.refused,
         })
+    }
+
+    /// The reasons that are asked for.
+    fn reasons(&self) -> Option<Vec<String>> {
+        let all = DENIALS.iter().filter(|_| self.denied).map(|reason| (*reason).to_owned());
+        match self.reason.is_empty() {
+            true => self.denied.then(|| all.collect()),
+            false => Some(vec![self.reason.clone()]),
+        }
     }
 
     /// The changes, or the reads, if these are asked for.
@@ -128,6 +145,17 @@ impl LeafFilter {
         if !matches!(&*self.decision, "" | "allow" | "deny" | "fail") {
             wrong.push(Violation::new("filter.decision", "unknown", "write allow, deny or fail"));
         }
+        if self.reason.len() > NAME || !self.reason.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_') {
+            wrong.push(Violation::new(
+                "filter.reason",
+                "unknown",
+                "write a reason as leaves have it: DENIED, NOT_FOUND, ...",
+            ));
+        }
+        if self.denied && !self.reason.is_empty() && !DENIALS.contains(&&*self.reason) {
+            let description = "what is refused for this reason failed and was not denied: ask for it alone";
+            wrong.push(Violation::new("filter.reason", "not_denied", description));
+        }
         if !matches!(&*self.class, "" | "c1" | "c2" | "c3") {
             wrong.push(Violation::new("filter.class", "unknown", "write c1, c2 or c3"));
         }
@@ -161,6 +189,9 @@ impl LeafFilter {
         let is_principal = is_pair(&self.principal) && (is_officer() || is_in_index(road, log, &principal).await?);
         let actor = Filter { actor: given(&self.actor), ..Filter::default() };
         let is_actor = is_pair(&self.actor) && is_in_index(road, log, &actor).await?;
+        let reason = Filter { reasons: Some(vec![self.reason.clone()]), ..Filter::default() };
+        let is_reason =
+            !self.reason.is_empty() && (DENIALS.contains(&&*self.reason) || is_in_index(road, log, &reason).await?);
         let detail = &mut prepared.detail;
         let hash = |text: &str| HEXLOWER.encode(&road.fingerprint(text.as_bytes()));
         detail.extend(self.from.map(|from| ("from", Timestamp(from).to_string())));
@@ -192,6 +223,14 @@ impl LeafFilter {
         }
         detail.extend(self.changes.then(|| ("changes", "true".to_owned())));
         detail.extend(self.reads.then(|| ("reads", "true".to_owned())));
+        detail.extend(self.denied.then(|| ("denied", "true".to_owned())));
+        detail.extend(self.refused.then(|| ("any_reason", "true".to_owned())));
+        if !self.reason.is_empty() {
+            detail.push(match is_reason {
+                true => ("reason", self.reason.clone()),
+                false => ("reason_sent", hash(&self.reason)),
+            });
+        }
         detail.extend((!self.class.is_empty()).then(|| ("class", self.class.clone())));
         if !self.view.is_empty() {
             let known = road.schema.fields().any(|field| field.view(&self.view).is_some());

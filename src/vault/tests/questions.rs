@@ -26,12 +26,12 @@ async fn grown(rounds: usize) -> (Bench, Arc<Tested>) {
     (bench, vault)
 }
 
-fn size(vault: &Tested) -> u64 {
+pub fn size(vault: &Tested) -> u64 {
     vault.committer.head(TENANT).unwrap().size
 }
 
 /// The leaves before `end` that fit, and the filter as the vault took it.
-async fn found(vault: &Tested, filter: LeafFilter, end: u64, every_leaf: bool) -> (Vec<u64>, Option<Filter>) {
+pub async fn found(vault: &Tested, filter: LeafFilter, end: u64, every_leaf: bool) -> (Vec<u64>, Option<Filter>) {
     let request = Export { end, filter, every_leaf, ..Export::default() };
     let mut pages = vault.export(&caller(Role::Auditor), &request).await.unwrap();
     let (mut indices, mut resolved, mut looked) = (Vec::new(), None, 0);

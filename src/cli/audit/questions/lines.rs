@@ -33,7 +33,7 @@ pub fn items<'l>(leaf: &'l ParsedLeaf, filter: &Filter) -> Vec<Option<&'l Parsed
     if leaf.items.is_empty() {
         return vec![None];
     }
-    leaf.items.iter().filter(|item| filter.fits_item(item)).map(Some).collect()
+    leaf.items.iter().filter(|item| filter.fits_item(leaf, item)).map(Some).collect()
 }
 
 /// The cells of a line.
