@@ -105,7 +105,7 @@ pub use erase::{EraseSubject, ErasureStatus, GetErasure, Kept, UndoErasure};
 pub use error::{Error, Violation};
 pub use expire::{Retention, StartExpire};
 pub use explain::{Explain, Explanation};
-pub use export::{ArchivedReads, Export, ExportPage, ExportPages, LeafFilter, SignedExport};
+pub use export::{ArchivedReads, Export, ExportPage, ExportPages, LeafFilter, LeftArchived, SignedExport};
 pub use freezes::{Freeze, FrozenField, InForceFreezes, Suspend, Unfreeze, Unsuspend};
 pub use holds::{LiftHold, ListHolds, ListedHold, SetHold};
 pub use jobs::{CancelJob, Count, GetJob, Job, JobPage};

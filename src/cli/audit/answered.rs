@@ -49,7 +49,7 @@ pub fn other(why: &str) -> CliError {
 }
 
 /// As the vault takes it: to the microsecond, and none before 1970.
-fn instant(at: &Wire) -> Timestamp {
+pub fn instant(at: &Wire) -> Timestamp {
     let micros = u64::try_from(at.nanos).unwrap_or_default() / 1_000;
     Timestamp(u64::try_from(at.seconds).map_or(0, |seconds| seconds.saturating_mul(1_000_000).saturating_add(micros)))
 }

@@ -3,6 +3,7 @@
 //! Every question is an export with a filter, shown as lines: one for each item, or for a leaf without items. Lines are printed
 //! as they come, so memory does not grow with them.
 
+mod archived;
 mod changes;
 mod denied;
 mod lines;
@@ -12,7 +13,7 @@ mod subject;
 use clap::{Args as ClapArgs, Subcommand};
 use strongroom_ledger::filter::Filter;
 use strongroom_ledger::leaf::{self, ParsedLeaf};
-use strongroom_proto::v1::{ExportRequest, LeafFilter};
+use strongroom_proto::v1::{ExportRequest, ExportResponse, LeafFilter};
 use time::macros::format_description;
 use time::{Date, Month, OffsetDateTime};
 
@@ -21,6 +22,7 @@ use super::options::Between;
 use crate::cli::client::Context;
 use crate::cli::expiry::to_wire;
 use crate::cli::output::{CliError, Exit};
+use archived::Archived;
 
 /// One of the questions.
 #[derive(Clone, Debug, Subcommand)]
@@ -80,6 +82,11 @@ impl Window {
         self.month.map_or(self.between, |Period { from, to }| Between { from: Some(from), to: Some(to) })
     }
 
+    /// Since when.
+    fn since(&self) -> Option<OffsetDateTime> {
+        self.between().from
+    }
+
     /// What is asked of the vault.
     fn asks(&self, log: String, filter: LeafFilter) -> ExportRequest {
         let Between { from, to } = self.between();
@@ -111,34 +118,42 @@ pub async fn run(question: Question, context: &Context) -> Result<Exit, CliError
 
 /// Leaves that fit, as they come.
 struct Leaves {
-    pages: tonic::Streaming<strongroom_proto::v1::ExportResponse>,
-    asked: LeafFilter,
-    /// Whether the vault has said what it holds leaves against.
-    told: bool,
-    /// What they were held against; nothing before the first page.
+    pages: tonic::Streaming<ExportResponse>,
+    /// The first page, which says what leaves are held against, until it is taken.
+    first: Option<ExportResponse>,
+    /// What they are held against.
     filter: Filter,
+    /// What of it the vault has no more.
+    archived: Option<Archived>,
 }
 
 impl Leaves {
-    async fn ask(request: ExportRequest, context: &Context) -> Result<Self, CliError> {
+    /// Asks for what was committed since a time, if one is given, and perhaps for some that was committed before it.
+    async fn ask(request: ExportRequest, since: Option<OffsetDateTime>, context: &Context) -> Result<Self, CliError> {
         let asked = request.filter.clone().unwrap_or_default();
-        let pages = context.audit().await?.export(request).await?.into_inner();
-        Ok(Self { pages, asked, told: false, filter: Filter::default() })
+        let request = ExportRequest { without_archived: true, ..request };
+        let mut pages = context.audit().await?.export(request).await?.into_inner();
+        let first = pages.message().await?;
+        let filter = first.as_ref().map(|page| page.filter.as_str()).unwrap_or_default();
+        if filter.is_empty() {
+            return Err(other("it does not say what it held leaves against"));
+        }
+        let filter = Filter::from_json(filter)
+            .ok_or_else(|| CliError::unfit("the vault sent a filter that this version does not know"))?;
+        is_answered(&asked, &filter)?;
+        let archived = first.as_ref().and_then(|page| page.archived.as_ref()).map(Archived::from);
+        if let Some(archived) = &archived {
+            archived.allows(since)?;
+        }
+        Ok(Self { pages, first, filter, archived })
     }
 
     /// The next leaves, perhaps none; `None` at the end.
     async fn page(&mut self) -> Result<Option<Vec<ParsedLeaf>>, CliError> {
-        let page = self.pages.message().await?;
-        if !self.told {
-            self.told = true;
-            let filter = page.as_ref().map(|page| page.filter.as_str()).unwrap_or_default();
-            if filter.is_empty() {
-                return Err(other("it does not say what it held leaves against"));
-            }
-            self.filter = Filter::from_json(filter)
-                .ok_or_else(|| CliError::unfit("the vault sent a filter that this version does not know"))?;
-            is_answered(&self.asked, &self.filter)?;
-        }
+        let page = match self.first.take() {
+            None => self.pages.message().await?,
+            first => first,
+        };
         let Some(page) = page else { return Ok(None) };
         let parse = |line: &bytes::Bytes| {
             leaf::parse(line).map_err(|error| CliError::unfit(format!("the vault sent a leaf that is none: {error}")))

@@ -100,8 +100,8 @@ pub async fn run(asked: Denied, context: &Context) -> Result<Exit, CliError> {
         reason: reason.unwrap_or_default(),
         ..Default::default()
     };
-    let mut leaves = Leaves::ask(window.asks(of.log, filter), context).await?;
-    let mut printer = Printer::new(context.output, COLUMNS);
+    let mut leaves = Leaves::ask(window.asks(of.log, filter), window.since(), context).await?;
+    let mut printer = Printer::new(context.output, COLUMNS, leaves.archived.as_ref());
     let mut totals = Totals::default();
     while let Some(page) = leaves.page().await? {
         for leaf in &page {

@@ -73,8 +73,8 @@ pub async fn run(asked: Reads, context: &Context) -> Result<Exit, CliError> {
         reads: true,
         ..Default::default()
     };
-    let mut leaves = Leaves::ask(window.asks(String::new(), filter), context).await?;
-    let mut printer = Printer::new(context.output, COLUMNS);
+    let mut leaves = Leaves::ask(window.asks(String::new(), filter), window.since(), context).await?;
+    let mut printer = Printer::new(context.output, COLUMNS, leaves.archived.as_ref());
     let mut counts: BTreeMap<String, Count> = BTreeMap::new();
     while let Some(page) = leaves.page().await? {
         for leaf in page.iter().filter(|leaf| leaf.decision == "allow") {

@@ -31,8 +31,8 @@ pub struct Subject {
 /// Asks, and shows what comes.
 pub async fn run(asked: Subject, context: &Context) -> Result<Exit, CliError> {
     let filter = LeafFilter { subject: asked.id, ..Default::default() };
-    let mut leaves = Leaves::ask(asked.window.asks(String::new(), filter), context).await?;
-    let mut printer = Printer::new(context.output, COLUMNS);
+    let mut leaves = Leaves::ask(asked.window.asks(String::new(), filter), asked.window.since(), context).await?;
+    let mut printer = Printer::new(context.output, COLUMNS, leaves.archived.as_ref());
     while let Some(page) = leaves.page().await? {
         for leaf in &page {
             for item in items(leaf, &leaves.filter) {
