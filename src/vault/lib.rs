@@ -51,6 +51,7 @@ mod matching;
 mod names;
 mod officers;
 mod open;
+mod own_action;
 mod own_leaf;
 mod pages;
 mod policies;

@@ -14,13 +14,12 @@ use strongroom_storage::{Family, Range, Store};
 
 use crate::error::{Error, Violation};
 use crate::limits;
+use crate::own_action::OwnAction;
 use crate::resolve::Resolved;
 use crate::road::{DENIALS, Item, Prepared, Road};
 
 /// Bytes of a name that is asked for, at most.
 const NAME: usize = 256;
-/// Changes that nobody asks policy for: the vault itself and whoever has the root key make them.
-const OWN_CHANGES: [&str; 5] = ["create_vault", "break_glass", "lock_tenant", "unlock_tenant", "move_root_key"];
 
 /// Which leaves are wanted. What is empty fits every leaf.
 #[derive(Default)]
@@ -102,7 +101,7 @@ impl LeafFilter {
     /// The changes, or the reads, if these are asked for.
     fn actions(&self) -> Option<Vec<String>> {
         let fits = |action: &&Action| (!self.changes || action.is_change()) && (!self.reads || action.is_read());
-        let own = OWN_CHANGES.iter().copied().filter(|_| !self.reads);
+        let own = OwnAction::ALL.iter().filter(|own| own.is_change() && !self.reads).map(|own| own.as_str());
         let all = Action::ALL.iter().filter(fits).map(|action| action.as_str()).chain(own);
         (self.changes || self.reads).then(|| all.map(str::to_owned).collect())
     }

@@ -7,6 +7,7 @@ use strongroom_storage::rows::BlockRow;
 use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 
 use super::*;
+use crate::own_action::OwnAction;
 use crate::{Export, Fault, Kind, LeafFilter};
 
 const TENANT: TenantNo = TenantNo(1);
@@ -145,6 +146,15 @@ async fn what_is_asked_is_what_is_found() {
     let naive =
         indices(&|leaf| matches!(leaf["action"].as_str(), Some("create_vault" | "create_tenant" | "apply_schema")));
     assert_eq!(changes, naive);
+    // Whoever adds something that the vault does by itself says whether it is a change, and says so here as well.
+    let changes = LeafFilter { changes: true, ..LeafFilter::default() };
+    let asked = found(&vault, changes, end, false).await.1.unwrap().actions.unwrap();
+    let own = OwnAction::ALL.iter().map(|own| own.as_str());
+    let (are, are_not): (Vec<&str>, Vec<&str>) = own.partition(|own| asked.iter().any(|action| action == own));
+    assert_eq!(are_not, ["seal", "unseal"]);
+    let known =
+        ["create_vault", "break_glass", "move_root_key", "restored", "lock_tenant", "unlock_tenant", "clock_jumped"];
+    assert_eq!(are, known);
     let secrets = LeafFilter { class: "c3".to_owned(), view: "plain".to_owned(), ..LeafFilter::default() };
     assert_eq!(found(&vault, secrets, end, false).await.0, [0_u64; 0]);
     // Also who asks of a time from which there is nothing is told what was understood.

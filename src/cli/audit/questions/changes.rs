@@ -23,7 +23,8 @@ pub const HELP: &str = "Examples:
 
 One line for each request that changed policies, the schema, keys, officers,
 tiers, freezes or second factors, or would have; and for each approval. A change
-that needed others names who approved it and where in the ledger.";
+that needed others names who approved it and where in the ledger. A restore is
+one too: it puts the policy and schema of an older copy in force.";
 
 /// How long an approval waits at most, and a day: so far back approvals of what was done then may stand.
 const APPROVED_BEFORE: Duration = Duration::days(8);
