@@ -40,14 +40,46 @@ pub struct Filter {
     pub actor: Option<String>,
     /// What was asked for is one of these. An empty list fits no leaf.
     pub actions: Option<Vec<String>>,
-    /// An item's field is one of these, by their full names. An empty list fits no leaf.
-    pub fields: Option<Vec<String>>,
+    /// An item's field is one of these. An empty list fits no leaf.
+    pub fields: Option<Vec<FieldName>>,
     /// An item was shown, in this view.
     pub view: Option<String>,
     /// The request or one of its items was refused for one of these reasons. An empty list fits no leaf.
     pub reasons: Option<Vec<String>>,
     /// The request or one of its items was refused, for whatever reason.
     pub refused: bool,
+}
+
+/// A field by the name that it had under some versions of the schema: a name may be another's before and after.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FieldName {
+    /// Its full name.
+    pub name: String,
+    /// The first version in which it had it.
+    pub since: u32,
+    /// The last one; none if it still has it.
+    pub until: Option<u32>,
+}
+
+impl FieldName {
+    /// Whether a leaf of this version of the schema means it by a name.
+    fn is(&self, name: &str, schema: Option<u32>) -> bool {
+        self.name == name
+            && schema.is_some_and(|schema| schema >= self.since && self.until.is_none_or(|until| schema <= until))
+    }
+
+    /// As it is written: `borrower.mobile 3-7`, or `borrower.mobile 3-`.
+    fn to_text(&self) -> String {
+        let until = self.until.map(|until| until.to_string()).unwrap_or_default();
+        format!("{} {}-{until}", self.name, self.since)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let (name, versions) = text.rsplit_once(' ')?;
+        let (since, until) = versions.split_once('-')?;
+        let until = (!until.is_empty()).then(|| until.parse()).transpose().ok()?;
+        Some(Self { name: name.to_owned(), since: since.parse().ok()?, until })
+    }
 }
 
 /// The outcome of an item that was shown, if it names a view.
@@ -115,7 +147,7 @@ impl Filter {
             rows: self.rows.as_ref().map(|all| all.iter().map(|one| one.0.to_string()).collect()),
             actor: self.actor.clone(),
             actions: self.actions.clone(),
-            fields: self.fields.clone(),
+            fields: self.fields.as_ref().map(|all| all.iter().map(FieldName::to_text).collect()),
             view: self.view.clone(),
             reasons: self.reasons.clone(),
             refused: self.refused,
@@ -128,6 +160,10 @@ impl Filter {
     pub fn from_json(text: &str) -> Option<Self> {
         let numbers = |all: Option<Vec<String>>| {
             all.map(|all| all.iter().map(|one| one.parse()).collect::<Result<Vec<u64>, _>>()).transpose().ok()
+        };
+        let fields = |all: Option<Vec<String>>| match all {
+            Some(all) => all.iter().map(|one| FieldName::from_text(one)).collect::<Option<Vec<_>>>().map(Some),
+            None => Some(None),
         };
         let time = |text: Option<String>| text.map(|text| text.parse()).transpose().ok();
         let read: Written = serde_json::from_str(text).ok()?;
@@ -142,7 +178,7 @@ impl Filter {
             rows: numbers(read.rows)?.map(|all| all.into_iter().map(RowId).collect()),
             actor: read.actor,
             actions: read.actions,
-            fields: read.fields,
+            fields: fields(read.fields)?,
             view: read.view,
             reasons: read.reasons,
             refused: read.refused,
@@ -156,7 +192,7 @@ impl Filter {
         (!self.asks_for_reasons()
             || leaf.reason.as_deref().is_some_and(refused)
             || (is_reason(&item.outcome) && refused(&item.outcome)))
-            && self.is_item(item)
+            && self.is_item(leaf, item)
     }
 
     /// How many items of a leaf that fits were refused for what is asked for, and are not listed.
@@ -178,10 +214,13 @@ impl Filter {
     }
 
     /// Whether an item fits, whatever became of it.
-    fn is_item(&self, item: &ParsedItem) -> bool {
+    fn is_item(&self, leaf: &ParsedLeaf, item: &ParsedItem) -> bool {
         let is = |wanted: &Option<String>, there: &Option<String>| wanted.is_none() || wanted == there;
         is(&self.field, &item.field)
-            && self.fields.as_ref().is_none_or(|all| item.field.as_ref().is_some_and(|field| all.contains(field)))
+            && self.fields.as_ref().is_none_or(|all| {
+                let is = |name: &String| all.iter().any(|field| field.is(name, Some(leaf.schema)));
+                item.field.as_ref().is_some_and(is)
+            })
             && self.view.as_ref().is_none_or(|view| item.view.as_ref() == Some(view) && item.outcome == SHOWN)
             && self.subjects.as_ref().is_none_or(|all| item.subject.is_some_and(|subject| all.contains(&subject)))
             && self.rows.as_ref().is_none_or(|all| item.row.is_some_and(|row| all.contains(&row)))
@@ -247,6 +286,8 @@ impl<'l> Visitor<'l> for Leaf<'_> {
         let mut items = Found::default();
         // Whether it was refused as a whole, and whether items were that are not listed, so that nobody knows of what.
         let (mut is_refused, mut are_refused) = (false, false);
+        // It stands before the items.
+        let mut schema = None;
         let mut is_asked = filter.action.is_none() && filter.actions.is_none();
         let mut wanted = [
             ("principal", filter.principal.as_deref()),
@@ -264,8 +305,9 @@ impl<'l> Visitor<'l> for Leaf<'_> {
                     fits &= filter.is_asked(&leaf.next_value::<Text<'l>>()?.0);
                 }
                 "items" if fits && (asks_for_items || asks_for_reasons) => {
-                    items = leaf.next_value_seed(Items(filter))?
+                    items = leaf.next_value_seed(Items(filter, schema))?
                 }
+                "schema" if filter.fields.is_some() => schema = Some(leaf.next_value()?),
                 "reason" if asks_for_reasons => {
                     is_refused = filter.is_among_reasons(&leaf.next_value::<Text<'l>>()?.0);
                 }
@@ -297,8 +339,8 @@ struct Found {
     refused: bool,
 }
 
-/// What the items are.
-struct Items<'f>(&'f Filter);
+/// What the items of a leaf of some version of the schema are.
+struct Items<'f>(&'f Filter, Option<u32>);
 
 impl<'l> DeserializeSeed<'l> for Items<'_> {
     type Value = Found;
@@ -317,7 +359,7 @@ impl<'l> Visitor<'l> for Items<'_> {
 
     fn visit_seq<A: SeqAccess<'l>>(self, mut items: A) -> Result<Found, A::Error> {
         let mut found = Found::default();
-        while let Some(item) = items.next_element_seed(Item(self.0))? {
+        while let Some(item) = items.next_element_seed(Item(self.0, self.1))? {
             found.fits |= item.fits;
             found.refused |= item.refused;
             if found.refused || (found.fits && !self.0.asks_for_reasons()) {
@@ -330,7 +372,7 @@ impl<'l> Visitor<'l> for Items<'_> {
 }
 
 /// What an item is.
-struct Item<'f>(&'f Filter);
+struct Item<'f>(&'f Filter, Option<u32>);
 
 impl<'l> DeserializeSeed<'l> for Item<'_> {
     type Value = Found;
@@ -357,7 +399,7 @@ impl<'l> Visitor<'l> for Item<'_> {
                 "field" if field.is_some() || fields.is_some() => {
                     let name = item.next_value::<Text<'l>>()?.0;
                     is_field = field.as_ref().is_none_or(|field| *field == name)
-                        && fields.as_ref().is_none_or(|fields| fields.iter().any(|field| *field == name));
+                        && fields.as_ref().is_none_or(|fields| fields.iter().any(|field| field.is(&name, self.1)));
                 }
                 "view" if view.is_some() => is_view = view.as_deref() == Some(&*item.next_value::<Text<'l>>()?.0),
                 "outcome" if view.is_some() || self.0.asks_for_reasons() => {
@@ -399,7 +441,13 @@ pub(crate) mod tests {
             filter.field.as_ref().is_none_or(|field| item.field.as_ref() == Some(field))
                 && filter.subjects.as_ref().is_none_or(|all| item.subject.is_some_and(|one| all.contains(&one)))
                 && filter.rows.as_ref().is_none_or(|all| item.row.is_some_and(|one| all.contains(&one)))
-                && in_list(&filter.fields, item.field.as_ref())
+                && filter.fields.as_ref().is_none_or(|all| {
+                    let one = |one: &FieldName| {
+                        item.field.as_ref() == Some(&one.name)
+                            && (one.since..=one.until.unwrap_or(u32::MAX)).contains(&leaf.schema)
+                    };
+                    all.iter().any(one)
+                })
                 && filter.view.as_ref().is_none_or(|view| item.view.as_ref() == Some(view) && item.outcome == "ok")
         });
         let outcomes: Vec<&str> = fitting.map(|item| item.outcome.as_str()).collect();
@@ -437,8 +485,8 @@ pub(crate) mod tests {
             (some(word()), some(0..4_u64), some(0..4_u64), some(word()), prop::sample::select(vec!["ok", "DENIED"]));
         let words = (word(), word(), word(), some(word()), some(prop::sample::select(REASONS.to_vec())));
         let counts = prop::sample::select(vec!["", "DENIED=3", "FROZEN=1 DENIED=2", "DENIED", "=1"]);
-        let all = (words, 0..4_u64, prop::collection::vec(item, 0..4), counts);
-        all.prop_map(|(words, time, items, counts)| {
+        let all = (words, 0..4_u64, prop::collection::vec(item, 0..4), counts, 0..4_u32);
+        all.prop_map(|(words, time, items, counts, schema)| {
             let (principal, action, decision, actor, reason) = words;
             let header = LeafHeader {
                 request: &[7; 16],
@@ -449,7 +497,7 @@ pub(crate) mod tests {
                 decision: &decision,
                 reason,
                 policy: 1,
-                schema: 1,
+                schema,
                 keys: &[("principal".to_owned(), 3)],
                 client: "a",
                 detail: &[("action", "a"), ("items", "field"), ("refused", counts)],
@@ -473,7 +521,10 @@ pub(crate) mod tests {
         let words = (some(word()), some(word()), some(word()), some(word()));
         let lists = || some(prop::collection::vec(word(), 0..3));
         let reasons = some(prop::collection::vec(prop::sample::select(REASONS.to_vec()), 0..3));
-        let more = (some(word()), lists(), lists(), some(word()), (reasons, any::<bool>()));
+        let name = (word(), 0..4_u32, some(0..4_u32));
+        let name = name.prop_map(|(name, since, until)| FieldName { name, since, until });
+        let fields = some(prop::collection::vec(name, 0..3));
+        let more = (some(word()), lists(), fields, some(word()), (reasons, any::<bool>()));
         let all = (some(0..4_u64), some(0..4_u64), words, numbers(), numbers(), more);
         all.prop_map(|(from, to, words, subjects, rows, (actor, actions, fields, view, (reasons, refused)))| Filter {
             from: from.map(|time| Timestamp(time * 1_000_000)),

@@ -152,9 +152,9 @@ pub fn of_filter(filter: &Filter) -> Vec<Vec<Term>> {
         conditions.push(subjects.iter().map(|subject| Term::subject(*subject)).collect());
     }
     if let Some(view) = &filter.view {
-        let fields = match (&filter.field, &filter.fields) {
-            (Some(field), _) => Some(std::slice::from_ref(field)),
-            (None, fields) => fields.as_deref(),
+        let fields: Option<Vec<&str>> = match (&filter.field, &filter.fields) {
+            (Some(field), _) => Some(vec![field]),
+            (None, fields) => fields.as_ref().map(|fields| fields.iter().map(|field| &*field.name).collect()),
         };
         conditions.extend(fields.map(|fields| fields.iter().map(|field| Term::shown(field, view)).collect()));
     }

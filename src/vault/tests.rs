@@ -20,6 +20,7 @@ mod approvals;
 mod archives;
 mod bounds;
 mod bundles;
+mod classes;
 mod consents;
 mod copies;
 mod erasures;

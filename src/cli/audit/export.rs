@@ -103,7 +103,7 @@ struct Filter {
     #[arg(long, value_name = "ISSUER/NAME")]
     actor: Option<String>,
 
-    /// Only what concerns fields of this data class, by the schema in force now.
+    /// Only what concerns fields of this data class, by the schema in force then.
     #[arg(long, value_parser = ["c1", "c2", "c3"])]
     class: Option<String>,
 

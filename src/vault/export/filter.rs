@@ -1,14 +1,15 @@
 //! What a caller asks leaves by, and what of it leaves know.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use data_encoding::HEXLOWER;
 use strongroom_access::{Action, is_name};
 use strongroom_commit::{Fact, Guard, Use};
 use strongroom_ids::{RowId, SubjectHandle, TenantNo};
 use strongroom_ledger::Timestamp;
-use strongroom_ledger::filter::Filter;
+use strongroom_ledger::filter::{FieldName, Filter};
 use strongroom_ledger::terms;
+use strongroom_schema::{Class, Named};
 use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Range, Store};
 
@@ -44,7 +45,7 @@ pub struct LeafFilter {
     pub actor: String,
     /// Only changes of what is in force, and what officers said of them.
     pub changes: bool,
-    /// `c1`, `c2` or `c3`: fields of this data class, by the schema that is in force now; those that it no longer has, too.
+    /// `c1`, `c2` or `c3`: fields that were of this data class by the schema that was in force then.
     pub class: String,
     /// The view in which an item was shown.
     pub view: String,
@@ -107,11 +108,11 @@ impl LeafFilter {
     }
 
     /// The fields of the class that is asked for.
-    fn fields<S: Store>(&self, road: &Road<'_, S>) -> Option<Vec<String>> {
-        let of_class = road.schema.all_fields().filter(|field| field.class.as_str() == self.class);
-        // By name: a retired field may have had the name that another one has now.
-        let names: BTreeSet<&str> = of_class.map(|field| &*field.full_name).collect();
-        (!self.class.is_empty()).then(|| names.into_iter().map(str::to_owned).collect())
+    fn fields<S: Store>(&self, road: &Road<'_, S>) -> Option<Vec<FieldName>> {
+        let class = [Class::C1, Class::C2, Class::C3].into_iter().find(|class| class.as_str() == self.class)?;
+        let owned =
+            |named: Named<'_>| FieldName { name: named.name.to_owned(), since: named.since, until: named.until };
+        Some(road.schema.names_of(class).map(owned).collect())
     }
 
     fn check<S: Store>(&self, road: &Road<'_, S>, log: TenantNo) -> Result<(), Error> {

@@ -21,8 +21,8 @@ pub const HELP: &str = "Examples:
 
 --by and --actor show all that somebody was told: views of values, what matched,
 tokens that were looked up. --class shows only what was read in plain, unless
---view names another view. The class of a field is that of the schema in force
-now. Values of class c3 have no views, so none is ever read in plain.";
+--view names another view. The class of a field is that of the schema that was
+in force then. Values of class c3 have no views, so none is ever read in plain.";
 
 /// Whose reads, or of which class.
 #[derive(Clone, Debug, ClapArgs)]
