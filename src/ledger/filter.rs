@@ -48,6 +48,8 @@ pub struct Filter {
     pub reasons: Option<Vec<String>>,
     /// The request or one of its items was refused, for whatever reason.
     pub refused: bool,
+    /// Why it was asked for.
+    pub purpose: Option<String>,
 }
 
 /// A field by the name that it had under some versions of the schema: a name may be another's before and after.
@@ -117,6 +119,8 @@ struct Written {
     reasons: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     refused: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    purpose: Option<String>,
 }
 
 impl Filter {
@@ -151,6 +155,7 @@ impl Filter {
             view: self.view.clone(),
             reasons: self.reasons.clone(),
             refused: self.refused,
+            purpose: self.purpose.clone(),
         };
         // Nothing in it can fail to be written.
         serde_json::to_string(&written).unwrap_or_default()
@@ -182,6 +187,7 @@ impl Filter {
             view: read.view,
             reasons: read.reasons,
             refused: read.refused,
+            purpose: read.purpose,
         };
         (filter.to_json() == text).then_some(filter)
     }
@@ -292,6 +298,7 @@ impl<'l> Visitor<'l> for Leaf<'_> {
         let mut wanted = [
             ("principal", filter.principal.as_deref()),
             ("actor", filter.actor.as_deref()),
+            ("purpose", filter.purpose.as_deref()),
             ("decision", filter.decision.as_deref()),
         ];
         while let Some(member) = leaf.next_key::<Text<'l>>()? {
@@ -466,6 +473,7 @@ pub(crate) mod tests {
             && is(&filter.action, &leaf.action)
             && is(&filter.decision, &leaf.decision)
             && filter.actor.as_ref().is_none_or(|actor| leaf.actor.as_ref() == Some(actor))
+            && filter.purpose.as_ref().is_none_or(|purpose| leaf.purpose.as_ref() == Some(purpose))
             && in_list(&filter.actions, Some(&leaf.action))
             && if filter.reasons.is_some() || filter.refused { refused() } else { any }
     }
@@ -483,17 +491,17 @@ pub(crate) mod tests {
 
         let item =
             (some(word()), some(0..4_u64), some(0..4_u64), some(word()), prop::sample::select(vec!["ok", "DENIED"]));
-        let words = (word(), word(), word(), some(word()), some(prop::sample::select(REASONS.to_vec())));
+        let words = (word(), word(), word(), some(word()), some(word()), some(prop::sample::select(REASONS.to_vec())));
         let counts = prop::sample::select(vec!["", "DENIED=3", "FROZEN=1 DENIED=2", "DENIED", "=1"]);
         let all = (words, 0..4_u64, prop::collection::vec(item, 0..4), counts, 0..4_u32);
         all.prop_map(|(words, time, items, counts, schema)| {
-            let (principal, action, decision, actor, reason) = words;
+            let (principal, action, decision, actor, purpose, reason) = words;
             let header = LeafHeader {
                 request: &[7; 16],
                 principal: &principal,
                 actor: actor.as_deref(),
                 action: &action,
-                purpose: None,
+                purpose: purpose.as_deref(),
                 decision: &decision,
                 reason,
                 policy: 1,
@@ -524,24 +532,27 @@ pub(crate) mod tests {
         let name = (word(), 0..4_u32, some(0..4_u32));
         let name = name.prop_map(|(name, since, until)| FieldName { name, since, until });
         let fields = some(prop::collection::vec(name, 0..3));
-        let more = (some(word()), lists(), fields, some(word()), (reasons, any::<bool>()));
+        let more = (some(word()), lists(), fields, some(word()), (reasons, any::<bool>(), some(word())));
         let all = (some(0..4_u64), some(0..4_u64), words, numbers(), numbers(), more);
-        all.prop_map(|(from, to, words, subjects, rows, (actor, actions, fields, view, (reasons, refused)))| Filter {
-            from: from.map(|time| Timestamp(time * 1_000_000)),
-            to: to.map(|time| Timestamp(time * 1_000_000)),
-            principal: words.0,
-            action: words.1,
-            decision: words.2,
-            field: words.3,
-            subjects: subjects.map(|all| all.into_iter().map(SubjectHandle).collect()),
-            rows: rows.map(|all| all.into_iter().map(RowId).collect()),
-            actor,
-            actions,
-            fields,
-            view,
-            reasons: reasons.map(|all| all.into_iter().map(str::to_owned).collect()),
-            refused,
-        })
+        all.prop_map(
+            |(from, to, words, subjects, rows, (actor, actions, fields, view, (reasons, refused, purpose)))| Filter {
+                from: from.map(|time| Timestamp(time * 1_000_000)),
+                to: to.map(|time| Timestamp(time * 1_000_000)),
+                principal: words.0,
+                action: words.1,
+                decision: words.2,
+                field: words.3,
+                subjects: subjects.map(|all| all.into_iter().map(SubjectHandle).collect()),
+                rows: rows.map(|all| all.into_iter().map(RowId).collect()),
+                actor,
+                actions,
+                fields,
+                view,
+                reasons: reasons.map(|all| all.into_iter().map(str::to_owned).collect()),
+                refused,
+                purpose,
+            },
+        )
     }
 
     proptest! {

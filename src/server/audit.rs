@@ -159,13 +159,14 @@ fn asked(request: v1::ExportRequest) -> Result<Export, Error> {
     let v1::ExportRequest { first, end, log, filter, proofs, every_leaf, without_archived } = request;
     let filter = filter.unwrap_or_default();
     let v1::LeafFilter { from_time, to_time, principal, subject, token, field, action, decision, .. } = filter;
-    let v1::LeafFilter { actor, changes, class, view, reads, denied, reason, refused, .. } = filter;
+    let v1::LeafFilter { actor, changes, class, view, reads, denied, reason, refused, handle, row, purpose, .. } =
+        filter;
     let mut wrong = Vec::new();
     let from = instants::from_wire(from_time.as_ref(), || "filter.from_time".to_owned(), &mut wrong);
     let to = instants::from_wire(to_time.as_ref(), || "filter.to_time".to_owned(), &mut wrong);
     let about = LeafFilter { principal, subject, token, field, action, decision, ..LeafFilter::default() };
-    let refusals = LeafFilter { denied, reason, refused, ..about };
-    let filter = LeafFilter { from, to, actor, changes, class, view, reads, ..refusals };
+    let about = LeafFilter { denied, reason, refused, handle, row, purpose, ..about };
+    let filter = LeafFilter { from, to, actor, changes, class, view, reads, ..about };
     match wrong.is_empty() {
         true => Ok(Export { first, end, log, filter, proofs, every_leaf, without_archived }),
         false => Err(Error::Invalid(wrong)),

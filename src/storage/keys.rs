@@ -275,6 +275,8 @@ pub fn decode_tiled(bytes: &[u8]) -> Result<u64, StoreError> {
 
 /// In place of a term: how far a log is in the index.
 const INDEXED: u8 = 0;
+/// The format of that row. It grows with the kinds of terms: an index that has fewer would hide leaves, so it is made anew.
+const INDEX_FORMAT: u8 = 2;
 
 /// `LeafIndex`: which of the 256 leaves from `first` on have a term.
 pub fn leaf_index(tenant: TenantNo, term: &[u8; 9], first: u64) -> Vec<u8> {
@@ -304,12 +306,12 @@ pub fn decode_leaf_index(key: &[u8]) -> Result<Option<([u8; 9], u64)>, StoreErro
 
 /// The entry of [`indexed`].
 pub fn encode_indexed(leaves: u64) -> Vec<u8> {
-    encode_number(leaves)
+    Writer::new(INDEX_FORMAT, 9).fixed(&leaves.to_be_bytes()).finish()
 }
 
 /// Reads what [`encode_indexed`] wrote.
 pub fn decode_indexed(bytes: &[u8]) -> Result<u64, StoreError> {
-    decode_number("how far a ledger is in the index of its leaves", bytes)
+    number_of("how far a ledger is in the index of its leaves", bytes, INDEX_FORMAT)
 }
 
 // Archived.
@@ -686,7 +688,11 @@ fn encode_number(number: u64) -> Vec<u8> {
 }
 
 fn decode_number(place: &'static str, bytes: &[u8]) -> Result<u64, StoreError> {
-    let mut reader = Reader::new(place, bytes, ENTRY_FORMAT)?;
+    number_of(place, bytes, ENTRY_FORMAT)
+}
+
+fn number_of(place: &'static str, bytes: &[u8], format: u8) -> Result<u64, StoreError> {
+    let mut reader = Reader::new(place, bytes, format)?;
     let number = u64::from_be_bytes(reader.array()?);
     reader.finish().map(|()| number)
 }

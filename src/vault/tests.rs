@@ -18,6 +18,7 @@ use crate::{
 mod actors;
 mod approvals;
 mod archives;
+mod asked_by;
 mod bounds;
 mod bundles;
 mod classes;

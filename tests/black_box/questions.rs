@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::approvals::command_with_approval;
+use crate::deterministic::delete;
 use crate::harness::{TestVault, detokenize, grow, one_token, read_one, value};
 
 const ID_CARD: &str = "11010519491231002X";
@@ -74,6 +75,39 @@ async fn all_that_was_done_to_one_subject_is_shown_and_nothing_of_another() {
     let nobody = asked(&vault, &["subject", "nobody"]);
     assert!(lines(&nobody).is_empty() && nobody["known"] == false);
     assert!(vault.cli_ok(&["audit", "subject", "nobody"]).contains("knows no such subject"));
+}
+
+#[tokio::test]
+async fn all_that_was_done_to_one_token_is_shown_and_by_its_row_when_it_is_gone() {
+    let vault = TestVault::start();
+    let token = one_token(&vault, "borrower.id_card", ID_CARD, "cust-1").await;
+    one_token(&vault, "borrower.name", "Ann", "cust-1").await;
+    read_one(&vault, &token, "kyc_review", "plain").await.unwrap();
+    let document = asked(&vault, &["token", &token]);
+    assert_eq!(document["known"], true);
+    let actions: Vec<String> = told(&document).into_iter().map(|(_, action)| action).collect();
+    assert_eq!(actions, ["tokenize", "detokenize"]);
+    let (row, handle) = (lines(&document)[0]["row"].clone(), lines(&document)[0]["subject"].clone());
+    let (row, handle) = (row.as_str().unwrap(), handle.as_str().unwrap());
+    delete(&vault, &token, "").await.unwrap();
+    let gone = asked(&vault, &["token", &token]);
+    assert!(gone["known"] == false && lines(&gone).is_empty());
+    assert!(vault.cli_ok(&["audit", "token", &token]).contains("knows no such token"));
+    let by_row = asked(&vault, &["token", "--row", row]);
+    assert!(lines(&by_row).iter().all(|line| line["row"] == row));
+    assert!(told(&by_row).iter().any(|(_, action)| action == "delete"));
+    let by_handle = told(&asked(&vault, &["subject", "--handle", handle]));
+    assert!(by_handle.starts_with(&told(&asked(&vault, &["subject", "cust-1"]))[..3]));
+    let reads =
+        asked(&vault, &["reads", "--subject", "cust-1", "--field", "borrower.id_card", "--purpose", "kyc_review"]);
+    assert_eq!(lines(&reads).len(), 1);
+    for wrong in [&["token"][..], &["token", &token, "--row", row], &["subject"], &["subject", "x", "--handle", handle]]
+    {
+        assert_eq!(vault.cli(&[&["audit"], wrong].concat()).status.code(), Some(2), "{wrong:?}");
+    }
+    let out = vault.scratch().join("row.jsonl");
+    vault.cli_ok(&["audit", "export", "--row", row, "-o", out.to_str().unwrap()]);
+    vault.cli_ok(&["audit", "verify", "--excerpt", out.to_str().unwrap()]);
 }
 
 #[tokio::test]

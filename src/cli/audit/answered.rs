@@ -2,6 +2,7 @@
 //! filter that it names.
 
 use prost_types::Timestamp as Wire;
+use strongroom_ids::{RowId, SubjectHandle};
 use strongroom_ledger::Timestamp;
 use strongroom_ledger::filter::Filter;
 use strongroom_proto::v1::LeafFilter;
@@ -12,7 +13,7 @@ use crate::cli::output::CliError;
 /// that it held leaves against some must be there.
 pub fn is_answered(asked: &LeafFilter, told: &Filter) -> Result<(), CliError> {
     let LeafFilter { from_time, to_time, principal, subject, token, field, action, decision, .. } = asked;
-    let LeafFilter { actor, changes, class, view, reads, denied, reason, refused, .. } = asked;
+    let LeafFilter { actor, changes, class, view, reads, denied, reason, refused, handle, row, purpose, .. } = asked;
     // What is not asked for is empty, and what is told is not.
     let same = |asked: &String, told: &Option<String>| told.as_ref() == Some(asked).filter(|asked| !asked.is_empty());
     let one_reason = |told: &Option<Vec<String>>| told.as_deref() == Some(std::slice::from_ref(reason));
@@ -20,8 +21,11 @@ pub fn is_answered(asked: &LeafFilter, told: &Filter) -> Result<(), CliError> {
         ("from", from_time.as_ref().map(instant) == told.from),
         ("to", to_time.as_ref().map(instant) == told.to),
         ("principal", same(principal, &told.principal)),
-        ("subject", subject.is_empty() == told.subjects.is_none()),
-        ("token", token.is_empty() == told.rows.is_none()),
+        ("subject", (subject.is_empty() && handle.is_none()) == told.subjects.is_none()),
+        ("token", (token.is_empty() && row.is_none()) == told.rows.is_none()),
+        ("handle", handle.is_none_or(|handle| told.subjects == Some(vec![SubjectHandle(handle)]))),
+        ("row", row.is_none_or(|row| told.rows == Some(vec![RowId(row)]))),
+        ("purpose", same(purpose, &told.purpose)),
         ("field", same(field, &told.field)),
         ("action", same(action, &told.action)),
         ("decision", same(decision, &told.decision)),
@@ -56,8 +60,6 @@ pub fn instant(at: &Wire) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use strongroom_ids::{RowId, SubjectHandle};
-
     use super::*;
 
     #[test]
@@ -67,7 +69,7 @@ mod tests {
         let at = || Some(Wire { seconds: 1, nanos: 2_999 });
         type Asks = fn(&mut LeafFilter, String, Option<Wire>);
         type Tells = fn(&mut Filter, Option<String>);
-        let parts: [(&str, Asks, Tells); 16] = [
+        let parts: [(&str, Asks, Tells); 19] = [
             ("from", |asked, _, at| asked.from_time = at, |told, _| told.from = Some(Timestamp(1_000_002))),
             ("to", |asked, _, at| asked.to_time = at, |told, _| told.to = Some(Timestamp(1_000_002))),
             ("principal", |asked, word, _| asked.principal = word, |told, name| told.principal = name),
@@ -83,6 +85,9 @@ mod tests {
             ("reads", |asked, _, _| asked.reads = true, |told, _| told.actions = Some(vec![])),
             ("denied", |asked, _, _| asked.denied = true, |told, _| told.reasons = Some(vec![])),
             ("denied", |asked, word, _| asked.reason = word, |told, name| told.reasons = name.map(|name| vec![name])),
+            ("subject", |asked, _, _| asked.handle = Some(1), |told, _| told.subjects = Some(vec![SubjectHandle(1)])),
+            ("token", |asked, _, _| asked.row = Some(1), |told, _| told.rows = Some(vec![RowId(1)])),
+            ("purpose", |asked, word, _| asked.purpose = word, |told, name| told.purpose = name),
             ("refused", |asked, _, _| asked.refused = true, |told, _| told.refused = true),
         ];
         for (part, asks, tells) in parts {
@@ -96,6 +101,12 @@ mod tests {
         }
         let asked = LeafFilter { principal: word(), ..LeafFilter::default() };
         assert!(is_answered(&asked, &Filter { principal: Some("y".to_owned()), ..Filter::default() }).is_err());
+        let asked = LeafFilter { handle: Some(1), row: Some(1), ..LeafFilter::default() };
+        let told = |subject, row| {
+            let (subjects, rows) = (Some(vec![SubjectHandle(subject)]), Some(vec![RowId(row)]));
+            is_answered(&asked, &Filter { subjects, rows, ..Filter::default() })
+        };
+        assert!(told(1, 1).is_ok() && told(2, 1).is_err() && told(1, 2).is_err());
         let asked = LeafFilter { reason: word(), ..LeafFilter::default() };
         let told = Filter { reasons: Some(vec!["y".to_owned()]), ..Filter::default() };
         assert!(is_answered(&asked, &told).unwrap_err().to_string().contains("reason"));

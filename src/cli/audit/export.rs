@@ -36,7 +36,7 @@ asked for, and how many lines were sent) and, in another form, OUT.leaves (the
 lines it was made of). All replace what was there, once they are whole.
 
 A leaf fits if all that is asked fits; --field, --class, --view, --subject and
---token must fit one and the same of its items. What you ask for is recorded in the ledger.";
+--token (or --handle and --row) must fit one and the same of its items. What you ask for is recorded in the ledger.";
 
 /// What is exported, and where it goes.
 #[derive(Clone, Debug, ClapArgs)]
@@ -74,6 +74,18 @@ struct Filter {
     /// Only what concerns the value behind this token.
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
+
+    /// Only what concerns the data subject of this handle, as leaves have it: its id may lead nowhere any more.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "subject")]
+    handle: Option<u64>,
+
+    /// Only what concerns the value of this row, as leaves have it: it may have been deleted.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "token")]
+    row: Option<u64>,
+
+    /// Only what was asked for with this purpose.
+    #[arg(long, value_name = "PURPOSE")]
+    purpose: Option<String>,
 
     /// Only what concerns this field: COLLECTION.FIELD.
     #[arg(long, value_name = "FIELD")]
@@ -163,6 +175,9 @@ impl Filter {
             denied: self.denied,
             reason: self.reason.unwrap_or_default(),
             refused: self.refused,
+            handle: self.handle,
+            row: self.row,
+            purpose: self.purpose.unwrap_or_default(),
         };
         (asked != LeafFilter::default()).then_some(asked)
     }

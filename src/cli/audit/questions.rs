@@ -1,4 +1,4 @@
-//! `strongroom audit subject | reads | denied | changes`: what auditors ask, each in one command.
+//! `strongroom audit subject | token | reads | denied | changes`: what auditors ask, each in one command.
 //!
 //! Every question is an export with a filter, shown as lines: one for each item, or for a leaf without items. Lines are printed
 //! as they come, so memory does not grow with them.
@@ -9,8 +9,10 @@ mod denied;
 mod lines;
 mod reads;
 mod subject;
+mod token;
 
 use clap::{Args as ClapArgs, Subcommand};
+use serde_json::Map;
 use strongroom_ledger::filter::Filter;
 use strongroom_ledger::leaf::{self, ParsedLeaf};
 use strongroom_proto::v1::{ExportRequest, ExportResponse, LeafFilter};
@@ -23,6 +25,7 @@ use crate::cli::client::Context;
 use crate::cli::expiry::to_wire;
 use crate::cli::output::{CliError, Exit};
 use archived::Archived;
+use lines::{COLUMNS, Printer, cells, document, items};
 
 /// One of the questions.
 #[derive(Clone, Debug, Subcommand)]
@@ -30,6 +33,9 @@ pub enum Question {
     /// Show everything that was done to one data subject.
     #[command(after_help = subject::HELP)]
     Subject(subject::Subject),
+    /// Show everything that was done to the value behind one token.
+    #[command(after_help = token::HELP)]
+    Token(token::Token),
     /// Show what was read: by one principal or person, or of one data class, with counts by purpose.
     #[command(after_help = reads::HELP)]
     Reads(reads::Reads),
@@ -99,7 +105,9 @@ impl Question {
     /// Which ledger.
     pub fn log(&self) -> &str {
         match self {
-            Self::Subject(_) | Self::Reads(_) => "",
+            Self::Reads(_) => "",
+            Self::Subject(asked) => asked.log(),
+            Self::Token(asked) => asked.log(),
             Self::Denied(asked) => asked.log(),
             Self::Changes(asked) => asked.log(),
         }
@@ -110,6 +118,7 @@ impl Question {
 pub async fn run(question: Question, context: &Context) -> Result<Exit, CliError> {
     match question {
         Question::Subject(asked) => subject::run(asked, context).await,
+        Question::Token(asked) => token::run(asked, context).await,
         Question::Reads(asked) => reads::run(asked, context).await,
         Question::Denied(asked) => denied::run(asked, context).await,
         Question::Changes(asked) => changes::run(asked, context).await,
@@ -161,9 +170,34 @@ impl Leaves {
         page.leaves.iter().map(parse).collect::<Result<_, _>>().map(Some)
     }
 
-    /// Whether the vault knows the subject that was asked for, if it said so.
+    /// Shows each item that fits, a line, and then what there is to say of all.
+    async fn show(mut self, what: &str, context: &Context) -> Result<Exit, CliError> {
+        let mut printer = Printer::new(context.output, COLUMNS, self.archived.as_ref());
+        while let Some(page) = self.page().await? {
+            for leaf in &page {
+                for item in items(leaf, &self.filter) {
+                    printer.line(|| cells(leaf, item), || document(leaf, item));
+                }
+            }
+            if !printer.flush()? {
+                return Ok(Exit::Done);
+            }
+        }
+        let known = self.is_known();
+        let words = match (known, printer.lines()) {
+            (Some(false), _) => format!("the vault knows no such {what}"),
+            (_, 1) => "1 line".to_owned(),
+            (_, lines) => format!("{lines} lines"),
+        };
+        printer.end(Map::from_iter([("known".to_owned(), known.into())]), &words)?;
+        Ok(Exit::Done)
+    }
+
+    /// Whether the vault knows the subject or the token that was asked for, if it said so.
     fn is_known(&self) -> Option<bool> {
-        self.filter.subjects.as_ref().map(|subjects| !subjects.is_empty())
+        let Filter { subjects, rows, .. } = &self.filter;
+        let subjects = subjects.as_ref().map(|subjects| !subjects.is_empty());
+        subjects.or(rows.as_ref().map(|rows| !rows.is_empty()))
     }
 }
 

@@ -57,6 +57,12 @@ pub struct LeafFilter {
     pub reason: String,
     /// Only requests that were refused for whatever reason, or of which an item was.
     pub refused: bool,
+    /// A data subject's handle, as leaves name it: also of one whose id leads nowhere any more.
+    pub handle: Option<u64>,
+    /// The number of a value's row, as leaves name it: also of one that was deleted.
+    pub row: Option<u64>,
+    /// Why it was asked for.
+    pub purpose: String,
 }
 
 impl LeafFilter {
@@ -87,6 +93,7 @@ impl LeafFilter {
             view: given(&self.view),
             reasons: self.reasons(),
             refused: self.refused,
+            purpose: given(&self.purpose),
         })
     }
 
@@ -123,6 +130,7 @@ impl LeafFilter {
             ("action", &self.action, NAME),
             ("actor", &self.actor, NAME),
             ("view", &self.view, NAME),
+            ("purpose", &self.purpose, NAME),
         ];
         let limits = &road.vault.limits;
         let sent = [("subject", &self.subject, limits.subject), ("token", &self.token, limits.token)];
@@ -140,6 +148,13 @@ impl LeafFilter {
                     "control_character",
                     "write a name as leaves have it",
                 ));
+            }
+        }
+        let both = [("handle", self.handle, "subject", &self.subject), ("row", self.row, "token", &self.token)];
+        for (number, given, name, text) in both {
+            if given.is_some() && !text.is_empty() {
+                let description = format!("ask by a {name} or by a {number}");
+                wrong.push(Violation::new(format!("filter.{number}"), "not_both", description));
             }
         }
         if !matches!(&*self.decision, "" | "allow" | "deny" | "fail") {
@@ -165,7 +180,8 @@ impl LeafFilter {
                 wrong.push(Violation::new("filter.class", "tenant_destroyed", description));
             }
             for (name, ..) in sent.into_iter().filter(|(_, text, _)| !text.is_empty()) {
-                let description = "what it stood for went with the tenant: the leaves name handles and rows";
+                let description =
+                    "what it stood for went with the tenant: ask by the handle or the row that leaves name";
                 wrong.push(Violation::new(format!("filter.{name}"), "tenant_destroyed", description));
             }
         }
@@ -192,6 +208,9 @@ impl LeafFilter {
         let reason = Filter { reasons: Some(vec![self.reason.clone()]), ..Filter::default() };
         let is_reason =
             !self.reason.is_empty() && (DENIALS.contains(&&*self.reason) || is_in_index(road, log, &reason).await?);
+        let handles = Filter { subjects: self.handle.map(|handle| vec![SubjectHandle(handle)]), ..Filter::default() };
+        let rows = Filter { rows: self.row.map(|row| vec![RowId(row)]), ..Filter::default() };
+        let (is_handle, is_row) = (is_in_index(road, log, &handles).await?, is_in_index(road, log, &rows).await?);
         let detail = &mut prepared.detail;
         let hash = |text: &str| HEXLOWER.encode(&road.fingerprint(text.as_bytes()));
         detail.extend(self.from.map(|from| ("from", Timestamp(from).to_string())));
@@ -223,6 +242,20 @@ impl LeafFilter {
         }
         detail.extend(self.changes.then(|| ("changes", "true".to_owned())));
         detail.extend(self.reads.then(|| ("reads", "true".to_owned())));
+        detail.extend(self.handle.map(|handle| match is_handle {
+            true => ("handle", handle.to_string()),
+            false => ("handle_sent", hash(&handle.to_string())),
+        }));
+        detail.extend(self.row.map(|row| match is_row {
+            true => ("row", row.to_string()),
+            false => ("row_sent", hash(&row.to_string())),
+        }));
+        if !self.purpose.is_empty() {
+            detail.push(match road.schema.purpose(&self.purpose) {
+                Some(_) => ("purpose", self.purpose.clone()),
+                None => ("purpose_sent", hash(&self.purpose)),
+            });
+        }
         detail.extend(self.denied.then(|| ("denied", "true".to_owned())));
         detail.extend(self.refused.then(|| ("any_reason", "true".to_owned())));
         if !self.reason.is_empty() {
@@ -249,7 +282,7 @@ impl LeafFilter {
         prepared: &mut Prepared<()>,
     ) -> Result<Option<Vec<SubjectHandle>>, Error> {
         if self.subject.is_empty() {
-            return Ok(None);
+            return Ok(self.handle.map(|handle| vec![SubjectHandle(handle)]));
         }
         let ids = std::iter::once(self.subject.as_str());
         let mut found: HashMap<&str, Vec<SubjectHandle>> = road.handles(ids, &mut prepared.guards).await?;
@@ -271,7 +304,7 @@ impl LeafFilter {
         prepared: &mut Prepared<()>,
     ) -> Result<Option<Vec<RowId>>, Error> {
         if self.token.is_empty() {
-            return Ok(None);
+            return Ok(self.row.map(|row| vec![RowId(row)]));
         }
         let resolved = road.resolve(&[self.token.as_str()]).await?;
         let rows = match resolved.first() {
