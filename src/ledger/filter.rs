@@ -312,7 +312,7 @@ impl<'l> Visitor<'l> for Leaf<'_> {
                     fits &= filter.is_asked(&leaf.next_value::<Text<'l>>()?.0);
                 }
                 "items" if fits && (asks_for_items || asks_for_reasons) => {
-                    items = leaf.next_value_seed(Items(filter, schema))?
+                    items = leaf.next_value_seed(Items(filter, schema))?;
                 }
                 "schema" if filter.fields.is_some() => schema = Some(leaf.next_value()?),
                 "reason" if asks_for_reasons => {

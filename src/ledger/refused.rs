@@ -35,7 +35,7 @@ pub(crate) struct Told<'l> {
     refused: Option<Text<'l>>,
 }
 
-impl<'l> Told<'l> {
+impl Told<'_> {
     /// The reasons of items that are not listed.
     pub fn reasons(&self) -> impl Iterator<Item = &str> {
         let counts = self.refused.as_ref().map_or("", |counts| &*counts.0);

@@ -172,7 +172,7 @@ pub fn of_filter(filter: &Filter) -> Vec<Vec<Term>> {
         conditions.push(rows.iter().map(|row| Term::row(*row)).collect());
     }
     let fields: Option<Vec<&str>> = match (&filter.field, &filter.fields) {
-        (Some(field), _) => Some(vec![field]),
+        (Some(field), _) => Some(vec![field.as_str()]),
         (None, fields) => fields.as_ref().map(|fields| fields.iter().map(|field| &*field.name).collect()),
     };
     if let Some(fields) = fields {
