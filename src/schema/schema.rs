@@ -161,7 +161,7 @@ impl Schema {
     /// The names that fields of a class have and had. A field's class is permanent; its name is not, and may be another's later.
     pub fn names_of(&self, class: Class) -> impl Iterator<Item = Named<'_>> {
         let of_class = move |field: &&Arc<Field>| field.class == class;
-        let now = self.all_fields().filter(of_class).filter_map(|field| {
+        let now = self.all_fields().filter(of_class).filter_map(move |field| {
             let number = field.number.0;
             let named = |since, until| Some(Named { name: &field.full_name, since, until });
             match field.retired {
@@ -171,10 +171,8 @@ impl Schema {
                 true => None,
             }
         });
-        let before = self.parts.formerly.iter().filter(move |one| {
-            let field = self.all_fields().find(|field| field.number.0 == one.number);
-            field.is_some_and(|field| of_class(&field))
-        });
+        let before = self.parts.formerly.iter();
+        let before = before.filter(move |one| self.field_no(FieldNo(one.number)).is_some_and(|field| of_class(&field)));
         now.chain(before.map(|one| Named { name: &one.name, since: one.since, until: Some(one.until) }))
     }
 
@@ -222,25 +220,19 @@ fn names(
     version: u32,
 ) -> (BTreeMap<u32, u32>, Vec<FormerName>) {
     let mut formerly = previous.map(|schema| schema.parts.formerly.clone()).unwrap_or_default();
-    let stays = |before: &Field| {
-        fields.iter().any(|(name, declared, retired)| {
-            !retired && declared.number == before.number.0 && *name == *before.full_name
-        })
-    };
-    let mut since = BTreeMap::new();
-    for schema in previous {
+    let in_force = fields.iter().filter(|(_, _, retired)| !retired);
+    let named: HashMap<u32, &str> = in_force.map(|(name, declared, _)| (declared.number, name.as_str())).collect();
+    let mut since: BTreeMap<u32, u32> = named.keys().map(|number| (*number, version)).collect();
+    if let Some(schema) = previous {
         for before in schema.fields() {
             let (number, began) = (before.number.0, schema.since(before.number));
-            if stays(before) {
+            if named.get(&number) == Some(&&*before.full_name) {
                 since.insert(number, began);
             } else {
                 let name = before.full_name.to_string();
                 formerly.push(FormerName { number, name, since: began, until: schema.version() });
             }
         }
-    }
-    for (_, declared, _) in fields.iter().filter(|(_, _, retired)| !retired) {
-        since.entry(declared.number).or_insert(version);
     }
     (since, formerly)
 }
