@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 use strongroom_ids::{RowId, SubjectHandle};
 
 use crate::error::LedgerError;
-use crate::leaf::ParsedItem;
+use crate::leaf::{ParsedItem, ParsedLeaf};
+use crate::refused::{REFUSED, Told, is_reason, unlisted};
 use crate::timestamp::Timestamp;
 
 /// What a leaf must fit, all of it; what is not given fits every leaf.
 ///
-/// `field`, `subjects`, `rows`, `fields` and `view` are about items: a leaf fits if one of its items fits all of them.
+/// `field`, `subjects`, `rows`, `fields` and `view` are about items: a leaf fits if one of its items fits all of them. With
+/// `reasons` or `refused` that item must have been refused, by itself or with the whole request.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Filter {
     /// Not committed before this.
@@ -38,10 +40,48 @@ pub struct Filter {
     pub actor: Option<String>,
     /// What was asked for is one of these. An empty list fits no leaf.
     pub actions: Option<Vec<String>>,
-    /// An item's field is one of these, by their full names. An empty list fits no leaf.
-    pub fields: Option<Vec<String>>,
+    /// An item's field is one of these. An empty list fits no leaf.
+    pub fields: Option<Vec<FieldName>>,
     /// An item was shown, in this view.
     pub view: Option<String>,
+    /// The request or one of its items was refused for one of these reasons. An empty list fits no leaf.
+    pub reasons: Option<Vec<String>>,
+    /// The request or one of its items was refused, for whatever reason.
+    pub refused: bool,
+    /// Why it was asked for.
+    pub purpose: Option<String>,
+}
+
+/// A field by the name that it had under some versions of the schema: a name may be another's before and after.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FieldName {
+    /// Its full name.
+    pub name: String,
+    /// The first version in which it had it.
+    pub since: u32,
+    /// The last one; none if it still has it.
+    pub until: Option<u32>,
+}
+
+impl FieldName {
+    /// Whether a leaf of this version of the schema means it by a name.
+    fn is(&self, name: &str, schema: Option<u32>) -> bool {
+        self.name == name
+            && schema.is_some_and(|schema| schema >= self.since && self.until.is_none_or(|until| schema <= until))
+    }
+
+    /// As it is written: `borrower.mobile 3-7`, or `borrower.mobile 3-`.
+    fn to_text(&self) -> String {
+        let until = self.until.map(|until| until.to_string()).unwrap_or_default();
+        format!("{} {}-{until}", self.name, self.since)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let (name, versions) = text.rsplit_once(' ')?;
+        let (since, until) = versions.split_once('-')?;
+        let until = (!until.is_empty()).then(|| until.parse()).transpose().ok()?;
+        Some(Self { name: name.to_owned(), since: since.parse().ok()?, until })
+    }
 }
 
 /// The outcome of an item that was shown, if it names a view.
@@ -75,6 +115,12 @@ struct Written {
     fields: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     view: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reasons: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    refused: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    purpose: Option<String>,
 }
 
 impl Filter {
@@ -105,8 +151,11 @@ impl Filter {
             rows: self.rows.as_ref().map(|all| all.iter().map(|one| one.0.to_string()).collect()),
             actor: self.actor.clone(),
             actions: self.actions.clone(),
-            fields: self.fields.clone(),
+            fields: self.fields.as_ref().map(|all| all.iter().map(FieldName::to_text).collect()),
             view: self.view.clone(),
+            reasons: self.reasons.clone(),
+            refused: self.refused,
+            purpose: self.purpose.clone(),
         };
         // Nothing in it can fail to be written.
         serde_json::to_string(&written).unwrap_or_default()
@@ -116,6 +165,10 @@ impl Filter {
     pub fn from_json(text: &str) -> Option<Self> {
         let numbers = |all: Option<Vec<String>>| {
             all.map(|all| all.iter().map(|one| one.parse()).collect::<Result<Vec<u64>, _>>()).transpose().ok()
+        };
+        let fields = |all: Option<Vec<String>>| match all {
+            Some(all) => all.iter().map(|one| FieldName::from_text(one)).collect::<Option<Vec<_>>>().map(Some),
+            None => Some(None),
         };
         let time = |text: Option<String>| text.map(|text| text.parse()).transpose().ok();
         let read: Written = serde_json::from_str(text).ok()?;
@@ -130,17 +183,50 @@ impl Filter {
             rows: numbers(read.rows)?.map(|all| all.into_iter().map(RowId).collect()),
             actor: read.actor,
             actions: read.actions,
-            fields: read.fields,
+            fields: fields(read.fields)?,
             view: read.view,
+            reasons: read.reasons,
+            refused: read.refused,
+            purpose: read.purpose,
         };
         (filter.to_json() == text).then_some(filter)
     }
 
     /// Whether an item of a leaf fits what is asked of items.
-    pub fn fits_item(&self, item: &ParsedItem) -> bool {
+    pub fn fits_item(&self, leaf: &ParsedLeaf, item: &ParsedItem) -> bool {
+        let refused = |reason: &str| self.is_among_reasons(reason);
+        (!self.asks_for_reasons()
+            || leaf.reason.as_deref().is_some_and(refused)
+            || (is_reason(&item.outcome) && refused(&item.outcome)))
+            && self.is_item(leaf, item)
+    }
+
+    /// How many items of a leaf that fits were refused for what is asked for, and are not listed.
+    pub fn unlisted(&self, leaf: &ParsedLeaf) -> u64 {
+        // Each part of a request says the same of all of it.
+        let is_first = leaf.part.is_none_or(|part| part.which == 1);
+        let counts = leaf.says(REFUSED).filter(|_| is_first && !self.asks_for_items()).unwrap_or_default();
+        let asked = unlisted(counts).filter(|(reason, _)| self.is_among_reasons(reason));
+        asked.fold(0, |sum, (_, count)| sum.saturating_add(count))
+    }
+
+    fn asks_for_reasons(&self) -> bool {
+        self.reasons.is_some() || self.refused
+    }
+
+    /// Whether a reason is one of those that are asked for.
+    fn is_among_reasons(&self, reason: &str) -> bool {
+        self.reasons.as_ref().map_or(self.refused, |all| all.iter().any(|one| one == reason))
+    }
+
+    /// Whether an item fits, whatever became of it.
+    fn is_item(&self, leaf: &ParsedLeaf, item: &ParsedItem) -> bool {
         let is = |wanted: &Option<String>, there: &Option<String>| wanted.is_none() || wanted == there;
         is(&self.field, &item.field)
-            && self.fields.as_ref().is_none_or(|all| item.field.as_ref().is_some_and(|field| all.contains(field)))
+            && self.fields.as_ref().is_none_or(|all| {
+                let is = |name: &String| all.iter().any(|field| field.is(name, Some(leaf.schema)));
+                item.field.as_ref().is_some_and(is)
+            })
             && self.view.as_ref().is_none_or(|view| item.view.as_ref() == Some(view) && item.outcome == SHOWN)
             && self.subjects.as_ref().is_none_or(|all| item.subject.is_some_and(|subject| all.contains(&subject)))
             && self.rows.as_ref().is_none_or(|all| item.row.is_some_and(|row| all.contains(&row)))
@@ -201,11 +287,18 @@ impl<'l> Visitor<'l> for Leaf<'_> {
         let filter = self.0;
         let mut fits = true;
         // What a leaf must have and this one does not have fits nothing.
-        let (mut timed, mut item_fits) = (filter.from.is_none() && filter.to.is_none(), !filter.asks_for_items());
+        let mut timed = filter.from.is_none() && filter.to.is_none();
+        let (asks_for_items, asks_for_reasons) = (filter.asks_for_items(), filter.asks_for_reasons());
+        let mut items = Found::default();
+        // Whether it was refused as a whole, and whether items were that are not listed, so that nobody knows of what.
+        let (mut is_refused, mut are_refused) = (false, false);
+        // It stands before the items.
+        let mut schema = None;
         let mut is_asked = filter.action.is_none() && filter.actions.is_none();
         let mut wanted = [
             ("principal", filter.principal.as_deref()),
             ("actor", filter.actor.as_deref()),
+            ("purpose", filter.purpose.as_deref()),
             ("decision", filter.decision.as_deref()),
         ];
         while let Some(member) = leaf.next_key::<Text<'l>>()? {
@@ -218,78 +311,109 @@ impl<'l> Visitor<'l> for Leaf<'_> {
                     is_asked = true;
                     fits &= filter.is_asked(&leaf.next_value::<Text<'l>>()?.0);
                 }
-                "items" if fits && !item_fits => item_fits = leaf.next_value_seed(Items(filter))?,
+                "items" if fits && (asks_for_items || asks_for_reasons) => {
+                    items = leaf.next_value_seed(Items(filter, schema))?;
+                }
+                "schema" if filter.fields.is_some() => schema = Some(leaf.next_value()?),
+                "reason" if asks_for_reasons => {
+                    is_refused = filter.is_among_reasons(&leaf.next_value::<Text<'l>>()?.0);
+                }
+                "detail" if asks_for_reasons && !asks_for_items => {
+                    let told = leaf.next_value::<Told<'l>>()?;
+                    are_refused = told.reasons().any(|reason| filter.is_among_reasons(reason));
+                }
                 name => match wanted.iter_mut().find(|(known, value)| *known == name && value.is_some()) {
                     Some((_, value)) => fits &= value.take() == Some(&*leaf.next_value::<Text<'l>>()?.0),
                     None => drop(leaf.next_value::<IgnoredAny>()?),
                 },
             }
         }
-        Ok(fits && timed && is_asked && item_fits && wanted.iter().all(|(_, value)| value.is_none()))
+        let any = items.fits || !asks_for_items;
+        let what = match asks_for_reasons {
+            false => any,
+            true => items.refused || are_refused || (is_refused && any),
+        };
+        Ok(fits && timed && is_asked && what && wanted.iter().all(|(_, value)| value.is_none()))
     }
 }
 
-/// Whether one of the items fits.
-struct Items<'f>(&'f Filter);
+/// What is known of items, or of one.
+#[derive(Clone, Copy, Default)]
+struct Found {
+    /// One fits what is asked of items, whatever became of it.
+    fits: bool,
+    /// And was refused for what is asked for.
+    refused: bool,
+}
+
+/// What the items of a leaf of some version of the schema are.
+struct Items<'f>(&'f Filter, Option<u32>);
 
 impl<'l> DeserializeSeed<'l> for Items<'_> {
-    type Value = bool;
+    type Value = Found;
 
-    fn deserialize<D: Deserializer<'l>>(self, from: D) -> Result<bool, D::Error> {
+    fn deserialize<D: Deserializer<'l>>(self, from: D) -> Result<Found, D::Error> {
         from.deserialize_seq(self)
     }
 }
 
 impl<'l> Visitor<'l> for Items<'_> {
-    type Value = bool;
+    type Value = Found;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("items")
     }
 
-    fn visit_seq<A: SeqAccess<'l>>(self, mut items: A) -> Result<bool, A::Error> {
-        while let Some(fits) = items.next_element_seed(Item(self.0))? {
-            if fits {
+    fn visit_seq<A: SeqAccess<'l>>(self, mut items: A) -> Result<Found, A::Error> {
+        let mut found = Found::default();
+        while let Some(item) = items.next_element_seed(Item(self.0, self.1))? {
+            found.fits |= item.fits;
+            found.refused |= item.refused;
+            if found.refused || (found.fits && !self.0.asks_for_reasons()) {
                 while items.next_element::<IgnoredAny>()?.is_some() {}
-                return Ok(true);
+                break;
             }
         }
-        Ok(false)
+        Ok(found)
     }
 }
 
-/// Whether an item fits.
-struct Item<'f>(&'f Filter);
+/// What an item is.
+struct Item<'f>(&'f Filter, Option<u32>);
 
 impl<'l> DeserializeSeed<'l> for Item<'_> {
-    type Value = bool;
+    type Value = Found;
 
-    fn deserialize<D: Deserializer<'l>>(self, from: D) -> Result<bool, D::Error> {
+    fn deserialize<D: Deserializer<'l>>(self, from: D) -> Result<Found, D::Error> {
         from.deserialize_map(self)
     }
 }
 
 impl<'l> Visitor<'l> for Item<'_> {
-    type Value = bool;
+    type Value = Found;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an item")
     }
 
-    fn visit_map<A: MapAccess<'l>>(self, mut item: A) -> Result<bool, A::Error> {
+    fn visit_map<A: MapAccess<'l>>(self, mut item: A) -> Result<Found, A::Error> {
         let Filter { field, fields, view, subjects, rows, .. } = self.0;
         let (mut is_field, mut is_subject, mut is_row) =
             (field.is_none() && fields.is_none(), subjects.is_none(), rows.is_none());
-        let (mut is_view, mut is_shown) = (view.is_none(), view.is_none());
+        let (mut is_view, mut is_shown, mut is_refused) = (view.is_none(), view.is_none(), false);
         while let Some(member) = item.next_key::<Text<'l>>()? {
             match &*member.0 {
                 "field" if field.is_some() || fields.is_some() => {
                     let name = item.next_value::<Text<'l>>()?.0;
                     is_field = field.as_ref().is_none_or(|field| *field == name)
-                        && fields.as_ref().is_none_or(|fields| fields.iter().any(|field| *field == name));
+                        && fields.as_ref().is_none_or(|fields| fields.iter().any(|field| field.is(&name, self.1)));
                 }
                 "view" if view.is_some() => is_view = view.as_deref() == Some(&*item.next_value::<Text<'l>>()?.0),
-                "outcome" if view.is_some() => is_shown = item.next_value::<Text<'l>>()?.0 == SHOWN,
+                "outcome" if view.is_some() || self.0.asks_for_reasons() => {
+                    let outcome = item.next_value::<Text<'l>>()?.0;
+                    is_shown |= outcome == SHOWN;
+                    is_refused = is_reason(&outcome) && self.0.is_among_reasons(&outcome);
+                }
                 "subject" if subjects.is_some() => {
                     let number = item.next_value::<Text<'l>>()?.0.parse();
                     is_subject =
@@ -302,7 +426,8 @@ impl<'l> Visitor<'l> for Item<'_> {
                 _ => drop(item.next_value::<IgnoredAny>()?),
             }
         }
-        Ok(is_field && is_subject && is_row && is_view && is_shown)
+        let fits = is_field && is_subject && is_row && is_view && is_shown;
+        Ok(Found { fits, refused: fits && is_refused })
     }
 }
 
@@ -319,22 +444,42 @@ pub(crate) mod tests {
         let in_list = |wanted: &Option<Vec<String>>, there: Option<&String>| {
             wanted.as_ref().is_none_or(|wanted| there.is_some_and(|there| wanted.contains(there)))
         };
-        let item = leaf.items.iter().any(|item| {
+        let fitting = leaf.items.iter().filter(|item| {
             filter.field.as_ref().is_none_or(|field| item.field.as_ref() == Some(field))
                 && filter.subjects.as_ref().is_none_or(|all| item.subject.is_some_and(|one| all.contains(&one)))
                 && filter.rows.as_ref().is_none_or(|all| item.row.is_some_and(|one| all.contains(&one)))
-                && in_list(&filter.fields, item.field.as_ref())
+                && filter.fields.as_ref().is_none_or(|all| {
+                    let one = |one: &FieldName| {
+                        item.field.as_ref() == Some(&one.name)
+                            && (one.since..=one.until.unwrap_or(u32::MAX)).contains(&leaf.schema)
+                    };
+                    all.iter().any(one)
+                })
                 && filter.view.as_ref().is_none_or(|view| item.view.as_ref() == Some(view) && item.outcome == "ok")
         });
+        let outcomes: Vec<&str> = fitting.map(|item| item.outcome.as_str()).collect();
+        let any = !outcomes.is_empty() || !filter.asks_for_items();
+        let is = |reason: &str| filter.reasons.as_ref().is_none_or(|reasons| reasons.iter().any(|one| one == reason));
+        let refused = || {
+            let counts = leaf.detail.iter().find(|(name, _)| name == "refused").map_or("", |(_, counts)| counts);
+            let counted = counts.split(' ').any(|one| one.split_once('=').is_some_and(|(reason, _)| is(reason)));
+            outcomes.iter().any(|outcome| *outcome != "ok" && is(outcome))
+                || (leaf.reason.as_deref().is_some_and(is) && any)
+                || (counted && !filter.asks_for_items())
+        };
         filter.from.is_none_or(|from| leaf.time >= from)
             && filter.to.is_none_or(|to| leaf.time < to)
             && is(&filter.principal, &leaf.principal)
             && is(&filter.action, &leaf.action)
             && is(&filter.decision, &leaf.decision)
             && filter.actor.as_ref().is_none_or(|actor| leaf.actor.as_ref() == Some(actor))
+            && filter.purpose.as_ref().is_none_or(|purpose| leaf.purpose.as_ref() == Some(purpose))
             && in_list(&filter.actions, Some(&leaf.action))
-            && (item || !filter.asks_for_items())
+            && if filter.reasons.is_some() || filter.refused { refused() } else { any }
     }
+
+    /// Reasons, and what is none.
+    const REASONS: [&str; 4] = ["DENIED", "FROZEN", "ok", "NOT_FOUND"];
 
     /// Few words, so that they meet, and some that must be escaped.
     fn word() -> impl Strategy<Value = String> {
@@ -346,22 +491,24 @@ pub(crate) mod tests {
 
         let item =
             (some(word()), some(0..4_u64), some(0..4_u64), some(word()), prop::sample::select(vec!["ok", "DENIED"]));
-        let words = (word(), word(), word(), some(word()));
-        (words, 0..4_u64, prop::collection::vec(item, 0..4)).prop_map(|(words, time, items)| {
-            let (principal, action, decision, actor) = words;
+        let words = (word(), word(), word(), some(word()), some(word()), some(prop::sample::select(REASONS.to_vec())));
+        let counts = prop::sample::select(vec!["", "DENIED=3", "FROZEN=1 DENIED=2", "DENIED", "=1"]);
+        let all = (words, 0..4_u64, prop::collection::vec(item, 0..4), counts, 0..4_u32);
+        all.prop_map(|(words, time, items, counts, schema)| {
+            let (principal, action, decision, actor, purpose, reason) = words;
             let header = LeafHeader {
                 request: &[7; 16],
                 principal: &principal,
                 actor: actor.as_deref(),
                 action: &action,
-                purpose: None,
+                purpose: purpose.as_deref(),
                 decision: &decision,
-                reason: None,
+                reason,
                 policy: 1,
-                schema: 1,
+                schema,
                 keys: &[("principal".to_owned(), 3)],
                 client: "a",
-                detail: &[("action", "a"), ("items", "field")],
+                detail: &[("action", "a"), ("items", "field"), ("refused", counts)],
             };
             let items = items.iter().map(|(field, subject, row, view, outcome)| LeafItem {
                 field: field.as_deref(),
@@ -381,22 +528,31 @@ pub(crate) mod tests {
         let numbers = || some(prop::collection::vec(0..4_u64, 0..3));
         let words = (some(word()), some(word()), some(word()), some(word()));
         let lists = || some(prop::collection::vec(word(), 0..3));
-        let more = (some(word()), lists(), lists(), some(word()));
+        let reasons = some(prop::collection::vec(prop::sample::select(REASONS.to_vec()), 0..3));
+        let name = (word(), 0..4_u32, some(0..4_u32));
+        let name = name.prop_map(|(name, since, until)| FieldName { name, since, until });
+        let fields = some(prop::collection::vec(name, 0..3));
+        let more = (some(word()), lists(), fields, some(word()), (reasons, any::<bool>(), some(word())));
         let all = (some(0..4_u64), some(0..4_u64), words, numbers(), numbers(), more);
-        all.prop_map(|(from, to, words, subjects, rows, (actor, actions, fields, view))| Filter {
-            from: from.map(|time| Timestamp(time * 1_000_000)),
-            to: to.map(|time| Timestamp(time * 1_000_000)),
-            principal: words.0,
-            action: words.1,
-            decision: words.2,
-            field: words.3,
-            subjects: subjects.map(|all| all.into_iter().map(SubjectHandle).collect()),
-            rows: rows.map(|all| all.into_iter().map(RowId).collect()),
-            actor,
-            actions,
-            fields,
-            view,
-        })
+        all.prop_map(
+            |(from, to, words, subjects, rows, (actor, actions, fields, view, (reasons, refused, purpose)))| Filter {
+                from: from.map(|time| Timestamp(time * 1_000_000)),
+                to: to.map(|time| Timestamp(time * 1_000_000)),
+                principal: words.0,
+                action: words.1,
+                decision: words.2,
+                field: words.3,
+                subjects: subjects.map(|all| all.into_iter().map(SubjectHandle).collect()),
+                rows: rows.map(|all| all.into_iter().map(RowId).collect()),
+                actor,
+                actions,
+                fields,
+                view,
+                reasons: reasons.map(|all| all.into_iter().map(str::to_owned).collect()),
+                refused,
+                purpose,
+            },
+        )
     }
 
     proptest! {
@@ -407,7 +563,7 @@ pub(crate) mod tests {
             let leaf = leaf::parse(&line).unwrap();
             prop_assert_eq!(filter.fits(&line), Ok(naive(&filter, &leaf)));
             if filter.fits(&line) == Ok(true) && filter.asks_for_items() {
-                prop_assert!(leaf.items.iter().any(|item| filter.fits_item(item)));
+                prop_assert!(leaf.items.iter().any(|item| filter.fits_item(&leaf, item)));
             }
             let of_items = Filter {
                 field: filter.field.clone(),
@@ -417,7 +573,7 @@ pub(crate) mod tests {
                 rows: filter.rows.clone(),
                 ..Filter::default()
             };
-            let any = leaf.items.iter().any(|item| filter.fits_item(item));
+            let any = leaf.items.iter().any(|item| of_items.fits_item(&leaf, item));
             prop_assert_eq!(naive(&of_items, &leaf), any || !filter.asks_for_items());
             prop_assert_eq!(time_of(&line), Some(leaf.time));
             prop_assert_eq!(Filter::default().fits(&line), Ok(true));

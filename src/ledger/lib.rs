@@ -43,6 +43,7 @@ pub mod manifest;
 mod note;
 pub mod proof;
 pub mod receipt;
+pub mod refused;
 mod restricts;
 mod rules;
 mod statement;

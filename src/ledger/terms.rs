@@ -6,16 +6,20 @@
 
 use ring::digest::{Context, SHA256};
 use serde::Deserialize;
-use strongroom_ids::SubjectHandle;
+use strongroom_ids::{RowId, SubjectHandle};
 
 use crate::error::LedgerError;
 use crate::filter::{Filter, SHOWN, Text};
+use crate::refused::{Told, is_reason};
 
 /// Bytes of a term.
 pub const LENGTH: usize = 9;
 
-/// One thing that leaves are found by: what it is, and which. The name of a principal, of an actor, an action, a decision or
-/// a field is the beginning of its SHA-256, a subject its handle.
+/// What stands for whatever reason: none has no name.
+const ANY: &str = "";
+
+/// One thing that leaves are found by: what it is, and which. The name of a principal, of an actor, an action, a decision, a
+/// reason, a purpose or a field is the beginning of its SHA-256, a subject its handle, a row its number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Term([u8; LENGTH]);
 
@@ -28,6 +32,10 @@ enum Kind {
     Action = 4,
     Decision = 5,
     Shown = 6,
+    Reason = 7,
+    Field = 8,
+    Row = 9,
+    Purpose = 10,
 }
 
 impl Term {
@@ -49,6 +57,10 @@ impl Term {
 
     fn subject(subject: SubjectHandle) -> Self {
         Self::new(Kind::Subject, subject.0.to_be_bytes())
+    }
+
+    fn row(row: RowId) -> Self {
+        Self::new(Kind::Row, row.0.to_be_bytes())
     }
 
     fn name(kind: Kind, name: &str) -> Self {
@@ -78,8 +90,14 @@ struct Leaf<'l> {
     actor: Option<Text<'l>>,
     #[serde(borrow)]
     action: Text<'l>,
+    #[serde(borrow, default)]
+    purpose: Option<Text<'l>>,
     #[serde(borrow)]
     decision: Text<'l>,
+    #[serde(borrow, default)]
+    reason: Option<Text<'l>>,
+    #[serde(borrow, default)]
+    detail: Option<Told<'l>>,
     #[serde(borrow, default)]
     items: Vec<Item<'l>>,
 }
@@ -88,6 +106,8 @@ struct Leaf<'l> {
 struct Item<'l> {
     #[serde(borrow, default)]
     field: Option<Text<'l>>,
+    #[serde(borrow, default)]
+    row: Option<Text<'l>>,
     #[serde(borrow, default)]
     view: Option<Text<'l>>,
     #[serde(borrow, default)]
@@ -105,19 +125,37 @@ pub fn of_leaf(line: &[u8]) -> Result<Vec<Term>, LedgerError> {
         Term::name(Kind::Decision, &leaf.decision.0),
     ];
     terms.extend(leaf.actor.map(|actor| Term::name(Kind::Actor, &actor.0)));
-    let mut last = None;
+    terms.extend(leaf.purpose.map(|purpose| Term::name(Kind::Purpose, &purpose.0)));
+    let reason = |reason: &str| Term::name(Kind::Reason, reason);
+    terms.extend(leaf.reason.as_ref().map(|whole| reason(&whole.0)));
+    terms.extend(leaf.detail.iter().flat_map(Told::reasons).map(reason));
+    // The items of a large request are mostly alike.
+    let (mut last, mut last_reason, mut last_field) = (None, None, None);
     for item in &leaf.items {
-        // What is no number is nobody's handle, and fits no filter.
-        let subject = item.subject.as_ref().and_then(|subject| subject.0.parse().ok());
-        terms.extend(subject.map(|subject| Term::subject(SubjectHandle(subject))));
+        // What is no number is nobody's handle and no row, and fits no filter.
+        let number = |text: &Option<Text<'_>>| text.as_ref().and_then(|text| text.0.parse().ok());
+        terms.extend(number(&item.subject).map(|subject| Term::subject(SubjectHandle(subject))));
+        terms.extend(number(&item.row).map(|row| Term::row(RowId(row))));
+        if let Some(field) = item.field.as_ref().map(|field| &field.0)
+            && last_field.replace(field) != Some(field)
+        {
+            terms.push(Term::name(Kind::Field, field));
+        }
+        if let Some(outcome) = item.outcome.as_ref().map(|outcome| &outcome.0)
+            && is_reason(outcome)
+            && last_reason.replace(outcome) != Some(outcome)
+        {
+            terms.push(reason(outcome));
+        }
         let shown = item.outcome.as_ref().is_some_and(|outcome| outcome.0 == SHOWN);
         if let (true, Some(field), Some(view)) = (shown, &item.field, &item.view)
-            // The items of a large request are mostly alike.
             && last.replace((&field.0, &view.0)) != Some((&field.0, &view.0))
         {
             terms.push(Term::shown(&field.0, &view.0));
         }
     }
+    let refused = terms.iter().any(|term| term.0[0] == Kind::Reason as u8);
+    terms.extend(refused.then(|| reason(ANY)));
     terms.sort_unstable();
     terms.dedup();
     Ok(terms)
@@ -130,18 +168,29 @@ pub fn of_filter(filter: &Filter) -> Vec<Vec<Term>> {
     if let Some(subjects) = &filter.subjects {
         conditions.push(subjects.iter().map(|subject| Term::subject(*subject)).collect());
     }
-    if let Some(view) = &filter.view {
-        let fields = match (&filter.field, &filter.fields) {
-            (Some(field), _) => Some(std::slice::from_ref(field)),
-            (None, fields) => fields.as_deref(),
-        };
-        conditions.extend(fields.map(|fields| fields.iter().map(|field| Term::shown(field, view)).collect()));
+    if let Some(rows) = &filter.rows {
+        conditions.push(rows.iter().map(|row| Term::row(*row)).collect());
     }
+    let fields: Option<Vec<&str>> = match (&filter.field, &filter.fields) {
+        (Some(field), _) => Some(vec![field.as_str()]),
+        (None, fields) => fields.as_ref().map(|fields| fields.iter().map(|field| &*field.name).collect()),
+    };
+    if let Some(fields) = fields {
+        let term = |field: &&str| match &filter.view {
+            Some(view) => Term::shown(field, view),
+            None => Term::name(Kind::Field, field),
+        };
+        conditions.push(fields.iter().map(term).collect());
+    }
+    let names = |kind: Kind, names: &[String]| names.iter().map(|name| Term::name(kind, name)).collect();
+    let any = filter.refused.then(|| vec![Term::name(Kind::Reason, ANY)]);
+    conditions.extend(filter.reasons.as_ref().map(|reasons| names(Kind::Reason, reasons)).or(any));
     if let Some(actions) = &filter.actions {
-        conditions.push(actions.iter().map(|action| Term::name(Kind::Action, action)).collect());
+        conditions.push(names(Kind::Action, actions));
     }
     let names = [
         (Kind::Actor, &filter.actor),
+        (Kind::Purpose, &filter.purpose),
         (Kind::Action, &filter.action),
         (Kind::Decision, &filter.decision),
         (Kind::Principal, &filter.principal),
@@ -156,6 +205,7 @@ mod tests {
 
     use super::*;
     use crate::filter::tests::{filter, line};
+    use crate::timestamp::Timestamp;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4_000))]
@@ -181,10 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_by_times_rows_or_a_field_alone_asks_the_index_for_nothing() {
+    fn a_filter_by_times_or_a_view_alone_asks_the_index_for_nothing() {
         assert!(of_filter(&Filter::default()).is_empty());
-        let field = Filter { field: Some("a.b".to_owned()), rows: Some(vec![]), ..Filter::default() };
-        assert!(of_filter(&field).is_empty());
+        let view = Filter { view: Some("plain".to_owned()), from: Some(Timestamp(1)), ..Filter::default() };
+        assert!(of_filter(&view).is_empty());
+        let field = Filter { field: Some("a.b".to_owned()), ..Filter::default() };
+        assert_eq!(of_filter(&field), [[Term::name(Kind::Field, "a.b")]]);
+        let rows = Filter { rows: Some(vec![RowId(7)]), ..Filter::default() };
+        assert_eq!(of_filter(&rows), [[Term::row(RowId(7))]]);
         let shown = Filter { view: Some("plain".to_owned()), ..field };
         assert_eq!(of_filter(&shown), [[Term::shown("a.b", "plain")]]);
         let nobody = Filter { subjects: Some(vec![]), ..Filter::default() };
@@ -197,6 +251,9 @@ mod tests {
             Term::subject(SubjectHandle(1 << 48 | 42)),
             Term::name(Kind::Principal, "app/loan-core"),
             Term::shown("borrower.mobile", "plain"),
+            Term::name(Kind::Field, "borrower.mobile"),
+            Term::row(RowId(1 << 48 | 43)),
+            Term::name(Kind::Reason, ANY),
         ];
         for term in written {
             let hex = data_encoding::HEXLOWER.encode(&term.to_bytes());

@@ -27,7 +27,7 @@ pub use error::{SchemaError, Violation};
 pub use field::Field;
 pub use file::{Purpose, SchemaFile};
 pub use mask::View;
-pub use schema::Schema;
+pub use schema::{Named, Schema};
 pub use shape::TokenFormat;
 pub use types::FieldType;
 

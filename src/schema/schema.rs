@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use strongroom_ids::{FieldNo, KeyringNo};
 
 use crate::declaration::{Class, Declaration, Retention};
@@ -32,6 +33,32 @@ pub(crate) struct Parts {
     pub keyrings: Vec<(KeyringNo, Class, Retention)>,
     /// Full name, declaration, whether it is retired.
     pub fields: Vec<(String, Declaration, bool)>,
+    /// Since which version each field in force has its name, by its number; 1 if it is not said.
+    pub since: BTreeMap<u32, u32>,
+    /// Names that fields had before.
+    pub formerly: Vec<FormerName>,
+}
+
+/// A name that a field had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FormerName {
+    pub number: u32,
+    pub name: String,
+    /// The first and the last version in which it had it.
+    pub since: u32,
+    pub until: u32,
+}
+
+/// A field's full name, and in which versions it was the field's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named<'s> {
+    /// The name.
+    pub name: &'s str,
+    /// The first version.
+    pub since: u32,
+    /// The last one; none if it still is.
+    pub until: Option<u32>,
 }
 
 impl Schema {
@@ -44,6 +71,8 @@ impl Schema {
             crypto_periods: CryptoPeriods::new(),
             keyrings: Vec::new(),
             fields: Vec::new(),
+            since: BTreeMap::new(),
+            formerly: Vec::new(),
         };
         Self { parts, by_number: BTreeMap::new(), by_name: HashMap::new(), purposes: BTreeMap::new() }
     }
@@ -77,7 +106,8 @@ impl Schema {
         }
         let (source, purposes) = (file.source.clone(), file.purposes.clone());
         let crypto_periods = file.crypto_periods.clone();
-        Self::from_parts(Parts { version, source, purposes, crypto_periods, keyrings, fields })
+        let (since, formerly) = names(previous, &fields, version);
+        Self::from_parts(Parts { version, source, purposes, crypto_periods, keyrings, fields, since, formerly })
     }
 
     pub(crate) fn from_parts(parts: Parts) -> Result<Self, SchemaError> {
@@ -128,6 +158,29 @@ impl Schema {
         self.by_number.values()
     }
 
+    /// The names that fields of a class have and had. A field's class is permanent; its name is not, and may be another's later.
+    pub fn names_of(&self, class: Class) -> impl Iterator<Item = Named<'_>> {
+        let of_class = move |field: &&Arc<Field>| field.class == class;
+        let now = self.all_fields().filter(of_class).filter_map(move |field| {
+            let number = field.number.0;
+            let named = |since, until| Some(Named { name: &field.full_name, since, until });
+            match field.retired {
+                false => named(self.since(field.number), None),
+                // Of one that was retired before names were kept nobody knows until when it had it.
+                true if self.parts.formerly.iter().all(|one| one.number != number) => named(1, Some(self.version())),
+                true => None,
+            }
+        });
+        let before = self.parts.formerly.iter();
+        let before = before.filter(move |one| self.field_no(FieldNo(one.number)).is_some_and(|field| of_class(&field)));
+        now.chain(before.map(|one| Named { name: &one.name, since: one.since, until: Some(one.until) }))
+    }
+
+    /// Since which version a field in force has its name.
+    fn since(&self, number: FieldNo) -> u32 {
+        self.parts.since.get(&number.0).copied().unwrap_or(1)
+    }
+
     /// The purpose of this name.
     pub fn purpose(&self, name: &str) -> Option<&Purpose> {
         self.purposes.get(name)
@@ -158,6 +211,30 @@ impl Schema {
             None => [Class::C1, Class::C2, Class::C3].into_iter().filter_map(of).min(),
         }
     }
+}
+
+/// Since when the fields of a new version have their names, and which names there were before.
+fn names(
+    previous: Option<&Schema>,
+    fields: &[(String, Declaration, bool)],
+    version: u32,
+) -> (BTreeMap<u32, u32>, Vec<FormerName>) {
+    let mut formerly = previous.map(|schema| schema.parts.formerly.clone()).unwrap_or_default();
+    let in_force = fields.iter().filter(|(_, _, retired)| !retired);
+    let named: HashMap<u32, &str> = in_force.map(|(name, declared, _)| (declared.number, name.as_str())).collect();
+    let mut since: BTreeMap<u32, u32> = named.keys().map(|number| (*number, version)).collect();
+    if let Some(schema) = previous {
+        for before in schema.fields() {
+            let (number, began) = (before.number.0, schema.since(before.number));
+            if named.get(&number) == Some(&&*before.full_name) {
+                since.insert(number, began);
+            } else {
+                let name = before.full_name.to_string();
+                formerly.push(FormerName { number, name, since: began, until: schema.version() });
+            }
+        }
+    }
+    (since, formerly)
 }
 
 fn keyring(keyrings: &[(KeyringNo, Class, Retention)], class: Class, retention: Retention) -> Option<KeyringNo> {

@@ -142,6 +142,42 @@ fn a_name_may_move_to_a_new_number() {
 }
 
 #[test]
+fn a_class_has_the_names_that_its_fields_had_in_each_version() {
+    let of = |schema: &Schema, class: Class, name: &str| {
+        let named = schema.names_of(class).filter(|named| named.name == name);
+        let mut versions: Vec<_> = named.map(|named| (named.since, named.until)).collect();
+        versions.sort_unstable();
+        versions
+    };
+    let one = first(LENDING);
+    assert_eq!(of(&one, Class::C2, "borrower.mobile"), [(1, None)]);
+    assert_eq!(of(&one, Class::C3, "borrower.mobile"), []);
+    assert!(!String::from_utf8(one.to_stored()).unwrap().contains("since"));
+    // Renamed; then its old name goes to another field, of another class; then that one is removed.
+    let renamed = LENDING.replace("field.borrower.mobile", "field.borrower.phone");
+    let two = next(&one, &renamed).unwrap();
+    let secret = table("borrower.password_hash").replace("number = 8", "number = 80");
+    let reused = renamed.clone() + "\n" + &secret.replace("borrower.password_hash", "borrower.mobile") + "\n";
+    let three = next(&two, &reused).unwrap();
+    let four = next(&three, &reused).unwrap();
+    let five = Schema::from_stored(&next(&four, &renamed).unwrap().to_stored()).unwrap();
+    assert_eq!(of(&five, Class::C2, "borrower.mobile"), [(1, Some(1))]);
+    assert_eq!(of(&five, Class::C2, "borrower.phone"), [(2, None)]);
+    assert_eq!(of(&five, Class::C3, "borrower.mobile"), [(3, Some(4))]);
+    // It comes back.
+    let six = next(&five, &reused).unwrap();
+    assert_eq!(of(&six, Class::C3, "borrower.mobile"), [(3, Some(4)), (6, None)]);
+    assert_eq!(Schema::from_stored(&six.to_stored()).unwrap().to_stored(), six.to_stored());
+    for version in 1..=6 {
+        let class = |class| {
+            let is = |(since, until): &(u32, Option<u32>)| (*since..=until.unwrap_or(6)).contains(&version);
+            of(&six, class, "borrower.mobile").iter().any(is)
+        };
+        assert!(!(class(Class::C2) && class(Class::C3)), "in each version a name is one field's");
+    }
+}
+
+#[test]
 fn keyrings_keep_their_numbers_and_are_never_used_again() {
     let old = first(LENDING);
     let email = keyring(&old, "borrower.email");

@@ -156,30 +156,37 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
 }
 
 fn asked(request: v1::ExportRequest) -> Result<Export, Error> {
-    let v1::ExportRequest { first, end, log, filter, proofs, every_leaf } = request;
+    let v1::ExportRequest { first, end, log, filter, proofs, every_leaf, without_archived } = request;
     let filter = filter.unwrap_or_default();
     let v1::LeafFilter { from_time, to_time, principal, subject, token, field, action, decision, .. } = filter;
-    let v1::LeafFilter { actor, changes, class, view, reads, .. } = filter;
+    let v1::LeafFilter { actor, changes, class, view, reads, denied, reason, refused, handle, row, purpose, .. } =
+        filter;
     let mut wrong = Vec::new();
     let from = instants::from_wire(from_time.as_ref(), || "filter.from_time".to_owned(), &mut wrong);
     let to = instants::from_wire(to_time.as_ref(), || "filter.to_time".to_owned(), &mut wrong);
     let about = LeafFilter { principal, subject, token, field, action, decision, ..LeafFilter::default() };
+    let about = LeafFilter { denied, reason, refused, handle, row, purpose, ..about };
     let filter = LeafFilter { from, to, actor, changes, class, view, reads, ..about };
     match wrong.is_empty() {
-        true => Ok(Export { first, end, log, filter, proofs, every_leaf }),
+        true => Ok(Export { first, end, log, filter, proofs, every_leaf, without_archived }),
         false => Err(Error::Invalid(wrong)),
     }
 }
 
 fn answer(page: ExportPage, total: u64) -> v1::ExportResponse {
-    let ExportPage { leaves, left_out, looked, filter } = page;
+    let ExportPage { leaves, left_out, looked, filter, archived } = page;
     let left_out = left_out.into_iter().map(|subtree| v1::Subtree {
         start: subtree.start,
         height: subtree.height.into(),
         hash: Bytes::copy_from_slice(&subtree.hash),
     });
     let filter = filter.unwrap_or_default();
-    v1::ExportResponse { leaves, total, looked, left_out: left_out.collect(), signed: None, filter }
+    let archived = archived.map(|left| v1::LeftArchived {
+        end: left.end,
+        end_time: Some(instants::to_wire(left.until)),
+        place: left.place,
+    });
+    v1::ExportResponse { leaves, total, looked, left_out: left_out.collect(), signed: None, filter, archived }
 }
 
 fn to_wire(signed: SignedExport) -> v1::SignedExport {

@@ -118,7 +118,11 @@ fn encode_number(number: u64) -> Vec<u8> {
 }
 
 fn decode_number(place: &'static str, bytes: &[u8]) -> Result<u64, StoreError> {
-    let mut reader = Reader::new(place, bytes, ENTRY_FORMAT)?;
+    number_of(place, bytes, ENTRY_FORMAT)
+}
+
+fn number_of(place: &'static str, bytes: &[u8], format: u8) -> Result<u64, StoreError> {
+    let mut reader = Reader::new(place, bytes, format)?;
     let number = u64::from_be_bytes(reader.array()?);
     reader.finish().map(|()| number)
 }

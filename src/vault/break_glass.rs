@@ -15,6 +15,7 @@ use strongroom_storage::{Family, Mutation, Store};
 use crate::error::Error;
 use crate::officers;
 use crate::open::SYSTEM_NO;
+use crate::own_action::OwnAction;
 use crate::own_leaf::Noted;
 use crate::policies::{self, AppliedPolicy};
 use crate::road::Told;
@@ -25,7 +26,7 @@ use crate::values::row_hash;
 use crate::vault::Vault;
 
 /// The action that leaves name.
-const ACTION: &str = "break_glass";
+const ACTION: &str = OwnAction::BreakGlass.as_str();
 /// Who acts, as leaves name principals.
 const ROOT: &str = "root";
 /// What is damaged, if a row of it can't be read.

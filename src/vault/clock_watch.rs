@@ -15,6 +15,7 @@ use strongroom_storage::keys as place;
 
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
+use crate::own_action::OwnAction;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::source::{Source, SourceKind};
 use crate::tenant::Tenant;
@@ -230,7 +231,7 @@ impl<S: Store> Vault<S> {
         let mutation = Source::put(&row, place::clock(), SourceKind::Clock, key)?;
         let [told, expected] = [jump.told, jump.expected].map(|time| Timestamp(time).to_string());
         let detail = [("told", told.as_str()), ("expected", expected.as_str())];
-        self.record_by_itself(SYSTEM_NO, "clock_jumped", &detail, vec![mutation]).await?;
+        self.record_by_itself(SYSTEM_NO, OwnAction::ClockJumped, &detail, vec![mutation]).await?;
         self.clock_watch.noted();
         Ok(())
     }

@@ -58,6 +58,19 @@ pub struct Export {
     pub proofs: bool,
     /// Whether every leaf is looked at, as with proofs, even if an index of them says which fit.
     pub every_leaf: bool,
+    /// Whether leaves that are archived are left out, which is said, where otherwise nothing is sent.
+    pub without_archived: bool,
+}
+
+/// Leaves that were asked for, are archived, and are left out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeftArchived {
+    /// The first leaf that is not archived.
+    pub end: u64,
+    /// When the last of them was committed, in microseconds since 1970.
+    pub until: u64,
+    /// Where the newest archive is, in the words of who made it.
+    pub place: String,
 }
 
 /// Older leaves of a time that a report is about: they are archived, and were not looked at.
@@ -77,6 +90,8 @@ pub(crate) struct Begun {
     filter: Filter,
     /// The head that the proofs lead to.
     head: Option<(Checkpoint, Tree)>,
+    /// What of it is archived.
+    archived: Option<LeftArchived>,
 }
 
 impl<S: Store> Attempt<S> for Export {
@@ -104,21 +119,25 @@ impl<S: Store> Attempt<S> for Export {
             let description = format!("the log has {size} leaves: first may be 0 to end, end at most {size}");
             return Err(Error::invalid("end", "out_of_range", description).into());
         }
-        let archived = held_archive::row(&*road.vault.store, log).await?;
-        if let Some(row) = archived.filter(|row| self.first < row.end.min(end))
-            // What was committed since a time after all of them, the others have.
-            && self.filter.from.is_none_or(|from| from <= row.time)
-        {
-            return Err(held_archive::archived(&row).into());
-        }
+        let archived = held_archive::row(&*road.vault.store, log).await?.filter(|row| {
+            self.first < row.end.min(end)
+                // What was committed since a time after all of them, the others have.
+                && self.filter.from.is_none_or(|from| from <= row.time)
+        });
+        let first = match &archived {
+            Some(row) if !self.without_archived => return Err(held_archive::archived(row).into()),
+            Some(row) => row.end.min(end),
+            None => self.first,
+        };
         let mut prepared = road.prepare(());
-        prepared.detail.push(("first", self.first.to_string()));
+        prepared.detail.push(("first", first.to_string()));
         prepared.detail.push(("end", end.to_string()));
         prepared.detail.extend((log != road.tenant.number).then(|| ("log", self.log.clone())));
         prepared.detail.extend(self.proofs.then(|| ("proofs", "true".to_owned())));
         prepared.detail.extend(self.every_leaf.then(|| ("every_leaf", "true".to_owned())));
         let filter = self.filter.resolve(road, log, &mut prepared).await?;
-        Ok(prepared.answering(|()| Begun { log, first: self.first, end, filter, head }))
+        let archived = archived.map(|row| LeftArchived { end: row.end, until: row.time, place: row.place });
+        Ok(prepared.answering(|()| Begun { log, first, end, filter, head, archived }))
     }
 }
 
@@ -133,6 +152,8 @@ pub struct ExportPage {
     pub looked: u64,
     /// Without proofs, on the first page: what leaves are held against, if anything.
     pub filter: Option<String>,
+    /// On the first page: what was asked for and is left out, since it is archived.
+    pub archived: Option<LeftArchived>,
 }
 
 /// What the vault says of an export.
@@ -160,6 +181,8 @@ pub struct ExportPages<S: Store> {
     every_leaf: bool,
     indexing: Arc<Indexing>,
     proofs: Option<Box<Proofs>>,
+    /// What is to be told on the first page.
+    archived: Option<LeftArchived>,
     ended: bool,
     /// Leaves that are looked at in the whole export.
     pub total: u64,
@@ -185,11 +208,12 @@ impl<S: Store> ExportPages<S> {
     /// The next leaves; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<ExportPage>, Error> {
         let begun = self.next;
-        // Whoever has a filter is told which, even if no leaf is looked at.
-        if self.ended || (begun == self.end && self.proofs.is_none() && self.filter.is_empty()) {
+        // Whoever has a filter is told which, even if no leaf is looked at; and what is archived.
+        let told = self.archived.is_some() || !self.filter.is_empty();
+        if self.ended || (begun == self.end && self.proofs.is_none() && !told) {
             return Ok(None);
         }
-        let mut page = ExportPage::default();
+        let mut page = ExportPage { archived: self.archived.take(), ..ExportPage::default() };
         if begun == self.first && self.proofs.is_none() && !self.filter.is_empty() {
             page.filter = Some(self.filter.to_json());
         }
@@ -293,7 +317,7 @@ impl<S: Store> Vault<S> {
         (first, end): (u64, u64),
         filter: Filter,
     ) -> Result<ExportPages<S>, Error> {
-        let begun = Begun { log: caller.principal.tenant, first, end, filter, head: None };
+        let begun = Begun { log: caller.principal.tenant, first, end, filter, head: None, archived: None };
         self.pages(caller, begun, false).await
     }
 
@@ -314,7 +338,7 @@ impl<S: Store> Vault<S> {
     }
 
     async fn pages(&self, caller: &Caller, begun: Begun, every_leaf: bool) -> Result<ExportPages<S>, Error> {
-        let Begun { log, first, end, filter, head } = begun;
+        let Begun { log, first, end, filter, head, archived } = begun;
         let range = (first, end);
         // Of what is archived nothing fits, or it was refused.
         let first = first.max(held_archive::end(&*self.store, log).await?.min(end));
@@ -352,6 +376,7 @@ impl<S: Store> Vault<S> {
             every_leaf,
             indexing: Arc::clone(&self.indexing),
             proofs,
+            archived,
             ended: false,
             total: end - first,
         })

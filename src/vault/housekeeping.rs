@@ -8,6 +8,7 @@ use strongroom_commit::{Change, Fact, Guard};
 use strongroom_ids::TenantNo;
 use strongroom_keys as keys;
 use strongroom_ledger::leaf::LeafHeader;
+use strongroom_ledger::refused::COUNTED;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::IdempotencyRow;
 use strongroom_storage::{Family, Mutation, Store};
@@ -198,7 +199,7 @@ impl<S: Store> Vault<S> {
             schema: rules.schema.version,
             keys: &[],
             client: "",
-            detail: &[("counted", &count)],
+            detail: &[(COUNTED, &count)],
         };
         self.append(what.who.tenant, &header, vec![]).await
     }

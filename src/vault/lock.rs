@@ -13,6 +13,7 @@ use crate::blocking::blocking;
 use crate::error::Error;
 use crate::key_life;
 use crate::open::{SYSTEM_NO, tenant_rows};
+use crate::own_action::OwnAction;
 use crate::road::{Caller, refusal};
 use crate::source;
 use crate::tenant::{Tenant, see_in_force};
@@ -133,7 +134,7 @@ impl<S: Store> Vault<S> {
         {
             let _turn = self.turn.read().await;
             self.still_locked(number)?;
-            self.record_lock(number, id, "lock_tenant", ("why", why), vec![]).await?;
+            self.record_lock(number, id, OwnAction::LockTenant, ("why", why), vec![]).await?;
         }
         self.tenants.settled(number);
         Ok(())
@@ -252,7 +253,7 @@ impl<S: Store> Vault<S> {
                 noted.push(key_life::note_keystore(self, &tenant).await?);
             }
         }
-        self.record_lock(tenant.number, tenant.id, "unlock_tenant", ("by", by), noted).await?;
+        self.record_lock(tenant.number, tenant.id, OwnAction::UnlockTenant, ("by", by), noted).await?;
         tracing::info!(tenant = tenant.name, "a tenant is unlocked: its own key is there again");
         self.tenants.begin(tenant, Directory::clone(&self.directory()));
         Ok(())
@@ -279,7 +280,7 @@ impl<S: Store> Vault<S> {
         &self,
         number: TenantNo,
         id: TenantId,
-        action: &str,
+        action: OwnAction,
         told: (&str, &str),
         mutations: Vec<Mutation>,
     ) -> Result<(), Error> {

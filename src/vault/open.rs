@@ -27,6 +27,7 @@ use crate::key_life;
 use crate::limits::Limits;
 use crate::lock;
 use crate::officers::repeated;
+use crate::own_action::OwnAction;
 use crate::refusals::Refusals;
 use crate::restore;
 use crate::source::{self, Source, SourceKind};
@@ -333,7 +334,7 @@ fn first_leaf(
         request: &keys::random()?,
         principal: "vault",
         actor: None,
-        action: "create_vault",
+        action: OwnAction::CreateVault.as_str(),
         purpose: None,
         decision: "allow",
         reason: None,

@@ -7,6 +7,7 @@ use strongroom_ledger::leaf::{self, LeafHeader, PreparedLeaf};
 use strongroom_storage::{Mutation, Store};
 
 use crate::error::Error;
+use crate::own_action::OwnAction;
 use crate::road::{Road, Told};
 use crate::vault::Vault;
 
@@ -20,7 +21,7 @@ impl<S: Store> Vault<S> {
     pub(crate) async fn record_by_itself(
         &self,
         tenant: TenantNo,
-        action: &str,
+        action: OwnAction,
         detail: &[(&str, &str)],
         mutations: Vec<Mutation>,
     ) -> Result<(), Error> {
@@ -29,7 +30,7 @@ impl<S: Store> Vault<S> {
             request: &request,
             principal: "vault",
             actor: None,
-            action,
+            action: action.as_str(),
             purpose: None,
             decision: "allow",
             reason: None,

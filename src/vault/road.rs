@@ -16,6 +16,7 @@ use strongroom_ids::{RowId, RowVersion, SubjectHandle, TenantNo};
 use strongroom_keys::{self as keys, DekCache, DekPlace};
 use strongroom_ledger::Timestamp;
 use strongroom_ledger::leaf::{self, LeafHeader, LeafItem};
+use strongroom_ledger::refused::{REFUSED, is_reason};
 use strongroom_schema::Schema;
 use strongroom_storage::{Mutation, Store};
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
@@ -475,7 +476,7 @@ impl<S: Store> Road<'_, S> {
             !refused
         });
         let counts: Vec<String> = counts.iter().map(|(outcome, count)| format!("{outcome}={count}")).collect();
-        prepared.detail.push(("refused", counts.join(" ")));
+        prepared.detail.push((REFUSED, counts.join(" ")));
     }
 
     /// Whether a refusal gets leaves of its own. On a disk that is nearly full it is only counted.
@@ -541,32 +542,34 @@ fn verdict(items: &[Item]) -> (&'static str, Option<&'static str>) {
 
 /// Whether an item was not done as asked: its outcome is a reason then.
 fn is_refused(item: &Item) -> bool {
-    item.outcome.starts_with(char::is_uppercase)
+    is_reason(item.outcome)
 }
+
+/// The reasons of what is denied; with any other reason it fails.
+pub(crate) const DENIALS: [&str; 18] = [
+    "DENIED",
+    "VIEW_NOT_ALLOWED",
+    "PURPOSE_NOT_ALLOWED",
+    "CONSENT_REQUIRED",
+    "SUBJECT_REQUIRED",
+    "FROZEN",
+    "SUBJECT_LEAVING",
+    "LEGAL_HOLD",
+    "SUBJECT_HELD",
+    "APPROVAL_REQUIRED",
+    "OFFICER_NOT_ENROLLED",
+    "QUOTA_EXCEEDED",
+    "SECOND_FACTOR_REQUIRED",
+    "SECOND_FACTOR_WRONG",
+    "SECOND_FACTOR_NOT_ACCEPTED",
+    "SECOND_FACTOR_LOCKED",
+    "ACTOR_TOKEN_REFUSED",
+    "SUSPENDED",
+];
 
 /// The decision that stands beside a refusal's reason in the ledger.
 pub(crate) fn refusal(reason: &str) -> &'static str {
-    match reason {
-        "DENIED"
-        | "VIEW_NOT_ALLOWED"
-        | "PURPOSE_NOT_ALLOWED"
-        | "CONSENT_REQUIRED"
-        | "SUBJECT_REQUIRED"
-        | "FROZEN"
-        | "SUBJECT_LEAVING"
-        | "LEGAL_HOLD"
-        | "SUBJECT_HELD"
-        | "APPROVAL_REQUIRED"
-        | "OFFICER_NOT_ENROLLED"
-        | "QUOTA_EXCEEDED"
-        | "SECOND_FACTOR_REQUIRED"
-        | "SECOND_FACTOR_WRONG"
-        | "SECOND_FACTOR_NOT_ACCEPTED"
-        | "SECOND_FACTOR_LOCKED"
-        | "ACTOR_TOKEN_REFUSED"
-        | "SUSPENDED" => "deny",
-        _ => "fail",
-    }
+    if DENIALS.contains(&reason) { "deny" } else { "fail" }
 }
 
 impl From<CommitError> for Error {

@@ -8,6 +8,7 @@ use strongroom_storage::Store;
 
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
+use crate::own_action::OwnAction;
 use crate::road::{Attempt, Caller, Prepared, Refused, Road};
 use crate::vault::Vault;
 
@@ -35,12 +36,13 @@ impl<S: Store> Vault<S> {
     /// Records in the vault's own log that it was unsealed: what keeps its root key, and who brought what that needed.
     /// Nobody is a name that the vault vouches for: while it was sealed it knew nobody.
     pub async fn record_unsealed(&self, provider: &str, by: &[String]) -> Result<(), Error> {
-        self.record_by_itself(SYSTEM_NO, "unseal", &[("provider", provider), ("by", &by.join(" "))], vec![]).await
+        self.record_by_itself(SYSTEM_NO, OwnAction::Unseal, &[("provider", provider), ("by", &by.join(" "))], vec![])
+            .await
     }
 
     /// Records in the vault's own log that it seals itself: what keeps its root key, and why it may not have it any more.
     pub async fn record_sealed(&self, provider: &str, why: &str) -> Result<(), Error> {
-        self.record_by_itself(SYSTEM_NO, "seal", &[("provider", provider), ("why", why)], vec![]).await
+        self.record_by_itself(SYSTEM_NO, OwnAction::Seal, &[("provider", provider), ("why", why)], vec![]).await
     }
 
     /// Who keeps the root key.

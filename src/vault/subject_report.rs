@@ -355,7 +355,7 @@ impl<S: Store> Vault<S> {
 fn push_reads(line: &[u8], filter: &Filter, newest: &mut VecDeque<SubjectRead>) -> Result<(), Error> {
     let of_subject = Filter { subjects: filter.subjects.clone(), ..Filter::default() };
     let leaf = leaf::parse(line).map_err(|_| UNREADABLE)?;
-    for item in leaf.items.iter().filter(|item| of_subject.fits_item(item) && is_told(item)) {
+    for item in leaf.items.iter().filter(|item| of_subject.fits_item(&leaf, item) && is_told(item)) {
         if newest.len() > LISTED {
             newest.pop_front();
         }

@@ -2,6 +2,7 @@
 //! filter that it names.
 
 use prost_types::Timestamp as Wire;
+use strongroom_ids::{RowId, SubjectHandle};
 use strongroom_ledger::Timestamp;
 use strongroom_ledger::filter::Filter;
 use strongroom_proto::v1::LeafFilter;
@@ -12,15 +13,19 @@ use crate::cli::output::CliError;
 /// that it held leaves against some must be there.
 pub fn is_answered(asked: &LeafFilter, told: &Filter) -> Result<(), CliError> {
     let LeafFilter { from_time, to_time, principal, subject, token, field, action, decision, .. } = asked;
-    let LeafFilter { actor, changes, class, view, reads, .. } = asked;
+    let LeafFilter { actor, changes, class, view, reads, denied, reason, refused, handle, row, purpose, .. } = asked;
     // What is not asked for is empty, and what is told is not.
     let same = |asked: &String, told: &Option<String>| told.as_ref() == Some(asked).filter(|asked| !asked.is_empty());
+    let one_reason = |told: &Option<Vec<String>>| told.as_deref() == Some(std::slice::from_ref(reason));
     let parts = [
         ("from", from_time.as_ref().map(instant) == told.from),
         ("to", to_time.as_ref().map(instant) == told.to),
         ("principal", same(principal, &told.principal)),
-        ("subject", subject.is_empty() == told.subjects.is_none()),
-        ("token", token.is_empty() == told.rows.is_none()),
+        ("subject", (subject.is_empty() && handle.is_none()) == told.subjects.is_none()),
+        ("token", (token.is_empty() && row.is_none()) == told.rows.is_none()),
+        ("handle", handle.is_none_or(|handle| told.subjects == Some(vec![SubjectHandle(handle)]))),
+        ("row", row.is_none_or(|row| told.rows == Some(vec![RowId(row)]))),
+        ("purpose", same(purpose, &told.purpose)),
         ("field", same(field, &told.field)),
         ("action", same(action, &told.action)),
         ("decision", same(decision, &told.decision)),
@@ -28,6 +33,9 @@ pub fn is_answered(asked: &LeafFilter, told: &Filter) -> Result<(), CliError> {
         ("class", class.is_empty() == told.fields.is_none()),
         ("view", same(view, &told.view)),
         ("changes or reads", (*changes || *reads) == told.actions.is_some()),
+        ("denied", (*denied || !reason.is_empty()) == told.reasons.is_some()),
+        ("reason", reason.is_empty() || one_reason(&told.reasons)),
+        ("refused", *refused == told.refused),
     ];
     match parts.iter().find(|(_, is_same)| !is_same) {
         None => Ok(()),
@@ -45,15 +53,13 @@ pub fn other(why: &str) -> CliError {
 }
 
 /// As the vault takes it: to the microsecond, and none before 1970.
-fn instant(at: &Wire) -> Timestamp {
+pub fn instant(at: &Wire) -> Timestamp {
     let micros = u64::try_from(at.nanos).unwrap_or_default() / 1_000;
     Timestamp(u64::try_from(at.seconds).map_or(0, |seconds| seconds.saturating_mul(1_000_000).saturating_add(micros)))
 }
 
 #[cfg(test)]
 mod tests {
-    use strongroom_ids::{RowId, SubjectHandle};
-
     use super::*;
 
     #[test]
@@ -63,7 +69,7 @@ mod tests {
         let at = || Some(Wire { seconds: 1, nanos: 2_999 });
         type Asks = fn(&mut LeafFilter, String, Option<Wire>);
         type Tells = fn(&mut Filter, Option<String>);
-        let parts: [(&str, Asks, Tells); 13] = [
+        let parts: [(&str, Asks, Tells); 19] = [
             ("from", |asked, _, at| asked.from_time = at, |told, _| told.from = Some(Timestamp(1_000_002))),
             ("to", |asked, _, at| asked.to_time = at, |told, _| told.to = Some(Timestamp(1_000_002))),
             ("principal", |asked, word, _| asked.principal = word, |told, name| told.principal = name),
@@ -77,6 +83,12 @@ mod tests {
             ("view", |asked, word, _| asked.view = word, |told, name| told.view = name),
             ("changes", |asked, _, _| asked.changes = true, |told, _| told.actions = Some(vec![])),
             ("reads", |asked, _, _| asked.reads = true, |told, _| told.actions = Some(vec![])),
+            ("denied", |asked, _, _| asked.denied = true, |told, _| told.reasons = Some(vec![])),
+            ("denied", |asked, word, _| asked.reason = word, |told, name| told.reasons = name.map(|name| vec![name])),
+            ("subject", |asked, _, _| asked.handle = Some(1), |told, _| told.subjects = Some(vec![SubjectHandle(1)])),
+            ("token", |asked, _, _| asked.row = Some(1), |told, _| told.rows = Some(vec![RowId(1)])),
+            ("purpose", |asked, word, _| asked.purpose = word, |told, name| told.purpose = name),
+            ("refused", |asked, _, _| asked.refused = true, |told, _| told.refused = true),
         ];
         for (part, asks, tells) in parts {
             let (mut asked, mut told) = (LeafFilter::default(), Filter::default());
@@ -89,6 +101,15 @@ mod tests {
         }
         let asked = LeafFilter { principal: word(), ..LeafFilter::default() };
         assert!(is_answered(&asked, &Filter { principal: Some("y".to_owned()), ..Filter::default() }).is_err());
+        let asked = LeafFilter { handle: Some(1), row: Some(1), ..LeafFilter::default() };
+        let told = |subject, row| {
+            let (subjects, rows) = (Some(vec![SubjectHandle(subject)]), Some(vec![RowId(row)]));
+            is_answered(&asked, &Filter { subjects, rows, ..Filter::default() })
+        };
+        assert!(told(1, 1).is_ok() && told(2, 1).is_err() && told(1, 2).is_err());
+        let asked = LeafFilter { reason: word(), ..LeafFilter::default() };
+        let told = Filter { reasons: Some(vec!["y".to_owned()]), ..Filter::default() };
+        assert!(is_answered(&asked, &told).unwrap_err().to_string().contains("reason"));
         assert!(is_answered(&LeafFilter::default(), &Filter::default()).is_ok());
     }
 }

@@ -36,7 +36,7 @@ asked for, and how many lines were sent) and, in another form, OUT.leaves (the
 lines it was made of). All replace what was there, once they are whole.
 
 A leaf fits if all that is asked fits; --field, --class, --view, --subject and
---token must fit one and the same of its items. What you ask for is recorded in the ledger.";
+--token (or --handle and --row) must fit one and the same of its items. What you ask for is recorded in the ledger.";
 
 /// What is exported, and where it goes.
 #[derive(Clone, Debug, ClapArgs)]
@@ -75,6 +75,18 @@ struct Filter {
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
 
+    /// Only what concerns the data subject of this handle, as leaves have it: its id may lead nowhere any more.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "subject")]
+    handle: Option<u64>,
+
+    /// Only what concerns the value of this row, as leaves have it: it may have been deleted.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "token")]
+    row: Option<u64>,
+
+    /// Only what was asked for with this purpose.
+    #[arg(long, value_name = "PURPOSE")]
+    purpose: Option<String>,
+
     /// Only what concerns this field: COLLECTION.FIELD.
     #[arg(long, value_name = "FIELD")]
     field: Option<String>,
@@ -87,11 +99,23 @@ struct Filter {
     #[arg(long, value_parser = ["allow", "deny", "fail"])]
     decision: Option<String>,
 
+    /// Only requests that were denied, as a whole or in some of their items.
+    #[arg(long)]
+    denied: bool,
+
+    /// The same of what was refused for this reason, as leaves have it: DENIED, NOT_FOUND, ...
+    #[arg(long, value_name = "REASON")]
+    reason: Option<String>,
+
+    /// The same of what was refused for whatever reason.
+    #[arg(long)]
+    refused: bool,
+
     /// Only what was asked for on behalf of this person, as leaves have it.
     #[arg(long, value_name = "ISSUER/NAME")]
     actor: Option<String>,
 
-    /// Only what concerns fields of this data class, by the schema in force now.
+    /// Only what concerns fields of this data class, by the schema in force then.
     #[arg(long, value_parser = ["c1", "c2", "c3"])]
     class: Option<String>,
 
@@ -148,6 +172,12 @@ impl Filter {
             view: self.view.unwrap_or_default(),
             reads: self.reads,
             changes: self.changes,
+            denied: self.denied,
+            reason: self.reason.unwrap_or_default(),
+            refused: self.refused,
+            handle: self.handle,
+            row: self.row,
+            purpose: self.purpose.unwrap_or_default(),
         };
         (asked != LeafFilter::default()).then_some(asked)
     }

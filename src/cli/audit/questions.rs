@@ -1,18 +1,21 @@
-//! `strongroom audit subject | reads | denied | changes`: what auditors ask, each in one command.
+//! `strongroom audit subject | token | reads | denied | changes`: what auditors ask, each in one command.
 //!
 //! Every question is an export with a filter, shown as lines: one for each item, or for a leaf without items. Lines are printed
 //! as they come, so memory does not grow with them.
 
+mod archived;
 mod changes;
 mod denied;
 mod lines;
 mod reads;
 mod subject;
+mod token;
 
 use clap::{Args as ClapArgs, Subcommand};
+use serde_json::Map;
 use strongroom_ledger::filter::Filter;
 use strongroom_ledger::leaf::{self, ParsedLeaf};
-use strongroom_proto::v1::{ExportRequest, LeafFilter};
+use strongroom_proto::v1::{ExportRequest, ExportResponse, LeafFilter};
 use time::macros::format_description;
 use time::{Date, Month, OffsetDateTime};
 
@@ -21,6 +24,8 @@ use super::options::Between;
 use crate::cli::client::Context;
 use crate::cli::expiry::to_wire;
 use crate::cli::output::{CliError, Exit};
+use archived::Archived;
+use lines::{COLUMNS, Printer, cells, document, items};
 
 /// One of the questions.
 #[derive(Clone, Debug, Subcommand)]
@@ -28,6 +33,9 @@ pub enum Question {
     /// Show everything that was done to one data subject.
     #[command(after_help = subject::HELP)]
     Subject(subject::Subject),
+    /// Show everything that was done to the value behind one token.
+    #[command(after_help = token::HELP)]
+    Token(token::Token),
     /// Show what was read: by one principal or person, or of one data class, with counts by purpose.
     #[command(after_help = reads::HELP)]
     Reads(reads::Reads),
@@ -80,6 +88,11 @@ impl Window {
         self.month.map_or(self.between, |Period { from, to }| Between { from: Some(from), to: Some(to) })
     }
 
+    /// Since when.
+    fn since(&self) -> Option<OffsetDateTime> {
+        self.between().from
+    }
+
     /// What is asked of the vault.
     fn asks(&self, log: String, filter: LeafFilter) -> ExportRequest {
         let Between { from, to } = self.between();
@@ -92,7 +105,9 @@ impl Question {
     /// Which ledger.
     pub fn log(&self) -> &str {
         match self {
-            Self::Subject(_) | Self::Reads(_) => "",
+            Self::Reads(_) => "",
+            Self::Subject(asked) => asked.log(),
+            Self::Token(asked) => asked.log(),
             Self::Denied(asked) => asked.log(),
             Self::Changes(asked) => asked.log(),
         }
@@ -103,6 +118,7 @@ impl Question {
 pub async fn run(question: Question, context: &Context) -> Result<Exit, CliError> {
     match question {
         Question::Subject(asked) => subject::run(asked, context).await,
+        Question::Token(asked) => token::run(asked, context).await,
         Question::Reads(asked) => reads::run(asked, context).await,
         Question::Denied(asked) => denied::run(asked, context).await,
         Question::Changes(asked) => changes::run(asked, context).await,
@@ -111,34 +127,42 @@ pub async fn run(question: Question, context: &Context) -> Result<Exit, CliError
 
 /// Leaves that fit, as they come.
 struct Leaves {
-    pages: tonic::Streaming<strongroom_proto::v1::ExportResponse>,
-    asked: LeafFilter,
-    /// Whether the vault has said what it holds leaves against.
-    told: bool,
-    /// What they were held against; nothing before the first page.
+    pages: tonic::Streaming<ExportResponse>,
+    /// The first page, which says what leaves are held against, until it is taken.
+    first: Option<ExportResponse>,
+    /// What they are held against.
     filter: Filter,
+    /// What of it the vault has no more.
+    archived: Option<Archived>,
 }
 
 impl Leaves {
-    async fn ask(request: ExportRequest, context: &Context) -> Result<Self, CliError> {
+    /// Asks for what was committed since a time, if one is given, and perhaps for some that was committed before it.
+    async fn ask(request: ExportRequest, since: Option<OffsetDateTime>, context: &Context) -> Result<Self, CliError> {
         let asked = request.filter.clone().unwrap_or_default();
-        let pages = context.audit().await?.export(request).await?.into_inner();
-        Ok(Self { pages, asked, told: false, filter: Filter::default() })
+        let request = ExportRequest { without_archived: true, ..request };
+        let mut pages = context.audit().await?.export(request).await?.into_inner();
+        let first = pages.message().await?;
+        let filter = first.as_ref().map(|page| page.filter.as_str()).unwrap_or_default();
+        if filter.is_empty() {
+            return Err(other("it does not say what it held leaves against"));
+        }
+        let filter = Filter::from_json(filter)
+            .ok_or_else(|| CliError::unfit("the vault sent a filter that this version does not know"))?;
+        is_answered(&asked, &filter)?;
+        let archived = first.as_ref().and_then(|page| page.archived.as_ref()).map(Archived::from);
+        if let Some(archived) = &archived {
+            archived.allows(since)?;
+        }
+        Ok(Self { pages, first, filter, archived })
     }
 
     /// The next leaves, perhaps none; `None` at the end.
     async fn page(&mut self) -> Result<Option<Vec<ParsedLeaf>>, CliError> {
-        let page = self.pages.message().await?;
-        if !self.told {
-            self.told = true;
-            let filter = page.as_ref().map(|page| page.filter.as_str()).unwrap_or_default();
-            if filter.is_empty() {
-                return Err(other("it does not say what it held leaves against"));
-            }
-            self.filter = Filter::from_json(filter)
-                .ok_or_else(|| CliError::unfit("the vault sent a filter that this version does not know"))?;
-            is_answered(&self.asked, &self.filter)?;
-        }
+        let page = match self.first.take() {
+            None => self.pages.message().await?,
+            first => first,
+        };
         let Some(page) = page else { return Ok(None) };
         let parse = |line: &bytes::Bytes| {
             leaf::parse(line).map_err(|error| CliError::unfit(format!("the vault sent a leaf that is none: {error}")))
@@ -146,9 +170,34 @@ impl Leaves {
         page.leaves.iter().map(parse).collect::<Result<_, _>>().map(Some)
     }
 
-    /// Whether the vault knows the subject that was asked for, if it said so.
+    /// Shows each item that fits, a line, and then what there is to say of all.
+    async fn show(mut self, what: &str, context: &Context) -> Result<Exit, CliError> {
+        let mut printer = Printer::new(context.output, COLUMNS, self.archived.as_ref());
+        while let Some(page) = self.page().await? {
+            for leaf in &page {
+                for item in items(leaf, &self.filter) {
+                    printer.line(|| cells(leaf, item), || document(leaf, item));
+                }
+            }
+            if !printer.flush()? {
+                return Ok(Exit::Done);
+            }
+        }
+        let known = self.is_known();
+        let words = match (known, printer.lines()) {
+            (Some(false), _) => format!("the vault knows no such {what}"),
+            (_, 1) => "1 line".to_owned(),
+            (_, lines) => format!("{lines} lines"),
+        };
+        printer.end(Map::from_iter([("known".to_owned(), known.into())]), &words)?;
+        Ok(Exit::Done)
+    }
+
+    /// Whether the vault knows the subject or the token that was asked for, if it said so.
     fn is_known(&self) -> Option<bool> {
-        self.filter.subjects.as_ref().map(|subjects| !subjects.is_empty())
+        let Filter { subjects, rows, .. } = &self.filter;
+        let subjects = subjects.as_ref().map(|subjects| !subjects.is_empty());
+        subjects.or(rows.as_ref().map(|rows| !rows.is_empty()))
     }
 }
 

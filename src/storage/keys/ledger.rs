@@ -2,7 +2,7 @@
 
 use strongroom_ids::TenantNo;
 
-use super::{Key, TENANT, decode_number, encode_number, ending};
+use super::{Key, TENANT, decode_number, encode_number, ending, number_of};
 use crate::StoreError;
 
 /// `Leaves`: one leaf of the tenant's ledger.
@@ -61,6 +61,8 @@ pub fn decode_tiled(bytes: &[u8]) -> Result<u64, StoreError> {
 
 /// In place of a term: how far a log is in the index.
 const INDEXED: u8 = 0;
+/// The format of that row. It grows with the kinds of terms: an index that has fewer would hide leaves, so it is made anew.
+const INDEX_FORMAT: u8 = 2;
 
 /// `LeafIndex`: which of the 256 leaves from `first` on have a term.
 pub fn leaf_index(tenant: TenantNo, term: &[u8; 9], first: u64) -> Vec<u8> {
@@ -90,12 +92,12 @@ pub fn decode_leaf_index(key: &[u8]) -> Result<Option<([u8; 9], u64)>, StoreErro
 
 /// The entry of [`indexed`].
 pub fn encode_indexed(leaves: u64) -> Vec<u8> {
-    encode_number(leaves)
+    Writer::new(INDEX_FORMAT, 9).fixed(&leaves.to_be_bytes()).finish()
 }
 
 /// Reads what [`encode_indexed`] wrote.
 pub fn decode_indexed(bytes: &[u8]) -> Result<u64, StoreError> {
-    decode_number("how far a ledger is in the index of its leaves", bytes)
+    number_of("how far a ledger is in the index of its leaves", bytes, INDEX_FORMAT)
 }
 
 /// The kinds of rows in `Archived`.

@@ -1,26 +1,26 @@
 //! What a caller asks leaves by, and what of it leaves know.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use data_encoding::HEXLOWER;
 use strongroom_access::{Action, is_name};
 use strongroom_commit::{Fact, Guard, Use};
 use strongroom_ids::{RowId, SubjectHandle, TenantNo};
 use strongroom_ledger::Timestamp;
-use strongroom_ledger::filter::Filter;
+use strongroom_ledger::filter::{FieldName, Filter};
 use strongroom_ledger::terms;
+use strongroom_schema::{Class, Named};
 use strongroom_storage::keys as place;
 use strongroom_storage::{Family, Range, Store};
 
 use crate::error::{Error, Violation};
 use crate::limits;
+use crate::own_action::OwnAction;
 use crate::resolve::Resolved;
-use crate::road::{Item, Prepared, Road};
+use crate::road::{DENIALS, Item, Prepared, Road};
 
 /// Bytes of a name that is asked for, at most.
 const NAME: usize = 256;
-/// Changes that nobody asks policy for: the vault itself and whoever has the root key make them.
-const OWN_CHANGES: [&str; 5] = ["create_vault", "break_glass", "lock_tenant", "unlock_tenant", "move_root_key"];
 
 /// Which leaves are wanted. What is empty fits every leaf.
 #[derive(Default)]
@@ -45,12 +45,24 @@ pub struct LeafFilter {
     pub actor: String,
     /// Only changes of what is in force, and what officers said of them.
     pub changes: bool,
-    /// `c1`, `c2` or `c3`: fields of this data class, by the schema that is in force now; those that it no longer has, too.
+    /// `c1`, `c2` or `c3`: fields that were of this data class by the schema that was in force then.
     pub class: String,
     /// The view in which an item was shown.
     pub view: String,
     /// Only what tells a caller something of values or their subjects.
     pub reads: bool,
+    /// Only requests that were denied, or of which an item was.
+    pub denied: bool,
+    /// Only requests that were refused for this reason, or of which an item was: what is denied, and what failed.
+    pub reason: String,
+    /// Only requests that were refused for whatever reason, or of which an item was.
+    pub refused: bool,
+    /// A data subject's handle, as leaves name it: also of one whose id leads nowhere any more.
+    pub handle: Option<u64>,
+    /// The number of a value's row, as leaves name it: also of one that was deleted.
+    pub row: Option<u64>,
+    /// Why it was asked for.
+    pub purpose: String,
 }
 
 impl LeafFilter {
@@ -79,23 +91,35 @@ impl LeafFilter {
             actions: self.actions(),
             fields: self.fields(road),
             view: given(&self.view),
+            reasons: self.reasons(),
+            refused: self.refused,
+            purpose: given(&self.purpose),
         })
+    }
+
+    /// The reasons that are asked for.
+    fn reasons(&self) -> Option<Vec<String>> {
+        let all = DENIALS.iter().filter(|_| self.denied).map(|reason| (*reason).to_owned());
+        match self.reason.is_empty() {
+            true => self.denied.then(|| all.collect()),
+            false => Some(vec![self.reason.clone()]),
+        }
     }
 
     /// The changes, or the reads, if these are asked for.
     fn actions(&self) -> Option<Vec<String>> {
         let fits = |action: &&Action| (!self.changes || action.is_change()) && (!self.reads || action.is_read());
-        let own = OWN_CHANGES.iter().copied().filter(|_| !self.reads);
+        let own = OwnAction::ALL.iter().filter(|own| own.is_change() && !self.reads).map(|own| own.as_str());
         let all = Action::ALL.iter().filter(fits).map(|action| action.as_str()).chain(own);
         (self.changes || self.reads).then(|| all.map(str::to_owned).collect())
     }
 
     /// The fields of the class that is asked for.
-    fn fields<S: Store>(&self, road: &Road<'_, S>) -> Option<Vec<String>> {
-        let of_class = road.schema.all_fields().filter(|field| field.class.as_str() == self.class);
-        // By name: a retired field may have had the name that another one has now.
-        let names: BTreeSet<&str> = of_class.map(|field| &*field.full_name).collect();
-        (!self.class.is_empty()).then(|| names.into_iter().map(str::to_owned).collect())
+    fn fields<S: Store>(&self, road: &Road<'_, S>) -> Option<Vec<FieldName>> {
+        let class = [Class::C1, Class::C2, Class::C3].into_iter().find(|class| class.as_str() == self.class)?;
+        let owned =
+            |named: Named<'_>| FieldName { name: named.name.to_owned(), since: named.since, until: named.until };
+        Some(road.schema.names_of(class).map(owned).collect())
     }
 
     fn check<S: Store>(&self, road: &Road<'_, S>, log: TenantNo) -> Result<(), Error> {
@@ -106,6 +130,7 @@ impl LeafFilter {
             ("action", &self.action, NAME),
             ("actor", &self.actor, NAME),
             ("view", &self.view, NAME),
+            ("purpose", &self.purpose, NAME),
         ];
         let limits = &road.vault.limits;
         let sent = [("subject", &self.subject, limits.subject), ("token", &self.token, limits.token)];
@@ -125,8 +150,26 @@ impl LeafFilter {
                 ));
             }
         }
+        let both = [("handle", self.handle, "subject", &self.subject), ("row", self.row, "token", &self.token)];
+        for (number, given, name, text) in both {
+            if given.is_some() && !text.is_empty() {
+                let description = format!("ask by a {name} or by a {number}");
+                wrong.push(Violation::new(format!("filter.{number}"), "not_both", description));
+            }
+        }
         if !matches!(&*self.decision, "" | "allow" | "deny" | "fail") {
             wrong.push(Violation::new("filter.decision", "unknown", "write allow, deny or fail"));
+        }
+        if self.reason.len() > NAME || !self.reason.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_') {
+            wrong.push(Violation::new(
+                "filter.reason",
+                "unknown",
+                "write a reason as leaves have it: DENIED, NOT_FOUND, ...",
+            ));
+        }
+        if self.denied && !self.reason.is_empty() && !DENIALS.contains(&&*self.reason) {
+            let description = "what is refused for this reason failed and was not denied: ask for it alone";
+            wrong.push(Violation::new("filter.reason", "not_denied", description));
         }
         if !matches!(&*self.class, "" | "c1" | "c2" | "c3") {
             wrong.push(Violation::new("filter.class", "unknown", "write c1, c2 or c3"));
@@ -137,7 +180,8 @@ impl LeafFilter {
                 wrong.push(Violation::new("filter.class", "tenant_destroyed", description));
             }
             for (name, ..) in sent.into_iter().filter(|(_, text, _)| !text.is_empty()) {
-                let description = "what it stood for went with the tenant: the leaves name handles and rows";
+                let description =
+                    "what it stood for went with the tenant: ask by the handle or the row that leaves name";
                 wrong.push(Violation::new(format!("filter.{name}"), "tenant_destroyed", description));
             }
         }
@@ -161,6 +205,12 @@ impl LeafFilter {
         let is_principal = is_pair(&self.principal) && (is_officer() || is_in_index(road, log, &principal).await?);
         let actor = Filter { actor: given(&self.actor), ..Filter::default() };
         let is_actor = is_pair(&self.actor) && is_in_index(road, log, &actor).await?;
+        let reason = Filter { reasons: Some(vec![self.reason.clone()]), ..Filter::default() };
+        let is_reason =
+            !self.reason.is_empty() && (DENIALS.contains(&&*self.reason) || is_in_index(road, log, &reason).await?);
+        let handles = Filter { subjects: self.handle.map(|handle| vec![SubjectHandle(handle)]), ..Filter::default() };
+        let rows = Filter { rows: self.row.map(|row| vec![RowId(row)]), ..Filter::default() };
+        let (is_handle, is_row) = (is_in_index(road, log, &handles).await?, is_in_index(road, log, &rows).await?);
         let detail = &mut prepared.detail;
         let hash = |text: &str| HEXLOWER.encode(&road.fingerprint(text.as_bytes()));
         detail.extend(self.from.map(|from| ("from", Timestamp(from).to_string())));
@@ -192,6 +242,28 @@ impl LeafFilter {
         }
         detail.extend(self.changes.then(|| ("changes", "true".to_owned())));
         detail.extend(self.reads.then(|| ("reads", "true".to_owned())));
+        detail.extend(self.handle.map(|handle| match is_handle {
+            true => ("handle", handle.to_string()),
+            false => ("handle_sent", hash(&handle.to_string())),
+        }));
+        detail.extend(self.row.map(|row| match is_row {
+            true => ("row", row.to_string()),
+            false => ("row_sent", hash(&row.to_string())),
+        }));
+        if !self.purpose.is_empty() {
+            detail.push(match road.schema.purpose(&self.purpose) {
+                Some(_) => ("purpose", self.purpose.clone()),
+                None => ("purpose_sent", hash(&self.purpose)),
+            });
+        }
+        detail.extend(self.denied.then(|| ("denied", "true".to_owned())));
+        detail.extend(self.refused.then(|| ("any_reason", "true".to_owned())));
+        if !self.reason.is_empty() {
+            detail.push(match is_reason {
+                true => ("reason", self.reason.clone()),
+                false => ("reason_sent", hash(&self.reason)),
+            });
+        }
         detail.extend((!self.class.is_empty()).then(|| ("class", self.class.clone())));
         if !self.view.is_empty() {
             let known = road.schema.fields().any(|field| field.view(&self.view).is_some());
@@ -210,7 +282,7 @@ impl LeafFilter {
         prepared: &mut Prepared<()>,
     ) -> Result<Option<Vec<SubjectHandle>>, Error> {
         if self.subject.is_empty() {
-            return Ok(None);
+            return Ok(self.handle.map(|handle| vec![SubjectHandle(handle)]));
         }
         let ids = std::iter::once(self.subject.as_str());
         let mut found: HashMap<&str, Vec<SubjectHandle>> = road.handles(ids, &mut prepared.guards).await?;
@@ -232,7 +304,7 @@ impl LeafFilter {
         prepared: &mut Prepared<()>,
     ) -> Result<Option<Vec<RowId>>, Error> {
         if self.token.is_empty() {
-            return Ok(None);
+            return Ok(self.row.map(|row| vec![RowId(row)]));
         }
         let resolved = road.resolve(&[self.token.as_str()]).await?;
         let rows = match resolved.first() {

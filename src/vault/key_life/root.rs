@@ -10,10 +10,11 @@ use super::change::{Intent, Record};
 use crate::blocking::blocking;
 use crate::error::Error;
 use crate::open::SYSTEM_NO;
+use crate::own_action::OwnAction;
 use crate::vault::Vault;
 
 /// What the leaves call it.
-const ACTION: &str = "move_root_key";
+const ACTION: &str = OwnAction::MoveRootKey.as_str();
 
 /// Why the keystore was not moved to another root key, or is not known to be.
 #[derive(Debug, Error)]

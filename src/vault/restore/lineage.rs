@@ -18,13 +18,14 @@ use strongroom_storage::{Family, Store, keys as place};
 use super::RestoreError;
 use crate::archive::{held, said_state};
 use crate::error::Error;
+use crate::own_action::OwnAction;
 use crate::pages::Pages;
 use crate::tiles;
 use crate::verify::stands;
 use crate::verify::state::UNREADABLE;
 
 /// The action of the first leaf of an incarnation.
-pub(super) const RESTORED: &str = "restored";
+pub(super) const RESTORED: &str = OwnAction::Restored.as_str();
 /// What it calls the incarnation that it begins.
 pub(super) const INCARNATION: &str = "incarnation";
 /// What it calls the one that the copy was of.

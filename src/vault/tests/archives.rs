@@ -8,8 +8,8 @@ use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 use super::exports::export;
 use super::*;
 use crate::{
-    Archive, ArchivedLeaves, ArchivedReads, Export, Fault, GetArchive, Kind, LeafFilter, ProcessingReport, ProveLeaf,
-    Suspend, Tail,
+    Archive, ArchivedLeaves, ArchivedReads, Export, Fault, GetArchive, Kind, LeafFilter, LeftArchived,
+    ProcessingReport, ProveLeaf, Suspend, Tail,
 };
 
 const TENANT: TenantNo = TenantNo(1);
@@ -94,6 +94,41 @@ async fn prove(vault: &Tested, index: u64, line: &str) {
     let signed = checkpoint::verify(&proof.checkpoint.note, &keys).unwrap();
     let tree = Tree { size: signed.size, root: signed.root };
     verify_inclusion(&proof.hashes, &tree, index, leaf_hash(line.as_bytes())).unwrap();
+}
+
+#[tokio::test]
+async fn who_asks_for_what_is_left_is_told_what_is_not() {
+    let Aged { vault, lines, .. } = aged().await;
+    vault.index_logs(None, u32::MAX).await.unwrap();
+    archive(&vault).await;
+    let there = archived(&vault).await;
+    let of_app = |from| LeafFilter { from, principal: "app/tester".to_owned(), ..LeafFilter::default() };
+    let left = Some(LeftArchived { end: 256, until: there.time, place: "vault-archive/1".to_owned() });
+    let ask = async |request: Export| {
+        let mut pages = vault.export(&caller(Role::Auditor), &request).await.unwrap();
+        let first = pages.next().await.unwrap().unwrap();
+        let mut sent = first.leaves;
+        while let Some(page) = pages.next().await.unwrap() {
+            assert_eq!(page.archived, None, "it is said once");
+            sent.extend(page.leaves);
+        }
+        (first.archived, sent)
+    };
+    let whole = Export { without_archived: true, end: lines.len() as u64, ..Export::default() };
+    for (from, told) in [(None, &left), (Some(there.time), &left), (Some(there.time + 1), &None)] {
+        let asked = Export { filter: of_app(from), without_archived: true, end: whole.end, ..Export::default() };
+        let (archived, sent) = ask(asked).await;
+        assert_eq!(archived, *told);
+        let fits = |line: &&String| line.contains("\"principal\":\"app/tester\"");
+        assert_eq!(sent, lines[256..].iter().filter(fits).cloned().collect::<Vec<_>>());
+    }
+    let (archived, sent) = ask(whole).await;
+    assert_eq!((archived, sent.len()), (left.clone(), lines.len() - 256));
+    // Of which nothing is left.
+    assert_eq!(ask(Export { without_archived: true, end: 100, ..Export::default() }).await, (left, vec![]));
+    let signed = Export { without_archived: true, proofs: true, ..Export::default() };
+    let written = export(&vault, &signed).await.unwrap();
+    assert!(written.signed.manifest.contains("\nrange 256 "), "{}", written.signed.manifest);
 }
 
 #[tokio::test]

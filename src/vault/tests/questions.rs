@@ -10,6 +10,7 @@ use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 
 use super::*;
 use crate::housekeeping::{Following, Pace};
+use crate::own_action::OwnAction;
 use crate::{Export, Fault, Kind, LeafFilter};
 
 const TENANT: TenantNo = TenantNo(1);
@@ -29,12 +30,12 @@ async fn grown(rounds: usize) -> (Bench, Arc<Tested>) {
     (bench, vault)
 }
 
-fn size(vault: &Tested) -> u64 {
+pub fn size(vault: &Tested) -> u64 {
     vault.committer.head(TENANT).unwrap().size
 }
 
 /// The leaves before `end` that fit, and the filter as the vault took it.
-async fn found(vault: &Tested, filter: LeafFilter, end: u64, every_leaf: bool) -> (Vec<u64>, Option<Filter>) {
+pub async fn found(vault: &Tested, filter: LeafFilter, end: u64, every_leaf: bool) -> (Vec<u64>, Option<Filter>) {
     let request = Export { end, filter, every_leaf, ..Export::default() };
     let mut pages = vault.export(&caller(Role::Auditor), &request).await.unwrap();
     let (mut indices, mut resolved, mut looked) = (Vec::new(), None, 0);
@@ -138,7 +139,7 @@ async fn what_is_asked_is_what_is_found() {
     let items = |leaf: &serde_json::Value| leaf["items"].as_array().cloned().unwrap_or_default();
     let plain = LeafFilter { class: "c2".to_owned(), view: "plain".to_owned(), ..LeafFilter::default() };
     let (read, resolved) = found(&vault, plain, end, false).await;
-    assert!(resolved.unwrap().fields.unwrap().contains(&"borrower.id_card".to_owned()));
+    assert!(resolved.unwrap().fields.unwrap().iter().any(|field| field.name == "borrower.id_card"));
     let is_plain = |item: &serde_json::Value| item["view"] == "plain" && item["outcome"] == "ok";
     let naive = indices(&|leaf| items(leaf).iter().any(is_plain));
     assert!(!naive.is_empty());
@@ -148,6 +149,15 @@ async fn what_is_asked_is_what_is_found() {
     let naive =
         indices(&|leaf| matches!(leaf["action"].as_str(), Some("create_vault" | "create_tenant" | "apply_schema")));
     assert_eq!(changes, naive);
+    // Whoever adds something that the vault does by itself says whether it is a change, and says so here as well.
+    let changes = LeafFilter { changes: true, ..LeafFilter::default() };
+    let asked = found(&vault, changes, end, false).await.1.unwrap().actions.unwrap();
+    let own = OwnAction::ALL.iter().map(|own| own.as_str());
+    let (are, are_not): (Vec<&str>, Vec<&str>) = own.partition(|own| asked.iter().any(|action| action == own));
+    assert_eq!(are_not, ["seal", "unseal"]);
+    let known =
+        ["create_vault", "break_glass", "move_root_key", "restored", "lock_tenant", "unlock_tenant", "clock_jumped"];
+    assert_eq!(are, known);
     let secrets = LeafFilter { class: "c3".to_owned(), view: "plain".to_owned(), ..LeafFilter::default() };
     assert_eq!(found(&vault, secrets, end, false).await.0, [0_u64; 0]);
     // Also who asks of a time from which there is nothing is told what was understood.

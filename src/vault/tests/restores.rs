@@ -9,8 +9,8 @@ use super::holds::{hold, lift, set};
 use super::tenants::{NUMBER, SAVINGS, fill, listed, make, operator, read_of};
 use super::*;
 use crate::{
-    DestroyTenant, EnrolOfficer, Freeze, InForceFreezes, RestoreError, Restored, RotateKey, SetKeyState, Suspend,
-    TenantState, Unfreeze,
+    DestroyTenant, EnrolOfficer, Export, Freeze, InForceFreezes, LeafFilter, RestoreError, Restored, RotateKey,
+    SetKeyState, Suspend, TenantState, Unfreeze,
 };
 
 const DEMO: TenantNo = TenantNo(1);
@@ -44,6 +44,34 @@ async fn older(then: impl AsyncFnOnce(&Tested)) -> (Bench, String) {
 
 pub(super) async fn restore(bench: &Bench) -> Result<Restored, RestoreError> {
     crate::restore(bench.opening(&root(), Limits::MOST), None).await
+}
+
+/// The actions of the changes that a log names.
+async fn changes(vault: &Tested, by: &Caller, log: &str) -> Vec<String> {
+    let filter = LeafFilter { changes: true, ..LeafFilter::default() };
+    let request = Export { log: log.to_owned(), filter, ..Export::default() };
+    let mut pages = vault.export(by, &request).await.unwrap();
+    let mut actions = Vec::new();
+    while let Some(page) = pages.next().await.unwrap() {
+        actions.extend(page.leaves.iter().map(|line| strongroom_ledger::leaf::parse(line).unwrap().action));
+    }
+    actions
+}
+
+#[tokio::test]
+async fn who_asks_for_changes_is_told_that_a_copy_brought_older_rules_back() {
+    let (bench, _) = older(async |vault| {
+        put_in_force(vault, &caller(Role::Officer), format!("{DEFAULT_POLICIES}\n// another\n")).await;
+    })
+    .await;
+    restore(&bench).await.unwrap();
+    let vault = bench.open().await;
+    let own = changes(&vault, &caller(Role::Auditor), "").await;
+    assert_eq!(own.iter().filter(|action| *action == "restored").count(), 1, "{own:?}");
+    assert!(!own.iter().any(|action| action == "apply_policy"), "the copy is from before: {own:?}");
+    assert!(changes(&vault, &operator(), "system").await.contains(&"restored".to_owned()));
+    vault.close().await;
+    assert_eq!(findings(&bench, &[]).await, []);
 }
 
 pub(super) fn journal(bench: &Bench) -> std::path::PathBuf {

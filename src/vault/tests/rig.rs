@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
-use strongroom_access::{Principal, Role};
+use strongroom_access::{Action, Principal, Role};
 use strongroom_ids::{TenantNo, VaultId};
 use strongroom_keys::{ArgonCost, Keystore, Passphrase, PassphraseRoot, RootProvider};
-use strongroom_ledger::approval;
-use strongroom_storage::Store;
+use strongroom_ledger::{approval, leaf};
 use strongroom_storage::faulty::{Faults, FaultyStore};
 use strongroom_storage::memory::MemoryStore;
+use strongroom_storage::{Family, Range, Store};
 use tempfile::TempDir;
 
+use crate::own_action::OwnAction;
 use crate::{
     ApplyPolicy, ApplySchema, Approve, Caller, Clock, Detokenize, Error, Export, Finding, HeadFile, JournalFile,
     Limits, ListedApproval, MachineTime, NewTenant, NewValue, NewVault, OpenError, Opening, ReadItem, Retention, Space,
@@ -163,9 +164,23 @@ impl<'b> Closed<'b> {
     }
 }
 
+/// Sees that every leaf is of an action that is known: so that none is forgotten where actions are listed.
+async fn all_are_known(bench: &Bench) {
+    let all = Range { from: vec![], to: vec![], limit: usize::MAX };
+    for (_, line) in bench.disk.scan(Family::Leaves, all).await.unwrap() {
+        let leaf = leaf::parse(&line).unwrap();
+        let own = OwnAction::ALL.iter().any(|own| own.as_str() == leaf.action);
+        assert!(own || leaf.action.parse::<Action>().is_ok(), "{} is no action", leaf.action);
+    }
+}
+
 /// What `verify` finds in a vault that is closed.
 pub async fn findings(bench: &Bench, checkpoints: &[String]) -> Vec<Finding> {
-    verify(&Closed::of(bench).against(checkpoints), &mut |_| {}).await.unwrap().findings
+    let findings = verify(&Closed::of(bench).against(checkpoints), &mut |_| {}).await.unwrap().findings;
+    if findings.is_empty() {
+        all_are_known(bench).await;
+    }
+    findings
 }
 
 /// What `verify` finds in a vault that is closed when it holds the logs against the journal as well.

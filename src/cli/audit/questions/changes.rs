@@ -23,7 +23,8 @@ pub const HELP: &str = "Examples:
 
 One line for each request that changed policies, the schema, keys, officers,
 tiers, freezes or second factors, or would have; and for each approval. A change
-that needed others names who approved it and where in the ledger.";
+that needed others names who approved it and where in the ledger. A restore is
+one too: it puts the policy and schema of an older copy in force.";
 
 /// How long an approval waits at most, and a day: so far back approvals of what was done then may stand.
 const APPROVED_BEFORE: Duration = Duration::days(8);
@@ -91,13 +92,14 @@ impl Approvals {
 pub async fn run(asked: Changes, context: &Context) -> Result<Exit, CliError> {
     let Changes { window, of } = asked;
     let mut request = window.asks(of.log, LeafFilter { changes: true, ..Default::default() });
-    let begin = window.between().from;
+    let begin = window.since();
     if let Some(filter) = &mut request.filter {
         filter.from_time = begin.map(|from| to_wire(from.checked_sub(APPROVED_BEFORE).unwrap_or(from)));
     }
+    // Of what was approved before what is archived only the archive says by whom.
+    let mut leaves = Leaves::ask(request, begin, context).await?;
     let begin = begin.map(OffsetDateTime::unix_timestamp_nanos);
-    let mut leaves = Leaves::ask(request, context).await?;
-    let mut printer = Printer::new(context.output, COLUMNS);
+    let mut printer = Printer::new(context.output, COLUMNS, leaves.archived.as_ref());
     let mut approvals = Approvals::default();
     while let Some(page) = leaves.page().await? {
         for leaf in &page {

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 use strongroom_ledger::filter::Filter;
 use strongroom_ledger::leaf::{ParsedItem, ParsedLeaf};
 
+use super::archived::Archived;
 use crate::cli::output::{CliError, Output, print, printable};
 
 /// A column: its name, and how wide it is at least. What is wider pushes the rest of its line aside.
@@ -33,7 +34,7 @@ pub fn items<'l>(leaf: &'l ParsedLeaf, filter: &Filter) -> Vec<Option<&'l Parsed
     if leaf.items.is_empty() {
         return vec![None];
     }
-    leaf.items.iter().filter(|item| filter.fits_item(item)).map(Some).collect()
+    leaf.items.iter().filter(|item| filter.fits_item(leaf, item)).map(Some).collect()
 }
 
 /// The cells of a line.
@@ -83,13 +84,26 @@ pub struct Printer {
     output: Output,
     columns: &'static [Column],
     lines: u64,
+    /// What of the answer is archived, as the document has it.
+    archived: Value,
     /// What is not printed yet.
     text: String,
 }
 
 impl Printer {
-    pub fn new(output: Output, columns: &'static [Column]) -> Self {
-        Self { output, columns, lines: 0, text: String::new() }
+    /// Of what is archived is said before all lines.
+    pub fn new(output: Output, columns: &'static [Column], archived: Option<&Archived>) -> Self {
+        let text = match (output, archived) {
+            (Output::Table, Some(archived)) => archived.words() + "\n\n",
+            _ => String::new(),
+        };
+        let archived = archived.map_or(Value::Null, Archived::document);
+        Self { output, columns, lines: 0, archived, text }
+    }
+
+    /// What a document begins with.
+    fn opening(&self) -> String {
+        format!("{{\"archived\":{},\n\"lines\":[", self.archived)
     }
 
     /// One line, in the form that is printed.
@@ -102,7 +116,7 @@ impl Printer {
                 self.text += &in_columns(self.columns, cells());
             }
             Output::Json => {
-                self.text += if self.lines == 0 { "{\"lines\":[\n" } else { ",\n" };
+                self.text += &if self.lines == 0 { self.opening() + "\n" } else { ",\n".to_owned() };
                 self.text += &document().to_string();
             }
         }
@@ -127,7 +141,7 @@ impl Printer {
                 }
             }
             Output::Json => {
-                self.text += if self.lines == 0 { "{\"lines\":[" } else { "\n" };
+                self.text += &if self.lines == 0 { self.opening() } else { "\n".to_owned() };
                 self.text += &format!("],\"count\":\"{}\"", self.lines);
                 for (name, value) in more {
                     self.text += &format!(",\n{}:{value}", Value::from(name));

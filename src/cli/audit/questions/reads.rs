@@ -18,15 +18,16 @@ pub const HELP: &str = "Examples:
   strongroom audit reads --actor hr/wang.li --month 2026-11
   strongroom audit reads --class c2 --month 2026-11             # in plain
   strongroom audit reads --class c2 --month 2026-11 --totals    # counts alone
+  strongroom audit reads --subject cust-1 --field borrower.id_card
 
---by and --actor show all that somebody was told: views of values, what matched,
-tokens that were looked up. --class shows only what was read in plain, unless
---view names another view. The class of a field is that of the schema in force
-now. Values of class c3 have no views, so none is ever read in plain.";
+--by, --actor, --subject, --field and --purpose show all that somebody was told:
+views of values, what matched, tokens that were looked up. --class shows only what was read in plain, unless
+--view names another view. The class of a field is that of the schema that was
+in force then. Values of class c3 have no views, so none is ever read in plain.";
 
 /// Whose reads, or of which class.
 #[derive(Clone, Debug, ClapArgs)]
-#[command(group = ArgGroup::new("whose").args(["by", "actor", "class"]).multiple(true).required(true))]
+#[command(group = ArgGroup::new("whose").args(["by", "actor", "class", "subject", "field", "purpose"]).multiple(true).required(true))]
 pub struct Reads {
     /// What this principal saw: ROLE/NAME, as leaves have it.
     #[arg(long, value_name = "ROLE/NAME")]
@@ -39,6 +40,18 @@ pub struct Reads {
     /// What was read of this data class.
     #[arg(long, value_parser = ["c1", "c2", "c3"])]
     class: Option<String>,
+
+    /// What was read of this data subject, by the id that the services know it by.
+    #[arg(long, value_name = "ID")]
+    subject: Option<String>,
+
+    /// What was read of this field: COLLECTION.FIELD.
+    #[arg(long, value_name = "FIELD")]
+    field: Option<String>,
+
+    /// What was read for this purpose.
+    #[arg(long, value_name = "PURPOSE")]
+    purpose: Option<String>,
 
     /// Only what was shown in this view [default, with --class: plain].
     #[arg(long, value_name = "VIEW")]
@@ -63,18 +76,21 @@ struct Count {
 
 /// Asks, and shows what comes.
 pub async fn run(asked: Reads, context: &Context) -> Result<Exit, CliError> {
-    let Reads { by, actor, class, view, totals, window } = asked;
+    let Reads { by, actor, class, subject, field, purpose, view, totals, window } = asked;
     let view = view.or_else(|| class.as_ref().map(|_| "plain".to_owned()));
     let filter = LeafFilter {
         principal: by.unwrap_or_default(),
         actor: actor.unwrap_or_default(),
         class: class.unwrap_or_default(),
+        subject: subject.unwrap_or_default(),
+        field: field.unwrap_or_default(),
+        purpose: purpose.unwrap_or_default(),
         view: view.unwrap_or_default(),
         reads: true,
         ..Default::default()
     };
-    let mut leaves = Leaves::ask(window.asks(String::new(), filter), context).await?;
-    let mut printer = Printer::new(context.output, COLUMNS);
+    let mut leaves = Leaves::ask(window.asks(String::new(), filter), window.since(), context).await?;
+    let mut printer = Printer::new(context.output, COLUMNS, leaves.archived.as_ref());
     let mut counts: BTreeMap<String, Count> = BTreeMap::new();
     while let Some(page) = leaves.page().await? {
         for leaf in page.iter().filter(|leaf| leaf.decision == "allow") {
