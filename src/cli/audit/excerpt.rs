@@ -377,7 +377,8 @@ fn sum(path: &Path) -> io::Result<String> {
     }
 }
 
-fn opened(path: &Path) -> Result<BufReader<File>, CliError> {
+/// A file to read, of any size.
+pub fn opened(path: &Path) -> Result<BufReader<File>, CliError> {
     let file = File::open(path).map_err(|error| CliError::file(path, error))?;
     Ok(BufReader::with_capacity(1 << 20, file))
 }

@@ -1,13 +1,11 @@
 //! `strongroom audit verify`: an export held against what was signed, without the vault.
 
-use std::fs::File;
-use std::io::BufReader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use serde_json::json;
 use strongroom_ledger::log_keys::{TrustedKey, number};
-use strongroom_ledger::verify::Proof;
+use strongroom_ledger::verify::{ExcerptFault, Pieces, Proof};
 use strongroom_ledger::{checkpoint, cosignature, verify};
 
 use super::{beside, came_with, excerpt, read, read_keys};
@@ -126,16 +124,18 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
             next: "if an excerpt is what you expect, the same with --excerpt; if not, ask for the whole ledger".into(),
         });
     }
-    let export = File::open(&args.export).map_err(|error| CliError::file(&args.export, error))?;
     let (note, keys) = args.held_against()?;
     let older = args.older.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
-    let lines = BufReader::with_capacity(1 << 20, export);
-    let report = match verify::verify_export_since(lines, &note, &older, &keys) {
+    let report = match verify::verify_export_since(excerpt::opened(&args.export)?, &note, &older, &keys) {
         Ok(report) => report,
         Err(error) => {
+            let why = match placed(&args.export, &note, &keys)? {
+                Some(place) => format!("{place} ({error})"),
+                None => error.to_string(),
+            };
             return Err(CliError::Unfit {
-                message: format!("{} does not hold: {error}", args.export.display()),
-                next: "keep all three files as they are, and compare with an older export or checkpoint".into(),
+                message: format!("{} does not hold: {why}", args.export.display()),
+                next: "keep all files as they are, and compare with an older export or checkpoint".into(),
             });
         }
     };
@@ -194,6 +194,19 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
         },
     )?;
     Ok(Exit::Done)
+}
+
+/// Where an export does not hold, if the hashes of its leaves lie beside it and say so.
+fn placed(export: &Path, note: &str, keys: &[String]) -> Result<Option<String>, CliError> {
+    let proofs = beside(export, ".proofs");
+    if !proofs.exists() {
+        return Ok(None);
+    }
+    match verify::place(excerpt::opened(export)?, Pieces::new(excerpt::opened(&proofs)?), note, keys) {
+        // It was told before.
+        Ok(()) | Err(ExcerptFault::Checkpoint(_)) => Ok(None),
+        Err(fault) => Ok(Some(fault.to_string())),
+    }
 }
 
 /// Which keys prove a checkpoint, for people.
