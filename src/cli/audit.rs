@@ -61,8 +61,9 @@ that comes with an export proves only that both come from the same hand: give
 the one that you kept from before. If the key was rotated since, the kept one
 proves the newer one as long as it signs along, or by a checkpoint from that
 time: --older FILE; --keys-out FILE writes all that are known then.
-Exit code 0: all holds; 1: it does not, or can't be read; 3: the lines hold, but
-OUT was made by another version and can't be held against them.")]
+A table of another version, with other columns, can't be held against its lines:
+--anew makes it anew of them, if they hold.
+Exit code 0: all holds; 1: it does not, or can't be read.")]
     Verify(verify::Verify),
     /// Check the proof of one leaf, without the vault.
     #[command(after_help = "Examples:

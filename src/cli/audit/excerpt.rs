@@ -1,7 +1,8 @@
 //! Exports with a filter or in another form: lines, what proves them, what the vault signed, and a file made of the lines.
 //!
-//! The lines are always kept: they are what is proven. A file of another form is made of them here, and whoever verifies
-//! makes it anew. The manifest is the vault's word about the lines, in a frame that lists the files.
+//! The lines are always kept: they are what is proven. A file of another form is made of them here, and whoever verifies holds what
+//! it says against them. The manifest is the vault's word about the lines, in a frame that lists the files, which nobody signs: no
+//! word of it can make of a file that differs one that holds.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -11,7 +12,7 @@ use data_encoding::HEXLOWER;
 use ring::digest::{Context as Digest, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use strongroom_export::{Format, compare, convert};
+use strongroom_export::{Difference, Format, compare, convert};
 use strongroom_ledger::cover::{HEADER, Piece, Subtree};
 use strongroom_ledger::filter::Filter;
 use strongroom_ledger::manifest::Manifest;
@@ -36,15 +37,9 @@ struct Frame {
     format: String,
     /// The files of the export, but for the manifest, the checkpoint and the keys.
     files: Vec<Listed>,
-    /// The version of the command line that made it; nothing from early ones.
-    #[serde(default)]
-    tool: String,
     /// What the vault signed.
     signed: String,
 }
-
-/// The version of this command line.
-const TOOL: &str = env!("CARGO_PKG_VERSION");
 
 #[derive(Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -147,11 +142,15 @@ pub async fn take(out: &Path, asked: ExportRequest, format: Format, context: &Co
     if format != Format::Jsonl {
         rename(&made, out)?;
     }
-    let (format, files, tool) = (format.as_str().to_owned(), listed(&files)?, TOOL.to_owned());
-    let frame = Frame { format, files, tool, signed: signed.manifest };
-    let text = serde_json::to_string_pretty(&frame).map_err(|error| CliError::unfit(error.to_string()))?;
-    replace(&beside(out, ".manifest"), (text + "\n").as_bytes())?;
+    frame(&files, signed.manifest)?;
     Ok(said)
+}
+
+/// Writes OUT.manifest: what the vault signed, and the files as they are.
+fn frame(files: &Files<'_>, signed: String) -> Result<(), CliError> {
+    let frame = Frame { format: files.format.as_str().to_owned(), files: listed(files)?, signed };
+    let text = serde_json::to_string_pretty(&frame).map_err(|error| CliError::unfit(error.to_string()))?;
+    replace(&beside(files.out, ".manifest"), (text + "\n").as_bytes())
 }
 
 /// Takes away what an earlier excerpt left beside OUT: it would speak of other lines. The manifest goes first.
@@ -235,14 +234,10 @@ pub struct Proven {
     /// The signed note of that.
     pub signed: String,
     format: Format,
-    /// The version that made it.
-    tool: String,
-    /// How OUT differs from what this version makes of the lines, if another one made it.
-    pub differs: Option<String>,
 }
 
-/// Sees that an export holds, as it lies there.
-pub fn prove(out: &Path, note: &str, keys: &[String]) -> Result<Proven, CliError> {
+/// Sees that an export holds, as it lies there; or makes a file of another form anew of lines that hold.
+pub fn prove(out: &Path, note: &str, keys: &[String], anew: bool) -> Result<Proven, CliError> {
     let does_not_hold = |why: &dyn std::fmt::Display| CliError::Unfit {
         message: format!("{} does not hold: {why}", out.display()),
         next: "keep all files as they are, and take the same export again".into(),
@@ -267,23 +262,36 @@ pub fn prove(out: &Path, note: &str, keys: &[String]) -> Result<Proven, CliError
         }
     })?;
     let said = excerpt.manifest;
-    let mut differs = None;
-    if format != Format::Jsonl {
-        let (lines, file) = (opened(&lines)?, opened(out)?);
-        let bar = bar(said.lines);
-        let compared = compare(format, &said.log.origin, lines, file, |done| bar.set_position(done));
-        bar.finish_and_clear();
-        match compared {
-            Ok(()) => {}
-            // Another version may write the same in another way.
-            Err(why) if frame.tool != TOOL => differs = Some(why.to_string()),
-            Err(why) => return Err(does_not_hold(&why)),
+    if anew {
+        if format == Format::Jsonl {
+            return Err(CliError::Usage("--anew is for tables and events: this export is the lines themselves".into()));
         }
+        let made = beside(out, ".part");
+        make(&files, &said, &lines, &made)?;
+        rename(&made, out)?;
+        self::frame(&files, frame.signed.clone())?;
     }
-    if listed(&files)? != frame.files {
+    if format != Format::Jsonl {
+        let file = File::open(out).map_err(|error| CliError::file(out, error))?;
+        let bar = bar(said.lines);
+        let compared = compare(format, &said.log.origin, opened(&lines)?, file, |done| bar.set_position(done));
+        bar.finish_and_clear();
+        compared.map_err(|why| match why {
+            Difference::Form(_) => CliError::Unfit {
+                message: format!("{} is not proven, and its lines are: {why}", out.display()),
+                next: format!(
+                    "make it anew of its lines: strongroom audit verify --excerpt {} --anew",
+                    quoted(&out.display().to_string())
+                )
+                .into(),
+            },
+            why => does_not_hold(&why),
+        })?;
+    }
+    if !anew && listed(&files)? != frame.files {
         return Err(does_not_hold(&"the manifest lists files with other hashes than these have"));
     }
-    Ok(Proven { said, signed: frame.signed, format, tool: frame.tool, differs })
+    Ok(Proven { said, signed: frame.signed, format })
 }
 
 /// Verifies such an export, without the vault.
@@ -297,20 +305,11 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
         return Err(CliError::Usage(why.into()));
     }
     let (note, keys) = args.held_against()?;
-    let Proven { said, signed: _, format, tool, differs } = prove(out, &note, &keys)?;
-    let lines = Files { out, format }.lines();
+    let Proven { said, format, .. } = prove(out, &note, &keys, args.anew)?;
     let witnessed = args.witnessed(0, [&note])?;
     let asked = said.filter.to_json();
     // Every leaf is one of the lines, then, and each line is proven.
     let whole = said.lines == said.log.size;
-    let tool = if tool.is_empty() { "an earlier version" } else { &tool };
-    let not_comparable = differs.map(|why| {
-        format!(
-            "{} was made by {tool} and can't be held against its lines by {TOOL} ({why}): take {}, or verify with {tool}",
-            out.display(),
-            lines.display()
-        )
-    });
     output.show(
         || {
             json!({
@@ -318,9 +317,7 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
                 "filter": serde_json::from_str::<serde_json::Value>(&asked).unwrap_or_default(),
                 "first": said.first.to_string(),
                 "end": said.end.to_string(),
-                "verified": not_comparable.is_none(),
-                "lines_verified": true,
-                "not_comparable": not_comparable,
+                "verified": true,
                 "origin": said.log.origin,
                 "leaves": said.lines.to_string(),
                 "format": format.as_str(),
@@ -336,15 +333,11 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
                 ("whole", is_whole.to_owned()),
                 ("filter", asked.clone()),
                 ("range", format!("leaves {} to {} of {}", said.first, said.end, said.log.size)),
-                (
-                    if not_comparable.is_some() { "the lines" } else { "verified" },
-                    "every line is in the ledger, unchanged, and all that the vault sent are here".to_owned(),
-                ),
+                ("verified", "every line is in the ledger, unchanged, and all that the vault sent are here".to_owned()),
                 ("origin", said.log.origin.clone()),
                 ("leaves", said.lines.to_string()),
                 ("exported", said.time.to_string()),
             ];
-            pairs.extend(not_comparable.as_ref().map(|why| ("not comparable", why.clone())));
             if !whole {
                 pairs.push(("not proven", "that no other leaf fits: that is the vault's signed word".to_owned()));
             }
@@ -353,8 +346,7 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
             facts(pairs)
         },
     )?;
-    // The lines do hold.
-    Ok(if not_comparable.is_some() { Exit::Partly } else { Exit::Done })
+    Ok(Exit::Done)
 }
 
 /// The files that a manifest lists, as they are.

@@ -23,6 +23,10 @@ pub struct Verify {
     #[arg(long)]
     pub excerpt: bool,
 
+    /// If the lines of an excerpt hold, make the table or the events anew of them, in the place of those that are there.
+    #[arg(long, requires = "excerpt")]
+    pub anew: bool,
+
     /// The signed checkpoint [default: EXPORT.checkpoint].
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
