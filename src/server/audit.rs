@@ -12,7 +12,7 @@ use strongroom_vault::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::edge::{self, Edge};
+use crate::edge::Edge;
 use crate::errors::status;
 use crate::instants;
 use crate::tail::Followed;
@@ -25,22 +25,23 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
     type ExportStream = Pin<Box<dyn Stream<Item = Result<v1::ExportResponse, Status>> + Send>>;
 
     async fn export(&self, request: Request<v1::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
-        let caller = self.0.reader(&request)?;
-        let peer = edge::peer(&request)?;
+        let (shown, caller) = (self.0.begun(&request)?, self.0.reader(&request)?);
         let asked = asked(request.into_inner()).map_err(status)?;
         let pages = self.0.vault()?.export(&caller, &asked).await.map_err(status)?;
         let edge = self.0.clone();
         let answers = stream::try_unfold(Some(pages), move |pages| {
-            // A long export does not outlive the certificate that it began with.
-            let known = edge.identify(&peer);
-            let edge = edge.clone();
+            let (edge, shown) = (edge.clone(), shown.clone());
             async move {
                 let Some(mut pages) = pages else { return Ok(None) };
-                known?;
-                if let Some(page) = pages.next().await.map_err(status)? {
+                let page = pages.next().await.map_err(status)?;
+                // A long export outlives neither the certificate that it began with nor the permission. Last, so that what was
+                // read before is not told after.
+                let (caller, vault) = (edge.again(&shown)?, edge.vault()?);
+                vault.may_follow(&caller).await.map_err(status)?;
+                if let Some(page) = page {
                     return Ok(Some((answer(page, pages.total), Some(pages))));
                 }
-                let signed = edge.vault()?.sign_export(&pages).map_err(status)?;
+                let signed = vault.sign_export(&pages).map_err(status)?;
                 let (total, looked) = (pages.total, pages.total);
                 let last = |signed| v1::ExportResponse { total, looked, signed: Some(signed), ..Default::default() };
                 Ok(signed.map(|signed| (last(to_wire(signed)), None)))
