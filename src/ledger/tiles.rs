@@ -93,6 +93,12 @@ pub fn push_entry(bundle: &mut Vec<u8>, leaf: &[u8]) -> Result<(), LedgerError> 
     Ok(())
 }
 
+/// The first leaf of a bundle, and what comes after it; none if the bundle breaks off.
+pub fn split_entry(bundle: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bundle.split_first_chunk::<2>()?;
+    rest.split_at_checked(u16::from_be_bytes(*length).into())
+}
+
 /// The incomplete tile of each level, at which a tree grows.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Edge {
