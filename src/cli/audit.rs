@@ -236,7 +236,15 @@ async fn ask(asked: Ask, context: &Context) -> Result<Exit, CliError> {
         Ask::Checkpoint { of, witnessed } => {
             let asked = GetCheckpointRequest { log: of.log, witnessed, awaited: false };
             let head = context.audit().await?.get_checkpoint(asked).await?.into_inner();
-            context.output.show(|| json!({ "checkpoint": head.checkpoint }), || head.checkpoint.clone())?;
+            let (have, needed) = (head.witnesses, head.witnesses_needed);
+            context.output.show(
+                || json!({ "checkpoint": head.checkpoint, "witnesses": have, "witnesses_needed": needed }),
+                || head.checkpoint.clone(),
+            )?;
+            // Standard output is the checkpoint, as it is kept.
+            if have < needed {
+                eprintln!("not witnessed yet: {have} of {needed}; the newest that is: --witnessed");
+            }
             Ok(Exit::Done)
         }
         Ask::Key { of } => {
@@ -267,6 +275,15 @@ pub(super) fn read_keys(path: &Path) -> Result<Vec<String>, CliError> {
 /// Writes them so, in the place of what was there.
 fn write_keys(path: &Path, keys: &[String]) -> Result<(), CliError> {
     replace(path, (keys.join("\n") + "\n").as_bytes())
+}
+
+/// What is said of a checkpoint whose vault needs witnesses: how many have cosigned it, and how many are needed.
+fn witnessed(have: u32, needed: u32) -> Option<(&'static str, String)> {
+    let text = match have < needed {
+        true => format!("not witnessed yet: {have} of {needed} have cosigned the checkpoint"),
+        false => format!("{have} have cosigned the checkpoint, {needed} are needed"),
+    };
+    (needed > 0).then_some(("witnesses", text))
 }
 
 /// What is said of keys that nobody gave.

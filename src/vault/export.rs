@@ -93,7 +93,10 @@ impl<S: Store> Attempt<S> for Export {
             return Err(Error::invalid("proofs", "no_key", description).into());
         }
         let head = match self.proofs {
-            true => Some(road.vault.signed_head(log).await?),
+            true => {
+                let (head, tree) = road.vault.signed_head(log).await?;
+                Some((road.vault.with_cosignatures(log, head, &tree).await, tree))
+            }
             false => None,
         };
         let size = match &head {

@@ -23,7 +23,7 @@ use strongroom_proto::v1::{ExportRequest, ExportResponse, SignedExport};
 use super::answered::{is_answered, other};
 use super::growing::Growing;
 use super::verify::Verify;
-use super::{bar, beside, read, write_keys};
+use super::{bar, beside, read, witnessed, write_keys};
 use crate::cli::client::Context;
 use crate::cli::files::{remove_if_there, rename, replace};
 use crate::cli::output::{CliError, Exit, Output, facts};
@@ -69,7 +69,7 @@ impl Files<'_> {
 
 /// Exports what is asked for.
 pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &Context) -> Result<Exit, CliError> {
-    let said = take(out, asked, format, context).await?;
+    let (said, (have, needed)) = take(out, asked, format, context).await?;
     let shown = |ending: &str| beside(out, ending).display().to_string();
     context.output.show(
         || {
@@ -82,6 +82,8 @@ pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &
                 "origin": said.log.origin,
                 "leaves": said.lines.to_string(),
                 "looked_at": (said.end - said.first).to_string(),
+                "witnesses": have,
+                "witnesses_needed": needed,
             })
         },
         || {
@@ -95,6 +97,7 @@ pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &
                 ("key", shown(".key")),
                 ("try", format!("strongroom audit verify --excerpt {}", quoted(&shown("")))),
             ];
+            pairs.extend(witnessed(have, needed));
             pairs.extend(unknown(&said.filter).map(|note| ("note", note)));
             facts(pairs)
         },
@@ -102,8 +105,13 @@ pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &
     Ok(Exit::Done)
 }
 
-/// Writes an export, and returns what the vault signed of it.
-pub async fn take(out: &Path, asked: ExportRequest, format: Format, context: &Context) -> Result<Manifest, CliError> {
+/// Writes an export, and returns what the vault signed of it; and how many witnesses have cosigned its head, and are needed.
+pub async fn take(
+    out: &Path,
+    asked: ExportRequest,
+    format: Format,
+    context: &Context,
+) -> Result<(Manifest, (u32, u32)), CliError> {
     let files = Files { out, format };
     let (lines, proofs, made) = (beside(out, ".leaves.part"), beside(out, ".proofs.part"), beside(out, ".part"));
     let fetched = async {
@@ -143,7 +151,7 @@ pub async fn take(out: &Path, asked: ExportRequest, format: Format, context: &Co
         rename(&made, out)?;
     }
     frame(&files, signed.manifest)?;
-    Ok(said)
+    Ok((said, (signed.witnesses, signed.witnesses_needed)))
 }
 
 /// Writes OUT.manifest: what the vault signed, and the files as they are.
@@ -306,7 +314,7 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
     }
     let (note, keys) = args.held_against()?;
     let Proven { said, format, .. } = prove(out, &note, &keys, args.anew)?;
-    let witnessed = args.witnessed(0, [&note])?;
+    let seen = args.witnessed(0, [&note])?;
     let asked = said.filter.to_json();
     // Every leaf is one of the lines, then, and each line is proven.
     let whole = said.lines == said.log.size;
@@ -324,7 +332,7 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
                 "time": said.time.to_string(),
                 "checkpoint_leaves": said.log.size.to_string(),
                 "key_given": args.log_key.is_some(),
-                "witnessed_leaves": witnessed.map(|leaves| leaves.to_string()),
+                "witnessed_leaves": seen.map(|leaves| leaves.to_string()),
             })
         },
         || {
@@ -341,7 +349,7 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
             if !whole {
                 pairs.push(("not proven", "that no other leaf fits: that is the vault's signed word".to_owned()));
             }
-            pairs.extend(witnessed.map(|leaves| ("witnessed", format!("the first {leaves} leaves"))));
+            pairs.extend(seen.map(|leaves| ("witnessed", format!("the first {leaves} leaves"))));
             pairs.extend(args.note());
             facts(pairs)
         },

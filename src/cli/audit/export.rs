@@ -16,7 +16,7 @@ use strongroom_proto::v1::{ExportRequest, LeafFilter};
 
 use super::growing::Growing;
 use super::options::{Between, Of};
-use super::{beside, excerpt, newest, write_keys};
+use super::{beside, excerpt, newest, witnessed, write_keys};
 use crate::cli::client::{Context, Wire};
 use crate::cli::expiry::to_wire;
 use crate::cli::files::{rename, replace};
@@ -211,19 +211,23 @@ async fn whole(out: &Path, log: String, context: &Context) -> Result<Exit, CliEr
                 "key": key.display().to_string(),
                 "origin": signed.origin,
                 "leaves": signed.size.to_string(),
+                "witnesses": head.witnesses,
+                "witnesses_needed": head.witnesses_needed,
             })
         },
         || {
             let try_next = format!("strongroom audit verify {}", quoted(&out.display().to_string()));
-            facts([
+            let mut pairs = vec![
                 ("written", out.display().to_string()),
                 ("leaves", signed.size.to_string()),
                 ("origin", signed.origin.clone()),
                 ("proofs", proofs.display().to_string()),
                 ("checkpoint", note.display().to_string()),
                 ("key", key.display().to_string()),
-                ("try", try_next),
-            ])
+            ];
+            pairs.extend(witnessed(head.witnesses, head.witnesses_needed));
+            pairs.push(("try", try_next));
+            facts(pairs)
         },
     )?;
     Ok(Exit::Done)
