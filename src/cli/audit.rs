@@ -73,9 +73,12 @@ Exit code 0: all holds; 1: it does not, or can't be read.")]
   strongroom audit check 41.tlog-proof --log-key kept-since-last-year.key
   strongroom audit check november.growth --older october.checkpoint
 
-With --older PROOF is one that the ledger only grew, by audit grown -o. Without --leaf and --log-key the files beside the proof are taken. A key that
+With --older PROOF is one that the ledger only grew, by audit grown -o.
+
+Without --leaf and --log-key the files beside the proof are taken. A key that
 comes with a proof proves only that both come from the same hand.
-Exit code 0: the ledger has the leaf; 1: it is not shown, or can't be read.")]
+Exit code 0: the ledger has the leaf, or only grew; 1: it is not shown, or can't
+be read.")]
     Check {
         /// The proof, as C2SP tlog-proof.
         proof: PathBuf,

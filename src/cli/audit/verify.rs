@@ -64,11 +64,11 @@ pub struct Verify {
 
 impl Verify {
     fn key_path(&self) -> PathBuf {
-        self.log_key.clone().unwrap_or_else(|| self.default("key"))
+        self.log_key.clone().unwrap_or_else(|| self.own("key"))
     }
 
     /// What came with the export.
-    fn default(&self, what: &str) -> PathBuf {
+    fn own(&self, what: &str) -> PathBuf {
         if self.is_folder() { self.export.join(what) } else { beside(&self.export, &format!(".{what}")) }
     }
 
@@ -78,7 +78,7 @@ impl Verify {
 
     /// The signed checkpoint and the ledger's keys.
     pub fn held_against(&self) -> Result<(String, Vec<String>), CliError> {
-        let note = self.checkpoint.clone().unwrap_or_else(|| self.default("checkpoint"));
+        let note = self.checkpoint.clone().unwrap_or_else(|| self.own("checkpoint"));
         Ok((read(&note)?, read_keys(&self.key_path())?))
     }
 
