@@ -4,6 +4,7 @@ mod answered;
 mod archive;
 mod excerpt;
 mod export;
+mod folder;
 mod growing;
 pub(super) mod learn;
 mod newest;
@@ -48,6 +49,7 @@ enum Command {
   strongroom audit verify ledger.jsonl
   strongroom audit verify ledger.jsonl --checkpoint ledger.jsonl.checkpoint \\
       --log-key kept-since-last-year.key
+  strongroom audit verify ledger/                  # the folder of audit tiles
   strongroom audit verify --excerpt november.csv \\
       --log-key kept-since-last-year.key
 
@@ -61,24 +63,33 @@ that comes with an export proves only that both come from the same hand: give
 the one that you kept from before. If the key was rotated since, the kept one
 proves the newer one as long as it signs along, or by a checkpoint from that
 time: --older FILE; --keys-out FILE writes all that are known then.
-Exit code 0: all holds; 1: it does not, or can't be read; 3: the lines hold, but
-OUT was made by another version and can't be held against them.")]
+A table of another version, with other columns, can't be held against its lines:
+--anew makes it anew of them, if they hold.
+Exit code 0: all holds; 1: it does not, or can't be read.")]
     Verify(verify::Verify),
-    /// Check the proof of one leaf, without the vault.
+    /// Check the proof of one leaf, or that the ledger only grew, without the vault.
     #[command(after_help = "Examples:
   strongroom audit check 41.tlog-proof
   strongroom audit check 41.tlog-proof --log-key kept-since-last-year.key
+  strongroom audit check november.growth --older october.checkpoint
+
+With --older PROOF is one that the ledger only grew, by audit grown -o.
 
 Without --leaf and --log-key the files beside the proof are taken. A key that
 comes with a proof proves only that both come from the same hand.
-Exit code 0: the ledger has the leaf; 1: it is not shown, or can't be read.")]
+Exit code 0: the ledger has the leaf, or only grew; 1: it is not shown, or can't
+be read.")]
     Check {
         /// The proof, as C2SP tlog-proof.
         proof: PathBuf,
 
         /// The leaf, one line [default: PROOF.leaf].
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", conflicts_with = "older")]
         leaf: Option<PathBuf>,
+
+        /// The checkpoint since which the ledger only grew, by the proof.
+        #[arg(long, value_name = "FILE")]
+        older: Option<PathBuf>,
 
         /// The ledger's public keys, one a line [default: PROOF.key].
         #[arg(long, value_name = "FILE")]
@@ -116,6 +127,7 @@ enum Ask {
   strongroom audit prove 41 -o 41.tlog-proof
   strongroom audit check 41.tlog-proof
   strongroom audit prove 7 -o 7.tlog-proof --archive /mnt/archive/ledger-2023
+  strongroom audit prove 7 -o 7.tlog-proof --tiles ledger/      # without the vault
 
 Writes OUT (the proof and the signed head it leads to, as C2SP tlog-proof),
 OUT.leaf (the leaf) and OUT.key (the public keys).")]
@@ -131,6 +143,14 @@ OUT.leaf (the leaf) and OUT.key (the public keys).")]
         #[arg(long, value_name = "FOLDER")]
         archive: Option<PathBuf>,
 
+        /// Not of the vault, but of this folder, which `audit tiles` wrote.
+        #[arg(long, value_name = "FOLDER", conflicts_with_all = ["archive", "log"])]
+        tiles: Option<PathBuf>,
+
+        /// The public keys for the folder's checkpoint, one a line [default: FOLDER/key].
+        #[arg(long, value_name = "FILE", requires = "tiles")]
+        log_key: Option<PathBuf>,
+
         #[command(flatten)]
         of: Of,
     },
@@ -138,19 +158,14 @@ OUT.leaf (the leaf) and OUT.key (the public keys).")]
     #[command(after_help = "Examples:
   strongroom audit checkpoint > kept.checkpoint
   strongroom audit grown kept.checkpoint --log-key kept-since-last-year.key
+  strongroom audit grown kept.checkpoint -o since.growth        # the proof, for others
+  strongroom audit check since.growth --older kept.checkpoint   # without the vault
+  strongroom audit grown kept.checkpoint --tiles ledger/        # the same, of a folder
 
+OUT is what a C2SP tlog-witness takes: the proof and the newer checkpoint; OUT.key
+has the public keys.
 Exit code 0: nothing was changed or dropped since; 1: it was, or can't be shown.")]
-    Grown {
-        /// The older checkpoint.
-        checkpoint: PathBuf,
-
-        /// The ledger's public keys, one a line [default: those that the vault names].
-        #[arg(long, value_name = "FILE")]
-        log_key: Option<PathBuf>,
-
-        #[command(flatten)]
-        of: Of,
-    },
+    Grown(proofs::Grown),
     /// Follow the ledger: print or send each leaf as it is written, until it is stopped.
     #[command(after_help = "Examples:
   strongroom audit tail                          # on the terminal, from now on
@@ -164,10 +179,13 @@ tells. It must close a connection when the sender does, as collectors do.
 Exit code 1: refused, or the ledger is not the one that was followed any more.")]
     Tail(tail::Tail),
     /// Write the ledger to a folder in which other tools find it: C2SP tlog-tiles.
-    #[command(after_help = "Example:
+    #[command(after_help = "Examples:
   strongroom audit tiles -o ledger/
+  strongroom audit verify ledger/
 
-Writes checkpoint, tile/LEVEL/N (hashes), tile/entries/N (leaves) and key.")]
+Writes checkpoint, tile/LEVEL/N (hashes), tile/entries/N (leaves) and key. What is
+proven of it without the vault: audit verify FOLDER; audit prove and audit grown
+with --tiles FOLDER.")]
     Tiles {
         /// The folder.
         #[arg(short, long, value_name = "FOLDER")]
@@ -181,9 +199,16 @@ Writes checkpoint, tile/LEVEL/N (hashes), tile/entries/N (leaves) and key.")]
 /// Runs the command.
 pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let asked = match args.command {
-        Command::Ask(asked) => asked,
         Command::Verify(args) => return verify::run(args, global.output),
-        Command::Check { proof, leaf, log_key } => return proofs::check(&proof, leaf, log_key, global.output),
+        Command::Check { proof, older: Some(older), log_key, .. } => {
+            return proofs::check_grown(&proof, &older, log_key, global.output);
+        }
+        Command::Check { proof, leaf, log_key, .. } => return proofs::check(&proof, leaf, log_key, global.output),
+        Command::Ask(Ask::Prove { index, out, tiles: Some(folder), log_key, .. }) => {
+            return proofs::prove_from_tiles(index, &out, &folder, log_key.as_deref(), global.output);
+        }
+        Command::Ask(Ask::Grown(asked)) if asked.is_offline() => return asked.run_offline(global.output),
+        Command::Ask(asked) => asked,
     };
     let context = &global.context(PRINCIPAL)?;
     let is_system = asked.log() == strongroom_vault::SYSTEM;
@@ -198,12 +223,9 @@ pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
 impl Ask {
     fn log(&self) -> &str {
         match self {
-            Self::Checkpoint { of, .. }
-            | Self::Key { of }
-            | Self::Prove { of, .. }
-            | Self::Grown { of, .. }
-            | Self::Tiles { of, .. } => &of.log,
+            Self::Checkpoint { of, .. } | Self::Key { of } | Self::Prove { of, .. } | Self::Tiles { of, .. } => &of.log,
             Self::Export(export) => export.log(),
+            Self::Grown(grown) => &grown.of.log,
             Self::Tail(tail) => tail.log(),
             Self::Question(question) => question.log(),
             // Of whoever asks.
@@ -218,7 +240,15 @@ async fn ask(asked: Ask, context: &Context) -> Result<Exit, CliError> {
         Ask::Checkpoint { of, witnessed } => {
             let asked = GetCheckpointRequest { log: of.log, witnessed, awaited: false };
             let head = context.audit().await?.get_checkpoint(asked).await?.into_inner();
-            context.output.show(|| json!({ "checkpoint": head.checkpoint }), || head.checkpoint.clone())?;
+            let (have, needed) = (head.witnesses, head.witnesses_needed);
+            context.output.show(
+                || json!({ "checkpoint": head.checkpoint, "witnesses": have, "witnesses_needed": needed }),
+                || head.checkpoint.clone(),
+            )?;
+            // Standard output is the checkpoint, as it is kept.
+            if have < needed {
+                eprintln!("not witnessed yet: {have} of {needed}; the newest that is: --witnessed");
+            }
             Ok(Exit::Done)
         }
         Ask::Key { of } => {
@@ -226,8 +256,10 @@ async fn ask(asked: Ask, context: &Context) -> Result<Exit, CliError> {
             context.output.show(|| json!({ "keys": head.keys }), || head.keys.join("\n"))?;
             Ok(Exit::Done)
         }
-        Ask::Prove { index, out, archive, of } => proofs::prove(index, &out, archive.as_deref(), of.log, context).await,
-        Ask::Grown { checkpoint, log_key, of } => proofs::grown(&checkpoint, log_key, of.log, context).await,
+        Ask::Prove { index, out, archive, of, .. } => {
+            proofs::prove(index, &out, archive.as_deref(), of.log, context).await
+        }
+        Ask::Grown(asked) => asked.run(context).await,
         Ask::Archive(asked) => archive::run(asked, context).await,
         Ask::Tail(tail) => tail::run(tail, context).await,
         Ask::Question(question) => questions::run(question, context).await,
@@ -247,6 +279,15 @@ pub(super) fn read_keys(path: &Path) -> Result<Vec<String>, CliError> {
 /// Writes them so, in the place of what was there.
 fn write_keys(path: &Path, keys: &[String]) -> Result<(), CliError> {
     replace(path, (keys.join("\n") + "\n").as_bytes())
+}
+
+/// What is said of a checkpoint whose vault needs witnesses: how many have cosigned it, and how many are needed.
+fn witnessed(have: u32, needed: u32) -> Option<(&'static str, String)> {
+    let text = match have < needed {
+        true => format!("not witnessed yet: {have} of {needed} have cosigned the checkpoint"),
+        false => format!("{have} have cosigned the checkpoint, {needed} are needed"),
+    };
+    (needed > 0).then_some(("witnesses", text))
 }
 
 /// What is said of keys that nobody gave.

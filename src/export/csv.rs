@@ -10,7 +10,7 @@ use std::io::Write;
 
 use strongroom_ledger::leaf;
 
-use crate::rows::{COLUMNS, Cell, rows};
+use crate::rows::{COLUMNS, Cell, Column, Row, rows};
 use crate::{ExportError, Form};
 
 /// What begins a formula, in some spreadsheet or other.
@@ -36,14 +36,7 @@ impl<W: Write> Form for Csv<W> {
     fn leaf(&mut self, line: &[u8]) -> Result<(), ExportError> {
         for row in rows(&leaf::parse(line)?) {
             for column in &COLUMNS {
-                match (column.cell)(&row) {
-                    Cell::Nothing => self.0.write_field("")?,
-                    Cell::Text(text) if column.name == "part" => self.0.write_field(format!("'{text}"))?,
-                    Cell::Text(text) => self.0.write_field(guarded(&text))?,
-                    Cell::Number(number) if number >= ROUNDED => self.0.write_field(format!("'{number}"))?,
-                    Cell::Number(number) => self.0.write_field(number.to_string())?,
-                    Cell::Time(time) => self.0.write_field(time.to_string())?,
-                }
+                self.0.write_field(cell(column, &row))?;
             }
             self.0.write_record(None::<&[u8]>)?;
         }
@@ -52,6 +45,18 @@ impl<W: Write> Form for Csv<W> {
 
     fn end(&mut self) -> Result<(), ExportError> {
         Ok(self.0.flush()?)
+    }
+}
+
+/// What stands in a cell.
+pub(crate) fn cell(column: &Column, row: &Row<'_>) -> String {
+    match (column.cell)(row) {
+        Cell::Nothing => String::new(),
+        Cell::Text(text) if column.name == "part" => format!("'{text}"),
+        Cell::Text(text) => guarded(&text),
+        Cell::Number(number) if number >= ROUNDED => format!("'{number}"),
+        Cell::Number(number) => number.to_string(),
+        Cell::Time(time) => time.to_string(),
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! lines -> convert -> Form::leaf, for each -> Form::end -> a file
-//! lines, a file -> compare -> whether it is made of them, or the first byte that is not
+//! lines, a file -> compare -> whether it says what they say, or the first row and column that does not
 //! ```
 //!
 //! What must hold: every form says all that a leaf says; no cell of a CSV file is taken for a formula; memory stays the same
@@ -30,8 +30,8 @@ use thiserror::Error;
 
 pub use compare::{Difference, compare};
 
-/// The version of what the forms write, and not of the tool: a file from the archive is made anew by a later one, and is the same.
-/// Whoever changes what a form writes counts it up.
+/// The version of what the forms say, and not of the tool: a later one reads a file from the archive, and it still says the same.
+/// Whoever changes the columns, or what stands in them, counts it up, and writes down what the new form is: `golden/form-N.txt`.
 const FORM_VERSION: &str = "1";
 
 /// A form of the export.
@@ -73,8 +73,8 @@ pub enum ExportError {
     /// A table can't be written.
     #[error("the table can't be written: {0}")]
     Csv(#[from] ::csv::Error),
-    /// Columns can't be written.
-    #[error("the columns can't be written: {0}")]
+    /// Columns can't be written, or read.
+    #[error("the columns can't be written or read: {0}")]
     Parquet(#[from] ::parquet::errors::ParquetError),
 }
 
@@ -111,25 +111,42 @@ impl Format {
 pub fn convert(
     format: Format,
     origin: &str,
-    mut lines: impl BufRead,
+    lines: impl BufRead,
     out: impl Write + Send,
-    mut done: impl FnMut(u64),
+    done: impl FnMut(u64),
 ) -> Result<(), ExportError> {
     let mut writer = format.writer(origin, out)?;
+    each(lines, done, |number, line| writer.leaf(line).map_err(|error| error.in_line(number)))?;
+    writer.end()
+}
+
+/// Gives each line without its newline, and its number, from 1.
+fn each<E: From<ExportError>>(
+    mut lines: impl BufRead,
+    mut done: impl FnMut(u64),
+    mut give: impl FnMut(u64, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
     let (mut line, mut number) = (Vec::new(), 0);
     loop {
         line.clear();
         let mut bounded = lines.by_ref().take(MAX_LINE as u64 + 1);
-        if bounded.read_until(b'\n', &mut line)? == 0 {
-            return writer.end();
+        if bounded.read_until(b'\n', &mut line).map_err(ExportError::from)? == 0 {
+            return Ok(());
         }
         line.pop_if(|last| *last == b'\n');
         number += 1;
-        writer.leaf(&line).map_err(|error| match error {
-            ExportError::Leaf { error, .. } => ExportError::Leaf { line: number, error },
-            other => other,
-        })?;
+        give(number, &line)?;
         done(number);
+    }
+}
+
+impl ExportError {
+    /// The same, of a line that is known now.
+    fn in_line(self, line: u64) -> Self {
+        match self {
+            Self::Leaf { error, .. } => Self::Leaf { line, error },
+            other => other,
+        }
     }
 }
 

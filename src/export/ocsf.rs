@@ -43,7 +43,8 @@ impl<W: Write> Form for Ocsf<'_, W> {
     }
 }
 
-fn event(leaf: &ParsedLeaf, line: &[u8], origin: &str) -> Value {
+/// The event of a leaf.
+pub(crate) fn event(leaf: &ParsedLeaf, line: &[u8], origin: &str) -> Value {
     let (class, activity) = activity(&leaf.action);
     let refused = refused(leaf);
     let (status, severity) = match &*leaf.decision {

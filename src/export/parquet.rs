@@ -1,15 +1,18 @@
 //! The table in columns: Apache Parquet, compressed with zstd.
 //!
-//! Rows are gathered into groups that are bounded in rows and in bytes, so memory stays the same.
+//! Rows are gathered into groups that are bounded in rows and in bytes, so memory stays the same. There are no statistics and no
+//! indexes: engines would go by them, so each would have to be held against the leaves as well.
 
 use std::io::Write;
 use std::sync::Arc;
 
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
-use parquet::file::properties::WriterProperties;
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
+use parquet::schema::types::SchemaDescriptor;
 use strongroom_ledger::leaf;
 
 use crate::rows::{COLUMNS, Cell, Column, Kind, rows};
@@ -39,13 +42,12 @@ struct Gathered {
 
 impl<W: Write + Send> Parquet<W> {
     pub fn new(out: W) -> Result<Self, ExportError> {
-        let columns: String = COLUMNS.iter().map(declared).collect();
-        let schema = Arc::new(parse_message_type(&format!("message leaf {{\n{columns}}}"))?);
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_created_by(format!("strongroom form {FORM_VERSION}"))
-            .build();
-        let writer = SerializedFileWriter::new(out, schema, Arc::new(properties))?;
+        Self::with(out, properties().build())
+    }
+
+    /// The same in another encoding.
+    pub fn with(out: W, properties: WriterProperties) -> Result<Self, ExportError> {
+        let writer = SerializedFileWriter::new(out, schema()?.root_schema_ptr(), Arc::new(properties))?;
         Ok(Self { writer, columns: COLUMNS.iter().map(|_| Gathered::default()).collect(), rows: 0, bytes: 0 })
     }
 
@@ -103,6 +105,26 @@ impl<W: Write + Send> Form for Parquet<W> {
         self.writer.finish()?;
         Ok(self.writer.inner_mut().flush()?)
     }
+}
+
+/// How a file is encoded.
+pub(crate) fn properties() -> WriterPropertiesBuilder {
+    WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_offset_index_disabled(true)
+        .set_created_by(format!("strongroom form {FORM_VERSION}"))
+}
+
+/// The columns, as Parquet declares them.
+pub(crate) fn schema() -> Result<SchemaDescriptor, ParquetError> {
+    Ok(SchemaDescriptor::new(Arc::new(parse_message_type(&declaration())?)))
+}
+
+/// The schema as text.
+pub(crate) fn declaration() -> String {
+    let columns: String = COLUMNS.iter().map(declared).collect();
+    format!("message leaf {{\n{columns}}}\n")
 }
 
 /// How the schema declares a column.

@@ -56,8 +56,8 @@ pub enum LedgerError {
     /// Pieces that do not make up a tree.
     #[error("not the proofs of an export: {0}")]
     Cover(&'static str),
-    /// Text is not a proof of a leaf.
-    #[error("not a proof of a leaf as C2SP tlog-proof has it: expected {0}")]
+    /// Text is not a proof of a leaf, or that a log grew.
+    #[error("not a proof as C2SP tlog-proof or tlog-witness has it: expected {0}")]
     Proof(&'static str),
     /// A proof does not show what it should.
     #[error("the proof does not show {0}")]

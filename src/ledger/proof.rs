@@ -216,5 +216,26 @@ impl LeafProof {
     }
 }
 
+/// A proof that a log only grew, with all that it takes to check it but the older checkpoint and the log's keys.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GrowthProof {
+    /// How many leaves the older checkpoint has.
+    pub from: u64,
+    /// The hashes (RFC 6962 section 2.1.2).
+    pub hashes: Vec<[u8; HASH_SIZE]>,
+    /// The newer signed head, as C2SP tlog-checkpoint.
+    pub checkpoint: String,
+}
+
+impl GrowthProof {
+    /// Verifies it between the two heads. Who signed them is another question, and that they are of one log.
+    pub fn verify(&self, older: &Tree, newer: &Tree) -> Result<(), LedgerError> {
+        match self.from == older.size {
+            true => verify_consistency(&self.hashes, older, newer),
+            false => Err(LedgerError::NotProven("that it grew from this one: it is of another size")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use std::fmt;
 
 use tlog_tiles::{EMPTY_HASH, HASH_SIZE, Tile, node_hash};
 
+use crate::cover::Subtree;
 use crate::error::LedgerError;
 
 /// The height of a tile: it spans as many levels of the tree.
@@ -92,6 +93,12 @@ pub fn push_entry(bundle: &mut Vec<u8>, leaf: &[u8]) -> Result<(), LedgerError> 
     Ok(())
 }
 
+/// The first leaf of a bundle, and what comes after it; none if the bundle breaks off.
+pub fn split_entry(bundle: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bundle.split_first_chunk::<2>()?;
+    rest.split_at_checked(u16::from_be_bytes(*length).into())
+}
+
 /// The incomplete tile of each level, at which a tree grows.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Edge {
@@ -125,6 +132,40 @@ impl Edge {
             let bytes = tile(id).and_then(|bytes| bytes.get(..width * HASH_SIZE));
             levels.resize(usize::from(id.level), Vec::new());
             levels.push(bytes.ok_or(LedgerError::Tiles("one is missing or too short"))?.to_vec());
+        }
+        Ok(Self { size, levels })
+    }
+
+    /// The hashes in the incomplete tiles of a tree of so many leaves: complete subtrees that cover it, in order; where each starts,
+    /// and its height.
+    pub fn cut(size: u64) -> Vec<(u64, u8)> {
+        let tiles = Self::incomplete(size.min(MAX_SIZE)).into_iter().rev();
+        let hashes = tiles.flat_map(|(id, width)| {
+            let (height, first) = (id.level * HEIGHT, id.index << HEIGHT);
+            (first..first + width as u64).map(move |at| (at << height, height))
+        });
+        hashes.collect()
+    }
+
+    /// The edge of a tree of so many leaves from the subtrees that [`Edge::cut`] names.
+    pub fn joined(size: u64, subtrees: impl IntoIterator<Item = Subtree>) -> Result<Self, LedgerError> {
+        let cut = Self::cut(size);
+        let (mut levels, mut count) = (Vec::<Vec<u8>>::new(), 0);
+        for (place, Subtree { start, height, hash }) in cut.iter().zip(subtrees) {
+            if *place != (start, height) {
+                break;
+            }
+            let level = usize::from(height / HEIGHT);
+            if levels.len() <= level {
+                levels.resize(level + 1, Vec::new());
+            }
+            if let Some(tile) = levels.get_mut(level) {
+                tile.extend_from_slice(&hash);
+            }
+            count += 1;
+        }
+        if count < cut.len() || size > MAX_SIZE {
+            return Err(LedgerError::Tiles("what lies before is not cut into the hashes of tiles"));
         }
         Ok(Self { size, levels })
     }
@@ -243,6 +284,25 @@ pub(crate) mod tests {
     impl HashReader for Stored {
         fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<Hash>, Error> {
             Ok(indexes.iter().map(|index| self.0[usize::try_from(*index).unwrap()]).collect())
+        }
+    }
+
+    #[test]
+    fn the_edge_comes_of_the_hashes_in_its_tiles() {
+        let all = Kept::of(256 * 258 + 3);
+        for size in [0, 1, 255, 256, 257, 512, 256 * 256, 256 * 258, 256 * 258 + 3] {
+            let hash = |(start, height): (u64, u8)| {
+                let (level, at) = (height / HEIGHT, start >> height);
+                let tile = all.tile(TileId { level, index: at >> HEIGHT }).unwrap();
+                let from = (at % WIDTH as u64) as usize * HASH_SIZE;
+                Subtree { start, height, hash: tile[from..from + HASH_SIZE].try_into().unwrap() }
+            };
+            let subtrees: Vec<Subtree> = Edge::cut(size).into_iter().map(hash).collect();
+            let joined = Edge::joined(size, subtrees.iter().copied()).unwrap();
+            assert_eq!((joined.root(), joined.size()), (Kept::of(size).edge.root(), size));
+            if let Some((_, fewer)) = subtrees.split_last() {
+                assert!(Edge::joined(size, fewer.iter().copied()).is_err());
+            }
         }
     }
 

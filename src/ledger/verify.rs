@@ -3,7 +3,8 @@
 //! The lines are read once, in bounded memory, and looked at by as many threads as there are processors (`ahead`); what
 //! is found is the same for any number of them. Whatever can be seen in a line itself (its form, its index, its time,
 //! its part of a request) is named by its line. A change that keeps all that in order shows in the root of the tree,
-//! which says that something is wrong and not where; older checkpoints of the same log narrow it.
+//! which says that something is wrong and not where: the hashes of all leaves say it, which an export has beside it ([`place`]), and
+//! older checkpoints of the same log narrow it.
 //!
 //! Who keeps a key that was rotated since follows the log: once all lines are read, what a known key has signed vouches for
 //! the leaves that name further keys, and those for other checkpoints (`log_keys`).
@@ -28,7 +29,7 @@ use crate::timestamp::Timestamp;
 use ahead::Source;
 pub use approvals::ApprovalError;
 use approvals::Approvals;
-pub use excerpt::{Excerpt, verify_excerpt};
+pub use excerpt::{Excerpt, Numbered, Pieces, place, verify_excerpt};
 pub use excerpt_fault::ExcerptFault;
 pub use fault::{Fault, VerifyError};
 use outline::Outline;

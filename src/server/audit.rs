@@ -8,11 +8,11 @@ use strongroom_proto::v1;
 use strongroom_storage::Store;
 use strongroom_vault::{
     AddCosignature, Archive, Error, Export, ExportPage, GetArchive, LeafFilter, ProveGrowth, ProveLeaf, SignedExport,
-    Tail, Wanted,
+    Tail, Vault, Wanted,
 };
 use tonic::{Request, Response, Status};
 
-use crate::edge::{self, Edge};
+use crate::edge::Edge;
 use crate::errors::status;
 use crate::instants;
 use crate::tail::Followed;
@@ -25,25 +25,26 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
     type ExportStream = Pin<Box<dyn Stream<Item = Result<v1::ExportResponse, Status>> + Send>>;
 
     async fn export(&self, request: Request<v1::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
-        let caller = self.0.reader(&request)?;
-        let peer = edge::peer(&request)?;
+        let (shown, caller) = (self.0.begun(&request)?, self.0.reader(&request)?);
         let asked = asked(request.into_inner()).map_err(status)?;
         let pages = self.0.vault()?.export(&caller, &asked).await.map_err(status)?;
         let edge = self.0.clone();
         let answers = stream::try_unfold(Some(pages), move |pages| {
-            // A long export does not outlive the certificate that it began with.
-            let known = edge.identify(&peer);
-            let edge = edge.clone();
+            let (edge, shown) = (edge.clone(), shown.clone());
             async move {
                 let Some(mut pages) = pages else { return Ok(None) };
-                known?;
-                if let Some(page) = pages.next().await.map_err(status)? {
+                let page = pages.next().await.map_err(status)?;
+                // A long export outlives neither the certificate that it began with nor the permission. Last, so that what was
+                // read before is not told after.
+                let (caller, vault) = (edge.again(&shown)?, edge.vault()?);
+                vault.may_follow(&caller).await.map_err(status)?;
+                if let Some(page) = page {
                     return Ok(Some((answer(page, pages.total), Some(pages))));
                 }
-                let signed = edge.vault()?.sign_export(&pages).map_err(status)?;
+                let signed = vault.sign_export(&pages).map_err(status)?;
                 let (total, looked) = (pages.total, pages.total);
                 let last = |signed| v1::ExportResponse { total, looked, signed: Some(signed), ..Default::default() };
-                Ok(signed.map(|signed| (last(to_wire(signed)), None)))
+                Ok(signed.map(|signed| (last(to_wire(&vault, signed)), None)))
             }
         });
         Ok(Response::new(Box::pin(answers)))
@@ -103,8 +104,15 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
                 return Err(status(Error::invalid("awaited", "not_both", "ask for `witnessed` or for `awaited`")));
             }
         };
-        let checkpoint = self.0.vault()?.checkpoint_wanted(&caller, &log, wanted).await.map_err(status)?;
-        Ok(Response::new(v1::GetCheckpointResponse { checkpoint: checkpoint.note, keys: checkpoint.keys }))
+        let vault = self.0.vault()?;
+        let checkpoint = vault.checkpoint_wanted(&caller, &log, wanted).await.map_err(status)?;
+        let (witnesses, witnesses_needed) = witnesses(&vault, &checkpoint.note);
+        Ok(Response::new(v1::GetCheckpointResponse {
+            checkpoint: checkpoint.note,
+            keys: checkpoint.keys,
+            witnesses,
+            witnesses_needed,
+        }))
     }
 
     async fn add_cosignature(
@@ -115,8 +123,6 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
         let v1::AddCosignatureRequest { checkpoint, log } = request.into_inner();
         let added =
             self.0.vault()?.add_cosignature(&caller, &AddCosignature { checkpoint, log }).await.map_err(status)?;
-        // No list of witnesses is that long.
-        let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Ok(Response::new(v1::AddCosignatureResponse {
             leaves: added.leaves,
             witnesses: small(added.witnesses),
@@ -189,9 +195,21 @@ fn answer(page: ExportPage, total: u64) -> v1::ExportResponse {
     v1::ExportResponse { leaves, total, looked, left_out: left_out.collect(), signed: None, filter, archived }
 }
 
-fn to_wire(signed: SignedExport) -> v1::SignedExport {
+fn to_wire<S: Store>(vault: &Vault<S>, signed: SignedExport) -> v1::SignedExport {
     let SignedExport { manifest, checkpoint } = signed;
-    v1::SignedExport { manifest, checkpoint: checkpoint.note, keys: checkpoint.keys }
+    let (witnesses, witnesses_needed) = witnesses(vault, &checkpoint.note);
+    v1::SignedExport { manifest, checkpoint: checkpoint.note, keys: checkpoint.keys, witnesses, witnesses_needed }
+}
+
+/// How many witnesses have cosigned a checkpoint, and how many are needed.
+fn witnesses<S: Store>(vault: &Vault<S>, note: &str) -> (u32, u32) {
+    let (count, needed) = vault.cosigned_by(note).unwrap_or_default();
+    (small(count), small(needed))
+}
+
+/// No list of witnesses is longer.
+fn small(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn hashes(proof: &[[u8; 32]]) -> Vec<Bytes> {

@@ -16,7 +16,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use strongroom_storage::Store;
-use strongroom_vault::{ReadBundle, SYSTEM, TileId, is_tenant_name};
+use strongroom_vault::{ReadBundle, SYSTEM, TileId, Wanted, is_tenant_name};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -81,7 +81,10 @@ async fn read<S: Store>(edge: &Edge<S>, request: Request<Body>) -> Result<Found,
     let caller = edge.reader(&tonic::Request::from_http(request))?;
     let vault = edge.vault()?;
     let found = match asked {
-        Asked::Head => vault.checkpoint(&caller, &log).await.map(|checkpoint| Found::Head(checkpoint.note)),
+        Asked::Head => {
+            let head = vault.checkpoint_wanted(&caller, &log, Wanted::Published).await;
+            head.map(|checkpoint| Found::Head(checkpoint.note))
+        }
         Asked::Tile(id, width) => vault.read_tile(&caller, &log, id, width).await.map(Found::Bytes),
         Asked::Bundle(TileId { index, .. }, width) => {
             vault.read_bundle(&caller, &ReadBundle { log, index, width }).await.map(Found::Bytes)

@@ -96,18 +96,21 @@ impl<S: Store> Vault<S> {
     /// The same, or one that has to do with witnesses.
     pub async fn checkpoint_wanted(&self, caller: &Caller, log: &str, wanted: Wanted) -> Result<Checkpoint, Error> {
         let whose = self.travel(caller, &GetCheckpoint { log }).await?;
+        let own = whose == caller.principal.tenant;
         let awaited = match wanted {
+            Wanted::Published if own && self.has_witnesses() => return self.witnessed(whose).await,
+            Wanted::Newest | Wanted::Published => None,
             // Nobody brings anything of a log that has ended.
-            Wanted::Newest => None,
-            Wanted::Awaited if whose != caller.principal.tenant => None,
-            Wanted::Witnessed if whose != caller.principal.tenant => return Err(Error::TenantDestroyed),
+            Wanted::Awaited if !own => None,
+            Wanted::Witnessed if !own => return Err(Error::TenantDestroyed),
             Wanted::Witnessed => return self.witnessed(whose).await,
             Wanted::Awaited => self.awaited(whose).await?,
         };
-        match awaited {
-            Some(awaited) => Ok(awaited),
-            None => Ok(self.checkpoint_of(caller, whose).await?.0),
+        if let Some(awaited) = awaited {
+            return Ok(awaited);
         }
+        let (newest, tree) = self.checkpoint_of(caller, whose).await?;
+        Ok(if own { self.with_cosignatures(whose, newest, &tree).await } else { newest })
     }
 
     /// The signed head of a log that the caller may see, and the tree that it signs.

@@ -23,6 +23,7 @@ use strongroom_ledger::filter::{Filter, time_of};
 use strongroom_ledger::manifest::{self, Manifest};
 use strongroom_ledger::proof::{Question, Tree};
 use strongroom_ledger::receipt::LogHead;
+use strongroom_ledger::tiles::Edge;
 use strongroom_ledger::{Timestamp, checkpoint, leaf_hash};
 use strongroom_storage::Store;
 use strongroom_storage::rows::BLOCK;
@@ -107,7 +108,10 @@ impl<S: Store> Attempt<S> for Export {
             return Err(Error::invalid("proofs", "no_key", description).into());
         }
         let head = match self.proofs {
-            true => Some(road.vault.signed_head(log).await?),
+            true => {
+                let (head, tree) = road.vault.signed_head(log).await?;
+                Some((road.vault.with_cosignatures(log, head, &tree).await, tree))
+            }
             false => None,
         };
         let size = match &head {
@@ -196,6 +200,8 @@ struct Proofs {
     held: Held,
     /// The range that was asked for; times make a smaller one of it.
     range: (u64, u64),
+    /// What lies before a range that begins with a tile, and was not sent yet.
+    before: Vec<Subtree>,
     /// What is left out and was not sent yet.
     cover: Cover,
     /// What lies behind the last leaf that is looked at.
@@ -214,6 +220,9 @@ impl<S: Store> ExportPages<S> {
             return Ok(None);
         }
         let mut page = ExportPage { archived: self.archived.take(), ..ExportPage::default() };
+        if let Some(proofs) = &mut self.proofs {
+            page.left_out.append(&mut proofs.before);
+        }
         if begun == self.first && self.proofs.is_none() && !self.filter.is_empty() {
             page.filter = Some(self.filter.to_json());
         }
@@ -347,9 +356,21 @@ impl<S: Store> Vault<S> {
             None => None,
             Some((checkpoint, tree)) => {
                 let (mut cover, mut held) = (Cover::default(), Held::new(log, tree));
-                for subtree in self.subtrees(log, &tree, 0, first).await? {
-                    held.left_out(&subtree)?;
-                    cover.leave_out(subtree);
+                let whole_tiles = first == range.0 && first.is_multiple_of(BLOCK);
+                let mut before = Vec::new();
+                if whole_tiles {
+                    // Not joined: the tiles in which the range begins have these hashes, and an archive writes them.
+                    for (start, height) in Edge::cut(first) {
+                        before.extend(self.subtrees(log, &tree, start, start + (1 << height)).await?);
+                    }
+                } else {
+                    before = self.subtrees(log, &tree, 0, first).await?;
+                }
+                for subtree in &before {
+                    held.left_out(subtree)?;
+                }
+                if !whole_tiles {
+                    before.drain(..).for_each(|subtree| cover.leave_out(subtree));
                 }
                 let behind = self.subtrees(log, &tree, end, tree.size).await?;
                 if let Some(last) = end.checked_sub(1).filter(|last| *last >= first) {
@@ -357,7 +378,7 @@ impl<S: Store> Vault<S> {
                     self.subtrees(log, &tree, last, end).await?;
                 }
                 let (lines, sum) = (0, Context::new(&SHA256));
-                Some(Box::new(Proofs { checkpoint, tree, held, range, cover, behind, lines, sum }))
+                Some(Box::new(Proofs { checkpoint, tree, held, range, before, cover, behind, lines, sum }))
             }
         };
         let size = self.committer.head(log).map_or(0, |head| head.size);

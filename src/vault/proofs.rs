@@ -98,6 +98,8 @@ impl<S: Store> Vault<S> {
             return Err(Error::invalid(path, "out_of_range", description));
         }
         let hashes = self.prove(whose, &tree, &question).await?;
+        let own = whose == caller.principal.tenant;
+        let checkpoint = if own { self.with_cosignatures(whose, checkpoint, &tree).await } else { checkpoint };
         Ok(Proof { hashes, size, checkpoint })
     }
 }

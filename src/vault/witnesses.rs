@@ -87,6 +87,8 @@ pub enum Wanted {
     Witnessed,
     /// What most witnesses have cosigned of those that wait for more, or the one of this moment.
     Awaited,
+    /// What is shown to whoever reads the log by plain HTTPS: where there are witnesses, nothing that too few have cosigned.
+    Published,
 }
 
 /// Brings a checkpoint that witnesses have cosigned.
@@ -251,6 +253,33 @@ impl<S: Store> Vault<S> {
             "not enough witnesses have cosigned a checkpoint of this log yet: `strongroom witness cosign --to-vault`",
         ))?;
         Ok((kept.note, kept.tree))
+    }
+
+    /// How many of the configured witnesses have cosigned a checkpoint, and how many are needed; nothing if none are configured.
+    pub fn cosigned_by(&self, note: &str) -> Option<(usize, usize)> {
+        let witnesses = self.witnesses.get()?;
+        Some((witnesses.of(note).unwrap_or_default(), witnesses.needed))
+    }
+
+    /// A signed head of a log that is there, with the cosignatures that the vault has of it.
+    pub(crate) async fn with_cosignatures(&self, whose: TenantNo, head: Checkpoint, tree: &Tree) -> Checkpoint {
+        // Without them it is the vault's word, as it would be if nobody had cosigned it.
+        match self.cosigned(whose, &head, tree).await {
+            Ok(Some(note)) => Checkpoint { note, ..head },
+            Ok(None) | Err(_) => head,
+        }
+    }
+
+    async fn cosigned(&self, whose: TenantNo, head: &Checkpoint, tree: &Tree) -> Result<Option<String>, Error> {
+        let Some(witnesses) = self.witnesses.get() else { return Ok(None) };
+        let of = |all: &Vec<Cosigned>| all.iter().find(|one| one.tree == *tree).map(|one| one.note.clone());
+        let waiting = self.waiting.lock().await.get(&whose).and_then(of);
+        let note = match waiting {
+            Some(note) => Some(note),
+            None => self.kept(whose).await?.filter(|kept| kept.tree == *tree).map(|kept| kept.note),
+        };
+        let known: Vec<&str> = head.keys.iter().map(String::as_str).chain(witnesses.vkeys()).collect();
+        Ok(note.and_then(|note| cosignature::join(&[&head.note, &note], &known).ok()))
     }
 
     /// The checkpoint that waits for the fewest witnesses more, the older of several, if any does.

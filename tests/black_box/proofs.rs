@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use strongroom_proto::v1;
 use tlog_tiles::{Checkpoint, Hash, HashReader, Tile, TileHashReader, TileReader};
@@ -9,6 +10,7 @@ use tonic::Code;
 
 use crate::files::path;
 use crate::harness::{TestVault, grow, refused};
+use crate::patience::until;
 
 /// A folder of C2SP tlog-tiles, as a verifier of others reads it.
 struct Folder<'a>(&'a Path);
@@ -132,6 +134,75 @@ async fn other_tools_read_the_ledger_from_its_folder() {
         assert!(read[0] == hash, "leaf {index}");
     }
     assert!(tlog_tiles::tree_hash(head.size(), &nodes).unwrap() == *head.hash());
+}
+
+#[tokio::test]
+async fn a_folder_proves_what_is_in_it_without_the_vault_and_every_change_of_it_is_named() {
+    let mut vault = with_leaves(3).await;
+    let scratch = |name: &str| vault.scratch().join(name);
+    let (kept, key, folder) = (scratch("kept.checkpoint"), scratch("kept.key"), scratch("ledger"));
+    let (growth, proof) = (scratch("since.growth"), scratch("2.tlog-proof"));
+    fs::write(&kept, vault.cli_ok(&["audit", "checkpoint"])).unwrap();
+    fs::write(&key, vault.cli_ok(&["audit", "key"])).unwrap();
+    grow(&vault, "Bob", 600).await;
+    // A checkpoint is up to a second old.
+    let head = until(Duration::from_secs(10), "two complete tiles", async || {
+        vault.cli_ok(&["audit", "tiles", "-o", path(&folder)]);
+        let key = fs::read_to_string(folder.join("key")).unwrap();
+        let head = head(&fs::read(folder.join("checkpoint")).unwrap(), &key);
+        if head.size() > 512 { Ok(head) } else { Err(head.size()) }
+    })
+    .await;
+    vault.cli_ok(&["audit", "grown", path(&kept), "--log-key", path(&key), "-o", path(&growth)]);
+    // The vault is gone.
+    vault.stop();
+
+    // A proof that it grew, which the vault or the folder gave.
+    let check = ["audit", "check", path(&growth), "--older", path(&kept), "--log-key", path(&key)];
+    let said = vault.json(&check);
+    assert_eq!((&said["verified"], &said["key_given"]), (&true.into(), &true.into()));
+    let text = fs::read_to_string(&growth).unwrap();
+    let forged = text.replacen("old ", "old 1", 1);
+    fs::write(&growth, forged).unwrap();
+    assert_eq!(vault.cli(&check).status.code(), Some(1));
+    fs::remove_file(&growth).unwrap();
+    let of_folder =
+        ["audit", "grown", path(&kept), "--tiles", path(&folder), "--log-key", path(&key), "-o", path(&growth)];
+    assert_eq!(vault.json(&of_folder)["verified"], true);
+    assert_eq!(vault.json(&check)["verified"], true);
+
+    // A proof of a leaf.
+    vault.cli_ok(&["audit", "prove", "2", "-o", path(&proof), "--tiles", path(&folder), "--log-key", path(&key)]);
+    assert_eq!(vault.json(&["audit", "check", path(&proof), "--log-key", path(&key)])["index"], "2");
+    let far = vault.cli(&["audit", "prove", "99999", "-o", path(&proof), "--tiles", path(&folder)]);
+    assert_eq!(far.status.code(), Some(1));
+
+    // All of it.
+    let words = ["audit", "verify", path(&folder), "--log-key", path(&key), "--older", path(&kept)];
+    let said = vault.json(&words);
+    assert_eq!((&said["whole"], &said["verified"]), (&true.into(), &true.into()));
+    let changed = |file: &str, at: usize, hint: &str| {
+        let file = folder.join(file);
+        let good = fs::read(&file).unwrap();
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        let output = vault.cli(&words);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && said.contains(hint), "{hint}: {said}");
+        fs::write(&file, good).unwrap();
+    };
+    let bundle = fs::read(folder.join("tile/entries/001")).unwrap();
+    // The 256 leaves of the second bundle, and the third of them.
+    let before: usize = bundled(&bundle).iter().take(2).map(|line| line.len() + 2).sum();
+    changed("tile/entries/001", before + 2 + 40, "leaf 258, was changed");
+    changed("tile/0/001", 5 * 32, "tile/0/001 has not the hashes");
+    let top = format!("tile/1/000.p/{}", head.size() / 256);
+    changed(&top, 0, &format!("{top} has not the hashes"));
+    changed("checkpoint", 80, "does not verify");
+    fs::remove_file(folder.join("tile/entries/001")).unwrap();
+    let said = String::from_utf8(vault.cli(&words).stderr).unwrap();
+    assert!(said.contains("tile/entries/001"), "{said}");
 }
 
 #[tokio::test]

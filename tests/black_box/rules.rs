@@ -224,6 +224,29 @@ async fn a_permission_that_is_withdrawn_is_gone_at_once_and_comes_back_at_once()
     vault.verify_ledger();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_does_not_outlive_the_permission_that_it_began_with() {
+    let vault = TestVault::start();
+    // More than waits between the vault and its reader.
+    for round in 0..20 {
+        let items = (0..2_000).map(|number| item("borrower.name", &format!("{round} {number}"), "")).collect();
+        vault.vault().await.tokenize(tokenize(items)).await.unwrap();
+    }
+    let mut stream = vault.audit().await.export(v1::ExportRequest::default()).await.unwrap().into_inner();
+    assert!(!stream.message().await.unwrap().unwrap().leaves.is_empty());
+    let nobody =
+        "@id(\"nobody-exports\") @why(\"A test.\")\nforbid (principal, action == Action::\"export_ledger\", resource);";
+    apply_policy(&vault, &format!("{POLICY}\n{nobody}\n"), "", false).await.unwrap();
+    let ended = loop {
+        match stream.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("all of it was sent"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(ended.code(), Code::PermissionDenied);
+}
+
 #[tokio::test]
 async fn who_may_see_something_is_told_what_and_who_may_see_nothing_is_not_told_that_it_exists() {
     let vault = TestVault::start();

@@ -60,7 +60,15 @@ async fn what_two_witnesses_cosigned_is_what_the_vault_gives_out_and_publishes()
     assert_eq!(cosign(&vault, &two, &["--first"]), begun);
     let note = witnessed(&vault).await.unwrap();
     assert_eq!(note.lines().nth(1).unwrap(), begun.to_string());
-    assert_eq!(vault.cli_ok(&["audit", "checkpoint", "--witnessed"]).trim(), note.trim());
+    let output = vault.cli(&["audit", "checkpoint", "--witnessed"]);
+    assert_eq!((String::from_utf8(output.stdout).unwrap().trim(), &output.stderr[..]), (note.trim(), &b""[..]));
+    let newest = vault.cli(&["audit", "checkpoint"]);
+    assert!(String::from_utf8(newest.stderr).unwrap().contains("not witnessed yet: 0 of 2"));
+    for words in [&["audit", "export"][..], &["audit", "export", "--action", "tokenize"]] {
+        let out = vault.scratch().join("exported.jsonl");
+        let said = vault.cli_ok(&[words, &["-o", path(&out)]].concat());
+        assert!(said.contains("not witnessed yet: 0 of 2"), "{said}");
+    }
     assert_eq!(Stranger::of(&vault).get("/demo/checkpoint").body, note.as_bytes());
 
     // It outlives the process, and goes on.

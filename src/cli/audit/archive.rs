@@ -13,8 +13,10 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use serde_json::json;
 use strongroom_export::Format;
+use strongroom_ledger::cover::Piece;
 use strongroom_ledger::manifest::Manifest;
 use strongroom_ledger::tiles::{Edge, TileId};
+use strongroom_ledger::verify::Pieces;
 use strongroom_ledger::{leaf, leaf_hash};
 use strongroom_proto::v1::{ArchiveRequest, ExportRequest, GetArchiveRequest, GetArchiveResponse};
 use time::OffsetDateTime;
@@ -49,6 +51,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_secs(1);
 /// Leaves under a tile of level zero.
 const TILE: usize = 256;
+/// The incomplete tiles of a tree have no more hashes.
+const MOST: usize = TILE * 8;
 
 /// What is archived, and where to.
 #[derive(Clone, Debug, ClapArgs)]
@@ -88,12 +92,8 @@ pub async fn run(asked: Archive, context: &Context) -> Result<Exit, CliError> {
     }
     // As it lies on the disk, whoever wrote it.
     let (note, keys) = (read(&beside(&out, ".checkpoint"))?, read_keys(&beside(&out, ".key"))?);
-    let Proven { said, signed, differs, .. } = excerpt::prove(&out, &note, &keys)?;
-    if let Some(why) = differs {
-        return Err(CliError::unfit(format!("{} was made by another version: {why}", out.display()))
-            .advise("the version that made it, or another -o"));
-    }
-    tiles(&folder, &beside(&out, ".leaves"), said.first)?;
+    let Proven { said, signed, .. } = excerpt::prove(&out, &note, &keys, false)?;
+    tiles(&folder, &beside(&out, ".leaves"), &beside(&out, ".proofs"), said.first)?;
     sync_folder(&out)?;
     sync_folder(&folder)?;
 
@@ -182,36 +182,23 @@ fn make(folder: &Path) -> Result<(), CliError> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| CliError::file(folder, error))
 }
 
-/// Writes the complete tiles over the lines, as C2SP tlog-tiles has them: where folders of several archives are laid together, so
-/// are their tiles.
-fn tiles(folder: &Path, lines: &Path, first: u64) -> Result<(), CliError> {
-    let text = fs::File::open(lines).map_err(|error| CliError::file(lines, error))?;
-    let mut level: Vec<[u8; 32]> = Vec::new();
-    let mut tile = Vec::with_capacity(TILE * 32);
-    let mut index = first / TILE as u64;
-    for line in BufReader::with_capacity(1 << 20, text).split(b'\n') {
-        let line = line.map_err(|error| CliError::file(lines, error))?;
-        tile.extend_from_slice(&leaf_hash(&line));
-        if let Some(root) = Edge::root_of(&tile) {
-            put(folder, TileId { level: 0, index }, &tile)?;
-            level.push(root);
-            index += 1;
-            tile.clear();
+/// Writes the tiles that are complete with the lines, as C2SP tlog-tiles has them: where folders of several archives are laid
+/// together, so are their tiles. The hashes from before the lines stand in the proofs.
+fn tiles(folder: &Path, lines: &Path, proofs: &Path, first: u64) -> Result<(), CliError> {
+    let mut before = Vec::new();
+    for piece in Pieces::new(excerpt::opened(proofs)?) {
+        match piece.map_err(|fault| CliError::unfit(fault.to_string()))?.1 {
+            Piece::Tree(subtree) if subtree.start < first && before.len() < MOST => before.push(subtree),
+            _ => break,
         }
     }
-    // Those above of which all is there.
-    let (mut number, mut start) = (1, first / TILE as u64);
-    while level.len() >= TILE {
-        let skipped = (TILE - start as usize % TILE) % TILE;
-        let whole = level.get(skipped..).unwrap_or_default().chunks_exact(TILE);
-        let from = start.div_ceil(TILE as u64);
-        let mut above = Vec::new();
-        for (index, hashes) in (from..).zip(whole) {
-            let tile = hashes.concat();
-            put(folder, TileId { level: number, index }, &tile)?;
-            above.extend(Edge::root_of(&tile));
-        }
-        (level, start, number) = (above, from, number + 1);
+    let unfit = |error| CliError::unfit(format!("{}: {error}", proofs.display()));
+    let mut edge = Edge::joined(first, before).map_err(unfit)?;
+    for line in excerpt::opened(lines)?.split(b'\n') {
+        let line = line.map_err(|error| CliError::file(lines, error))?;
+        let mut complete = Vec::new();
+        edge.push(leaf_hash(&line), |id, tile| complete.push((id, tile)));
+        complete.iter().try_for_each(|(id, tile)| put(folder, *id, tile))?;
     }
     Ok(())
 }
@@ -230,24 +217,31 @@ fn put(folder: &Path, id: TileId, tile: &[u8]) -> Result<(), CliError> {
 
 #[cfg(test)]
 mod tests {
+    use strongroom_ledger::cover::{HEADER, Subtree};
+
     use super::*;
 
     #[test]
     fn tiles_of_an_archive_are_those_of_the_whole_ledger() {
-        let lines: Vec<String> = (0..256 * 260).map(|number| format!("leaf {number}")).collect();
+        let lines: Vec<String> = (0..256 * 512).map(|number| format!("leaf {number}")).collect();
         let mut edge = Edge::new();
         let mut all = std::collections::BTreeMap::new();
         for line in &lines {
             edge.push(leaf_hash(line.as_bytes()), |id, tile| drop(all.insert(id, tile)));
         }
         let folder = tempfile::tempdir().unwrap();
-        // Two archives, laid together; of the second, the tile of level 1 is not whole.
-        for (first, end) in [(0, 256 * 257), (256 * 257, 256 * 260)] {
-            let text = folder.path().join("lines");
+        // Archives that are laid together, of which the second and the third begin within a tile of level 1.
+        for (first, end) in [(0, 256 * 257), (256 * 257, 256 * 260), (256 * 260, 256 * 512)] {
+            let (text, proofs) = (folder.path().join("lines"), folder.path().join("proofs"));
             fs::write(&text, lines[first..end].join("\n") + "\n").unwrap();
-            tiles(folder.path(), &text, first as u64).unwrap();
+            let before = Edge::cut(first as u64).into_iter().map(|(start, height)| {
+                let hash = Edge::root_of(&all[&TileId { level: height / 8 - 1, index: start >> height }]).unwrap();
+                Piece::Tree(Subtree { start, height, hash }).to_text() + "\n"
+            });
+            fs::write(&proofs, format!("{HEADER}\n{}", before.collect::<String>())).unwrap();
+            tiles(folder.path(), &text, &proofs, first as u64).unwrap();
         }
-        assert_eq!(all.len(), 261);
+        assert_eq!(all.len(), 512 + 2);
         for (id, tile) in all {
             assert_eq!(fs::read(folder.path().join(id.path(TILE))).unwrap(), tile, "{id}");
         }

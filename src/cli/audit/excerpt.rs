@@ -1,7 +1,8 @@
 //! Exports with a filter or in another form: lines, what proves them, what the vault signed, and a file made of the lines.
 //!
-//! The lines are always kept: they are what is proven. A file of another form is made of them here, and whoever verifies
-//! makes it anew. The manifest is the vault's word about the lines, in a frame that lists the files.
+//! The lines are always kept: they are what is proven. A file of another form is made of them here, and whoever verifies holds what
+//! it says against them. The manifest is the vault's word about the lines, in a frame that lists the files, which nobody signs: no
+//! word of it can make of a file that differs one that holds.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -11,7 +12,7 @@ use data_encoding::HEXLOWER;
 use ring::digest::{Context as Digest, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use strongroom_export::{Format, compare, convert};
+use strongroom_export::{Difference, Format, compare, convert};
 use strongroom_ledger::cover::{HEADER, Piece, Subtree};
 use strongroom_ledger::filter::Filter;
 use strongroom_ledger::manifest::Manifest;
@@ -22,7 +23,7 @@ use strongroom_proto::v1::{ExportRequest, ExportResponse, SignedExport};
 use super::answered::{is_answered, other};
 use super::growing::Growing;
 use super::verify::Verify;
-use super::{bar, beside, read, write_keys};
+use super::{bar, beside, read, witnessed, write_keys};
 use crate::cli::client::Context;
 use crate::cli::files::{remove_if_there, rename, replace};
 use crate::cli::output::{CliError, Exit, Output, facts};
@@ -36,15 +37,9 @@ struct Frame {
     format: String,
     /// The files of the export, but for the manifest, the checkpoint and the keys.
     files: Vec<Listed>,
-    /// The version of the command line that made it; nothing from early ones.
-    #[serde(default)]
-    tool: String,
     /// What the vault signed.
     signed: String,
 }
-
-/// The version of this command line.
-const TOOL: &str = env!("CARGO_PKG_VERSION");
 
 #[derive(Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -74,7 +69,7 @@ impl Files<'_> {
 
 /// Exports what is asked for.
 pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &Context) -> Result<Exit, CliError> {
-    let said = take(out, asked, format, context).await?;
+    let (said, (have, needed)) = take(out, asked, format, context).await?;
     let shown = |ending: &str| beside(out, ending).display().to_string();
     context.output.show(
         || {
@@ -87,6 +82,8 @@ pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &
                 "origin": said.log.origin,
                 "leaves": said.lines.to_string(),
                 "looked_at": (said.end - said.first).to_string(),
+                "witnesses": have,
+                "witnesses_needed": needed,
             })
         },
         || {
@@ -100,6 +97,7 @@ pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &
                 ("key", shown(".key")),
                 ("try", format!("strongroom audit verify --excerpt {}", quoted(&shown("")))),
             ];
+            pairs.extend(witnessed(have, needed));
             pairs.extend(unknown(&said.filter).map(|note| ("note", note)));
             facts(pairs)
         },
@@ -107,8 +105,13 @@ pub async fn export(out: &Path, asked: ExportRequest, format: Format, context: &
     Ok(Exit::Done)
 }
 
-/// Writes an export, and returns what the vault signed of it.
-pub async fn take(out: &Path, asked: ExportRequest, format: Format, context: &Context) -> Result<Manifest, CliError> {
+/// Writes an export, and returns what the vault signed of it; and how many witnesses have cosigned its head, and are needed.
+pub async fn take(
+    out: &Path,
+    asked: ExportRequest,
+    format: Format,
+    context: &Context,
+) -> Result<(Manifest, (u32, u32)), CliError> {
     let files = Files { out, format };
     let (lines, proofs, made) = (beside(out, ".leaves.part"), beside(out, ".proofs.part"), beside(out, ".part"));
     let fetched = async {
@@ -147,11 +150,15 @@ pub async fn take(out: &Path, asked: ExportRequest, format: Format, context: &Co
     if format != Format::Jsonl {
         rename(&made, out)?;
     }
-    let (format, files, tool) = (format.as_str().to_owned(), listed(&files)?, TOOL.to_owned());
-    let frame = Frame { format, files, tool, signed: signed.manifest };
+    frame(&files, signed.manifest)?;
+    Ok((said, (signed.witnesses, signed.witnesses_needed)))
+}
+
+/// Writes OUT.manifest: what the vault signed, and the files as they are.
+fn frame(files: &Files<'_>, signed: String) -> Result<(), CliError> {
+    let frame = Frame { format: files.format.as_str().to_owned(), files: listed(files)?, signed };
     let text = serde_json::to_string_pretty(&frame).map_err(|error| CliError::unfit(error.to_string()))?;
-    replace(&beside(out, ".manifest"), (text + "\n").as_bytes())?;
-    Ok(said)
+    replace(&beside(files.out, ".manifest"), (text + "\n").as_bytes())
 }
 
 /// Takes away what an earlier excerpt left beside OUT: it would speak of other lines. The manifest goes first.
@@ -235,14 +242,10 @@ pub struct Proven {
     /// The signed note of that.
     pub signed: String,
     format: Format,
-    /// The version that made it.
-    tool: String,
-    /// How OUT differs from what this version makes of the lines, if another one made it.
-    pub differs: Option<String>,
 }
 
-/// Sees that an export holds, as it lies there.
-pub fn prove(out: &Path, note: &str, keys: &[String]) -> Result<Proven, CliError> {
+/// Sees that an export holds, as it lies there; or makes a file of another form anew of lines that hold.
+pub fn prove(out: &Path, note: &str, keys: &[String], anew: bool) -> Result<Proven, CliError> {
     let does_not_hold = |why: &dyn std::fmt::Display| CliError::Unfit {
         message: format!("{} does not hold: {why}", out.display()),
         next: "keep all files as they are, and take the same export again".into(),
@@ -267,23 +270,36 @@ pub fn prove(out: &Path, note: &str, keys: &[String]) -> Result<Proven, CliError
         }
     })?;
     let said = excerpt.manifest;
-    let mut differs = None;
-    if format != Format::Jsonl {
-        let (lines, file) = (opened(&lines)?, opened(out)?);
-        let bar = bar(said.lines);
-        let compared = compare(format, &said.log.origin, lines, file, |done| bar.set_position(done));
-        bar.finish_and_clear();
-        match compared {
-            Ok(()) => {}
-            // Another version may write the same in another way.
-            Err(why) if frame.tool != TOOL => differs = Some(why.to_string()),
-            Err(why) => return Err(does_not_hold(&why)),
+    if anew {
+        if format == Format::Jsonl {
+            return Err(CliError::Usage("--anew is for tables and events: this export is the lines themselves".into()));
         }
+        let made = beside(out, ".part");
+        make(&files, &said, &lines, &made)?;
+        rename(&made, out)?;
+        self::frame(&files, frame.signed.clone())?;
     }
-    if listed(&files)? != frame.files {
+    if format != Format::Jsonl {
+        let file = File::open(out).map_err(|error| CliError::file(out, error))?;
+        let bar = bar(said.lines);
+        let compared = compare(format, &said.log.origin, opened(&lines)?, file, |done| bar.set_position(done));
+        bar.finish_and_clear();
+        compared.map_err(|why| match why {
+            Difference::Form(_) => CliError::Unfit {
+                message: format!("{} is not proven, and its lines are: {why}", out.display()),
+                next: format!(
+                    "make it anew of its lines: strongroom audit verify --excerpt {} --anew",
+                    quoted(&out.display().to_string())
+                )
+                .into(),
+            },
+            why => does_not_hold(&why),
+        })?;
+    }
+    if !anew && listed(&files)? != frame.files {
         return Err(does_not_hold(&"the manifest lists files with other hashes than these have"));
     }
-    Ok(Proven { said, signed: frame.signed, format, tool: frame.tool, differs })
+    Ok(Proven { said, signed: frame.signed, format })
 }
 
 /// Verifies such an export, without the vault.
@@ -297,20 +313,11 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
         return Err(CliError::Usage(why.into()));
     }
     let (note, keys) = args.held_against()?;
-    let Proven { said, signed: _, format, tool, differs } = prove(out, &note, &keys)?;
-    let lines = Files { out, format }.lines();
-    let witnessed = args.witnessed(0, [&note])?;
+    let Proven { said, format, .. } = prove(out, &note, &keys, args.anew)?;
+    let seen = args.witnessed(0, [&note])?;
     let asked = said.filter.to_json();
     // Every leaf is one of the lines, then, and each line is proven.
     let whole = said.lines == said.log.size;
-    let tool = if tool.is_empty() { "an earlier version" } else { &tool };
-    let not_comparable = differs.map(|why| {
-        format!(
-            "{} was made by {tool} and can't be held against its lines by {TOOL} ({why}): take {}, or verify with {tool}",
-            out.display(),
-            lines.display()
-        )
-    });
     output.show(
         || {
             json!({
@@ -318,16 +325,14 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
                 "filter": serde_json::from_str::<serde_json::Value>(&asked).unwrap_or_default(),
                 "first": said.first.to_string(),
                 "end": said.end.to_string(),
-                "verified": not_comparable.is_none(),
-                "lines_verified": true,
-                "not_comparable": not_comparable,
+                "verified": true,
                 "origin": said.log.origin,
                 "leaves": said.lines.to_string(),
                 "format": format.as_str(),
                 "time": said.time.to_string(),
                 "checkpoint_leaves": said.log.size.to_string(),
                 "key_given": args.log_key.is_some(),
-                "witnessed_leaves": witnessed.map(|leaves| leaves.to_string()),
+                "witnessed_leaves": seen.map(|leaves| leaves.to_string()),
             })
         },
         || {
@@ -336,25 +341,20 @@ pub fn verify(args: Verify, output: Output) -> Result<Exit, CliError> {
                 ("whole", is_whole.to_owned()),
                 ("filter", asked.clone()),
                 ("range", format!("leaves {} to {} of {}", said.first, said.end, said.log.size)),
-                (
-                    if not_comparable.is_some() { "the lines" } else { "verified" },
-                    "every line is in the ledger, unchanged, and all that the vault sent are here".to_owned(),
-                ),
+                ("verified", "every line is in the ledger, unchanged, and all that the vault sent are here".to_owned()),
                 ("origin", said.log.origin.clone()),
                 ("leaves", said.lines.to_string()),
                 ("exported", said.time.to_string()),
             ];
-            pairs.extend(not_comparable.as_ref().map(|why| ("not comparable", why.clone())));
             if !whole {
                 pairs.push(("not proven", "that no other leaf fits: that is the vault's signed word".to_owned()));
             }
-            pairs.extend(witnessed.map(|leaves| ("witnessed", format!("the first {leaves} leaves"))));
+            pairs.extend(seen.map(|leaves| ("witnessed", format!("the first {leaves} leaves"))));
             pairs.extend(args.note());
             facts(pairs)
         },
     )?;
-    // The lines do hold.
-    Ok(if not_comparable.is_some() { Exit::Partly } else { Exit::Done })
+    Ok(Exit::Done)
 }
 
 /// The files that a manifest lists, as they are.
@@ -377,7 +377,8 @@ fn sum(path: &Path) -> io::Result<String> {
     }
 }
 
-fn opened(path: &Path) -> Result<BufReader<File>, CliError> {
+/// A file to read, of any size.
+pub fn opened(path: &Path) -> Result<BufReader<File>, CliError> {
     let file = File::open(path).map_err(|error| CliError::file(path, error))?;
     Ok(BufReader::with_capacity(1 << 20, file))
 }

@@ -1,19 +1,22 @@
 //! `strongroom audit export`: the ledger, or the leaves of it that are asked for, in a form of the reader's.
 //!
-//! The whole ledger as it is needs its checkpoint and nothing else. For anything less, and for other forms, there are proofs
-//! and a manifest beside it (`excerpt.rs`).
+//! The whole ledger as it is needs its checkpoint and nothing else to be proven; the hashes of its leaves lie beside it, to find the
+//! place of what does not hold. For anything less, and for other forms, there are a manifest and hashes of what is left out too
+//! (`excerpt.rs`).
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::json;
 use strongroom_export::Format;
+use strongroom_ledger::cover::{HEADER, Piece};
+use strongroom_ledger::leaf_hash;
 use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::{ExportRequest, LeafFilter};
 
 use super::growing::Growing;
 use super::options::{Between, Of};
-use super::{beside, excerpt, newest, write_keys};
+use super::{beside, excerpt, newest, witnessed, write_keys};
 use crate::cli::client::{Context, Wire};
 use crate::cli::expiry::to_wire;
 use crate::cli::files::{rename, replace};
@@ -30,10 +33,10 @@ pub const HELP: &str = "Examples:
   strongroom audit verify --excerpt reads.jsonl
 
 Writes OUT (one leaf a line), OUT.checkpoint (the signed head that OUT leads
-to) and OUT.key (the public keys). With a filter or another form also
-OUT.proofs (what proves each line), OUT.manifest (signed by the vault: what was
-asked for, and how many lines were sent) and, in another form, OUT.leaves (the
-lines it was made of). All replace what was there, once they are whole.
+to), OUT.key (the public keys) and OUT.proofs (what proves each line). With a
+filter or another form also OUT.manifest (signed by the vault: what was asked
+for, and how many lines were sent) and, in another form, OUT.leaves (the lines
+it was made of). All replace what was there, once they are whole.
 
 A leaf fits if all that is asked fits; --field, --class, --view, --subject and
 --token (or --handle and --row) must fit one and the same of its items. What you ask for is recorded in the ledger.";
@@ -216,52 +219,73 @@ async fn whole(out: &Path, log: String, context: &Context) -> Result<Exit, CliEr
     let mut client = context.audit().await?;
     let (signed, head) = newest::signed_head(&mut client, &log).await?;
 
-    let part = beside(out, ".part");
-    if let Err(error) = fetch(&mut client, log, signed.size, &part).await {
+    let (part, hashes) = (beside(out, ".part"), beside(out, ".proofs.part"));
+    if let Err(error) = fetch(&mut client, log, signed.size, &part, &hashes).await {
         // Half a ledger proves nothing; the first error is the one to report.
-        drop(std::fs::remove_file(&part));
+        [&part, &hashes].into_iter().for_each(|part| drop(std::fs::remove_file(part)));
         return Err(error);
     }
 
     excerpt::forget(out)?;
-    let (note, key) = (beside(out, ".checkpoint"), beside(out, ".key"));
+    let (note, key, proofs) = (beside(out, ".checkpoint"), beside(out, ".key"), beside(out, ".proofs"));
     replace(&note, head.checkpoint.as_bytes())?;
     write_keys(&key, &head.keys)?;
+    rename(&hashes, &proofs)?;
     rename(&part, out)?;
     context.output.show(
         || {
             json!({
                 "out": out.display().to_string(),
+                "proofs": proofs.display().to_string(),
                 "checkpoint": note.display().to_string(),
                 "key": key.display().to_string(),
                 "origin": signed.origin,
                 "leaves": signed.size.to_string(),
+                "witnesses": head.witnesses,
+                "witnesses_needed": head.witnesses_needed,
             })
         },
         || {
             let try_next = format!("strongroom audit verify {}", quoted(&out.display().to_string()));
-            facts([
+            let mut pairs = vec![
                 ("written", out.display().to_string()),
                 ("leaves", signed.size.to_string()),
                 ("origin", signed.origin.clone()),
+                ("proofs", proofs.display().to_string()),
                 ("checkpoint", note.display().to_string()),
                 ("key", key.display().to_string()),
-                ("try", try_next),
-            ])
+            ];
+            pairs.extend(witnessed(head.witnesses, head.witnesses_needed));
+            pairs.push(("try", try_next));
+            facts(pairs)
         },
     )?;
     Ok(Exit::Done)
 }
 
-/// Writes the first leaves of a ledger, `size` of them, to a file.
-async fn fetch(client: &mut AuditClient<Wire>, log: String, size: u64, part: &Path) -> Result<(), CliError> {
-    let mut file = Growing::new(part)?;
-    let leaves = newest::leaves(client, log, size, |leaf| file.line(leaf)).await?;
+/// Writes the first leaves of a ledger, `size` of them, to a file, and their hashes to another: by these the place is found of
+/// what somebody changes.
+async fn fetch(
+    client: &mut AuditClient<Wire>,
+    log: String,
+    size: u64,
+    part: &Path,
+    hashes: &Path,
+) -> Result<(), CliError> {
+    let (mut file, mut proofs, mut index) = (Growing::new(part)?, Growing::new(hashes)?, 0..);
+    proofs.line(HEADER.as_bytes())?;
+    let leaves = newest::leaves(client, log, size, |leaf| {
+        let piece = index.next().map(|index| Piece::Leaf { index, hash: leaf_hash(leaf) });
+        piece.iter().try_for_each(|piece| proofs.line(piece.to_text().as_bytes()))?;
+        file.line(leaf)
+    });
+    let leaves = leaves.await?;
     if leaves != size {
         return Err(CliError::Unfit {
             message: format!("the vault sent {leaves} leaves and its checkpoint signs {size}"),
             next: "the same command again".into(),
         });
     }
+    proofs.finish()?;
     file.finish()
 }

@@ -1,15 +1,15 @@
 //! `strongroom audit verify`: an export held against what was signed, without the vault.
 
-use std::fs::File;
-use std::io::BufReader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use serde_json::json;
+use strongroom_ledger::checkpoint::Checkpoint;
 use strongroom_ledger::log_keys::{TrustedKey, number};
-use strongroom_ledger::verify::Proof;
+use strongroom_ledger::verify::{ExcerptFault, Pieces, Proof, Report, VerifyError};
 use strongroom_ledger::{checkpoint, cosignature, verify};
 
+use super::folder::Folder;
 use super::{beside, came_with, excerpt, read, read_keys};
 use crate::cli::files::replace;
 use crate::cli::output::{CliError, Exit, Output, facts};
@@ -17,7 +17,7 @@ use crate::cli::output::{CliError, Exit, Output, facts};
 /// What is verified, and against what.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Verify {
-    /// The export: a whole ledger, one leaf a line; with --excerpt, any other.
+    /// The export: a whole ledger, one leaf a line, or the folder that audit tiles wrote; with --excerpt, any other.
     pub export: PathBuf,
 
     /// It is an export with a filter or in another form, with EXPORT.manifest beside it: what it leaves out is not proven to be
@@ -25,7 +25,11 @@ pub struct Verify {
     #[arg(long)]
     pub excerpt: bool,
 
-    /// The signed checkpoint [default: EXPORT.checkpoint].
+    /// If the lines of an excerpt hold, make the table or the events anew of them, in the place of those that are there.
+    #[arg(long, requires = "excerpt")]
+    pub anew: bool,
+
+    /// The signed checkpoint [default: EXPORT.checkpoint, or the folder's].
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
 
@@ -60,12 +64,21 @@ pub struct Verify {
 
 impl Verify {
     fn key_path(&self) -> PathBuf {
-        self.log_key.clone().unwrap_or_else(|| beside(&self.export, ".key"))
+        self.log_key.clone().unwrap_or_else(|| self.own("key"))
+    }
+
+    /// What came with the export.
+    fn own(&self, what: &str) -> PathBuf {
+        if self.is_folder() { self.export.join(what) } else { beside(&self.export, &format!(".{what}")) }
+    }
+
+    fn is_folder(&self) -> bool {
+        self.export.is_dir()
     }
 
     /// The signed checkpoint and the ledger's keys.
     pub fn held_against(&self) -> Result<(String, Vec<String>), CliError> {
-        let note = self.checkpoint.clone().unwrap_or_else(|| beside(&self.export, ".checkpoint"));
+        let note = self.checkpoint.clone().unwrap_or_else(|| self.own("checkpoint"));
         Ok((read(&note)?, read_keys(&self.key_path())?))
     }
 
@@ -116,7 +129,7 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
     if args.excerpt {
         return excerpt::verify(args, output);
     }
-    if beside(&args.export, ".manifest").exists() {
+    if !args.is_folder() && beside(&args.export, ".manifest").exists() {
         // Whoever hands over a ledger could put a genuine excerpt of nothing in its place.
         return Err(CliError::Unfit {
             message: format!(
@@ -126,16 +139,22 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
             next: "if an excerpt is what you expect, the same with --excerpt; if not, ask for the whole ledger".into(),
         });
     }
-    let export = File::open(&args.export).map_err(|error| CliError::file(&args.export, error))?;
     let (note, keys) = args.held_against()?;
     let older = args.older.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
-    let lines = BufReader::with_capacity(1 << 20, export);
-    let report = match verify::verify_export_since(lines, &note, &older, &keys) {
+    let verified = match args.is_folder() {
+        true => of_folder(&args.export, &note, &older, &keys)?,
+        false => verify::verify_export_since(excerpt::opened(&args.export)?, &note, &older, &keys),
+    };
+    let report = match verified {
         Ok(report) => report,
         Err(error) => {
+            let why = match placed(&args, &note, &keys)? {
+                Some(place) => format!("{place} ({error})"),
+                None => error.to_string(),
+            };
             return Err(CliError::Unfit {
-                message: format!("{} does not hold: {error}", args.export.display()),
-                next: "keep all three files as they are, and compare with an older export or checkpoint".into(),
+                message: format!("{} does not hold: {why}", args.export.display()),
+                next: "keep all files as they are, and compare with an older export or checkpoint".into(),
             });
         }
     };
@@ -194,6 +213,47 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
         },
     )?;
     Ok(Exit::Done)
+}
+
+/// Verifies the leaves in a folder of tiles, and then the tiles over them.
+fn of_folder(
+    export: &Path,
+    note: &str,
+    older: &[String],
+    keys: &[String],
+) -> Result<Result<Report, VerifyError>, CliError> {
+    let mut lines = Folder::new(export, &claimed(note)?).lines();
+    let verified = verify::verify_export_since(&mut lines, note, older, keys);
+    match (&verified, lines.into_inner().wrong()) {
+        (Ok(_), Some(wrong)) => Err(CliError::Unfit {
+            message: format!("{} does not hold: its leaves do, and {wrong}", export.display()),
+            next: "keep the folder as it is, and write another: strongroom audit tiles".into(),
+        }),
+        _ => Ok(verified),
+    }
+}
+
+/// Where an export does not hold, if the hashes of its leaves lie beside it and say so.
+fn placed(args: &Verify, note: &str, keys: &[String]) -> Result<Option<String>, CliError> {
+    let proofs = beside(&args.export, ".proofs");
+    let placed = if args.is_folder() {
+        let folder = Folder::new(&args.export, &claimed(note)?);
+        verify::place(folder.lines(), folder.hashes(), note, keys)
+    } else if proofs.exists() {
+        verify::place(excerpt::opened(&args.export)?, Pieces::new(excerpt::opened(&proofs)?), note, keys)
+    } else {
+        return Ok(None);
+    };
+    match placed {
+        // It was told before.
+        Ok(()) | Err(ExcerptFault::Checkpoint(_)) => Ok(None),
+        Err(fault) => Ok(Some(fault.to_string())),
+    }
+}
+
+/// What a checkpoint says; who signed it is asked with what it says.
+fn claimed(note: &str) -> Result<Checkpoint, CliError> {
+    checkpoint::claimed(note).map_err(|error| CliError::unfit(format!("the checkpoint does not verify: {error}")))
 }
 
 /// Which keys prove a checkpoint, for people.

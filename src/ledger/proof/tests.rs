@@ -73,6 +73,9 @@ proptest! {
 
     #[test]
     fn any_text_is_read_as_it_would_be_written_or_refused(text in "(c2sp.org/tlog-proof@v1\n)?(index [0-9]{1,3}\n)?\\PC{0,60}\n?\n?\\PC{0,20}") {
+        if let Ok(proof) = GrowthProof::from_text(&text) {
+            prop_assert_eq!(proof.to_text(), text.clone());
+        }
         if let Ok(proof) = LeafProof::from_text(&text) {
             prop_assert_eq!(proof.to_text(), text);
         }
@@ -204,4 +207,22 @@ fn a_proof_that_is_not_written_as_specified_is_refused() {
     }
     let many = LeafProof { index: 7, hashes: vec![[1; 32]; 65], checkpoint: String::new() };
     assert!(LeafProof::from_text(&many.to_text()).is_err());
+}
+
+#[test]
+fn a_proof_of_growth_is_read_as_it_was_written_and_holds_for_the_older_tree_alone() {
+    let (older, newer) = (tree(300), tree(700));
+    let hashes = prove(Question::Consistency { from: 300, to: 700 }, &newer, &Kept::of(700));
+    let proof = GrowthProof { from: 300, hashes, checkpoint: "a note\n\nand its signatures\n".to_owned() };
+    let text = proof.to_text();
+    assert!(text.starts_with("old 300\n") && text.ends_with("\n\na note\n\nand its signatures\n"));
+    let read = GrowthProof::from_text(&text).unwrap();
+    assert_eq!((&read, read.verify(&older, &newer)), (&proof, Ok(())));
+    assert!(read.verify(&tree(299), &newer).is_err());
+    assert!(read.verify(&older, &tree(701)).is_err());
+    let bare = GrowthProof { from: 700, hashes: vec![], ..proof };
+    assert_eq!(GrowthProof::from_text(&bare.to_text()), Ok(bare));
+    for (from, to) in [("old 300", "old 0300"), ("old 300", "old -1"), ("old ", "index "), ("\n\n", "\n")] {
+        assert!(GrowthProof::from_text(&text.replacen(from, to, 1)).is_err(), "{from} -> {to}");
+    }
 }

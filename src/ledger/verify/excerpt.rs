@@ -1,8 +1,8 @@
 //! Verification of a filtered export: some of a log's leaves, what lies beside them in the tree, and a manifest.
 //!
 //! Lines and proofs are read once, side by side, in constant memory. The proofs say which leaf comes next and what its
-//! hash is, so whatever does not fit is named by its line; that they themselves hold shows at the end, in the root. What
-//! is gone from both shows in the manifest's count.
+//! hash is, so whatever does not fit is named by its line, once it is known that they themselves hold, which shows at the end, in the
+//! root. What is gone from both shows in the manifest's count. What names the place in a whole export is the same.
 //!
 //! A manifest by a newer key than those that are known holds if the leaf that names that key is among the lines.
 
@@ -51,43 +51,100 @@ pub fn verify_excerpt(
     if (&log.origin, log.size, log.root) != (&signed.origin, signed.size, signed.root) {
         return Err(ExcerptFault::OtherCheckpoint { size: log.size, got: signed.size });
     }
-    let walk = Walk {
-        lines: Lines::new(lines),
-        pieces: Pieces { from: proofs, number: 0 },
-        tree: Frontier::new(),
-        sum: Context::new(&SHA256),
-        count: 0,
-        trust: Trust::new(&signed.origin, keys.iter().copied()),
-        unknown,
-        manifest,
-    };
-    walk.run(&signed)
+    // What is known of the log's keys.
+    let mut trust = Trust::new(&signed.origin, keys.iter().copied());
+    let mut sum = Context::new(&SHA256);
+    let mut walk = Walk::new(lines, Pieces::new(proofs));
+    walk.run(&signed, |line, index, text| {
+        let within = (manifest.first..manifest.end).contains(&index);
+        if !within || manifest.filter.fits(text) != Ok(true) {
+            return Err(ExcerptFault::Unasked { line, index });
+        }
+        if unknown.is_some()
+            && let Ok(leaf) = leaf::parse(text)
+        {
+            trust.hear(&leaf);
+        }
+        sum.update(text);
+        sum.update(b"\n");
+        Ok(())
+    })?;
+    if let Some(note) = unknown {
+        trust.believe(signed.size);
+        manifest::verify(note, &trust.keys_at(signed.size)).map_err(ExcerptFault::Manifest)?;
+    }
+    if walk.count != manifest.lines {
+        return Err(ExcerptFault::Count { counted: manifest.lines, got: walk.count });
+    }
+    if sum.finish().as_ref() != manifest.sha256 {
+        return Err(ExcerptFault::Sum);
+    }
+    Ok(Excerpt { manifest })
 }
 
-struct Walk<'n, L, P> {
+/// Where the lines of a whole export are not the leaves that a checkpoint signs, by the hashes of all leaves, which came with it:
+/// they are held against the checkpoint as well. `keys` as for [`verify_excerpt`]. That nothing is found proves nothing yet.
+pub fn place(
+    lines: impl BufRead,
+    pieces: impl Iterator<Item = Result<Numbered, ExcerptFault>>,
+    checkpoint: &str,
+    keys: &[String],
+) -> Result<(), ExcerptFault> {
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let signed = checkpoint::verify(checkpoint, &keys).map_err(ExcerptFault::Checkpoint)?;
+    Walk::new(lines, pieces).run(&signed, |_, _, _| Ok(()))
+}
+
+/// A piece of what proves an export, and which one it is, from 1.
+pub type Numbered = (u64, Piece);
+
+/// Lines and what proves them, side by side.
+struct Walk<L, P> {
     lines: Lines<L>,
-    pieces: Pieces<P>,
+    pieces: P,
     tree: Frontier,
-    sum: Context,
     count: u64,
-    /// What is known of the log's keys.
-    trust: Trust,
-    /// The signed manifest, if none of the given keys has signed it.
-    unknown: Option<&'n str>,
-    manifest: Manifest,
 }
 
-impl<L: BufRead, P: BufRead> Walk<'_, L, P> {
-    fn run(mut self, signed: &Checkpoint) -> Result<Excerpt, ExcerptFault> {
-        while let Some(piece) = self.pieces.next()? {
-            let line = self.pieces.number;
+/// A line that is a leaf, and not the one that is expected.
+struct Odd {
+    line: u64,
+    /// The leaf that is expected.
+    index: u64,
+    /// The leaf that it says it is.
+    got: u64,
+    /// The hash of the line behind it.
+    next: Option<[u8; 32]>,
+}
+
+impl<L: BufRead, P: Iterator<Item = Result<Numbered, ExcerptFault>>> Walk<L, P> {
+    fn new(lines: L, pieces: P) -> Self {
+        Self { lines: Lines::new(lines), pieces, tree: Frontier::new(), count: 0 }
+    }
+
+    /// Gives each line that is proven, with its number and the leaf's. What does not fit is told only if the proofs give the
+    /// signed root: else it may be they that were changed.
+    fn run(
+        &mut self,
+        signed: &Checkpoint,
+        mut each: impl FnMut(u64, u64, &[u8]) -> Result<(), ExcerptFault>,
+    ) -> Result<(), ExcerptFault> {
+        let (mut found, mut odd) = (Ok(()), None);
+        while let Some(piece) = self.pieces.next() {
+            let (line, piece) = piece?;
             self.tree.push_subtree(&piece.subtree()).map_err(|error| ExcerptFault::Proofs { line, error })?;
-            if let Piece::Leaf { index, hash } = piece {
-                self.leaf(index, hash)?;
+            let Piece::Leaf { index, hash } = piece else { continue };
+            match odd.take() {
+                Some(odd) => found = Err(self.misplaced(&odd, Some(hash))),
+                None if found.is_ok() => match self.leaf(index, hash, &mut each) {
+                    Ok(next) => odd = next,
+                    Err(fault) => found = Err(fault),
+                },
+                None => {}
             }
         }
-        if self.lines.advance()? {
-            return Err(self.added());
+        if let Some(odd) = odd {
+            found = Err(self.misplaced(&odd, None));
         }
         if self.tree.size() != signed.size {
             return Err(ExcerptFault::ProofsEnd { size: self.tree.size(), signed: signed.size });
@@ -95,22 +152,18 @@ impl<L: BufRead, P: BufRead> Walk<'_, L, P> {
         if self.tree.root() != signed.root {
             return Err(ExcerptFault::Root);
         }
-        if let Some(manifest) = self.unknown {
-            self.trust.believe(signed.size);
-            manifest::verify(manifest, &self.trust.keys_at(signed.size)).map_err(ExcerptFault::Manifest)?;
-        }
-        let counted = self.manifest.lines;
-        if self.count != counted {
-            return Err(ExcerptFault::Count { counted, got: self.count });
-        }
-        if self.sum.finish().as_ref() != self.manifest.sha256 {
-            return Err(ExcerptFault::Sum);
-        }
-        Ok(Excerpt { manifest: self.manifest })
+        found?;
+        if self.lines.advance()? { Err(self.added()) } else { Ok(()) }
     }
 
-    /// Holds the next line against the leaf that is proven here.
-    fn leaf(&mut self, index: u64, hash: [u8; 32]) -> Result<(), ExcerptFault> {
+    /// Holds the next line against the leaf that is proven here. Says if it names another leaf: what that means shows when the
+    /// next leaf is known.
+    fn leaf(
+        &mut self,
+        index: u64,
+        hash: [u8; 32],
+        each: &mut impl FnMut(u64, u64, &[u8]) -> Result<(), ExcerptFault>,
+    ) -> Result<Option<Odd>, ExcerptFault> {
         if !self.lines.advance()? {
             return Err(ExcerptFault::Ends { lines: self.count, index });
         }
@@ -118,43 +171,45 @@ impl<L: BufRead, P: BufRead> Walk<'_, L, P> {
         if !self.lines.whole {
             return Err(ExcerptFault::Truncated { line, index });
         }
-        if leaf_hash(text) != hash {
-            return Err(self.misplaced(index));
+        if leaf_hash(text) == hash {
+            each(line, index, text)?;
+            self.count += 1;
+            return Ok(None);
         }
-        let within = (self.manifest.first..self.manifest.end).contains(&index);
-        if !within || self.manifest.filter.fits(text) != Ok(true) {
-            return Err(ExcerptFault::Unasked { line, index });
+        if text.last() == Some(&b'\r') {
+            return Err(ExcerptFault::Converted { line });
         }
-        if self.unknown.is_some()
-            && let Ok(leaf) = leaf::parse(text)
-        {
-            self.trust.hear(&leaf);
-        }
-        self.sum.update(text);
-        self.sum.update(b"\n");
-        self.count += 1;
-        Ok(())
-    }
-
-    /// Says what stands where a leaf is expected.
-    fn misplaced(&mut self, index: u64) -> ExcerptFault {
-        let line = self.lines.number;
-        if self.lines.text.last() == Some(&b'\r') {
-            return ExcerptFault::Converted { line };
-        }
-        let got = match leaf::parse(&self.lines.text) {
+        let got = match leaf::parse(text) {
             Ok(leaf) => leaf.index,
-            Err(error) => return ExcerptFault::Changed { line, index, why: format!(": {error}") },
+            Err(error) => return Err(ExcerptFault::Changed { line, index, why: format!(": {error}") }),
         };
         if got == index {
-            return ExcerptFault::Changed { line, index, why: String::new() };
+            return Err(ExcerptFault::Changed { line, index, why: String::new() });
         }
-        if got < index {
-            return ExcerptFault::Added { line, got };
+        let next = self.lines.advance()?.then(|| leaf_hash(&self.lines.text));
+        if next == Some(hash) {
+            return Err(ExcerptFault::Added { line, got });
         }
-        match self.lines.find(index) {
-            Some(at) => ExcerptFault::Moved { line, index, got, at },
-            None => ExcerptFault::Dropped { line, index },
+        Ok(Some(Odd { line, index, got, next }))
+    }
+
+    /// Says what stands where a leaf is expected; after it comes the leaf with the hash `following`.
+    fn misplaced(&mut self, odd: &Odd, following: Option<[u8; 32]>) -> ExcerptFault {
+        let &Odd { line, index, got, next } = odd;
+        if got > index {
+            let is_next = next.is_some() && leaf::parse(&self.lines.text).is_ok_and(|leaf| leaf.index == index);
+            let at = if is_next { Some(self.lines.number) } else { self.lines.find(index) };
+            if let Some(at) = at {
+                return ExcerptFault::Moved { line, index, got, at };
+            }
+        }
+        match got > index {
+            // All goes on behind it as if it were the one.
+            _ if next == following => {
+                ExcerptFault::Changed { line, index, why: format!(": it says that it is leaf {got}") }
+            }
+            true => ExcerptFault::Dropped { line, index },
+            false => ExcerptFault::Added { line, got },
         }
     }
 
@@ -169,18 +224,24 @@ impl<L: BufRead, P: BufRead> Walk<'_, L, P> {
 }
 
 /// The lines of a file of proofs, one at a time.
-struct Pieces<P> {
+pub struct Pieces<P> {
     from: P,
     number: u64,
 }
 
 impl<P: BufRead> Pieces<P> {
-    fn next(&mut self) -> Result<Option<Piece>, ExcerptFault> {
+    /// Those of a file.
+    pub fn new(from: P) -> Self {
+        Self { from, number: 0 }
+    }
+
+    fn read(&mut self) -> Result<Option<Numbered>, ExcerptFault> {
         if self.number == 0 && self.line()?.as_deref() != Some(HEADER) {
             return Err(ExcerptFault::NoProofs);
         }
         let Some(text) = self.line()? else { return Ok(None) };
-        Piece::from_text(&text).map(Some).map_err(|error| ExcerptFault::Proofs { line: self.number, error })
+        let piece = Piece::from_text(&text).map_err(|error| ExcerptFault::Proofs { line: self.number, error })?;
+        Ok(Some((self.number, piece)))
     }
 
     fn line(&mut self) -> Result<Option<String>, ExcerptFault> {
@@ -195,6 +256,14 @@ impl<P: BufRead> Pieces<P> {
         // One that is cut off or too long is none.
         let text = text.strip_suffix(b"\n").unwrap_or_default().to_vec();
         Ok(Some(String::from_utf8(text).unwrap_or_default()))
+    }
+}
+
+impl<P: BufRead> Iterator for Pieces<P> {
+    type Item = Result<Numbered, ExcerptFault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read().transpose()
     }
 }
 
@@ -352,10 +421,53 @@ mod tests {
             export.lines.insert(at, log_line(start));
         };
         expect(other, &["was not asked for"]);
+        // An honest line is not blamed for a hash that was changed.
+        expect(
+            |export| {
+                let at = export.proof_of(3);
+                export.proofs[at] = Piece::Leaf { index: 21, hash: [1; 32] }.to_text();
+            },
+            &["do not give the signed root"],
+        );
         expect(|export| drop(export.proofs.pop()), &["end at leaf"]);
         expect(|export| drop(export.proofs.remove(5)), &["line 7 of the proofs"]);
         expect(|export| export.proofs[0].push('x'), &["line 2 of the proofs"]);
         expect(|export| export.proofs.swap(4, 5), &["of the proofs"]);
+    }
+
+    #[test]
+    fn the_place_in_a_whole_export_is_found_by_the_hashes_of_its_leaves() {
+        let lines: Vec<String> = (0..SIZE).map(log_line).collect();
+        let hashes: Vec<[u8; 32]> = lines.iter().map(|line| leaf_hash(line.as_bytes())).collect();
+        let mut tree = Frontier::new();
+        hashes.iter().for_each(|hash| tree.push_hash(*hash));
+        let (note, keys) = (key().checkpoint(&log(), &tree), [checkpoint::vkey(&log(), &key().public())]);
+        let placed = |lines: &[String], hashes: &[[u8; 32]]| {
+            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            let pieces: String = pieces(hashes, |_| true).iter().map(|piece| piece.to_text() + "\n").collect();
+            let pieces = format!("{HEADER}\n{pieces}");
+            place(text.as_bytes(), Pieces::new(pieces.as_bytes()), &note, &keys).map_err(|fault| fault.to_string())
+        };
+        assert_eq!(placed(&lines, &hashes), Ok(()));
+        let changed = |change: &dyn Fn(&mut Vec<String>)| {
+            let mut lines = lines.clone();
+            change(&mut lines);
+            placed(&lines, &hashes).unwrap_err()
+        };
+        let said = changed(&|lines| lines[40] = lines[40].replace("app/a", "app/b"));
+        assert_eq!(said, "line 41, leaf 40, was changed");
+        let said = changed(&|lines| lines[40] = lines[40].replace("\"40\"", "\"48\""));
+        assert_eq!(said, "line 41, leaf 40, was changed: it says that it is leaf 48");
+        assert!(changed(&|lines| lines[40] = lines[40].replace("\"40\"", "\"30\"")).contains("it is leaf 30"));
+        assert!(changed(&|lines| lines[299] = lines[299].replace("\"299\"", "\"399\"")).contains("line 300, leaf 299"));
+        assert!(changed(&|lines| drop(lines.remove(40))).contains("leaf 40 is expected in line 41"));
+        assert!(changed(&|lines| lines.swap(40, 41)).contains("lines were moved"));
+        assert!(changed(&|lines| drop(lines.pop())).contains("ends after 299 lines"));
+        assert!(changed(&|lines| lines.push(log_line(300))).contains("line 301"));
+        // Hashes that were changed along name no place.
+        let mut forged = hashes.clone();
+        forged[40] = [1; 32];
+        assert!(placed(&lines, &forged).unwrap_err().contains("do not give the signed root"));
     }
 
     #[test]

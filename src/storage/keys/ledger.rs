@@ -4,6 +4,7 @@ use strongroom_ids::TenantNo;
 
 use super::{Key, TENANT, decode_number, encode_number, ending, number_of};
 use crate::StoreError;
+use crate::codec::Writer;
 
 /// `Leaves`: one leaf of the tenant's ledger.
 pub fn leaf(tenant: TenantNo, index: u64) -> Vec<u8> {

@@ -116,6 +116,24 @@ fn what_is_sent_and_signed_verifies_and_is_what_a_naive_filter_takes() {
 }
 
 #[tokio::test]
+async fn what_lies_before_a_range_that_begins_with_a_tile_is_told_in_the_hashes_of_tiles() {
+    let (bench, vault) = Bench::new().await;
+    for _ in 0..520 {
+        vault.tokenize(&caller(Role::App), &tokenize(vec![new_value("borrower.name", "Ann", "")], "")).await.unwrap();
+    }
+    bench.pass(2);
+    for (first, before) in [(512, vec!["tree 0 8 ", "tree 256 8 "]), (256, vec!["tree 0 8 "]), (511, vec!["tree 0 8 "])]
+    {
+        let written =
+            export(&vault, &Export { first, end: first + 2, proofs: true, ..Export::default() }).await.unwrap();
+        verified(&written);
+        for (line, begins) in written.proofs.lines().skip(1).zip(before) {
+            assert!(line.starts_with(begins), "{line}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_within_the_signed_head_is_not_exported_with_proofs() {
     let (_bench, vault) = Bench::new().await;
     let request = Export { end: 1_000_000, proofs: true, ..Export::default() };

@@ -107,6 +107,28 @@ async fn a_checkpoint_that_enough_witnesses_cosigned_is_given_out_and_outlives_a
 }
 
 #[tokio::test]
+async fn what_is_shown_by_https_is_cosigned_and_every_other_head_carries_what_it_has() {
+    let (_bench, vault) = Bench::new().await;
+    assert!(get(&vault, Wanted::Published).await.is_ok() && vault.cosigned_by(&newest(&vault).await).is_none());
+    let ([one, two, _], wanted) = three();
+    vault.want_witnesses(wanted);
+    assert!(matches!(get(&vault, Wanted::Published).await, Err(Error::WitnessesMissing(_))));
+    let head = get(&vault, Wanted::Newest).await.unwrap();
+    assert_eq!(vault.cosigned_by(&head.note), Some((0, 2)));
+    let tree = head.verify(&head.note).unwrap().tree();
+    let now = async || vault.with_cosignatures(TENANT, head.clone(), &tree).await.note;
+    assert_eq!(now().await, head.note);
+    bring(&vault, one.cosign(&head.note)).await.unwrap();
+    assert_eq!(vault.cosigned_by(&now().await), Some((1, 2)));
+    assert!(matches!(get(&vault, Wanted::Published).await, Err(Error::WitnessesMissing(_))));
+    bring(&vault, two.cosign(&head.note)).await.unwrap();
+    assert_eq!(vault.cosigned_by(&now().await), Some((2, 2)));
+    assert_eq!(get(&vault, Wanted::Published).await.unwrap().note, get(&vault, Wanted::Witnessed).await.unwrap().note);
+    // Another tree has none of them.
+    assert_eq!(vault.cosigned_by(&newest(&vault).await), Some((0, 2)));
+}
+
+#[tokio::test]
 async fn witnesses_come_together_on_what_waits() {
     let (_bench, vault) = Bench::new().await;
     let ([one, two, _], wanted) = three();

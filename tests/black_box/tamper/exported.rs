@@ -32,6 +32,7 @@ impl Exported {
     fn verify(&self, vault: &TestVault, text: &str, more: &[&str]) -> Result<(), String> {
         let changed = vault.scratch().join("changed.jsonl");
         fs::write(&changed, text).unwrap();
+        fs::copy(self.beside(".proofs"), vault.scratch().join("changed.jsonl.proofs")).unwrap();
         let (note, key) = (self.beside(".checkpoint"), self.beside(".key"));
         let words = ["audit", "verify", path(&changed), "--checkpoint", path(&note), "--log-key", path(&key)];
         let output = vault.cli(&[&words[..], more].concat());
@@ -89,21 +90,34 @@ async fn verification_names_the_place_of_what_was_changed() {
         file(&lines)
     };
 
-    // One letter: the form holds, the root does not; the older checkpoint says that it is in the newer half.
+    // One letter: the form holds, the root does not. The hashes beside it say where, and older checkpoints how much else holds.
     let letter = edited(&|lines| lines[at] = lines[at].replace("\"app/app\"", "\"app/apq\""));
     assert!(letter != file(lines));
-    expect("a letter", letter.clone(), &[], &["do not give the signed root", &format!("from 0 to {}", count - 1)]);
+    let exactly = format!("{line}, {leaf}, was changed");
+    expect(
+        "a letter",
+        letter.clone(),
+        &[],
+        &[&exactly, "do not give the signed root", &format!("from 0 to {}", count - 1)],
+    );
     let narrowed = format!("from {} to {}", older.lines.len(), count - 1);
-    expect("a letter, narrowed", letter, &since, &["do not give the signed root", &narrowed]);
+    expect("a letter, narrowed", letter.clone(), &since, &[&exactly, "do not give the signed root", &narrowed]);
     let early = edited(&|lines| lines[1] = lines[1].replace("\"officer/officer-1\"", "\"officer/officer-2\""));
-    expect("an early letter", early, &since, &[&format!("from 0 to {}", older.lines.len() - 1)]);
+    let narrowed = format!("from 0 to {}", older.lines.len() - 1);
+    expect("an early letter", early, &since, &["line 2, leaf 1, was changed", &narrowed]);
     // Any single bit of a line.
     for byte in (0..lines[at].len()).step_by(7) {
         let mut flipped = file(lines).into_bytes();
         let start = lines[..at].iter().map(|line| line.len() + 1).sum::<usize>();
         flipped[start + byte] ^= 1;
-        expect("a bit", String::from_utf8(flipped).unwrap(), &[], &["does not hold"]);
+        expect("a bit", String::from_utf8(flipped).unwrap(), &[], &["does not hold", &line]);
     }
+    // Whoever changes the hashes along hides nothing, and blames no other line.
+    let proofs = fs::read_to_string(whole.beside(".proofs")).unwrap();
+    fs::write(whole.beside(".proofs"), proofs.lines().take(count).map(|line| format!("{line}\n")).collect::<String>())
+        .unwrap();
+    expect("a letter, and fewer hashes", letter, &[], &["the proofs end", "do not give the signed root"]);
+    fs::write(whole.beside(".proofs"), proofs).unwrap();
     // What is seen in the line itself is named by its line.
     expect(
         "a space",

@@ -140,7 +140,7 @@ impl<'a> Followed<'a> {
             tokio::time::sleep(NEXT_HEAD).await;
             (head, signed) = self.head(&mut client).await?;
         }
-        let GetCheckpointResponse { checkpoint, keys } = signed;
+        let GetCheckpointResponse { checkpoint, keys, .. } = signed;
         has_all(cursor, &head)?;
         let older = cursor.checkpoint.as_deref().map(|kept| kept_before(kept, &keys)).transpose()?;
         let log_keys = self.see_keys(&mut client, cursor, older.as_ref(), (&head, &checkpoint)).await?;
