@@ -32,6 +32,7 @@ use crate::subjects::unknown;
 use crate::vault::Vault;
 
 pub(crate) use clear::{Held, count, led_from, new_work};
+pub(crate) use steps::Pace;
 
 /// The longest time of grace, in microseconds: a year.
 const LONGEST_GRACE: u64 = 366 * DAY;
