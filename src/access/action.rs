@@ -208,7 +208,8 @@ actions! {
 }
 
 impl Action {
-    /// Whether a request for it can wait for the approval of others: of any other action policy sees none.
+    /// Whether a request for it can wait for the approval of others: of any other action policy sees none. What keeps things as
+    /// they are never waits: a legal hold or an erasure that is undone would come too late.
     pub fn is_approvable(self) -> bool {
         matches!(
             self,
@@ -222,6 +223,8 @@ impl Action {
                 | Self::ResetSecondFactor
                 | Self::ArchiveLedger
                 | Self::ExpireAboveCap
+                | Self::EraseSubject
+                | Self::LiftHold
         ) || self.is_never_done_alone()
     }
 

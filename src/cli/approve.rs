@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use clap::Args as ClapArgs;
+use clap::builder::NonEmptyStringValueParser;
 use rustls::SignatureScheme;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
@@ -21,8 +22,18 @@ pub const PRINCIPAL: &str = "officer-2";
 
 /// Show what waits for the approval of officers.
 #[derive(Clone, Debug, ClapArgs)]
-#[command(after_help = "Next: strongroom approve approval/7, by an officer who did not ask for it")]
-pub struct ListArgs {}
+#[command(after_help = "Examples:
+  strongroom approvals
+  strongroom approvals --subject customer-4711     what waits that is about this data subject
+
+Erasures and ends of legal holds name a data subject by a number of the vault's own,
+which says nothing of who it is: --subject finds those of one whose id you know.
+Next: strongroom approve approval/7, by an officer who did not ask for it")]
+pub struct ListArgs {
+    /// Only what is about this data subject, by the id that values were stored with.
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    subject: Option<String>,
+}
 
 /// Approve what somebody else asked for, by your own signature.
 #[derive(Clone, Debug, ClapArgs)]
@@ -32,8 +43,9 @@ pub struct ListArgs {}
 
 Shows what it signs, with the private key of your certificate. The signature
 stands in the ledger. Of policies and schemas it names the SHA-256: have the
-file given to you, and compare (sha256sum FILE). Who asked for it then asks for
-the same again.")]
+file given to you, and compare (sha256sum FILE). Of a data subject it names a
+handle: have its id given to you, and look (strongroom approvals --subject ID).
+Who asked for it then asks for the same again.")]
 pub struct ApproveArgs {
     /// What is approved: approval/7.
     name: String,
@@ -49,8 +61,8 @@ pub struct RejectArgs {
 }
 
 /// Shows what waits.
-pub async fn list(_args: ListArgs, context: &Context) -> Result<Exit, CliError> {
-    let approvals = waiting(context).await?.approvals;
+pub async fn list(args: ListArgs, context: &Context) -> Result<Exit, CliError> {
+    let approvals = waiting(context, args.subject.unwrap_or_default()).await?.approvals;
     context.output.show(
         || json!({ "approvals": approvals.iter().map(document).collect::<Vec<_>>() }),
         || {
@@ -72,7 +84,7 @@ pub async fn list(_args: ListArgs, context: &Context) -> Result<Exit, CliError> 
 
 /// Approves.
 pub async fn approve(args: ApproveArgs, context: &Context) -> Result<Exit, CliError> {
-    let ListApprovalsResponse { approvals, vault_id, tenant_id } = waiting(context).await?;
+    let ListApprovalsResponse { approvals, vault_id, tenant_id } = waiting(context, String::new()).await?;
     let one = approvals.into_iter().find(|one| one.name == args.name).ok_or_else(|| CliError::Unfit {
         message: format!("nothing waits under the name {}: it was done, rejected, or has expired", args.name),
         next: "strongroom approvals".into(),
@@ -110,8 +122,8 @@ pub async fn reject(args: RejectArgs, context: &Context) -> Result<Exit, CliErro
     Ok(Exit::Done)
 }
 
-async fn waiting(context: &Context) -> Result<ListApprovalsResponse, CliError> {
-    Ok(context.access().await?.list_approvals(ListApprovalsRequest {}).await?.into_inner())
+async fn waiting(context: &Context, subject: String) -> Result<ListApprovalsResponse, CliError> {
+    Ok(context.access().await?.list_approvals(ListApprovalsRequest { subject }).await?.into_inner())
 }
 
 /// The caller's certificate, and its private key, which wipes itself.

@@ -10,7 +10,6 @@
 mod erasures;
 mod retention;
 mod tenants;
-mod throttle;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -21,9 +20,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use strongroom_ids::TenantNo;
 use strongroom_storage::Store;
 use strongroom_storage::rows::JobKind;
-use strongroom_vault::{Count, Error, Job, JobPage, Vault};
-
-use throttle::Throttle;
+use strongroom_vault::{Count, Error, Job, JobPage, Throttle, Vault};
 
 /// How long a job waits when its vault cannot write just now, and when something is wrong that a person must put right.
 const SOON: Duration = Duration::from_secs(1);

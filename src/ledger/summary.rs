@@ -5,7 +5,14 @@
 
 use std::fmt::Display;
 
+use strongroom_ids::SubjectHandle;
+
 use crate::leaf::ParsedLeaf;
+
+/// What stands before the handles of a data subject, at the end.
+const SUBJECT: &str = " the data subject ";
+/// Handles that are named; of an id that leads to more it is said how many there are.
+const NAMED: usize = 16;
 
 /// Somebody is to be an officer, by this key, or by another one than until now.
 pub fn enrol_officer(name: &str, key: &str) -> String {
@@ -60,6 +67,33 @@ pub fn archive_ledger(first: &str, end: &str, manifest: &str, place: &str) -> St
 /// So many values are to be erased by retention, more than without asking.
 pub fn expire_above_cap(up_to: impl Display) -> String {
     format!("erase up to {up_to} values that are due by retention")
+}
+
+/// A data subject is to be erased: `at once`, or `after` a time of grace. It is named by its handles, which say nothing of who it is.
+pub fn erase_subject(when: &str, subjects: &str) -> String {
+    format!("erase {when}{SUBJECT}{subjects}")
+}
+
+/// A legal hold, set for that case, is to end.
+pub fn lift_hold(hold: impl Display, reason: &str, subjects: &str) -> String {
+    format!("lift hold {hold}, set for {reason}, on{SUBJECT}{subjects}")
+}
+
+/// How a data subject is named: by its handle, or by several if subjects were merged.
+pub fn subjects(handles: &[SubjectHandle]) -> String {
+    let named: Vec<String> = handles.iter().take(NAMED).map(|handle| handle.0.to_string()).collect();
+    let named = named.join(" ");
+    match handles.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+/// Whether what is asked for in these words is about one of these handles.
+pub fn is_about(asked: &str, handles: &[SubjectHandle]) -> bool {
+    let named = asked.rsplit_once(SUBJECT).map_or("", |(_, named)| named);
+    let mut handles = handles.iter().map(|handle| handle.0.to_string());
+    handles.any(|handle| named.split(' ').any(|one| one == handle))
 }
 
 /// Somebody's suspension is to end; since when it is stands behind that.
@@ -139,6 +173,27 @@ fn of(leaf: &ParsedLeaf) -> Result<Option<String>, &'static str> {
         "archive_ledger" => archive_ledger(said("first")?, said("end")?, said("manifest")?, said("place")?),
         "destroy_key_version" => destroy_key_version(said("key")?, said("version")?),
         "expire_above_cap" => expire_above_cap(said("up_to")?),
+        "erase_subject" => erase_subject(said("when")?, said("subjects")?),
+        "lift_hold" => lift_hold(said("hold")?, said("reason")?, said("subjects")?),
         _ => return Ok(None),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_of_a_data_subject_is_found_by_each_of_its_handles_and_no_other() {
+        let handles: Vec<SubjectHandle> = (1..=20).map(|number| SubjectHandle((1 << 48) + number)).collect();
+        let of = |handles: &[SubjectHandle]| erase_subject("at once", &subjects(handles));
+        assert_eq!(of(&handles[..2]), "erase at once the data subject 281474976710657 281474976710658");
+        assert!(handles[..2].iter().all(|handle| is_about(&of(&handles[..2]), &[*handle])));
+        assert!(!is_about(&of(&handles[..2]), &handles[2..]) && !is_about(&of(&handles[..2]), &[]));
+        assert!(!is_about(&of(&handles[..1]), &[SubjectHandle(1)]), "a part of a handle is none");
+        let hold = lift_hold(281_474_976_710_657_u64, "281474976710657", &subjects(&handles[1..2]));
+        assert!(!is_about(&hold, &handles[..1]) && is_about(&hold, &handles[1..2]), "nor is what stands before");
+        let many = of(&handles);
+        assert!(many.ends_with(" 281474976710672 and 4 more") && is_about(&many, &handles), "{many}");
+    }
 }

@@ -16,7 +16,11 @@ pub(crate) async fn list<S: Store>(
     let caller = edge.caller(&request)?;
     let vault = edge.vault()?;
     let (vault_id, tenant_id) = vault.ids(&caller).map_err(status)?;
-    let approvals = vault.list_approvals(&caller).await.map_err(status)?;
+    let approvals = match request.into_inner().subject.as_str() {
+        "" => vault.list_approvals(&caller).await,
+        subject => vault.list_approvals_about(&caller, subject).await,
+    };
+    let approvals = approvals.map_err(status)?;
     let (vault_id, tenant_id) = (vault_id.to_string(), tenant_id.to_string());
     let approvals = approvals.into_iter().map(shown).collect();
     Ok(Response::new(v1::ListApprovalsResponse { approvals, vault_id, tenant_id }))

@@ -8,14 +8,14 @@
 use ring::digest;
 use strongroom_access::{Action, Approval, Approvals, ApproveError, Query, Role, Vote};
 use strongroom_commit::{Fact, Guard};
-use strongroom_ids::{TenantId, VaultId};
-use strongroom_ledger::{Timestamp, approval};
+use strongroom_ids::{SubjectHandle, TenantId, VaultId};
+use strongroom_ledger::{Timestamp, approval, summary};
 use strongroom_storage::Store;
 use strongroom_storage::keys as place;
 
 use crate::decide::circumstances;
 use crate::error::Error;
-use crate::road::{Attempt, Caller, Prepared, Refused, Road};
+use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road, Told};
 use crate::second_factors;
 use crate::source::{Source, SourceKind};
 use crate::tenant::{Rules, Tenant};
@@ -111,6 +111,64 @@ impl<S: Store> Road<'_, S> {
         Ok(Some(Given { name: one.name(), expires: one.expires, rest: approvals }))
     }
 
+    /// Sees that a request has the approvals that policy wants, if it wants any, and uses them up in its commit: for one that
+    /// knows what it is about only once it has read that, so that it can't be asked before. Says what is missing; then nothing but
+    /// that it waits may be committed, so none of its changes are in `prepared` yet. `told` is what the leaf says of what was
+    /// approved, so that its words can be made again.
+    pub async fn agreed<A>(
+        &self,
+        asked: &Asked,
+        told: Told,
+        prepared: &mut Prepared<A>,
+    ) -> Result<Option<Error>, Error> {
+        self.decide_with_others()?;
+        let Some(need) = self.approvals_needed() else { return Ok(None) };
+        let mut approvals = self.approvals().await?;
+        let request = self.request_hash(asked);
+        let one = approvals.of(&self.caller.principal.name, &request, self.now).cloned();
+        let Some(one) = one.filter(|one| self.standing(one) >= need) else {
+            return self.ask_others(asked, need, prepared).await;
+        };
+        approvals.end(&one.name(), self.now).map_err(refused)?;
+        let given = Given { name: one.name(), expires: one.expires, rest: approvals };
+        self.use_up(Some(given), prepared)?;
+        prepared.detail.extend(told);
+        Ok(None)
+    }
+
+    /// Opens the approval of a request, unless it has one, and tells the ledger how it stands. Says what is missing, if anything is.
+    async fn ask_others<A>(&self, asked: &Asked, need: u8, prepared: &mut Prepared<A>) -> Result<Option<Error>, Error> {
+        let (requester, request) = (&*self.caller.principal.name, self.request_hash(asked));
+        // No other one gets it: whoever opens one writes a leaf.
+        let number = self.vault.committer.head(self.tenant.number).map_or(0, |head| head.size);
+        let mut approvals = self.approvals().await?;
+        let there = approvals.of(requester, &request, self.now).cloned();
+        let one = match &there {
+            Some(there) => there.clone(),
+            None => {
+                let asked = [self.action.as_str(), requester, &request, &asked.summary];
+                approvals.open(asked, need, number, self.now).ok_or_else(|| {
+                    let why = "too many requests wait for approval, 10 of one principal and 100 of all: approve or reject some";
+                    Error::ApprovalRefused(why.to_owned())
+                })?
+            }
+        };
+        let have = self.standing(&one);
+        let given = have >= need;
+        if there.is_none() {
+            self.put_approvals(&approvals, prepared)?;
+        }
+        prepared.denied = (!given).then_some("APPROVAL_REQUIRED");
+        prepared.detail.extend([
+            ("stage", if given { "approved" } else { "pending" }.to_owned()),
+            ("approval", one.name()),
+            ("request", request),
+            ("summary", asked.summary.clone()),
+            ("need", need.to_string()),
+        ]);
+        Ok((!given).then(|| waits(&one, have, need)))
+    }
+
     /// Uses an approval up in the commit of its request, if it needed one.
     pub fn use_up<A>(&self, given: Option<Given>, prepared: &mut Prepared<A>) -> Result<(), Error> {
         let Some(Given { name, expires, rest }) = given else { return Ok(()) };
@@ -193,39 +251,12 @@ impl<S: Store, R: Approvable<S>> Attempt<S> for OpenApproval<'_, R> {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Standing>, Refused> {
         road.decide_with_others()?;
         self.0.would_be_done(road)?;
-        let Some(need) = road.approvals_wanted(self.0).filter(|_| !self.0.changes_nothing(road)) else {
-            return Ok(road.prepare(Standing::Given));
-        };
-        let asked = self.0.asked(&road.rules);
-        let (requester, request) = (&*road.caller.principal.name, road.request_hash(&asked));
-        // No other one gets it: whoever opens one writes a leaf.
-        let number = road.vault.committer.head(road.tenant.number).map_or(0, |head| head.size);
-        let mut approvals = road.approvals().await?;
-        let there = approvals.of(requester, &request, road.now).cloned();
-        let one = match &there {
-            Some(there) => there.clone(),
-            None => {
-                let asked = [road.action.as_str(), requester, &request, &asked.summary];
-                approvals.open(asked, need, number, road.now).ok_or_else(|| {
-                    let why = "too many requests wait for approval, 10 of one principal and 100 of all: approve or reject some";
-                    Error::ApprovalRefused(why.to_owned())
-                })?
-            }
-        };
-        let have = road.standing(&one);
-        let given = have >= need;
-        let mut prepared = road.prepare(if given { Standing::Given } else { Standing::Waits(waits(&one, have, need)) });
-        if there.is_none() {
-            road.put_approvals(&approvals, &mut prepared)?;
+        let mut prepared = road.prepare(Standing::Given);
+        if let Some(need) = road.approvals_wanted(self.0).filter(|_| !self.0.changes_nothing(road))
+            && let Some(missing) = road.ask_others(&self.0.asked(&road.rules), need, &mut prepared).await?
+        {
+            prepared.answer = Standing::Waits(missing);
         }
-        prepared.denied = (!given).then_some("APPROVAL_REQUIRED");
-        prepared.detail.extend([
-            ("stage", if given { "approved" } else { "pending" }.to_owned()),
-            ("approval", one.name()),
-            ("request", request),
-            ("summary", asked.summary),
-            ("need", need.to_string()),
-        ]);
         Ok(prepared)
     }
 }
@@ -326,20 +357,40 @@ pub struct ListedApproval {
     pub have: u8,
 }
 
-/// Asks what waits.
-struct ListApprovals;
+/// Asks what waits: all of it, or what is about a data subject, by the caller's own id of that.
+struct ListApprovals<'r> {
+    subject: Option<&'r str>,
+}
 
-impl<S: Store> Attempt<S> for ListApprovals {
+impl<S: Store> Attempt<S> for ListApprovals<'_> {
     type Answer = Vec<ListedApproval>;
     const ACTION: Action = Action::ListApprovals;
     const ON_FULL_DISK: bool = true;
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Vec<ListedApproval>>, Refused> {
         road.decide_vault()?;
+        let mut prepared = road.prepare(vec![]);
+        let about = match self.subject {
+            None => None,
+            Some(id) => {
+                let records = road.asked_records(id, &mut prepared).await?;
+                let handles: Vec<SubjectHandle> = records.iter().map(|record| record.handle).collect();
+                let item = |handle: &SubjectHandle| Item { outcome: OK, subject: Some(*handle), ..Item::default() };
+                prepared.items.extend(handles.iter().map(item));
+                Some(handles)
+            }
+        };
         let approvals = road.approvals().await?;
-        let listed = approvals.waiting(road.now).map(|one| road.listed(one)).collect();
-        Ok(road.prepare(listed))
+        let fits = |one: &&Approval| about.as_ref().is_none_or(|handles| is_about(one, handles));
+        prepared.answer = approvals.waiting(road.now).filter(fits).map(|one| road.listed(one)).collect();
+        Ok(prepared)
     }
+}
+
+/// Whether what waits is about a data subject. Other actions' words may be anything.
+fn is_about(one: &Approval, handles: &[SubjectHandle]) -> bool {
+    let of_subjects = [Action::EraseSubject, Action::LiftHold].map(Action::as_str);
+    of_subjects.contains(&&*one.action) && summary::is_about(&one.summary, handles)
 }
 
 impl<S: Store> Road<'_, S> {
@@ -390,7 +441,12 @@ impl<S: Store> Vault<S> {
 
     /// What waits for approval in the caller's tenant.
     pub async fn list_approvals(&self, caller: &Caller) -> Result<Vec<ListedApproval>, Error> {
-        self.travel(caller, &ListApprovals).await
+        self.travel(caller, &ListApprovals { subject: None }).await
+    }
+
+    /// What waits that is about a data subject, so that an officer knows whom a handle stands for.
+    pub async fn list_approvals_about(&self, caller: &Caller, subject: &str) -> Result<Vec<ListedApproval>, Error> {
+        self.travel(caller, &ListApprovals { subject: Some(subject) }).await
     }
 
     /// Approves what somebody else asked for.

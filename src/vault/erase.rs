@@ -5,6 +5,8 @@
 //!                    -> Held:   so it is but for what legal holds keep, until they end
 //! ```
 //!
+//! Where policy wants approvals, what is asked waits for them first: nothing of the subject changes until it is asked for again.
+//!
 //! The first commit decides: after it nothing of the subject that is not held opens, and none of its tokens is anything. The
 //! rest is cleared (`clear.rs`) and signed (`sign.rs`), step by step, by whoever asked or in the background (`steps.rs`), and
 //! goes on after a crash. An erasure has a name, which its desk knows and no leaf says: under it stands what is told of it, and
@@ -21,17 +23,20 @@ use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{SubjectHandle, TenantNo};
 use strongroom_keys as keys;
-use strongroom_ledger::Timestamp;
+use strongroom_ledger::{Timestamp, summary};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{Erased, Erasure, ErasureRow, ErasureStage, ErasureWork, SubjectRecord, SubjectState};
 use strongroom_storage::{Family, Mutation, Store};
 
+use crate::approvals::Asked;
 use crate::error::{Error, Violation};
-use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road};
+use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road, Told};
 use crate::subjects::unknown;
+use crate::tenant::Rules;
 use crate::vault::Vault;
 
 pub(crate) use clear::{Held, count, led_from, new_work};
+pub(crate) use steps::Pace;
 
 /// The longest time of grace, in microseconds: a year.
 const LONGEST_GRACE: u64 = 366 * DAY;
@@ -150,6 +155,16 @@ impl EraseSubject {
         Ok(name)
     }
 
+    /// What others are asked to approve, and what the leaf says of it then: by the subject's handles, since nothing is to lead from
+    /// its id to them once it is erased. The key says only that it is the same request.
+    fn asked(&self, subjects: &[SubjectHandle]) -> (Asked, Told) {
+        let (when, named) = (when(self.grace), summary::subjects(subjects));
+        let mut parts = vec![self.grace.to_be_bytes().to_vec()];
+        parts.extend(subjects.iter().map(|subject| subject.0.to_be_bytes().to_vec()));
+        let summary = summary::erase_subject(&when, &named);
+        (Asked { parts, summary }, vec![("when", when), ("subjects", named)])
+    }
+
     fn within_limits<S: Store>(&self, road: &Road<'_, S>) -> Result<(), Error> {
         road.vault.limits.idempotency_key(&self.idempotency_key)?;
         if self.grace > LONGEST_GRACE {
@@ -159,21 +174,37 @@ impl EraseSubject {
     }
 }
 
+/// When a subject is erased that has so many microseconds of grace, in words.
+fn when(grace: u64) -> String {
+    const SECOND: u64 = 1_000_000;
+    match grace {
+        0 => "at once".to_owned(),
+        days if days.is_multiple_of(DAY) => format!("after {}d", days / DAY),
+        seconds if seconds.is_multiple_of(SECOND) => format!("after {}s", seconds / SECOND),
+        _ => format!("after {grace}us"),
+    }
+}
+
 impl<S: Store> Attempt<S> for EraseSubject {
-    /// Its name; none if the vault does not know the subject.
-    type Answer = Option<Name>;
+    /// Its name, or what it waits for; none if the vault does not know the subject.
+    type Answer = Result<Option<Name>, Error>;
     const ACTION: Action = Action::EraseSubject;
     /// It frees space.
     const ON_FULL_DISK: bool = true;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Option<Name>>, Refused> {
-        road.decide_vault()?;
+    fn bound_to(&self, _rules: &Rules) -> Option<Asked> {
+        let parts = vec![self.subject.clone().into_bytes(), self.grace.to_be_bytes().to_vec()];
+        Some(Asked { parts, summary: "erase a data subject".to_owned() })
+    }
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Self::Answer>, Refused> {
+        road.decide_with_others()?;
         self.within_limits(road)?;
         let (tenant, store) = (road.tenant.number, &*road.vault.store);
         let name = self.name(road)?;
         let fingerprint =
             road.tenant.fingerprints.mac(&[b"an erasure", self.subject.as_bytes(), &self.grace.to_be_bytes()]);
-        let mut prepared: Prepared<Option<Name>> = road.prepare(None);
+        let mut prepared: Prepared<Self::Answer> = road.prepare(Ok(None));
         let fact = erasure_fact(tenant, &name);
         prepared.guards.push(Guard::Unchanged(fact));
         if let Some(row) = load_erasure(store, tenant, &name).await? {
@@ -181,7 +212,7 @@ impl<S: Store> Attempt<S> for EraseSubject {
                 return Err(Error::IdempotencyKeyReused.into());
             }
             prepared.items.push(Item { outcome: "repeated", ..Item::default() });
-            prepared.answer = Some(name);
+            prepared.answer = Ok(Some(name));
             return Ok(prepared);
         }
         let records = road.asked_records(&self.subject, &mut prepared).await?;
@@ -189,17 +220,30 @@ impl<S: Store> Attempt<S> for EraseSubject {
             records.into_iter().partition(|record| record.state == SubjectState::Open);
         let due = road.now.saturating_add(self.grace);
         // Asked for before: what becomes of that is the answer, and it is not later than it is asked for now.
+        let (mut known, mut earlier) = (None, Vec::new());
         for record in under_way {
             let work = load_work(store, tenant, record.handle).await?;
             let work = work.ok_or(Error::DataLoss("a subject's erasure"))?;
-            prepared.answer.get_or_insert(work.erasure);
+            known.get_or_insert(work.erasure);
             match work.stage {
-                ErasureStage::Waiting(until) if due < until => hasten(road, record, work, due, &mut prepared).await?,
-                _ => {
-                    let subject = Some(record.handle);
-                    prepared.items.push(Item { outcome: "unchanged", subject, ..Item::default() });
-                }
+                ErasureStage::Waiting(until) if due < until => earlier.push((record, work)),
+                _ => prepared.items.push(unchanged(record.handle)),
             }
+        }
+        prepared.answer = Ok(known);
+        let changed = open.iter().chain(earlier.iter().map(|(record, _)| record));
+        let changed: Vec<SubjectHandle> = changed.map(|record| record.handle).collect();
+        if changed.is_empty() {
+            return Ok(prepared);
+        }
+        let (asked, told) = self.asked(&changed);
+        if let Some(missing) = road.agreed(&asked, told, &mut prepared).await? {
+            prepared.items.extend(changed.into_iter().map(unchanged));
+            prepared.answer = Err(missing);
+            return Ok(prepared);
+        }
+        for (record, work) in earlier {
+            hasten(road, record, work, due, &mut prepared).await?;
         }
         if open.is_empty() {
             return Ok(prepared);
@@ -225,18 +269,23 @@ impl<S: Store> Attempt<S> for EraseSubject {
         }
         prepared.changes.push(fact);
         prepared.mutations.push(put_erasure(tenant, &name, &row));
-        prepared.answer = Some(name);
+        prepared.answer = Ok(Some(name));
         Ok(prepared)
     }
 }
 
+/// What the ledger says of a subject that is left as it is.
+fn unchanged(handle: SubjectHandle) -> Item {
+    Item { outcome: "unchanged", subject: Some(handle), ..Item::default() }
+}
+
 /// Lets a subject's time of grace end earlier.
-async fn hasten<S: Store>(
+async fn hasten<S: Store, A>(
     road: &Road<'_, S>,
     record: SubjectRecord,
     work: ErasureWork,
     due: u64,
-    prepared: &mut Prepared<Option<Name>>,
+    prepared: &mut Prepared<A>,
 ) -> Result<(), Error> {
     let (tenant, handle) = (road.tenant.number, record.handle);
     let row = load_erasure(&*road.vault.store, tenant, &work.erasure).await?.ok_or(Error::DataLoss("an erasure"))?;
@@ -254,12 +303,12 @@ async fn hasten<S: Store>(
 }
 
 /// Freezes a subject until its time of grace is over.
-fn leave<S: Store>(
+fn leave<S: Store, A>(
     road: &Road<'_, S>,
     record: SubjectRecord,
     erasure: Name,
     due: u64,
-    prepared: &mut Prepared<Option<Name>>,
+    prepared: &mut Prepared<A>,
 ) -> Result<(), Error> {
     road.change_subject(&record, prepared);
     let record = SubjectRecord { state: SubjectState::Leaving, salt: keys::random::<16>()?, ..record };
@@ -283,7 +332,7 @@ impl<S: Store> Attempt<S> for UndoErasure {
         for record in road.asked_records(&self.subject, &mut prepared).await? {
             let undone = prepared.answer.get_or_insert(false);
             if record.state != SubjectState::Leaving {
-                prepared.items.push(Item { outcome: "unchanged", subject: Some(record.handle), ..Item::default() });
+                prepared.items.push(unchanged(record.handle));
                 continue;
             }
             *undone = true;
@@ -348,7 +397,7 @@ impl<S: Store> Vault<S> {
     /// Erases a data subject of the caller's tenant, or lets its time of grace begin. When this returns with a receipt all is
     /// cleared that can be; otherwise the rest is done in the background.
     pub async fn erase_subject(&self, caller: &Caller, request: &EraseSubject) -> Result<ErasureStatus, Error> {
-        let name = self.travel(caller, request).await?.ok_or_else(unknown)?;
+        let name = self.travel(caller, request).await??.ok_or_else(unknown)?;
         let tenant = caller.principal.tenant;
         self.erasures_left.notify_one();
         match tokio::time::timeout(WAIT, self.finish_erasure(tenant, &name)).await {

@@ -9,19 +9,21 @@ use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{FieldNo, SubjectHandle};
 use strongroom_keys as keys;
-use strongroom_ledger::Timestamp;
 use strongroom_ledger::leaf::MAX_STRING;
+use strongroom_ledger::{Timestamp, summary};
 use strongroom_schema::Schema;
 use strongroom_storage::Store;
 use strongroom_storage::rows::{ErasureStage, ErasureWork, Hold, SubjectRecord, SubjectState};
 
+use crate::approvals::Asked;
 use crate::erase::{erasure_fact, load_work, put_work};
 use crate::error::{Error, Violation};
 use crate::limits;
 use crate::reading::lists;
 use crate::resolve::Found;
-use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road};
+use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road, Told};
 use crate::subjects::unknown;
+use crate::tenant::Rules;
 use crate::vault::Vault;
 
 /// Holds on a subject that stand at once, and that are remembered with those that have ended.
@@ -340,33 +342,56 @@ pub(crate) fn fields_told(told: &str) -> Option<Vec<FieldNo>> {
     }
 }
 
+impl LiftHold {
+    /// What others are asked to approve, and what the leaf says of it then, of a hold that was set for this case.
+    fn asked(&self, reason: &str, subjects: &[SubjectHandle]) -> (Asked, Told) {
+        let named = summary::subjects(subjects);
+        let mut parts = vec![self.number.to_be_bytes().to_vec()];
+        parts.extend(subjects.iter().map(|subject| subject.0.to_be_bytes().to_vec()));
+        let summary = summary::lift_hold(self.number, reason, &named);
+        (Asked { parts, summary }, vec![("reason", reason.to_owned()), ("subjects", named)])
+    }
+}
+
 impl<S: Store> Attempt<S> for LiftHold {
-    /// Whether such a hold stood; none if the vault does not know the subject.
-    type Answer = Option<bool>;
+    /// Whether such a hold stood, or what its end waits for; none if the vault does not know the subject.
+    type Answer = Result<Option<bool>, Error>;
     const ACTION: Action = Action::LiftHold;
     /// What it frees is cleared then.
     const ON_FULL_DISK: bool = true;
 
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Option<bool>>, Refused> {
-        road.decide_vault()?;
-        let mut prepared: Prepared<Option<bool>> = road.prepare(None);
-        for mut record in road.asked_records(&self.subject, &mut prepared).await? {
-            let lifted = prepared.answer.get_or_insert(false);
-            // By the clock that what is erased goes by, as far as that is believed: the ledger may be ahead.
-            let ends = road.standing_time();
-            let hold = record.holds.iter_mut().find(|hold| hold.number == self.number && hold.stands(ends));
-            let Some(hold) = hold else {
-                prepared.items.push(Item { outcome: "unchanged", subject: Some(record.handle), ..Item::default() });
-                continue;
-            };
-            hold.until = ends;
-            *lifted = true;
+    fn bound_to(&self, _rules: &Rules) -> Option<Asked> {
+        let parts = vec![self.subject.clone().into_bytes(), self.number.to_be_bytes().to_vec()];
+        Some(Asked { parts, summary: "lift a legal hold".to_owned() })
+    }
+
+    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<Self::Answer>, Refused> {
+        road.decide_with_others()?;
+        let mut prepared: Prepared<Self::Answer> = road.prepare(Ok(None));
+        // By the clock that what is erased goes by, as far as that is believed: the ledger may be ahead.
+        let ends = road.standing_time();
+        let records = road.asked_records(&self.subject, &mut prepared).await?;
+        prepared.answer = Ok((!records.is_empty()).then_some(false));
+        let unchanged = |subject| Item { outcome: "unchanged", subject: Some(subject), ..Item::default() };
+        let is_it = |hold: &Hold| hold.number == self.number && hold.stands(ends);
+        let (held, rest): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.holds.iter().any(is_it));
+        prepared.items.extend(rest.iter().map(|record| unchanged(record.handle)));
+        let hold = held.first().and_then(|record| record.holds.iter().find(|hold| is_it(hold)));
+        let Some(reason) = hold.map(|hold| hold.reason.clone()) else { return Ok(prepared) };
+        let handles: Vec<SubjectHandle> = held.iter().map(|record| record.handle).collect();
+        let (asked, told) = self.asked(&reason, &handles);
+        if let Some(missing) = road.agreed(&asked, told, &mut prepared).await? {
+            prepared.items.extend(handles.into_iter().map(unchanged));
+            prepared.answer = Err(missing);
+            return Ok(prepared);
+        }
+        for mut record in held {
+            record.holds.iter_mut().filter(|hold| is_it(hold)).for_each(|hold| hold.until = ends);
             road.look_again(&record, ends, true, &mut prepared).await?;
             road.write_holds(record, "hold_lifted", &mut prepared)?;
         }
-        if prepared.answer == Some(true) {
-            prepared.detail.push(("hold", self.number.to_string()));
-        }
+        prepared.answer = Ok(Some(true));
+        prepared.detail.push(("hold", self.number.to_string()));
         Ok(prepared)
     }
 }
@@ -402,7 +427,7 @@ impl<S: Store> Vault<S> {
 
     /// Ends a legal hold. What was erased but for it is erased now.
     pub async fn lift_hold(&self, caller: &Caller, request: &LiftHold) -> Result<(), Error> {
-        let lifted = self.travel(caller, request).await?.ok_or_else(unknown)?;
+        let lifted = self.travel(caller, request).await??.ok_or_else(unknown)?;
         self.erasures_left.notify_one();
         match lifted {
             true => Ok(()),

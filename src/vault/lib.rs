@@ -85,6 +85,7 @@ mod tenant_life;
 mod tenants;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod tiers;
 mod tiles;
 mod tokenize;
@@ -149,6 +150,7 @@ pub use subject_export::{ExportSubject, ExportedPage, ExportedUntil, ExportedVal
 pub use subject_report::{HeldField, ReportedErasure, ReportedSubject, SubjectRead, SubjectReport};
 pub use tail::{Leaves, Tail};
 pub use tenant_life::{CreateTenant, DestroyTenant, DestroyedTenant, ListedTenant, MadeTenant, TenantState};
+pub use throttle::Throttle;
 pub use tiers::{ListedPrincipal, ListedPrincipals, SetTier, SetTierLimits};
 pub use tokenize::{NewValue, Tokenize};
 pub use vault::{Clock, Space, Vault};

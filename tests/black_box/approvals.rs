@@ -11,8 +11,11 @@ use strongroom_proto::v1::keys_client::KeysClient;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::harness::{TestVault, Told, refused};
+use crate::harness::{TestVault, Told, one_token, refused};
 use crate::patience::until;
+
+const DEFAULT: &str = include_str!("../../deploy/policies/default.cedar");
+const TWO_PERSONS: &str = include_str!("../../deploy/policies/two-persons.cedar");
 
 /// Approves what waits under a name, as an officer with its key.
 pub async fn approve(
@@ -20,7 +23,7 @@ pub async fn approve(
     (officer, key): (&str, &KeyPair),
     name: &str,
 ) -> Result<v1::Approval, Status> {
-    let listed = access.list_approvals(v1::ListApprovalsRequest {}).await?.into_inner();
+    let listed = access.list_approvals(v1::ListApprovalsRequest::default()).await?.into_inner();
     let id = |hex: &str| data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap().try_into().unwrap();
     let (vault, tenant) = (VaultId(id(&listed.vault_id)), TenantId(id(&listed.tenant_id)));
     let one = listed.approvals.into_iter().find(|one| one.name == name).unwrap_or_default();
@@ -144,7 +147,7 @@ async fn services_approve_nothing_and_see_nothing_of_it() {
         let mut nobody = vault.access_as(principal).await;
         let key = KeyPair::generate().unwrap();
         let name = format!("{principal}/{principal}");
-        let told = refused(nobody.list_approvals(v1::ListApprovalsRequest {}).await);
+        let told = refused(nobody.list_approvals(v1::ListApprovalsRequest::default()).await);
         assert_eq!((told.code, told.reason.as_str()), (Code::PermissionDenied, "DENIED"));
         let request = v1::ApproveRequest {
             name: "approval/1".to_owned(),
@@ -183,4 +186,36 @@ async fn whoever_has_an_export_sees_that_an_approval_was_forged() {
     let said = vault.cli(&["audit", "verify", out]);
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(said.contains(&format!("leaf {at}: the approval by officer/officer-2 does not hold")), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_subject_is_erased_and_a_hold_lifted_once_an_officer_has_looked_whose_it_is() {
+    let vault = TestVault::start();
+    let policies = vault.scratch().join("ours.cedar");
+    std::fs::write(&policies, [DEFAULT, TWO_PERSONS].join("\n")).unwrap();
+    command_with_approval(&vault, &["policy", "apply", policies.to_str().unwrap(), "--as", "officer-1"]);
+    for id in ["customer-4711", "customer-4712"] {
+        one_token(&vault, "borrower.id_card", "11010519491231002X", id).await;
+    }
+    // A hold is set at once, and is not lifted by the officer who set it.
+    let hold = ["subject", "hold", "customer-4711", "--reason", "case-7", "--purpose", "collections"];
+    vault.cli_ok(&[&hold[..], &["--until", "2037-12-31", "--as", "officer-1"]].concat());
+    let lift = ["subject", "lift", "customer-4711", "1", "--as", "officer-1"];
+    command_waits(&vault, &lift);
+    assert!(vault.cli_ok(&["approvals"]).contains("lift hold 1, set for case-7, on the data subject "));
+    assert!(command_with_approval(&vault, &lift).contains("hold 1 is lifted"));
+
+    let receipt = vault.scratch().join("customer-4711.receipt");
+    let erase = ["subject", "erase", "customer-4711", "--yes", "--receipt", receipt.to_str().unwrap()];
+    let name = command_waits(&vault, &erase);
+    assert!(!receipt.exists(), "nothing is erased yet");
+    let about = |id: &str| vault.cli_ok(&["approvals", "--subject", id, "--as", "officer-2"]);
+    let shown = about("customer-4711");
+    assert!(shown.contains(&name) && shown.contains("erase at once the data subject "), "{shown}");
+    assert!(!shown.contains("customer-4711") && !about("customer-4712").contains(&name));
+    vault.cli_ok(&["approve", &name, "--as", "officer-2"]);
+    assert!(vault.cli_ok(&erase).contains("strongroom-erasure/") && receipt.exists());
+    let file = vault.scratch().join("ledger.jsonl");
+    vault.cli_ok(&["audit", "export", "-o", file.to_str().unwrap()]);
+    assert!(!std::fs::read_to_string(&file).unwrap().contains("customer-4711"));
 }

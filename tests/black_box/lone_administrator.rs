@@ -162,7 +162,7 @@ async fn on_a_vault_that_runs_no_rule_is_changed_without_a_second_officer_and_th
     let makeshift = [named_by("alice-2"), named_by("bob"), named_by("puppet"), new("bob"), new("alice"), puppet];
     for one in &makeshift {
         let mut client = AccessClient::new(house.connect(one).await);
-        let told = refused(client.list_approvals(v1::ListApprovalsRequest {}).await);
+        let told = refused(client.list_approvals(v1::ListApprovalsRequest::default()).await);
         assert_eq!((told.code, told.reason.as_str()), (Code::Unauthenticated, "OFFICER_NOT_ENROLLED"));
     }
     let (code, said) = shell.refused(&["officer", "remove", "bob"]);

@@ -398,7 +398,9 @@ impl Asked<'_> {
                 access.set_tier_limits(self.request(request)).await.map(drop)
             }
             "list_principals" => access.list_principals(self.request(v1::ListPrincipalsRequest {})).await.map(drop),
-            "list_approvals" => access.list_approvals(self.request(v1::ListApprovalsRequest {})).await.map(drop),
+            "list_approvals" => {
+                access.list_approvals(self.request(v1::ListApprovalsRequest::default())).await.map(drop)
+            }
             "approve" => {
                 let request = v1::ApproveRequest { name: "approval/999".to_owned(), ..Default::default() };
                 access.approve(self.request(request)).await.map(drop)

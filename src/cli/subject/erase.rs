@@ -26,7 +26,8 @@ exported. What a legal hold keeps stays until the hold ends: an officer sets it 
 `strongroom subject hold`. The receipt says what was erased and when backups die
 that hold it: keep it with the person's request, and apart from the ledger.
 Exit code 3: legal holds keep some of it, or values are still being cleared, after
-which `strongroom subject erasure NAME --receipt OUT` has the receipt.")]
+which `strongroom subject erasure NAME --receipt OUT` has the receipt; or policy wants
+the approval of officers, after which the same command erases (`strongroom approvals`).")]
 pub struct Args {
     /// The subject's id, as values were stored with.
     id: String,

@@ -38,7 +38,10 @@ pub struct Args {
 /// End a legal hold. What was erased but for it is erased then.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Example:
-  strongroom subject lift customer-4711 1")]
+  strongroom subject lift customer-4711 1
+
+Exit code 3: policy wants the approval of another officer, after which the same command
+ends it (`strongroom approvals`).")]
 pub struct LiftArgs {
     /// The subject's id, as values were stored with.
     id: String,

@@ -191,7 +191,11 @@ impl<S: Store> Attempt<S> for Close {
 }
 
 /// Clears the next page of a closed subject's rows; after the last one nothing of it is left but what is held.
-pub(super) struct ClearPage(pub SubjectHandle);
+pub(super) struct ClearPage {
+    pub subject: SubjectHandle,
+    /// Rows of the page, at most.
+    pub rows: usize,
+}
 
 impl<S: Store> Attempt<S> for ClearPage {
     type Answer = ();
@@ -200,21 +204,23 @@ impl<S: Store> Attempt<S> for ClearPage {
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<()>, Refused> {
         let (tenant, store) = (road.tenant.number, &*road.vault.store);
-        let mut work = load_work(store, tenant, self.0).await?.ok_or(Error::NotFound)?;
+        let Self { subject, rows } = *self;
+        let rows = rows.min(PAGE);
+        let mut work = load_work(store, tenant, subject).await?.ok_or(Error::NotFound)?;
         let ErasureStage::Clearing(after) = work.stage else { return Err(Error::NotFound.into()) };
         let mut prepared = road.prepare(());
         let mut row = load_erasure(store, tenant, &work.erasure).await?.ok_or(Error::DataLoss("an erasure"))?;
-        let record = road.subject_records(&[self.0]).await?.remove(&self.0);
+        let record = road.subject_records(&[subject]).await?.remove(&subject);
         let record = record.ok_or(Error::DataLoss("a subject that is being erased"))?;
-        let facts = [Fact::subject_state(tenant, self.0), Fact::subject_keys(tenant, self.0)];
+        let facts = [Fact::subject_state(tenant, subject), Fact::subject_keys(tenant, subject)];
         let fact = erasure_fact(tenant, &work.erasure);
         prepared.guards.extend(facts.into_iter().chain([fact]).map(Guard::Unchanged));
         prepared.changes.push(fact);
 
-        let (from, to) = place::subject_rows_after(tenant, self.0, after);
-        let mut page = store.scan(Family::SubjectRows, Range { from, to, limit: PAGE + 1 }).await?;
-        let more = page.len() > PAGE;
-        page.truncate(PAGE);
+        let (from, to) = place::subject_rows_after(tenant, subject, after);
+        let mut page = store.scan(Family::SubjectRows, Range { from, to, limit: rows + 1 }).await?;
+        let more = page.len() > rows;
+        page.truncate(rows);
         let own = clear_rows(road, &record, &page, (&mut work, &mut row), &mut prepared).await?;
         row.keks.extend(own);
         row.keks.sort_unstable();
@@ -230,7 +236,7 @@ impl<S: Store> Attempt<S> for ClearPage {
                 ErasureStage::Cleared
             }
         };
-        prepared.mutations.push(put_work(tenant, self.0, &work));
+        prepared.mutations.push(put_work(tenant, subject, &work));
         prepared.mutations.push(put_erasure(tenant, &work.erasure, &row));
         Ok(prepared)
     }

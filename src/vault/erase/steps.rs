@@ -1,13 +1,15 @@
-//! The steps of erasures: which comes next, and when; and what files still hold of what was erased.
+//! The steps of erasures: which comes next, when, and at which pace; and what files still hold of what was erased.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use strongroom_commit::{Change, CommitError, Fact, Guard};
 use strongroom_ids::{KeyringNo, RowId, SubjectHandle, TenantNo};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{ErasureRow, ErasureStage, ErasureWork, JobKind, JobState};
 use strongroom_storage::{Family, Mutation, Range, Store};
+use tokio::time::Instant;
 
 use super::clear::{ClearPage, Close};
 use super::sign::{AskRoll, Sign};
@@ -15,6 +17,8 @@ use super::{DAY, LEFTOVERS, Name, load_erasure, load_work};
 use crate::error::Error;
 use crate::jobs::{self, itself};
 use crate::pages::Pages;
+use crate::road::Caller;
+use crate::throttle::Throttle;
 use crate::vault::Vault;
 
 /// Where something of a subject may stand, besides the log.
@@ -33,6 +37,24 @@ const FAMILIES: [Family; 8] = [
 const AT_ONCE: usize = 256;
 /// How long a roll that was ended, or had to leave something, is not asked for again, in microseconds: an hour.
 const ASK_EVERY: u64 = 3_600_000_000;
+
+/// The longest rest between two pages, so that a step which took long holds up no other erasure.
+const LONGEST_REST: Duration = Duration::from_millis(500);
+
+/// The pace at which values of a tenant's subjects are cleared: a subject may have any number of them, and nobody reads them any more. So
+/// it makes way for callers, as jobs do. What closes a subject, or signs a receipt, has no pace.
+pub(crate) struct Pace {
+    throttle: Throttle,
+    /// Until when the page before has it rest.
+    rests: Instant,
+}
+
+impl Default for Pace {
+    /// Most subjects have a page of values, and somebody waits for the receipt.
+    fn default() -> Self {
+        Self { throttle: Throttle::in_haste(), rests: Instant::now() }
+    }
+}
 
 /// What is to be done next of an erasure.
 enum Next {
@@ -68,11 +90,11 @@ impl<S: Store> Vault<S> {
             let mut all = self.erasing.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(all.entry(tenant).or_default())
         };
-        let _one = one.lock().await;
+        let mut pace = one.lock().await;
         let by = itself(tenant);
         match self.next_step(tenant, name).await? {
             Next::Close(subject) => self.travel(&by, &Close(subject)).await?,
-            Next::Clear(subject) => self.travel(&by, &ClearPage(subject)).await?,
+            Next::Clear(subject) => self.clear_page(&by, subject, &mut pace).await?,
             Next::Sign => {
                 self.scrub_keys(tenant, name).await?;
                 self.travel(&by, &Sign(*name)).await?;
@@ -86,6 +108,18 @@ impl<S: Store> Vault<S> {
             Next::Nothing => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Clears a page, once it is time for that.
+    async fn clear_page(&self, by: &Caller, subject: SubjectHandle, pace: &mut Pace) -> Result<(), Error> {
+        tokio::time::sleep_until(pace.rests).await;
+        let (before, began) = (self.commits(), Instant::now());
+        self.travel(by, &ClearPage { subject, rows: pace.throttle.entries() }).await?;
+        // The page itself is one commit; others are somebody else's.
+        let company = self.commits().saturating_sub(before) > 1;
+        let rest = pace.throttle.step(began.elapsed(), company);
+        pace.rests = Instant::now() + rest.min(LONGEST_REST);
+        Ok(())
     }
 
     async fn next_step(&self, tenant: TenantNo, name: &Name) -> Result<Next, Error> {

@@ -3,13 +3,16 @@
 use strongroom_ledger::approval;
 use strongroom_storage::{Family, Mutation, Store};
 
+use super::holds::hold;
 use super::keys::rotate;
 use super::tenants::{NUMBER, SAVINGS, make, of};
 use super::*;
 use crate::{
-    ApplyPolicy, Approve, ClassLimits, DestroyKeyVersion, EnrolOfficer, Export, Rate, Reject, RemoveOfficer,
-    ResetSecondFactor, RollBackPolicy, SetTier, SetTierLimits, TierLimits,
+    ApplyPolicy, Approve, ClassLimits, DestroyKeyVersion, EnrolOfficer, EraseSubject, Export, LiftHold, ListHolds,
+    Rate, Reject, RemoveOfficer, ResetSecondFactor, RollBackPolicy, SetTier, SetTierLimits, TierLimits, UndoErasure,
 };
+
+const TWO_PERSONS: &str = include_str!("../../../deploy/policies/two-persons.cedar");
 
 fn destroy_first() -> DestroyKeyVersion {
     DestroyKeyVersion { name: "kek/1".to_owned(), version: 1, dry_run: false }
@@ -218,16 +221,9 @@ async fn rotate_of(vault: &Tested, tenant: TenantNo) {
 
 #[tokio::test]
 async fn an_export_shows_that_what_was_done_is_what_was_approved() {
-    let (_bench, vault) = bench().await;
+    let (bench, vault) = bench().await;
     let (alice, one) = (caller(Role::Officer), TenantNo(1));
-    let more = r#"@id("by-two") @why("Officers do none of these alone.")
-        forbid (
-          principal in Role::"officer",
-          action in [Action::"apply_schema", Action::"set_tier", Action::"set_tier_limits", Action::"reset_second_factor"],
-          resource
-        ) unless { context.approvals >= 1 };"#;
-    let source = format!("{DEFAULT_POLICIES}\n{more}");
-    put_in_force(&vault, &alice, source).await;
+    put_in_force(&vault, &alice, format!("{DEFAULT_POLICIES}\n{TWO_PERSONS}")).await;
     let schema = ApplySchema { source: LENDING.to_owned(), dry_run: false };
     with_approval(&vault, one, async || vault.apply_schema(&alice, &schema).await).await.unwrap();
     let tier = SetTier { principal: "app/tester".to_owned(), tier: "II".to_owned() };
@@ -245,6 +241,12 @@ async fn an_export_shows_that_what_was_done_is_what_was_approved() {
     with_approval(&vault, one, async || vault.enrol_officer(&alice, &carol).await).await.unwrap();
     let gone = RemoveOfficer { name: "carol".to_owned() };
     with_approval(&vault, one, async || vault.remove_officer(&alice, &gone).await).await.unwrap();
+    store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    vault.set_hold(&alice, &hold(&bench, &[], "collections", 30)).await.unwrap();
+    let lift = LiftHold { subject: "c-1".to_owned(), number: 1 };
+    with_approval(&vault, one, async || vault.lift_hold(&alice, &lift).await).await.unwrap();
+    let gone = erase("c-1", 3, "");
+    with_approval(&vault, one, async || vault.erase_subject(&caller(Role::Privacy), &gone).await).await.unwrap();
     let back = RollBackPolicy { version: 1, dry_run: false };
     with_approval(&vault, one, async || vault.roll_back_policy(&alice, &back).await).await.unwrap();
 
@@ -256,5 +258,112 @@ async fn an_export_shows_that_what_was_done_is_what_was_approved() {
         page.leaves.iter().for_each(|line| export.extend([line, &b"\n"[..]].concat()));
     }
     let report = strongroom_ledger::verify::verify_export(&export[..], &head.note, &head.keys);
-    assert_eq!(report.unwrap().approvals, 9);
+    assert_eq!(report.unwrap().approvals, 11);
+}
+
+fn erase(subject: &str, grace_days: u64, key: &str) -> EraseSubject {
+    let grace = grace_days * 24 * 3_600 * 1_000_000;
+    EraseSubject { subject: subject.to_owned(), grace, idempotency_key: key.to_owned() }
+}
+
+/// A vault in which no data subject is erased, and no hold lifted, by one person.
+async fn erased_by_two() -> (Bench, Arc<Tested>) {
+    let (bench, vault) = Bench::new().await;
+    put_in_force(&vault, &caller(Role::Officer), format!("{DEFAULT_POLICIES}\n{TWO_PERSONS}")).await;
+    (bench, vault)
+}
+
+#[tokio::test]
+async fn an_erasure_waits_for_an_officer_who_can_see_whose_it_is() {
+    let (bench, vault) = erased_by_two().await;
+    let (desk, bob) = (caller(Role::Privacy), second(TenantNo(1)));
+    let id = "customer-4711";
+    let token = store_one(&vault, "borrower.id_card", ID_CARD, id).await;
+    store_one(&vault, "borrower.name", "张三", "c-2").await;
+    // Nobody is asked for somebody who is not there.
+    assert!(matches!(vault.erase_subject(&desk, &erase("nobody", 0, "")).await, Err(Error::NotFoundAt(_))));
+    assert!(vault.list_approvals(&bob).await.unwrap().is_empty());
+
+    let request = erase(id, 0, "key");
+    let (name, have, need) = waits(vault.erase_subject(&desk, &request).await);
+    assert_eq!((have, need), (0, 1));
+    assert_eq!(waits(vault.erase_subject(&desk, &request).await).0, name, "it is reused");
+    assert_ne!(
+        waits(vault.erase_subject(&desk, &erase(id, 30, "")).await).0,
+        name,
+        "with a time of grace it is another"
+    );
+    assert!(read_one(&vault, &token, "plain").await.is_ok(), "nothing is done before");
+    // Whose it is an officer finds out who knows the id, and nobody by what is kept.
+    let about = async |id: &str| {
+        let listed = vault.list_approvals_about(&bob, id).await.unwrap();
+        listed.into_iter().map(|one| (one.approval.name(), one.approval.summary)).collect::<Vec<_>>()
+    };
+    let found = about(id).await;
+    let all = leaves(&vault).await;
+    let stored = all.iter().find(|leaf| leaf["action"] == "tokenize").unwrap();
+    let handle = stored["items"][0]["subject"].as_str().unwrap();
+    let summaries =
+        [format!("erase at once the data subject {handle}"), format!("erase after 30d the data subject {handle}")];
+    assert_eq!(found.iter().map(|(_, summary)| summary.as_str()).collect::<Vec<_>>(), summaries);
+    assert_eq!(found[0].0, name);
+    assert!(about("c-2").await.is_empty() && about("nobody").await.is_empty());
+
+    approve_as(&vault, &bob, &name).await.unwrap();
+    let told = vault.erase_subject(&desk, &request).await.unwrap();
+    assert_eq!((told.state, told.receipt.is_empty()), ("erased", false));
+    assert!(matches!(read_one(&vault, &token, "plain").await, Err(Error::NotFound)));
+    assert_eq!(vault.erase_subject(&desk, &request).await.unwrap(), told, "a retry asks nobody");
+    assert!(about(id).await.is_empty(), "nothing leads from the id any more to what still waits");
+    // It was for that subject: who comes under the same id is somebody else, for whom it was not given.
+    store_one(&vault, "borrower.id_card", ID_CARD, id).await;
+    let (again, have, _) = waits(vault.erase_subject(&desk, &erase(id, 0, "")).await);
+    assert!(again != name && have == 0);
+
+    let kept = serde_json::to_string(&leaves(&vault).await).unwrap();
+    let row = bench.disk.get(Family::Meta, strongroom_storage::keys::approvals(TenantNo(1))).await.unwrap().unwrap();
+    assert!(!kept.contains(id) && !row.windows(id.len()).any(|part| part == id.as_bytes()));
+    vault.close().await;
+    assert_eq!(findings(&bench, &[]).await, []);
+}
+
+#[tokio::test]
+async fn an_erasure_that_waits_out_its_grace_is_brought_forward_by_two_and_undone_by_one() {
+    let (_bench, vault) = erased_by_two().await;
+    let (desk, one) = (caller(Role::Privacy), TenantNo(1));
+    store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    let later = erase("c-1", 30, "");
+    let ask = async || vault.erase_subject(&desk, &later).await;
+    let first = with_approval(&vault, one, &ask).await.unwrap();
+    assert_eq!(first.state, "waiting");
+    assert_eq!(ask().await.unwrap(), first, "what changes nothing asks nobody");
+    waits(vault.erase_subject(&desk, &erase("c-1", 10, "")).await);
+    assert_eq!(ask().await.unwrap(), first);
+    vault.undo_erasure(&desk, &UndoErasure { subject: "c-1".to_owned() }).await.unwrap();
+    waits(ask().await);
+}
+
+#[tokio::test]
+async fn a_hold_is_set_by_one_and_lifted_by_two() {
+    let (bench, vault) = erased_by_two().await;
+    let (alice, bob, desk) = (caller(Role::Officer), second(TenantNo(1)), caller(Role::Privacy));
+    store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    vault.set_hold(&alice, &hold(&bench, &[], "collections", 30)).await.unwrap();
+    vault.set_hold(&alice, &hold(&bench, &[], "collections", 60)).await.unwrap();
+    let lift = |number| LiftHold { subject: "c-1".to_owned(), number };
+    assert!(matches!(vault.lift_hold(&alice, &lift(7)).await, Err(Error::NotFoundAt(_))));
+    assert!(vault.list_approvals(&bob).await.unwrap().is_empty(), "nobody is asked for a hold that does not stand");
+    let (name, ..) = waits(vault.lift_hold(&alice, &lift(1)).await);
+    let listed = vault.list_approvals_about(&bob, "c-1").await.unwrap();
+    let summary = &listed[0].approval.summary;
+    assert!(summary.starts_with("lift hold 1, set for case-2027/118, on the data subject "), "{summary}");
+    approve_as(&vault, &bob, &name).await.unwrap();
+    assert_ne!(waits(vault.lift_hold(&alice, &lift(2)).await).0, name, "it is for that hold alone");
+    let holds = async || {
+        let holds = vault.list_holds(&desk, &ListHolds { subject: "c-1".to_owned() }).await.unwrap();
+        holds.into_iter().map(|hold| hold.stands).collect::<Vec<_>>()
+    };
+    assert_eq!(holds().await, [true, true]);
+    vault.lift_hold(&alice, &lift(1)).await.unwrap();
+    assert_eq!(holds().await, [false, true]);
 }

@@ -1,5 +1,7 @@
 //! Data subjects that are erased: nothing of them is left, whatever goes wrong meanwhile, and the ledger still proves the rest.
 
+use std::sync::atomic::AtomicBool;
+
 use strongroom_commit::CommitError;
 use strongroom_ledger::erasure::{self, ErasureReceipt};
 use strongroom_storage::rows::{ErasureRow, JobKind, SubjectRecord};
@@ -302,6 +304,37 @@ async fn many_values_are_cleared_page_by_page_and_are_gone_from_the_first_commit
     for family in STORED {
         assert_eq!(entries(&bench.disk)[family], empty[family], "{family}");
     }
+    proven(&bench, vault).await;
+}
+
+#[tokio::test]
+async fn a_subject_with_many_values_makes_way_for_callers_and_its_receipt_says_that_all_is_gone() {
+    let (bench, vault) = Bench::new().await;
+    let token = store_one(&vault, "borrower.name", "张三", "c-2").await;
+    let empty = entries(&bench.disk);
+    let values = (0..1_500).map(|number| new_value("borrower.address", &format!("street {number}"), "c-1")).collect();
+    vault.tokenize(&caller(Role::App), &tokenize(values, "")).await.unwrap();
+    let is_erased = AtomicBool::new(false);
+    let erased = async {
+        let told = erase(&vault, "c-1").await;
+        is_erased.store(true, Ordering::Relaxed);
+        told
+    };
+    let read = async || {
+        while !is_erased.load(Ordering::Relaxed) {
+            read_for(&vault, &token, "", "kyc_review").await.unwrap();
+        }
+    };
+    let (told, ..) = tokio::join!(erased, read(), read(), read());
+    assert_eq!((told.state, said(&vault, &told).await.values), ("erased", 1_500));
+    for family in STORED {
+        assert_eq!(entries(&bench.disk)[family], empty[family], "{family}");
+    }
+    let all = leaves(&vault).await;
+    let pages = all.iter().filter(|leaf| leaf["detail"]["stage"] == "clearing" && leaf["part"].is_null());
+    let pages: Vec<usize> = pages.map(|leaf| leaf["items"].as_array().unwrap().len()).collect();
+    assert_eq!(pages[0], 256, "somebody waits for it: {pages:?}");
+    assert!(pages[1..].contains(&64), "it went on as if it were alone: {pages:?}");
     proven(&bench, vault).await;
 }
 

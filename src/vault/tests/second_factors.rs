@@ -9,8 +9,8 @@ use strongroom_storage::{Family, Mutation, Store, keys as place};
 
 use super::*;
 use crate::{
-    ApplyPolicy, ConfirmSecondFactor, Enrolled, Fault, Freeze, Kind, ResetSecondFactor, StepUp, SteppedUp, Suspend,
-    Unfreeze,
+    ApplyPolicy, ConfirmSecondFactor, Enrolled, EraseSubject, Fault, Freeze, Kind, ResetSecondFactor, StepUp,
+    SteppedUp, Suspend, Unfreeze,
 };
 
 const MORE: &str = include_str!("../../../deploy/policies/second-factor.cedar");
@@ -432,4 +432,33 @@ async fn what_stops_is_bound_to_nothing() {
     // Nothing tells one freeze from another: a factor for one of them would be one for all.
     let freeze = Freeze { field: String::new(), reads: true, writes: false, all_tenants: false };
     assert!(matches!(vault.freeze(&alice, &freeze).await, Err(Error::Denied { .. })));
+}
+
+#[tokio::test]
+async fn one_for_an_erasure_is_for_that_subject_alone() {
+    let (bench, vault) = Bench::new().await;
+    let (alice, desk) = (person(Role::Officer), person(Role::Privacy));
+    let app = enrol(&bench, &vault, &desk).await;
+    let bound = "@id(\"b\") @why(\"b\") forbid (principal, action in [Action::\"erase_subject\", Action::\"lift_hold\"], \
+                 resource) unless { context.second_factor == SecondFactor::\"bound\" && context.approvals >= 1 };";
+    put_in_force(&vault, &alice, format!("{DEFAULT_POLICIES}\n{bound}")).await;
+    for subject in ["c-1", "c-2"] {
+        store_one(&vault, "borrower.id_card", ID_CARD, subject).await;
+    }
+    let erase =
+        |subject: &str, grace| EraseSubject { subject: subject.to_owned(), grace, idempotency_key: String::new() };
+    let (one, other, later) = (erase("c-1", 0), erase("c-2", 0), erase("c-1", 1_000_000));
+    let request = match vault.erase_subject(&desk, &one).await {
+        Err(Error::SecondFactorRequired { request: Some(request) }) => request,
+        told => panic!("{told:?}"),
+    };
+    let shown = showing(&desk, &step_up(&vault, &desk, &app.recovery[0], &request).await.unwrap().assertion);
+    for another in [&other, &later] {
+        let told = vault.erase_subject(&shown, another).await;
+        assert!(matches!(told, Err(Error::SecondFactorRequired { request: Some(_) })), "{told:?}");
+    }
+    // What others are asked is for whom has shown it.
+    let ask = async || vault.erase_subject(&shown, &one).await;
+    assert_eq!(with_approval(&vault, TenantNo(1), ask).await.unwrap().state, "erased");
+    assert!(leaves(&vault).await.iter().all(|leaf| !leaf.to_string().contains("c-1")));
 }

@@ -228,7 +228,9 @@ fn an_approval_does_for_what_was_approved_and_nothing_else() {
     let archive = summary::archive_ledger("0", "256", TEXT, "box 1");
     type Detail<'a> = &'a [(&'a str, &'a str)];
     let due = summary::expire_above_cap(7);
-    let cases: [(&str, &str, Detail<'_>, Detail<'_>); 10] = [
+    let gone = summary::erase_subject("after 30d", "281474976710657");
+    let lifted = summary::lift_hold(1, "case-7", "281474976710657");
+    let cases: [(&str, &str, Detail<'_>, Detail<'_>); 12] = [
         ("enrol_officer", &enrols("0a"), &[("officer", "dave"), ("key", "0a")], &[("officer", "dave"), ("key", "0b")]),
         ("remove_officer", "remove officer bob", &[("officer", "bob")], &[("officer", "carol")]),
         ("apply_policy", &back, &[("text_sha256", TEXT), ("rolled_back_to", "3")], &[("text_sha256", TEXT)]),
@@ -249,6 +251,18 @@ fn an_approval_does_for_what_was_approved_and_nothing_else() {
             &[("first", "0"), ("end", "512"), ("manifest", TEXT), ("place", "box 1")],
         ),
         ("expire_above_cap", &due, &[("up_to", "7")], &[("up_to", "70")]),
+        (
+            "erase_subject",
+            &gone,
+            &[("when", "after 30d"), ("subjects", "281474976710657")],
+            &[("when", "at once"), ("subjects", "281474976710657")],
+        ),
+        (
+            "lift_hold",
+            &lifted,
+            &[("hold", "1"), ("reason", "case-7"), ("subjects", "281474976710657")],
+            &[("hold", "1"), ("reason", "case-7"), ("subjects", "281474976710658")],
+        ),
     ];
     for (action, asked, right, wrong) in cases {
         let with = |detail: &[(&str, &str)]| {

@@ -1,4 +1,5 @@
-//! How fast a job may go: as fast as it can while it is alone, and a small part of the time while callers are there.
+//! How fast work may go that nobody, or not everybody, waits for: as fast as it can while it is alone, and a small part of the time
+//! while callers are there.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ const REMEMBERED: u32 = 50;
 
 /// The pace of one job.
 #[derive(Debug)]
-pub(crate) struct Throttle {
+pub struct Throttle {
     /// Steps until company is forgotten.
     company: u32,
 }
@@ -26,6 +27,11 @@ impl Default for Throttle {
 }
 
 impl Throttle {
+    /// The pace of what somebody waits for: as if it were alone, until it finds that it is not.
+    pub fn in_haste() -> Self {
+        Self { company: 0 }
+    }
+
     /// How many entries the next page has.
     pub fn entries(&self) -> usize {
         if self.company > 0 { IN_COMPANY } else { ALONE }
@@ -49,6 +55,13 @@ mod tests {
         let mut throttle = Throttle { company: 0 };
         assert_eq!((throttle.entries(), throttle.step(WORKED, false)), (ALONE, Duration::ZERO));
         assert_eq!(Throttle::default().entries(), IN_COMPANY);
+    }
+
+    #[test]
+    fn in_haste_it_slows_down_once_it_has_company() {
+        let mut throttle = Throttle::in_haste();
+        assert_eq!((throttle.entries(), throttle.step(WORKED, true)), (ALONE, WORKED * REST));
+        assert_eq!(throttle.entries(), IN_COMPANY);
     }
 
     #[test]
