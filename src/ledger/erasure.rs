@@ -18,7 +18,8 @@ const FORM: LedgerError = LedgerError::Note("an erasure's receipt has the lines 
 pub struct ErasureReceipt {
     /// Values that legal holds keep; 0: all of the subject is erased.
     pub held: u64,
-    /// When, in days since 1970: from that day on the vault and its files hold none of the keys.
+    /// When, in days since 1970: from that day on the vault and its files hold none of the keys, but for those that are not
+    /// rolled.
     pub day: u32,
     /// Values that were erased.
     pub values: u64,
@@ -30,7 +31,10 @@ pub struct ErasureReceipt {
     pub consents: u64,
     /// DEKs.
     pub deks: u64,
-    /// The versions of KEKs that wrapped the DEKs, with their state: `kek/1`, 3, `enabled`. A backup that was made before dies
+    /// DEKs that sealed some of it, and seal what is held as well: they are not rolled yet, and until they are, backups that
+    /// are made later open that, too.
+    pub unrolled: u64,
+    /// The versions of KEKs that wrapped the DEKs of what was erased, with their state: `kek/1`, 3, `enabled`. A backup that was made before dies
     /// with them.
     pub keks: Vec<(String, u32, String)>,
     /// Listed copies of the keystore that hold some of these versions.
@@ -71,7 +75,7 @@ pub fn verify(note: &str, vkeys: &[&str]) -> Result<ErasureReceipt, LedgerError>
 
 impl ErasureReceipt {
     fn text(&self, name: &str) -> String {
-        let Self { held, day, values, shares, entries, consents, deks, .. } = self;
+        let Self { held, day, values, shares, entries, consents, deks, unrolled, .. } = self;
         let mut text = format!("{name}\nformat 1\n");
         text.push_str(&match held {
             0 => "erased all\n".to_owned(),
@@ -79,9 +83,9 @@ impl ErasureReceipt {
         });
         text.push_str(&format!("day {}\n", day_text(*day)));
         text.push_str(&format!(
-            "values {values}\nshares {shares}\nentries {entries}\nconsents {consents}\ndeks {deks}\nkeks {}\n",
-            self.keks.len()
+            "values {values}\nshares {shares}\nentries {entries}\nconsents {consents}\ndeks {deks}\n"
         ));
+        text.push_str(&format!("unrolled {unrolled}\nkeks {}\n", self.keks.len()));
         for (key, version, state) in &self.keks {
             text.push_str(&format!("{key} {version} {state}\n"));
         }
@@ -110,7 +114,8 @@ impl ErasureReceipt {
         let day = read_day(after("day ")?)?;
         let mut number = |word: &str| after(word)?.parse::<u64>().ok();
         let [values, shares] = [number("values ")?, number("shares ")?];
-        let [entries, consents, deks] = [number("entries ")?, number("consents ")?, number("deks ")?];
+        let [entries, consents] = [number("entries ")?, number("consents ")?];
+        let [deks, unrolled] = [number("deks ")?, number("unrolled ")?];
         let mut keks = Vec::new();
         for _ in 0..after("keks ")?.parse::<u32>().ok()? {
             let mut words = after("")?.splitn(3, ' ');
@@ -125,7 +130,7 @@ impl ErasureReceipt {
             "unknown" => None,
             day => Some(read_day(day)?),
         };
-        Some(Self { held, day, values, shares, entries, consents, deks, keks, copies, backups })
+        Some(Self { held, day, values, shares, entries, consents, deks, unrolled, keks, copies, backups })
     }
 }
 
@@ -169,6 +174,7 @@ mod tests {
             entries: 9,
             consents: 2,
             deks: 4,
+            unrolled: 0,
             keks: vec![
                 ("kek/0".to_owned(), 1, "enabled".to_owned()),
                 ("kek/2".to_owned(), 3, "decrypt-only".to_owned()),
@@ -196,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_receipt_says_what_was_signed() {
-        let part = ErasureReceipt { held: 3, keks: vec![], copies: vec![], backups: None, ..receipt() };
+        let part = ErasureReceipt { held: 3, unrolled: 2, keks: vec![], copies: vec![], backups: None, ..receipt() };
         for receipt in [receipt(), part] {
             assert_eq!(verify(&signed(&receipt).unwrap(), &[&vkey()]), Ok(receipt));
         }

@@ -179,6 +179,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
                 mapping: keys::subject_id(tenant, version, &mac)[..10].to_vec(),
                 alone: (row, RowId(row.0 + 1)),
                 held: 3,
+                unrolled: 2,
             }
             .encode(),
         ),

@@ -155,6 +155,10 @@ impl<S: Store> Attempt<S> for RollPage {
 
     fn install(&self, vault: &Vault<S>, tenant: &Tenant, answer: &JobRow) {
         vault.jobs.tell(tenant.number, KIND, answer);
+        if answer.state == JobState::Done {
+            // Receipts of erasures wait for it.
+            vault.erasures_left.notify_one();
+        }
     }
 }
 

@@ -22,6 +22,7 @@ mod bounds;
 mod bundles;
 mod consents;
 mod copies;
+mod erasure_receipts;
 mod erasures;
 mod exports;
 mod freezes;

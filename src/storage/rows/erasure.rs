@@ -37,6 +37,8 @@ pub struct ErasureWork {
     pub alone: (RowId, RowId),
     /// Values that are left, since they are held.
     pub held: u64,
+    /// DEKs that sealed what is erased and seal what is held, too: no receipt says yet that they were rolled.
+    pub unrolled: u64,
 }
 
 impl ErasureWork {
@@ -50,7 +52,8 @@ impl ErasureWork {
             ErasureStage::Cleared => row.byte(2),
             ErasureStage::Kept(until) => row.byte(3).number(until),
         };
-        row.bytes(&self.mapping).number(self.alone.0.0).number(self.alone.1.0).number(self.held).finish()
+        row.bytes(&self.mapping).number(self.alone.0.0).number(self.alone.1.0);
+        row.number(self.held).number(self.unrolled).finish()
     }
 
     /// Reads what [`ErasureWork::encode`] wrote.
@@ -66,8 +69,8 @@ impl ErasureWork {
         };
         let mapping = reader.bytes()?;
         let alone = (RowId(reader.number()?), RowId(reader.number()?));
-        let held = reader.number()?;
-        reader.finish().map(|()| Self { erasure, stage, mapping, alone, held })
+        let (held, unrolled) = (reader.number()?, reader.number()?);
+        reader.finish().map(|()| Self { erasure, stage, mapping, alone, held, unrolled })
     }
 }
 
@@ -98,7 +101,7 @@ pub struct ErasureRow {
     pub due: u64,
     /// What was destroyed.
     pub erased: Erased,
-    /// The versions of KEKs that wrapped the DEKs which were destroyed, in order.
+    /// The versions of KEKs that wrapped the DEKs of what was erased, in order.
     pub keks: Vec<(KeyringNo, KeyVersion)>,
     /// What was signed of it; empty until all is done that can be.
     pub receipt: String,
@@ -163,9 +166,9 @@ mod tests {
             erasure: [u8; 16],
             stage in any_stage(),
             mapping in any::<Vec<u8>>(),
-            [first, last, held] in any::<[u64; 3]>(),
+            [first, last, held, unrolled] in any::<[u64; 4]>(),
         ) {
-            let work = ErasureWork { erasure, stage, mapping, alone: (RowId(first), RowId(last)), held };
+            let work = ErasureWork { erasure, stage, mapping, alone: (RowId(first), RowId(last)), held, unrolled };
             laws::round_trip(&work, ErasureWork::encode, ErasureWork::decode);
         }
 

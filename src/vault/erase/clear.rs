@@ -106,7 +106,7 @@ pub(crate) fn led_from(tenant: TenantNo, record: &SubjectRecord) -> Vec<u8> {
 /// What is left to do for a subject with which nothing has begun.
 pub(crate) fn new_work(erasure: Name) -> ErasureWork {
     let alone = (RowId(0), RowId(0));
-    ErasureWork { erasure, stage: ErasureStage::Clearing(RowId(0)), mapping: vec![], alone, held: 0 }
+    ErasureWork { erasure, stage: ErasureStage::Clearing(RowId(0)), mapping: vec![], alone, held: 0, unrolled: 0 }
 }
 
 impl<S: Store> Road<'_, S> {
@@ -119,7 +119,7 @@ impl<S: Store> Road<'_, S> {
         prepared: &mut Prepared<A>,
     ) -> Result<(), Error> {
         let now = self.holding_time();
-        (work.stage, work.held) = (ErasureStage::Clearing(RowId(0)), 0);
+        (work.stage, work.held, work.unrolled) = (ErasureStage::Clearing(RowId(0)), 0, 0);
         // That the set of its rows is this one, the change of the record guards.
         let held = Held::of(&*self.vault.store, self.tenant.number, record, now).await?;
         count(record, held.as_ref(), row);
@@ -155,6 +155,14 @@ fn note_deks(record: &SubjectRecord, stays: impl Fn(KeyringNo) -> bool, row: &mu
     }
     row.keks.sort_unstable();
     row.keks.dedup();
+}
+
+/// Notes which KEKs wrap the DEKs that a subject has left, and that may have sealed what is erased.
+pub(super) fn note_shared(record: &SubjectRecord, keks: &mut Vec<(KeyringNo, KeyVersion)>) {
+    let shared = record.deks.iter().filter(|dek| dek.keyring != KeyringNo(0));
+    keks.extend(shared.map(|dek| (dek.keyring, dek.kek_version)));
+    keks.sort_unstable();
+    keks.dedup();
 }
 
 /// Closes a subject whose time of grace, or a hold on whom, is over.
@@ -345,6 +353,9 @@ async fn finish<S: Store>(
     let (tenant, handle) = (road.tenant.number, record.handle);
     if record.state == SubjectState::Held && work.held > 0 {
         roll::mark(tenant, record, None, &mut prepared.mutations);
+        // The DEK of its id has sealed nothing else.
+        let shared: BTreeSet<KeyringNo> = record.deks.iter().map(|dek| dek.keyring).collect();
+        work.unrolled = shared.iter().filter(|keyring| **keyring != KeyringNo(0)).count() as u64;
         return Ok(());
     }
     if record.state == SubjectState::Held {

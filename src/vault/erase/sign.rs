@@ -1,13 +1,17 @@
 //! The end of an erasure: it is signed what was done, and forgotten whose it was.
 
+use std::collections::BTreeSet;
+
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
+use strongroom_ids::SubjectHandle;
 use strongroom_keys::{KeyName, KeyState};
 use strongroom_ledger::erasure::{self, ErasureReceipt};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{ErasureRow, ErasureStage, ErasureWork, JobKind, JobRow};
 use strongroom_storage::{Family, Mutation, Store};
 
+use super::clear::note_shared;
 use super::{Name, REMEMBERED, day, erasure_fact, load_erasure, load_work, mark_leftovers, put_erasure, put_work};
 use crate::error::Error;
 use crate::jobs;
@@ -20,7 +24,11 @@ use crate::tenant_life::lives_on;
 use crate::vault::Vault;
 
 /// Signs what was done, and forgets whose it was.
-pub(super) struct Sign(pub Name);
+pub(super) struct Sign {
+    pub name: Name,
+    /// Subjects whose DEKs were rolled before the files were looked to.
+    pub rolled: BTreeSet<SubjectHandle>,
+}
 
 impl<S: Store> Attempt<S> for Sign {
     type Answer = ();
@@ -30,9 +38,9 @@ impl<S: Store> Attempt<S> for Sign {
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<()>, Refused> {
         let (tenant, store) = (road.tenant.number, &*road.vault.store);
         let mut prepared = road.prepare(());
-        let mut row = load_erasure(store, tenant, &self.0).await?.ok_or(Error::NotFound)?;
+        let mut row = load_erasure(store, tenant, &self.name).await?.ok_or(Error::NotFound)?;
         let records = road.subject_records(&row.open).await?;
-        let (mut left, mut held) = (Vec::new(), 0);
+        let (mut left, mut held, mut unrolled) = (Vec::new(), 0, 0);
         for subject in &row.open {
             let Some(work) = load_work(store, tenant, *subject).await? else { continue };
             if matches!(work.stage, ErasureStage::Clearing(_)) {
@@ -45,23 +53,33 @@ impl<S: Store> Attempt<S> for Sign {
             prepared.guards.push(Guard::Unchanged(Fact::subject_state(tenant, *subject)));
             left.push(*subject);
             held += work.held;
-            if work.stage == ErasureStage::Cleared {
+            let still = if self.rolled.contains(subject) { 0 } else { work.unrolled };
+            if work.unrolled > 0 {
+                // What was erased under them opens from a backup by whatever has wrapped them until now.
+                note_shared(record, &mut row.keks);
+            }
+            unrolled += still;
+            let stage = if work.stage == ErasureStage::Cleared {
                 // One that has ended since clearing began counts: what was kept for it is still there.
                 let began = record.erasure.map_or(0, |erasure| erasure.due);
                 let until = record.holds.iter().map(|hold| hold.until).filter(|until| *until >= began).min();
-                let until = until.unwrap_or(0);
-                let work = ErasureWork { stage: ErasureStage::Kept(until), ..work };
+                ErasureStage::Kept(until.unwrap_or(0))
+            } else {
+                work.stage
+            };
+            if (stage, still) != (work.stage, work.unrolled) {
+                let work = ErasureWork { stage, unrolled: still, ..work };
                 prepared.mutations.push(put_work(tenant, *subject, &work));
             }
         }
         row.open = left;
         let day = day(road.now)?;
         row.expires = if row.open.is_empty() { day.saturating_add(REMEMBERED) } else { 0 };
-        row.receipt = receipt(road, &row, held, day).await?;
-        let fact = erasure_fact(tenant, &self.0);
+        row.receipt = receipt(road, &row, (held, unrolled), day).await?;
+        let fact = erasure_fact(tenant, &self.name);
         prepared.guards.push(Guard::Unchanged(fact));
         prepared.changes.push(fact);
-        prepared.mutations.push(put_erasure(tenant, &self.0, &row));
+        prepared.mutations.push(put_erasure(tenant, &self.name, &row));
         mark_leftovers(tenant, &mut prepared)?;
         prepared.detail.push(("stage", "signed".to_owned()));
         Ok(prepared)
@@ -69,7 +87,12 @@ impl<S: Store> Attempt<S> for Sign {
 }
 
 /// What is signed of an erasure.
-async fn receipt<S: Store>(road: &Road<'_, S>, row: &ErasureRow, held: u64, day: u32) -> Result<String, Error> {
+async fn receipt<S: Store>(
+    road: &Road<'_, S>,
+    row: &ErasureRow,
+    (held, unrolled): (u64, u64),
+    day: u32,
+) -> Result<String, Error> {
     let (vault, id) = (road.vault, road.tenant.id);
     let mut keks = vault.keystore.keys(id);
     // Backups from before a rewrap have the DEKs as older versions wrapped them.
@@ -90,6 +113,7 @@ async fn receipt<S: Store>(road: &Road<'_, S>, row: &ErasureRow, held: u64, day:
         entries: row.erased.entries,
         consents: row.erased.consents,
         deks: row.erased.deks,
+        unrolled,
         keks: keks.iter().map(|key| (key.name.to_string(), key.version.0, key.state.to_string())).collect(),
         copies,
         // One that was made on that day, too.

@@ -74,8 +74,10 @@ impl<S: Store> Vault<S> {
             Next::Close(subject) => self.travel(&by, &Close(subject)).await?,
             Next::Clear(subject) => self.travel(&by, &ClearPage(subject)).await?,
             Next::Sign => {
+                // What is rolled later may leave its old version in files that are looked to before.
+                let rolled = self.rolled(tenant, name).await?;
                 self.scrub_keys(tenant, name).await?;
-                self.travel(&by, &Sign(*name)).await?;
+                self.travel(&by, &Sign { name: *name, rolled }).await?;
             }
             Next::Roll => match self.travel(&by, &AskRoll).await {
                 Ok(_) => {}
@@ -98,7 +100,12 @@ impl<S: Store> Vault<S> {
                     return Ok(Next::Close(subject));
                 }
                 ErasureStage::Waiting(_) => {}
-                ErasureStage::Kept(_) => roll = roll || self.wants_roll(tenant, subject).await?,
+                ErasureStage::Kept(_) if work.unrolled == 0 => {}
+                // It is said again once it is done.
+                ErasureStage::Kept(_) => match self.is_marked(tenant, subject).await? {
+                    true => roll = roll || self.wants_roll(tenant).await?,
+                    false => sign = true,
+                },
                 ErasureStage::Clearing(_) => clear = Some(subject),
                 ErasureStage::Cleared => sign = true,
             }
@@ -116,18 +123,26 @@ impl<S: Store> Vault<S> {
         self.erasing_time().is_ok_and(|now| due <= now)
     }
 
-    /// Whether a subject has DEKs that are marked.
+    /// The subjects of an erasure whose DEKs are rolled by now.
+    async fn rolled(&self, tenant: TenantNo, name: &Name) -> Result<BTreeSet<SubjectHandle>, Error> {
+        let mut rolled = BTreeSet::new();
+        for subject in load_erasure(&*self.store, tenant, name).await?.map(|row| row.open).unwrap_or_default() {
+            if !self.is_marked(tenant, subject).await? {
+                rolled.insert(subject);
+            }
+        }
+        Ok(rolled)
+    }
+
+    /// Whether a subject has DEKs that are marked, beside the one of its id.
     async fn is_marked(&self, tenant: TenantNo, subject: SubjectHandle) -> Result<bool, Error> {
-        let (from, _) = place::dek_marks_range(tenant, subject, KeyringNo(0));
+        let (from, _) = place::dek_marks_range(tenant, subject, KeyringNo(1));
         let (_, to) = place::dek_marks_range(tenant, subject, KeyringNo(u16::MAX));
         Ok(!self.store.scan(Family::Meta, Range { from, to, limit: 1 }).await?.is_empty())
     }
 
-    /// Whether a roll is to be asked for, since DEKs of a subject are marked.
-    async fn wants_roll(&self, tenant: TenantNo, subject: SubjectHandle) -> Result<bool, Error> {
-        if !self.is_marked(tenant, subject).await? {
-            return Ok(false);
-        }
+    /// Whether a roll of what is marked is to be asked for.
+    async fn wants_roll(&self, tenant: TenantNo) -> Result<bool, Error> {
         let job = jobs::load(&*self.store, tenant, JobKind::Roll).await?;
         Ok(job.is_none_or(|job| match job.state {
             JobState::Running => false,
@@ -182,12 +197,13 @@ impl<S: Store> Vault<S> {
                         && !self.is_due(due)
                     {
                         next = Some(next.map_or(due, |next| next.min(due)));
-                        let is_kept = matches!(work.stage, ErasureStage::Kept(_));
-                        if !is_kept || asks || !self.is_marked(tenant, subject).await? {
+                        if !matches!(work.stage, ErasureStage::Kept(_)) || work.unrolled == 0 {
                             continue;
                         }
-                        // The roll that one of them asks for takes all.
-                        asks = true;
+                        // The roll that one of them asks for takes all; those that it has taken are signed for.
+                        if self.is_marked(tenant, subject).await? && std::mem::replace(&mut asks, true) {
+                            continue;
+                        }
                     }
                     names.insert((tenant, work.erasure));
                 }

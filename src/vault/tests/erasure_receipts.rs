@@ -1,0 +1,72 @@
+//! What receipts of erasures promise is true of every backup and of every copy of the keystore.
+
+use strongroom_ids::KeyringNo;
+use strongroom_ledger::erasure::ErasureReceipt;
+use strongroom_storage::rows::{JobKind, SubjectRecord};
+
+use super::erasures::{erase, get, go_on, said};
+use super::holds::{hold, set};
+use super::keys::{rotate, to_its_end};
+use super::rolls::{proven, records};
+use super::*;
+use crate::StartRewrap;
+
+const DAY: u64 = 24 * 3_600;
+
+/// The versions of a KEK that a receipt names.
+fn versions(receipt: &ErasureReceipt, keyring: KeyringNo) -> Vec<u32> {
+    let name = format!("kek/{keyring}");
+    receipt.keks.iter().filter(|(key, ..)| *key == name).map(|(_, version, _)| *version).collect()
+}
+
+async fn rewrap(vault: &Tested) {
+    vault.start_rewrap(&caller(Role::Rotator), &StartRewrap { name: String::new() }).await.unwrap();
+    to_its_end(vault, JobKind::Rewrap, 100).await;
+}
+
+#[tokio::test]
+async fn what_shares_a_dek_with_what_is_held_is_named_with_its_keks_and_called_erased_once_it_is_rolled() {
+    let (bench, vault) = Bench::new().await;
+    store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    store_one(&vault, "borrower.mobile", "13800138000", "c-1").await;
+    set(&vault, &hold(&bench, &["borrower.id_card"], "collections", 30)).await.unwrap();
+    let told = erase(&vault, "c-1").await;
+    let [record]: [SubjectRecord; 1] = records(&bench).await.try_into().ok().unwrap();
+    let shared = record.deks.iter().map(|dek| dek.keyring).find(|keyring| *keyring != KeyringNo(0)).unwrap();
+    let first = said(&vault, &told).await;
+    assert_eq!((first.held, first.values, first.deks, first.unrolled), (1, 1, 0, 1));
+    assert_eq!(versions(&first, shared), [1], "it wraps the DEK that sealed what is erased");
+    assert!(versions(&first, KeyringNo(0)).is_empty(), "its id is held");
+
+    // Until it is rolled every version that wraps that DEK counts, and nobody says that it is done.
+    bench.pass(2 * DAY);
+    rotate(&vault, &format!("kek/{shared}")).await.unwrap();
+    rewrap(&vault).await;
+    go_on(&vault).await.unwrap();
+    assert_eq!(get(&vault, &told.erasure).await.unwrap(), told);
+    to_its_end(&vault, JobKind::Roll, 100).await;
+    go_on(&vault).await.unwrap();
+    let told = get(&vault, &told.erasure).await.unwrap();
+    let second = said(&vault, &told).await;
+    assert_eq!((told.state, second.held, second.values, second.unrolled), ("held", 1, 1, 0));
+    assert_eq!(versions(&second, shared), [1, 2]);
+    assert_eq!(second.day, first.day + 2);
+    go_on(&vault).await.unwrap();
+    assert_eq!(get(&vault, &told.erasure).await.unwrap(), told, "it is signed once");
+    proven(&bench, vault).await;
+}
+
+#[tokio::test]
+async fn of_a_subject_with_many_values_and_a_hold_all_keks_are_named() {
+    let (bench, vault) = Bench::new().await;
+    let values = (0..1_100).map(|number| new_value("borrower.address", &format!("street {number}"), "c-1"));
+    vault.tokenize(&caller(Role::App), &tokenize(values.collect(), "")).await.unwrap();
+    store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    set(&vault, &hold(&bench, &["borrower.id_card"], "collections", 30)).await.unwrap();
+    let receipt = said(&vault, &erase(&vault, "c-1").await).await;
+    let [record]: [SubjectRecord; 1] = records(&bench).await.try_into().ok().unwrap();
+    assert_eq!((receipt.held, receipt.unrolled), (1, record.deks.len() as u64 - 1));
+    for dek in record.deks.iter().filter(|dek| dek.keyring != KeyringNo(0)) {
+        assert_eq!(versions(&receipt, dek.keyring), [1]);
+    }
+}
