@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
-use strongroom_ids::SubjectHandle;
-use strongroom_keys::{KeyName, KeyState};
+use strongroom_ids::{KeyVersion, KeyringNo, SubjectHandle};
+use strongroom_keys::{KeyInfo, KeyName, KeyState};
 use strongroom_ledger::erasure::{self, ErasureReceipt};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{ErasureRow, ErasureStage, ErasureWork, JobKind, JobRow};
@@ -94,16 +94,12 @@ async fn receipt<S: Store>(
     day: u32,
 ) -> Result<String, Error> {
     let (vault, id) = (road.vault, road.tenant.id);
-    let mut keks = vault.keystore.keys(id);
-    // Backups from before a rewrap have the DEKs as older versions wrapped them.
+    let (mut keks, listed) = (vault.keystore.keys(id), Copies::load(vault).await?);
     keks.retain(|key| match key.name {
-        KeyName::Kek(_, keyring) => row.keks.iter().any(|(of, version)| match key.state {
-            KeyState::Destroyed => (*of, *version) == (keyring, key.version),
-            _ => *of == keyring && key.version <= *version,
-        }),
+        KeyName::Kek(_, keyring) => may_open(row, keyring, key, &listed),
         _ => false,
     });
-    let (copies, _) = lives_on(&Copies::load(vault).await?, &keks);
+    let (copies, _) = lives_on(&listed, &keks);
     let kept = vault.backups_kept.get().copied();
     let receipt = ErasureReceipt {
         held,
@@ -123,6 +119,14 @@ async fn receipt<S: Store>(
     let key = vault.keystore.ledger_key(id)?;
     erasure::sign(&receipt, (vault.id, id), (LANE, incarnation), &key.public_key(), |text| key.sign(text))
         .map_err(|_| Error::Internal("a receipt that can't be signed"))
+}
+
+/// Whether a backup may have a DEK of what was erased as this version of a KEK wrapped it, and somebody the version. From before a
+/// rewrap it has the DEK as an older version did; one that was destroyed since lives on in copies of the keystore.
+fn may_open(row: &ErasureRow, keyring: KeyringNo, key: &KeyInfo, listed: &Copies) -> bool {
+    let wrapped = |(of, newest): &(KeyringNo, KeyVersion)| *of == keyring && key.version <= *newest;
+    let lives = || key.state != KeyState::Destroyed || row.keks.contains(&(keyring, key.version)) || listed.holds(key);
+    row.keks.iter().any(wrapped) && lives()
 }
 
 /// Asks that DEKs are rolled which are marked.

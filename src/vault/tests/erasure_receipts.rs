@@ -6,10 +6,10 @@ use strongroom_storage::rows::{JobKind, SubjectRecord};
 
 use super::erasures::{erase, get, go_on, said};
 use super::holds::{hold, set};
-use super::keys::{rotate, to_its_end};
+use super::keys::{destroy, rotate, to_its_end};
 use super::rolls::{proven, records};
 use super::*;
-use crate::StartRewrap;
+use crate::{BackupKeystore, StartRewrap, StrikeKeystoreCopy};
 
 const DAY: u64 = 24 * 3_600;
 
@@ -69,4 +69,28 @@ async fn of_a_subject_with_many_values_and_a_hold_all_keks_are_named() {
     for dek in record.deks.iter().filter(|dek| dek.keyring != KeyringNo(0)) {
         assert_eq!(versions(&receipt, dek.keyring), [1]);
     }
+}
+
+#[tokio::test]
+async fn a_version_that_was_destroyed_is_named_while_a_copy_of_the_keystore_holds_it() {
+    let (bench, vault) = Bench::new().await;
+    let operator = Caller::new(Arc::new(Principal::new(TenantNo(0), Role::Operator, "sre-1")), "test");
+    for subject in ["c-1", "c-2"] {
+        store_one(&vault, "borrower.name", "张三", subject).await;
+    }
+    bench.pass(60);
+    vault.backup_keystore(&operator, &BackupKeystore { label: String::new() }).await.unwrap();
+    bench.pass(60);
+    rotate(&vault, "kek/0").await.unwrap();
+    rewrap(&vault).await;
+    destroy(&vault, "kek/0", 1, false).await.unwrap();
+    bench.pass(60);
+    let receipt = said(&vault, &erase(&vault, "c-1").await).await;
+    let first = ("kek/0".to_owned(), 1, "destroyed".to_owned());
+    assert!(receipt.keks.contains(&first), "{:?}", receipt.keks);
+    assert_eq!((versions(&receipt, KeyringNo(0)), receipt.copies), (vec![1, 2], vec!["copy/1".to_owned()]));
+
+    vault.strike_keystore_copy(&operator, &StrikeKeystoreCopy { name: "copy/1".to_owned() }).await.unwrap();
+    let receipt = said(&vault, &erase(&vault, "c-2").await).await;
+    assert_eq!((versions(&receipt, KeyringNo(0)), receipt.copies), (vec![2], vec![]));
 }
