@@ -193,6 +193,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
                 keks: vec![(keyring, KeyVersion(5))],
                 receipt: String::new(),
                 expires: 0,
+                same: None,
             }
             .encode(),
         ),

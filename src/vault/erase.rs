@@ -123,6 +123,20 @@ pub(crate) fn put_erasure(tenant: TenantNo, name: &Name, row: &ErasureRow) -> Mu
     Mutation::Put(Family::Meta, place::erasure(tenant, name), row.encode())
 }
 
+/// An erasure of which nothing is done yet.
+pub(crate) fn new_row(fingerprint: [u8; 32]) -> ErasureRow {
+    ErasureRow {
+        fingerprint,
+        open: vec![],
+        due: 0,
+        erased: Erased::default(),
+        keks: vec![],
+        receipt: String::new(),
+        expires: 0,
+        same: None,
+    }
+}
+
 /// What is left to do for a subject.
 pub(crate) async fn load_work<S: Store>(
     store: &S,
@@ -148,6 +162,20 @@ impl EraseSubject {
         let mut name = [0; 16];
         name.copy_from_slice(&mac[..16]);
         Ok(name)
+    }
+
+    /// Keeps for a retry which erasure was found under way, if that has a key.
+    fn remember<A>(
+        &self,
+        (tenant, name): (TenantNo, Name),
+        fingerprint: [u8; 32],
+        same: Option<Name>,
+        prepared: &mut Prepared<A>,
+    ) {
+        if same.is_some() && !self.idempotency_key.is_empty() {
+            prepared.changes.push(erasure_fact(tenant, &name));
+            prepared.mutations.push(put_erasure(tenant, &name, &ErasureRow { same, ..new_row(fingerprint) }));
+        }
     }
 
     fn within_limits<S: Store>(&self, road: &Road<'_, S>) -> Result<(), Error> {
@@ -180,9 +208,13 @@ impl<S: Store> Attempt<S> for EraseSubject {
             if row.fingerprint != fingerprint {
                 return Err(Error::IdempotencyKeyReused.into());
             }
-            prepared.items.push(Item { outcome: "repeated", ..Item::default() });
-            prepared.answer = Some(name);
-            return Ok(prepared);
+            // What it found under way may have been forgotten since.
+            let meant = row.same.unwrap_or(name);
+            if meant == name || load_erasure(store, tenant, &meant).await?.is_some() {
+                prepared.items.push(Item { outcome: "repeated", ..Item::default() });
+                prepared.answer = Some(meant);
+                return Ok(prepared);
+            }
         }
         let records = road.asked_records(&self.subject, &mut prepared).await?;
         let (open, under_way): (Vec<_>, Vec<_>) =
@@ -202,17 +234,12 @@ impl<S: Store> Attempt<S> for EraseSubject {
             }
         }
         if open.is_empty() {
+            self.remember((tenant, name), fingerprint, prepared.answer, &mut prepared);
             return Ok(prepared);
         }
-        let mut row = ErasureRow {
-            fingerprint,
-            open: open.iter().map(|record| record.handle).collect(),
-            due: if self.grace > 0 { due } else { 0 },
-            erased: Erased::default(),
-            keks: vec![],
-            receipt: String::new(),
-            expires: 0,
-        };
+        let open_handles = open.iter().map(|record| record.handle).collect();
+        let mut row =
+            ErasureRow { open: open_handles, due: if self.grace > 0 { due } else { 0 }, ..new_row(fingerprint) };
         for record in open {
             let record = SubjectRecord { erasure: Some(Erasure { asked: road.now, due }), ..record };
             match self.grace {
@@ -375,7 +402,8 @@ impl<S: Store> Vault<S> {
 
     /// What is told of an erasure; none if there is none of that name.
     async fn erasure_status(&self, tenant: TenantNo, name: &Name) -> Result<Option<ErasureStatus>, Error> {
-        let Some(row) = load_erasure(&*self.store, tenant, name).await? else { return Ok(None) };
+        let row = load_erasure(&*self.store, tenant, name).await?.filter(|row| row.same.is_none());
+        let Some(row) = row else { return Ok(None) };
         let (mut waiting, mut clearing, mut kept) = (false, false, vec![]);
         for subject in &row.open {
             match load_work(&*self.store, tenant, *subject).await?.map(|work| work.stage) {

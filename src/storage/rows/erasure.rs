@@ -107,6 +107,8 @@ pub struct ErasureRow {
     pub receipt: String,
     /// The day, counted from 1970, from which on it is forgotten; 0 while something is left to do.
     pub expires: u32,
+    /// The erasure that was found under way, where this is only the name that a request's key has; it goes with that one.
+    pub same: Option<[u8; 16]>,
 }
 
 impl ErasureRow {
@@ -119,7 +121,8 @@ impl ErasureRow {
         row.number(self.due).number(values).number(shares).number(entries).number(consents).number(deks);
         row.number(self.keks.len() as u64);
         self.keks.iter().for_each(|(keyring, version)| _ = row.number(keyring.0).number(version.0));
-        row.bytes(self.receipt.as_bytes()).number(self.expires).finish()
+        row.bytes(self.receipt.as_bytes()).number(self.expires);
+        row.bytes(self.same.as_ref().map_or(&[][..], |same| same.as_slice())).finish()
     }
 
     /// Reads what [`ErasureRow::encode`] wrote.
@@ -140,7 +143,11 @@ impl ErasureRow {
             .collect::<Result<_, StoreError>>()?;
         let receipt = String::from_utf8(reader.bytes()?).map_err(|_| reader.corrupt("what is not text stands"))?;
         let expires = reader.small()?;
-        reader.finish().map(|()| Self { fingerprint, open, due, erased, keks, receipt, expires })
+        let same = match reader.bytes()? {
+            none if none.is_empty() => None,
+            name => Some(name.try_into().map_err(|_| reader.corrupt("a name of another length stands"))?),
+        };
+        reader.finish().map(|()| Self { fingerprint, open, due, erased, keks, receipt, expires, same })
     }
 }
 
@@ -176,7 +183,7 @@ mod tests {
         fn an_erasure_round_trips(
             (fingerprint, open, due) in any::<([u8; 32], Vec<u64>, u64)>(),
             [values, shares, entries, consents, deks] in any::<[u64; 5]>(),
-            (keks, receipt, expires) in any::<(Vec<(u16, u32)>, String, u32)>(),
+            (keks, receipt, expires, same) in any::<(Vec<(u16, u32)>, String, u32, Option<[u8; 16]>)>(),
         ) {
             let row = ErasureRow {
                 fingerprint,
@@ -186,6 +193,7 @@ mod tests {
                 keks: keks.into_iter().map(|(keyring, version)| (KeyringNo(keyring), KeyVersion(version))).collect(),
                 receipt,
                 expires,
+                same,
             };
             laws::round_trip(&row, ErasureRow::encode, ErasureRow::decode);
         }

@@ -254,11 +254,18 @@ impl<S: Store> Vault<S> {
             let (from, to) = place::erasures_range(tenant);
             let mut pages = Pages::new(Family::Meta, from, to);
             while let Some(page) = pages.next(&*self.store).await? {
-                let is_over = |row: &[u8]| {
-                    ErasureRow::decode(row).is_ok_and(|row| row.expires > 0 && u64::from(row.expires) <= today)
-                };
-                let over = page.iter().filter(|(_, row)| is_over(row));
-                let gone: Vec<Mutation> = over.map(|(key, _)| Mutation::Delete(Family::Meta, key.to_vec())).collect();
+                let is_over = |row: &ErasureRow| row.expires > 0 && u64::from(row.expires) <= today;
+                let mut gone = Vec::new();
+                for (key, row) in &page {
+                    let Ok(row) = ErasureRow::decode(row) else { continue };
+                    let is_over = match &row.same {
+                        Some(same) => load_erasure(&*self.store, tenant, same).await?.is_none_or(|same| is_over(&same)),
+                        None => is_over(&row),
+                    };
+                    if is_over {
+                        gone.push(Mutation::Delete(Family::Meta, key.to_vec()));
+                    }
+                }
                 if !gone.is_empty() {
                     self.commit_unguarded(gone, vec![]).await?;
                 }

@@ -3,8 +3,9 @@
 use strongroom_ids::KeyringNo;
 use strongroom_ledger::erasure::ErasureReceipt;
 use strongroom_storage::rows::{JobKind, SubjectRecord};
+use strongroom_storage::{Family, Range, Store, keys as place};
 
-use super::erasures::{erase, get, go_on, said};
+use super::erasures::{erase, erase_with, get, go_on, said};
 use super::holds::{hold, set};
 use super::keys::{destroy, rotate, to_its_end};
 use super::rolls::{proven, records};
@@ -93,4 +94,30 @@ async fn a_version_that_was_destroyed_is_named_while_a_copy_of_the_keystore_hold
     vault.strike_keystore_copy(&operator, &StrikeKeystoreCopy { name: "copy/1".to_owned() }).await.unwrap();
     let receipt = said(&vault, &erase(&vault, "c-2").await).await;
     assert_eq!((versions(&receipt, KeyringNo(0)), receipt.copies), (vec![2], vec![]));
+}
+
+#[tokio::test]
+async fn a_request_that_finds_an_erasure_under_way_is_remembered_under_its_own_key() {
+    let (bench, vault) = Bench::new().await;
+    store_one(&vault, "borrower.name", "张三", "c-1").await;
+    store_one(&vault, "borrower.name", "李四", "c-2").await;
+    let first = erase_with(&vault, "c-1", 30 * DAY, "first").await.unwrap();
+    let sooner = erase_with(&vault, "c-1", 0, "second").await.unwrap();
+    assert_eq!((&sooner.erasure, sooner.state), (&first.erasure, "erased"));
+    assert!(!sooner.receipt.is_empty());
+    // The subject is gone by now.
+    assert_eq!(erase_with(&vault, "c-1", 0, "second").await.unwrap(), sooner);
+    assert!(matches!(erase_with(&vault, "c-2", 0, "second").await, Err(Error::IdempotencyKeyReused)));
+    assert!(matches!(erase_with(&vault, "c-1", DAY, "second").await, Err(Error::IdempotencyKeyReused)));
+    let vault = proven(&bench, vault).await;
+
+    // It is kept as long as what it leads to, and no longer.
+    bench.pass(89 * DAY);
+    vault.forget_old_erasures().await.unwrap();
+    assert_eq!(erase_with(&vault, "c-1", 0, "second").await.unwrap(), sooner);
+    bench.pass(2 * DAY);
+    vault.forget_old_erasures().await.unwrap();
+    assert!(matches!(erase_with(&vault, "c-1", 0, "second").await, Err(Error::NotFoundAt(_))));
+    let (from, to) = place::erasures_range(TenantNo(1));
+    assert!(bench.disk.scan(Family::Meta, Range { from, to, limit: 9 }).await.unwrap().is_empty());
 }
