@@ -38,6 +38,16 @@ pub(crate) fn status(told: ErasureStatus) -> v1::ErasureStatus {
     }
 }
 
+/// An erasure, as a list has it.
+pub(crate) fn listed_erasure(told: ErasureStatus) -> v1::ListedErasure {
+    v1::ListedErasure {
+        erasure: told.erasure,
+        state: told.state.to_owned(),
+        due_time: told.due.map(instants::to_wire),
+        has_receipt: !told.receipt.is_empty(),
+    }
+}
+
 /// What a request to set a legal hold asks for.
 pub(crate) fn hold(request: v1::SetHoldRequest) -> Result<SetHold, Error> {
     let v1::SetHoldRequest { subject, fields, reason, purpose, until_time } = request;

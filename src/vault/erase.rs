@@ -13,6 +13,7 @@
 mod clear;
 mod sign;
 mod steps;
+mod told;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,12 +27,13 @@ use strongroom_storage::keys as place;
 use strongroom_storage::rows::{Erased, Erasure, ErasureRow, ErasureStage, ErasureWork, SubjectRecord, SubjectState};
 use strongroom_storage::{Family, Mutation, Store};
 
-use crate::error::{Error, Violation};
-use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road};
+use crate::error::Error;
+use crate::road::{Attempt, Caller, Item, Prepared, Refused, Road};
 use crate::subjects::unknown;
 use crate::vault::Vault;
 
 pub(crate) use clear::{Held, count, led_from, new_work};
+pub use told::{ErasurePage, ErasureStatus, GetErasure, Kept, ListErasures};
 
 /// The longest time of grace, in microseconds: a year.
 const LONGEST_GRACE: u64 = 366 * DAY;
@@ -67,40 +69,6 @@ pub struct EraseSubject {
 pub struct UndoErasure {
     /// The caller's own id of the subject.
     pub subject: String,
-}
-
-/// Asks how far an erasure has come.
-pub struct GetErasure {
-    /// Its name.
-    pub erasure: String,
-}
-
-/// How far an erasure has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ErasureStatus {
-    /// Its name: random, so that it leads nowhere.
-    pub erasure: String,
-    /// `waiting` for the end of its time of grace, `clearing`, `held` in part, `erased`, or `undone`.
-    pub state: &'static str,
-    /// When its time of grace ends, in microseconds since 1970.
-    pub due: Option<u64>,
-    /// What is signed of it, a note; empty until what can be erased is.
-    pub receipt: String,
-    /// What keeps the rest.
-    pub kept: Vec<Kept>,
-}
-
-/// A legal hold that keeps something of a subject that is erased otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// Its number.
-    pub hold: u32,
-    /// The fields that it keeps; none for all.
-    pub fields: Vec<String>,
-    /// What is kept is read for this purpose alone.
-    pub purpose: String,
-    /// When it ends, in microseconds since 1970.
-    pub until: u64,
 }
 
 /// The name of an erasure.
@@ -352,25 +320,6 @@ pub(crate) fn day(now: u64) -> Result<u32, Error> {
     u32::try_from(now / DAY).map_err(|_| Error::Internal("a day beyond all calendars"))
 }
 
-impl<S: Store> Attempt<S> for GetErasure {
-    type Answer = ErasureStatus;
-    const ACTION: Action = Action::GetErasure;
-
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<ErasureStatus>, Refused> {
-        road.decide_vault()?;
-        let gone = || {
-            let description = "there is no erasure of that name: it never was, or ended more than 90 days ago";
-            Error::NotFoundAt(vec![Violation::new("erasure", "erasure_unknown", description)])
-        };
-        let name = data_encoding::HEXLOWER.decode(self.erasure.as_bytes()).ok().and_then(|name| name.try_into().ok());
-        let name: Name = name.ok_or_else(gone)?;
-        let status = road.vault.erasure_status(road.tenant.number, &name).await?.ok_or_else(gone)?;
-        let mut prepared = road.prepare(status);
-        prepared.items.push(Item { outcome: OK, ..Item::default() });
-        Ok(prepared)
-    }
-}
-
 impl<S: Store> Vault<S> {
     /// Erases a data subject of the caller's tenant, or lets its time of grace begin. When this returns with a receipt all is
     /// cleared that can be; otherwise the rest is done in the background.
@@ -393,50 +342,5 @@ impl<S: Store> Vault<S> {
             Some(false) => Err(Error::NothingToUndo),
             None => Err(unknown()),
         }
-    }
-
-    /// How far an erasure has come.
-    pub async fn get_erasure(&self, caller: &Caller, request: &GetErasure) -> Result<ErasureStatus, Error> {
-        self.travel(caller, request).await
-    }
-
-    /// What is told of an erasure; none if there is none of that name.
-    async fn erasure_status(&self, tenant: TenantNo, name: &Name) -> Result<Option<ErasureStatus>, Error> {
-        let row = load_erasure(&*self.store, tenant, name).await?.filter(|row| row.same.is_none());
-        let Some(row) = row else { return Ok(None) };
-        let (mut waiting, mut clearing, mut kept) = (false, false, vec![]);
-        for subject in &row.open {
-            match load_work(&*self.store, tenant, *subject).await?.map(|work| work.stage) {
-                Some(ErasureStage::Waiting(due)) => waiting |= !self.is_due(due),
-                Some(ErasureStage::Clearing(_) | ErasureStage::Cleared) => clearing = true,
-                Some(ErasureStage::Kept(_)) | None => {}
-            }
-            let record = self.store.get(Family::Subjects, place::subject(tenant, *subject)).await?;
-            let Some(record) = record.as_deref().map(SubjectRecord::decode).transpose()? else { continue };
-            if record.state == SubjectState::Held {
-                let schema = self.tenant(tenant)?.rules().schema.clone();
-                kept.extend(record.standing(self.now()).map(|hold| Kept {
-                    hold: hold.number,
-                    fields: crate::holds::field_names(&schema, &hold.fields),
-                    purpose: hold.purpose.clone(),
-                    until: hold.until,
-                }));
-            }
-        }
-        let state = match (waiting, clearing) {
-            (true, _) => "waiting",
-            (false, true) => "clearing",
-            (false, false) if row.open.is_empty() && row.receipt.is_empty() => "undone",
-            (false, false) if row.open.is_empty() => "erased",
-            (false, false) if row.receipt.is_empty() => "clearing",
-            (false, false) => "held",
-        };
-        Ok(Some(ErasureStatus {
-            erasure: data_encoding::HEXLOWER.encode(name),
-            state,
-            due: (state == "waiting").then_some(row.due),
-            receipt: row.receipt,
-            kept,
-        }))
     }
 }

@@ -7,12 +7,14 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 use strongroom_ledger::erasure::{self, day_text};
-use strongroom_proto::v1::{EraseSubjectRequest, ErasureStatus, GetErasureRequest, UndoErasureRequest};
+use strongroom_proto::v1::{
+    EraseSubjectRequest, ErasureStatus, GetErasureRequest, ListErasuresRequest, ListedErasure, UndoErasureRequest,
+};
 
 use crate::cli::audit::{read, read_keys};
 use crate::cli::client::Context;
 use crate::cli::files::replace;
-use crate::cli::output::{CliError, Exit, Output, facts, instant, instant_if_any};
+use crate::cli::output::{CliError, Exit, Output, facts, instant, instant_if_any, instant_or, table};
 use crate::cli::span;
 
 /// Erase a data subject: its keys and what leads from its id to it at once, its values then. Without --grace it can't be undone.
@@ -42,9 +44,9 @@ pub struct Args {
     #[arg(long, value_name = "OUT", conflicts_with = "grace")]
     receipt: Option<PathBuf>,
 
-    /// Makes a retry safe: it gets the same erasure, and its receipt.
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "KEY")]
-    idempotency_key: String,
+    /// Makes a retry safe: it gets the same erasure, and its receipt. One is drawn, and printed, if none is given.
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
 }
 
 /// Undo the erasure of a data subject whose time of grace runs.
@@ -72,6 +74,11 @@ pub struct GetArgs {
     receipt: Option<PathBuf>,
 }
 
+/// List the erasures that are not done, and those that ended in the last 90 days: by name, and no data subject.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = "Next: strongroom subject erasure NAME --receipt OUT")]
+pub struct ListArgs {}
+
 /// Verify the receipt of an erasure offline.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Example:
@@ -91,16 +98,29 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     if !args.yes {
         agreed(&args.id)?;
     }
+    let idempotency_key = args.idempotency_key.map_or_else(|| new_key(context.output), Ok)?;
     let request = EraseSubjectRequest {
         subject: args.id,
         grace: args.grace.map(|grace| prost_types::Duration {
             seconds: i64::try_from(grace.as_secs()).unwrap_or(i64::MAX),
             nanos: 0,
         }),
-        idempotency_key: args.idempotency_key,
+        idempotency_key,
     };
     let told = context.subjects().await?.erase_subject(request).await?.into_inner();
     show(&told, args.receipt.as_deref(), context)
+}
+
+/// A key under which it can be asked again what became of this. It is told before: the answer may be lost.
+fn new_key(output: Output) -> Result<String, CliError> {
+    let key = strongroom_keys::random::<16>().map_err(|error| CliError::unfit(error.to_string()))?;
+    let key = data_encoding::HEXLOWER.encode(&key);
+    let told = match output {
+        Output::Json => json!({ "idempotency_key": key }).to_string(),
+        Output::Table => format!("If no answer comes, ask again with --idempotency-key {key}"),
+    };
+    writeln!(std::io::stderr(), "{told}").map_err(|error| CliError::file("standard error", error))?;
+    Ok(key)
 }
 
 /// Undoes.
@@ -116,6 +136,42 @@ pub async fn undo(args: UndoArgs, context: &Context) -> Result<Exit, CliError> {
 pub async fn get(args: GetArgs, context: &Context) -> Result<Exit, CliError> {
     let told = context.subjects().await?.get_erasure(GetErasureRequest { erasure: args.name }).await?.into_inner();
     show(&told, args.receipt.as_deref(), context)
+}
+
+/// Lists all.
+pub async fn list(_args: ListArgs, context: &Context) -> Result<Exit, CliError> {
+    let mut subjects = context.subjects().await?;
+    let (mut erasures, mut request) = (Vec::new(), ListErasuresRequest { page_size: 1_000, ..Default::default() });
+    loop {
+        let page = subjects.list_erasures(request.clone()).await?.into_inner();
+        erasures.extend(page.erasures);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    let listed = |one: &ListedErasure| {
+        json!({
+            "erasure": one.erasure,
+            "state": one.state,
+            "due_time": instant_if_any(one.due_time),
+            "has_receipt": one.has_receipt,
+        })
+    };
+    context.output.show(
+        || json!({ "erasures": erasures.iter().map(listed).collect::<Vec<_>>() }),
+        || match erasures.is_empty() {
+            true => "there are no erasures".to_owned(),
+            false => {
+                let rows = erasures.iter().map(|one| {
+                    let receipt = if one.has_receipt { "there" } else { "none yet" };
+                    vec![one.erasure.clone(), one.state.clone(), instant_or(one.due_time, "-"), receipt.to_owned()]
+                });
+                table(&["ERASURE", "STATE", "DUE", "RECEIPT"], rows)
+            }
+        },
+    )?;
+    Ok(Exit::Done)
 }
 
 /// What was done is told first: it can't be done again.

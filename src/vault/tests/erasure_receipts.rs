@@ -5,12 +5,12 @@ use strongroom_ledger::erasure::ErasureReceipt;
 use strongroom_storage::rows::{JobKind, SubjectRecord};
 use strongroom_storage::{Family, Range, Store, keys as place};
 
-use super::erasures::{erase, erase_with, get, go_on, said};
+use super::erasures::{desk, erase, erase_with, get, go_on, said};
 use super::holds::{hold, set};
 use super::keys::{destroy, rotate, to_its_end};
 use super::rolls::{proven, records};
 use super::*;
-use crate::{BackupKeystore, StartRewrap, StrikeKeystoreCopy};
+use crate::{BackupKeystore, ListErasures, StartRewrap, StrikeKeystoreCopy};
 
 const DAY: u64 = 24 * 3_600;
 
@@ -120,4 +120,40 @@ async fn a_request_that_finds_an_erasure_under_way_is_remembered_under_its_own_k
     assert!(matches!(erase_with(&vault, "c-1", 0, "second").await, Err(Error::NotFoundAt(_))));
     let (from, to) = place::erasures_range(TenantNo(1));
     assert!(bench.disk.scan(Family::Meta, Range { from, to, limit: 9 }).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_privacy_desk_sees_all_erasures_by_name_and_state() {
+    let (bench, vault) = Bench::new().await;
+    for number in 1..=5 {
+        store_one(&vault, "borrower.id_card", ID_CARD, &format!("c-{number}")).await;
+    }
+    set(&vault, &hold(&bench, &[], "collections", 30)).await.unwrap();
+    let mut asked = Vec::new();
+    for (subject, grace, key) in [("c-1", 0, ""), ("c-2", DAY, ""), ("c-2", 9 * DAY, "another"), ("c-3", 0, "")] {
+        let told = erase_with(&vault, subject, grace, key).await.unwrap();
+        asked.push((told.erasure, told.state, told.due, told.receipt.is_empty()));
+    }
+    asked.sort_unstable();
+    asked.dedup();
+    assert_eq!(asked.len(), 3, "a request that found one under way is no erasure");
+    for size in [1, 2, 1_000] {
+        let (mut listed, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let page = vault.list_erasures(&desk(), &ListErasures { page_size: size, page_token }).await.unwrap();
+            assert!(page.erasures.len() <= size);
+            listed
+                .extend(page.erasures.into_iter().map(|one| (one.erasure, one.state, one.due, one.receipt.is_empty())));
+            page_token = page.next;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(listed, asked);
+    }
+    let wrong = ListErasures { page_size: 0, page_token: "no name".to_owned() };
+    assert!(matches!(vault.list_erasures(&desk(), &wrong).await, Err(Error::Invalid(_))));
+    let other =
+        vault.list_erasures(&caller(Role::App), &ListErasures { page_size: 0, page_token: String::new() }).await;
+    assert!(matches!(other, Err(Error::Denied { .. })));
 }
