@@ -26,7 +26,7 @@ pub struct GetErasure {
 pub struct ErasureStatus {
     /// Its name: random, so that it leads nowhere.
     pub erasure: String,
-    /// `waiting` for the end of its time of grace, `clearing`, `held` in part, `erased`, or `undone`.
+    /// `waiting` for the end of its time of grace and to be closed then, `clearing`, `held` in part, `erased`, or `undone`.
     pub state: &'static str,
     /// When its time of grace ends, in microseconds since 1970.
     pub due: Option<u64>,
@@ -149,7 +149,8 @@ impl<S: Store> Vault<S> {
         let (mut waiting, mut clearing, mut kept) = (false, false, vec![]);
         for subject in &row.open {
             match load_work(&*self.store, tenant, *subject).await?.map(|work| work.stage) {
-                Some(ErasureStage::Waiting(due)) => waiting |= !self.is_due(due),
+                // Whatever the time is: until it is closed it is as it was, and can be undone.
+                Some(ErasureStage::Waiting(_)) => waiting = true,
                 Some(ErasureStage::Clearing(_) | ErasureStage::Cleared) => clearing = true,
                 Some(ErasureStage::Kept(_)) | None => {}
             }

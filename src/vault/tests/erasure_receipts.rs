@@ -5,12 +5,12 @@ use strongroom_ledger::erasure::ErasureReceipt;
 use strongroom_storage::rows::{JobKind, SubjectRecord};
 use strongroom_storage::{Family, Range, Store, keys as place};
 
-use super::erasures::{desk, erase, erase_with, get, go_on, said};
+use super::erasures::{desk, erase, erase_with, get, go_on, said, undo};
 use super::holds::{hold, set};
 use super::keys::{destroy, rotate, to_its_end};
 use super::rolls::{proven, records};
 use super::*;
-use crate::{BackupKeystore, ListErasures, StartRewrap, StrikeKeystoreCopy};
+use crate::{BackupKeystore, Freeze, ListErasures, StartRewrap, StrikeKeystoreCopy};
 
 const DAY: u64 = 24 * 3_600;
 
@@ -156,4 +156,19 @@ async fn the_privacy_desk_sees_all_erasures_by_name_and_state() {
     let other =
         vault.list_erasures(&caller(Role::App), &ListErasures { page_size: 0, page_token: String::new() }).await;
     assert!(matches!(other, Err(Error::Denied { .. })));
+}
+
+#[tokio::test]
+async fn what_is_due_and_could_not_be_closed_waits_and_can_be_undone() {
+    let (bench, vault) = Bench::new().await;
+    let token = store_one(&vault, "borrower.name", "张三", "c-1").await;
+    let told = erase_with(&vault, "c-1", DAY, "").await.unwrap();
+    let freeze = Freeze { field: String::new(), reads: false, writes: true, all_tenants: false };
+    vault.freeze(&caller(Role::Officer), &freeze).await.unwrap();
+    bench.pass(2 * DAY);
+    assert!(matches!(go_on(&vault).await, Err(Error::Frozen { .. })));
+    assert_eq!(get(&vault, &told.erasure).await.unwrap(), told);
+    undo(&vault, "c-1").await.unwrap();
+    assert_eq!(get(&vault, &told.erasure).await.unwrap().state, "undone");
+    assert!(read_one(&vault, &token, "plain").await.is_ok());
 }
