@@ -142,6 +142,8 @@ pub(crate) struct RollPage(pub JobPage);
 impl<S: Store> Attempt<S> for RollPage {
     type Answer = JobRow;
     const ACTION: Action = Action::Roll;
+    /// What was deleted or erased opens until it is done.
+    const ON_FULL_DISK: bool = true;
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<JobRow>, Refused> {
         let row = jobs::running(road, KIND, self.0.number).await?;

@@ -7,10 +7,10 @@ use strongroom_storage::{Family, Range, Store, keys as place};
 
 use super::erasures::{desk, erase, erase_with, get, go_on, said, undo};
 use super::holds::{hold, set};
-use super::keys::{destroy, rotate, to_its_end};
+use super::keys::{TENANT, destroy, rotate, running, to_its_end};
 use super::rolls::{proven, records};
 use super::*;
-use crate::{BackupKeystore, Freeze, ListErasures, StartRewrap, StrikeKeystoreCopy};
+use crate::{BackupKeystore, CancelJob, Freeze, JobPage, ListErasures, StartRewrap, StartRoll, StrikeKeystoreCopy};
 
 const DAY: u64 = 24 * 3_600;
 
@@ -171,4 +171,34 @@ async fn what_is_due_and_could_not_be_closed_waits_and_can_be_undone() {
     undo(&vault, "c-1").await.unwrap();
     assert_eq!(get(&vault, &told.erasure).await.unwrap().state, "undone");
     assert!(read_one(&vault, &token, "plain").await.is_ok());
+}
+
+#[tokio::test]
+async fn on_a_nearly_full_disk_the_roll_that_an_erasure_waits_for_goes_on_and_that_of_a_whole_kek_does_not() {
+    let (bench, vault) = Bench::new().await;
+    store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    store_one(&vault, "borrower.mobile", "13800138000", "c-1").await;
+    set(&vault, &hold(&bench, &["borrower.id_card"], "collections", 30)).await.unwrap();
+    let full = |full: bool| {
+        bench.full.store(full, Ordering::Relaxed);
+        vault.look_at_space();
+    };
+    vault
+        .start_roll(&caller(Role::Rotator), &StartRoll { name: "kek/0".to_owned(), subject: String::new() })
+        .await
+        .unwrap();
+    full(true);
+    let job = running(&vault, JobKind::Roll).await;
+    let page = JobPage { kind: JobKind::Roll, number: job.number, entries: 9, total: None, of: 0, kept: 0 };
+    assert!(matches!(vault.job_page(TENANT, page).await, Err(Error::DiskFull)));
+    full(false);
+    vault.cancel_job(&caller(Role::Rotator), &CancelJob { name: job.name }).await.unwrap();
+
+    full(true);
+    let told = erase(&vault, "c-1").await;
+    assert!(told.receipt.contains("\nunrolled 1\n"), "{}", told.receipt);
+    to_its_end(&vault, JobKind::Roll, 100).await;
+    go_on(&vault).await.unwrap();
+    full(false);
+    assert_eq!(said(&vault, &get(&vault, &told.erasure).await.unwrap()).await.unrolled, 0);
 }
