@@ -1,6 +1,7 @@
 //! Erasures: what was begun, has waited out its time of grace, or was held until now is finished; and what files still hold of
 //! what was erased is written away.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
@@ -85,7 +86,8 @@ async fn work<S: Store>(
     if look.is_due(vault.time()) {
         *look = erase(vault, stop.clone(), &mut failed).await;
     }
-    let mut next = LOOK_EVERY;
+    // What was not finished goes on, once what has fallen due was looked for.
+    let mut next = if look.latest <= Instant::now() { Duration::ZERO } else { LOOK_EVERY };
     // What is due and yet was not begun waits for somebody who says that the clock is right.
     if let Some(due) = look.due.filter(|due| *due > vault.time()) {
         next = next.min(Duration::from_micros(due.saturating_sub(vault.time())) + Duration::from_millis(1));
@@ -111,20 +113,23 @@ async fn erase<S: Store>(vault: &Vault<S>, stop: impl Future<Output = ()> + Clon
     };
     // What was taken on may go on later, and what was not may be able to then.
     let wait = if open.is_empty() { LOOK_THROUGH } else { LOOK_EVERY };
-    'erasures: for (tenant, name) in open {
-        loop {
-            if stop.clone().now_or_never().is_some() {
-                break 'erasures;
-            }
-            match vault.erasure_step(tenant, &name).await {
-                Ok(true) => {}
-                // It goes on when its tenant is unlocked or no longer frozen, or went with it.
-                Ok(false) | Err(Error::TenantLocked | Error::TenantDestroyed | Error::Frozen { .. }) => break,
-                // The others shall not wait for it.
-                Err(error) => {
-                    failed.get_or_insert(error);
-                    break;
-                }
+    // In turns, so that no subject waits to be closed until the values of others are cleared; and what has fallen due meanwhile is
+    // looked for now and then.
+    let (mut open, until) = (VecDeque::from_iter(open), Instant::now() + LOOK_EVERY);
+    while let Some((tenant, name)) = open.pop_front() {
+        if stop.clone().now_or_never().is_some() {
+            break;
+        }
+        if Instant::now() >= until {
+            return Look::now();
+        }
+        match vault.erasure_step(tenant, &name).await {
+            Ok(true) => open.push_back((tenant, name)),
+            // It goes on when its tenant is unlocked or no longer frozen, or went with it.
+            Ok(false) | Err(Error::TenantLocked | Error::TenantDestroyed | Error::Frozen { .. }) => {}
+            // The others shall not wait for it.
+            Err(error) => {
+                failed.get_or_insert(error);
             }
         }
     }

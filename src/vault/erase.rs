@@ -33,6 +33,7 @@ use crate::subjects::unknown;
 use crate::vault::Vault;
 
 pub(crate) use clear::{Held, count, led_from, new_work};
+pub(crate) use steps::Cleared;
 pub use told::{ErasurePage, ErasureStatus, GetErasure, Kept, ListErasures};
 
 /// The longest time of grace, in microseconds: a year.

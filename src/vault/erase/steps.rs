@@ -7,7 +7,7 @@ use strongroom_commit::{Change, CommitError, Fact, Guard};
 use strongroom_ids::{KeyringNo, RowId, SubjectHandle, TenantNo};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{ErasureRow, ErasureStage, ErasureWork, JobKind, JobState};
-use strongroom_storage::{Family, Mutation, Range, Store};
+use strongroom_storage::{Family, KeyRange, Mutation, Range, Store};
 
 use super::clear::{ClearPage, Close};
 use super::sign::{AskRoll, Sign};
@@ -33,6 +33,11 @@ const FAMILIES: [Family; 8] = [
 const AT_ONCE: usize = 256;
 /// How long a roll that was ended, or had to leave something, is not asked for again, in microseconds: an hour.
 const ASK_EVERY: u64 = 3_600_000_000;
+
+/// Erasures of a tenant that are cleared and not signed, as far as that is known. A step that is cut off leaves them to their own next
+/// ones.
+#[derive(Default)]
+pub(crate) struct Cleared(BTreeSet<Name>);
 
 /// What is to be done next of an erasure.
 enum Next {
@@ -68,17 +73,18 @@ impl<S: Store> Vault<S> {
             let mut all = self.erasing.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(all.entry(tenant).or_default())
         };
-        let _one = one.lock().await;
+        let mut cleared = one.lock().await;
         let by = itself(tenant);
         match self.next_step(tenant, name).await? {
-            Next::Close(subject) => self.travel(&by, &Close(subject)).await?,
-            Next::Clear(subject) => self.travel(&by, &ClearPage(subject)).await?,
-            Next::Sign => {
-                // What is rolled later may leave its old version in files that are looked to before.
-                let rolled = self.rolled(tenant, name).await?;
-                self.scrub_keys(tenant, name).await?;
-                self.travel(&by, &Sign { name: *name, rolled }).await?;
+            Next::Close(subject) => {
+                self.travel(&by, &Close(subject)).await?;
+                self.note_cleared(tenant, name, &mut cleared).await?;
             }
+            Next::Clear(subject) => {
+                self.travel(&by, &ClearPage(subject)).await?;
+                self.note_cleared(tenant, name, &mut cleared).await?;
+            }
+            Next::Sign => self.sign_cleared(tenant, name, &mut cleared).await?,
             Next::Roll => match self.travel(&by, &AskRoll).await {
                 Ok(_) => {}
                 // It may have passed what is marked now: it is looked at again when it has ended.
@@ -88,6 +94,36 @@ impl<S: Store> Vault<S> {
             Next::Nothing => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Notes an erasure that is to be signed: whoever signs next takes it along.
+    async fn note_cleared(&self, tenant: TenantNo, name: &Name, cleared: &mut Cleared) -> Result<(), Error> {
+        if matches!(self.next_step(tenant, name).await?, Next::Sign) {
+            cleared.0.insert(*name);
+        }
+        Ok(())
+    }
+
+    /// Signs an erasure, and those that have come as far: to get their keys out of the files takes hardly longer for many than for one.
+    async fn sign_cleared(&self, tenant: TenantNo, name: &Name, cleared: &mut Cleared) -> Result<(), Error> {
+        cleared.0.insert(*name);
+        let mut signs = Vec::with_capacity(cleared.0.len());
+        for name in &cleared.0 {
+            // What is rolled later may leave its old version in files that are looked to before.
+            signs.push(Sign { name: *name, rolled: self.rolled(tenant, name).await? });
+        }
+        self.scrub_keys(tenant, &cleared.0).await?;
+        // One that fails from here on is found again by its own next step.
+        cleared.0.clear();
+        let mut signed = Ok(());
+        for sign in signs {
+            match self.travel(&itself(tenant), &sign).await {
+                Ok(()) => {}
+                Err(error) if sign.name == *name => signed = Err(error),
+                Err(error) => tracing::warn!(%error, "the receipt of an erasure is signed later"),
+            }
+        }
+        signed
     }
 
     async fn next_step(&self, tenant: TenantNo, name: &Name) -> Result<Next, Error> {
@@ -153,27 +189,26 @@ impl<S: Store> Vault<S> {
         }))
     }
 
-    /// Sees that no file has the DEKs that an erasure destroyed, nor what led from the subject's id to it.
-    async fn scrub_keys(&self, tenant: TenantNo, name: &Name) -> Result<(), Error> {
-        let Some(row) = load_erasure(&*self.store, tenant, name).await? else { return Ok(()) };
+    /// Sees that no file has the DEKs that erasures destroyed, nor what led from the subjects' ids to them.
+    async fn scrub_keys(&self, tenant: TenantNo, names: &BTreeSet<Name>) -> Result<(), Error> {
         let mut ranges = Vec::new();
-        for subject in row.open {
-            let Some(work) = load_work(&*self.store, tenant, subject).await? else { continue };
-            let key = place::subject(tenant, subject);
-            ranges.push((Family::Subjects, key.clone(), place::prefix_end(&key)));
-            if !work.mapping.is_empty() {
-                let to = place::prefix_end(&work.mapping);
-                ranges.push((Family::Index, work.mapping, to));
-            }
-            if work.alone.1 != RowId(0) {
-                let to = place::prefix_end(&place::row_dek(tenant, work.alone.1));
-                ranges.push((Family::RowDeks, place::row_dek(tenant, work.alone.0), to));
+        for name in names {
+            let row = load_erasure(&*self.store, tenant, name).await?;
+            for subject in row.map(|row| row.open).unwrap_or_default() {
+                let Some(work) = load_work(&*self.store, tenant, subject).await? else { continue };
+                let from = place::subject(tenant, subject);
+                ranges.push(KeyRange { family: Family::Subjects, to: place::prefix_end(&from), from });
+                if !work.mapping.is_empty() {
+                    let from = work.mapping;
+                    ranges.push(KeyRange { family: Family::Index, to: place::prefix_end(&from), from });
+                }
+                if work.alone.1 != RowId(0) {
+                    let (from, last) = (place::row_dek(tenant, work.alone.0), place::row_dek(tenant, work.alone.1));
+                    ranges.push(KeyRange { family: Family::RowDeks, to: place::prefix_end(&last), from });
+                }
             }
         }
-        for (family, from, to) in ranges {
-            self.store.scrub(family, from, to).await?;
-        }
-        Ok(())
+        Ok(self.store.scrub(ranges).await?)
     }
 
     /// The erasures that can go on now, some of each tenant, and when the next one can, in microseconds since 1970, if that is
@@ -229,9 +264,8 @@ impl<S: Store> Vault<S> {
         let fact = Fact::erasure(tenant, LEFTOVERS);
         let before = self.store.get(Family::Meta, place::leftovers(tenant)).await?;
         let own = tenant.0.to_be_bytes().to_vec();
-        for family in FAMILIES {
-            self.store.scrub(family, own.clone(), place::prefix_end(&own)).await?;
-        }
+        let all = FAMILIES.map(|family| KeyRange { family, from: own.clone(), to: place::prefix_end(&own) });
+        self.store.scrub(all.to_vec()).await?;
         let position = self.committer.position();
         if self.store.get(Family::Meta, place::leftovers(tenant)).await? != before {
             // More was erased meanwhile.

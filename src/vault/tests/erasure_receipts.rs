@@ -202,3 +202,43 @@ async fn on_a_nearly_full_disk_the_roll_that_an_erasure_waits_for_goes_on_and_th
     full(false);
     assert_eq!(said(&vault, &get(&vault, &told.erasure).await.unwrap()).await.unrolled, 0);
 }
+
+#[tokio::test]
+async fn erasures_that_are_due_together_are_scrubbed_at_once_and_none_is_signed_while_files_may_hold_its_keys() {
+    let (bench, vault) = Bench::new().await;
+    let mut names = Vec::new();
+    for number in 0..20 {
+        let subject = format!("c-{number}");
+        store_one(&vault, "borrower.name", "张三", &subject).await;
+        names.push(erase_with(&vault, &subject, DAY, "").await.unwrap().erasure);
+    }
+    bench.pass(2 * DAY);
+    let before = bench.faults.scrubbed();
+    bench.faults.fail_scrubs(1);
+    // In turns, as the background does it.
+    let (mut open, _) = vault.open_erasures().await.unwrap();
+    let mut failed = 0;
+    while !open.is_empty() {
+        let mut left = open.clone();
+        for (tenant, name) in open {
+            match vault.erasure_step(tenant, &name).await {
+                Ok(true) => {}
+                Ok(false) => _ = left.remove(&(tenant, name)),
+                Err(_) => {
+                    failed += 1;
+                    for name in &names {
+                        let told = get(&vault, name).await.unwrap();
+                        assert_eq!((told.state, told.receipt.as_str()), ("clearing", ""));
+                    }
+                }
+            }
+        }
+        open = left;
+    }
+    assert_eq!(failed, 1);
+    for name in &names {
+        assert_eq!(get(&vault, name).await.unwrap().state, "erased");
+    }
+    assert_eq!(bench.faults.scrubbed() - before, 1);
+    proven(&bench, vault).await;
+}
