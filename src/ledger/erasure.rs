@@ -31,6 +31,9 @@ pub struct ErasureReceipt {
     pub consents: u64,
     /// DEKs.
     pub deks: u64,
+    /// Values of which the row, or the DEK of their own, could not be read: they are gone, but not which index entries led to them,
+    /// nor which KEK wrapped their DEKs, is known.
+    pub unread: u64,
     /// DEKs that sealed some of it, and seal what is held as well: they are not rolled yet, and until they are, backups that
     /// are made later open that, too.
     pub unrolled: u64,
@@ -75,7 +78,7 @@ pub fn verify(note: &str, vkeys: &[&str]) -> Result<ErasureReceipt, LedgerError>
 
 impl ErasureReceipt {
     fn text(&self, name: &str) -> String {
-        let Self { held, day, values, shares, entries, consents, deks, unrolled, .. } = self;
+        let Self { held, day, values, shares, entries, consents, deks, unread, unrolled, .. } = self;
         let mut text = format!("{name}\nformat 1\n");
         text.push_str(&match held {
             0 => "erased all\n".to_owned(),
@@ -85,7 +88,7 @@ impl ErasureReceipt {
         text.push_str(&format!(
             "values {values}\nshares {shares}\nentries {entries}\nconsents {consents}\ndeks {deks}\n"
         ));
-        text.push_str(&format!("unrolled {unrolled}\nkeks {}\n", self.keks.len()));
+        text.push_str(&format!("unread {unread}\nunrolled {unrolled}\nkeks {}\n", self.keks.len()));
         for (key, version, state) in &self.keks {
             text.push_str(&format!("{key} {version} {state}\n"));
         }
@@ -115,7 +118,7 @@ impl ErasureReceipt {
         let mut number = |word: &str| after(word)?.parse::<u64>().ok();
         let [values, shares] = [number("values ")?, number("shares ")?];
         let [entries, consents] = [number("entries ")?, number("consents ")?];
-        let [deks, unrolled] = [number("deks ")?, number("unrolled ")?];
+        let [deks, unread, unrolled] = [number("deks ")?, number("unread ")?, number("unrolled ")?];
         let mut keks = Vec::new();
         for _ in 0..after("keks ")?.parse::<u32>().ok()? {
             let mut words = after("")?.splitn(3, ' ');
@@ -130,7 +133,7 @@ impl ErasureReceipt {
             "unknown" => None,
             day => Some(read_day(day)?),
         };
-        Some(Self { held, day, values, shares, entries, consents, deks, unrolled, keks, copies, backups })
+        Some(Self { held, day, values, shares, entries, consents, deks, unread, unrolled, keks, copies, backups })
     }
 }
 
@@ -174,6 +177,7 @@ mod tests {
             entries: 9,
             consents: 2,
             deks: 4,
+            unread: 0,
             unrolled: 0,
             keks: vec![
                 ("kek/0".to_owned(), 1, "enabled".to_owned()),
@@ -202,7 +206,15 @@ mod tests {
 
     #[test]
     fn a_receipt_says_what_was_signed() {
-        let part = ErasureReceipt { held: 3, unrolled: 2, keks: vec![], copies: vec![], backups: None, ..receipt() };
+        let part = ErasureReceipt {
+            held: 3,
+            unread: 1,
+            unrolled: 2,
+            keks: vec![],
+            copies: vec![],
+            backups: None,
+            ..receipt()
+        };
         for receipt in [receipt(), part] {
             assert_eq!(verify(&signed(&receipt).unwrap(), &[&vkey()]), Ok(receipt));
         }

@@ -189,7 +189,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
                 fingerprint: mac,
                 open: vec![subject],
                 due: created + 1_000_000,
-                erased: Erased { values: 7, shares: 1, entries: 9, consents: 2, deks: 4 },
+                erased: Erased { values: 7, shares: 1, entries: 9, consents: 2, deks: 4, unread: 6 },
                 keks: vec![(keyring, KeyVersion(5))],
                 receipt: String::new(),
                 expires: 0,

@@ -87,6 +87,8 @@ pub struct Erased {
     pub consents: u64,
     /// DEKs, of the subject and of its values.
     pub deks: u64,
+    /// Values of which the row, or the DEK of their own, could not be read.
+    pub unread: u64,
 }
 
 /// What is known of an erasure under the name that its desk has of it. Once all is erased no subject stands here.
@@ -117,8 +119,8 @@ impl ErasureRow {
         let mut row = Writer::new(FORMAT, 96 + self.receipt.len());
         row.fixed(&self.fingerprint).number(self.open.len() as u64);
         self.open.iter().for_each(|subject| _ = row.handle(*subject));
-        let Erased { values, shares, entries, consents, deks } = self.erased;
-        row.number(self.due).number(values).number(shares).number(entries).number(consents).number(deks);
+        let Erased { values, shares, entries, consents, deks, unread } = self.erased;
+        row.number(self.due).number(values).number(shares).number(entries).number(consents).number(deks).number(unread);
         row.number(self.keks.len() as u64);
         self.keks.iter().for_each(|(keyring, version)| _ = row.number(keyring.0).number(version.0));
         row.bytes(self.receipt.as_bytes()).number(self.expires);
@@ -137,6 +139,7 @@ impl ErasureRow {
             entries: reader.number()?,
             consents: reader.number()?,
             deks: reader.number()?,
+            unread: reader.number()?,
         };
         let keks = (0..reader.count(2)?)
             .map(|_| Ok((KeyringNo(reader.small()?), KeyVersion(reader.small()?))))
@@ -182,14 +185,14 @@ mod tests {
         #[test]
         fn an_erasure_round_trips(
             (fingerprint, open, due) in any::<([u8; 32], Vec<u64>, u64)>(),
-            [values, shares, entries, consents, deks] in any::<[u64; 5]>(),
+            [values, shares, entries, consents, deks, unread] in any::<[u64; 6]>(),
             (keks, receipt, expires, same) in any::<(Vec<(u16, u32)>, String, u32, Option<[u8; 16]>)>(),
         ) {
             let row = ErasureRow {
                 fingerprint,
                 open: open.into_iter().map(SubjectHandle).collect(),
                 due,
-                erased: Erased { values, shares, entries, consents, deks },
+                erased: Erased { values, shares, entries, consents, deks, unread },
                 keks: keks.into_iter().map(|(keyring, version)| (KeyringNo(keyring), KeyVersion(version))).collect(),
                 receipt,
                 expires,

@@ -254,7 +254,12 @@ async fn clear_rows<S: Store>(
 ) -> Result<Vec<(KeyringNo, KeyVersion)>, Error> {
     let tenant = road.tenant.number;
     let rows = rows_of(&*road.vault.store, tenant, page).await?;
-    let alone = |row: &Read| matches!(row, Some(Ok(row)) if !row.subject.is_some());
+    let alone = |row: &Read| match row {
+        Some(Ok(row)) => !row.subject.is_some(),
+        // It may be one.
+        Some(Err(_)) => true,
+        None => false,
+    };
     let alone: Vec<RowId> = rows.iter().filter(|(_, row)| alone(row)).map(|(id, _)| *id).collect();
     let keys = alone.iter().map(|id| place::row_dek(tenant, *id)).collect();
     let own = road.vault.store.multi_get(Family::RowDeks, keys).await?;
@@ -275,7 +280,12 @@ async fn clear_rows<S: Store>(
         }
         let field = value.as_ref().and_then(|value| road.schema.field_no(value.field)).cloned();
         let Some((value, field)) = value.zip(field) else {
-            clear_unread(road, record, (id, is_there), work, prepared).await?;
+            row.erased.unread += 1;
+            let gone = clear_unread(road, record, (id, is_there), work, prepared).await?;
+            if let Some(dek) = own.get(&id).filter(|_| gone) {
+                row.erased.deks += 1;
+                keks.push((dek.keyring, dek.kek_version));
+            }
             continue;
         };
         let subject = (value.subject == record.handle).then(|| Arc::clone(record));
@@ -296,7 +306,10 @@ async fn clear_rows<S: Store>(
             let (keyring, version) = (found.row.keyring, found.row.dek_version);
             prepared.forget.push(DekPlace { tenant: road.tenant.id, keyring, owner: DekOwner::Value(id), version });
             row.erased.deks += 1;
-            keks.extend(found.own_dek.as_ref().map(|dek| (dek.keyring, dek.kek_version)));
+            match &found.own_dek {
+                Some(dek) => keks.push((dek.keyring, dek.kek_version)),
+                None => row.erased.unread += 1,
+            }
             was_alone(work, id);
         }
         prepared.items.push(item("deleted"));
@@ -310,14 +323,15 @@ fn was_alone(work: &mut ErasureWork, id: RowId) {
     work.alone.1 = work.alone.1.max(id);
 }
 
-/// Removes what is left of a row that is gone or can't be read. It may be one that others hold, too: then it stays for them.
+/// Removes what is left of a row that is gone or can't be read. It may be one that others hold, too: then it stays for them, and the
+/// answer is `false`. Index entries that led to it stay: nobody knows any more which they are.
 async fn clear_unread<S: Store>(
     road: &Road<'_, S>,
     record: &SubjectRecord,
     (id, is_there): (RowId, bool),
     work: &mut ErasureWork,
     prepared: &mut Prepared<()>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let tenant = road.tenant.number;
     let holders = Fact::holders(tenant, id);
     prepared.guards.push(Guard::Unchanged(holders));
@@ -339,7 +353,7 @@ async fn clear_unread<S: Store>(
         let outcome = if last { "deleted" } else { "released" };
         prepared.items.push(Item { row: Some(id), outcome, subject: Some(record.handle), ..Item::default() });
     }
-    Ok(())
+    Ok(last)
 }
 
 /// After the last page: the record goes, with what was left of its DEKs and mapping; of a subject of whom something is held the

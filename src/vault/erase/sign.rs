@@ -109,6 +109,7 @@ async fn receipt<S: Store>(
         entries: row.erased.entries,
         consents: row.erased.consents,
         deks: row.erased.deks,
+        unread: row.erased.unread,
         unrolled,
         keks: keks.iter().map(|key| (key.name.to_string(), key.version.0, key.state.to_string())).collect(),
         copies,

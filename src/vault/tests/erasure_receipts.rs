@@ -2,13 +2,13 @@
 
 use strongroom_ids::KeyringNo;
 use strongroom_ledger::erasure::ErasureReceipt;
-use strongroom_storage::rows::{JobKind, SubjectRecord};
-use strongroom_storage::{Family, Range, Store, keys as place};
+use strongroom_storage::rows::{JobKind, RowDek, SubjectRecord};
+use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 
 use super::erasures::{desk, erase, erase_with, get, go_on, said, undo};
 use super::holds::{hold, set};
 use super::keys::{TENANT, destroy, rotate, running, to_its_end};
-use super::rolls::{proven, records};
+use super::rolls::{all, proven, records};
 use super::*;
 use crate::{BackupKeystore, CancelJob, Freeze, JobPage, ListErasures, StartRewrap, StartRoll, StrikeKeystoreCopy};
 
@@ -241,4 +241,20 @@ async fn erasures_that_are_due_together_are_scrubbed_at_once_and_none_is_signed_
     }
     assert_eq!(bench.faults.scrubbed() - before, 1);
     proven(&bench, vault).await;
+}
+
+#[tokio::test]
+async fn a_receipt_counts_what_could_not_be_read_and_names_the_kek_of_its_own_dek() {
+    for family in [Family::Rows, Family::RowDeks] {
+        let (bench, vault) = Bench::new().await;
+        store_one(&vault, "company.uscc", "91350100M000100Y43", "c-1").await;
+        let (key, dek) = all(&bench, Family::RowDeks).await.remove(0);
+        let keyring = RowDek::decode(&dek).unwrap().keyring;
+        bench.disk.write(vec![Mutation::Put(family, key.to_vec(), b"damaged".to_vec())]).await.unwrap();
+        let told = erase(&vault, "c-1").await;
+        let receipt = said(&vault, &told).await;
+        assert_eq!((told.state, receipt.unread), ("erased", 1), "{family:?}");
+        let (values, named) = if family == Family::Rows { (0, vec![1]) } else { (1, vec![]) };
+        assert_eq!((receipt.values, versions(&receipt, keyring)), (values, named), "{family:?}");
+    }
 }
