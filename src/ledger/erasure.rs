@@ -4,6 +4,8 @@
 //! Whoever holds a receipt knows to whom it belongs. So that it never leads from that person into the ledger, it names neither
 //! a handle nor a leaf nor a request, and its time is a day.
 
+use data_encoding::HEXLOWER;
+use ring::digest;
 use strongroom_ids::{TenantId, VaultId};
 
 use crate::checkpoint;
@@ -13,11 +15,17 @@ use crate::timestamp::{civil, days, days_of};
 
 const FORM: LedgerError = LedgerError::Note("an erasure's receipt has the lines of the ledger's FORMAT.md, section 6");
 
+/// What nobody has said.
+const UNKNOWN: &str = "unknown";
+
 /// What was erased of a data subject.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ErasureReceipt {
     /// Values that legal holds keep; 0: all of the subject is erased.
     pub held: u64,
+    /// Whose it is: what [`commitment`] makes of the salt that was given with it and the subject's id; unknown if nobody named the
+    /// subject.
+    pub subject: Option<[u8; 32]>,
     /// When, in days since 1970: from that day on the vault and its files hold none of the keys, but for those that are not
     /// rolled.
     pub day: u32,
@@ -37,14 +45,24 @@ pub struct ErasureReceipt {
     /// DEKs that sealed some of it, and seal what is held as well: they are not rolled yet, and until they are, backups that
     /// are made later open that, too.
     pub unrolled: u64,
-    /// The versions of KEKs that wrapped the DEKs of what was erased, with their state: `kek/1`, 3, `enabled`. A backup that was made before dies
-    /// with them.
+    /// The versions of KEKs that wrapped the DEKs of what was erased, with their state: `kek/1`, 3, `enabled`. A backup that was
+    /// made before dies with them.
     pub keks: Vec<(String, u32, String)>,
     /// Listed copies of the keystore that hold some of these versions.
     pub copies: Vec<String>,
     /// The day by which every backup that was made before is deleted, in days since 1970, as far as the operators say how long
     /// they keep one.
     pub backups: Option<u32>,
+}
+
+/// What a receipt says of whose it is. Without the salt nobody can try ids on it.
+pub fn commitment(salt: &[u8; 32], subject: &str) -> [u8; 32] {
+    let mut hashed = digest::Context::new(&digest::SHA256);
+    hashed.update(salt);
+    hashed.update(subject.as_bytes());
+    let mut commitment = [0; 32];
+    commitment.copy_from_slice(hashed.finish().as_ref());
+    commitment
 }
 
 /// The name that receipts are signed under by the key of the log of this name, so that no checkpoint can pass for one.
@@ -84,7 +102,8 @@ impl ErasureReceipt {
             0 => "erased all\n".to_owned(),
             held => format!("erased but {held}\n"),
         });
-        text.push_str(&format!("day {}\n", day_text(*day)));
+        let subject = self.subject.map_or_else(|| UNKNOWN.to_owned(), |subject| HEXLOWER.encode(&subject));
+        text.push_str(&format!("subject {subject}\nday {}\n", day_text(*day)));
         text.push_str(&format!(
             "values {values}\nshares {shares}\nentries {entries}\nconsents {consents}\ndeks {deks}\n"
         ));
@@ -96,7 +115,7 @@ impl ErasureReceipt {
         for copy in &self.copies {
             text.push_str(&format!("{copy}\n"));
         }
-        let backups = self.backups.map_or_else(|| "unknown".to_owned(), day_text);
+        let backups = self.backups.map_or_else(|| UNKNOWN.to_owned(), day_text);
         text.push_str(&format!("backups {backups}\n"));
         text
     }
@@ -114,6 +133,10 @@ impl ErasureReceipt {
             "all" => 0,
             but => but.strip_prefix("but ")?.parse().ok()?,
         };
+        let subject = match after("subject ")? {
+            UNKNOWN => None,
+            hash => Some(HEXLOWER.decode(hash.as_bytes()).ok()?.try_into().ok()?),
+        };
         let day = read_day(after("day ")?)?;
         let mut number = |word: &str| after(word)?.parse::<u64>().ok();
         let [values, shares] = [number("values ")?, number("shares ")?];
@@ -130,10 +153,24 @@ impl ErasureReceipt {
             copies.push(after("")?.to_owned());
         }
         let backups = match after("backups ")? {
-            "unknown" => None,
+            UNKNOWN => None,
             day => Some(read_day(day)?),
         };
-        Some(Self { held, day, values, shares, entries, consents, deks, unread, unrolled, keks, copies, backups })
+        Some(Self {
+            held,
+            subject,
+            day,
+            values,
+            shares,
+            entries,
+            consents,
+            deks,
+            unread,
+            unrolled,
+            keks,
+            copies,
+            backups,
+        })
     }
 }
 
@@ -171,6 +208,7 @@ mod tests {
     fn receipt() -> ErasureReceipt {
         ErasureReceipt {
             held: 0,
+            subject: Some(commitment(&[9; 32], "customer-4711")),
             day: 20_775,
             values: 7,
             shares: 1,
@@ -208,6 +246,7 @@ mod tests {
     fn a_receipt_says_what_was_signed() {
         let part = ErasureReceipt {
             held: 3,
+            subject: None,
             unread: 1,
             unrolled: 2,
             keks: vec![],

@@ -35,6 +35,7 @@ pub(crate) fn status(told: ErasureStatus) -> v1::ErasureStatus {
         due_time: told.due.map(instants::to_wire),
         receipt: told.receipt,
         kept: kept.collect(),
+        salt: told.salt.map(Vec::from).unwrap_or_default(),
     }
 }
 

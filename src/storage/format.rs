@@ -187,6 +187,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
             "row erasure",
             ErasureRow {
                 fingerprint: mac,
+                subject: None,
                 open: vec![subject],
                 due: created + 1_000_000,
                 erased: Erased { values: 7, shares: 1, entries: 9, consents: 2, deks: 4, unread: 6 },

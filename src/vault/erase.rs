@@ -23,6 +23,7 @@ use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{SubjectHandle, TenantNo};
 use strongroom_keys as keys;
 use strongroom_ledger::Timestamp;
+use strongroom_ledger::erasure::commitment;
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{Erased, Erasure, ErasureRow, ErasureStage, ErasureWork, SubjectRecord, SubjectState};
 use strongroom_storage::{Family, Mutation, Store};
@@ -30,6 +31,7 @@ use strongroom_storage::{Family, Mutation, Store};
 use crate::error::Error;
 use crate::road::{Attempt, Caller, Item, Prepared, Refused, Road};
 use crate::subjects::unknown;
+use crate::tenant::Tenant;
 use crate::vault::Vault;
 
 pub(crate) use clear::{Held, count, led_from, new_work};
@@ -96,6 +98,7 @@ pub(crate) fn put_erasure(tenant: TenantNo, name: &Name, row: &ErasureRow) -> Mu
 pub(crate) fn new_row(fingerprint: [u8; 32]) -> ErasureRow {
     ErasureRow {
         fingerprint,
+        subject: None,
         open: vec![],
         due: 0,
         erased: Erased::default(),
@@ -145,6 +148,11 @@ impl EraseSubject {
             prepared.changes.push(erasure_fact(tenant, &name));
             prepared.mutations.push(put_erasure(tenant, &name, &ErasureRow { same, ..new_row(fingerprint) }));
         }
+    }
+
+    /// The salt by which the receipt of an erasure says whose it is: to make it takes the name, the id and the vault's key.
+    fn salt(&self, tenant: &Tenant, name: &Name) -> [u8; 32] {
+        tenant.fingerprints.mac(&[b"salt of a receipt", name, self.subject.as_bytes()])
     }
 
     fn within_limits<S: Store>(&self, road: &Road<'_, S>) -> Result<(), Error> {
@@ -206,9 +214,14 @@ impl<S: Store> Attempt<S> for EraseSubject {
             self.remember((tenant, name), fingerprint, prepared.answer, &mut prepared);
             return Ok(prepared);
         }
+        let subject = Some(commitment(&self.salt(road.tenant, &name), &self.subject));
         let open_handles = open.iter().map(|record| record.handle).collect();
-        let mut row =
-            ErasureRow { open: open_handles, due: if self.grace > 0 { due } else { 0 }, ..new_row(fingerprint) };
+        let mut row = ErasureRow {
+            subject,
+            open: open_handles,
+            due: if self.grace > 0 { due } else { 0 },
+            ..new_row(fingerprint)
+        };
         for record in open {
             let record = SubjectRecord { erasure: Some(Erasure { asked: road.now, due }), ..record };
             match self.grace {
@@ -333,7 +346,11 @@ impl<S: Store> Vault<S> {
             Err(_) | Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the rest of an erasure is done in the background"),
         }
-        self.erasure_status(tenant, &name).await?.ok_or(Error::Unknown)
+        let row = load_erasure(&*self.store, tenant, &name).await?.ok_or(Error::Unknown)?;
+        let salt = request.salt(&*self.tenant(tenant)?, &name);
+        // An erasure that was done again after a restore says of nobody whose it is.
+        let salt = row.subject.filter(|hash| *hash == commitment(&salt, &request.subject)).map(|_| salt);
+        Ok(ErasureStatus { salt, ..self.erasure_told(tenant, &name, row).await? })
     }
 
     /// Undoes the erasure of a data subject whose time of grace runs.

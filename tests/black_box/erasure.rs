@@ -298,6 +298,15 @@ async fn the_privacy_desk_erases_on_the_command_line_and_its_receipt_is_verified
         (said["verified"].as_bool(), said["values"].as_str(), said["held"].as_str()),
         (Some(true), Some("1"), Some("0"))
     );
+    let salt = again["salt"].as_str().unwrap();
+    assert!(told.contains(salt), "{told}");
+    let of = |id: &str, salt: &str| {
+        vault
+            .cli(&["subject", "verify-receipt", receipt, "--log-key", keys, "--subject", id, "--salt", salt])
+            .status
+            .code()
+    };
+    assert_eq!((of("cust-1", salt), of("cust-2", salt), of("cust-1", &"0".repeat(64))), (Some(0), Some(1), Some(1)));
     let text = std::fs::read_to_string(receipt).unwrap();
     std::fs::write(receipt, text.replace("values 1", "values 2")).unwrap();
     assert_eq!(vault.cli(&["subject", "verify-receipt", receipt, "--log-key", keys]).status.code(), Some(1));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use strongroom_ledger::erasure::{self, day_text};
 use strongroom_proto::v1::{
@@ -83,7 +84,9 @@ pub struct ListArgs {}
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Example:
   strongroom audit key > ledger.key                       once, and kept elsewhere
-  strongroom subject verify-receipt customer-4711.receipt --log-key ledger.key")]
+  strongroom subject verify-receipt customer-4711.receipt --log-key ledger.key
+  strongroom subject verify-receipt customer-4711.receipt --log-key ledger.key \\
+      --subject customer-4711 --salt SALT                 also whose it is")]
 pub struct VerifyArgs {
     /// The receipt.
     receipt: PathBuf,
@@ -91,6 +94,22 @@ pub struct VerifyArgs {
     /// The public keys of the tenant's ledger, one a line.
     #[arg(long, value_name = "FILE")]
     log_key: PathBuf,
+
+    /// Whose receipt it has to be: the id that was erased.
+    #[arg(long, value_name = "ID", requires = "salt")]
+    subject: Option<String>,
+
+    /// The salt that was told when the subject was erased.
+    #[arg(long, value_name = "SALT", requires = "subject", value_parser = read_salt)]
+    salt: Option<Salt>,
+}
+
+/// 32 bytes, in hexadecimal.
+type Salt = [u8; 32];
+
+fn read_salt(text: &str) -> Result<Salt, &'static str> {
+    let bytes = HEXLOWER.decode(text.as_bytes()).ok();
+    bytes.and_then(|bytes| bytes.try_into().ok()).ok_or("64 hexadecimal digits, as `subject erase` told them")
 }
 
 /// Erases.
@@ -114,7 +133,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
 /// A key under which it can be asked again what became of this. It is told before: the answer may be lost.
 fn new_key(output: Output) -> Result<String, CliError> {
     let key = strongroom_keys::random::<16>().map_err(|error| CliError::unfit(error.to_string()))?;
-    let key = data_encoding::HEXLOWER.encode(&key);
+    let key = HEXLOWER.encode(&key);
     let told = match output {
         Output::Json => json!({ "idempotency_key": key }).to_string(),
         Output::Table => format!("If no answer comes, ask again with --idempotency-key {key}"),
@@ -207,6 +226,7 @@ fn document(told: &ErasureStatus) -> Value {
         "due_time": instant_if_any(told.due_time),
         "kept": kept.collect::<Vec<_>>(),
         "receipt": told.receipt,
+        "salt": HEXLOWER.encode(&told.salt),
     })
 }
 
@@ -233,6 +253,11 @@ fn text(told: &ErasureStatus) -> String {
             told.erasure
         )),
         receipt => text.push_str(&format!("\n\n{receipt}")),
+    }
+    if !told.salt.is_empty() {
+        let salt = HEXLOWER.encode(&told.salt);
+        let told = "with the id it proves whose receipt this is: keep it with that";
+        text.push_str(&format!("\nsalt {salt}\n{told}"));
     }
     text
 }
@@ -262,6 +287,14 @@ pub fn verify(args: &VerifyArgs, output: Output) -> Result<Exit, CliError> {
         message: format!("{} does not hold: {error}", args.receipt.display()),
         next: "strongroom audit key, of the tenant whose desk got the receipt".into(),
     })?;
+    if let Some((subject, salt)) = args.subject.as_ref().zip(args.salt)
+        && told.subject != Some(erasure::commitment(&salt, subject))
+    {
+        return Err(CliError::unfit(format!(
+            "{} is not of that data subject, or the salt is another's",
+            args.receipt.display()
+        )));
+    }
     let keks: Vec<String> =
         told.keks.iter().map(|(key, version, state)| format!("{key} version {version} ({state})")).collect();
     let backups = told.backups.map(day_text);
@@ -270,6 +303,8 @@ pub fn verify(args: &VerifyArgs, output: Output) -> Result<Exit, CliError> {
             json!({
                 "verified": true,
                 "held": told.held.to_string(),
+                "subject": told.subject.map(|subject| HEXLOWER.encode(&subject)),
+                "subject_verified": args.subject.is_some(),
                 "day": day_text(told.day),
                 // Numbers of 64 bits are strings, as in the ledger.
                 "values": told.values.to_string(),
@@ -289,6 +324,10 @@ pub fn verify(args: &VerifyArgs, output: Output) -> Result<Exit, CliError> {
                 0 => "all".to_owned(),
                 held => format!("all but {held} values that legal holds keep"),
             };
+            let whose = match args.subject {
+                Some(_) => "of the data subject of that id",
+                None => "not looked at: --subject and --salt",
+            };
             let backups = match &backups {
                 Some(day) => format!("deleted by {day}"),
                 None => "kept for an unknown time".to_owned(),
@@ -296,6 +335,7 @@ pub fn verify(args: &VerifyArgs, output: Output) -> Result<Exit, CliError> {
             facts([
                 ("verified", "signed by the key of the tenant's ledger, and unchanged".to_owned()),
                 ("erased", erased),
+                ("whose", whose.to_owned()),
                 ("day", day_text(told.day)),
                 ("values", told.values.to_string()),
                 ("shared values given up", told.shares.to_string()),

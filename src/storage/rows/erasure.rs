@@ -97,6 +97,8 @@ pub struct Erased {
 pub struct ErasureRow {
     /// A keyed hash of the request.
     pub fingerprint: [u8; 32],
+    /// What the receipt says of whose it is, a salted hash; none if nobody has named the subject.
+    pub subject: Option<[u8; 32]>,
     /// The subjects of which something is left.
     pub open: Vec<SubjectHandle>,
     /// When its time of grace ends, in microseconds since 1970; 0: it had none, or that is over.
@@ -117,7 +119,8 @@ impl ErasureRow {
     /// The row's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut row = Writer::new(FORMAT, 96 + self.receipt.len());
-        row.fixed(&self.fingerprint).number(self.open.len() as u64);
+        row.fixed(&self.fingerprint).bytes(self.subject.as_ref().map_or(&[][..], |subject| subject.as_slice()));
+        row.number(self.open.len() as u64);
         self.open.iter().for_each(|subject| _ = row.handle(*subject));
         let Erased { values, shares, entries, consents, deks, unread } = self.erased;
         row.number(self.due).number(values).number(shares).number(entries).number(consents).number(deks).number(unread);
@@ -131,6 +134,7 @@ impl ErasureRow {
     pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         let mut reader = Reader::new(ERASURE, bytes, FORMAT)?;
         let fingerprint = reader.array()?;
+        let subject = read_if_any(&mut reader, "a hash of another length stands")?;
         let open = (0..reader.count(2)?).map(|_| reader.handle()).collect::<Result<_, _>>()?;
         let due = reader.number()?;
         let erased = Erased {
@@ -146,12 +150,18 @@ impl ErasureRow {
             .collect::<Result<_, StoreError>>()?;
         let receipt = String::from_utf8(reader.bytes()?).map_err(|_| reader.corrupt("what is not text stands"))?;
         let expires = reader.small()?;
-        let same = match reader.bytes()? {
-            none if none.is_empty() => None,
-            name => Some(name.try_into().map_err(|_| reader.corrupt("a name of another length stands"))?),
-        };
-        reader.finish().map(|()| Self { fingerprint, open, due, erased, keks, receipt, expires, same })
+        let same = read_if_any(&mut reader, "a name of another length stands")?;
+        reader.finish().map(|()| Self { fingerprint, subject, open, due, erased, keks, receipt, expires, same })
     }
+}
+
+/// Bytes that may be none.
+fn read_if_any<const N: usize>(reader: &mut Reader<'_>, otherwise: &str) -> Result<Option<[u8; N]>, StoreError> {
+    let bytes = reader.bytes()?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    bytes.try_into().map(Some).map_err(|_| reader.corrupt(otherwise))
 }
 
 #[cfg(test)]
@@ -184,12 +194,13 @@ mod tests {
 
         #[test]
         fn an_erasure_round_trips(
-            (fingerprint, open, due) in any::<([u8; 32], Vec<u64>, u64)>(),
+            (fingerprint, subject, open, due) in any::<([u8; 32], Option<[u8; 32]>, Vec<u64>, u64)>(),
             [values, shares, entries, consents, deks, unread] in any::<[u64; 6]>(),
             (keks, receipt, expires, same) in any::<(Vec<(u16, u32)>, String, u32, Option<[u8; 16]>)>(),
         ) {
             let row = ErasureRow {
                 fingerprint,
+                subject,
                 open: open.into_iter().map(SubjectHandle).collect(),
                 due,
                 erased: Erased { values, shares, entries, consents, deks, unread },

@@ -103,6 +103,7 @@ async fn receipt<S: Store>(
     let kept = vault.backups_kept.get().copied();
     let receipt = ErasureReceipt {
         held,
+        subject: row.subject,
         day,
         values: row.erased.values,
         shares: row.erased.shares,

@@ -32,6 +32,8 @@ pub struct ErasureStatus {
     pub due: Option<u64>,
     /// What is signed of it, a note; empty until what can be erased is.
     pub receipt: String,
+    /// By which, with the subject's id, the receipt shows whose it is: only in the answer to who named the subject.
+    pub salt: Option<[u8; 32]>,
     /// What keeps the rest.
     pub kept: Vec<Kept>,
 }
@@ -77,8 +79,11 @@ impl<S: Store> Attempt<S> for GetErasure {
             Error::NotFoundAt(vec![Violation::new("erasure", "erasure_unknown", description)])
         };
         let name = name_in(&self.erasure).ok_or_else(gone)?;
-        let status = road.vault.erasure_status(road.tenant.number, &name).await?.ok_or_else(gone)?;
-        let mut prepared = road.prepare(status);
+        let tenant = road.tenant.number;
+        let row = load_erasure(&*road.vault.store, tenant, &name).await?;
+        // What is only the name of a request's key was told to nobody.
+        let row = row.filter(|row| row.same.is_none()).ok_or_else(gone)?;
+        let mut prepared = road.prepare(road.vault.erasure_told(tenant, &name, row).await?);
         prepared.items.push(Item { outcome: OK, ..Item::default() });
         Ok(prepared)
     }
@@ -136,16 +141,13 @@ impl<S: Store> Vault<S> {
         self.travel(caller, request).await
     }
 
-    /// What is told of an erasure; none if there is none of that name.
-    pub(super) async fn erasure_status(&self, tenant: TenantNo, name: &Name) -> Result<Option<ErasureStatus>, Error> {
-        let row = load_erasure(&*self.store, tenant, name).await?.filter(|row| row.same.is_none());
-        match row {
-            Some(row) => self.erasure_told(tenant, name, row).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    async fn erasure_told(&self, tenant: TenantNo, name: &Name, row: ErasureRow) -> Result<ErasureStatus, Error> {
+    /// What is told of an erasure.
+    pub(super) async fn erasure_told(
+        &self,
+        tenant: TenantNo,
+        name: &Name,
+        row: ErasureRow,
+    ) -> Result<ErasureStatus, Error> {
         let (mut waiting, mut clearing, mut kept) = (false, false, vec![]);
         for subject in &row.open {
             match load_work(&*self.store, tenant, *subject).await?.map(|work| work.stage) {
@@ -179,6 +181,7 @@ impl<S: Store> Vault<S> {
             state,
             due: (state == "waiting").then_some(row.due),
             receipt: row.receipt,
+            salt: None,
             kept,
         })
     }

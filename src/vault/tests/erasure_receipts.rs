@@ -1,7 +1,7 @@
 //! What receipts of erasures promise is true of every backup and of every copy of the keystore.
 
 use strongroom_ids::KeyringNo;
-use strongroom_ledger::erasure::ErasureReceipt;
+use strongroom_ledger::erasure::{ErasureReceipt, commitment};
 use strongroom_storage::rows::{JobKind, RowDek, SubjectRecord};
 use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
 
@@ -10,7 +10,9 @@ use super::holds::{hold, set};
 use super::keys::{TENANT, destroy, rotate, running, to_its_end};
 use super::rolls::{all, proven, records};
 use super::*;
-use crate::{BackupKeystore, CancelJob, Freeze, JobPage, ListErasures, StartRewrap, StartRoll, StrikeKeystoreCopy};
+use crate::{
+    BackupKeystore, CancelJob, EraseSubject, Freeze, JobPage, ListErasures, StartRewrap, StartRoll, StrikeKeystoreCopy,
+};
 
 const DAY: u64 = 24 * 3_600;
 
@@ -193,6 +195,8 @@ async fn on_a_nearly_full_disk_the_roll_that_an_erasure_waits_for_goes_on_and_th
     assert!(matches!(vault.job_page(TENANT, page).await, Err(Error::DiskFull)));
     full(false);
     vault.cancel_job(&caller(Role::Rotator), &CancelJob { name: job.name }).await.unwrap();
+    // One that somebody has ended is not asked for again at once.
+    bench.pass(2 * 3_600);
 
     full(true);
     let told = erase(&vault, "c-1").await;
@@ -257,4 +261,30 @@ async fn a_receipt_counts_what_could_not_be_read_and_names_the_kek_of_its_own_de
         let (values, named) = if family == Family::Rows { (0, vec![1]) } else { (1, vec![]) };
         assert_eq!((receipt.values, versions(&receipt, keyring)), (values, named), "{family:?}");
     }
+}
+
+#[tokio::test]
+async fn a_receipt_is_one_persons_and_shows_whose_only_with_the_salt_of_the_answer() {
+    let (_bench, vault) = Bench::new().await;
+    let ask = async |subject: &str, grace: u64, key: &str| {
+        let request = EraseSubject { subject: subject.to_owned(), grace, idempotency_key: key.to_owned() };
+        vault.erase_subject(&desk(), &request).await.unwrap()
+    };
+    store_one(&vault, "borrower.name", "张三", "c-1").await;
+    store_one(&vault, "borrower.name", "李四", "c-2").await;
+    let waiting = ask("c-1", DAY * 1_000_000, "first").await;
+    let told = ask("c-1", 0, "second").await;
+    let salt = told.salt.unwrap();
+    assert_eq!(
+        (waiting.salt, ask("c-1", 0, "second").await.salt),
+        (Some(salt), Some(salt)),
+        "of one erasure it is one"
+    );
+    assert_eq!(get(&vault, &told.erasure).await.unwrap().salt, None);
+    let whose = said(&vault, &told).await.subject;
+    assert_eq!(whose, Some(commitment(&salt, "c-1")));
+    assert_ne!(whose, Some(commitment(&salt, "c-2")));
+    let other = ask("c-2", 0, "").await;
+    assert_ne!(other.salt, Some(salt));
+    assert_ne!(said(&vault, &other).await.subject, whose);
 }
