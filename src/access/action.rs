@@ -191,6 +191,8 @@ actions! {
     UndoErasure = "undo_erasure" on vault,
     /// Sees how far an erasure has come, and its receipt.
     GetErasure = "get_erasure" on vault,
+    /// Sees which erasures there are.
+    ListErasures = "list_erasures" on vault,
     /// Sets a legal hold on a data subject.
     SetHold = "set_hold" on vault,
     /// Ends one.
@@ -308,6 +310,7 @@ impl Action {
             | Self::EraseSubject
             | Self::UndoErasure
             | Self::GetErasure
+            | Self::ListErasures
             | Self::ListHolds
             | Self::ListOfficers
             | Self::Status => false,

@@ -11,7 +11,7 @@ use strongroom_ledger::leaf::{self, LeafHeader, ParsedLeaf, PreparedLeaf, sample
 use strongroom_storage::faulty::{Faults, FaultyStore};
 use strongroom_storage::memory::{MemorySnapshot, MemoryStore};
 use strongroom_storage::rows::LaneHead;
-use strongroom_storage::{Entry, Family, Mutation, Range, Store, StoreError, keys};
+use strongroom_storage::{Entry, Family, KeyRange, Mutation, Range, Store, StoreError, keys};
 use tokio::sync::Semaphore;
 
 use crate::change::{Change, CommitError, Committed};
@@ -124,8 +124,8 @@ impl Store for Disk {
         self.store.purge(family, from, to).await
     }
 
-    async fn scrub(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> Result<(), StoreError> {
-        self.store.scrub(family, from, to).await
+    async fn scrub(&self, ranges: Vec<KeyRange>) -> Result<(), StoreError> {
+        self.store.scrub(ranges).await
     }
 
     async fn write(&self, batch: Vec<Mutation>) -> Result<(), StoreError> {

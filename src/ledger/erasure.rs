@@ -4,6 +4,8 @@
 //! Whoever holds a receipt knows to whom it belongs. So that it never leads from that person into the ledger, it names neither
 //! a handle nor a leaf nor a request, and its time is a day.
 
+use data_encoding::HEXLOWER;
+use ring::digest;
 use strongroom_ids::{TenantId, VaultId};
 
 use crate::checkpoint;
@@ -12,12 +14,19 @@ use crate::note;
 use crate::statement::{Lines, Statement, list};
 use crate::timestamp::{civil, days, days_of};
 
+/// What nobody has said.
+const UNKNOWN: &str = "unknown";
+
 /// What was erased of a data subject.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ErasureReceipt {
     /// Values that legal holds keep; 0: all of the subject is erased.
     pub held: u64,
-    /// When, in days since 1970: from that day on the vault and its files hold none of the keys.
+    /// Whose it is: what [`commitment`] makes of the salt that was given with it and the subject's id; unknown if nobody named the
+    /// subject.
+    pub subject: Option<[u8; 32]>,
+    /// When, in days since 1970: from that day on the vault and its files hold none of the keys, but for those that are not
+    /// rolled.
     pub day: u32,
     /// Values that were erased.
     pub values: u64,
@@ -29,14 +38,30 @@ pub struct ErasureReceipt {
     pub consents: u64,
     /// DEKs.
     pub deks: u64,
-    /// The versions of KEKs that wrapped the DEKs, with their state: `kek/1`, 3, `enabled`. A backup that was made before dies
-    /// with them.
+    /// Values of which the row, or the DEK of their own, could not be read: they are gone, but not which index entries led to them,
+    /// nor which KEK wrapped their DEKs, is known.
+    pub unread: u64,
+    /// DEKs that sealed some of it, and seal what is held as well: they are not rolled yet, and until they are, backups that
+    /// are made later open that, too.
+    pub unrolled: u64,
+    /// The versions of KEKs that wrapped the DEKs of what was erased, with their state: `kek/1`, 3, `enabled`. A backup that was
+    /// made before dies with them.
     pub keks: Vec<(String, u32, String)>,
     /// Listed copies of the keystore that hold some of these versions.
     pub copies: Vec<String>,
     /// The day by which every backup that was made before is deleted, in days since 1970, as far as the operators say how long
     /// they keep one.
     pub backups: Option<u32>,
+}
+
+/// What a receipt says of whose it is. Without the salt nobody can try ids on it.
+pub fn commitment(salt: &[u8; 32], subject: &str) -> [u8; 32] {
+    let mut hashed = digest::Context::new(&digest::SHA256);
+    hashed.update(salt);
+    hashed.update(subject.as_bytes());
+    let mut commitment = [0; 32];
+    commitment.copy_from_slice(hashed.finish().as_ref());
+    commitment
 }
 
 /// The name that receipts are signed under by the key of the log of this name, so that no checkpoint can pass for one.
@@ -68,18 +93,20 @@ impl Statement for ErasureReceipt {
         LedgerError::Note("an erasure's receipt has the lines of the ledger's FORMAT.md, section 6");
 
     fn lines(&self) -> String {
-        let Self { held, day, values, shares, entries, consents, deks, .. } = self;
+        let Self { held, day, values, shares, entries, consents, deks, unread, unrolled, .. } = self;
         let mut text = match held {
             0 => "erased all\n".to_owned(),
             held => format!("erased but {held}\n"),
         };
-        text.push_str(&format!("day {}\n", day_text(*day)));
+        let subject = self.subject.map_or_else(|| UNKNOWN.to_owned(), |subject| HEXLOWER.encode(&subject));
+        text.push_str(&format!("subject {subject}\nday {}\n", day_text(*day)));
         text.push_str(&format!(
             "values {values}\nshares {shares}\nentries {entries}\nconsents {consents}\ndeks {deks}\n"
         ));
+        text.push_str(&format!("unread {unread}\nunrolled {unrolled}\n"));
         text.push_str(&list("keks ", &self.keks, |(key, version, state)| format!("{key} {version} {state}")));
         text.push_str(&list("copies ", &self.copies, String::clone));
-        let backups = self.backups.map_or_else(|| "unknown".to_owned(), day_text);
+        let backups = self.backups.map_or_else(|| UNKNOWN.to_owned(), day_text);
         text.push_str(&format!("backups {backups}\n"));
         text
     }
@@ -91,12 +118,18 @@ impl Statement for ErasureReceipt {
         };
         Some(Self {
             held,
+            subject: match lines.after("subject ")? {
+                UNKNOWN => None,
+                hash => Some(HEXLOWER.decode(hash.as_bytes()).ok()?.try_into().ok()?),
+            },
             day: read_day(lines.after("day ")?)?,
             values: lines.value("values ")?,
             shares: lines.value("shares ")?,
             entries: lines.value("entries ")?,
             consents: lines.value("consents ")?,
             deks: lines.value("deks ")?,
+            unread: lines.value("unread ")?,
+            unrolled: lines.value("unrolled ")?,
             keks: lines.list("keks ", |kek| {
                 let mut words = kek.splitn(3, ' ');
                 let (key, version, state) = (words.next()?, words.next()?, words.next()?);
@@ -104,7 +137,7 @@ impl Statement for ErasureReceipt {
             })?,
             copies: lines.list("copies ", |copy| Some(copy.to_owned()))?,
             backups: match lines.after("backups ")? {
-                "unknown" => None,
+                UNKNOWN => None,
                 day => Some(read_day(day)?),
             },
         })
@@ -145,12 +178,15 @@ mod tests {
     fn receipt() -> ErasureReceipt {
         ErasureReceipt {
             held: 0,
+            subject: Some(commitment(&[9; 32], "customer-4711")),
             day: 20_775,
             values: 7,
             shares: 1,
             entries: 9,
             consents: 2,
             deks: 4,
+            unread: 0,
+            unrolled: 0,
             keks: vec![
                 ("kek/0".to_owned(), 1, "enabled".to_owned()),
                 ("kek/2".to_owned(), 3, "decrypt-only".to_owned()),
@@ -176,7 +212,16 @@ mod tests {
 
     #[test]
     fn a_receipt_says_what_was_signed() {
-        let part = ErasureReceipt { held: 3, keks: vec![], copies: vec![], backups: None, ..receipt() };
+        let part = ErasureReceipt {
+            held: 3,
+            subject: None,
+            unread: 1,
+            unrolled: 2,
+            keks: vec![],
+            copies: vec![],
+            backups: None,
+            ..receipt()
+        };
         for receipt in [receipt(), part] {
             assert_eq!(verify(&signed(&receipt).unwrap(), &[&vkey()]), Ok(receipt));
         }

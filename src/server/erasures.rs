@@ -35,6 +35,17 @@ pub(crate) fn status(told: ErasureStatus) -> v1::ErasureStatus {
         due_time: told.due.map(instants::to_wire),
         receipt: told.receipt,
         kept: kept.collect(),
+        salt: told.salt.map(Vec::from).unwrap_or_default(),
+    }
+}
+
+/// An erasure, as a list has it.
+pub(crate) fn listed_erasure(told: ErasureStatus) -> v1::ListedErasure {
+    v1::ListedErasure {
+        erasure: told.erasure,
+        state: told.state.to_owned(),
+        due_time: told.due.map(instants::to_wire),
+        has_receipt: !told.receipt.is_empty(),
     }
 }
 

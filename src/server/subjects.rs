@@ -2,7 +2,9 @@
 
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::{GetErasure, GetLabels, LiftHold, ListHolds, SetLabels, StartExpire, UndoErasure};
+use strongroom_vault::{
+    GetErasure, GetLabels, LiftHold, ListErasures, ListHolds, SetLabels, StartExpire, UndoErasure,
+};
 use tonic::{Request, Response, Status};
 
 use crate::edge::Edge;
@@ -137,6 +139,18 @@ impl<S: Store> v1::subjects_server::Subjects for SubjectsService<S> {
         let request = GetErasure { erasure: request.into_inner().erasure };
         let told = self.0.vault()?.get_erasure(&caller, &request).await.map_err(status)?;
         Ok(Response::new(erasures::status(told)))
+    }
+
+    async fn list_erasures(
+        &self,
+        request: Request<v1::ListErasuresRequest>,
+    ) -> Result<Response<v1::ListErasuresResponse>, Status> {
+        let caller = self.0.caller(&request)?;
+        let v1::ListErasuresRequest { page_size, page_token } = request.into_inner();
+        let request = ListErasures { page_size: page_size as usize, page_token };
+        let page = self.0.vault()?.list_erasures(&caller, &request).await.map_err(status)?;
+        let erasures = page.erasures.into_iter().map(erasures::listed_erasure).collect();
+        Ok(Response::new(v1::ListErasuresResponse { erasures, next_page_token: page.next }))
     }
 
     async fn set_hold(&self, request: Request<v1::SetHoldRequest>) -> Result<Response<v1::SetHoldResponse>, Status> {

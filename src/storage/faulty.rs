@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::{Entry, Family, Mutation, Range, Snapshot, Store, StoreError};
+use crate::{Entry, Family, KeyRange, Mutation, Range, Snapshot, Store, StoreError};
 
 /// What becomes of a write that fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +39,8 @@ struct State {
     late: Vec<Vec<Mutation>>,
     failed: u64,
     asked: u64,
+    scrubs: u32,
+    scrubbed: u64,
 }
 
 struct Chance {
@@ -80,6 +82,11 @@ impl Faults {
         state.writes.push(fate);
     }
 
+    /// The next `count` scrubs find that files may keep what was removed.
+    pub fn fail_scrubs(&self, count: u32) {
+        self.lock().scrubs = count;
+    }
+
     /// The next `count` attempts to open the store again fail.
     pub fn fail_reopens(&self, count: u32) {
         self.lock().reopens = count;
@@ -97,6 +104,7 @@ impl Faults {
         state.reads = 0;
         state.writes.clear();
         state.spared = 0;
+        state.scrubs = 0;
         state.reopens = 0;
         state.chance = None;
     }
@@ -109,6 +117,21 @@ impl Faults {
     /// How many reads were asked for: what a request costs.
     pub fn asked(&self) -> u64 {
         self.lock().asked
+    }
+
+    /// How often files were scrubbed.
+    pub fn scrubbed(&self) -> u64 {
+        self.lock().scrubbed
+    }
+
+    fn scrub(&self) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if state.scrubs > 0 {
+            state.scrubs -= 1;
+            return Err(injected("scrub"));
+        }
+        state.scrubbed += 1;
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -205,9 +228,10 @@ impl<S: Store> Store for FaultyStore<S> {
         }
     }
 
-    /// It changes nothing that could be lost.
-    async fn scrub(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> Result<(), StoreError> {
-        self.inner.scrub(family, from, to).await
+    /// It changes nothing that could be lost, and fails only when it is told to.
+    async fn scrub(&self, ranges: Vec<KeyRange>) -> Result<(), StoreError> {
+        self.faults.scrub()?;
+        self.inner.scrub(ranges).await
     }
 
     async fn write(&self, batch: Vec<Mutation>) -> Result<(), StoreError> {

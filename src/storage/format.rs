@@ -180,6 +180,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
                 mapping: keys::subject_id(tenant, version, &mac)[..10].to_vec(),
                 alone: (row, RowId(row.0 + 1)),
                 held: 3,
+                unrolled: 2,
             }
             .encode(),
         ),
@@ -187,12 +188,14 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
             "row erasure",
             ErasureRow {
                 fingerprint: mac,
+                subject: None,
                 open: vec![subject],
                 due: created + 1_000_000,
-                erased: Erased { values: 7, shares: 1, entries: 9, consents: 2, deks: 4 },
+                erased: Erased { values: 7, shares: 1, entries: 9, consents: 2, deks: 4, unread: 6 },
                 keks: vec![(keyring, KeyVersion(5))],
                 receipt: String::new(),
                 expires: 0,
+                same: None,
             }
             .encode(),
         ),

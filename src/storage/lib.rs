@@ -21,4 +21,4 @@ mod store;
 #[doc(hidden)]
 pub mod suite;
 
-pub use store::{Entry, Family, Mutation, Range, Snapshot, Store, StoreError};
+pub use store::{Entry, Family, KeyRange, Mutation, Range, Snapshot, Store, StoreError};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::{Entry, Family, Mutation, Range, Snapshot, Store, StoreError};
+use crate::{Entry, Family, KeyRange, Mutation, Range, Snapshot, Store, StoreError};
 
 type Entries = BTreeMap<Vec<u8>, Bytes>;
 
@@ -65,7 +65,7 @@ impl Store for MemoryStore {
     }
 
     /// Nothing is kept of what was removed or overwritten.
-    async fn scrub(&self, _: Family, _: Vec<u8>, _: Vec<u8>) -> Result<(), StoreError> {
+    async fn scrub(&self, _: Vec<KeyRange>) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -121,6 +121,17 @@ pub struct Range {
     pub limit: usize,
 }
 
+/// The keys of one family between two, the second exclusive; empty for the end of the family.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyRange {
+    /// The family.
+    pub family: Family,
+    /// The first key.
+    pub from: Vec<u8>,
+    /// The one behind the last.
+    pub to: Vec<u8>,
+}
+
 /// One entry of a scan.
 pub type Entry = (Bytes, Bytes);
 
@@ -154,8 +165,9 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a range of one family and sees that no file keeps it.
     fn purge(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Sees that no file keeps what was removed from a range of one family, or overwritten there; what stands there stays.
-    fn scrub(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Sees that no file keeps what was removed from these ranges, or overwritten there; what stands there stays. An error if a file
+    /// may keep it.
+    fn scrub(&self, ranges: Vec<KeyRange>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Applies all mutations or none, in their order, and returns when they are on stable storage. An embedded store
     /// does the work on the calling thread, so the committer calls it from a thread of its own. After an error nobody

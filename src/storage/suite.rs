@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::{Entry, Family, Mutation, Range, Snapshot, Store};
+use crate::{Entry, Family, KeyRange, Mutation, Range, Snapshot, Store};
 
 /// Runs the whole suite; `fresh` makes an empty store each time.
 pub async fn run<S: Store>(fresh: impl AsyncFn() -> S) {
@@ -158,9 +158,12 @@ async fn a_scrubbed_range_is_as_it_was(store: &impl Store) {
     let family = Family::Index;
     store.write((0..100_u8).map(|n| put(family, &[n], &[n])).collect()).await.unwrap();
     store.write((0..100_u8).step_by(2).map(|n| delete(family, &[n])).collect()).await.unwrap();
-    for (from, to) in [(vec![10], vec![20]), (vec![30], vec![30]), (vec![50], vec![40]), (vec![90], vec![])] {
-        store.scrub(family, from, to).await.unwrap();
+    let ranges = [(vec![10], vec![20]), (vec![30], vec![30]), (vec![50], vec![40]), (vec![90], vec![])];
+    for (from, to) in ranges.clone() {
+        store.scrub(vec![KeyRange { family, from, to }]).await.unwrap();
     }
+    store.scrub(ranges.map(|(from, to)| KeyRange { family, from, to }).to_vec()).await.unwrap();
+    store.scrub(vec![]).await.unwrap();
     let left = store.scan(family, range(b"", b"", 1_000)).await.unwrap();
     let expected: Vec<[u8; 1]> = (1..100).step_by(2).map(|n| [n]).collect();
     assert_eq!(keys(&left), expected);

@@ -15,6 +15,7 @@
 mod clear;
 mod sign;
 mod steps;
+mod told;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,20 +24,22 @@ use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{SubjectHandle, TenantNo};
 use strongroom_keys as keys;
+use strongroom_ledger::erasure::commitment;
 use strongroom_ledger::{Timestamp, summary};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{Erased, Erasure, ErasureRow, ErasureStage, ErasureWork, SubjectRecord, SubjectState};
 use strongroom_storage::{Family, Mutation, Store};
 
 use crate::approvals::Asked;
-use crate::error::{Error, Violation};
-use crate::road::{Attempt, Caller, Item, OK, Prepared, Refused, Road, Told};
+use crate::error::Error;
+use crate::road::{Attempt, Caller, Item, Prepared, Refused, Road, Told};
 use crate::subjects::unknown;
-use crate::tenant::Rules;
+use crate::tenant::{Rules, Tenant};
 use crate::vault::Vault;
 
 pub(crate) use clear::{Held, count, led_from, new_work};
-pub(crate) use steps::Pace;
+pub(crate) use steps::Erasing;
+pub use told::{ErasurePage, ErasureStatus, GetErasure, Kept, ListErasures};
 
 /// The longest time of grace, in microseconds: a year.
 const LONGEST_GRACE: u64 = 366 * DAY;
@@ -74,40 +77,6 @@ pub struct UndoErasure {
     pub subject: String,
 }
 
-/// Asks how far an erasure has come.
-pub struct GetErasure {
-    /// Its name.
-    pub erasure: String,
-}
-
-/// How far an erasure has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ErasureStatus {
-    /// Its name: random, so that it leads nowhere.
-    pub erasure: String,
-    /// `waiting` for the end of its time of grace, `clearing`, `held` in part, `erased`, or `undone`.
-    pub state: &'static str,
-    /// When its time of grace ends, in microseconds since 1970.
-    pub due: Option<u64>,
-    /// What is signed of it, a note; empty until what can be erased is.
-    pub receipt: String,
-    /// What keeps the rest.
-    pub kept: Vec<Kept>,
-}
-
-/// A legal hold that keeps something of a subject that is erased otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// Its number.
-    pub hold: u32,
-    /// The fields that it keeps; none for all.
-    pub fields: Vec<String>,
-    /// What is kept is read for this purpose alone.
-    pub purpose: String,
-    /// When it ends, in microseconds since 1970.
-    pub until: u64,
-}
-
 /// The name of an erasure.
 type Name = [u8; 16];
 
@@ -126,6 +95,21 @@ pub(crate) async fn load_erasure<S: Store>(
 
 pub(crate) fn put_erasure(tenant: TenantNo, name: &Name, row: &ErasureRow) -> Mutation {
     Mutation::Put(Family::Meta, place::erasure(tenant, name), row.encode())
+}
+
+/// An erasure of which nothing is done yet.
+pub(crate) fn new_row(fingerprint: [u8; 32]) -> ErasureRow {
+    ErasureRow {
+        fingerprint,
+        subject: None,
+        open: vec![],
+        due: 0,
+        erased: Erased::default(),
+        keks: vec![],
+        receipt: String::new(),
+        expires: 0,
+        same: None,
+    }
 }
 
 /// What is left to do for a subject.
@@ -163,6 +147,25 @@ impl EraseSubject {
         parts.extend(subjects.iter().map(|subject| subject.0.to_be_bytes().to_vec()));
         let summary = summary::erase_subject(&when, &named);
         (Asked { parts, summary }, vec![("when", when), ("subjects", named)])
+    }
+
+    /// Keeps for a retry which erasure was found under way, if that has a key.
+    fn remember<A>(
+        &self,
+        (tenant, name): (TenantNo, Name),
+        fingerprint: [u8; 32],
+        same: Option<Name>,
+        prepared: &mut Prepared<A>,
+    ) {
+        if same.is_some() && !self.idempotency_key.is_empty() {
+            prepared.changes.push(erasure_fact(tenant, &name));
+            prepared.mutations.push(put_erasure(tenant, &name, &ErasureRow { same, ..new_row(fingerprint) }));
+        }
+    }
+
+    /// The salt by which the receipt of an erasure says whose it is: to make it takes the name, the id and the vault's key.
+    fn salt(&self, tenant: &Tenant, name: &Name) -> [u8; 32] {
+        tenant.fingerprints.mac(&[b"salt of a receipt", name, self.subject.as_bytes()])
     }
 
     fn within_limits<S: Store>(&self, road: &Road<'_, S>) -> Result<(), Error> {
@@ -211,9 +214,13 @@ impl<S: Store> Attempt<S> for EraseSubject {
             if row.fingerprint != fingerprint {
                 return Err(Error::IdempotencyKeyReused.into());
             }
-            prepared.items.push(Item { outcome: "repeated", ..Item::default() });
-            prepared.answer = Ok(Some(name));
-            return Ok(prepared);
+            // What it found under way may have been forgotten since.
+            let meant = row.same.unwrap_or(name);
+            if meant == name || load_erasure(store, tenant, &meant).await?.is_some() {
+                prepared.items.push(Item { outcome: "repeated", ..Item::default() });
+                prepared.answer = Ok(Some(meant));
+                return Ok(prepared);
+            }
         }
         let records = road.asked_records(&self.subject, &mut prepared).await?;
         let (open, under_way): (Vec<_>, Vec<_>) =
@@ -234,6 +241,7 @@ impl<S: Store> Attempt<S> for EraseSubject {
         let changed = open.iter().chain(earlier.iter().map(|(record, _)| record));
         let changed: Vec<SubjectHandle> = changed.map(|record| record.handle).collect();
         if changed.is_empty() {
+            self.remember((tenant, name), fingerprint, known, &mut prepared);
             return Ok(prepared);
         }
         let (asked, told) = self.asked(&changed);
@@ -246,16 +254,16 @@ impl<S: Store> Attempt<S> for EraseSubject {
             hasten(road, record, work, due, &mut prepared).await?;
         }
         if open.is_empty() {
+            self.remember((tenant, name), fingerprint, known, &mut prepared);
             return Ok(prepared);
         }
+        let subject = Some(commitment(&self.salt(road.tenant, &name), &self.subject));
+        let open_handles = open.iter().map(|record| record.handle).collect();
         let mut row = ErasureRow {
-            fingerprint,
-            open: open.iter().map(|record| record.handle).collect(),
+            subject,
+            open: open_handles,
             due: if self.grace > 0 { due } else { 0 },
-            erased: Erased::default(),
-            keks: vec![],
-            receipt: String::new(),
-            expires: 0,
+            ..new_row(fingerprint)
         };
         for record in open {
             let record = SubjectRecord { erasure: Some(Erasure { asked: road.now, due }), ..record };
@@ -374,25 +382,6 @@ pub(crate) fn day(now: u64) -> Result<u32, Error> {
     u32::try_from(now / DAY).map_err(|_| Error::Internal("a day beyond all calendars"))
 }
 
-impl<S: Store> Attempt<S> for GetErasure {
-    type Answer = ErasureStatus;
-    const ACTION: Action = Action::GetErasure;
-
-    async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<ErasureStatus>, Refused> {
-        road.decide_vault()?;
-        let gone = || {
-            let description = "there is no erasure of that name: it never was, or ended more than 90 days ago";
-            Error::NotFoundAt(vec![Violation::new("erasure", "erasure_unknown", description)])
-        };
-        let name = data_encoding::HEXLOWER.decode(self.erasure.as_bytes()).ok().and_then(|name| name.try_into().ok());
-        let name: Name = name.ok_or_else(gone)?;
-        let status = road.vault.erasure_status(road.tenant.number, &name).await?.ok_or_else(gone)?;
-        let mut prepared = road.prepare(status);
-        prepared.items.push(Item { outcome: OK, ..Item::default() });
-        Ok(prepared)
-    }
-}
-
 impl<S: Store> Vault<S> {
     /// Erases a data subject of the caller's tenant, or lets its time of grace begin. When this returns with a receipt all is
     /// cleared that can be; otherwise the rest is done in the background.
@@ -405,7 +394,11 @@ impl<S: Store> Vault<S> {
             Err(_) | Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the rest of an erasure is done in the background"),
         }
-        self.erasure_status(tenant, &name).await?.ok_or(Error::Unknown)
+        let row = load_erasure(&*self.store, tenant, &name).await?.ok_or(Error::Unknown)?;
+        let salt = request.salt(&*self.tenant(tenant)?, &name);
+        // An erasure that was done again after a restore says of nobody whose it is.
+        let salt = row.subject.filter(|hash| *hash == commitment(&salt, &request.subject)).map(|_| salt);
+        Ok(ErasureStatus { salt, ..self.erasure_told(tenant, &name, row).await? })
     }
 
     /// Undoes the erasure of a data subject whose time of grace runs.
@@ -415,49 +408,5 @@ impl<S: Store> Vault<S> {
             Some(false) => Err(Error::NothingToUndo),
             None => Err(unknown()),
         }
-    }
-
-    /// How far an erasure has come.
-    pub async fn get_erasure(&self, caller: &Caller, request: &GetErasure) -> Result<ErasureStatus, Error> {
-        self.travel(caller, request).await
-    }
-
-    /// What is told of an erasure; none if there is none of that name.
-    async fn erasure_status(&self, tenant: TenantNo, name: &Name) -> Result<Option<ErasureStatus>, Error> {
-        let Some(row) = load_erasure(&*self.store, tenant, name).await? else { return Ok(None) };
-        let (mut waiting, mut clearing, mut kept) = (false, false, vec![]);
-        for subject in &row.open {
-            match load_work(&*self.store, tenant, *subject).await?.map(|work| work.stage) {
-                Some(ErasureStage::Waiting(due)) => waiting |= !self.is_due(due),
-                Some(ErasureStage::Clearing(_) | ErasureStage::Cleared) => clearing = true,
-                Some(ErasureStage::Kept(_)) | None => {}
-            }
-            let record = self.store.get(Family::Subjects, place::subject(tenant, *subject)).await?;
-            let Some(record) = record.as_deref().map(SubjectRecord::decode).transpose()? else { continue };
-            if record.state == SubjectState::Held {
-                let schema = self.tenant(tenant)?.rules().schema.clone();
-                kept.extend(record.standing(self.now()).map(|hold| Kept {
-                    hold: hold.number,
-                    fields: crate::holds::field_names(&schema, &hold.fields),
-                    purpose: hold.purpose.clone(),
-                    until: hold.until,
-                }));
-            }
-        }
-        let state = match (waiting, clearing) {
-            (true, _) => "waiting",
-            (false, true) => "clearing",
-            (false, false) if row.open.is_empty() && row.receipt.is_empty() => "undone",
-            (false, false) if row.open.is_empty() => "erased",
-            (false, false) if row.receipt.is_empty() => "clearing",
-            (false, false) => "held",
-        };
-        Ok(Some(ErasureStatus {
-            erasure: data_encoding::HEXLOWER.encode(name),
-            state,
-            due: (state == "waiting").then_some(row.due),
-            receipt: row.receipt,
-            kept,
-        }))
     }
 }

@@ -6,6 +6,7 @@
 //! `expire.rs` say.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use strongroom_access::{Action, Principal, Role};
@@ -472,7 +473,10 @@ impl<S: Store> Vault<S> {
         let caller = itself(tenant);
         let row = match page.kind {
             JobKind::Rewrap => self.travel(&caller, &RewrapPage(page)).await?,
-            JobKind::Roll => self.travel(&caller, &RollPage(page)).await?,
+            JobKind::Roll => {
+                self.has_room_to_roll(tenant).await?;
+                self.travel(&caller, &RollPage(page)).await?
+            }
             JobKind::Reindex => self.travel(&caller, &ReindexPage(page)).await?,
             JobKind::Expire => {
                 // Before the road, which would record each time that it is refused.
@@ -481,6 +485,15 @@ impl<S: Store> Vault<S> {
             }
         };
         Ok(Job::of(page.kind, &row))
+    }
+
+    /// A roll of a whole KEK may rewrite all that a tenant has, which a nearly full disk has no room for. One of what is marked goes on.
+    async fn has_room_to_roll(&self, tenant: TenantNo) -> Result<(), Error> {
+        if !self.nearly_full.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let row = load(&*self.store, tenant, JobKind::Roll).await?;
+        if row.is_some_and(|row| row.keyring.is_some()) { Err(Error::DiskFull) } else { Ok(()) }
     }
 
     /// How many groups were committed since the start: whoever sees it move faster than by its own work has company.

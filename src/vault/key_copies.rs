@@ -93,6 +93,11 @@ impl Copies {
         self.0.iter().map(|copy| copy.time).max().unwrap_or_default()
     }
 
+    /// Whether a copy that is not struck off holds a version of a key.
+    pub fn holds(&self, key: &KeyInfo) -> bool {
+        !self.afterlife(key).copies.is_empty()
+    }
+
     /// How a version of a key lives on in copies, and when it died.
     pub fn afterlife(&self, key: &KeyInfo) -> Afterlife {
         let destroyed = key.state == KeyState::Destroyed;

@@ -103,7 +103,7 @@ pub use clock_watch::{ClockJump, ConfirmClock, MachineTime};
 pub use consents::{ConsentScope, GrantConsent, ListConsents, ListedConsent, WithdrawConsent};
 pub use delete::{Delete, DeleteItem};
 pub use detokenize::{Detokenize, ReadItem, Released};
-pub use erase::{EraseSubject, ErasureStatus, GetErasure, Kept, UndoErasure};
+pub use erase::{EraseSubject, ErasurePage, ErasureStatus, GetErasure, Kept, ListErasures, UndoErasure};
 pub use error::{Error, Violation};
 pub use expire::{Retention, StartExpire};
 pub use explain::{Explain, Explanation};

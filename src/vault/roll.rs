@@ -142,6 +142,8 @@ pub(crate) struct RollPage(pub JobPage);
 impl<S: Store> Attempt<S> for RollPage {
     type Answer = JobRow;
     const ACTION: Action = Action::Roll;
+    /// What was deleted or erased opens until it is done.
+    const ON_FULL_DISK: bool = true;
 
     async fn attempt(&self, road: &Road<'_, S>) -> Result<Prepared<JobRow>, Refused> {
         let row = jobs::running(road, KIND, self.0.number).await?;
@@ -155,6 +157,10 @@ impl<S: Store> Attempt<S> for RollPage {
 
     fn install(&self, vault: &Vault<S>, tenant: &Tenant, answer: &JobRow) {
         vault.jobs.tell(tenant.number, KIND, answer);
+        if answer.state == JobState::Done {
+            // Receipts of erasures wait for it.
+            vault.erasures_left.notify_one();
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::audit::Notes;
 use crate::clock_watch::ClockWatch;
 use crate::delete::Delete;
 use crate::detokenize::{Detokenize, Released};
-use crate::erase::Pace;
+use crate::erase::Erasing;
 use crate::error::Error;
 use crate::expire::Retention;
 use crate::explain::{Explain, Explanation};
@@ -73,7 +73,7 @@ pub struct Vault<S: Store> {
     /// Held while it is counted what depends on a key.
     pub(crate) counting: Mutex<()>,
     /// Held, of each tenant its own, while a step of an erasure is taken.
-    pub(crate) erasing: std::sync::Mutex<HashMap<TenantNo, Arc<Mutex<Pace>>>>,
+    pub(crate) erasing: std::sync::Mutex<HashMap<TenantNo, Arc<Mutex<Erasing>>>>,
     /// Woken when something may be left to do of one.
     pub(crate) erasures_left: Notify,
     /// For how many days backups are kept; unknown unless whoever opened the vault says so.

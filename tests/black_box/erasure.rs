@@ -272,11 +272,25 @@ async fn erasures_tokenizations_and_reads_at_once_seal_nothing_under_a_destroyed
 async fn the_privacy_desk_erases_on_the_command_line_and_its_receipt_is_verified() {
     let vault = TestVault::start();
     one_token(&vault, "borrower.id_card", "11010519491231002X", "cust-1").await;
+    assert_eq!(vault.json(&["subject", "erasures"])["erasures"].as_array().map(Vec::len), Some(0));
     let asked = vault.cli(&["subject", "erase", "cust-1"]);
     assert_eq!(asked.status.code(), Some(2), "nobody can be asked");
     let (receipt, keys) = (vault.scratch().join("cust-1.receipt"), vault.scratch().join("ledger.key"));
     let (receipt, keys) = (receipt.to_str().unwrap(), keys.to_str().unwrap());
-    let told = vault.cli_ok(&["subject", "erase", "cust-1", "--yes", "--receipt", receipt]);
+    let told = vault.cli(&["subject", "erase", "cust-1", "--yes", "--receipt", receipt]);
+    assert!(told.status.success(), "{told:?}");
+    // Whose answer is lost asks again by the key that was told before.
+    let hint = String::from_utf8(told.stderr).unwrap();
+    let key = hint.split_whitespace().last().unwrap();
+    let (told, name) = (String::from_utf8(told.stdout).unwrap(), "cust-1");
+    let again = vault.json(&["subject", "erase", name, "--yes", "--idempotency-key", key]);
+    assert!(told.contains(again["erasure"].as_str().unwrap()) && told.contains(again["receipt"].as_str().unwrap()));
+    let listed = vault.json(&["subject", "erasures"]);
+    assert_eq!(listed["erasures"][0]["erasure"], again["erasure"]);
+    assert_eq!(
+        (listed["erasures"][0]["state"].as_str(), listed["erasures"][0]["has_receipt"].as_bool()),
+        (Some("erased"), Some(true))
+    );
     assert!(told.contains("erased") && told.contains("strongroom-erasure/"), "{told}");
     std::fs::write(keys, vault.cli_ok(&["audit", "key"])).unwrap();
     let said = vault.json(&["subject", "verify-receipt", receipt, "--log-key", keys]);
@@ -284,6 +298,15 @@ async fn the_privacy_desk_erases_on_the_command_line_and_its_receipt_is_verified
         (said["verified"].as_bool(), said["values"].as_str(), said["held"].as_str()),
         (Some(true), Some("1"), Some("0"))
     );
+    let salt = again["salt"].as_str().unwrap();
+    assert!(told.contains(salt), "{told}");
+    let of = |id: &str, salt: &str| {
+        vault
+            .cli(&["subject", "verify-receipt", receipt, "--log-key", keys, "--subject", id, "--salt", salt])
+            .status
+            .code()
+    };
+    assert_eq!((of("cust-1", salt), of("cust-2", salt), of("cust-1", &"0".repeat(64))), (Some(0), Some(1), Some(1)));
     let text = std::fs::read_to_string(receipt).unwrap();
     std::fs::write(receipt, text.replace("values 1", "values 2")).unwrap();
     assert_eq!(vault.cli(&["subject", "verify-receipt", receipt, "--log-key", keys]).status.code(), Some(1));

@@ -103,10 +103,9 @@ impl Asked<'_> {
                 self.of_ledger().await
             }
             "set_labels" | "get_labels" | "grant_consent" | "withdraw_consent" | "list_consents" | "expire"
-            | "expire_above_cap" | "erase_subject" | "undo_erasure" | "get_erasure" | "set_hold" | "lift_hold"
-            | "list_holds" | "retention_report" | "subject_report" | "export_subject" | "processing_report" => {
-                self.of_subjects().await
-            }
+            | "expire_above_cap" | "erase_subject" | "undo_erasure" | "get_erasure" | "list_erasures" | "set_hold"
+            | "lift_hold" | "list_holds" | "retention_report" | "subject_report" | "export_subject"
+            | "processing_report" => self.of_subjects().await,
             "list_keys"
             | "rotate_key"
             | "set_key_state"
@@ -257,6 +256,7 @@ impl Asked<'_> {
                 let request = v1::GetErasureRequest { erasure: "0".repeat(32) };
                 subjects.get_erasure(self.request(request)).await.map(drop)
             }
+            "list_erasures" => subjects.list_erasures(self.request(v1::ListErasuresRequest::default())).await.map(drop),
             "set_hold" => {
                 let until = prost_types::Timestamp { seconds: 2_200_000_000, nanos: 0 };
                 let request = v1::SetHoldRequest {

@@ -12,7 +12,7 @@ use strongroom_ids::TenantNo;
 use strongroom_ledger::leaf::PreparedLeaf;
 use strongroom_rocksdb::{RocksOptions, RocksStore};
 use strongroom_storage::rows::LaneHead;
-use strongroom_storage::{Entry, Family, Mutation, Range, Store, StoreError, keys};
+use strongroom_storage::{Entry, Family, KeyRange, Mutation, Range, Store, StoreError, keys};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::bars::Bars;
@@ -304,8 +304,8 @@ impl Store for Noting {
         self.store.snapshot().await
     }
 
-    async fn scrub(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> Result<(), StoreError> {
-        self.store.scrub(family, from, to).await
+    async fn scrub(&self, ranges: Vec<KeyRange>) -> Result<(), StoreError> {
+        self.store.scrub(ranges).await
     }
 
     async fn purge(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> Result<(), StoreError> {

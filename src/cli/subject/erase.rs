@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use strongroom_ledger::erasure::{self, day_text};
-use strongroom_proto::v1::{EraseSubjectRequest, ErasureStatus, GetErasureRequest, UndoErasureRequest};
+use strongroom_proto::v1::{
+    EraseSubjectRequest, ErasureStatus, GetErasureRequest, ListErasuresRequest, ListedErasure, UndoErasureRequest,
+};
 
 use crate::cli::audit::{read, read_keys};
 use crate::cli::client::Context;
 use crate::cli::files::replace;
-use crate::cli::output::{CliError, Exit, Output, facts, instant, instant_if_any};
+use crate::cli::output::{CliError, Exit, Output, facts, instant, instant_if_any, instant_or, table};
 use crate::cli::span;
 
 /// Erase a data subject: its keys and what leads from its id to it at once, its values then. Without --grace it can't be undone.
@@ -44,9 +47,9 @@ pub struct Args {
     #[arg(long, value_name = "OUT", conflicts_with = "grace")]
     receipt: Option<PathBuf>,
 
-    /// Makes a retry safe: it gets the same erasure, and its receipt.
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "KEY")]
-    idempotency_key: String,
+    /// Makes a retry safe: it gets the same erasure, and its receipt. One is drawn, and printed, if none is given.
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
 }
 
 /// Undo the erasure of a data subject whose time of grace runs.
@@ -74,11 +77,18 @@ pub struct GetArgs {
     receipt: Option<PathBuf>,
 }
 
+/// List the erasures that are not done, and those that ended in the last 90 days: by name, and no data subject.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = "Next: strongroom subject erasure NAME --receipt OUT")]
+pub struct ListArgs {}
+
 /// Verify the receipt of an erasure offline.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = "Example:
   strongroom audit key > ledger.key                       once, and kept elsewhere
-  strongroom subject verify-receipt customer-4711.receipt --log-key ledger.key")]
+  strongroom subject verify-receipt customer-4711.receipt --log-key ledger.key
+  strongroom subject verify-receipt customer-4711.receipt --log-key ledger.key \\
+      --subject customer-4711 --salt SALT                 also whose it is")]
 pub struct VerifyArgs {
     /// The receipt.
     receipt: PathBuf,
@@ -86,6 +96,22 @@ pub struct VerifyArgs {
     /// The public keys of the tenant's ledger, one a line.
     #[arg(long, value_name = "FILE")]
     log_key: PathBuf,
+
+    /// Whose receipt it has to be: the id that was erased.
+    #[arg(long, value_name = "ID", requires = "salt")]
+    subject: Option<String>,
+
+    /// The salt that was told when the subject was erased.
+    #[arg(long, value_name = "SALT", requires = "subject", value_parser = read_salt)]
+    salt: Option<Salt>,
+}
+
+/// 32 bytes, in hexadecimal.
+type Salt = [u8; 32];
+
+fn read_salt(text: &str) -> Result<Salt, &'static str> {
+    let bytes = HEXLOWER.decode(text.as_bytes()).ok();
+    bytes.and_then(|bytes| bytes.try_into().ok()).ok_or("64 hexadecimal digits, as `subject erase` told them")
 }
 
 /// Erases.
@@ -93,16 +119,29 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     if !args.yes {
         agreed(&args.id, args.grace.is_some())?;
     }
+    let idempotency_key = args.idempotency_key.map_or_else(|| new_key(context.output), Ok)?;
     let request = EraseSubjectRequest {
         subject: args.id,
         grace: args.grace.map(|grace| prost_types::Duration {
             seconds: i64::try_from(grace.as_secs()).unwrap_or(i64::MAX),
             nanos: 0,
         }),
-        idempotency_key: args.idempotency_key,
+        idempotency_key,
     };
     let told = context.subjects().await?.erase_subject(request).await?.into_inner();
     show(&told, args.receipt.as_deref(), context)
+}
+
+/// A key under which it can be asked again what became of this. It is told before: the answer may be lost.
+fn new_key(output: Output) -> Result<String, CliError> {
+    let key = strongroom_keys::random::<16>().map_err(|error| CliError::unfit(error.to_string()))?;
+    let key = HEXLOWER.encode(&key);
+    let told = match output {
+        Output::Json => json!({ "idempotency_key": key }).to_string(),
+        Output::Table => format!("If no answer comes, ask again with --idempotency-key {key}"),
+    };
+    writeln!(std::io::stderr(), "{told}").map_err(|error| CliError::file("standard error", error))?;
+    Ok(key)
 }
 
 /// Undoes.
@@ -118,6 +157,42 @@ pub async fn undo(args: UndoArgs, context: &Context) -> Result<Exit, CliError> {
 pub async fn get(args: GetArgs, context: &Context) -> Result<Exit, CliError> {
     let told = context.subjects().await?.get_erasure(GetErasureRequest { erasure: args.name }).await?.into_inner();
     show(&told, args.receipt.as_deref(), context)
+}
+
+/// Lists all.
+pub async fn list(_args: ListArgs, context: &Context) -> Result<Exit, CliError> {
+    let mut subjects = context.subjects().await?;
+    let (mut erasures, mut request) = (Vec::new(), ListErasuresRequest { page_size: 1_000, ..Default::default() });
+    loop {
+        let page = subjects.list_erasures(request.clone()).await?.into_inner();
+        erasures.extend(page.erasures);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    let listed = |one: &ListedErasure| {
+        json!({
+            "erasure": one.erasure,
+            "state": one.state,
+            "due_time": instant_if_any(one.due_time),
+            "has_receipt": one.has_receipt,
+        })
+    };
+    context.output.show(
+        || json!({ "erasures": erasures.iter().map(listed).collect::<Vec<_>>() }),
+        || match erasures.is_empty() {
+            true => "there are no erasures".to_owned(),
+            false => {
+                let rows = erasures.iter().map(|one| {
+                    let receipt = if one.has_receipt { "there" } else { "none yet" };
+                    vec![one.erasure.clone(), one.state.clone(), instant_or(one.due_time, "-"), receipt.to_owned()]
+                });
+                table(&["ERASURE", "STATE", "DUE", "RECEIPT"], rows)
+            }
+        },
+    )?;
+    Ok(Exit::Done)
 }
 
 /// What was done is told first: it can't be done again.
@@ -153,6 +228,7 @@ fn document(told: &ErasureStatus) -> Value {
         "due_time": instant_if_any(told.due_time),
         "kept": kept.collect::<Vec<_>>(),
         "receipt": told.receipt,
+        "salt": HEXLOWER.encode(&told.salt),
     })
 }
 
@@ -179,6 +255,11 @@ fn text(told: &ErasureStatus) -> String {
             told.erasure
         )),
         receipt => text.push_str(&format!("\n\n{receipt}")),
+    }
+    if !told.salt.is_empty() {
+        let salt = HEXLOWER.encode(&told.salt);
+        let told = "with the id it proves whose receipt this is: keep it with that";
+        text.push_str(&format!("\nsalt {salt}\n{told}"));
     }
     text
 }
@@ -212,6 +293,14 @@ pub fn verify(args: &VerifyArgs, output: Output) -> Result<Exit, CliError> {
         message: format!("{} does not hold: {error}", args.receipt.display()),
         next: "strongroom audit key, of the tenant whose desk got the receipt".into(),
     })?;
+    if let Some((subject, salt)) = args.subject.as_ref().zip(args.salt)
+        && told.subject != Some(erasure::commitment(&salt, subject))
+    {
+        return Err(CliError::unfit(format!(
+            "{} is not of that data subject, or the salt is another's",
+            args.receipt.display()
+        )));
+    }
     let keks: Vec<String> =
         told.keks.iter().map(|(key, version, state)| format!("{key} version {version} ({state})")).collect();
     let backups = told.backups.map(day_text);
@@ -220,6 +309,8 @@ pub fn verify(args: &VerifyArgs, output: Output) -> Result<Exit, CliError> {
             json!({
                 "verified": true,
                 "held": told.held.to_string(),
+                "subject": told.subject.map(|subject| HEXLOWER.encode(&subject)),
+                "subject_verified": args.subject.is_some(),
                 "day": day_text(told.day),
                 // Numbers of 64 bits are strings, as in the ledger.
                 "values": told.values.to_string(),
@@ -227,6 +318,8 @@ pub fn verify(args: &VerifyArgs, output: Output) -> Result<Exit, CliError> {
                 "entries": told.entries.to_string(),
                 "consents": told.consents.to_string(),
                 "deks": told.deks.to_string(),
+                "unread": told.unread.to_string(),
+                "unrolled": told.unrolled.to_string(),
                 "keks": told.keks.iter().map(|(key, version, state)| json!({ "name": key, "version": version, "state": state })).collect::<Vec<_>>(),
                 "copies": told.copies,
                 "backups": backups,
@@ -237,6 +330,10 @@ pub fn verify(args: &VerifyArgs, output: Output) -> Result<Exit, CliError> {
                 0 => "all".to_owned(),
                 held => format!("all but {held} values that legal holds keep"),
             };
+            let whose = match args.subject {
+                Some(_) => "of the data subject of that id",
+                None => "not looked at: --subject and --salt",
+            };
             let backups = match &backups {
                 Some(day) => format!("deleted by {day}"),
                 None => "kept for an unknown time".to_owned(),
@@ -244,12 +341,15 @@ pub fn verify(args: &VerifyArgs, output: Output) -> Result<Exit, CliError> {
             facts([
                 ("verified", "signed by the key of the tenant's ledger, and unchanged".to_owned()),
                 ("erased", erased),
+                ("whose", whose.to_owned()),
                 ("day", day_text(told.day)),
                 ("values", told.values.to_string()),
                 ("shared values given up", told.shares.to_string()),
                 ("index entries", told.entries.to_string()),
                 ("consents", told.consents.to_string()),
                 ("DEKs", told.deks.to_string()),
+                ("values that could not be read", told.unread.to_string()),
+                ("DEKs to be rolled", told.unrolled.to_string()),
                 ("wrapped by", if keks.is_empty() { "no KEK".to_owned() } else { keks.join(", ") }),
                 ("keystore copies", if told.copies.is_empty() { "none".to_owned() } else { told.copies.join(" ") }),
                 ("backups", backups),

@@ -1,5 +1,7 @@
 //! One opened database: its reads and writes, on the calling thread.
 
+mod scrub;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -227,28 +229,12 @@ impl Engine {
         if !batch.is_empty() {
             self.db.write_opt(batch, &options::synced()).map_err(|error| failed("purge", error))?;
         }
-        self.rewrite("purge", family, (from, to), errors)
-    }
-
-    /// Rewrites what holds a range: the files that overlap it, and the log. What was removed or overwritten is in neither then.
-    pub fn scrub(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
-        self.rewrite("scrub", family, (from, to), self.background_errors())
-    }
-
-    /// The same; so many jobs had failed before it began.
-    fn rewrite(
-        &self,
-        doing: &'static str,
-        family: Family,
-        (from, to): (&[u8], &[u8]),
-        errors: u64,
-    ) -> Result<(), StoreError> {
         // All families: a log file goes only when every memtable that it protects is flushed.
-        self.flush(doing)?;
+        self.flush("purge")?;
         let end = (!to.is_empty()).then_some(to);
-        self.db.compact_range_cf_opt(self.family(family)?, Some(from), end, &options::thorough());
-        self.no_new_errors(doing, errors)?;
-        self.settle(doing)
+        self.db.compact_range_cf_opt(column, Some(from), end, &options::thorough());
+        self.no_new_errors("purge", errors)?;
+        self.settle("purge")
     }
 
     /// Waits until no background job is at work, since a job deletes the files that it made needless as its last step.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use strongroom_storage::{Entry, Family, Mutation, Range, Snapshot, Store, StoreError};
+use strongroom_storage::{Entry, Family, KeyRange, Mutation, Range, Snapshot, Store, StoreError};
 
 use crate::engine::{Engine, Reach};
 use crate::options::RocksOptions;
@@ -71,7 +71,7 @@ impl Store for RocksReader {
         refused("purge")
     }
 
-    async fn scrub(&self, _family: Family, _from: Vec<u8>, _to: Vec<u8>) -> Result<(), StoreError> {
+    async fn scrub(&self, _ranges: Vec<KeyRange>) -> Result<(), StoreError> {
         refused("scrub")
     }
 

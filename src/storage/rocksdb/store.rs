@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
-use strongroom_storage::{Entry, Family, Mutation, Range, Store, StoreError};
+use strongroom_storage::{Entry, Family, KeyRange, Mutation, Range, Store, StoreError};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot};
 use tokio::task;
 
@@ -210,9 +210,9 @@ impl Store for RocksStore {
         elsewhere("purge", move || engine.purge(family, &from, &to)).await
     }
 
-    async fn scrub(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> Result<(), StoreError> {
+    async fn scrub(&self, ranges: Vec<KeyRange>) -> Result<(), StoreError> {
         let engine = self.engine()?;
-        elsewhere("scrub", move || engine.scrub(family, &from, &to)).await
+        elsewhere("scrub", move || engine.scrub(ranges)).await
     }
 
     async fn write(&self, batch: Vec<Mutation>) -> Result<(), StoreError> {

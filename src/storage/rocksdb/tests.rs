@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rocksdb::{DB, Options};
-use strongroom_storage::{Family, Mutation, Range, Snapshot, Store, StoreError, suite};
+use strongroom_storage::{Family, KeyRange, Mutation, Range, Snapshot, Store, StoreError, suite};
 use tempfile::TempDir;
 
 use crate::{RocksOptions, RocksReader, RocksStore};
@@ -433,10 +433,52 @@ async fn what_was_removed_or_overwritten_in_a_scrubbed_range_is_in_no_file() {
     store.write(vec![put(Family::Subjects, at(250), b"empty"), removed]).await.unwrap();
     let holds = |secret: &&[u8]| files(dir.path(), "").iter().any(|file| contains(file, secret));
     assert!(secrets.iter().all(holds));
-    store.scrub(Family::Subjects, at(250), at(252)).await.unwrap();
+    let range = KeyRange { family: Family::Subjects, from: at(250), to: at(252) };
+    store.scrub(vec![range]).await.unwrap();
     assert!(!secrets.iter().any(holds));
     assert_eq!(store.scan(Family::Subjects, everything()).await.unwrap().len(), 499);
     assert_eq!(store.get(Family::Subjects, at(250)).await.unwrap().as_deref(), Some(&b"empty"[..]));
+}
+
+#[tokio::test]
+async fn a_scrub_under_writes_and_of_many_ranges_ends_and_one_that_an_earlier_moment_sees_is_refused() {
+    let (dir, store) = fresh();
+    let at = |n: u32| n.to_be_bytes().to_vec();
+    let secret = |n: u32| format!("a wrapped key that was destroyed {n:08}");
+    let all = (0..300).step_by(7);
+    store.write((0..300).map(|n| put(Family::Subjects, at(n), noise(n))).collect()).await.unwrap();
+    store.write(all.clone().map(|n| put(Family::Subjects, at(n), secret(n))).collect()).await.unwrap();
+    store.flush_and_compact().await.unwrap();
+    let range = |n: u32| KeyRange { family: Family::Subjects, from: at(n), to: at(n + 1) };
+    let before = store.snapshot().await.unwrap();
+    store.write(all.clone().map(|n| put(Family::Subjects, at(n), b"empty")).collect()).await.unwrap();
+    assert!(store.scrub(all.clone().map(range).collect()).await.is_err());
+    assert!(before.get(Family::Subjects, at(7)).await.unwrap().is_some_and(|seen| *seen == *secret(7).as_bytes()));
+    drop(before);
+    let mut written = 1_000;
+    let scrubbed = async {
+        // The snapshot's thread hears a little later that it is dropped.
+        while store.scrub(all.clone().map(range).collect()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let writes = async {
+        while written < u32::MAX {
+            store.write(vec![put(Family::Rows, at(written), noise(written))]).await.unwrap();
+            written += 1;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = scrubbed => {}
+        () = writes => {}
+    }
+    // What is still compacted goes while it is looked at.
+    let read: Vec<Vec<u8>> = files(dir.path(), "").iter().filter_map(|file| fs::read(file).ok()).collect();
+    let is_there =
+        |secret: &str| read.iter().any(|file| file.windows(secret.len()).any(|window| window == secret.as_bytes()));
+    let kept: Vec<u32> = all.filter(|n| is_there(&secret(*n))).collect();
+    assert!(kept.is_empty(), "{kept:?}");
 }
 
 #[tokio::test]

@@ -37,6 +37,8 @@ pub struct ErasureWork {
     pub alone: (RowId, RowId),
     /// Values that are left, since they are held.
     pub held: u64,
+    /// DEKs that sealed what is erased and seal what is held, too: no receipt says yet that they were rolled.
+    pub unrolled: u64,
 }
 
 impl ErasureWork {
@@ -50,7 +52,8 @@ impl ErasureWork {
             ErasureStage::Cleared => row.byte(2),
             ErasureStage::Kept(until) => row.byte(3).number(until),
         };
-        row.bytes(&self.mapping).number(self.alone.0.0).number(self.alone.1.0).number(self.held).finish()
+        row.bytes(&self.mapping).number(self.alone.0.0).number(self.alone.1.0);
+        row.number(self.held).number(self.unrolled).finish()
     }
 
     /// Reads what [`ErasureWork::encode`] wrote.
@@ -66,8 +69,8 @@ impl ErasureWork {
         };
         let mapping = reader.bytes()?;
         let alone = (RowId(reader.number()?), RowId(reader.number()?));
-        let held = reader.number()?;
-        reader.finish().map(|()| Self { erasure, stage, mapping, alone, held })
+        let (held, unrolled) = (reader.number()?, reader.number()?);
+        reader.finish().map(|()| Self { erasure, stage, mapping, alone, held, unrolled })
     }
 }
 
@@ -84,6 +87,8 @@ pub struct Erased {
     pub consents: u64,
     /// DEKs, of the subject and of its values.
     pub deks: u64,
+    /// Values of which the row, or the DEK of their own, could not be read.
+    pub unread: u64,
 }
 
 /// What is known of an erasure under the name that its desk has of it. Once all is erased no subject stands here.
@@ -92,37 +97,44 @@ pub struct Erased {
 pub struct ErasureRow {
     /// A keyed hash of the request.
     pub fingerprint: [u8; 32],
+    /// What the receipt says of whose it is, a salted hash; none if nobody has named the subject.
+    pub subject: Option<[u8; 32]>,
     /// The subjects of which something is left.
     pub open: Vec<SubjectHandle>,
     /// When its time of grace ends, in microseconds since 1970; 0: it had none, or that is over.
     pub due: u64,
     /// What was destroyed.
     pub erased: Erased,
-    /// The versions of KEKs that wrapped the DEKs which were destroyed, in order.
+    /// The versions of KEKs that wrapped the DEKs of what was erased, in order.
     pub keks: Vec<(KeyringNo, KeyVersion)>,
     /// What was signed of it; empty until all is done that can be.
     pub receipt: String,
     /// The day, counted from 1970, from which on it is forgotten; 0 while something is left to do.
     pub expires: u32,
+    /// The erasure that was found under way, where this is only the name that a request's key has; it goes with that one.
+    pub same: Option<[u8; 16]>,
 }
 
 impl ErasureRow {
     /// The row's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut row = Writer::new(FORMAT, 96 + self.receipt.len());
-        row.fixed(&self.fingerprint).number(self.open.len() as u64);
+        row.fixed(&self.fingerprint).bytes(self.subject.as_ref().map_or(&[][..], |subject| subject.as_slice()));
+        row.number(self.open.len() as u64);
         self.open.iter().for_each(|subject| _ = row.handle(*subject));
-        let Erased { values, shares, entries, consents, deks } = self.erased;
-        row.number(self.due).number(values).number(shares).number(entries).number(consents).number(deks);
+        let Erased { values, shares, entries, consents, deks, unread } = self.erased;
+        row.number(self.due).number(values).number(shares).number(entries).number(consents).number(deks).number(unread);
         row.number(self.keks.len() as u64);
         self.keks.iter().for_each(|(keyring, version)| _ = row.number(keyring.0).number(version.0));
-        row.bytes(self.receipt.as_bytes()).number(self.expires).finish()
+        row.bytes(self.receipt.as_bytes()).number(self.expires);
+        row.bytes(self.same.as_ref().map_or(&[][..], |same| same.as_slice())).finish()
     }
 
     /// Reads what [`ErasureRow::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         let mut reader = Reader::new(ERASURE, bytes, FORMAT)?;
         let fingerprint = reader.array()?;
+        let subject = read_if_any(&mut reader, "a hash of another length stands")?;
         let open = (0..reader.count(2)?).map(|_| reader.handle()).collect::<Result<_, _>>()?;
         let due = reader.number()?;
         let erased = Erased {
@@ -131,14 +143,25 @@ impl ErasureRow {
             entries: reader.number()?,
             consents: reader.number()?,
             deks: reader.number()?,
+            unread: reader.number()?,
         };
         let keks = (0..reader.count(2)?)
             .map(|_| Ok((KeyringNo(reader.small()?), KeyVersion(reader.small()?))))
             .collect::<Result<_, StoreError>>()?;
         let receipt = String::from_utf8(reader.bytes()?).map_err(|_| reader.corrupt("what is not text stands"))?;
         let expires = reader.small()?;
-        reader.finish().map(|()| Self { fingerprint, open, due, erased, keks, receipt, expires })
+        let same = read_if_any(&mut reader, "a name of another length stands")?;
+        reader.finish().map(|()| Self { fingerprint, subject, open, due, erased, keks, receipt, expires, same })
     }
+}
+
+/// Bytes that may be none.
+fn read_if_any<const N: usize>(reader: &mut Reader<'_>, otherwise: &str) -> Result<Option<[u8; N]>, StoreError> {
+    let bytes = reader.bytes()?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    bytes.try_into().map(Some).map_err(|_| reader.corrupt(otherwise))
 }
 
 #[cfg(test)]
@@ -163,26 +186,28 @@ mod tests {
             erasure: [u8; 16],
             stage in any_stage(),
             mapping in any::<Vec<u8>>(),
-            [first, last, held] in any::<[u64; 3]>(),
+            [first, last, held, unrolled] in any::<[u64; 4]>(),
         ) {
-            let work = ErasureWork { erasure, stage, mapping, alone: (RowId(first), RowId(last)), held };
+            let work = ErasureWork { erasure, stage, mapping, alone: (RowId(first), RowId(last)), held, unrolled };
             laws::round_trip(&work, ErasureWork::encode, ErasureWork::decode);
         }
 
         #[test]
         fn an_erasure_round_trips(
-            (fingerprint, open, due) in any::<([u8; 32], Vec<u64>, u64)>(),
-            [values, shares, entries, consents, deks] in any::<[u64; 5]>(),
-            (keks, receipt, expires) in any::<(Vec<(u16, u32)>, String, u32)>(),
+            (fingerprint, subject, open, due) in any::<([u8; 32], Option<[u8; 32]>, Vec<u64>, u64)>(),
+            [values, shares, entries, consents, deks, unread] in any::<[u64; 6]>(),
+            (keks, receipt, expires, same) in any::<(Vec<(u16, u32)>, String, u32, Option<[u8; 16]>)>(),
         ) {
             let row = ErasureRow {
                 fingerprint,
+                subject,
                 open: open.into_iter().map(SubjectHandle).collect(),
                 due,
-                erased: Erased { values, shares, entries, consents, deks },
+                erased: Erased { values, shares, entries, consents, deks, unread },
                 keks: keks.into_iter().map(|(keyring, version)| (KeyringNo(keyring), KeyVersion(version))).collect(),
                 receipt,
                 expires,
+                same,
             };
             laws::round_trip(&row, ErasureRow::encode, ErasureRow::decode);
         }

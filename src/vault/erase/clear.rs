@@ -106,7 +106,7 @@ pub(crate) fn led_from(tenant: TenantNo, record: &SubjectRecord) -> Vec<u8> {
 /// What is left to do for a subject with which nothing has begun.
 pub(crate) fn new_work(erasure: Name) -> ErasureWork {
     let alone = (RowId(0), RowId(0));
-    ErasureWork { erasure, stage: ErasureStage::Clearing(RowId(0)), mapping: vec![], alone, held: 0 }
+    ErasureWork { erasure, stage: ErasureStage::Clearing(RowId(0)), mapping: vec![], alone, held: 0, unrolled: 0 }
 }
 
 impl<S: Store> Road<'_, S> {
@@ -119,7 +119,7 @@ impl<S: Store> Road<'_, S> {
         prepared: &mut Prepared<A>,
     ) -> Result<(), Error> {
         let now = self.holding_time();
-        (work.stage, work.held) = (ErasureStage::Clearing(RowId(0)), 0);
+        (work.stage, work.held, work.unrolled) = (ErasureStage::Clearing(RowId(0)), 0, 0);
         // That the set of its rows is this one, the change of the record guards.
         let held = Held::of(&*self.vault.store, self.tenant.number, record, now).await?;
         count(record, held.as_ref(), row);
@@ -155,6 +155,14 @@ fn note_deks(record: &SubjectRecord, stays: impl Fn(KeyringNo) -> bool, row: &mu
     }
     row.keks.sort_unstable();
     row.keks.dedup();
+}
+
+/// Notes which KEKs wrap the DEKs that a subject has left, and that may have sealed what is erased.
+pub(super) fn note_shared(record: &SubjectRecord, keks: &mut Vec<(KeyringNo, KeyVersion)>) {
+    let shared = record.deks.iter().filter(|dek| dek.keyring != KeyringNo(0));
+    keks.extend(shared.map(|dek| (dek.keyring, dek.kek_version)));
+    keks.sort_unstable();
+    keks.dedup();
 }
 
 /// Closes a subject whose time of grace, or a hold on whom, is over.
@@ -252,7 +260,12 @@ async fn clear_rows<S: Store>(
 ) -> Result<Vec<(KeyringNo, KeyVersion)>, Error> {
     let tenant = road.tenant.number;
     let rows = rows_of(&*road.vault.store, tenant, page).await?;
-    let alone = |row: &Read| matches!(row, Some(Ok(row)) if !row.subject.is_some());
+    let alone = |row: &Read| match row {
+        Some(Ok(row)) => !row.subject.is_some(),
+        // It may be one.
+        Some(Err(_)) => true,
+        None => false,
+    };
     let alone: Vec<RowId> = rows.iter().filter(|(_, row)| alone(row)).map(|(id, _)| *id).collect();
     let keys = alone.iter().map(|id| place::row_dek(tenant, *id)).collect();
     let own = road.vault.store.multi_get(Family::RowDeks, keys).await?;
@@ -273,7 +286,12 @@ async fn clear_rows<S: Store>(
         }
         let field = value.as_ref().and_then(|value| road.schema.field_no(value.field)).cloned();
         let Some((value, field)) = value.zip(field) else {
-            clear_unread(road, record, (id, is_there), work, prepared).await?;
+            row.erased.unread += 1;
+            let gone = clear_unread(road, record, (id, is_there), work, prepared).await?;
+            if let Some(dek) = own.get(&id).filter(|_| gone) {
+                row.erased.deks += 1;
+                keks.push((dek.keyring, dek.kek_version));
+            }
             continue;
         };
         let subject = (value.subject == record.handle).then(|| Arc::clone(record));
@@ -294,7 +312,10 @@ async fn clear_rows<S: Store>(
             let (keyring, version) = (found.row.keyring, found.row.dek_version);
             prepared.forget.push(DekPlace { tenant: road.tenant.id, keyring, owner: DekOwner::Value(id), version });
             row.erased.deks += 1;
-            keks.extend(found.own_dek.as_ref().map(|dek| (dek.keyring, dek.kek_version)));
+            match &found.own_dek {
+                Some(dek) => keks.push((dek.keyring, dek.kek_version)),
+                None => row.erased.unread += 1,
+            }
             was_alone(work, id);
         }
         prepared.items.push(item("deleted"));
@@ -308,14 +329,15 @@ fn was_alone(work: &mut ErasureWork, id: RowId) {
     work.alone.1 = work.alone.1.max(id);
 }
 
-/// Removes what is left of a row that is gone or can't be read. It may be one that others hold, too: then it stays for them.
+/// Removes what is left of a row that is gone or can't be read. It may be one that others hold, too: then it stays for them, and the
+/// answer is `false`. Index entries that led to it stay: nobody knows any more which they are.
 async fn clear_unread<S: Store>(
     road: &Road<'_, S>,
     record: &SubjectRecord,
     (id, is_there): (RowId, bool),
     work: &mut ErasureWork,
     prepared: &mut Prepared<()>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let tenant = road.tenant.number;
     let holders = Fact::holders(tenant, id);
     prepared.guards.push(Guard::Unchanged(holders));
@@ -337,7 +359,7 @@ async fn clear_unread<S: Store>(
         let outcome = if last { "deleted" } else { "released" };
         prepared.items.push(Item { row: Some(id), outcome, subject: Some(record.handle), ..Item::default() });
     }
-    Ok(())
+    Ok(last)
 }
 
 /// After the last page: the record goes, with what was left of its DEKs and mapping; of a subject of whom something is held the
@@ -351,6 +373,9 @@ async fn finish<S: Store>(
     let (tenant, handle) = (road.tenant.number, record.handle);
     if record.state == SubjectState::Held && work.held > 0 {
         roll::mark(tenant, record, None, &mut prepared.mutations);
+        // The DEK of its id has sealed nothing else.
+        let shared: BTreeSet<KeyringNo> = record.deks.iter().map(|dek| dek.keyring).collect();
+        work.unrolled = shared.iter().filter(|keyring| **keyring != KeyringNo(0)).count() as u64;
         return Ok(());
     }
     if record.state == SubjectState::Held {

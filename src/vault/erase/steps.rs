@@ -8,7 +8,7 @@ use strongroom_commit::{Change, CommitError, Fact, Guard};
 use strongroom_ids::{KeyringNo, RowId, SubjectHandle, TenantNo};
 use strongroom_storage::keys as place;
 use strongroom_storage::rows::{ErasureRow, ErasureStage, ErasureWork, JobKind, JobState};
-use strongroom_storage::{Family, Mutation, Range, Store};
+use strongroom_storage::{Family, KeyRange, Mutation, Range, Store};
 use tokio::time::Instant;
 
 use super::clear::{ClearPage, Close};
@@ -43,7 +43,7 @@ const LONGEST_REST: Duration = Duration::from_millis(500);
 
 /// The pace at which values of a tenant's subjects are cleared: a subject may have any number of them, and nobody reads them any more. So
 /// it makes way for callers, as jobs do. What closes a subject, or signs a receipt, has no pace.
-pub(crate) struct Pace {
+struct Pace {
     throttle: Throttle,
     /// Until when the page before has it rest.
     rests: Instant,
@@ -54,6 +54,14 @@ impl Default for Pace {
     fn default() -> Self {
         Self { throttle: Throttle::in_haste(), rests: Instant::now() }
     }
+}
+
+/// What is known of the erasures of a tenant that are under way.
+#[derive(Default)]
+pub(crate) struct Erasing {
+    pace: Pace,
+    /// Those that are cleared and not signed, as far as that is known. A step that is cut off leaves them to their own next ones.
+    cleared: BTreeSet<Name>,
 }
 
 /// What is to be done next of an erasure.
@@ -90,15 +98,18 @@ impl<S: Store> Vault<S> {
             let mut all = self.erasing.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(all.entry(tenant).or_default())
         };
-        let mut pace = one.lock().await;
+        let mut erasing = one.lock().await;
         let by = itself(tenant);
         match self.next_step(tenant, name).await? {
-            Next::Close(subject) => self.travel(&by, &Close(subject)).await?,
-            Next::Clear(subject) => self.clear_page(&by, subject, &mut pace).await?,
-            Next::Sign => {
-                self.scrub_keys(tenant, name).await?;
-                self.travel(&by, &Sign(*name)).await?;
+            Next::Close(subject) => {
+                self.travel(&by, &Close(subject)).await?;
+                self.note_cleared(tenant, name, &mut erasing.cleared).await?;
             }
+            Next::Clear(subject) => {
+                self.clear_page(&by, subject, &mut erasing.pace).await?;
+                self.note_cleared(tenant, name, &mut erasing.cleared).await?;
+            }
+            Next::Sign => self.sign_cleared(tenant, name, &mut erasing.cleared).await?,
             Next::Roll => match self.travel(&by, &AskRoll).await {
                 Ok(_) => {}
                 // It may have passed what is marked now: it is looked at again when it has ended.
@@ -122,6 +133,36 @@ impl<S: Store> Vault<S> {
         Ok(())
     }
 
+    /// Notes an erasure that is to be signed: whoever signs next takes it along.
+    async fn note_cleared(&self, tenant: TenantNo, name: &Name, cleared: &mut BTreeSet<Name>) -> Result<(), Error> {
+        if matches!(self.next_step(tenant, name).await?, Next::Sign) {
+            cleared.insert(*name);
+        }
+        Ok(())
+    }
+
+    /// Signs an erasure, and those that have come as far: to get their keys out of the files takes hardly longer for many than for one.
+    async fn sign_cleared(&self, tenant: TenantNo, name: &Name, cleared: &mut BTreeSet<Name>) -> Result<(), Error> {
+        cleared.insert(*name);
+        let mut signs = Vec::with_capacity(cleared.len());
+        for name in &*cleared {
+            // What is rolled later may leave its old version in files that are looked to before.
+            signs.push(Sign { name: *name, rolled: self.rolled(tenant, name).await? });
+        }
+        self.scrub_keys(tenant, cleared).await?;
+        // One that fails from here on is found again by its own next step.
+        cleared.clear();
+        let mut signed = Ok(());
+        for sign in signs {
+            match self.travel(&itself(tenant), &sign).await {
+                Ok(()) => {}
+                Err(error) if sign.name == *name => signed = Err(error),
+                Err(error) => tracing::warn!(%error, "the receipt of an erasure is signed later"),
+            }
+        }
+        signed
+    }
+
     async fn next_step(&self, tenant: TenantNo, name: &Name) -> Result<Next, Error> {
         let Some(row) = load_erasure(&*self.store, tenant, name).await? else { return Ok(Next::Nothing) };
         let (mut clear, mut sign, mut roll) = (None, false, false);
@@ -132,7 +173,12 @@ impl<S: Store> Vault<S> {
                     return Ok(Next::Close(subject));
                 }
                 ErasureStage::Waiting(_) => {}
-                ErasureStage::Kept(_) => roll = roll || self.wants_roll(tenant, subject).await?,
+                ErasureStage::Kept(_) if work.unrolled == 0 => {}
+                // It is said again once it is done.
+                ErasureStage::Kept(_) => match self.is_marked(tenant, subject).await? {
+                    true => roll = roll || self.wants_roll(tenant).await?,
+                    false => sign = true,
+                },
                 ErasureStage::Clearing(_) => clear = Some(subject),
                 ErasureStage::Cleared => sign = true,
             }
@@ -150,18 +196,26 @@ impl<S: Store> Vault<S> {
         self.erasing_time().is_ok_and(|now| due <= now)
     }
 
-    /// Whether a subject has DEKs that are marked.
+    /// The subjects of an erasure whose DEKs are rolled by now.
+    async fn rolled(&self, tenant: TenantNo, name: &Name) -> Result<BTreeSet<SubjectHandle>, Error> {
+        let mut rolled = BTreeSet::new();
+        for subject in load_erasure(&*self.store, tenant, name).await?.map(|row| row.open).unwrap_or_default() {
+            if !self.is_marked(tenant, subject).await? {
+                rolled.insert(subject);
+            }
+        }
+        Ok(rolled)
+    }
+
+    /// Whether a subject has DEKs that are marked, beside the one of its id.
     async fn is_marked(&self, tenant: TenantNo, subject: SubjectHandle) -> Result<bool, Error> {
-        let (from, _) = place::dek_marks_range(tenant, subject, KeyringNo(0));
+        let (from, _) = place::dek_marks_range(tenant, subject, KeyringNo(1));
         let (_, to) = place::dek_marks_range(tenant, subject, KeyringNo(u16::MAX));
         Ok(!self.store.scan(Family::Meta, Range { from, to, limit: 1 }).await?.is_empty())
     }
 
-    /// Whether a roll is to be asked for, since DEKs of a subject are marked.
-    async fn wants_roll(&self, tenant: TenantNo, subject: SubjectHandle) -> Result<bool, Error> {
-        if !self.is_marked(tenant, subject).await? {
-            return Ok(false);
-        }
+    /// Whether a roll of what is marked is to be asked for.
+    async fn wants_roll(&self, tenant: TenantNo) -> Result<bool, Error> {
         let job = jobs::load(&*self.store, tenant, JobKind::Roll).await?;
         Ok(job.is_none_or(|job| match job.state {
             JobState::Running => false,
@@ -172,27 +226,26 @@ impl<S: Store> Vault<S> {
         }))
     }
 
-    /// Sees that no file has the DEKs that an erasure destroyed, nor what led from the subject's id to it.
-    async fn scrub_keys(&self, tenant: TenantNo, name: &Name) -> Result<(), Error> {
-        let Some(row) = load_erasure(&*self.store, tenant, name).await? else { return Ok(()) };
+    /// Sees that no file has the DEKs that erasures destroyed, nor what led from the subjects' ids to them.
+    async fn scrub_keys(&self, tenant: TenantNo, names: &BTreeSet<Name>) -> Result<(), Error> {
         let mut ranges = Vec::new();
-        for subject in row.open {
-            let Some(work) = load_work(&*self.store, tenant, subject).await? else { continue };
-            let key = place::subject(tenant, subject);
-            ranges.push((Family::Subjects, key.clone(), place::prefix_end(&key)));
-            if !work.mapping.is_empty() {
-                let to = place::prefix_end(&work.mapping);
-                ranges.push((Family::Index, work.mapping, to));
-            }
-            if work.alone.1 != RowId(0) {
-                let to = place::prefix_end(&place::row_dek(tenant, work.alone.1));
-                ranges.push((Family::RowDeks, place::row_dek(tenant, work.alone.0), to));
+        for name in names {
+            let row = load_erasure(&*self.store, tenant, name).await?;
+            for subject in row.map(|row| row.open).unwrap_or_default() {
+                let Some(work) = load_work(&*self.store, tenant, subject).await? else { continue };
+                let from = place::subject(tenant, subject);
+                ranges.push(KeyRange { family: Family::Subjects, to: place::prefix_end(&from), from });
+                if !work.mapping.is_empty() {
+                    let from = work.mapping;
+                    ranges.push(KeyRange { family: Family::Index, to: place::prefix_end(&from), from });
+                }
+                if work.alone.1 != RowId(0) {
+                    let (from, last) = (place::row_dek(tenant, work.alone.0), place::row_dek(tenant, work.alone.1));
+                    ranges.push(KeyRange { family: Family::RowDeks, to: place::prefix_end(&last), from });
+                }
             }
         }
-        for (family, from, to) in ranges {
-            self.store.scrub(family, from, to).await?;
-        }
-        Ok(())
+        Ok(self.store.scrub(ranges).await?)
     }
 
     /// The erasures that can go on now, some of each tenant, and when the next one can, in microseconds since 1970, if that is
@@ -216,12 +269,13 @@ impl<S: Store> Vault<S> {
                         && !self.is_due(due)
                     {
                         next = Some(next.map_or(due, |next| next.min(due)));
-                        let is_kept = matches!(work.stage, ErasureStage::Kept(_));
-                        if !is_kept || asks || !self.is_marked(tenant, subject).await? {
+                        if !matches!(work.stage, ErasureStage::Kept(_)) || work.unrolled == 0 {
                             continue;
                         }
-                        // The roll that one of them asks for takes all.
-                        asks = true;
+                        // The roll that one of them asks for takes all; those that it has taken are signed for.
+                        if self.is_marked(tenant, subject).await? && std::mem::replace(&mut asks, true) {
+                            continue;
+                        }
                     }
                     names.insert((tenant, work.erasure));
                 }
@@ -247,9 +301,8 @@ impl<S: Store> Vault<S> {
         let fact = Fact::erasure(tenant, LEFTOVERS);
         let before = self.store.get(Family::Meta, place::leftovers(tenant)).await?;
         let own = tenant.0.to_be_bytes().to_vec();
-        for family in FAMILIES {
-            self.store.scrub(family, own.clone(), place::prefix_end(&own)).await?;
-        }
+        let all = FAMILIES.map(|family| KeyRange { family, from: own.clone(), to: place::prefix_end(&own) });
+        self.store.scrub(all.to_vec()).await?;
         let position = self.committer.position();
         if self.store.get(Family::Meta, place::leftovers(tenant)).await? != before {
             // More was erased meanwhile.
@@ -272,11 +325,18 @@ impl<S: Store> Vault<S> {
             let (from, to) = place::erasures_range(tenant);
             let mut pages = Pages::new(Family::Meta, from, to);
             while let Some(page) = pages.next(&*self.store).await? {
-                let is_over = |row: &[u8]| {
-                    ErasureRow::decode(row).is_ok_and(|row| row.expires > 0 && u64::from(row.expires) <= today)
-                };
-                let over = page.iter().filter(|(_, row)| is_over(row));
-                let gone: Vec<Mutation> = over.map(|(key, _)| Mutation::Delete(Family::Meta, key.to_vec())).collect();
+                let is_over = |row: &ErasureRow| row.expires > 0 && u64::from(row.expires) <= today;
+                let mut gone = Vec::new();
+                for (key, row) in &page {
+                    let Ok(row) = ErasureRow::decode(row) else { continue };
+                    let is_over = match &row.same {
+                        Some(same) => load_erasure(&*self.store, tenant, same).await?.is_none_or(|same| is_over(&same)),
+                        None => is_over(&row),
+                    };
+                    if is_over {
+                        gone.push(Mutation::Delete(Family::Meta, key.to_vec()));
+                    }
+                }
                 if !gone.is_empty() {
                     self.commit_unguarded(gone, vec![]).await?;
                 }

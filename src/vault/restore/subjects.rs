@@ -12,7 +12,7 @@ use strongroom_ledger::leaf::{self, LeafHeader, LeafItem, PreparedLeaf};
 use strongroom_ledger::{Rules, Timestamp};
 use strongroom_schema::Schema;
 use strongroom_storage::rows::{
-    Consent, Erased, Erasure, ErasureRow, ErasureStage, ErasureWork, Hold, Scope, SubjectRecord, SubjectState,
+    Consent, Erasure, ErasureRow, ErasureStage, ErasureWork, Hold, Scope, SubjectRecord, SubjectState,
 };
 use strongroom_storage::{Family, Mutation, Store, keys as place};
 
@@ -20,7 +20,9 @@ use super::ROOT;
 use super::replay::{Outcome, Restricting};
 use crate::closing::{mapping, restricted, tomb};
 use crate::consents;
-use crate::erase::{Held, count, day, led_from, load_erasure, load_work, new_work, put_erasure, put_work, without};
+use crate::erase::{
+    Held, count, day, led_from, load_erasure, load_work, new_row, new_work, put_erasure, put_work, without,
+};
 use crate::error::Error;
 use crate::holds;
 use crate::pages::Pages;
@@ -331,16 +333,8 @@ impl Subjects {
             Some(row) => row,
             None => load_erasure(store, tenant, &name).await?,
         };
-        let mut row = known.unwrap_or_else(|| ErasureRow {
-            // Of no request.
-            fingerprint: [0; 32],
-            open: vec![],
-            due: 0,
-            erased: Erased::default(),
-            keks: vec![],
-            receipt: String::new(),
-            expires: 0,
-        });
+        // Of no request.
+        let mut row = known.unwrap_or_else(|| new_row([0; 32]));
         if !row.open.contains(&touched.record.handle) {
             row.open.push(touched.record.handle);
         }

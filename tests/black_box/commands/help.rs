@@ -51,6 +51,7 @@ fn every_command_explains_itself() {
         "subject erase",
         "subject undo-erasure",
         "subject erasure",
+        "subject erasures",
         "subject verify-receipt",
         "subject report",
         "subject export",
