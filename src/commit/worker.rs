@@ -31,7 +31,8 @@ const GROUP_CHANGES: usize = 1024;
 const GROUP_BYTES: usize = 8 << 20;
 
 /// Groups of this many changes follow each other no faster than this. A sync costs some 90 microseconds of processor
-/// time however much it carries, so where many wait it pays to let a few more come; who is nearly alone never waits.
+/// time however much it carries, so where many wait it pays to let a few more come; who is nearly alone never waits, and
+/// nor does a whole group.
 const BUSY: usize = 16;
 const PACE: Duration = Duration::from_millis(2);
 
@@ -156,7 +157,9 @@ impl<S: Store> Worker<S> {
 
     /// Lets more come while many do. The thread is the committer's own, so nobody else is kept waiting.
     fn keep_pace(&self) {
-        if let Some(begun) = self.busy {
+        if let Some(begun) = self.busy
+            && self.queue.len() + 1 < GROUP_CHANGES
+        {
             thread::sleep(PACE.saturating_sub(begun.elapsed()));
         }
     }
