@@ -116,7 +116,7 @@ impl LeafFilter {
 
     /// The fields of the class that is asked for.
     fn fields<S: Store>(&self, road: &Road<'_, S>) -> Option<Vec<FieldName>> {
-        let class = [Class::C1, Class::C2, Class::C3].into_iter().find(|class| class.as_str() == self.class)?;
+        let class = Class::named(&self.class)?;
         let owned =
             |named: Named<'_>| FieldName { name: named.name.to_owned(), since: named.since, until: named.until };
         Some(road.schema.names_of(class).map(owned).collect())

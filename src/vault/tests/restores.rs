@@ -1,6 +1,7 @@
 //! An older copy of the data in the place of the newest: what was stopped since is stopped, and no log looks like a fork.
 
 use strongroom_access::RESTORE;
+use strongroom_ledger::leaf::{self, LeafHeader};
 use strongroom_storage::{Family, Mutation, Range, Store};
 
 use super::consents::{all, give, take};
@@ -53,7 +54,7 @@ async fn changes(vault: &Tested, by: &Caller, log: &str) -> Vec<String> {
     let mut pages = vault.export(by, &request).await.unwrap();
     let mut actions = Vec::new();
     while let Some(page) = pages.next().await.unwrap() {
-        actions.extend(page.leaves.iter().map(|line| strongroom_ledger::leaf::parse(line).unwrap().action));
+        actions.extend(page.leaves.iter().map(|line| leaf::parse(line).unwrap().action));
     }
     actions
 }
@@ -426,7 +427,21 @@ async fn a_tenant_that_was_destroyed_since_the_copy_stays_destroyed() {
 #[tokio::test]
 async fn what_nobody_knows_how_to_do_again_freezes_everything() {
     let (bench, _) = older(async |vault| {
-        vault.record_by_itself(DEMO, "set_key_state", &[("stage", "done")], vec![]).await.unwrap();
+        let header = LeafHeader {
+            request: &[7; 16],
+            principal: "vault",
+            actor: None,
+            action: "set_key_state",
+            purpose: None,
+            decision: "allow",
+            reason: None,
+            policy: 1,
+            schema: 1,
+            keys: &[],
+            client: "",
+            detail: &[("stage", "done")],
+        };
+        vault.append(DEMO, &header, vec![]).await.unwrap();
     })
     .await;
     let why = restore(&bench).await.unwrap().frozen.unwrap();

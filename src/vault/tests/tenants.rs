@@ -235,6 +235,13 @@ async fn a_destroyed_tenant_is_gone_at_once_and_nobody_else_is() {
     for request in [whole, of_subject] {
         assert!(matches!(vault.export(&operator(), &request).await, Err(Error::Invalid(_))));
     }
+    // What leaves name can be asked for.
+    let mut items = ended.iter().flat_map(|leaf| leaf["items"].as_array().into_iter().flatten());
+    let handle = items.find_map(|item| item["subject"].as_str()).unwrap().parse().unwrap();
+    let filter = LeafFilter { handle: Some(handle), ..LeafFilter::default() };
+    let request = Export { log: SAVINGS.to_owned(), filter, ..Export::default() };
+    let mut pages = vault.export(&operator(), &request).await.unwrap();
+    assert!(!pages.next().await.unwrap().unwrap().leaves.is_empty());
 
     // The receipt says so, and in which copy the keys live on.
     let system = vault.checkpoint(&operator(), "").await.unwrap();
