@@ -2,9 +2,7 @@
 
 use strongroom_proto::v1;
 use strongroom_storage::Store;
-use strongroom_vault::{
-    GetErasure, GetLabels, LiftHold, ListErasures, ListHolds, SetLabels, StartExpire, UndoErasure,
-};
+use strongroom_vault::{GetErasure, GetLabels, LiftHold, ListErasures, ListHolds, SetLabels, StartExpire, UndoErasure};
 use tonic::{Request, Response, Status};
 
 use crate::edge::Edge;

@@ -190,8 +190,17 @@ async fn whose_last_value_went_by_a_request_goes_as_well() {
         with_record(&bench, allows, |record| {
             let (purpose, version, channel) = ("marketing".to_owned(), "1".to_owned(), "web".to_owned());
             let (scope, text) = (Scope::All, [0; 32]);
-            let consent =
-                Consent { purpose, scope, granted: 1, given: None, expires: None, withdrawn: None, text, version, channel };
+            let consent = Consent {
+                purpose,
+                scope,
+                granted: 1,
+                given: None,
+                expires: None,
+                withdrawn: None,
+                text,
+                version,
+                channel,
+            };
             record.consents = vec![consent];
         })
         .await;

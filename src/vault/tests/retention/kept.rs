@@ -53,8 +53,17 @@ async fn a_standing_consent_keeps_the_subject_and_one_that_ended_does_not() {
         let expires = expires.map(|after| now(&bench) + after);
         with_record(&bench, subject, |record| {
             let (purpose, version, channel) = ("marketing".to_owned(), "1".to_owned(), "web".to_owned());
-            let consent =
-                Consent { purpose, scope: Scope::All, granted: 1, given: None, expires, withdrawn, text: [0; 32], version, channel };
+            let consent = Consent {
+                purpose,
+                scope: Scope::All,
+                granted: 1,
+                given: None,
+                expires,
+                withdrawn,
+                text: [0; 32],
+                version,
+                channel,
+            };
             record.consents = vec![consent];
         })
         .await;
