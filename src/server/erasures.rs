@@ -1,5 +1,6 @@
 //! Erasures of data subjects and legal holds, between the wire and the vault.
 
+use bytes::Bytes;
 use strongroom_proto::v1;
 use strongroom_vault::{EraseSubject, ErasureStatus, Error, ListedHold, SetHold, Violation};
 
@@ -35,7 +36,7 @@ pub(crate) fn status(told: ErasureStatus) -> v1::ErasureStatus {
         due_time: told.due.map(instants::to_wire),
         receipt: told.receipt,
         kept: kept.collect(),
-        salt: told.salt.map(Vec::from).unwrap_or_default(),
+        salt: told.salt.map(|salt| Bytes::copy_from_slice(&salt)).unwrap_or_default(),
     }
 }
 

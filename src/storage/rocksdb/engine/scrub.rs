@@ -17,6 +17,8 @@ const LOOK: Duration = Duration::from_millis(10);
 /// The sequence number of the oldest snapshot; zero if there is none.
 const OLDEST_SNAPSHOT: &str = "rocksdb.oldest-snapshot-sequence";
 
+/// The keys between two, the second exclusive; empty for the end of the family.
+type Stretch<'r> = (&'r [u8], &'r [u8]);
 /// A table: its first key, its last one, and its file.
 type Table = (Vec<u8>, Vec<u8>, PathBuf);
 
@@ -40,7 +42,7 @@ impl Engine {
         }
         for family in Family::ALL {
             let own = ranges.iter().filter(|range| range.family == family);
-            let own: Vec<(&[u8], &[u8])> = own.map(|range| (range.from.as_slice(), range.to.as_slice())).collect();
+            let own: Vec<Stretch<'_>> = own.map(|range| (range.from.as_slice(), range.to.as_slice())).collect();
             if own.is_empty() {
                 continue;
             }
@@ -52,7 +54,7 @@ impl Engine {
             old.extend(overlapping);
         }
         self.no_new_errors("scrub", errors)?;
-        are_gone(old)
+        are_gone(old, SETTLE)
     }
 
     /// The files of the log, the oldest first.
@@ -83,11 +85,11 @@ fn number(name: &std::ffi::OsStr) -> Option<u64> {
 
 /// The ranges that are to be rewritten, those as one that meet in a table, so that none is rewritten once for each; and all tables that
 /// overlap one.
-fn together<'r>(mut ranges: Vec<(&'r [u8], &'r [u8])>, tables: &[Table]) -> (Vec<(&'r [u8], &'r [u8])>, Vec<PathBuf>) {
+fn together<'r>(mut ranges: Vec<Stretch<'r>>, tables: &[Table]) -> (Vec<Stretch<'r>>, Vec<PathBuf>) {
     ranges.retain(|(from, to)| to.is_empty() || from < to);
     ranges.sort_unstable();
     let mut old: Vec<&Table> = Vec::new();
-    let mut stretches: Vec<(&[u8], &[u8])> = Vec::new();
+    let mut stretches: Vec<Stretch<'r>> = Vec::new();
     // The last key of the tables that the last stretch has.
     let mut reach: &[u8] = &[];
     for (from, to) in ranges {
@@ -118,7 +120,7 @@ fn together<'r>(mut ranges: Vec<(&'r [u8], &'r [u8])>, tables: &[Table]) -> (Vec
 
 /// Waits until files are gone: a job deletes those that it made needless as its last step, and those that somebody reads go when
 /// that ends.
-fn are_gone(mut files: Vec<PathBuf>) -> Result<(), StoreError> {
+fn are_gone(mut files: Vec<PathBuf>, within: Duration) -> Result<(), StoreError> {
     let began = Instant::now();
     loop {
         // One of which nobody can tell is there.
@@ -126,7 +128,7 @@ fn are_gone(mut files: Vec<PathBuf>) -> Result<(), StoreError> {
         if files.is_empty() {
             return Ok(());
         }
-        if began.elapsed() >= SETTLE {
+        if began.elapsed() >= within {
             return Err(not_yet("files are still there that were replaced"));
         }
         thread::sleep(LOOK);
@@ -148,10 +150,10 @@ mod tests {
     #[test]
     fn ranges_that_meet_in_a_table_are_rewritten_as_one() {
         let tables = [table(0, 9), table(20, 29), table(25, 60), table(90, 99)];
-        let ranges: [(&[u8], &[u8]); 6] =
+        let ranges: [Stretch<'_>; 6] =
             [(&[40], &[41]), (&[3], &[4]), (&[7], &[8]), (&[12], &[13]), (&[21], &[22]), (&[26], &[27])];
         let (stretches, old) = together(ranges.to_vec(), &tables);
-        let expected: [(&[u8], &[u8]); 2] = [(&[3], &[8]), (&[21], &[41])];
+        let expected: [Stretch<'_>; 2] = [(&[3], &[8]), (&[21], &[41])];
         assert_eq!(stretches, expected);
         assert_eq!(old, ["0-9", "20-29", "25-60"].map(PathBuf::from));
     }
@@ -159,11 +161,11 @@ mod tests {
     #[test]
     fn a_range_without_an_end_takes_what_comes_behind_it_and_an_empty_one_nothing() {
         let tables = [table(0, 9), table(20, 29), table(90, 99)];
-        let ranges: [(&[u8], &[u8]); 4] = [(&[5], &[]), (&[95], &[96]), (&[7], &[7]), (&[8], &[2])];
+        let ranges: [Stretch<'_>; 4] = [(&[5], &[]), (&[95], &[96]), (&[7], &[7]), (&[8], &[2])];
         let (stretches, old) = together(ranges.to_vec(), &tables);
-        let expected: [(&[u8], &[u8]); 1] = [(&[5], &[])];
+        let expected: [Stretch<'_>; 1] = [(&[5], &[])];
         assert_eq!((stretches.as_slice(), old.len()), (&expected[..], 3));
-        let outside: [(&[u8], &[u8]); 1] = [(&[12], &[13])];
+        let outside: [Stretch<'_>; 1] = [(&[12], &[13])];
         assert_eq!(together(outside.to_vec(), &tables), (vec![], vec![]));
     }
 
@@ -172,8 +174,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("000007.sst");
         std::fs::write(&file, b"a wrapped key").unwrap();
-        assert!(are_gone(vec![file.clone()]).is_err());
+        assert!(are_gone(vec![file.clone()], Duration::ZERO).is_err());
         std::fs::remove_file(&file).unwrap();
-        are_gone(vec![file]).unwrap();
+        are_gone(vec![file], Duration::ZERO).unwrap();
     }
 }
