@@ -86,7 +86,7 @@ impl Statement for Manifest {
         let log = LogHead::parse(lines.after("log ")?)?;
         let time = lines.value("time ")?;
         let (first, end) = lines.after("range ")?.split_once(' ')?;
-        let (first, end) = (first.parse().ok()?, end.parse().ok()?);
+        let (first, end): (u64, u64) = (first.parse().ok()?, end.parse().ok()?);
         let filter = Filter::from_json(lines.after("filter ")?)?;
         let count = lines.value("lines ")?;
         let sha256 = HEXLOWER.decode(lines.after("sha256 ")?.as_bytes()).ok()?.try_into().ok()?;

@@ -1,7 +1,7 @@
 //! Who is suspended is answered nothing, and nobody suspends whom it should not.
 
 use super::*;
-use crate::tests::tenants::{NUMBER, SAVINGS, log};
+use crate::tests::tenants::{NUMBER, SAVINGS};
 use crate::{CreateTenant, Export};
 
 #[tokio::test]
