@@ -459,12 +459,13 @@ pub(crate) mod tests {
         });
         let outcomes: Vec<&str> = fitting.map(|item| item.outcome.as_str()).collect();
         let any = !outcomes.is_empty() || !filter.asks_for_items();
-        let is = |reason: &str| filter.reasons.as_ref().is_none_or(|reasons| reasons.iter().any(|one| one == reason));
+        let asked =
+            |reason: &str| filter.reasons.as_ref().is_none_or(|reasons| reasons.iter().any(|one| one == reason));
         let refused = || {
             let counts = leaf.detail.iter().find(|(name, _)| name == "refused").map_or("", |(_, counts)| counts);
-            let counted = counts.split(' ').any(|one| one.split_once('=').is_some_and(|(reason, _)| is(reason)));
-            outcomes.iter().any(|outcome| *outcome != "ok" && is(outcome))
-                || (leaf.reason.as_deref().is_some_and(is) && any)
+            let counted = counts.split(' ').any(|one| one.split_once('=').is_some_and(|(reason, _)| asked(reason)));
+            outcomes.iter().any(|outcome| *outcome != "ok" && asked(outcome))
+                || (leaf.reason.as_deref().is_some_and(asked) && any)
                 || (counted && !filter.asks_for_items())
         };
         filter.from.is_none_or(|from| leaf.time >= from)

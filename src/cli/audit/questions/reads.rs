@@ -25,9 +25,12 @@ views of values, what matched, tokens that were looked up. --class shows only wh
 --view names another view. The class of a field is that of the schema that was
 in force then. Values of class c3 have no views, so none is ever read in plain.";
 
-/// Whose reads, or of which class.
+/// Without any of these it would be all reads of all.
+const WHOSE: [&str; 6] = ["by", "actor", "class", "subject", "field", "purpose"];
+
+/// Whose reads, or of what.
 #[derive(Clone, Debug, ClapArgs)]
-#[command(group = ArgGroup::new("whose").args(["by", "actor", "class", "subject", "field", "purpose"]).multiple(true).required(true))]
+#[command(group = ArgGroup::new("whose").args(WHOSE).multiple(true).required(true))]
 pub struct Reads {
     /// What this principal saw: ROLE/NAME, as leaves have it.
     #[arg(long, value_name = "ROLE/NAME")]
