@@ -238,7 +238,7 @@ impl Collector {
         let (ca, cursor) = (vault.scratch().join("siem.pem"), vault.scratch().join("siem.cursor"));
         fs::write(&ca, &self.ca).unwrap();
         let words = ["--syslog", &self.address, "--syslog-ca", path(&ca), "--cursor", path(&cursor)];
-        follow(vault, &[&words, more].concat())
+        follow(vault, &[&words[..], more].concat())
     }
 
     /// Waits until it has seen the first leaves.

@@ -6,11 +6,11 @@
 
 mod backoff;
 mod file;
+mod form;
 mod ledger;
 mod syslog;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use data_encoding::HEXLOWER;
@@ -21,6 +21,7 @@ use super::{beside, read_keys};
 use crate::cli::client::Context;
 use crate::cli::files::{read_if_there, replace};
 use crate::cli::output::{CliError, Exit, print};
+use form::Form;
 use ledger::{Followed, Leaves, Mark};
 
 /// What is followed, and where it goes.
@@ -42,21 +43,12 @@ pub struct Tail {
     #[arg(long, value_name = "COUNT", default_value = "10", requires = "out")]
     keep: file::Keep,
 
-    /// Send to this syslog collector over TLS (RFC 5424, RFC 5425): HOST:PORT.
-    #[arg(long, value_name = "HOST:PORT", requires_all = ["syslog_ca", "cursor"])]
-    syslog: Option<String>,
+    #[command(flatten)]
+    collector: syslog::Syslog,
 
-    /// The authority that the collector's certificate must come from, PEM.
-    #[arg(long, value_name = "FILE")]
-    syslog_ca: Option<PathBuf>,
-
-    /// So long the collector may take to make room, and to read to the end and close: then what was sent is sent again.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "syslog", value_parser = clap::value_parser!(u64).range(1..=3600))]
-    syslog_timeout: u64,
-
-    /// Where it stands how far the collector is.
-    #[arg(long, value_name = "FILE")]
-    cursor: Option<PathBuf>,
+    /// What a line or a message is.
+    #[arg(long, value_enum, default_value_t)]
+    format: Form,
 
     /// The ledger's public keys, one a line: each head must be signed by one of them, or by one that the ledger named since
     /// [default: those that the vault names].
@@ -151,32 +143,30 @@ impl Cursor {
 pub async fn run(args: Tail, context: &Context) -> Result<Exit, CliError> {
     let given = args.log_key.as_deref().map(read_keys).transpose()?;
     let mut followed = Followed::new(context, args.of.log, given);
-    let cursor = args.out.as_deref().map(|out| beside(out, ".cursor")).or(args.cursor);
+    let (to, form) = (args.collector, args.format);
+    let cursor = args.out.as_deref().map(|out| beside(out, ".cursor")).or_else(|| to.cursor.clone());
     let head = followed.first_head(cursor.as_deref().is_some_and(Path::exists)).await?;
     let next = args.from.unwrap_or(head.size);
     let mut begin = Cursor { origin: head.origin, next, length: 0, last: None, checkpoint: None, log_keys: vec![] };
-    match (args.out, args.syslog, cursor) {
-        (Some(out), _, Some(cursor)) => {
-            let begin = Cursor::going_on(&cursor, begin, args.from)?;
-            let file = file::Sink::open(out, cursor, begin, args.rotate_mib << 20, args.keep)?;
-            file.follow(&mut followed).await
-        }
-        (None, Some(collector), Some(cursor)) => {
-            let ca = args.syslog_ca.ok_or_else(|| CliError::Usage("--syslog needs --syslog-ca".into()))?;
-            let begin = Cursor::going_on(&cursor, begin, args.from)?;
-            let patience = Duration::from_secs(args.syslog_timeout);
-            let sink = syslog::Sink::new(&collector, &ca, patience, cursor, begin)?;
-            sink.follow(&mut followed).await
-        }
-        _ => loop {
+    let Some(cursor) = cursor else {
+        loop {
             let mut leaves = followed.begin(&begin).await?;
             begin.begun(&leaves);
             while let Some(page) = leaves.page().await? {
-                if !print(page.iter().flat_map(|leaf| [&leaf[..], b"\n"]))? {
+                let lines = page.iter().map(|leaf| form.line(&begin.origin, leaf)).collect::<Result<Vec<_>, _>>()?;
+                if !print(lines.iter().flat_map(|line| [&line[..], b"\n"]))? {
                     return Ok(Exit::Done);
                 }
                 begin.go_to(&leaves.mark);
             }
-        },
+        }
+    };
+    let begin = Cursor::going_on(&cursor, begin, args.from)?;
+    match args.out {
+        Some(out) => {
+            let file = file::Sink::open(out, cursor, begin, args.rotate_mib << 20, args.keep, form)?;
+            file.follow(&mut followed).await
+        }
+        None => syslog::Sink::new(to, form, cursor, begin)?.follow(&mut followed).await,
     }
 }

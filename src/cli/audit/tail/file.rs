@@ -12,6 +12,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 
 use super::Cursor;
+use super::form::Form;
 use super::ledger::{Followed, Mark};
 use crate::cli::audit::beside;
 use crate::cli::files::sync_folder;
@@ -49,6 +50,7 @@ pub struct Sink {
     file: File,
     most: u64,
     keep: Keep,
+    form: Form,
 }
 
 impl Sink {
@@ -59,6 +61,7 @@ impl Sink {
         mut cursor: Cursor,
         most: u64,
         keep: Keep,
+        form: Form,
     ) -> Result<Self, CliError> {
         let mut file = open(&path)?;
         let unread = |error| CliError::file(&path, error);
@@ -81,7 +84,7 @@ impl Sink {
         file.seek(SeekFrom::End(0)).map_err(unread)?;
         sync_folder(&path)?;
         cursor.write(&cursor_path)?;
-        Ok(Self { path, cursor_path, cursor, file, most, keep })
+        Ok(Self { path, cursor_path, cursor, file, most, keep, form })
     }
 
     /// Follows the ledger into it.
@@ -104,7 +107,11 @@ impl Sink {
         if own.len() != self.cursor.length || !fs::metadata(&self.path).is_ok_and(|named| same(&own, &named)) {
             return Err(gone(&self.path, &self.cursor_path, &self.cursor));
         }
-        let lines: Vec<u8> = page.iter().flat_map(|leaf| leaf.iter().chain(b"\n")).copied().collect();
+        let mut lines = Vec::new();
+        for leaf in page {
+            lines.extend_from_slice(&self.form.line(&self.cursor.origin, leaf)?);
+            lines.push(b'\n');
+        }
         self.file.write_all(&lines).and_then(|()| self.file.sync_data()).map_err(failed)?;
         self.cursor.length += lines.len() as u64;
         self.cursor.go_to(mark);
@@ -177,7 +184,7 @@ mod tests {
     }
 
     fn keeping(keep: Keep, folder: &Path, at: Cursor) -> Result<Sink, CliError> {
-        Sink::open(folder.join("out"), folder.join("out.cursor"), at, 100, keep)
+        Sink::open(folder.join("out"), folder.join("out.cursor"), at, 100, keep, Form::Jsonl)
     }
 
     /// Adds a leaf that makes the file long enough to be begun anew, or not.

@@ -10,42 +10,83 @@ mod message;
 mod tests;
 mod turn;
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Instant;
 
 use bytes::Bytes;
+use clap::Args as ClapArgs;
 use strongroom_ledger::leaf_hash;
 
 use super::Cursor;
 use super::backoff::Backoff;
+use super::form::Form;
 use super::ledger::{Followed, Leaves, Mark};
 use crate::cli::output::{CliError, Exit};
 use collector::Collector;
-use message::message;
-use turn::{Piece, UnderWay, Went};
+use message::Messages;
+use turn::{PIECE, Piece, UnderWay, Went};
 
-/// Bytes behind which another piece begins.
-const PIECE: usize = 64 << 10;
+/// Which collector, and how it is spoken to.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Syslog {
+    /// Send to this syslog collector over TLS (RFC 5424, RFC 5425): HOST:PORT.
+    #[arg(long, value_name = "HOST:PORT", requires_all = ["syslog_ca", "cursor"])]
+    pub syslog: Option<String>,
+
+    /// The authority that the collector's certificate must come from, PEM.
+    #[arg(long, value_name = "FILE", requires = "syslog")]
+    syslog_ca: Option<PathBuf>,
+
+    /// The certificate to show to the collector, PEM, with those between it and an authority.
+    #[arg(long, value_name = "FILE", requires_all = ["syslog", "syslog_key"])]
+    syslog_cert: Option<PathBuf>,
+
+    /// The private key of that certificate, PEM.
+    #[arg(long, value_name = "FILE", requires = "syslog_cert")]
+    syslog_key: Option<PathBuf>,
+
+    /// What messages name as HOSTNAME.
+    #[arg(long, value_name = "NAME", default_value = "-", requires = "syslog", value_parser = message::hostname)]
+    syslog_hostname: String,
+
+    /// The facility of messages, by name or number: auth, audit, local0, ...
+    #[arg(long, value_name = "FACILITY", default_value = "audit", requires = "syslog", value_parser = message::facility)]
+    syslog_facility: u8,
+
+    /// The most bytes that the collector takes in a message: longer ones go without items, and name the leaf.
+    #[arg(long, value_name = "BYTES", requires = "syslog", value_parser = clap::value_parser!(u32).range(2_048..))]
+    syslog_max_bytes: Option<u32>,
+
+    /// So long the collector may take to make room, and to read to the end and close: then what was sent is sent again.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "syslog", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    syslog_timeout: u64,
+
+    /// Where it stands how far the collector is.
+    #[arg(long, value_name = "FILE", requires = "syslog")]
+    pub cursor: Option<PathBuf>,
+}
 
 /// The collector, and how far it is.
 pub struct Sink {
     collector: Collector,
+    messages: Messages,
     cursor_path: PathBuf,
     cursor: Cursor,
     under_way: UnderWay,
 }
 
 impl Sink {
-    /// A collector at HOST:PORT, whose certificate must come from an authority, and who may take so long to read a turn.
-    pub fn new(
-        address: &str,
-        ca: &Path,
-        patience: Duration,
-        cursor_path: PathBuf,
-        cursor: Cursor,
-    ) -> Result<Self, CliError> {
-        let collector = Collector::new(address, ca, patience)?;
-        Ok(Self { collector, cursor_path, cursor, under_way: UnderWay::new() })
+    /// A collector that leaves go to in a form.
+    pub fn new(to: Syslog, form: Form, cursor_path: PathBuf, cursor: Cursor) -> Result<Self, CliError> {
+        let collector = Collector::new(&to)?;
+        let messages = Messages {
+            origin: cursor.origin.clone(),
+            form,
+            hostname: to.syslog_hostname,
+            facility: to.syslog_facility,
+            most: to.syslog_max_bytes.map(|most| most as usize),
+        };
+        Ok(Self { collector, messages, cursor_path, cursor, under_way: UnderWay::new() })
     }
 
     /// Follows the ledger into it.
@@ -65,9 +106,9 @@ impl Sink {
 
     /// Passes on what comes, until the vault's stream has ended and all of it has arrived.
     async fn pass_on(&mut self, leaves: &mut Leaves) -> Result<(), CliError> {
-        let origin = self.cursor.origin.clone();
+        let messages = &self.messages;
         let mut more = async || match leaves.page().await? {
-            Some(page) => pieces(&origin, &page, leaves.mark.next).map(Some),
+            Some(page) => pieces(messages, &page, leaves.mark.next).map(Some),
             None => Ok(None),
         };
         let mut backoff = Backoff::new();
@@ -111,15 +152,15 @@ impl Sink {
 }
 
 /// The messages of a page of leaves; `next` is the index of the leaf behind it.
-fn pieces(origin: &str, page: &[Bytes], next: u64) -> Result<Vec<Piece>, CliError> {
+fn pieces(messages: &Messages, page: &[Bytes], next: u64) -> Result<Vec<Piece>, CliError> {
     let first = next.saturating_sub(page.len() as u64);
     let mut pieces = Vec::new();
-    let mut messages = Vec::new();
+    let mut written = Vec::new();
     for (index, line) in (first + 1..).zip(page) {
-        message(origin, line, &mut messages)?;
-        if messages.len() >= PIECE || index == next {
+        messages.write(line, &mut written)?;
+        if written.len() >= PIECE || index == next {
             let mark = Mark { next: index, last: Some(leaf_hash(line)) };
-            pieces.push(Piece { messages: std::mem::take(&mut messages), mark });
+            pieces.push(Piece { messages: std::mem::take(&mut written), mark });
         }
     }
     Ok(pieces)

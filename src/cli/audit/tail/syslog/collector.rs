@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::Syslog;
 use crate::cli::output::CliError;
 
 /// How long connecting may take.
@@ -38,25 +39,35 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// A collector at HOST:PORT, whose certificate must come from an authority. `patience` is how long it may take to make
-    /// room for a piece, and to read to the end.
-    pub fn new(address: &str, ca: &Path, patience: Duration) -> Result<Self, CliError> {
+    /// The collector that was asked for.
+    pub fn new(to: &Syslog) -> Result<Self, CliError> {
+        let (Some(address), Some(ca)) = (&to.syslog, &to.syslog_ca) else {
+            return Err(CliError::Usage("--syslog needs --syslog-ca".into()));
+        };
         let host = address.rsplit_once(':').map_or("", |(host, _)| host);
         let name = ServerName::try_from(host.trim_start_matches('[').trim_end_matches(']').to_owned());
         let name =
             name.map_err(|_| CliError::Usage("--syslog takes HOST:PORT, such as siem.bank.example:6514".into()))?;
         let mut roots = RootCertStore::empty();
-        let unfit = || CliError::unfit(format!("{} holds no certificates in PEM", ca.display()));
-        for certificate in CertificateDer::pem_file_iter(ca).map_err(|_| unfit())? {
-            roots.add(certificate.map_err(|_| unfit())?).map_err(|_| unfit())?;
+        for authority in certificates(ca)? {
+            roots.add(authority).map_err(|_| none_in(ca))?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let unfit = |error: rustls::Error| CliError::unfit(format!("the certificates can't be used: {error}"));
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| CliError::unfit(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self { address: address.to_owned(), name, tls: TlsConnector::from(Arc::new(config)), patience })
+            .map_err(unfit)?
+            .with_root_certificates(roots);
+        let config = match (&to.syslog_cert, &to.syslog_key) {
+            (Some(cert), Some(key)) => {
+                let own = PrivateKeyDer::from_pem_file(key)
+                    .map_err(|_| CliError::unfit(format!("{} holds no private key in PEM", key.display())))?;
+                config.with_client_auth_cert(certificates(cert)?, own).map_err(unfit)?
+            }
+            _ => config.with_no_client_auth(),
+        };
+        let patience = Duration::from_secs(to.syslog_timeout);
+        Ok(Self { address: address.clone(), name, tls: TlsConnector::from(Arc::new(config)), patience })
     }
 
     /// Connects.
@@ -68,6 +79,16 @@ impl Collector {
         let tls = within(CONNECT, "no connection", connected).await?;
         Ok(Connection { tls, patience: self.patience })
     }
+}
+
+/// The certificates in a file, of which there is one at the least.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CliError> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    read.ok().filter(|read| !read.is_empty()).ok_or_else(|| none_in(path))
+}
+
+fn none_in(path: &Path) -> CliError {
+    CliError::unfit(format!("{} holds no certificates in PEM", path.display()))
 }
 
 /// A connection, until it is ended or broken.

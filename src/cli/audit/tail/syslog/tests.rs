@@ -1,16 +1,17 @@
 //! Turns, against collectors that read all, a part, or nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::Syslog;
 use super::collector::Collector;
 use super::turn::{Piece, UnderWay, Went};
 use crate::cli::audit::tail::ledger::Mark;
@@ -24,28 +25,55 @@ struct Far {
 }
 
 impl Far {
-    async fn new(patience: Duration) -> Self {
+    /// One that may take so many seconds, and that asks for a certificate or not.
+    async fn new(seconds: u64, asks: bool) -> Self {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
-        let ca = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(ca.path(), params.self_signed(&key).unwrap().pem()).unwrap();
+        let authority = params.self_signed(&key).unwrap();
         let issuer = Issuer::new(params, key);
-        let own = KeyPair::generate().unwrap();
-        let certificate =
-            CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&own, &issuer).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
+        let issued = || {
+            let own = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            (params.signed_by(&own, &issuer).unwrap(), own)
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.der().clone()).unwrap();
+        let (certificate, own) = issued();
+        let config =
+            ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
+        let config = match asks {
+            true => config.with_client_cert_verifier(
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap(),
+            ),
+            false => config.with_no_client_auth(),
+        };
+        let config = config
             .with_single_cert(
                 vec![certificate.der().clone()],
                 PrivateKeyDer::from(PrivatePkcs8KeyDer::from(own.serialize_der())),
             )
             .unwrap();
         let listener = TcpListener::bind("localhost:0").await.unwrap();
-        let address = format!("localhost:{}", listener.local_addr().unwrap().port());
-        let near = Collector::new(&address, ca.path(), patience).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, pem: String| {
+            std::fs::write(folder.path().join(name), pem).unwrap();
+            Some(folder.path().join(name))
+        };
+        let (certificate, own) = issued();
+        let near = Syslog {
+            syslog: Some(format!("localhost:{}", listener.local_addr().unwrap().port())),
+            syslog_ca: file("ca", authority.pem()),
+            syslog_cert: file("cert", certificate.pem()).filter(|_| asks),
+            syslog_key: file("key", own.serialize_pem()).filter(|_| asks),
+            syslog_hostname: "-".to_owned(),
+            syslog_facility: 13,
+            syslog_max_bytes: None,
+            syslog_timeout: seconds,
+            cursor: None,
+        };
+        let near = Collector::new(&near).unwrap();
         Self { listener, acceptor: TlsAcceptor::from(Arc::new(config)), near }
     }
 
@@ -97,7 +125,7 @@ enum Closes {
 
 #[tokio::test]
 async fn what_was_sent_has_arrived_when_the_collector_has_closed_though_the_stream_of_leaves_was_cut_off() {
-    let far = Far::new(Duration::from_secs(60)).await;
+    let far = Far::new(60, false).await;
     for closes in [Closes::InOrder, Closes::TcpAlone, Closes::WhenTcpHasEnded] {
         let mut under_way = three();
         let (went, text) = far
@@ -118,7 +146,7 @@ async fn what_was_sent_has_arrived_when_the_collector_has_closed_though_the_stre
 
 #[tokio::test]
 async fn what_a_collector_did_not_read_is_kept_and_sent_again() {
-    let far = Far::new(Duration::from_secs(60)).await;
+    let far = Far::new(60, false).await;
     for in_order in [false, true] {
         let mut under_way = three();
         // It is stopped with something unread.
@@ -143,7 +171,7 @@ async fn what_a_collector_did_not_read_is_kept_and_sent_again() {
 
 #[tokio::test]
 async fn a_collector_that_stalls_or_never_closes_has_nothing() {
-    let far = Far::new(Duration::from_millis(200)).await;
+    let far = Far::new(1, false).await;
     for reads in [false, true] {
         let mut under_way = three();
         let (went, _held) = far
@@ -157,4 +185,16 @@ async fn a_collector_that_stalls_or_never_closes_has_nothing() {
         assert!(went.arrived.unwrap_err().contains("did not close"));
         assert!(!under_way.is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_collector_that_asks_for_a_certificate_gets_one() {
+    let far = Far::new(60, true).await;
+    let (went, ()) = far
+        .turn(&mut three(), async |mut io| {
+            assert!(io.get_ref().1.peer_certificates().is_some());
+            read(&mut io).await;
+        })
+        .await;
+    assert!(went.arrived.is_ok());
 }

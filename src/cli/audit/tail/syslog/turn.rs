@@ -12,6 +12,8 @@ use super::collector::Connection;
 use crate::cli::audit::tail::ledger::Mark;
 use crate::cli::output::CliError;
 
+/// Bytes behind which another piece begins.
+pub const PIECE: usize = 64 << 10;
 /// Bytes that one turn may have.
 const MOST: usize = 4 << 20;
 /// How long a turn lasts, and how long it waits for more.
@@ -93,7 +95,7 @@ impl UnderWay {
         self.room = match arrived {
             Ok(_) => self.room.saturating_mul(2).min(MOST),
             // One that reads slowly would never come to the end of as much again.
-            Err(_) => (bytes / 2).max(1),
+            Err(_) => (bytes / 2).max(PIECE),
         };
         Went { arrived, ended }
     }
