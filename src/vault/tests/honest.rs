@@ -190,7 +190,7 @@ impl World {
                 }
                 let (version, channel, expires) = ("en-3".to_owned(), "web".to_owned(), None);
                 let text = vec![0xab; 32];
-                let request = GrantConsent { subject, purpose, scope, text, version, channel, expires };
+                let request = GrantConsent { subject, purpose, scope, text, version, channel, given: None, expires };
                 vault.grant_consent(&app, &request).await.is_ok()
             }
             Event::Hold { subject: whose, field } => {
