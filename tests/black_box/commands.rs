@@ -4,6 +4,7 @@ mod first_steps;
 mod help;
 
 use std::fs;
+use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;

@@ -290,8 +290,7 @@ pub fn prove(out: &Path, note: &str, keys: &[String], anew: bool) -> Result<Prov
                 next: format!(
                     "make it anew of its lines: strongroom audit verify --excerpt {} --anew",
                     quoted(&out.display().to_string())
-                )
-                .into(),
+                ),
             },
             why => does_not_hold(&why),
         })?;
