@@ -60,6 +60,7 @@ mod second_factors;
 mod snapshot;
 mod subject_access;
 mod tenants;
+mod unjournalled;
 mod visible;
 mod witnesses;
 
