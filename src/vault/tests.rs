@@ -29,6 +29,7 @@ mod erasure_receipts;
 mod erasures;
 mod exports;
 mod freezes;
+mod full_disk;
 mod hang_up;
 mod holders;
 mod holds;
