@@ -54,6 +54,7 @@ mod shell;
 mod startup;
 mod subject_access;
 mod subject_races;
+mod subject_streams;
 mod table;
 mod tail;
 mod tamper;
