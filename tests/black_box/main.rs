@@ -53,6 +53,7 @@ mod secrecy;
 mod shell;
 mod startup;
 mod subject_access;
+mod subject_ids;
 mod subject_races;
 mod subject_streams;
 mod table;
