@@ -47,6 +47,7 @@ mod retention;
 mod root_key;
 mod round_trip;
 mod rules;
+mod scrubbed;
 mod seal;
 mod second_factor;
 mod secrecy;
