@@ -29,6 +29,7 @@ mod erasure_receipts;
 mod erasures;
 mod exports;
 mod freezes;
+mod full_disk;
 mod hang_up;
 mod holders;
 mod holds;
@@ -60,6 +61,7 @@ mod second_factors;
 mod snapshot;
 mod subject_access;
 mod tenants;
+mod unjournalled;
 mod visible;
 mod witnesses;
 

@@ -3,6 +3,7 @@
 mod cap;
 mod clock;
 mod kept;
+mod meanwhile;
 
 use strongroom_ids::{FieldNo, SubjectHandle};
 use strongroom_storage::keys as place;
