@@ -217,7 +217,7 @@ proptest! {
             let made = file(format, &lines);
             prop_assert!(held(format, &made, &lines).is_ok(), "{}", format.as_str());
             if let Some((last, fewer)) = lines.split_last() {
-                let rows = rows_of(format, &[last.clone()]);
+                let rows = rows_of(format, std::slice::from_ref(last));
                 let all = rows_of(format, &lines);
                 prop_assert!(matches!(held(format, &made, fewer), Err(Difference::Long(row)) if row == all - rows + 1));
                 let shorter = file(format, fewer);

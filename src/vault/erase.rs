@@ -395,7 +395,7 @@ impl<S: Store> Vault<S> {
             Ok(Err(error)) => tracing::warn!(%error, "the rest of an erasure is done in the background"),
         }
         let row = load_erasure(&*self.store, tenant, &name).await?.ok_or(Error::Unknown)?;
-        let salt = request.salt(&self.tenant(tenant)?, &name);
+        let salt = request.salt(&*self.tenant(tenant)?, &name);
         // An erasure that was done again after a restore says of nobody whose it is.
         let salt = row.subject.filter(|hash| *hash == commitment(&salt, &request.subject)).map(|_| salt);
         Ok(ErasureStatus { salt, ..self.erasure_told(tenant, &name, row).await? })

@@ -82,8 +82,9 @@ async fn all_that_was_done_to_one_token_is_found_and_by_its_row_when_it_is_gone(
     let nobody = || LeafFilter { handle: Some(13_800_138_000), row: Some(13_800_138_001), ..LeafFilter::default() };
     assert_eq!(both(&vault, nobody, end).await.0, [0_u64; 0]);
     let asked: Vec<_> = leaves(&vault).await.into_iter().filter(|leaf| leaf["action"] == "export_ledger").collect();
-    assert!(asked.iter().any(|leaf| leaf["detail"]["row"] == row.to_string()));
-    assert!(asked.iter().any(|leaf| leaf["detail"]["handle"] == handle.to_string()));
+    let (row, handle) = (row.to_string(), handle.to_string());
+    assert!(asked.iter().any(|leaf| leaf["detail"]["row"] == row));
+    assert!(asked.iter().any(|leaf| leaf["detail"]["handle"] == handle));
     assert!(asked.iter().any(|leaf| leaf["detail"]["purpose"] == "kyc_review"));
     assert!(asked.iter().all(|leaf| !leaf.to_string().contains("138001380")), "{asked:?}");
 }

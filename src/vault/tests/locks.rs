@@ -23,7 +23,7 @@ fn give(vault: &Tested) {
 }
 
 /// A vault with a tenant that has a key of its own, and the tokens of what that tenant has stored.
-async fn with_own_key() -> (Bench, Tested, Vec<String>) {
+async fn with_own_key() -> (Bench, Arc<Tested>, Vec<String>) {
     let (bench, vault) = Bench::new().await;
     make(&vault, SAVINGS).await.unwrap();
     let tokens = fill(&vault, NUMBER).await;

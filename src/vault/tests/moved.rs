@@ -43,8 +43,10 @@ async fn leaf_of(bench: &Bench, outcome: &str, row: Option<RowId>) -> u64 {
     leaves.rfind(has).unwrap().index
 }
 
+type Said = (Kind, Fault, Place, Option<u64>, Option<Place>);
+
 /// What is said of a finding but for words: which leaf of the tenant's own log, and where else.
-fn said(found: &[Finding]) -> Vec<(Kind, Fault, Place, Option<u64>, Option<Place>)> {
+fn said(found: &[Finding]) -> Vec<Said> {
     let said = found.iter().map(|one| {
         assert!(one.leaf.as_ref().is_none_or(|leaf| *leaf.log == *one.tenant && &*leaf.log == "demo"), "{one:?}");
         let leaf = one.leaf.as_ref().map(|leaf| leaf.index);
@@ -71,7 +73,7 @@ async fn a_row_that_was_moved_is_one_finding_with_both_places() {
     write(&bench, vec![gone(*ann), put(far, row)]).await;
     let leaf = leaf_of(&bench, "ok", Some(*ann)).await;
     let moved = (Kind::Value, Fault::Moved, Place::Row(*ann), Some(leaf), Some(Place::Row(far)));
-    assert_eq!(said(&findings(&bench, &[]).await), [moved.clone()]);
+    assert_eq!(said(&findings(&bench, &[]).await), std::slice::from_ref(&moved));
     // A second one of it is a copy.
     let farther = RowId(far.0 + 1);
     write(&bench, vec![put(farther, row)]).await;

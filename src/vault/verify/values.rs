@@ -47,6 +47,7 @@ fn is_going(record: &SubjectRecord, row: &ValueRow, now: u64) -> bool {
 impl<S: Store> Check<'_, S> {
     /// Every value's row.
     pub async fn values(&mut self, history: &History) -> Result<(), StoreError> {
+        type Looked<C> = (C, Vec<(RowId, Found)>, Vec<Stray<RowId>>, u64);
         let expected = history.values.len() as u64;
         let mut done = 0;
         let seed = self.part();
@@ -58,7 +59,7 @@ impl<S: Store> Check<'_, S> {
         };
         let over = (self.store, pages, self.threads);
         let mut strays = Vec::new();
-        let take = |(part, marks, more, rows): (Self, Vec<(RowId, Found)>, Vec<Stray<RowId>>, u64)| {
+        let take = |(part, marks, more, rows): Looked<Self>| {
             self.add(part);
             self.keep_strays(history, &mut strays, more);
             for (row, found) in marks {
