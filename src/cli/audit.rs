@@ -102,7 +102,7 @@ be read.")]
 enum Ask {
     /// Write the ledger, or the leaves of it that are asked for, to files that prove themselves.
     #[command(after_help = export::HELP)]
-    Export(export::Export),
+    Export(Box<export::Export>),
     /// Write old leaves to a folder that proves itself, and have the vault remove them.
     #[command(after_help = archive::HELP)]
     Archive(archive::Archive),
@@ -236,7 +236,7 @@ impl Ask {
 
 async fn ask(asked: Ask, context: &Context) -> Result<Exit, CliError> {
     match asked {
-        Ask::Export(asked) => export::run(asked, context).await,
+        Ask::Export(asked) => export::run(*asked, context).await,
         Ask::Checkpoint { of, witnessed } => {
             let asked = GetCheckpointRequest { log: of.log, witnessed, awaited: false };
             let head = context.audit().await?.get_checkpoint(asked).await?.into_inner();
