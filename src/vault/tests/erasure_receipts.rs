@@ -227,7 +227,7 @@ async fn erasures_that_are_due_together_are_scrubbed_at_once_and_none_is_signed_
         for (tenant, name) in open {
             match vault.erasure_step(tenant, &name).await {
                 Ok(true) => {}
-                Ok(false) => _ = left.remove(&(tenant, name)),
+                Ok(false) => left.retain(|one| *one != (tenant, name)),
                 Err(_) => {
                     failed += 1;
                     for name in &names {
