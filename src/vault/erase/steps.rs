@@ -152,12 +152,24 @@ impl<S: Store> Vault<S> {
     /// Signs an erasure, and those that have come as far: to get their keys out of the files takes hardly longer for many than for one.
     async fn sign_cleared(&self, tenant: TenantNo, name: &Name, cleared: &mut BTreeSet<Name>) -> Result<(), Error> {
         cleared.insert(*name);
-        let mut signs = Vec::with_capacity(cleared.len());
-        for name in &*cleared {
-            // What is rolled later may leave its old version in files that are looked to before.
-            signs.push(Sign { name: *name, rolled: self.rolled(tenant, name).await? });
+        let (mut signs, mut ranges) = (Vec::with_capacity(cleared.len()), Vec::new());
+        for other in cleared.clone() {
+            match self.to_sign(tenant, other).await {
+                Ok((sign, its)) => {
+                    signs.push(sign);
+                    ranges.extend(its);
+                }
+                Err(error) => {
+                    // It is found again by its own next step, and the others shall not wait for it.
+                    cleared.remove(&other);
+                    if other == *name {
+                        return Err(error);
+                    }
+                    tracing::warn!(%error, "the receipt of an erasure is signed later");
+                }
+            }
         }
-        self.scrub_keys(tenant, cleared).await?;
+        self.store.scrub(ranges).await?;
         // One that fails from here on is found again by its own next step.
         cleared.clear();
         let mut signed = Ok(());
@@ -169,6 +181,13 @@ impl<S: Store> Vault<S> {
             }
         }
         signed
+    }
+
+    /// What signs an erasure, once no file has these keys any more.
+    async fn to_sign(&self, tenant: TenantNo, name: Name) -> Result<(Sign, Vec<KeyRange>), Error> {
+        // What is rolled later may leave its old version in files that are looked to before.
+        let rolled = self.rolled(tenant, &name).await?;
+        Ok((Sign { name, rolled }, self.keys_of(tenant, &name).await?))
     }
 
     async fn next_step(&self, tenant: TenantNo, name: &Name) -> Result<Next, Error> {
@@ -234,26 +253,24 @@ impl<S: Store> Vault<S> {
         }))
     }
 
-    /// Sees that no file has the DEKs that erasures destroyed, nor what led from the subjects' ids to them.
-    async fn scrub_keys(&self, tenant: TenantNo, names: &BTreeSet<Name>) -> Result<(), Error> {
+    /// Where the DEKs were that an erasure destroyed, and what led from the subjects' ids to them: no file may have them any more.
+    async fn keys_of(&self, tenant: TenantNo, name: &Name) -> Result<Vec<KeyRange>, Error> {
         let mut ranges = Vec::new();
-        for name in names {
-            let row = load_erasure(&*self.store, tenant, name).await?;
-            for subject in row.map(|row| row.open).unwrap_or_default() {
-                let Some(work) = load_work(&*self.store, tenant, subject).await? else { continue };
-                let from = place::subject(tenant, subject);
-                ranges.push(KeyRange { family: Family::Subjects, to: place::prefix_end(&from), from });
-                if !work.mapping.is_empty() {
-                    let from = work.mapping;
-                    ranges.push(KeyRange { family: Family::Index, to: place::prefix_end(&from), from });
-                }
-                if work.alone.1 != RowId(0) {
-                    let (from, last) = (place::row_dek(tenant, work.alone.0), place::row_dek(tenant, work.alone.1));
-                    ranges.push(KeyRange { family: Family::RowDeks, to: place::prefix_end(&last), from });
-                }
+        let row = load_erasure(&*self.store, tenant, name).await?;
+        for subject in row.map(|row| row.open).unwrap_or_default() {
+            let Some(work) = load_work(&*self.store, tenant, subject).await? else { continue };
+            let from = place::subject(tenant, subject);
+            ranges.push(KeyRange { family: Family::Subjects, to: place::prefix_end(&from), from });
+            if !work.mapping.is_empty() {
+                let from = work.mapping;
+                ranges.push(KeyRange { family: Family::Index, to: place::prefix_end(&from), from });
+            }
+            if work.alone.1 != RowId(0) {
+                let (from, last) = (place::row_dek(tenant, work.alone.0), place::row_dek(tenant, work.alone.1));
+                ranges.push(KeyRange { family: Family::RowDeks, to: place::prefix_end(&last), from });
             }
         }
-        Ok(self.store.scrub(ranges).await?)
+        Ok(ranges)
     }
 
     /// The erasures that can go on now, and when the next one can, in microseconds since 1970, if that is known. First those of which

@@ -248,6 +248,26 @@ async fn erasures_that_are_due_together_are_scrubbed_at_once_and_none_is_signed_
 }
 
 #[tokio::test]
+async fn an_erasure_that_cannot_be_read_keeps_no_other_from_being_signed() {
+    let (bench, vault) = Bench::new().await;
+    let mut names = Vec::new();
+    // Both are cleared, and neither is signed.
+    bench.faults.fail_scrubs(2);
+    for subject in ["c-1", "c-2"] {
+        store_one(&vault, "borrower.name", "张三", subject).await;
+        let told = erase(&vault, subject).await;
+        assert_eq!((told.state, told.receipt.as_str()), ("clearing", ""));
+        names.push(<[u8; 16]>::try_from(data_encoding::HEXLOWER.decode(told.erasure.as_bytes()).unwrap()).unwrap());
+    }
+    let damaged = Mutation::Put(Family::Meta, place::erasure(TENANT, &names[0]), b"damaged".to_vec());
+    bench.disk.write(vec![damaged]).await.unwrap();
+    while vault.erasure_step(TENANT, &names[1]).await.unwrap() {}
+    let told = get(&vault, &data_encoding::HEXLOWER.encode(&names[1])).await.unwrap();
+    assert_eq!((told.state, said(&vault, &told).await.values), ("erased", 1));
+    assert!(vault.erasure_step(TENANT, &names[0]).await.is_err());
+}
+
+#[tokio::test]
 async fn a_receipt_counts_what_could_not_be_read_and_names_the_kek_of_its_own_dek() {
     for family in [Family::Rows, Family::RowDeks] {
         let (bench, vault) = Bench::new().await;
