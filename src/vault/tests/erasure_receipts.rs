@@ -1,6 +1,6 @@
 //! What receipts of erasures promise is true of every backup and of every copy of the keystore.
 
-use strongroom_ids::KeyringNo;
+use strongroom_ids::{DekVersion, KeyringNo};
 use strongroom_ledger::erasure::{ErasureReceipt, commitment};
 use strongroom_storage::rows::{JobKind, RowDek, SubjectRecord};
 use strongroom_storage::{Family, Mutation, Range, Store, keys as place};
@@ -11,7 +11,8 @@ use super::keys::{TENANT, destroy, rotate, running, to_its_end};
 use super::rolls::{all, proven, records};
 use super::*;
 use crate::{
-    BackupKeystore, CancelJob, EraseSubject, Freeze, JobPage, ListErasures, StartRewrap, StartRoll, StrikeKeystoreCopy,
+    BackupKeystore, CancelJob, EraseSubject, Freeze, GetJob, JobPage, ListErasures, StartRewrap, StartRoll,
+    StrikeKeystoreCopy,
 };
 
 const DAY: u64 = 24 * 3_600;
@@ -205,6 +206,28 @@ async fn on_a_nearly_full_disk_the_roll_that_an_erasure_waits_for_goes_on_and_th
     go_on(&vault).await.unwrap();
     full(false);
     assert_eq!(said(&vault, &get(&vault, &told.erasure).await.unwrap()).await.unrolled, 0);
+}
+
+#[tokio::test]
+async fn a_roll_that_left_a_mark_which_it_cannot_read_is_not_asked_for_again_at_once() {
+    let (bench, vault) = Bench::new().await;
+    store_one(&vault, "borrower.id_card", ID_CARD, "c-1").await;
+    store_one(&vault, "borrower.mobile", "13800138000", "c-1").await;
+    set(&vault, &hold(&bench, &["borrower.id_card"], "collections", 30)).await.unwrap();
+    erase(&vault, "c-1").await;
+    let [record]: [SubjectRecord; 1] = records(&bench).await.try_into().ok().unwrap();
+    let shared = record.deks.iter().map(|dek| dek.keyring).find(|keyring| *keyring != KeyringNo(0)).unwrap();
+    let no_mark = [place::dek_mark(TENANT, record.handle, shared, DekVersion(1)), vec![0]].concat();
+    bench.disk.write(vec![Mutation::Put(Family::Meta, no_mark, vec![])]).await.unwrap();
+    for number in 1..=3 {
+        let job = to_its_end(&vault, JobKind::Roll, 100).await;
+        assert_eq!((job.number, job.state, job.skipped), (number, "done", 1));
+        go_on(&vault).await.unwrap();
+        let last = vault.get_job(&caller(Role::Rotator), &GetJob { name: "roll".to_owned() }).await.unwrap();
+        assert_eq!((last.number, last.state), (number, "done"));
+        bench.pass(2 * 3_600);
+        go_on(&vault).await.unwrap();
+    }
 }
 
 #[tokio::test]
