@@ -192,14 +192,14 @@ impl<S: Store> Vault<S> {
 
     async fn next_step(&self, tenant: TenantNo, name: &Name) -> Result<Next, Error> {
         let Some(row) = load_erasure(&*self.store, tenant, name).await? else { return Ok(Next::Nothing) };
-        let (mut clear, mut sign, mut roll) = (None, false, false);
+        let (mut clear, mut waits, mut sign, mut roll) = (None, false, false, false);
         for subject in row.open {
             let Some(work) = load_work(&*self.store, tenant, subject).await? else { continue };
             match work.stage {
                 ErasureStage::Waiting(due) | ErasureStage::Kept(due) if self.is_due(due) => {
                     return Ok(Next::Close(subject));
                 }
-                ErasureStage::Waiting(_) => {}
+                ErasureStage::Waiting(_) => waits = true,
                 ErasureStage::Kept(_) if work.unrolled == 0 => {}
                 // It is said again once it is done.
                 ErasureStage::Kept(_) => match self.is_marked(tenant, subject).await? {
@@ -210,7 +210,8 @@ impl<S: Store> Vault<S> {
                 ErasureStage::Cleared => sign = true,
             }
         }
-        Ok(match (clear, sign, roll) {
+        // Of one who is still there nothing is signed: it would say that all is erased.
+        Ok(match (clear, sign && !waits, roll) {
             (Some(subject), ..) => Next::Clear(subject),
             (None, true, _) => Next::Sign,
             (None, false, true) => Next::Roll,
