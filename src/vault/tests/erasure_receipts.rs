@@ -318,6 +318,7 @@ async fn a_receipt_is_one_persons_and_shows_whose_only_with_the_salt_of_the_answ
     let waiting = ask("c-1", DAY * 1_000_000, "first").await;
     let told = ask("c-1", 0, "second").await;
     let salt = told.salt.unwrap();
+    assert!(!format!("{told:?}").contains("salt") && !format!("{told:?}").contains(&told.erasure));
     assert_eq!(
         (waiting.salt, ask("c-1", 0, "second").await.salt),
         (Some(salt), Some(salt)),
