@@ -140,7 +140,7 @@ impl Faults {
         let mut state = self.lock();
         if state.scrubs > 0 {
             state.scrubs -= 1;
-            return Err(injected("scrub"));
+            return Err(StoreError::StillInFiles { what: "a fault was injected".to_owned() });
         }
         state.scrubbed += 1;
         Ok(())

@@ -166,7 +166,7 @@ fn are_gone(
 }
 
 fn not_yet(why: &str) -> StoreError {
-    StoreError::Io { doing: "scrub", what: format!("{why}: what was removed may still be in files") }
+    StoreError::StillInFiles { what: why.to_owned() }
 }
 
 #[cfg(test)]
