@@ -1,11 +1,12 @@
 //! Erasures: what was begun, has waited out its time of grace, or was held until now is finished; and what files still hold of
 //! what was erased is written away.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use strongroom_ids::TenantNo;
 use strongroom_storage::Store;
 use strongroom_vault::{Error, Vault};
 
@@ -25,9 +26,9 @@ const LOOK_THROUGH: Duration = Duration::from_secs(600);
 /// again.
 pub(crate) async fn run<S: Store>(vault: &Vault<S>, stop: impl Future<Output = ()> + Clone) {
     let mut files = Files { since: None, rested: Instant::now() };
-    let mut look = Look::now();
+    let (mut look, mut turns) = (Look::now(), Turns::default());
     while stop.clone().now_or_never().is_none() {
-        let next = match work(vault, &mut look, &mut files, stop.clone()).await {
+        let next = match work(vault, (&mut look, &mut turns), &mut files, stop.clone()).await {
             Ok(next) => next,
             Err(error) => {
                 look = Look::now();
@@ -74,17 +75,55 @@ impl Look {
     }
 }
 
+/// An erasure: its tenant, and its name.
+type Erasure = (TenantNo, [u8; 16]);
+
+/// Whose turn it is. It goes on from one look to the next, so that however long a step takes, and however many there are, each
+/// erasure has its turn.
+#[derive(Default)]
+struct Turns {
+    /// Those that go on, the next one first.
+    line: VecDeque<Erasure>,
+    /// Those of which there was nothing more to do when they had their turn.
+    passed: VecDeque<Erasure>,
+}
+
+impl Turns {
+    /// Begins with what was found to be open. What was not known comes first, in its order: what has fallen due is among that.
+    fn begin(&mut self, open: Vec<Erasure>) {
+        self.line.append(&mut self.passed);
+        let known: BTreeSet<Erasure> = self.line.iter().copied().collect();
+        let there: BTreeSet<Erasure> = open.iter().copied().collect();
+        self.line.retain(|one| there.contains(one));
+        for one in open.into_iter().rev().filter(|one| !known.contains(one)) {
+            self.line.push_front(one);
+        }
+    }
+
+    /// The one whose turn it is.
+    fn first(&self) -> Option<Erasure> {
+        self.line.front().copied()
+    }
+
+    /// It has had its turn.
+    fn next(&mut self, goes_on: bool) {
+        let Some(one) = self.line.pop_front() else { return };
+        let line = if goes_on { &mut self.line } else { &mut self.passed };
+        line.push_back(one);
+    }
+}
+
 /// All that there is to do now. Says when to look again. What can't be done of one erasure, or in one tenant, keeps no other from
 /// being done.
 async fn work<S: Store>(
     vault: &Vault<S>,
-    look: &mut Look,
+    (look, turns): (&mut Look, &mut Turns),
     files: &mut Files,
     stop: impl Future<Output = ()> + Clone,
 ) -> Result<Duration, Error> {
     let mut failed = None;
     if look.is_due(vault.time()) {
-        *look = erase(vault, stop.clone(), &mut failed).await;
+        *look = erase(vault, turns, stop.clone(), &mut failed).await;
     }
     // What was not finished goes on, once what has fallen due was looked for.
     let mut next = if look.latest <= Instant::now() { Duration::ZERO } else { LOOK_EVERY };
@@ -103,7 +142,12 @@ async fn work<S: Store>(
 }
 
 /// Takes erasures as far as they can be taken now. Says when to look again.
-async fn erase<S: Store>(vault: &Vault<S>, stop: impl Future<Output = ()> + Clone, failed: &mut Option<Error>) -> Look {
+async fn erase<S: Store>(
+    vault: &Vault<S>,
+    turns: &mut Turns,
+    stop: impl Future<Output = ()> + Clone,
+    failed: &mut Option<Error>,
+) -> Look {
     let (open, due) = match vault.open_erasures().await {
         Ok(found) => found,
         Err(error) => {
@@ -115,18 +159,20 @@ async fn erase<S: Store>(vault: &Vault<S>, stop: impl Future<Output = ()> + Clon
     let wait = if open.is_empty() { LOOK_THROUGH } else { LOOK_EVERY };
     // In turns, so that no subject waits to be closed until the values of others are cleared; and what has fallen due meanwhile is
     // looked for now and then.
-    let (mut open, until) = (VecDeque::from_iter(open), Instant::now() + LOOK_EVERY);
-    while let Some((tenant, name)) = open.pop_front() {
+    turns.begin(open);
+    let until = Instant::now() + LOOK_EVERY;
+    while let Some((tenant, name)) = turns.first() {
         if stop.clone().now_or_never().is_some() {
             break;
         }
         if Instant::now() >= until {
             return Look::now();
         }
-        match vault.erasure_step(tenant, &name).await {
-            Ok(true) => open.push_back((tenant, name)),
+        let step = vault.erasure_step(tenant, &name).await;
+        turns.next(matches!(step, Ok(true)));
+        match step {
             // It goes on when its tenant is unlocked or no longer frozen, or went with it.
-            Ok(false) | Err(Error::TenantLocked | Error::TenantDestroyed | Error::Frozen { .. }) => {}
+            Ok(_) | Err(Error::TenantLocked | Error::TenantDestroyed | Error::Frozen { .. }) => {}
             // The others shall not wait for it.
             Err(error) => {
                 failed.get_or_insert(error);
@@ -164,4 +210,55 @@ async fn rewrite<S: Store>(
     }
     *files = Files { since: None, rested: Instant::now() + began.elapsed() * REST };
     failed.map_or(Ok(LOOK_EVERY), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(number: u8) -> Erasure {
+        (TenantNo(1), [number; 16])
+    }
+
+    /// Has so many take their turns, none of which comes to its end.
+    fn take(turns: &mut Turns, count: usize) -> Vec<Erasure> {
+        let mut took = Vec::new();
+        for _ in 0..count {
+            took.extend(turns.first());
+            turns.next(true);
+        }
+        took
+    }
+
+    #[test]
+    fn what_falls_due_beside_many_that_are_cleared_slowly_is_closed_at_the_next_look() {
+        let clearing: Vec<Erasure> = (1..=250).map(named).collect();
+        let mut turns = Turns::default();
+        turns.begin(clearing.clone());
+        assert_eq!(take(&mut turns, 20), clearing[..20]);
+        let open: Vec<Erasure> = [named(255)].into_iter().chain(clearing.clone()).collect();
+        turns.begin(open.clone());
+        assert_eq!(take(&mut turns, 20), [&[named(255)][..], &clearing[20..39]].concat());
+        // However often it is looked, and whatever falls due, all have their turns.
+        let mut took = BTreeSet::new();
+        for _ in 0..13 {
+            turns.begin(open.clone());
+            took.extend(take(&mut turns, 20));
+        }
+        assert_eq!(took.len(), open.len());
+    }
+
+    #[test]
+    fn what_cannot_go_on_is_tried_once_a_look_and_lets_the_others_go_first_then() {
+        let mut turns = Turns::default();
+        let open = vec![named(1), named(2), named(3)];
+        turns.begin(open.clone());
+        turns.next(false);
+        turns.next(false);
+        assert_eq!(take(&mut turns, 2), [named(3), named(3)]);
+        turns.begin(open);
+        assert_eq!(take(&mut turns, 3), [named(3), named(1), named(2)]);
+        turns.begin(vec![named(2)]);
+        assert_eq!(take(&mut turns, 2), [named(2), named(2)], "what is done is forgotten");
+    }
 }

@@ -41,8 +41,8 @@ pub struct ErasureReceipt {
     /// Values of which the row, or the DEK of their own, could not be read: they are gone, but not which index entries led to them,
     /// nor which KEK wrapped their DEKs, is known.
     pub unread: u64,
-    /// DEKs that sealed some of it, and seal what is held as well: they are not rolled yet, and until they are, backups that
-    /// are made later open that, too.
+    /// DEKs of a subject of whom something is held that may have sealed some of it: they are not rolled yet, and until they are,
+    /// backups that are made later may open that, too.
     pub unrolled: u64,
     /// The versions of KEKs that wrapped the DEKs of what was erased, with their state: `kek/1`, 3, `enabled`. A backup that was
     /// made before dies with them.

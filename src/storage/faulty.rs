@@ -4,6 +4,7 @@
 //! stored, or it turns up only once the store is opened again, as bytes in a write-ahead log do. Until it is opened
 //! again it takes no other write.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -25,9 +26,14 @@ pub enum Fate {
 #[derive(Clone, Default)]
 pub struct Faults(Arc<Mutex<State>>);
 
+/// What is done while a read waits for it.
+type Meanwhile = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 #[derive(Default)]
 struct State {
     reads: u32,
+    /// What is done before a read, and how many come before that one.
+    meanwhile: Option<(u32, Meanwhile)>,
     writes: Vec<Fate>,
     /// Writes that succeed before the next one fails.
     spared: u32,
@@ -70,6 +76,11 @@ impl Faults {
         self.lock().reads = count;
     }
 
+    /// The next `count` reads are made, and before the one after them something else is done.
+    pub fn before_read(&self, count: u32, meanwhile: impl Future<Output = ()> + Send + 'static) {
+        self.lock().meanwhile = Some((count, Box::pin(meanwhile)));
+    }
+
     /// The next write fails, after those that were told to fail before.
     pub fn fail_write(&self, fate: Fate) {
         self.lock().writes.push(fate);
@@ -102,6 +113,7 @@ impl Faults {
     pub fn heal(&self) {
         let mut state = self.lock();
         state.reads = 0;
+        state.meanwhile = None;
         state.writes.clear();
         state.spared = 0;
         state.scrubs = 0;
@@ -128,7 +140,7 @@ impl Faults {
         let mut state = self.lock();
         if state.scrubs > 0 {
             state.scrubs -= 1;
-            return Err(injected("scrub"));
+            return Err(StoreError::StillInFiles { what: "a fault was injected".to_owned() });
         }
         state.scrubbed += 1;
         Ok(())
@@ -138,7 +150,23 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self) -> Result<(), StoreError> {
+    /// What is to be done before this read, if it is that one's turn.
+    fn meanwhile(&self) -> Option<Meanwhile> {
+        let mut state = self.lock();
+        match state.meanwhile.take()? {
+            (0, meanwhile) => Some(meanwhile),
+            (more, meanwhile) => {
+                state.meanwhile = Some((more - 1, meanwhile));
+                None
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<(), StoreError> {
+        let meanwhile = self.meanwhile();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile.await;
+        }
         let mut state = self.lock();
         state.asked += 1;
         let by_chance = state.chance.as_mut().is_some_and(|chance| chance.one_in(chance.reads));
@@ -202,22 +230,22 @@ impl<S: Store> Store for FaultyStore<S> {
     type Snapshot = FaultySnapshot<S::Snapshot>;
 
     async fn get(&self, family: Family, key: Vec<u8>) -> Result<Option<Bytes>, StoreError> {
-        self.faults.read()?;
+        self.faults.read().await?;
         self.inner.get(family, key).await
     }
 
     async fn multi_get(&self, family: Family, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Bytes>>, StoreError> {
-        self.faults.read()?;
+        self.faults.read().await?;
         self.inner.multi_get(family, keys).await
     }
 
     async fn scan(&self, family: Family, range: Range) -> Result<Vec<Entry>, StoreError> {
-        self.faults.read()?;
+        self.faults.read().await?;
         self.inner.scan(family, range).await
     }
 
     async fn snapshot(&self) -> Result<Self::Snapshot, StoreError> {
-        self.faults.read()?;
+        self.faults.read().await?;
         Ok(FaultySnapshot { inner: self.inner.snapshot().await?, faults: self.faults.clone() })
     }
 
@@ -271,12 +299,12 @@ pub struct FaultySnapshot<S> {
 
 impl<S: Snapshot> Snapshot for FaultySnapshot<S> {
     async fn get(&self, family: Family, key: Vec<u8>) -> Result<Option<Bytes>, StoreError> {
-        self.faults.read()?;
+        self.faults.read().await?;
         self.inner.get(family, key).await
     }
 
     async fn scan(&self, family: Family, range: Range) -> Result<Vec<Entry>, StoreError> {
-        self.faults.read()?;
+        self.faults.read().await?;
         self.inner.scan(family, range).await
     }
 }

@@ -105,6 +105,12 @@ pub enum StoreError {
         /// What the operating system or the engine said.
         what: String,
     },
+    /// Files may still have what was removed. Nothing else is wrong, and it can be asked for again.
+    #[error("what was removed may still be in files: {what}; try again")]
+    StillInFiles {
+        /// Why.
+        what: String,
+    },
     /// The store is closed while it recovers from a failed write.
     #[error("the store is closed while it recovers; try again")]
     Closed,
@@ -165,8 +171,9 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a range of one family and sees that no file keeps it.
     fn purge(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Sees that no file keeps what was removed from these ranges, or overwritten there; what stands there stays. An error if a file
-    /// may keep it.
+    /// Sees that no file keeps what was removed from these ranges, or overwritten there, before this was asked for; what stands there
+    /// stays. [`StoreError::StillInFiles`] if a file may keep it, as while somebody has a snapshot from before, or a file that was
+    /// replaced is still read.
     fn scrub(&self, ranges: Vec<KeyRange>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Applies all mutations or none, in their order, and returns when they are on stable storage. An embedded store

@@ -127,7 +127,10 @@ impl<S: Store> Road<'_, S> {
         let request = self.request_hash(asked);
         let one = approvals.of(&self.caller.principal.name, &request, self.now).cloned();
         let Some(one) = one.filter(|one| self.standing(one) >= need) else {
-            return self.ask_others(asked, need, prepared).await;
+            // Where it was found given after all it would be done without being used up.
+            return self
+                .ask_others(approvals, asked, need, prepared)?
+                .map_or(Err(Error::Conflict), |missing| Ok(Some(missing)));
         };
         approvals.end(&one.name(), self.now).map_err(refused)?;
         let given = Given { name: one.name(), expires: one.expires, rest: approvals };
@@ -136,12 +139,18 @@ impl<S: Store> Road<'_, S> {
         Ok(None)
     }
 
-    /// Opens the approval of a request, unless it has one, and tells the ledger how it stands. Says what is missing, if anything is.
-    async fn ask_others<A>(&self, asked: &Asked, need: u8, prepared: &mut Prepared<A>) -> Result<Option<Error>, Error> {
+    /// Opens the approval of a request, unless it has one of these, and tells the ledger how it stands. Says what is missing, if
+    /// anything is.
+    fn ask_others<A>(
+        &self,
+        mut approvals: Approvals,
+        asked: &Asked,
+        need: u8,
+        prepared: &mut Prepared<A>,
+    ) -> Result<Option<Error>, Error> {
         let (requester, request) = (&*self.caller.principal.name, self.request_hash(asked));
         // No other one gets it: whoever opens one writes a leaf.
         let number = self.vault.committer.head(self.tenant.number).map_or(0, |head| head.size);
-        let mut approvals = self.approvals().await?;
         let there = approvals.of(requester, &request, self.now).cloned();
         let one = match &there {
             Some(there) => there.clone(),
@@ -252,10 +261,11 @@ impl<S: Store, R: Approvable<S>> Attempt<S> for OpenApproval<'_, R> {
         road.decide_with_others()?;
         self.0.would_be_done(road)?;
         let mut prepared = road.prepare(Standing::Given);
-        if let Some(need) = road.approvals_wanted(self.0).filter(|_| !self.0.changes_nothing(road))
-            && let Some(missing) = road.ask_others(&self.0.asked(&road.rules), need, &mut prepared).await?
-        {
-            prepared.answer = Standing::Waits(missing);
+        if let Some(need) = road.approvals_wanted(self.0).filter(|_| !self.0.changes_nothing(road)) {
+            let approvals = road.approvals().await?;
+            if let Some(missing) = road.ask_others(approvals, &self.0.asked(&road.rules), need, &mut prepared)? {
+                prepared.answer = Standing::Waits(missing);
+            }
         }
         Ok(prepared)
     }

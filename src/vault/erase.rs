@@ -250,6 +250,9 @@ impl<S: Store> Attempt<S> for EraseSubject {
             prepared.answer = Err(missing);
             return Ok(prepared);
         }
+        if self.grace > 0 || !earlier.is_empty() {
+            prepared.detail.push(("due", Timestamp(due).to_string()));
+        }
         for (record, work) in earlier {
             hasten(road, record, work, due, &mut prepared).await?;
         }
@@ -271,9 +274,6 @@ impl<S: Store> Attempt<S> for EraseSubject {
                 0 => road.begin_clearing(&record, clear::new_work(name), &mut row, &mut prepared).await?,
                 _ => leave(road, record, name, due, &mut prepared)?,
             }
-        }
-        if self.grace > 0 {
-            prepared.detail.push(("due", Timestamp(due).to_string()));
         }
         prepared.changes.push(fact);
         prepared.mutations.push(put_erasure(tenant, &name, &row));
@@ -306,7 +306,6 @@ async fn hasten<S: Store, A>(
     road.put_record(&record, "subject_leaving", prepared);
     prepared.mutations.push(put_erasure(tenant, &work.erasure, &ErasureRow { due, ..row }));
     prepared.mutations.push(put_work(tenant, handle, &ErasureWork { stage: ErasureStage::Waiting(due), ..work }));
-    prepared.detail.push(("due", Timestamp(due).to_string()));
     Ok(())
 }
 

@@ -474,6 +474,10 @@ impl From<StoreError> for Error {
                 tracing::error!(doing, what, "the store failed");
                 Self::Recovering
             }
+            StoreError::StillInFiles { what } => {
+                tracing::warn!(what, "what was removed may still be in files; it is looked to again");
+                Self::Recovering
+            }
             StoreError::Closed => Self::Recovering,
         }
     }

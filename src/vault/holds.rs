@@ -3,7 +3,7 @@
 //! A hold stands in the subject's record. What it keeps is neither deleted, replaced nor erased, and does not go when it
 //! expires; of a subject that is erased otherwise it is read for the hold's own purpose alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
@@ -343,7 +343,7 @@ pub(crate) fn fields_told(told: &str) -> Option<Vec<FieldNo>> {
 }
 
 impl LiftHold {
-    /// What others are asked to approve, and what the leaf says of it then, of a hold that was set for this case.
+    /// What others are asked to approve, and what the leaf says of it then, of a hold that was set for this case, or for these.
     fn asked(&self, reason: &str, subjects: &[SubjectHandle]) -> (Asked, Told) {
         let named = summary::subjects(subjects);
         let mut parts = vec![self.number.to_be_bytes().to_vec()];
@@ -376,10 +376,15 @@ impl<S: Store> Attempt<S> for LiftHold {
         let is_it = |hold: &Hold| hold.number == self.number && hold.stands(ends);
         let (held, rest): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.holds.iter().any(is_it));
         prepared.items.extend(rest.iter().map(|record| unchanged(record.handle)));
-        let hold = held.first().and_then(|record| record.holds.iter().find(|hold| is_it(hold)));
-        let Some(reason) = hold.map(|hold| hold.reason.clone()) else { return Ok(prepared) };
+        // It has the same number on all of them, and where subjects were merged not always the same case.
+        let reasons = held.iter().flat_map(|record| &record.holds).filter(|hold| is_it(hold));
+        let reasons: BTreeSet<&str> = reasons.map(|hold| hold.reason.as_str()).collect();
+        if reasons.is_empty() {
+            return Ok(prepared);
+        }
+        let reasons = Vec::from_iter(reasons).join(" and ");
         let handles: Vec<SubjectHandle> = held.iter().map(|record| record.handle).collect();
-        let (asked, told) = self.asked(&reason, &handles);
+        let (asked, told) = self.asked(&reasons, &handles);
         if let Some(missing) = road.agreed(&asked, told, &mut prepared).await? {
             prepared.items.extend(handles.into_iter().map(unchanged));
             prepared.answer = Err(missing);

@@ -9,6 +9,7 @@
 
 mod dek;
 
+use bytes::Bytes;
 use strongroom_access::Action;
 use strongroom_commit::{Fact, Guard};
 use strongroom_ids::{KeyringNo, RowId, SubjectHandle, TenantNo};
@@ -194,7 +195,7 @@ impl RollPage {
 
     /// Rolls the next DEKs, or moves the next values of one.
     async fn roll<S: Store>(&self, road: &Road<'_, S>, mut row: JobRow) -> Result<Prepared<JobRow>, Error> {
-        let Some(marked) = self.marked(road, &mut row.cursor).await? else {
+        let Some((marked, unread)) = self.marked(road, &mut row.cursor).await? else {
             row.state = JobState::Done;
             return Ok(self.prepare(road, row, (0, 0), vec![]));
         };
@@ -204,7 +205,13 @@ impl RollPage {
         jobs::allow_seals(road, fresh.into_iter()).await?;
         let mut dice = Dice::default();
         let mut rolled: Vec<Rolled> = Vec::with_capacity(plans.len());
-        let (mut deks, mut skipped) = (0, 0);
+        // They stay, too: who waits for a roll of all that is marked sees that this one was none. Each page counts those that it
+        // passes, and one inside a subject with many values none, since they were counted before.
+        let passed = match in_the_midst(&row.cursor) {
+            Some(((subject, keyring), _)) => place::dek_marks_range(road.tenant.number, subject, keyring).1,
+            None => row.cursor.clone(),
+        };
+        let (mut deks, mut skipped) = (0, unread.iter().filter(|mark| ***mark < *passed).count() as u64);
         for (place, (marked, plan)) in plans.into_iter().enumerate() {
             make_way(place).await;
             let goes_on = plan.goes_on_after().is_some();
@@ -248,15 +255,20 @@ impl RollPage {
         prepared
     }
 
-    /// The next DEKs that are marked; none if there are no more marks. Moves the cursor behind marks that can't be read.
-    async fn marked<S: Store>(&self, road: &Road<'_, S>, cursor: &mut Vec<u8>) -> Result<Option<Vec<Marked>>, Error> {
+    /// The next DEKs that are marked, and the marks among theirs that can't be read; none if there are no more marks. Moves the cursor
+    /// behind the latter if there is nothing else.
+    async fn marked<S: Store>(
+        &self,
+        road: &Road<'_, S>,
+        cursor: &mut Vec<u8>,
+    ) -> Result<Option<(Vec<Marked>, Vec<Bytes>)>, Error> {
         let (tenant, store) = (road.tenant.number, &*road.vault.store);
         if let Some(((subject, keyring), after)) = in_the_midst(cursor) {
             let (from, to) = place::dek_marks_range(tenant, subject, keyring);
             let marks = store.scan(Family::Meta, Range { from, to, limit: MARKS }).await?;
             let mut marked = Marked { after, ..Marked::new(subject, keyring) };
             marked.versions.extend(marks.iter().filter_map(|(key, _)| Some(place::decode_dek_mark(key).ok()?.version)));
-            return Ok(Some(vec![marked]));
+            return Ok(Some((vec![marked], vec![])));
         }
         let (first, to) = place::all_dek_marks_range(tenant);
         let from = if cursor.is_empty() { first } else { cursor.clone() };
@@ -269,10 +281,11 @@ impl RollPage {
             let (_, to) = place::dek_marks_range(tenant, at.subject, at.keyring);
             page.extend(store.scan(Family::Meta, Range { from, to, limit: MARKS }).await?);
         }
-        let mut marked: Vec<Marked> = Vec::with_capacity(page.len());
-        for (key, _) in &page {
-            let Ok(mark) = place::decode_dek_mark(key) else {
+        let (mut marked, mut unread): (Vec<Marked>, _) = (Vec::with_capacity(page.len()), vec![]);
+        for (key, _) in page {
+            let Ok(mark) = place::decode_dek_mark(&key) else {
                 road.vault.damaged("the mark of a DEK");
+                unread.push(key);
                 continue;
             };
             match marked.last_mut() {
@@ -289,7 +302,7 @@ impl RollPage {
         if marked.is_empty() {
             *cursor = behind;
         }
-        Ok(Some(marked))
+        Ok(Some((marked, unread)))
     }
 
     /// What is done with each, as far as the page has room. Moves the cursor behind it.

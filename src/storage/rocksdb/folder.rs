@@ -84,6 +84,11 @@ pub(crate) fn is_log(name: &OsStr) -> bool {
     Path::new(name).extension() == Some(OsStr::new("log"))
 }
 
+/// Whether a file is a table.
+pub(crate) fn is_table(name: &OsStr) -> bool {
+    Path::new(name).extension() == Some(OsStr::new("sst"))
+}
+
 /// Bytes of all files in the folder. Files that go while it looks are not counted.
 pub(crate) fn size(dir: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(dir) else { return 0 };

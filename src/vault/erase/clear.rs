@@ -363,7 +363,7 @@ async fn clear_unread<S: Store>(
 }
 
 /// After the last page: the record goes, with what was left of its DEKs and mapping; of a subject of whom something is held the
-/// DEKs are marked, which have sealed what is gone.
+/// DEKs that are left are marked: any of them may have sealed what is gone.
 async fn finish<S: Store>(
     road: &Road<'_, S>,
     record: &SubjectRecord,

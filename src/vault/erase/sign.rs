@@ -43,7 +43,7 @@ impl<S: Store> Attempt<S> for Sign {
         let (mut left, mut held, mut unrolled) = (Vec::new(), 0, 0);
         for subject in &row.open {
             let Some(work) = load_work(store, tenant, *subject).await? else { continue };
-            if matches!(work.stage, ErasureStage::Clearing(_)) {
+            if matches!(work.stage, ErasureStage::Clearing(_) | ErasureStage::Waiting(_)) {
                 return Err(Error::Conflict.into());
             }
             let Some(record) = records.get(subject) else {

@@ -33,7 +33,7 @@ const FAMILIES: [Family; 8] = [
     Family::Rows,
 ];
 
-/// Erasures of a tenant that are taken further in one round, about.
+/// Erasures of a tenant that are cleared and signed in turns, about. Those that are due come beside them: one is soon closed.
 const AT_ONCE: usize = 256;
 /// How long a roll that was ended, or had to leave something, is not asked for again, in microseconds: an hour.
 const ASK_EVERY: u64 = 3_600_000_000;
@@ -98,9 +98,18 @@ impl<S: Store> Vault<S> {
             let mut all = self.erasing.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(all.entry(tenant).or_default())
         };
-        let mut erasing = one.lock().await;
         let by = itself(tenant);
-        match self.next_step(tenant, name).await? {
+        let (mut erasing, next) = loop {
+            let erasing = one.lock().await;
+            let (next, rests) = (self.next_step(tenant, name).await?, erasing.pace.rests);
+            if !matches!(next, Next::Clear(_)) || rests <= Instant::now() {
+                break (erasing, next);
+            }
+            // Others of the tenant are closed and signed meanwhile.
+            drop(erasing);
+            tokio::time::sleep_until(rests).await;
+        };
+        match next {
             Next::Close(subject) => {
                 self.travel(&by, &Close(subject)).await?;
                 self.note_cleared(tenant, name, &mut erasing.cleared).await?;
@@ -121,9 +130,8 @@ impl<S: Store> Vault<S> {
         Ok(true)
     }
 
-    /// Clears a page, once it is time for that.
+    /// Clears a page, and notes how long none follows.
     async fn clear_page(&self, by: &Caller, subject: SubjectHandle, pace: &mut Pace) -> Result<(), Error> {
-        tokio::time::sleep_until(pace.rests).await;
         let (before, began) = (self.commits(), Instant::now());
         self.travel(by, &ClearPage { subject, rows: pace.throttle.entries() }).await?;
         // The page itself is one commit; others are somebody else's.
@@ -144,12 +152,24 @@ impl<S: Store> Vault<S> {
     /// Signs an erasure, and those that have come as far: to get their keys out of the files takes hardly longer for many than for one.
     async fn sign_cleared(&self, tenant: TenantNo, name: &Name, cleared: &mut BTreeSet<Name>) -> Result<(), Error> {
         cleared.insert(*name);
-        let mut signs = Vec::with_capacity(cleared.len());
-        for name in &*cleared {
-            // What is rolled later may leave its old version in files that are looked to before.
-            signs.push(Sign { name: *name, rolled: self.rolled(tenant, name).await? });
+        let (mut signs, mut ranges) = (Vec::with_capacity(cleared.len()), Vec::new());
+        for other in cleared.clone() {
+            match self.to_sign(tenant, other).await {
+                Ok((sign, its)) => {
+                    signs.push(sign);
+                    ranges.extend(its);
+                }
+                Err(error) => {
+                    // It is found again by its own next step, and the others shall not wait for it.
+                    cleared.remove(&other);
+                    if other == *name {
+                        return Err(error);
+                    }
+                    tracing::warn!(%error, "the receipt of an erasure is signed later");
+                }
+            }
         }
-        self.scrub_keys(tenant, cleared).await?;
+        self.store.scrub(ranges).await?;
         // One that fails from here on is found again by its own next step.
         cleared.clear();
         let mut signed = Ok(());
@@ -163,16 +183,23 @@ impl<S: Store> Vault<S> {
         signed
     }
 
+    /// What signs an erasure, once no file has these keys any more.
+    async fn to_sign(&self, tenant: TenantNo, name: Name) -> Result<(Sign, Vec<KeyRange>), Error> {
+        // What is rolled later may leave its old version in files that are looked to before.
+        let rolled = self.rolled(tenant, &name).await?;
+        Ok((Sign { name, rolled }, self.keys_of(tenant, &name).await?))
+    }
+
     async fn next_step(&self, tenant: TenantNo, name: &Name) -> Result<Next, Error> {
         let Some(row) = load_erasure(&*self.store, tenant, name).await? else { return Ok(Next::Nothing) };
-        let (mut clear, mut sign, mut roll) = (None, false, false);
+        let (mut clear, mut waits, mut sign, mut roll) = (None, false, false, false);
         for subject in row.open {
             let Some(work) = load_work(&*self.store, tenant, subject).await? else { continue };
             match work.stage {
                 ErasureStage::Waiting(due) | ErasureStage::Kept(due) if self.is_due(due) => {
                     return Ok(Next::Close(subject));
                 }
-                ErasureStage::Waiting(_) => {}
+                ErasureStage::Waiting(_) => waits = true,
                 ErasureStage::Kept(_) if work.unrolled == 0 => {}
                 // It is said again once it is done.
                 ErasureStage::Kept(_) => match self.is_marked(tenant, subject).await? {
@@ -183,7 +210,8 @@ impl<S: Store> Vault<S> {
                 ErasureStage::Cleared => sign = true,
             }
         }
-        Ok(match (clear, sign, roll) {
+        // Of one who is still there nothing is signed: it would say that all is erased.
+        Ok(match (clear, sign && !waits, roll) {
             (Some(subject), ..) => Next::Clear(subject),
             (None, true, _) => Next::Sign,
             (None, false, true) => Next::Roll,
@@ -226,50 +254,49 @@ impl<S: Store> Vault<S> {
         }))
     }
 
-    /// Sees that no file has the DEKs that erasures destroyed, nor what led from the subjects' ids to them.
-    async fn scrub_keys(&self, tenant: TenantNo, names: &BTreeSet<Name>) -> Result<(), Error> {
+    /// Where the DEKs were that an erasure destroyed, and what led from the subjects' ids to them: no file may have them any more.
+    async fn keys_of(&self, tenant: TenantNo, name: &Name) -> Result<Vec<KeyRange>, Error> {
         let mut ranges = Vec::new();
-        for name in names {
-            let row = load_erasure(&*self.store, tenant, name).await?;
-            for subject in row.map(|row| row.open).unwrap_or_default() {
-                let Some(work) = load_work(&*self.store, tenant, subject).await? else { continue };
-                let from = place::subject(tenant, subject);
-                ranges.push(KeyRange { family: Family::Subjects, to: place::prefix_end(&from), from });
-                if !work.mapping.is_empty() {
-                    let from = work.mapping;
-                    ranges.push(KeyRange { family: Family::Index, to: place::prefix_end(&from), from });
-                }
-                if work.alone.1 != RowId(0) {
-                    let (from, last) = (place::row_dek(tenant, work.alone.0), place::row_dek(tenant, work.alone.1));
-                    ranges.push(KeyRange { family: Family::RowDeks, to: place::prefix_end(&last), from });
-                }
+        let row = load_erasure(&*self.store, tenant, name).await?;
+        for subject in row.map(|row| row.open).unwrap_or_default() {
+            let Some(work) = load_work(&*self.store, tenant, subject).await? else { continue };
+            let from = place::subject(tenant, subject);
+            ranges.push(KeyRange { family: Family::Subjects, to: place::prefix_end(&from), from });
+            if !work.mapping.is_empty() {
+                let from = work.mapping;
+                ranges.push(KeyRange { family: Family::Index, to: place::prefix_end(&from), from });
+            }
+            if work.alone.1 != RowId(0) {
+                let (from, last) = (place::row_dek(tenant, work.alone.0), place::row_dek(tenant, work.alone.1));
+                ranges.push(KeyRange { family: Family::RowDeks, to: place::prefix_end(&last), from });
             }
         }
-        Ok(self.store.scrub(ranges).await?)
+        Ok(ranges)
     }
 
-    /// The erasures that can go on now, some of each tenant, and when the next one can, in microseconds since 1970, if that is
-    /// known.
-    pub async fn open_erasures(&self) -> Result<(BTreeSet<(TenantNo, [u8; 16])>, Option<u64>), Error> {
-        let (mut open, mut next) = (BTreeSet::new(), None::<u64>);
+    /// The erasures that can go on now, and when the next one can, in microseconds since 1970, if that is known. First those of which
+    /// something is to be closed, all of them; then some others of each tenant.
+    pub async fn open_erasures(&self) -> Result<(Vec<(TenantNo, [u8; 16])>, Option<u64>), Error> {
+        let (mut due, mut begun, mut next) = (BTreeSet::new(), BTreeSet::new(), None::<u64>);
         for tenant in self.tenants.numbers() {
             let (from, to) = place::erasure_works_range(tenant);
             let mut pages = Pages::new(Family::Meta, from, to);
             let (mut names, mut asks) = (BTreeSet::new(), false);
-            while names.len() < AT_ONCE
-                && let Some(page) = pages.next(&*self.store).await?
-            {
+            while let Some(page) = pages.next(&*self.store).await? {
                 for (key, bytes) in page {
                     let (Ok(subject), Ok(work)) = (place::decode_erasure_work(&key), ErasureWork::decode(&bytes))
                     else {
                         self.damaged("what is left of an erasure");
                         continue;
                     };
-                    if let ErasureStage::Waiting(due) | ErasureStage::Kept(due) = work.stage
-                        && !self.is_due(due)
-                    {
-                        next = Some(next.map_or(due, |next| next.min(due)));
-                        if !matches!(work.stage, ErasureStage::Kept(_)) || work.unrolled == 0 {
+                    if let ErasureStage::Waiting(until) | ErasureStage::Kept(until) = work.stage {
+                        if self.is_due(until) {
+                            due.insert((tenant, work.erasure));
+                            continue;
+                        }
+                        next = Some(next.map_or(until, |next| next.min(until)));
+                        if !matches!(work.stage, ErasureStage::Kept(_)) || work.unrolled == 0 || names.len() >= AT_ONCE
+                        {
                             continue;
                         }
                         // The roll that one of them asks for takes all; those that it has taken are signed for.
@@ -277,12 +304,15 @@ impl<S: Store> Vault<S> {
                             continue;
                         }
                     }
-                    names.insert((tenant, work.erasure));
+                    if names.len() < AT_ONCE {
+                        names.insert((tenant, work.erasure));
+                    }
                 }
             }
-            open.append(&mut names);
+            begun.append(&mut names);
         }
-        Ok((open, next))
+        let begun = begun.into_iter().filter(|one| !due.contains(one));
+        Ok((due.iter().copied().chain(begun).collect(), next))
     }
 
     /// Tenants of which files may still hold what was erased.
@@ -343,5 +373,68 @@ impl<S: Store> Vault<S> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom_access::Role;
+
+    use super::*;
+    use crate::erase::EraseSubject;
+    use crate::tests::rig::{Bench, caller, store_one};
+
+    const TENANT: TenantNo = TenantNo(1);
+    const DAY: u64 = 24 * 3_600;
+
+    #[tokio::test]
+    async fn while_one_rests_between_two_pages_others_are_closed_and_signed() {
+        let (bench, vault) = Bench::new().await;
+        let mut names = Vec::new();
+        for (subject, days) in [("c-1", 0), ("c-2", 1)] {
+            store_one(&vault, "borrower.name", "Ann", subject).await;
+            let grace = days * DAY * 1_000_000;
+            let request = EraseSubject { subject: subject.to_owned(), grace, idempotency_key: String::new() };
+            names.push(vault.travel(&caller(Role::Privacy), &request).await.unwrap().unwrap().unwrap());
+        }
+        bench.pass(2 * DAY);
+        let (open, _) = vault.open_erasures().await.unwrap();
+        assert_eq!(open, [(TENANT, names[1]), (TENANT, names[0])], "what is due comes first");
+        let tenants = || vault.erasing.lock().unwrap_or_else(PoisonError::into_inner);
+        let erasing = Arc::clone(tenants().entry(TENANT).or_default());
+        erasing.lock().await.pace.rests = Instant::now() + Duration::from_secs(3_600);
+        let others = async { while vault.erasure_step(TENANT, &names[1]).await.unwrap() {} };
+        // That one is cleared by pages, too.
+        let closed = async { assert!(vault.erasure_step(TENANT, &names[1]).await.unwrap()) };
+        tokio::select! {
+            biased;
+            _ = vault.erasure_step(TENANT, &names[0]) => panic!("it rests"),
+            () = closed => {}
+            () = tokio::time::sleep(Duration::from_secs(60)) => panic!("it waits for the rest of another one"),
+        }
+        assert!(matches!(vault.next_step(TENANT, &names[1]).await.unwrap(), Next::Clear(_)));
+        erasing.lock().await.pace.rests = Instant::now();
+        others.await;
+        assert!(matches!(vault.next_step(TENANT, &names[1]).await.unwrap(), Next::Nothing));
+    }
+
+    #[tokio::test]
+    async fn as_many_as_are_cleared_keep_none_that_is_due_from_being_listed() {
+        let (bench, vault) = Bench::new().await;
+        let ask = async |number: usize, grace: u64| {
+            let subject = format!("c-{number}");
+            store_one(&vault, "borrower.name", "Ann", &subject).await;
+            let request = EraseSubject { subject, grace: grace * 1_000_000, idempotency_key: String::new() };
+            vault.travel(&caller(Role::Privacy), &request).await.unwrap().unwrap().unwrap()
+        };
+        for number in 0..AT_ONCE + 10 {
+            ask(number, 0).await;
+        }
+        // The newest subjects come last in every listing.
+        let late = [ask(AT_ONCE + 10, DAY).await, ask(AT_ONCE + 11, DAY).await];
+        bench.pass(2 * DAY);
+        let (open, _) = vault.open_erasures().await.unwrap();
+        assert_eq!(open.len(), AT_ONCE + 2);
+        assert!(late.iter().all(|name| open[..2].contains(&(TENANT, *name))));
     }
 }

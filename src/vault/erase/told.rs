@@ -1,5 +1,7 @@
 //! What is told of erasures, one by its name or all that are known: how far they have come, and their receipts.
 
+use std::fmt;
+
 use strongroom_access::Action;
 use strongroom_ids::TenantNo;
 use strongroom_storage::keys as place;
@@ -22,7 +24,7 @@ pub struct GetErasure {
 }
 
 /// How far an erasure has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ErasureStatus {
     /// Its name: random, so that it leads nowhere.
     pub erasure: String,
@@ -36,6 +38,18 @@ pub struct ErasureStatus {
     pub salt: Option<[u8; 32]>,
     /// What keeps the rest.
     pub kept: Vec<Kept>,
+}
+
+/// Without what shows whose it is, and without the name that leads to it.
+impl fmt::Debug for ErasureStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { state, due, kept, .. } = self;
+        f.debug_struct("ErasureStatus")
+            .field("state", state)
+            .field("due", due)
+            .field("kept", kept)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A legal hold that keeps something of a subject that is erased otherwise.

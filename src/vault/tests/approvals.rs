@@ -1,5 +1,7 @@
 //! What nobody does alone: it waits for others, and goes through once they have signed.
 
+use std::sync::atomic::AtomicBool;
+
 use strongroom_ledger::approval;
 use strongroom_storage::{Family, Mutation, Store};
 
@@ -249,7 +251,11 @@ async fn an_export_shows_that_what_was_done_is_what_was_approved() {
     with_approval(&vault, one, async || vault.erase_subject(&caller(Role::Privacy), &gone).await).await.unwrap();
     let back = RollBackPolicy { version: 1, dry_run: false };
     with_approval(&vault, one, async || vault.roll_back_policy(&alice, &back).await).await.unwrap();
+    assert_eq!(proven_approvals(&vault).await, 11);
+}
 
+/// How many approvals an export shows; it proves that what was done with one is what was approved.
+async fn proven_approvals(vault: &Tested) -> u64 {
     let head = vault.checkpoint(&caller(Role::Auditor), "").await.unwrap();
     let end = strongroom_ledger::checkpoint::claimed_size(&head.note).unwrap();
     let mut pages = vault.export(&caller(Role::Auditor), &Export { end, ..Export::default() }).await.unwrap();
@@ -257,8 +263,7 @@ async fn an_export_shows_that_what_was_done_is_what_was_approved() {
     while let Some(page) = pages.next().await.unwrap() {
         page.leaves.iter().for_each(|line| export.extend([line, &b"\n"[..]].concat()));
     }
-    let report = strongroom_ledger::verify::verify_export(&export[..], &head.note, &head.keys);
-    assert_eq!(report.unwrap().approvals, 11);
+    strongroom_ledger::verify::verify_export(&export[..], &head.note, &head.keys).unwrap().approvals
 }
 
 fn erase(subject: &str, grace_days: u64, key: &str) -> EraseSubject {
@@ -323,6 +328,45 @@ async fn an_erasure_waits_for_an_officer_who_can_see_whose_it_is() {
     let kept = serde_json::to_string(&leaves(&vault).await).unwrap();
     let row = bench.disk.get(Family::Meta, strongroom_storage::keys::approvals(TenantNo(1))).await.unwrap().unwrap();
     assert!(!kept.contains(id) && !row.windows(id.len()).any(|part| part == id.as_bytes()));
+    vault.close().await;
+    assert_eq!(findings(&bench, &[]).await, []);
+}
+
+#[tokio::test]
+async fn an_approval_that_is_given_while_the_request_is_made_again_is_used_up_by_it() {
+    let (bench, vault) = erased_by_two().await;
+    let (desk, bob) = (caller(Role::Privacy), second(TenantNo(1)));
+    // Before each read that the request makes, in turn.
+    let mut done = 0;
+    loop {
+        let id = format!("c-{done}");
+        store_one(&vault, "borrower.id_card", ID_CARD, &id).await;
+        let request = erase(&id, 0, "");
+        let (name, ..) = waits(vault.erase_subject(&desk, &request).await);
+        let (given, before) = (Arc::new(AtomicBool::new(false)), proven_approvals(&vault).await);
+        bench.faults.before_read(done, {
+            let (vault, bob, given) = (Arc::clone(&vault), bob.clone(), Arc::clone(&given));
+            async move {
+                approve_as(&vault, &bob, &name).await.unwrap();
+                given.store(true, Ordering::Relaxed);
+            }
+        });
+        let again = vault.erase_subject(&desk, &request).await;
+        bench.faults.heal();
+        if !given.load(Ordering::Relaxed) {
+            break;
+        }
+        let told = match again {
+            // It had read the list by then.
+            Err(Error::ApprovalRequired { .. }) => vault.erase_subject(&desk, &request).await.unwrap(),
+            told => told.unwrap(),
+        };
+        assert_eq!(told.state, "erased");
+        assert!(vault.list_approvals(&bob).await.unwrap().is_empty(), "given before read {done}, it is left");
+        assert_eq!(proven_approvals(&vault).await, before + 1);
+        done += 1;
+    }
+    assert!(done > 3, "{done} reads");
     vault.close().await;
     assert_eq!(findings(&bench, &[]).await, []);
 }

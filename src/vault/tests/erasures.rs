@@ -1,7 +1,5 @@
 //! Data subjects that are erased: nothing of them is left, whatever goes wrong meanwhile, and the ledger still proves the rest.
 
-use std::sync::atomic::AtomicBool;
-
 use strongroom_commit::CommitError;
 use strongroom_ledger::erasure::{self, ErasureReceipt};
 use strongroom_storage::rows::{ErasureRow, JobKind, SubjectRecord};
@@ -315,18 +313,15 @@ async fn a_subject_with_many_values_makes_way_for_callers_and_its_receipt_says_t
     let empty = entries(&bench.disk);
     let values = (0..1_500).map(|number| new_value("borrower.address", &format!("street {number}"), "c-1")).collect();
     vault.tokenize(&caller(Role::App), &tokenize(values, "")).await.unwrap();
-    let is_erased = AtomicBool::new(false);
-    let erased = async {
-        let told = erase(&vault, "c-1").await;
-        is_erased.store(true, Ordering::Relaxed);
-        told
-    };
-    let read = async || {
-        while !is_erased.load(Ordering::Relaxed) {
-            read_for(&vault, &token, "", "kyc_review").await.unwrap();
-        }
-    };
-    let (told, ..) = tokio::join!(erased, read(), read(), read());
+    let request = EraseSubject { subject: "c-1".to_owned(), grace: 0, idempotency_key: String::new() };
+    let name = vault.travel(&desk(), &request).await.unwrap().unwrap().unwrap();
+    // To see what comes next takes two reads: somebody commits behind those, inside the first page.
+    bench.faults.before_read(2, {
+        let vault = Arc::clone(&vault);
+        async move { _ = read_for(&vault, &token, "", "kyc_review").await.unwrap() }
+    });
+    while vault.erasure_step(TENANT, &name).await.unwrap() {}
+    let told = get(&vault, &data_encoding::HEXLOWER.encode(&name)).await.unwrap();
     assert_eq!((told.state, said(&vault, &told).await.values), ("erased", 1_500));
     for family in STORED {
         assert_eq!(entries(&bench.disk)[family], empty[family], "{family}");
@@ -393,16 +388,7 @@ async fn an_id_that_leads_to_several_subjects_takes_all_of_them_along() {
     let (bench, vault) = Bench::new().await;
     let one = store_one(&vault, "borrower.name", "张三", "c-1").await;
     let two = store_one(&vault, "borrower.name", "李四", "c-2").await;
-    // Nobody merges subjects yet: this is what it would leave.
-    let [first, second]: [SubjectRecord; 2] = records(&bench).await.try_into().ok().unwrap();
-    let entry = |record: &SubjectRecord| place::subject_id(TENANT, record.id_index.version, &record.id_index.mac);
-    let merged = SubjectRecord { id_index: first.id_index, ..second.clone() };
-    let batch = vec![
-        Mutation::Put(Family::Index, entry(&first), place::encode_handles(&[first.handle, second.handle])),
-        Mutation::Delete(Family::Index, entry(&second)),
-        Mutation::Put(Family::Subjects, place::subject(TENANT, second.handle), merged.encode()),
-    ];
-    bench.disk.write(batch).await.unwrap();
+    merge(&bench).await;
     let told = erase(&vault, "c-1").await;
     assert_eq!((told.state, said(&vault, &told).await.values), ("erased", 2));
     for token in [&one, &two] {
@@ -411,6 +397,49 @@ async fn an_id_that_leads_to_several_subjects_takes_all_of_them_along() {
     for family in STORED {
         assert_eq!(entries(&bench.disk)[family], 0, "{family}");
     }
+}
+
+/// Has the id of the first of two subjects lead to both. Nobody merges subjects yet: this is what it would leave.
+async fn merge(bench: &Bench) {
+    let [first, second]: [SubjectRecord; 2] = records(bench).await.try_into().ok().unwrap();
+    let entry = |record: &SubjectRecord| place::subject_id(TENANT, record.id_index.version, &record.id_index.mac);
+    let merged = SubjectRecord { id_index: first.id_index, ..second.clone() };
+    let batch = vec![
+        Mutation::Put(Family::Index, entry(&first), place::encode_handles(&[first.handle, second.handle])),
+        Mutation::Delete(Family::Index, entry(&second)),
+        Mutation::Put(Family::Subjects, place::subject(TENANT, second.handle), merged.encode()),
+    ];
+    bench.disk.write(batch).await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_signed_of_an_erasure_while_one_of_its_subjects_still_waits() {
+    let (bench, vault) = Bench::new().await;
+    for subject in ["c-1", "c-2"] {
+        store_one(&vault, "borrower.name", "张三", subject).await;
+    }
+    merge(&bench).await;
+    erase_with(&vault, "c-1", 3 * DAY, "").await.unwrap();
+    // Both end earlier, which is said once.
+    let told = erase_with(&vault, "c-1", DAY, "").await.unwrap();
+    let lines = all(&bench, Family::Leaves).await;
+    let told_due = |line: &[u8]| String::from_utf8_lossy(line).matches("\"due\"").count();
+    assert_eq!(lines.iter().map(|(_, line)| told_due(line)).max(), Some(1));
+    bench.pass(2 * DAY);
+    let right = bench.now.load(Ordering::Relaxed);
+    let name: [u8; 16] = data_encoding::HEXLOWER.decode(told.erasure.as_bytes()).unwrap().try_into().unwrap();
+    assert!(vault.erasure_step(TENANT, &name).await.unwrap(), "the first is closed");
+    bench.set_clock(right + 90 * DAY * 1_000_000);
+    while vault.erasure_step(TENANT, &name).await.unwrap() {}
+    let waits = get(&vault, &told.erasure).await.unwrap();
+    assert_eq!((waits.state, waits.receipt.as_str()), ("waiting", ""));
+
+    bench.set_clock(right);
+    let operator = Caller::new(Arc::new(Principal::new(TenantNo(0), Role::Operator, "sre-1")), "test");
+    vault.confirm_clock(&operator, &crate::ConfirmClock { time: right }).await.unwrap();
+    go_on(&vault).await.unwrap();
+    let told = get(&vault, &told.erasure).await.unwrap();
+    assert_eq!((told.state, said(&vault, &told).await.values), ("erased", 2));
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! Scrubbing: what was removed or overwritten gets out of the files.
 //!
 //! It stands in the log, in tables that overlap its key, and for whoever looks at an earlier moment. So the memtables are flushed, those
-//! tables rewritten, and it is waited until every file that may have had it is gone.
+//! tables rewritten, and it is waited until every file that may have had it is gone. Of the tables that are none any more nobody knows
+//! the keys: what others have replaced, before this or while it waited for them, is waited for whatever it held.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -54,7 +56,25 @@ impl Engine {
             old.extend(overlapping);
         }
         self.no_new_errors("scrub", errors)?;
-        are_gone(old, SETTLE)
+        let replaced = self.table_files()?;
+        are_gone(old, replaced, SETTLE, || self.live())
+    }
+
+    /// The files of tables that are on disk, whether they are still tables or not.
+    fn table_files(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let dir = self.db.path();
+        let names = folder::names(dir)?.into_iter().filter(|name| folder::is_table(name));
+        Ok(names.map(|name| dir.join(name)).collect())
+    }
+
+    /// The files of all tables that there are now.
+    fn live(&self) -> Result<BTreeSet<PathBuf>, StoreError> {
+        let live = self.db.live_files().map_err(|error| failed("scrub", error))?;
+        Ok(live.iter().map(|file| self.path_of(file)).collect())
+    }
+
+    fn path_of(&self, file: &rocksdb::LiveFile) -> PathBuf {
+        self.db.path().join(file.name.trim_start_matches('/'))
     }
 
     /// The files of the log, the oldest first.
@@ -71,7 +91,7 @@ impl Engine {
         let live = self.db.live_files().map_err(|error| failed("scrub", error))?;
         let own = live.into_iter().filter(|file| file.column_family_name == family.name());
         let table = |file: rocksdb::LiveFile| {
-            let path = self.db.path().join(file.name.trim_start_matches('/'));
+            let path = self.path_of(&file);
             (file.start_key.unwrap_or_default(), file.end_key.unwrap_or_default(), path)
         };
         Ok(own.map(table).collect())
@@ -118,14 +138,24 @@ fn together<'r>(mut ranges: Vec<Stretch<'r>>, tables: &[Table]) -> (Vec<Stretch<
     (stretches, old)
 }
 
-/// Waits until files are gone: a job deletes those that it made needless as its last step, and those that somebody reads go when
-/// that ends.
-fn are_gone(mut files: Vec<PathBuf>, within: Duration) -> Result<(), StoreError> {
+/// Waits until old files are gone, and of the others those that are no tables: a job deletes those that it made needless as its last
+/// step, and those that somebody reads go when that ends. One that a job still writes is a table in the end, or gone as well.
+fn are_gone(
+    mut old: Vec<PathBuf>,
+    mut others: Vec<PathBuf>,
+    within: Duration,
+    live: impl Fn() -> Result<BTreeSet<PathBuf>, StoreError>,
+) -> Result<(), StoreError> {
     let began = Instant::now();
+    // One of which nobody can tell is there.
+    let is_there = |file: &PathBuf| file.try_exists().unwrap_or(true);
     loop {
-        // One of which nobody can tell is there.
-        files.retain(|file| file.try_exists().unwrap_or(true));
-        if files.is_empty() {
+        old.retain(is_there);
+        if !others.is_empty() {
+            let live = live()?;
+            others.retain(|file| !live.contains(file) && is_there(file));
+        }
+        if old.is_empty() && others.is_empty() {
             return Ok(());
         }
         if began.elapsed() >= within {
@@ -136,7 +166,7 @@ fn are_gone(mut files: Vec<PathBuf>, within: Duration) -> Result<(), StoreError>
 }
 
 fn not_yet(why: &str) -> StoreError {
-    StoreError::Io { doing: "scrub", what: format!("{why}: what was removed may still be in files") }
+    StoreError::StillInFiles { what: why.to_owned() }
 }
 
 #[cfg(test)]
@@ -174,8 +204,33 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("000007.sst");
         std::fs::write(&file, b"a wrapped key").unwrap();
-        assert!(are_gone(vec![file.clone()], Duration::ZERO).is_err());
+        let none = || Ok(BTreeSet::new());
+        let gone = |old, others| are_gone(old, others, Duration::ZERO, none);
+        assert!(gone(vec![file.clone()], vec![]).is_err() && gone(vec![], vec![file.clone()]).is_err());
         std::fs::remove_file(&file).unwrap();
-        are_gone(vec![file], Duration::ZERO).unwrap();
+        gone(vec![file.clone()], vec![]).unwrap();
+        gone(vec![], vec![file]).unwrap();
+    }
+
+    #[test]
+    fn of_the_other_files_those_are_waited_for_that_are_no_tables() {
+        let dir = tempfile::tempdir().unwrap();
+        let [table, written, replaced] = ["000007.sst", "000008.sst", "000009.sst"].map(|name| dir.path().join(name));
+        for file in [&table, &written, &replaced] {
+            std::fs::write(file, b"a wrapped key").unwrap();
+        }
+        let looked = std::cell::Cell::new(0);
+        let live = || {
+            looked.set(looked.get() + 1);
+            // A job has written its table, and somebody has let go of what another one replaced.
+            if looked.get() == 3 {
+                std::fs::remove_file(&replaced).unwrap();
+                return Ok(BTreeSet::from([table.clone(), written.clone()]));
+            }
+            Ok(BTreeSet::from([table.clone()]))
+        };
+        are_gone(vec![], vec![table.clone(), written.clone(), replaced.clone()], SETTLE, live).unwrap();
+        assert_eq!(looked.get(), 3);
+        assert!(are_gone(vec![table.clone()], vec![], Duration::ZERO, || Ok(BTreeSet::from([table.clone()]))).is_err());
     }
 }
