@@ -117,6 +117,18 @@ async fn where_the_tile_over_a_leaf_was_changed_as_well_its_leaves_are_named_as_
 }
 
 #[tokio::test]
+async fn that_a_log_was_changed_is_said_though_its_tiles_cannot_be_read() {
+    let (bench, _) = closed().await;
+    change(&bench, 1).await;
+    change(&bench, 300).await;
+    let found = findings_damaged(&bench, Family::Tiles, place::tile(TENANT, 0, 0)).await;
+    assert_eq!(named(&found), (vec![], vec!["leaves 0 to 255"]), "{found:?}");
+    let unreadable = |one: &Finding| one.fault == Fault::Unreadable && one.what.contains("damaged in tiles");
+    assert!(found.iter().any(unreadable), "{found:?}");
+    assert!(found.iter().any(|one| one.what.contains("the log's head is not the head of its leaves")), "{found:?}");
+}
+
+#[tokio::test]
 async fn without_any_tile_the_head_file_says_between_which_leaves() {
     let (bench, _) = closed().await;
     for (key, _) in all(&bench, Family::Tiles).await {

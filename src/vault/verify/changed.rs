@@ -48,9 +48,17 @@ impl<S: Store> Check<'_, S> {
         let mut named = BTreeSet::new();
         // What was looked at by what somebody else has signed, and whether something was found there.
         let mut known: HashMap<Subtree, bool> = HashMap::new();
+        let mut damaged = false;
         for suspect in suspects {
-            let proven = proven(self.store, self.number, &suspect).await?;
-            let found = self.descend(&suspect.signed.whose, proven, archived, &mut named, &mut known).await?;
+            // What can't be read is one finding, and keeps nobody from hearing that the log is another.
+            let found = if damaged {
+                false
+            } else {
+                let found = self.names(&suspect, archived, &mut named, &mut known).await;
+                let found = self.unless_damaged(found)?;
+                damaged = found.is_none();
+                found.unwrap_or(false)
+            };
             if let (false, Some(tree)) = (found, &suspect.tree) {
                 let Signed { size, frontier, whose, .. } = &suspect.signed;
                 let range = frontier.as_ref().and_then(|frontier| first_difference(frontier, tree));
@@ -59,6 +67,18 @@ impl<S: Store> Check<'_, S> {
             }
         }
         Ok(())
+    }
+
+    /// Names those by which it is another than one was signed. Says whether anything was found, now or before.
+    async fn names(
+        &mut self,
+        suspect: &Suspect,
+        archived: u64,
+        named: &mut BTreeSet<u64>,
+        known: &mut HashMap<Subtree, bool>,
+    ) -> Result<bool, StoreError> {
+        let proven = proven(self.store, self.number, suspect).await?;
+        self.descend(&suspect.signed.whose, proven, archived, named, known).await
     }
 
     /// Goes down from subtrees that are proven, in order. Says whether anything was found, now or before.
@@ -119,12 +139,12 @@ impl<S: Store> Check<'_, S> {
                 }
             }
         };
-        ahead::pieces(threads, next, look, take).await?;
+        let looked = ahead::pieces(threads, next, look, take).await;
         if let Some((from, to)) = range {
             self.changed_range(whose, from, to);
         }
         known.extend(looked_at);
-        Ok(found || before)
+        looked.map(|()| found || before)
     }
 
     fn changed_range(&mut self, whose: &str, from: u64, to: u64) {

@@ -149,7 +149,12 @@ impl<S: Store> Check<'_, S> {
             index.take(block);
             self.report(Phase::Leaves, walk.next, expected);
         };
-        ahead::pieces(threads, next, look, take).await?;
+        let walked = ahead::pieces(threads, next, look, take).await;
+        if matches!(walked, Err(StoreError::Corrupt { .. })) {
+            // What was found before the damage is said.
+            self.changed_leaves(std::mem::take(&mut walk.suspects), archived).await?;
+        }
+        walked?;
         self.named(&walk);
         for one in signed {
             self.compare(&mut walk, one);
