@@ -43,8 +43,13 @@ enum Looked {
 }
 
 impl<S: Store> Check<'_, S> {
-    /// Names the leaves by which the log is another than was signed. Those that are archived are not there to be looked at.
-    pub(super) async fn changed_leaves(&mut self, suspects: Vec<Suspect>, archived: u64) -> Result<(), StoreError> {
+    /// Names the leaves by which the log is another than was signed. Those that are archived are not there to be looked at:
+    /// the tree over them is what their state says.
+    pub(super) async fn changed_leaves(
+        &mut self,
+        suspects: Vec<Suspect>,
+        archived: &Frontier,
+    ) -> Result<(), StoreError> {
         let mut named = BTreeSet::new();
         // What was looked at by what somebody else has signed, and whether something was found there.
         let mut known: HashMap<Subtree, bool> = HashMap::new();
@@ -73,7 +78,7 @@ impl<S: Store> Check<'_, S> {
     async fn names(
         &mut self,
         suspect: &Suspect,
-        archived: u64,
+        archived: &Frontier,
         named: &mut BTreeSet<u64>,
         known: &mut HashMap<Subtree, bool>,
     ) -> Result<bool, StoreError> {
@@ -86,7 +91,7 @@ impl<S: Store> Check<'_, S> {
         &mut self,
         whose: &str,
         mut open: Vec<Subtree>,
-        archived: u64,
+        archived: &Frontier,
         named: &mut BTreeSet<u64>,
         known: &mut HashMap<Subtree, bool>,
     ) -> Result<bool, StoreError> {
@@ -96,7 +101,7 @@ impl<S: Store> Check<'_, S> {
         let seen = &*known;
         let next = async || {
             while let Some(subtree) = open.pop() {
-                if subtree.end().is_none_or(|end| end <= archived) {
+                if subtree.end().is_none_or(|end| end <= archived.size()) {
                     continue;
                 }
                 if let Some(found) = seen.get(&subtree) {
@@ -117,7 +122,7 @@ impl<S: Store> Check<'_, S> {
         // Ranges that follow each other are one finding.
         let mut range: Option<(u64, u64)> = None;
         let take = |(subtree, looked): (Subtree, Looked)| {
-            let (from, to) = (subtree.start.max(archived), subtree.end().unwrap_or(subtree.start));
+            let (from, to) = (subtree.start, subtree.end().unwrap_or(subtree.start));
             let joined = range.filter(|(_, end)| *end == from && matches!(looked, Looked::Range));
             if let (None, Some((from, to))) = (joined, range.take()) {
                 self.changed_range(whose, from, to);
@@ -205,12 +210,23 @@ async fn below<S: Store>(store: &S, log: TenantNo, subtree: &Subtree) -> Result<
     Ok(roots.and_then(|roots| subtree.opened(&roots.concat())))
 }
 
-/// Holds the leaves under a subtree that is proven against it.
-async fn look<S: Store>(store: &S, log: TenantNo, subtree: &Subtree, archived: u64) -> Result<Looked, StoreError> {
-    let Some(end) = subtree.end().filter(|_| subtree.start >= archived) else { return Ok(Looked::Range) };
+/// Holds the leaves under a subtree that is proven against it. Those of them that are archived are a part of it.
+async fn look<S: Store>(
+    store: &S,
+    log: TenantNo,
+    subtree: &Subtree,
+    archived: &Frontier,
+) -> Result<Looked, StoreError> {
+    let Some(end) = subtree.end() else { return Ok(Looked::Range) };
     let keep = subtree.height <= BLOCK_HEIGHT;
     let (mut tree, mut hashes) = (Frontier::new(), HashMap::new());
-    let mut pages = Pages::new(Family::Leaves, place::leaf(log, subtree.start), place::leaf(log, end)).of(ahead::PAGE);
+    for one in archived.subtrees().filter(|one| one.start >= subtree.start) {
+        if tree.push_subtree(&Subtree { start: one.start - subtree.start, ..one }).is_err() {
+            return Ok(Looked::Range);
+        }
+    }
+    let from = subtree.start + tree.size();
+    let mut pages = Pages::new(Family::Leaves, place::leaf(log, from), place::leaf(log, end)).of(ahead::PAGE);
     while let Some(page) = pages.next(store).await? {
         for (key, line) in &page {
             let Ok(index) = place::decode_leaf(key) else { continue };
@@ -250,4 +266,41 @@ fn first_difference(one: &Frontier, other: &Frontier) -> Option<(u64, u64)> {
     let mut pairs = one.subtrees().zip(other.subtrees()).filter(|_| one.size() == other.size());
     let (subtree, _) = pairs.find(|(one, other)| one != other)?;
     Some((subtree.start, subtree.end()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom_storage::Mutation;
+    use strongroom_storage::memory::MemoryStore;
+
+    use super::*;
+
+    const LOG: TenantNo = TenantNo(1);
+
+    async fn put(store: &MemoryStore, index: u64, line: &[u8]) {
+        let leaf = Mutation::Put(Family::Leaves, place::leaf(LOG, index), line.to_vec());
+        store.write(vec![leaf]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_subtree_of_which_leaves_are_archived_is_held_against_their_state_and_what_is_there() {
+        let store = MemoryStore::default();
+        let (mut signed, mut archived, mut others) = (Frontier::new(), Frontier::new(), Frontier::new());
+        for index in 0..512_u64 {
+            let line = index.to_string().into_bytes();
+            signed.push(&line);
+            if index < 256 {
+                archived.push(&line);
+                others.push(b"another");
+            } else {
+                put(&store, index, &line).await;
+            }
+        }
+        let proven = signed.subtrees().next().unwrap();
+        let looked = async |archived: &Frontier| look(&store, LOG, &proven, archived).await.unwrap();
+        assert!(matches!(looked(&archived).await, Looked::Same), "nobody changed anything");
+        assert!(matches!(looked(&others).await, Looked::Range));
+        put(&store, 300, b"another").await;
+        assert!(matches!(looked(&archived).await, Looked::Range));
+    }
 }
