@@ -155,7 +155,7 @@ impl<S: Store> Check<'_, S> {
     fn changed_range(&mut self, whose: &str, from: u64, to: u64) {
         let what = format!(
             "leaves {from} to {} are not those that {whose} signs: one or more were changed, or they are another history's; the tiles \
-             over them do not say which, for they are missing or were changed as well",
+             over them do not say which, for they are missing, were changed as well or do not reach so far yet",
             to.saturating_sub(1)
         );
         self.found(Kind::Log, Fault::Changed, Place::Only, what);
