@@ -164,7 +164,8 @@ impl Questions {
             rows,
             below: format!(
                 "A year's log of {} leaves, made up, in a vault of its own: {} services, {} people behind one request in four, a \
-                 subject for {} requests, one request in {} denied, one read in {} in plain, and one change of policy, keys, \
+                 subject for {} requests, one request in {} denied, one of several reads in {} in part, one read in {} in plain, {} \
+                 values in bulk in one request in {}, and one change of policy, keys, \
                  schema or tiers with its approval in {}. A committer appended them over the vault's store: {} leaves/s. The index \
                  followed as in a vault that is served and that nobody calls: {} leaves/s, {} us of processor time and {} bytes on \
                  disk a leaf, beside {} of the leaf itself. Each run asks about another subject, principal, week and month, by \
@@ -176,7 +177,10 @@ impl Questions {
                 mix::PEOPLE,
                 mix::OF_A_SUBJECT,
                 mix::DENIED,
+                mix::PARTLY,
                 mix::PLAIN,
+                mix::IN_BULK,
+                figure(mix::BULK as f64, 0),
                 figure(mix::CHANGE as f64, 0),
                 figure(self.filled, 0),
                 figure(self.indexed_a_second(), 0),
@@ -213,8 +217,13 @@ pub fn goal(questions: Option<&Questions>) -> Goal {
 mod tests {
     use std::time::Duration;
 
+    use strongroom_ids::SubjectHandle;
+    use strongroom_ledger::Timestamp;
+
     use super::*;
     use crate::cli::bench::goals::Verdict;
+    use crate::cli::bench::mix::Mix;
+    use crate::cli::bench::year::KNOWN;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_year_is_indexed_and_each_question_is_answered_as_a_look_at_every_leaf_would() {
@@ -232,6 +241,13 @@ mod tests {
         assert_eq!((changes.leaves, changes.approved), (4, 1));
         let plain = first(Question::Plain);
         assert!(plain.leaves < 100 && plain.purposes.contains_key("loan_servicing"), "{plain:?}");
+        // Of the year alone: nothing was denied before it.
+        let mix = Mix::new(6_000, vec![SubjectHandle(1); KNOWN as usize]);
+        let lines: Vec<Vec<u8>> =
+            (0..6_000).flat_map(|number| mix.leaves(number)).map(|leaf| leaf.finish(1, Timestamp(1))).collect();
+        let say = |what: &str| lines.iter().filter(|line| String::from_utf8_lossy(line).contains(what)).count() as u64;
+        assert!(say("DENIED") > say(r#""decision":"deny""#), "some are denied in part");
+        assert_eq!(first(Question::Denied).leaves, say("DENIED"));
         assert!(questions.ratio() > 0.0 && questions.indexed_a_second() > 0.0);
         assert_eq!(questions.document()["every_leaf"]["leaves"], first(Question::Subject).leaves);
     }
