@@ -16,7 +16,7 @@ pub const PEOPLE: u64 = 500;
 pub const OF_A_SUBJECT: u64 = 20;
 /// One request in so many is denied.
 pub const DENIED: u64 = 500;
-/// One request of several items in so many is denied in some of them. Of these every other only counts them.
+/// One read of several values in so many is denied in part: of half of them the leaf only counts what was denied.
 pub const PARTLY: u64 = 100;
 /// One request in so many brings values in bulk, and how many: they fit a leaf.
 pub const BULK: u64 = 2_000;
@@ -162,7 +162,6 @@ impl Mix {
         let denied = draw.one_in(DENIED);
         let kind = Kind::drawn(draw);
         let writes = kind.action == "tokenize";
-        // Of a request that reads, the last of its items.
         let partly = !denied && !writes && kind.items > 1 && draw.one_in(PARTLY);
         let counted = partly && draw.one_in(2);
         let request = random(number);
