@@ -169,7 +169,8 @@ impl Questions {
                  schema or tiers with its approval in {}. A committer appended them over the vault's store: {} leaves/s. The index \
                  followed as in a vault that is served and that nobody calls: {} leaves/s, {} us of processor time and {} bytes on \
                  disk a leaf, beside {} of the leaf itself. Each run asks about another subject, principal, week and month, by \
-                 the code behind the RPC and without a connection, until each leaf of the answer is read; values of class c3 \
+                 the code behind the RPC and without a connection, until each leaf of the answer is read, from a cache that is as warm as \
+                 a log that was just written and indexed leaves it; values of class c3 \
                  have no views. A look at every leaf is the same export with `--every-leaf`, once. Memory of the process while the \
                  index was asked: {} MiB at most, {} before. {SPREAD}",
                 figure(self.leaves as f64, 0),
