@@ -1,5 +1,5 @@
-//! What auditors ask of a log, by the code behind the RPC and the filters of `strongroom audit`, until every leaf of the answer
-//! is read.
+//! What auditors ask of a log, with the filters that the questions of `strongroom audit` send and by the code behind the RPC, until
+//! every leaf of the answer is read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
