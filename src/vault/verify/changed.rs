@@ -5,13 +5,14 @@
 //! was changed as well, those below it may still give what it should have had; else its leaves are named as a range. Leaves
 //! are read once more for this, so a log that nobody changed costs nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use data_encoding::HEXLOWER;
 use strongroom_ids::TenantNo;
 use strongroom_ledger::cover::Subtree;
 use strongroom_ledger::tiles::{Edge, TileId};
 use strongroom_ledger::{Frontier, leaf_hash};
+use strongroom_storage::rows::{BLOCK, BlockRow};
 use strongroom_storage::{Family, Store, StoreError, keys as place};
 
 use super::finding::{Fault, Kind, Place};
@@ -22,8 +23,6 @@ use crate::tiles;
 
 /// The height of a subtree whose leaves are under one tile.
 const BLOCK_HEIGHT: u8 = 8;
-/// Leaves that are remembered, so that each is named once however many have signed it.
-const REMEMBERED: usize = 10_000;
 
 /// What was signed of other leaves than those that are there.
 pub(super) struct Suspect {
@@ -42,6 +41,9 @@ enum Looked {
     Range,
 }
 
+/// Leaves that were named, by their blocks: each is named once however many have signed it.
+type Named = HashMap<u64, BlockRow>;
+
 impl<S: Store> Check<'_, S> {
     /// Names the leaves by which the log is another than was signed. Those that are archived are not there to be looked at:
     /// the tree over them is what their state says.
@@ -50,7 +52,7 @@ impl<S: Store> Check<'_, S> {
         suspects: Vec<Suspect>,
         archived: &Frontier,
     ) -> Result<(), StoreError> {
-        let mut named = BTreeSet::new();
+        let mut named = HashMap::new();
         // What was looked at by what somebody else has signed, and whether something was found there.
         let mut known: HashMap<Subtree, bool> = HashMap::new();
         let mut damaged = false;
@@ -79,7 +81,7 @@ impl<S: Store> Check<'_, S> {
         &mut self,
         suspect: &Suspect,
         archived: &Frontier,
-        named: &mut BTreeSet<u64>,
+        named: &mut Named,
         known: &mut HashMap<Subtree, bool>,
     ) -> Result<bool, StoreError> {
         let proven = proven(self.store, self.number, suspect).await?;
@@ -92,7 +94,7 @@ impl<S: Store> Check<'_, S> {
         whose: &str,
         mut open: Vec<Subtree>,
         archived: &Frontier,
-        named: &mut BTreeSet<u64>,
+        named: &mut Named,
         known: &mut HashMap<Subtree, bool>,
     ) -> Result<bool, StoreError> {
         let (store, log, threads) = (self.store, self.number, self.threads);
@@ -134,7 +136,10 @@ impl<S: Store> Check<'_, S> {
                 Looked::Range => range = Some((joined.map_or(from, |(from, _)| from), to)),
                 Looked::Changed(leaves) => {
                     for (leaf, hash) in leaves {
-                        if named.len() < REMEMBERED && !named.insert(leaf) {
+                        let block = named.entry(leaf / BLOCK).or_default();
+                        let before = *block;
+                        block.add((leaf % BLOCK) as u8);
+                        if *block == before {
                             continue;
                         }
                         let hash = HEXLOWER.encode(&hash);
