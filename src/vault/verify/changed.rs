@@ -5,7 +5,7 @@
 //! was changed as well, those below it may still give what it should have had; else its leaves are named as a range. Leaves
 //! are read once more for this, so a log that nobody changed costs nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use data_encoding::HEXLOWER;
 use strongroom_ids::TenantNo;
@@ -55,8 +55,14 @@ impl<S: Store> Check<'_, S> {
         let mut named = HashMap::new();
         // What was looked at by what somebody else has signed, and whether something was found there.
         let mut known: HashMap<Subtree, bool> = HashMap::new();
+        // What was signed and is explained: whoever signed the same says nothing more.
+        let mut explained = HashSet::new();
         let mut damaged = false;
         for suspect in suspects {
+            let signed = (suspect.signed.size, suspect.signed.root);
+            if explained.contains(&signed) {
+                continue;
+            }
             // What can't be read is one finding, and keeps nobody from hearing that the log is another.
             let found = if damaged {
                 false
@@ -66,7 +72,9 @@ impl<S: Store> Check<'_, S> {
                 damaged = found.is_none();
                 found.unwrap_or(false)
             };
-            if let (false, Some(tree)) = (found, &suspect.tree) {
+            if found {
+                explained.insert(signed);
+            } else if let Some(tree) = &suspect.tree {
                 let Signed { size, frontier, whose, .. } = &suspect.signed;
                 let range = frontier.as_ref().and_then(|frontier| first_difference(frontier, tree));
                 let (from, to) = range.unwrap_or((0, *size));
