@@ -166,7 +166,7 @@ pub struct Args {
     quick: bool,
 
     /// Measure everything: other batch sizes, streams, the ledger, latency against load, overload, growth, rewrap,
-    /// retention, questions of auditors. Takes about twenty minutes with --peers.
+    /// retention, questions of auditors. Takes more than twenty minutes with --peers.
     #[arg(long, conflicts_with_all = ["parts", generator::GROUP])]
     all: bool,
 

@@ -245,6 +245,11 @@ impl Committer {
         lane.map(|lane| lane.view())
     }
 
+    /// How many leaves all logs have together: whoever sees it grow, and appends none, has company.
+    pub fn leaves(&self) -> u64 {
+        self.shared.lanes().values().map(|lane| lane.frontier.size()).sum()
+    }
+
     /// How far the journal has come; `None` if none is kept.
     pub fn journal(&self) -> Option<JournalEnd> {
         self.shared.journal()

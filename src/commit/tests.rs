@@ -47,7 +47,7 @@ async fn what_was_committed_is_stored_with_its_leaf_and_head() {
         assert_eq!((view.size, view.time, view.incarnation), (1, Timestamp(1_000), 1));
         assert_eq!(view.root, Frontier::from_bytes(&head.frontier).unwrap().root());
     }
-    assert_eq!(rig.committer.head(TenantNo(99)), None);
+    assert_eq!((rig.committer.head(TenantNo(99)), rig.committer.leaves()), (None, 2));
 }
 
 #[tokio::test]

@@ -2,8 +2,9 @@
 //! leaves is answered without a look at all of them.
 //!
 //! Like tiles it follows the leaves in the background, never in a commit, and each step is one commit with how far it has
-//! come: a crash costs a step, and a row that is written twice is the same row. Each row follows from its 256 leaves alone
-//! and is under no key: it says less than the leaves beside it, and a log whose tenant is locked or gone keeps its own.
+//! come: a crash costs a step, or the block that was begun, and a row that is written twice is the same row. Each row follows
+//! from its 256 leaves alone and is under no key: it says less than the leaves beside it, and a log whose tenant is locked or
+//! gone keeps its own.
 //!
 //! Rows that somebody removes would hide leaves from whoever asks by the index. So nothing is signed that came by it; an
 //! export that looks at every leaf holds the index against what it finds; and blocks are made anew and held against their
@@ -12,7 +13,7 @@
 
 mod turns;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
@@ -34,7 +35,8 @@ use turns::Turns;
 
 /// Blocks that are taken in one commit, at most. Callers' commits wait for it.
 const STEP: u64 = 4;
-/// Rows that are written in one commit, at most: a few milliseconds. A block of large requests has more, and takes some.
+/// Rows that are written in one commit, at most: a few milliseconds. A block of large requests has more, and takes a step for
+/// each of them, of several rounds if need be.
 const ROWS: usize = 2_048;
 /// Rows that are looked up at once.
 const LOOKED_UP: usize = 1_024;
@@ -51,6 +53,9 @@ pub(crate) struct Indexing {
     suspects: Mutex<BTreeSet<(TenantNo, u64)>>,
     /// Which blocks are held against their rows next.
     turns: Mutex<Turns>,
+    /// Of each log the block of which the first rows are written already, and the last of them. A block that is forgotten
+    /// is begun anew.
+    begun: Mutex<HashMap<TenantNo, (u64, Term)>>,
 }
 
 impl Indexing {
@@ -65,6 +70,26 @@ impl Indexing {
     /// Takes them away.
     pub fn suspects(&self) -> BTreeSet<(TenantNo, u64)> {
         std::mem::take(&mut self.suspects.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The rows of a block that are not written yet.
+    fn left_of(&self, log: TenantNo, first: u64, rows: Rows) -> Vec<(Term, BlockRow)> {
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).get(&log).copied();
+        let last = begun.filter(|(block, _)| *block == first).map(|(_, last)| last);
+        rows.into_iter().filter(|(term, _)| last.is_none_or(|last| *term > last)).collect()
+    }
+
+    /// The rows of a block are written up to a term, or all of those before the next block.
+    fn written(&self, log: TenantNo, begun: Option<(u64, Term)>) {
+        let mut all = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        match begun {
+            Some(begun) => {
+                all.insert(log, begun);
+            }
+            None => {
+                all.remove(&log);
+            }
+        }
     }
 }
 
@@ -112,7 +137,7 @@ pub(crate) async fn indexed<S: Store>(store: &S, log: TenantNo, size: u64) -> Re
     Ok(leaves.filter(|leaves| *leaves <= size && leaves.is_multiple_of(BLOCK)).unwrap_or(0))
 }
 
-fn puts(log: TenantNo, first: u64, rows: &Rows) -> impl Iterator<Item = Mutation> {
+fn puts(log: TenantNo, first: u64, rows: &[(Term, BlockRow)]) -> impl Iterator<Item = Mutation> {
     rows.iter().map(move |(term, row)| {
         Mutation::Put(Family::LeafIndex, place::leaf_index(log, &term.to_bytes(), first), row.encode())
     })
@@ -157,42 +182,44 @@ impl<S: Store> Vault<S> {
         let mut begun = next;
         let mut mutations = Vec::new();
         while left > 0 && next + BLOCK <= size {
-            let rows = rows_of(&*self.store, log, next).await?;
+            let mut rows = self.indexing.left_of(log, next, rows_of(&*self.store, log, next).await?);
             if !mutations.is_empty() && mutations.len() + rows.len() > ROWS {
-                let commits = self.write_index(log, next, std::mem::take(&mut mutations)).await?;
-                left = left.saturating_sub(commits);
+                self.write_index(log, next, std::mem::take(&mut mutations)).await?;
+                left -= 1;
                 begun = next;
+            }
+            while left > 0 && rows.len() > ROWS {
+                let rest = rows.split_off(ROWS);
+                self.commit_unguarded(puts(log, next, &rows).collect(), vec![]).await?;
+                self.indexing.written(log, rows.last().map(|(term, _)| (next, *term)));
+                left -= 1;
+                rows = rest;
+            }
+            if left == 0 {
+                return Ok(0);
             }
             mutations.extend(puts(log, next, &rows));
             next += BLOCK;
-            if next - begun >= STEP * BLOCK || mutations.len() > ROWS {
-                let commits = self.write_index(log, next, std::mem::take(&mut mutations)).await?;
-                left = left.saturating_sub(commits);
+            if next - begun >= STEP * BLOCK {
+                self.write_index(log, next, std::mem::take(&mut mutations)).await?;
+                left -= 1;
                 begun = next;
             }
             tokio::task::yield_now().await;
         }
         if next > begun {
-            left = left.saturating_sub(self.write_index(log, next, mutations).await?);
+            self.write_index(log, next, mutations).await?;
+            left = left.saturating_sub(1);
         }
         Ok(left)
     }
 
-    /// Writes rows, and with the last of them that all leaves before `next` are in the index. Answers with how many commits.
-    async fn write_index(&self, log: TenantNo, next: u64, mut mutations: Vec<Mutation>) -> Result<u32, Error> {
+    /// Writes the last rows before `next`, and with them that all leaves before it are in the index.
+    async fn write_index(&self, log: TenantNo, next: u64, mut mutations: Vec<Mutation>) -> Result<(), Error> {
         mutations.push(Mutation::Put(Family::LeafIndex, place::indexed(log), place::encode_indexed(next)));
-        self.write_rows(mutations).await
-    }
-
-    /// Writes rows in their order, with so many commits as they need; answers how many that were.
-    async fn write_rows(&self, mut mutations: Vec<Mutation>) -> Result<u32, Error> {
-        let mut commits = 1;
-        while mutations.len() > ROWS {
-            let rest = mutations.split_off(ROWS);
-            self.commit_unguarded(std::mem::replace(&mut mutations, rest), vec![]).await?;
-            commits += 1;
-        }
-        self.commit_unguarded(mutations, vec![]).await.map(|()| commits)
+        self.commit_unguarded(mutations, vec![]).await?;
+        self.indexing.written(log, None);
+        Ok(())
     }
 
     /// Holds the next blocks against their rows, and those that somebody found wanting; writes what is missing or
@@ -236,7 +263,10 @@ impl<S: Store> Vault<S> {
         }
         let rows = wrong.len();
         tracing::warn!(log = log.0, first, rows, "rows of the index of leaves were not there: made anew");
-        let wrong: Rows = wrong.into_iter().map(|(row, _)| row).collect();
-        self.write_rows(puts(log, first, &wrong).collect()).await.map(drop)
+        let wrong: Vec<(Term, BlockRow)> = wrong.into_iter().map(|(row, _)| row).collect();
+        for some in wrong.chunks(ROWS) {
+            self.commit_unguarded(puts(log, first, some).collect(), vec![]).await?;
+        }
+        Ok(())
     }
 }

@@ -25,6 +25,7 @@ mod changed_leaves;
 mod classes;
 mod consents;
 mod copies;
+mod damaged;
 mod erasure_receipts;
 mod erasures;
 mod exports;

@@ -1,5 +1,5 @@
-//! What auditors ask of a log, by the code behind the RPC and the filters of `strongroom audit`, until every leaf of the answer
-//! is read.
+//! What auditors ask of a log, with the filters that the questions of `strongroom audit` send and by the code behind the RPC, until
+//! every leaf of the answer is read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub enum Question {
     Principal,
     /// What was read in plain of a class in a month, by purpose.
     Plain,
-    /// Every denied request.
+    /// Every request that was denied, as a whole or in some of its items.
     Denied,
     /// Every change, and who approved it.
     Changes,
@@ -48,7 +48,7 @@ impl Question {
             Self::Subject => "everything done to one subject",
             Self::Principal => "what one principal saw in a week",
             Self::Plain => "plain reads of class c2 in a month, by purpose",
-            Self::Denied => "every denied request",
+            Self::Denied => "every request that was denied, or an item of it",
             Self::Changes => "every change, and who approved it",
         }
     }
@@ -73,7 +73,7 @@ impl Question {
                 reads: true,
                 ..during(0.19, 30.0 / 365.0)
             },
-            Self::Denied => LeafFilter { decision: "deny".to_owned(), ..LeafFilter::default() },
+            Self::Denied => LeafFilter { denied: true, ..LeafFilter::default() },
             Self::Changes => LeafFilter { changes: true, ..LeafFilter::default() },
         }
     }

@@ -4,6 +4,7 @@
 
 use strongroom_ids::{RowId, RowVersion, SubjectHandle};
 use strongroom_ledger::leaf::{LeafHeader, LeafItem, PreparedLeaf, prepare};
+use strongroom_ledger::refused::REFUSED;
 
 use super::leaves::{mixed, random};
 
@@ -15,11 +16,18 @@ pub const PEOPLE: u64 = 500;
 pub const OF_A_SUBJECT: u64 = 20;
 /// One request in so many is denied.
 pub const DENIED: u64 = 500;
+/// One read of several values in so many is denied in part: of half of them the leaf only counts what was denied.
+pub const PARTLY: u64 = 100;
+/// One request in so many brings values in bulk, and how many: they fit a leaf.
+pub const BULK: u64 = 2_000;
+pub const IN_BULK: usize = 300;
 /// One read in so many shows values in plain.
 pub const PLAIN: u64 = 20;
 /// One change of policy, keys, schema or tiers in so many requests, and what approves it.
 pub const CHANGE: u64 = 10_000;
 
+/// Numbers of rows and hashes that each request has for itself.
+const OWN: u64 = 512;
 /// Handles and rows that no vault with so little in it gives out.
 const FIRST: u64 = (1 << 48) + (1 << 32);
 /// Fields of class c2, of which a new borrower has all.
@@ -73,6 +81,9 @@ struct Kind {
 impl Kind {
     fn drawn(draw: &mut Draw) -> Self {
         let one = |action, outcome| Self { action, view: None, outcome, items: 1 };
+        if draw.one_in(BULK) {
+            return Self { items: IN_BULK, ..one("tokenize", "ok") };
+        }
         match draw.below(100) {
             0..25 => Self { items: if draw.one_in(8) { FIELDS.len() } else { 1 }, ..one("tokenize", "ok") },
             25..87 => {
@@ -140,12 +151,19 @@ impl Mix {
         prepare(&LeafHeader { detail: &[("approval", &approval), what], ..header }, std::iter::empty())
     }
 
+    fn subject(&self, number: u64) -> SubjectHandle {
+        let number = number % self.subjects;
+        self.known.get(number as usize).copied().unwrap_or(SubjectHandle(FIRST + number))
+    }
+
     fn request(&self, number: u64) -> Vec<PreparedLeaf> {
         let draw = &mut Draw(number);
         let service = draw.below(SERVICES).min(draw.below(SERVICES));
         let denied = draw.one_in(DENIED);
         let kind = Kind::drawn(draw);
         let writes = kind.action == "tokenize";
+        let partly = !denied && !writes && kind.items > 1 && draw.one_in(PARTLY);
+        let counted = partly && draw.one_in(2);
         let request = random(number);
         let actor = draw.one_in(4).then(|| draw.of(&self.people).as_str());
         let header = LeafHeader {
@@ -153,22 +171,26 @@ impl Mix {
             purpose: (!writes).then(|| *draw.of(&PURPOSES)),
             decision: if denied { "deny" } else { "allow" },
             reason: denied.then_some("DENIED"),
+            detail: if counted { &[(REFUSED, "DENIED=40")] } else { &[] },
             ..self.header(&request, &self.services[service as usize], kind.action)
         };
         let subject = draw.below(self.subjects);
-        let subject = self.known.get(subject as usize).copied().unwrap_or(SubjectHandle(FIRST + subject));
         let field = draw.below(FIELDS.len() as u64) as usize;
         let stored = writes && !denied;
-        let hashes: Vec<[u8; 32]> = (0..kind.items as u64).map(|item| random(!(number * 8 + item))).collect();
-        let items = hashes.iter().enumerate().map(|(place, hash)| LeafItem {
-            field: Some(FIELDS[(field + place) % FIELDS.len()]),
-            row: (!writes || stored).then_some(RowId(FIRST + number * 8 + place as u64)),
-            view: kind.view,
-            outcome: if denied { "DENIED" } else { kind.outcome },
-            subject: (!writes || stored).then_some(subject),
-            version: stored.then_some(RowVersion(1)),
-            hash: stored.then_some(hash),
-            sent: None,
+        let hashes: Vec<[u8; 32]> = (0..kind.items as u64).map(|item| random(!(number * OWN + item))).collect();
+        let items = hashes.iter().enumerate().map(|(place, hash)| {
+            let is_denied = denied || (partly && !counted && place + 1 == kind.items);
+            LeafItem {
+                field: Some(FIELDS[(field + place) % FIELDS.len()]),
+                row: (!writes || stored).then_some(RowId(FIRST + number * OWN + place as u64)),
+                view: kind.view,
+                outcome: if is_denied { "DENIED" } else { kind.outcome },
+                // In bulk a few values of each of many.
+                subject: (!writes || stored).then_some(self.subject(subject + (place / FIELDS.len()) as u64)),
+                version: stored.then_some(RowVersion(1)),
+                hash: stored.then_some(hash),
+                sent: None,
+            }
         });
         prepare(&header, items)
     }
@@ -190,7 +212,7 @@ mod tests {
 
     use strongroom_ids::TenantNo;
     use strongroom_ledger::Timestamp;
-    use strongroom_ledger::leaf::{ParsedLeaf, parse};
+    use strongroom_ledger::leaf::{ParsedItem, ParsedLeaf, parse};
 
     use super::*;
 
@@ -207,6 +229,11 @@ mod tests {
         let count = |fits: &dyn Fn(&ParsedLeaf) -> bool| leaves.iter().filter(|leaf| fits(leaf)).count() as u64;
         let about = |count: u64, of: u64| assert!((of / 2..of * 2).contains(&count), "{count}, not about {of}");
         about(count(&|leaf| leaf.decision == "deny"), requests / DENIED);
+        let is_denied = |item: &ParsedItem| item.outcome == "DENIED";
+        let partly = requests * 62 / 400 / PARTLY;
+        about(count(&|leaf| leaf.decision == "allow" && leaf.items.iter().any(is_denied)), partly / 2);
+        about(count(&|leaf| leaf.decision == "allow" && leaf.says(REFUSED).is_some()), partly / 2);
+        about(count(&|leaf| leaf.items.len() == IN_BULK), requests / BULK);
         about(
             count(&|leaf| leaf.items.iter().any(|item| item.view.as_deref() == Some("plain"))),
             requests * 62 / 2_000,

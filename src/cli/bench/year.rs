@@ -69,9 +69,9 @@ pub struct Year {
 /// How the index followed the log.
 #[derive(Clone, Copy)]
 pub struct Followed {
-    /// Leaves that it took.
+    /// Leaves that it took since it was first seen to move.
     pub leaves: u64,
-    /// How long it took.
+    /// How long that took.
     pub time: Duration,
     /// Processor time of the process meanwhile.
     pub cpu: Option<Duration>,
@@ -109,24 +109,26 @@ impl Year {
             async move { vault.keep_house(async move { drop(stopped.await) }).await }
         });
         let all = self.leaves - self.leaves % BLOCK;
-        let (mut began, mut before) = (Instant::now(), Process::Own.cpu());
         let (mut last, mut moved) = (0, Instant::now());
+        // What it took before it was first seen to move is not counted: nobody knows how long that took.
+        let mut begun = (0, moved, Process::Own.cpu());
         let leaves = loop {
             let leaves = self.vault.indexed_leaves(TENANT).await.map_err(unfit)?;
             if leaves >= all {
                 break leaves;
+            }
+            if last == 0 {
+                begun = (leaves, Instant::now(), Process::Own.cpu());
             }
             if leaves > last {
                 (last, moved) = (leaves, Instant::now());
             } else if moved.elapsed() > PATIENCE {
                 return Err(CliError::unfit("the vault does not take its leaves into their index"));
             }
-            if leaves == 0 {
-                (began, before) = (Instant::now(), Process::Own.cpu());
-            }
             tokio::time::sleep(LOOK).await;
         };
-        let time = began.elapsed();
+        let (first, began, before) = begun;
+        let (leaves, time) = (leaves - first, began.elapsed());
         let cpu = Process::Own.cpu().zip(before).map(|(after, before)| after.saturating_sub(before));
         drop(stop);
         house.await.map_err(unfit)?;

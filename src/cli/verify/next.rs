@@ -45,9 +45,9 @@ pub fn next(kind: Kind, fault: Fault) -> &'static str {
              restore`, which begins new numbers."
         }
         (Kind::Value | Kind::Subject | Kind::Dek | Kind::IndexEntry | Kind::SubjectRow | Kind::Holder, _) => {
-            "The leaf says who wrote or removed it, and when: leaf N is line N + 1 of `strongroom audit export`. The record is not \
-             mended in place: look for a copy of data/ of which `strongroom verify --data COPY` does not say this, and \
-             `strongroom restore` from it."
+            "The leaf says who wrote or removed it, and when (of a copy, who wrote the row that it is of): leaf N is line N + 1 of \
+             `strongroom audit export`. The record is not mended in place: look for a copy of data/ of which `strongroom verify \
+             --data COPY` does not say this, and `strongroom restore` from it."
         }
         (Kind::IdempotencyKey | Kind::Unknown, _) => {
             "The vault reads nothing there, but somebody wrote it: find out who can write to data/. The newest copy of data/ that has \

@@ -117,6 +117,38 @@ async fn where_the_tile_over_a_leaf_was_changed_as_well_its_leaves_are_named_as_
 }
 
 #[tokio::test]
+async fn that_a_log_was_changed_is_said_though_its_tiles_cannot_be_read() {
+    let (bench, _) = closed().await;
+    change(&bench, 1).await;
+    change(&bench, 300).await;
+    let found = findings_damaged(&bench, Family::Tiles, place::tile(TENANT, 0, 0)).await;
+    assert_eq!(named(&found), (vec![], vec!["leaves 0 to 255"]), "{found:?}");
+    let unreadable = |one: &Finding| one.fault == Fault::Unreadable && one.what.contains("damaged in tiles");
+    assert!(found.iter().any(unreadable), "{found:?}");
+    assert!(found.iter().any(|one| one.what.contains("the log's head is not the head of its leaves")), "{found:?}");
+}
+
+#[tokio::test]
+async fn what_the_head_file_explains_is_not_said_again_of_a_checkpoint_of_the_same_leaves() {
+    let (bench, vault) = grown().await;
+    // The last of an odd number is proven without tiles.
+    while vault.committer.head(TENANT).unwrap().size.is_multiple_of(2) {
+        store_one(&vault, "borrower.name", "Bob", "").await;
+    }
+    vault.sign_anew(TENANT);
+    let checkpoint = vault.checkpoint(&caller(Role::Auditor), "").await.unwrap().note;
+    vault.close().await;
+    let last = all(&bench, Family::Leaves).await.len() as u64 - 1;
+    assert_eq!(checkpoint.lines().nth(1), Some((last + 1).to_string().as_str()), "it signs all of them");
+    for (key, _) in all(&bench, Family::Tiles).await {
+        write(&bench, Mutation::Delete(Family::Tiles, key)).await;
+    }
+    change(&bench, last).await;
+    let found = findings(&bench, &[checkpoint]).await;
+    assert_eq!(named(&found), (vec![last], vec![]), "{found:?}");
+}
+
+#[tokio::test]
 async fn without_any_tile_the_head_file_says_between_which_leaves() {
     let (bench, _) = closed().await;
     for (key, _) in all(&bench, Family::Tiles).await {

@@ -166,6 +166,35 @@ async fn a_subjects_record_that_is_an_older_one_is_rolled_back_and_one_elsewhere
 }
 
 #[tokio::test]
+async fn what_was_found_before_a_damaged_page_is_said_and_nothing_is_called_moved_that_may_stand_behind_it() {
+    let (bench, vault) = Bench::new().await;
+    // More than a page.
+    for number in 0..80 {
+        store_one(&vault, "borrower.name", &format!("Ann {number}"), "c-1").await;
+    }
+    vault.close().await;
+    let rows = rows(&bench).await;
+    let (first, second, last) = (&rows[0], &rows[1], &rows[79]);
+    let mut other = first.1.clone();
+    *other.last_mut().unwrap() ^= 1;
+    write(&bench, vec![put(first.0, &other), put(second.0, &last.1)]).await;
+    let found = findings_damaged(&bench, Family::Rows, place::row(TENANT, rows[70].0)).await;
+    let mut leaves = Vec::new();
+    for row in [first.0, second.0] {
+        leaves.push(leaf_of(&bench, "ok", Some(row)).await);
+    }
+    let changed = |row, leaf, elsewhere| (Kind::Value, Fault::Changed, Place::Row(row), Some(leaf), elsewhere);
+    let mut values = said(&found);
+    values.retain(|one| one.0 == Kind::Value);
+    let copy = Some(Place::Row(last.0));
+    assert_eq!(values, [changed(first.0, leaves[0], None), changed(second.0, leaves[1], copy)], "{found:?}");
+    assert!(
+        found.iter().any(|one| one.fault == Fault::Unreadable && one.what.contains("damaged in rows")),
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
 async fn findings_that_are_not_listed_are_counted_by_kind_and_fault() {
     let (bench, rows) = three().await;
     for (row, bytes) in &rows {

@@ -324,6 +324,26 @@ async fn a_vault_that_is_alone_takes_more_steps_in_a_round() {
 }
 
 #[tokio::test]
+async fn a_block_of_large_requests_takes_as_many_steps_as_it_has_rows() {
+    let (bench, vault) = Bench::new().await;
+    for request in 0..12 {
+        let value = |number| new_value("borrower.name", &format!("Ann {number}"), &format!("c-{request}"));
+        vault.tokenize(&caller(Role::App), &tokenize((0..400).map(value).collect(), "")).await.unwrap();
+    }
+    for number in 0..256 {
+        store_one(&vault, "borrower.name", &format!("Bob {number}"), "c-1").await;
+    }
+    let mut written = Vec::new();
+    while vault.index_logs(None, 1).await.unwrap().is_some() {
+        written.push((rows(&bench).await.len(), vault.indexed_leaves(TENANT).await.unwrap()));
+    }
+    assert_eq!(written[..2], [(2_048, 0), (4_096, 0)], "{written:?}");
+    assert!(written.len() > 2 && written[2..].iter().all(|(_, indexed)| *indexed == 256), "{written:?}");
+    vault.close().await;
+    assert_eq!(said(&bench).await, []);
+}
+
+#[tokio::test]
 async fn the_vault_makes_the_index_by_itself() {
     let (bench, vault) = grown(200).await;
     let made = async {

@@ -14,6 +14,7 @@ use strongroom_storage::memory::MemoryStore;
 use strongroom_storage::{Family, Range, Store};
 use tempfile::TempDir;
 
+use super::damaged::Damaged;
 use crate::own_action::OwnAction;
 use crate::{
     ApplyPolicy, ApplySchema, Approve, Caller, Clock, Detokenize, Error, Export, Finding, HeadFile, JournalFile,
@@ -159,8 +160,13 @@ impl<'b> Closed<'b> {
     }
 
     pub fn against<'c>(&'c self, checkpoints: &'c [String]) -> Verification<'c, MemoryStore> {
-        let Self { bench, keystore, head_file } = self;
-        Verification { store: &bench.disk, keystore, head_file, checkpoints, threads: THREADS }
+        self.over(&self.bench.disk, checkpoints)
+    }
+
+    /// The same over another store.
+    pub fn over<'c, S>(&'c self, store: &'c S, checkpoints: &'c [String]) -> Verification<'c, S> {
+        let Self { keystore, head_file, .. } = self;
+        Verification { store, keystore, head_file, checkpoints, threads: THREADS }
     }
 }
 
@@ -181,6 +187,12 @@ pub async fn findings(bench: &Bench, checkpoints: &[String]) -> Vec<Finding> {
         all_are_known(bench).await;
     }
     findings
+}
+
+/// What `verify` finds in a vault that is closed, of which one family can't be read from a key on.
+pub async fn findings_damaged(bench: &Bench, family: Family, from: Vec<u8>) -> Vec<Finding> {
+    let store = Damaged { inner: bench.disk.clone(), family, from };
+    verify(&Closed::of(bench).over(&store, &[]), &mut |_| {}).await.unwrap().findings
 }
 
 /// What `verify` finds in a vault that is closed when it holds the logs against the journal as well.

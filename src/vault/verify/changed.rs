@@ -5,13 +5,14 @@
 //! was changed as well, those below it may still give what it should have had; else its leaves are named as a range. Leaves
 //! are read once more for this, so a log that nobody changed costs nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 
 use data_encoding::HEXLOWER;
 use strongroom_ids::TenantNo;
 use strongroom_ledger::cover::Subtree;
 use strongroom_ledger::tiles::{Edge, TileId};
 use strongroom_ledger::{Frontier, leaf_hash};
+use strongroom_storage::rows::{BLOCK, BlockRow};
 use strongroom_storage::{Family, Store, StoreError, keys as place};
 
 use super::finding::{Fault, Kind, Place};
@@ -22,8 +23,6 @@ use crate::tiles;
 
 /// The height of a subtree whose leaves are under one tile.
 const BLOCK_HEIGHT: u8 = 8;
-/// Leaves that are remembered, so that each is named once however many have signed it.
-const REMEMBERED: usize = 10_000;
 
 /// What was signed of other leaves than those that are there.
 pub(super) struct Suspect {
@@ -42,16 +41,40 @@ enum Looked {
     Range,
 }
 
+/// Leaves that were named, by their blocks: each is named once however many have signed it.
+type Named = HashMap<u64, BlockRow>;
+
 impl<S: Store> Check<'_, S> {
-    /// Names the leaves by which the log is another than was signed. Those that are archived are not there to be looked at.
-    pub(super) async fn changed_leaves(&mut self, suspects: Vec<Suspect>, archived: u64) -> Result<(), StoreError> {
-        let mut named = BTreeSet::new();
+    /// Names the leaves by which the log is another than was signed. Those that are archived are not there to be looked at:
+    /// the tree over them is what their state says.
+    pub(super) async fn changed_leaves(
+        &mut self,
+        suspects: Vec<Suspect>,
+        archived: &Frontier,
+    ) -> Result<(), StoreError> {
+        let mut named = HashMap::new();
         // What was looked at by what somebody else has signed, and whether something was found there.
         let mut known: HashMap<Subtree, bool> = HashMap::new();
+        // What was signed and is explained: whoever signed the same says nothing more.
+        let mut explained = HashSet::new();
+        let mut damaged = false;
         for suspect in suspects {
-            let proven = proven(self.store, self.number, &suspect).await?;
-            let found = self.descend(&suspect.signed.whose, proven, archived, &mut named, &mut known).await?;
-            if let (false, Some(tree)) = (found, &suspect.tree) {
+            let signed = (suspect.signed.size, suspect.signed.root);
+            if explained.contains(&signed) {
+                continue;
+            }
+            // What can't be read is one finding, and keeps nobody from hearing that the log is another.
+            let found = if damaged {
+                false
+            } else {
+                let found = self.names(&suspect, archived, &mut named, &mut known).await;
+                let found = self.unless_damaged(found)?;
+                damaged = found.is_none();
+                found.unwrap_or(false)
+            };
+            if found {
+                explained.insert(signed);
+            } else if let Some(tree) = &suspect.tree {
                 let Signed { size, frontier, whose, .. } = &suspect.signed;
                 let range = frontier.as_ref().and_then(|frontier| first_difference(frontier, tree));
                 let (from, to) = range.unwrap_or((0, *size));
@@ -61,13 +84,25 @@ impl<S: Store> Check<'_, S> {
         Ok(())
     }
 
+    /// Names those by which it is another than one was signed. Says whether anything was found, now or before.
+    async fn names(
+        &mut self,
+        suspect: &Suspect,
+        archived: &Frontier,
+        named: &mut Named,
+        known: &mut HashMap<Subtree, bool>,
+    ) -> Result<bool, StoreError> {
+        let proven = proven(self.store, self.number, suspect).await?;
+        self.descend(&suspect.signed.whose, proven, archived, named, known).await
+    }
+
     /// Goes down from subtrees that are proven, in order. Says whether anything was found, now or before.
     async fn descend(
         &mut self,
         whose: &str,
         mut open: Vec<Subtree>,
-        archived: u64,
-        named: &mut BTreeSet<u64>,
+        archived: &Frontier,
+        named: &mut Named,
         known: &mut HashMap<Subtree, bool>,
     ) -> Result<bool, StoreError> {
         let (store, log, threads) = (self.store, self.number, self.threads);
@@ -76,7 +111,7 @@ impl<S: Store> Check<'_, S> {
         let seen = &*known;
         let next = async || {
             while let Some(subtree) = open.pop() {
-                if subtree.end().is_none_or(|end| end <= archived) {
+                if subtree.end().is_none_or(|end| end <= archived.size()) {
                     continue;
                 }
                 if let Some(found) = seen.get(&subtree) {
@@ -97,7 +132,7 @@ impl<S: Store> Check<'_, S> {
         // Ranges that follow each other are one finding.
         let mut range: Option<(u64, u64)> = None;
         let take = |(subtree, looked): (Subtree, Looked)| {
-            let (from, to) = (subtree.start.max(archived), subtree.end().unwrap_or(subtree.start));
+            let (from, to) = (subtree.start, subtree.end().unwrap_or(subtree.start));
             let joined = range.filter(|(_, end)| *end == from && matches!(looked, Looked::Range));
             if let (None, Some((from, to))) = (joined, range.take()) {
                 self.changed_range(whose, from, to);
@@ -109,7 +144,10 @@ impl<S: Store> Check<'_, S> {
                 Looked::Range => range = Some((joined.map_or(from, |(from, _)| from), to)),
                 Looked::Changed(leaves) => {
                     for (leaf, hash) in leaves {
-                        if named.len() < REMEMBERED && !named.insert(leaf) {
+                        let block = named.entry(leaf / BLOCK).or_default();
+                        let before = *block;
+                        block.add((leaf % BLOCK) as u8);
+                        if *block == before {
                             continue;
                         }
                         let hash = HEXLOWER.encode(&hash);
@@ -119,18 +157,18 @@ impl<S: Store> Check<'_, S> {
                 }
             }
         };
-        ahead::pieces(threads, next, look, take).await?;
+        let looked = ahead::pieces(threads, next, look, take).await;
         if let Some((from, to)) = range {
             self.changed_range(whose, from, to);
         }
         known.extend(looked_at);
-        Ok(found || before)
+        looked.map(|()| found || before)
     }
 
     fn changed_range(&mut self, whose: &str, from: u64, to: u64) {
         let what = format!(
             "leaves {from} to {} are not those that {whose} signs: one or more were changed, or they are another history's; the tiles \
-             over them do not say which, for they are missing or were changed as well",
+             over them do not say which, for they are missing, were changed as well or do not reach so far yet",
             to.saturating_sub(1)
         );
         self.found(Kind::Log, Fault::Changed, Place::Only, what);
@@ -185,12 +223,23 @@ async fn below<S: Store>(store: &S, log: TenantNo, subtree: &Subtree) -> Result<
     Ok(roots.and_then(|roots| subtree.opened(&roots.concat())))
 }
 
-/// Holds the leaves under a subtree that is proven against it.
-async fn look<S: Store>(store: &S, log: TenantNo, subtree: &Subtree, archived: u64) -> Result<Looked, StoreError> {
-    let Some(end) = subtree.end().filter(|_| subtree.start >= archived) else { return Ok(Looked::Range) };
+/// Holds the leaves under a subtree that is proven against it. Those of them that are archived are a part of it.
+async fn look<S: Store>(
+    store: &S,
+    log: TenantNo,
+    subtree: &Subtree,
+    archived: &Frontier,
+) -> Result<Looked, StoreError> {
+    let Some(end) = subtree.end() else { return Ok(Looked::Range) };
     let keep = subtree.height <= BLOCK_HEIGHT;
     let (mut tree, mut hashes) = (Frontier::new(), HashMap::new());
-    let mut pages = Pages::new(Family::Leaves, place::leaf(log, subtree.start), place::leaf(log, end)).of(ahead::PAGE);
+    for one in archived.subtrees().filter(|one| one.start >= subtree.start) {
+        if tree.push_subtree(&Subtree { start: one.start - subtree.start, ..one }).is_err() {
+            return Ok(Looked::Range);
+        }
+    }
+    let from = subtree.start + tree.size();
+    let mut pages = Pages::new(Family::Leaves, place::leaf(log, from), place::leaf(log, end)).of(ahead::PAGE);
     while let Some(page) = pages.next(store).await? {
         for (key, line) in &page {
             let Ok(index) = place::decode_leaf(key) else { continue };
@@ -230,4 +279,41 @@ fn first_difference(one: &Frontier, other: &Frontier) -> Option<(u64, u64)> {
     let mut pairs = one.subtrees().zip(other.subtrees()).filter(|_| one.size() == other.size());
     let (subtree, _) = pairs.find(|(one, other)| one != other)?;
     Some((subtree.start, subtree.end()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom_storage::Mutation;
+    use strongroom_storage::memory::MemoryStore;
+
+    use super::*;
+
+    const LOG: TenantNo = TenantNo(1);
+
+    async fn put(store: &MemoryStore, index: u64, line: &[u8]) {
+        let leaf = Mutation::Put(Family::Leaves, place::leaf(LOG, index), line.to_vec());
+        store.write(vec![leaf]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_subtree_of_which_leaves_are_archived_is_held_against_their_state_and_what_is_there() {
+        let store = MemoryStore::default();
+        let (mut signed, mut archived, mut others) = (Frontier::new(), Frontier::new(), Frontier::new());
+        for index in 0..512_u64 {
+            let line = index.to_string().into_bytes();
+            signed.push(&line);
+            if index < 256 {
+                archived.push(&line);
+                others.push(b"another");
+            } else {
+                put(&store, index, &line).await;
+            }
+        }
+        let proven = signed.subtrees().next().unwrap();
+        let looked = async |archived: &Frontier| look(&store, LOG, &proven, archived).await.unwrap();
+        assert!(matches!(looked(&archived).await, Looked::Same), "nobody changed anything");
+        assert!(matches!(looked(&others).await, Looked::Range));
+        put(&store, 300, b"another").await;
+        assert!(matches!(looked(&archived).await, Looked::Range));
+    }
 }

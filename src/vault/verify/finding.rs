@@ -188,7 +188,8 @@ pub struct Finding {
     pub fault: Fault,
     /// Where it stands, or should.
     pub place: Place,
-    /// The leaf that says what must be there, or that it was removed. Of a leaf, its place says it.
+    /// The leaf that says what must be there, or that it was removed; of a copy where nothing must be, the leaf of the row that it is
+    /// of. Of a leaf, its place says it.
     pub leaf: Option<LeafRef>,
     /// Where a record that was moved stands, or of which one this is a copy.
     pub elsewhere: Option<Place>,

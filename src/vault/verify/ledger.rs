@@ -110,7 +110,8 @@ impl<S: Store> Check<'_, S> {
         let mut signed = signed.into_iter().peekable();
         let expected = self.lane.as_ref().map_or(0, |lane| lane.size);
         let (state, digest) = self.state_of_archived().await?;
-        let archived = state.frontier.size();
+        let edge = state.frontier.clone();
+        let archived = edge.size();
         let mut walk =
             Walk { state, next: archived, broken: false, open: None, unnamed: digest, archived, suspects: vec![] };
         while let Some(one) = signed.next_if(|one| one.size < archived) {
@@ -149,12 +150,17 @@ impl<S: Store> Check<'_, S> {
             index.take(block);
             self.report(Phase::Leaves, walk.next, expected);
         };
-        ahead::pieces(threads, next, look, take).await?;
+        let walked = ahead::pieces(threads, next, look, take).await;
+        if matches!(walked, Err(StoreError::Corrupt { .. })) {
+            // What was found before the damage is said.
+            self.changed_leaves(std::mem::take(&mut walk.suspects), &edge).await?;
+        }
+        walked?;
         self.named(&walk);
         for one in signed {
             self.compare(&mut walk, one);
         }
-        self.changed_leaves(std::mem::take(&mut walk.suspects), archived).await?;
+        self.changed_leaves(std::mem::take(&mut walk.suspects), &edge).await?;
         self.end(&walk);
         self.counts.leaves = walk.next;
         self.counts.archived_leaves = archived;

@@ -92,8 +92,9 @@ impl<S: Store> Check<'_, S> {
         }
     }
 
-    /// Names strays. What was found of all other rows must be noted.
-    pub(super) fn strays<I: Numbered>(&mut self, history: &History, strays: &[Stray<I>]) {
+    /// Names strays. What was found of all other rows must be noted. If not all could be looked at, one that was not found may
+    /// stand where it should, so what stands elsewhere is called a copy.
+    pub(super) fn strays<I: Numbered>(&mut self, history: &History, strays: &[Stray<I>], all_looked_at: bool) {
         if strays.is_empty() {
             return;
         }
@@ -107,7 +108,8 @@ impl<S: Store> Check<'_, S> {
         // Where each that does not stand in its own place does: the first is the row, any other a copy.
         let mut moved: HashMap<I, I> = HashMap::new();
         for (stray, owner) in strays.iter().filter_map(|stray| Some((stray, owner(stray)?))) {
-            if owner.recorded(history).is_some_and(|row| !row.found.get().is_good()) {
+            let is_away = |found: Found| !found.is_good() && (all_looked_at || found != Found::Not);
+            if owner.recorded(history).is_some_and(|row| is_away(row.found.get())) {
                 moved.entry(owner).or_insert(stray.at);
             }
         }

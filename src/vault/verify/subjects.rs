@@ -42,8 +42,9 @@ impl<S: Store> Check<'_, S> {
             done += records;
             self.report(Phase::Subjects, done, expected);
         };
-        ahead::pages(over, look, take).await?;
-        self.strays(history, &strays);
+        let looked = ahead::pages(over, look, take).await;
+        self.strays(history, &strays, looked.is_ok());
+        looked?;
         let missing = history.subjects.iter().filter(|(_, subject)| subject.found.get() == Found::Not);
         let mut missing: Vec<(SubjectHandle, u64)> = missing.map(|(handle, subject)| (*handle, subject.leaf)).collect();
         missing.sort_unstable();

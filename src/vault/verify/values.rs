@@ -70,8 +70,9 @@ impl<S: Store> Check<'_, S> {
             done += rows;
             self.report(Phase::Values, done, expected);
         };
-        ahead::pages(over, look, take).await?;
-        self.strays(history, &strays);
+        let looked = ahead::pages(over, look, take).await;
+        self.strays(history, &strays, looked.is_ok());
+        looked?;
         let missing = history.values.iter().filter(|(_, value)| value.found.get() == Found::Not);
         let mut missing: Vec<_> = missing.map(|(row, value)| (*row, value.leaf, value.version)).collect();
         missing.sort_unstable();

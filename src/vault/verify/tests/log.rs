@@ -30,6 +30,7 @@ async fn a_changed_leaf_is_named_or_its_range_is() {
         let said = rig.finds(&store).await;
         let named = (Kind::Leaf, Fault::Changed, Place::Leaf(last));
         let ranged = (Kind::Log, Fault::Changed, Place::Only);
+        // And the log's head is not that of these leaves.
         assert_eq!(said, [if index == last { named } else { ranged.clone() }, ranged], "leaf {index}");
 
         let store = copy(&rig.store).await;
