@@ -148,9 +148,11 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
     let report = match verified {
         Ok(report) => report,
         Err(error) => {
-            let why = match placed(&args, &note, &keys)? {
-                Some(place) => format!("{place} ({error})"),
-                None => error.to_string(),
+            let why = match placed(&args, &note, &keys) {
+                Ok(Some(place)) => format!("{place} ({error})"),
+                Ok(None) => error.to_string(),
+                // What was found counts, though what would tell where can't be read.
+                Err(unread) => format!("{error}; where can't be told: {unread}"),
             };
             return Err(CliError::Unfit {
                 message: format!("{} does not hold: {why}", args.export.display()),

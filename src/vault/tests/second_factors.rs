@@ -323,7 +323,8 @@ async fn an_export_goes_on_after_the_five_minutes_of_the_factor_that_it_began_wi
     let (bench, vault) = Bench::new().await;
     let (alice, bob) = (person(Role::Officer), bob());
     let app = enrol(&bench, &vault, &bob).await;
-    let with_factor = r#"permit (principal in Role::"officer", action == Action::"export_ledger", resource)
+    let with_factor = r#"@id("officer-ledger") @why("With a second factor.")
+        permit (principal in Role::"officer", action == Action::"export_ledger", resource)
         when { context.second_factor == SecondFactor::"fresh" };"#;
     put_in_force(&vault, &alice, format!("{DEFAULT_POLICIES}\n{with_factor}")).await;
     let asked = crate::Export::default();
