@@ -231,6 +231,7 @@ async fn whole(out: &Path, log: String, context: &Context) -> Result<Exit, CliEr
     replace(&note, head.checkpoint.as_bytes())?;
     write_keys(&key, &head.keys)?;
     rename(&hashes, &proofs)?;
+    // Last: while it is there the others may be of another export than OUT, and `audit verify` says so.
     rename(&part, out)?;
     context.output.show(
         || {
