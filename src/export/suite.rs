@@ -423,7 +423,8 @@ fn it_does_not_matter_how_the_same_is_encoded_and_other_columns_are_not_called_w
     assert!(matches!(held(Format::Parquet, b"PAR1", &lines), Err(Difference::Unreadable { .. })));
 }
 
-/// A Parquet file with something behind its pages, and with other groups in its footer than its one; they are told where that is.
+/// A Parquet file with something behind its pages, and with other groups in its footer than its one; they are told
+/// where that is.
 fn forged(
     file: &[u8],
     behind: &[u8],

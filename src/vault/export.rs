@@ -410,8 +410,9 @@ impl<S: Store> Vault<S> {
         })
     }
 
-    /// Whether an export may go on: the caller is still let in, and policy of now lets it begin. Its second factor is the one that it
-    /// began with, though the time of that is over, or none would be longer than that. Nothing is recorded.
+    /// Whether an export may go on: the caller is still let in, and policy of now lets it begin. Its second factor is
+    /// the one that it began with, though the time of that is over, or none would be longer than that. Nothing is
+    /// recorded.
     pub async fn may_go_on(&self, caller: &Caller, pages: &ExportPages<S>) -> Result<(), Error> {
         self.still_admits(caller)?;
         let (export, without) = (Export::default(), Caller { second_factor: None, ..caller.clone() });

@@ -86,8 +86,8 @@ impl<S: Store> Vault<S> {
         self.of_factor(tenant, caller, shown, shown.seen(request.as_ref())).await
     }
 
-    /// What a caller shows with a request that goes on: that was `seen` when it began, and stays as it was though its time ends
-    /// meanwhile, unless the factor is reset.
+    /// What a caller shows with a request that goes on: that was `seen` when it began, and stays as it was though its
+    /// time ends meanwhile, unless the factor is reset.
     pub(crate) async fn still_showing(
         &self,
         tenant: &Tenant,

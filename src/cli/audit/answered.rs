@@ -9,8 +9,8 @@ use strongroom_proto::v1::LeafFilter;
 
 use crate::cli::output::CliError;
 
-/// Refuses a filter that is not the one that was asked for. Which handles, rows, fields and actions are meant the vault knows;
-/// that it held leaves against some must be there. Of a class no field may be, and of a subject no handle.
+/// Refuses a filter that is not the one that was asked for. Which handles, rows, fields and actions are meant the vault
+/// knows; that it held leaves against some must be there. Of a class no field may be, and of a subject no handle.
 pub fn is_answered(asked: &LeafFilter, told: &Filter) -> Result<(), CliError> {
     let LeafFilter { from_time, to_time, principal, subject, token, field, action, decision, .. } = asked;
     let LeafFilter { actor, changes, class, view, reads, denied, reason, refused, handle, row, purpose, .. } = asked;

@@ -1,8 +1,8 @@
 //! `strongroom audit tail`: the ledger as it grows, to the terminal, to a file, or to a syslog collector.
 //!
 //! A file and a collector get every leaf: how far they are is on disk, and what was not known to have arrived is sent
-//! again. So a leaf may come twice: its index tells. What can be known of a collector is that it has read a leaf, not what it
-//! does with it.
+//! again. So a leaf may come twice: its index tells. What can be known of a collector is that it, or what stands in its
+//! place, has closed in order behind a leaf, and not what it does with it.
 
 mod backoff;
 mod file;

@@ -1,8 +1,9 @@
 //! A Parquet file as it is read, a batch of rows at a time.
 //!
-//! Beside its cells such a file may say things that engines go by: smallest and largest values, indexes, filters, an order. A
-//! wrong one hides rows from a query. The form has none of them, and a file that does is refused. What stays are the encodings
-//! of its pages, which are held against these, and how values of a column are ordered, by which nothing goes without statistics.
+//! Beside its cells such a file may say things that engines go by: smallest and largest values, indexes, filters, an
+//! order. A wrong one hides rows from a query. The form has none of them, and a file that does is refused. What stays
+//! are the encodings of its pages, which are held against these, and how values of a column are ordered, by which
+//! nothing goes without statistics.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

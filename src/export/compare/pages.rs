@@ -1,8 +1,9 @@
-//! The pages of a group of a Parquet file, before any of them is read: that memory has room for what is in them, and that the
-//! file says of them what they are.
+//! The pages of a group of a Parquet file, before any of them is read: that memory has room for what is in them, and
+//! that the file says of them what they are.
 //!
-//! The library takes as much memory as a page says that it needs, and shows nobody what that is; so the headers are read here
-//! as well. They are structs of Thrift's compact protocol, and what this form does not need in them is refused.
+//! The library takes as much memory as a page says that it needs, and shows nobody what that is; so the headers are
+//! read here as well. They are structs of Thrift's compact protocol, and what this form does not need in them is
+//! refused.
 
 use parquet::basic::Encoding;
 use parquet::errors::ParquetError;
@@ -84,8 +85,8 @@ fn chunk_fits<R: ChunkReader>(file: &R, chunk: &ColumnChunkMetaData, room: &mut 
     if at == end { Ok(()) } else { Err(unreadable(super::columns::BROKEN)) }
 }
 
-/// Sees that a page is encoded as the file says. Where all pages have dictionaries, engines look at these alone for whether
-/// there is anything for them.
+/// Sees that a page is encoded as the file says. Where all pages have dictionaries, engines look at these alone for
+/// whether there is anything for them.
 fn is_told(chunk: &ColumnChunkMetaData, encoding: i32) -> Result<(), Difference> {
     let encoding = match encoding {
         0 => Encoding::PLAIN,
@@ -98,8 +99,8 @@ fn is_told(chunk: &ColumnChunkMetaData, encoding: i32) -> Result<(), Difference>
     if counted && chunk.encodings_mask().is_set(encoding) { Ok(()) } else { Err(unreadable(OTHER)) }
 }
 
-/// Reads a header and says how long it is. None if it has anything twice, in another order, or that this form does not need:
-/// what the library would make of that is not known.
+/// Reads a header and says how long it is. None if it has anything twice, in another order, or that this form does not
+/// need: what the library would make of that is not known.
 fn header(bytes: &[u8]) -> Option<(Page, u64)> {
     let mut left = bytes.iter().copied();
     let mut page = Page::default();

@@ -67,7 +67,8 @@ impl Sink {
         let unread = |error| CliError::file(&path, error);
         let length = file.metadata().map_err(unread)?.len();
         if length < cursor.length {
-            // If it was renamed, and the run ended before that was noted, what the cursor counts is in OUT.1, or was collected.
+            // If it was renamed, and the run ended before that was noted, what the cursor counts is in OUT.1, or was
+            // collected.
             if length > 0 || !cursor.rotates {
                 return Err(gone(&path, &cursor_path, &cursor));
             }

@@ -1,9 +1,9 @@
 //! Connections to a syslog collector, and how one ends: whether the collector has read all that it was sent.
 //!
-//! An acknowledgement of TCP says that the collector's kernel has the bytes. A collector that has read up to our end ends its
-//! own side in order, and a kernel whose process goes away with something unread resets the connection. What ends TCP need
-//! not be the collector: RFC 5425 (4.4) has it answer close_notify, but as a receiver rsyslog with GnuTLS does not, nor did
-//! syslog-ng, so that is not asked for, and nothing may stand between.
+//! An acknowledgement of TCP says that the collector's kernel has the bytes. A collector that has read up to our end
+//! ends its own side in order, and a kernel whose process goes away with something unread resets the connection. What
+//! ends TCP need not be the collector: RFC 5425 (4.4) has it answer close_notify, but as a receiver rsyslog with GnuTLS
+//! does not, nor did syslog-ng, so that is not asked for, and nothing may stand between.
 
 use std::io;
 use std::path::Path;
@@ -24,13 +24,15 @@ use crate::cli::output::CliError;
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// Some collectors do not look at close_notify: after so long without an answer our side of TCP is ended as well. Not at once,
-/// since our kernel tells nothing of a reset behind that.
+/// Some collectors do not look at close_notify: after so long without an answer our side of TCP is ended as well. Not
+/// at once, since our kernel tells nothing of a reset behind that.
 const NOTICED: Duration = Duration::from_secs(2);
-/// So long after the collector's end a reset is waited for, at the least. One that is stopped with something unread, or to which
-/// something is still on its way, may end its side of TCP in order: the reset comes behind, a round trip later at the most.
+/// So long after the collector's end a reset is waited for, at the least. One that is stopped with something unread, or
+/// to which something is still on its way, may end its side of TCP in order: the reset comes behind, a round trip later
+/// at the most.
 const RESET: Duration = Duration::from_millis(250);
-/// As many times as long as the connection took, if that is longer: it takes a round trip, but was made before there was load.
+/// As many times as long as the connection took, if that is longer: it takes a round trip, but was made before there
+/// was load.
 const TRIPS: u32 = 3;
 
 /// Where the collector is, and how it is known.
