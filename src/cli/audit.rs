@@ -173,9 +173,10 @@ Exit code 0: nothing was changed or dropped since; 1: it was, or can't be shown.
   strongroom audit tail --syslog siem.bank.example:6514 --syslog-ca siem-ca.pem \
       --cursor siem.cursor
 
-A file gets every leaf once, over restarts of either side: run it as a service. A
-collector gets again what it is not known to have read, so some twice; the index
-tells. It must close a connection when the sender does, as collectors do.
+A file gets every leaf once, over restarts of either side: run it as a service.
+What was sent counts as read when the collector closes the connection, so name
+the collector itself and no proxy. The rest goes out again, so some comes twice;
+the index tells. It must close when the sender does, as collectors do.
 Exit code 1: refused, or the ledger is not the one that was followed any more.")]
     Tail(tail::Tail),
     /// Write the ledger to a folder in which other tools find it: C2SP tlog-tiles.

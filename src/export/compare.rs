@@ -1,10 +1,11 @@
 //! Whether a file says what these leaves say: it is read, and each row is held against the leaf that it is of.
 //!
-//! What is compared is what a file says and not its bytes, so whichever encoder wrote it, it holds or it does not. Files are
-//! bounded where they are read: whoever made one may have made it to fill the memory.
+//! What is compared is what a file says and not its bytes, so whichever encoder wrote it in this form, it holds or it
+//! does not. Files are bounded where they are read: whoever made one may have made it to fill the memory.
 
 mod columns;
 mod lined;
+mod pages;
 mod table;
 
 use std::io::BufRead;

@@ -3,6 +3,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use parquet::basic::{Encoding, EncodingMask, PageType};
+use parquet::file::metadata::{
+    ColumnChunkMetaDataBuilder, PageEncodingStats, ParquetMetaDataBuilder, ParquetMetaDataReader,
+    ParquetMetaDataWriter, RowGroupMetaData,
+};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use proptest::prelude::*;
@@ -416,6 +421,83 @@ fn it_does_not_matter_how_the_same_is_encoded_and_other_columns_are_not_called_w
     let endless = [table.as_bytes(), &vec![b'x'; 3 << 20]].concat();
     assert!(matches!(held(Format::Csv, &endless, &lines), Err(Difference::Unreadable { row: 4, .. })));
     assert!(matches!(held(Format::Parquet, b"PAR1", &lines), Err(Difference::Unreadable { .. })));
+}
+
+/// A Parquet file with something behind its pages, and with other groups in its footer than its one; they are told
+/// where that is.
+fn forged(
+    file: &[u8],
+    behind: &[u8],
+    groups: impl FnOnce(RowGroupMetaData, i64) -> Vec<RowGroupMetaData>,
+) -> Result<(), Difference> {
+    let there = ParquetMetaDataReader::new().parse_and_finish(&Bytes::copy_from_slice(file)).unwrap();
+    let (rest, _) = file.split_last_chunk::<4>().unwrap();
+    let (rest, footer) = rest.split_last_chunk::<4>().unwrap();
+    let pages = &rest[..rest.len() - u32::from_le_bytes(*footer) as usize];
+    let groups = groups(there.row_group(0).clone(), pages.len() as i64);
+    let there = ParquetMetaDataBuilder::new_from_metadata(there).set_row_groups(groups).build();
+    let mut forged = [pages, behind].concat();
+    ParquetMetaDataWriter::new(&mut forged, &there).finish().unwrap();
+    held(Format::Parquet, &forged, &two_leaves())
+}
+
+/// The same group with another first column.
+fn another(
+    group: RowGroupMetaData,
+    change: impl FnOnce(ColumnChunkMetaDataBuilder) -> ColumnChunkMetaDataBuilder,
+) -> Vec<RowGroupMetaData> {
+    let mut columns = group.columns().to_vec();
+    columns[0] = change(columns[0].clone().into_builder()).build().unwrap();
+    vec![group.into_builder().set_column_metadata(columns).build().unwrap()]
+}
+
+#[test]
+fn rows_that_are_not_counted_do_not_hold() {
+    let file = file(Format::Parquet, &two_leaves());
+    forged(&file, &[], |group, _| vec![group]).unwrap();
+    let uncounted = |group: RowGroupMetaData, _| {
+        let more = group.clone().into_builder().set_num_rows(0).build().unwrap();
+        vec![group, more]
+    };
+    assert!(matches!(forged(&file, &[], uncounted), Err(Difference::Unreadable { row: 0, .. })));
+    let valued = forged(&file, &[], |group, _| another(group, |column| column.set_num_values(8)));
+    assert!(valued.unwrap_err().to_string().contains("another number of values"));
+}
+
+#[test]
+fn pages_are_where_the_footer_says_and_are_encoded_so() {
+    let file = file(Format::Parquet, &two_leaves());
+    let elsewhere =
+        forged(&file, &[0; 64], |group, behind| another(group, |column| column.set_data_page_offset(behind)));
+    assert!(elsewhere.unwrap_err().to_string().contains("something else of its pages"));
+    let plain = EncodingMask::new_from_encodings([Encoding::PLAIN].iter());
+    let counts = vec![PageEncodingStats { page_type: PageType::DATA_PAGE, encoding: Encoding::PLAIN, count: 1 }];
+    let counted = forged(&file, &[], |group, _| another(group, |column| column.set_page_encoding_stats(counts)));
+    assert!(counted.unwrap_err().to_string().contains("something else of its pages"));
+    let otherwise = forged(&file, &[], |group, _| another(group, |column| column.set_encodings_mask(plain)));
+    assert!(otherwise.unwrap_err().to_string().contains("something else of its pages"));
+}
+
+#[test]
+fn pages_that_would_fill_the_memory_are_not_read() {
+    let file = file(Format::Parquet, &two_leaves());
+    let with = |page: &[u8]| {
+        let length = page.len() as i64;
+        forged(&file, page, |group, behind| {
+            another(group, |column| {
+                let column = column.set_dictionary_page_offset(None).set_data_page_offset(behind);
+                column.set_total_compressed_size(length).set_total_uncompressed_size(length)
+            })
+        })
+    };
+    let too_large = |page: &[u8]| with(page).unwrap_err().to_string().contains("is larger than");
+    const MOST: [u8; 5] = [0xfe, 0xff, 0xff, 0xff, 0x0f];
+    // Three rows in two gigabytes; as many entries of a dictionary in a page of one byte; and a page of 40 MiB twice.
+    let data = [0x2c, 0x15, 6, 0x15, 0, 0x15, 6, 0x15, 6, 0, 0];
+    assert!(too_large(&[&[0x15, 0, 0x15][..], &MOST, &[0x15, 0], &data].concat()));
+    assert!(too_large(&[&[0x15, 4, 0x15, 2, 0x15, 0, 0x4c, 0x15][..], &MOST, &[0x15, 0, 0, 0]].concat()));
+    let page = [&[0x15, 0, 0x15, 0x80, 0x80, 0x80, 0x28, 0x15, 0][..], &data].concat();
+    assert!(!too_large(&page) && too_large(&[&page[..], &page].concat()));
 }
 
 #[test]

@@ -24,9 +24,12 @@ impl Subtree {
         (hashes.len() == bytes.len()).then(|| Self { start, height, hash: Tile::subtree_hash(hashes).0 })
     }
 
-    /// The subtrees next below, if these are their hashes: the largest that a tile has a hash of, in order.
+    /// The subtrees next below, if these are their hashes: the largest that a tile has a hash of, in order. Below a leaf are none.
     pub fn opened(&self, hashes: &[u8]) -> Option<Vec<Self>> {
         Self::of_hashes(self.start, self.height, hashes).filter(|same| same == self)?;
+        if self.height == 0 {
+            return Some(vec![]);
+        }
         let height = self.height.saturating_sub(1) / HEIGHT * HEIGHT;
         let (hashes, _) = hashes.as_chunks::<HASH_SIZE>();
         let below =
@@ -79,6 +82,13 @@ mod tests {
             tree.push_subtree(&subtree).unwrap();
         }
         assert_eq!(tree.root(), kept.edge.root());
+    }
+
+    #[test]
+    fn nothing_is_below_a_leaf() {
+        let leaf = Subtree { start: 3, height: 0, hash: hash_of(3) };
+        assert_eq!(leaf.opened(&leaf.hash), Some(vec![]));
+        assert_eq!(leaf.opened(&hash_of(4)), None);
     }
 
     #[test]

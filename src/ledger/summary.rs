@@ -57,7 +57,8 @@ pub fn destroy_key_version(key: &str, version: impl Display) -> String {
     format!("destroy version {version} of key {key}")
 }
 
-/// Leaves are to leave the vault, from the first up to, but without, the end: an export of them has this manifest, and is kept there.
+/// Leaves are to leave the vault, from the first up to, but without, the end: an export of them has this manifest, and
+/// is kept there.
 pub fn archive_ledger(first: &str, end: &str, manifest: &str, place: &str) -> String {
     format!(
         "archive the leaves from {first} to {end}, which stays, by the manifest with SHA-256 {manifest}, kept in {place}"
@@ -69,7 +70,8 @@ pub fn expire_above_cap(up_to: impl Display) -> String {
     format!("erase up to {up_to} values that are due by retention")
 }
 
-/// A data subject is to be erased: `at once`, or `after` a time of grace. It is named by its handles, which say nothing of who it is.
+/// A data subject is to be erased: `at once`, or `after` a time of grace. It is named by its handles, which say nothing
+/// of who it is.
 pub fn erase_subject(when: &str, subjects: &str) -> String {
     format!("erase {when}{SUBJECT}{subjects}")
 }

@@ -60,8 +60,8 @@ impl TileId {
         (id.path(width) == path).then_some((id, width))
     }
 
-    /// The tile over the leaves of a path as [`TileId::entries_path`] writes it, and how many leaves; no other spelling of it is
-    /// a path.
+    /// The tile over the leaves of a path as [`TileId::entries_path`] writes it, and how many leaves; no other spelling
+    /// of it is a path.
     pub fn from_entries_path(path: &str) -> Option<(Self, usize)> {
         Self::from_path(&format!("tile/0/{}", path.strip_prefix("tile/entries/")?))
     }
@@ -136,8 +136,8 @@ impl Edge {
         Ok(Self { size, levels })
     }
 
-    /// The hashes in the incomplete tiles of a tree of so many leaves: complete subtrees that cover it, in order; where each starts,
-    /// and its height.
+    /// The hashes in the incomplete tiles of a tree of so many leaves: complete subtrees that cover it, in order; where
+    /// each starts, and its height.
     pub fn cut(size: u64) -> Vec<(u64, u8)> {
         let tiles = Self::incomplete(size.min(MAX_SIZE)).into_iter().rev();
         let hashes = tiles.flat_map(|(id, width)| {

@@ -34,10 +34,10 @@ impl<S: Store> v1::audit_server::Audit for AuditService<S> {
             async move {
                 let Some(mut pages) = pages else { return Ok(None) };
                 let page = pages.next().await.map_err(status)?;
-                // A long export outlives neither the certificate that it began with nor the permission. Last, so that what was
-                // read before is not told after.
+                // A long export outlives neither the certificate that it began with nor the permission. Last, so that
+                // what was read before is not told after.
                 let (caller, vault) = (edge.again(&shown)?, edge.vault()?);
-                vault.may_follow(&caller).await.map_err(status)?;
+                vault.may_go_on(&caller, &pages).await.map_err(status)?;
                 if let Some(page) = page {
                     return Ok(Some((answer(page, pages.total), Some(pages))));
                 }

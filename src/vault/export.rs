@@ -16,7 +16,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use ring::digest::{Context, SHA256};
-use strongroom_access::Action;
+use strongroom_access::{Action, SecondFactor};
 use strongroom_ids::TenantNo;
 use strongroom_ledger::cover::{Cover, Subtree};
 use strongroom_ledger::filter::{Filter, time_of};
@@ -93,6 +93,8 @@ pub(crate) struct Begun {
     head: Option<(Checkpoint, Tree)>,
     /// What of it is archived.
     archived: Option<LeftArchived>,
+    /// What was seen of a second factor.
+    seen: SecondFactor,
 }
 
 impl<S: Store> Attempt<S> for Export {
@@ -141,7 +143,8 @@ impl<S: Store> Attempt<S> for Export {
         prepared.detail.extend(self.every_leaf.then(|| ("every_leaf", "true".to_owned())));
         let filter = self.filter.resolve(road, log, &mut prepared).await?;
         let archived = archived.map(|row| LeftArchived { end: row.end, until: row.time, place: row.place });
-        Ok(prepared.answering(|()| Begun { log, first, end, filter, head, archived }))
+        let seen = road.showing.seen();
+        Ok(prepared.answering(|()| Begun { log, first, end, filter, head, archived, seen }))
     }
 }
 
@@ -175,6 +178,8 @@ pub struct ExportPages<S: Store> {
     /// Where it is known whether the reader is still let in, and who that is.
     tenants: Weak<Tenants>,
     reader: Caller,
+    /// What was seen of the reader's second factor when it began.
+    seen: SecondFactor,
     log: TenantNo,
     first: u64,
     next: u64,
@@ -326,7 +331,8 @@ impl<S: Store> Vault<S> {
         (first, end): (u64, u64),
         filter: Filter,
     ) -> Result<ExportPages<S>, Error> {
-        let begun = Begun { log: caller.principal.tenant, first, end, filter, head: None, archived: None };
+        let (log, seen) = (caller.principal.tenant, SecondFactor::Absent);
+        let begun = Begun { log, first, end, filter, head: None, archived: None, seen };
         self.pages(caller, begun, false).await
     }
 
@@ -347,7 +353,7 @@ impl<S: Store> Vault<S> {
     }
 
     async fn pages(&self, caller: &Caller, begun: Begun, every_leaf: bool) -> Result<ExportPages<S>, Error> {
-        let Begun { log, first, end, filter, head, archived } = begun;
+        let Begun { log, first, end, filter, head, archived, seen } = begun;
         let range = (first, end);
         // Of what is archived nothing fits, or it was refused.
         let first = first.max(held_archive::end(&*self.store, log).await?.min(end));
@@ -388,6 +394,7 @@ impl<S: Store> Vault<S> {
             tenants: Arc::downgrade(&self.tenants),
             // Without the room of its answer, which each page takes by itself.
             reader: Caller { room: None, ..caller.clone() },
+            seen,
             log,
             first,
             next: first,
@@ -401,6 +408,19 @@ impl<S: Store> Vault<S> {
             ended: false,
             total: end - first,
         })
+    }
+
+    /// Whether an export may go on: the caller is still let in, and policy of now lets it begin. Its second factor is
+    /// the one that it began with, though the time of that is over, or none would be longer than that. Nothing is
+    /// recorded.
+    pub async fn may_go_on(&self, caller: &Caller, pages: &ExportPages<S>) -> Result<(), Error> {
+        self.still_admits(caller)?;
+        let (export, without) = (Export::default(), Caller { second_factor: None, ..caller.clone() });
+        let tenant = &*self.tenant(caller.principal.tenant)?;
+        let mut road = self.road(tenant, &without, &export, [0; 16]).await?;
+        road.showing = self.still_showing(tenant, caller, pages.seen).await?;
+        // Whose second factor was reset is told that, if it is why.
+        road.decide_vault().or_else(|denied| road.factor_holds().and(Err(denied)))
     }
 
     /// Signs what an export has sent, once all of it was and it is of the signed head; nothing for one without proofs.

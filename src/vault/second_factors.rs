@@ -83,10 +83,35 @@ impl<S: Store> Vault<S> {
         if behind || !is_given(tenant, caller, shown, now) {
             return Ok(Showing::Refused);
         }
+        self.of_factor(tenant, caller, shown, shown.seen(request.as_ref())).await
+    }
+
+    /// What a caller shows with a request that goes on: that was `seen` when it began, and stays as it was though its
+    /// time ends meanwhile, unless the factor is reset.
+    pub(crate) async fn still_showing(
+        &self,
+        tenant: &Tenant,
+        caller: &Caller,
+        seen: SecondFactor,
+    ) -> Result<Showing, Error> {
+        match &caller.second_factor {
+            None => Ok(Showing::Nothing),
+            Some(shown) => self.of_factor(tenant, caller, shown, seen).await,
+        }
+    }
+
+    /// What an assertion that the vault gave to a caller is, if its factor is still the same.
+    async fn of_factor(
+        &self,
+        tenant: &Tenant,
+        caller: &Caller,
+        shown: &Assertion,
+        seen: SecondFactor,
+    ) -> Result<Showing, Error> {
         let factor = load(self, tenant, &caller.principal.name).await?;
         let enrolment = factor.and_then(|factor| factor.confirmed).and_then(|one| one.id());
         match enrolment == Some(shown.enrolment) {
-            true => Ok(Showing::Holds { seen: shown.seen(request.as_ref()), expires: shown.expires }),
+            true => Ok(Showing::Holds { seen, expires: shown.expires }),
             false => Ok(Showing::Refused),
         }
     }

@@ -70,8 +70,8 @@ impl<S: Store> Vault<S> {
         Ok(Leaves { store, committer: self.committer.clone(), log, next: request.first })
     }
 
-    /// Whether a caller to whom a log is sent, page by page, may go on: policy may have changed since, and a second factor that it needs may have
-    /// ended. Nothing is recorded, or what is read would never end.
+    /// Whether a caller who follows a log may go on: policy may have changed since, and a second factor that it needs
+    /// may have ended. Nothing is recorded, or what is read would never end.
     pub async fn may_follow(&self, caller: &Caller) -> Result<(), Error> {
         self.still_admits(caller)?;
         let tail = Tail { first: 0, log: String::new() };

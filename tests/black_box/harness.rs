@@ -220,13 +220,17 @@ impl TestVault {
 
     /// The same to another of its sockets.
     pub async fn channel_to(&self, principal: &str, at: SocketAddr) -> Channel {
+        self.endpoint(principal, at).connect().await.unwrap()
+    }
+
+    fn endpoint(&self, principal: &str, at: SocketAddr) -> Endpoint {
         let pki = self.dir().join("pki");
         let read = |name: String| std::fs::read(pki.join(name)).unwrap();
         let (certificate, key) = (read(format!("{principal}.pem")), read(format!("{principal}.key")));
         let ca = std::fs::read(pki.join("ca.pem")).unwrap();
         let tls = ClientTlsConfig::new().domain_name("localhost").ca_certificate(Certificate::from_pem(ca));
         let tls = tls.identity(Identity::from_pem(certificate, key));
-        Endpoint::from_shared(format!("https://{at}")).unwrap().tls_config(tls).unwrap().connect().await.unwrap()
+        Endpoint::from_shared(format!("https://{at}")).unwrap().tls_config(tls).unwrap()
     }
 
     /// Values, as a principal.
@@ -247,6 +251,14 @@ impl TestVault {
     /// The ledger, as a principal.
     pub async fn audit_as(&self, principal: &str) -> AuditClient<Channel> {
         AuditClient::new(self.channel(principal).await).max_decoding_message_size(MESSAGE)
+    }
+
+    /// The ledger, as an auditor who takes as little at once as HTTP/2 allows by itself: the rest waits at the vault.
+    pub async fn audit_in_a_small_window(&self) -> AuditClient<Channel> {
+        const WINDOW: u32 = 65_535;
+        let endpoint = self.endpoint("auditor", self.server.as_ref().unwrap().address);
+        let endpoint = endpoint.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+        AuditClient::new(endpoint.connect().await.unwrap()).max_decoding_message_size(MESSAGE)
     }
 
     /// Schema and policy, as the first officer.

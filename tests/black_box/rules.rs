@@ -232,7 +232,8 @@ async fn an_export_does_not_outlive_the_permission_that_it_began_with() {
         let items = (0..2_000).map(|number| item("borrower.name", &format!("{round} {number}"), "")).collect();
         vault.vault().await.tokenize(tokenize(items)).await.unwrap();
     }
-    let mut stream = vault.audit().await.export(v1::ExportRequest::default()).await.unwrap().into_inner();
+    let mut client = vault.audit_in_a_small_window().await;
+    let mut stream = client.export(v1::ExportRequest::default()).await.unwrap().into_inner();
     assert!(!stream.message().await.unwrap().unwrap().leaves.is_empty());
     let nobody =
         "@id(\"nobody-exports\") @why(\"A test.\")\nforbid (principal, action == Action::\"export_ledger\", resource);";

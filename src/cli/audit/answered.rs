@@ -9,14 +9,19 @@ use strongroom_proto::v1::LeafFilter;
 
 use crate::cli::output::CliError;
 
-/// Refuses a filter that is not the one that was asked for. Which handles, rows, fields and actions are meant the vault knows;
-/// that it held leaves against some must be there.
+/// Refuses a filter that is not the one that was asked for. Which handles, rows, fields and actions are meant the vault
+/// knows; that it held leaves against some must be there. Of a class no field may be, and of a subject no handle.
 pub fn is_answered(asked: &LeafFilter, told: &Filter) -> Result<(), CliError> {
     let LeafFilter { from_time, to_time, principal, subject, token, field, action, decision, .. } = asked;
     let LeafFilter { actor, changes, class, view, reads, denied, reason, refused, handle, row, purpose, .. } = asked;
     // What is not asked for is empty, and what is told is not.
     let same = |asked: &String, told: &Option<String>| told.as_ref() == Some(asked).filter(|asked| !asked.is_empty());
     let one_reason = |told: &Option<Vec<String>>| told.as_deref() == Some(std::slice::from_ref(reason));
+    // Nothing fits one of none: all of it would be left out, and called an answer.
+    let listed = |asked: bool, told: &Option<Vec<String>>| match told {
+        Some(names) => asked && !names.is_empty(),
+        None => !asked,
+    };
     let parts = [
         ("from", from_time.as_ref().map(instant) == told.from),
         ("to", to_time.as_ref().map(instant) == told.to),
@@ -32,8 +37,8 @@ pub fn is_answered(asked: &LeafFilter, told: &Filter) -> Result<(), CliError> {
         ("actor", same(actor, &told.actor)),
         ("class", class.is_empty() == told.fields.is_none()),
         ("view", same(view, &told.view)),
-        ("changes or reads", (*changes || *reads) == told.actions.is_some()),
-        ("denied", (*denied || !reason.is_empty()) == told.reasons.is_some()),
+        ("changes or reads", listed(*changes || *reads, &told.actions)),
+        ("denied", listed(*denied || !reason.is_empty(), &told.reasons)),
         ("reason", reason.is_empty() || one_reason(&told.reasons)),
         ("refused", *refused == told.refused),
     ];
@@ -81,9 +86,9 @@ mod tests {
             ("actor", |asked, word, _| asked.actor = word, |told, name| told.actor = name),
             ("class", |asked, word, _| asked.class = word, |told, _| told.fields = Some(vec![])),
             ("view", |asked, word, _| asked.view = word, |told, name| told.view = name),
-            ("changes", |asked, _, _| asked.changes = true, |told, _| told.actions = Some(vec![])),
-            ("reads", |asked, _, _| asked.reads = true, |told, _| told.actions = Some(vec![])),
-            ("denied", |asked, _, _| asked.denied = true, |told, _| told.reasons = Some(vec![])),
+            ("changes", |asked, _, _| asked.changes = true, |told, name| told.actions = name.map(|name| vec![name])),
+            ("reads", |asked, _, _| asked.reads = true, |told, name| told.actions = name.map(|name| vec![name])),
+            ("denied", |asked, _, _| asked.denied = true, |told, name| told.reasons = name.map(|name| vec![name])),
             ("denied", |asked, word, _| asked.reason = word, |told, name| told.reasons = name.map(|name| vec![name])),
             ("subject", |asked, _, _| asked.handle = Some(1), |told, _| told.subjects = Some(vec![SubjectHandle(1)])),
             ("token", |asked, _, _| asked.row = Some(1), |told, _| told.rows = Some(vec![RowId(1)])),
@@ -107,6 +112,13 @@ mod tests {
             is_answered(&asked, &Filter { subjects, rows, ..Filter::default() })
         };
         assert!(told(1, 1).is_ok() && told(2, 1).is_err() && told(1, 2).is_err());
+        for asked in [(true, false, false), (false, true, false), (false, false, true), (false, false, false)] {
+            let (changes, reads, denied) = asked;
+            let asked = LeafFilter { changes, reads, denied, ..LeafFilter::default() };
+            let (actions, reasons) = (Some(vec![]), Some(vec![]));
+            assert!(is_answered(&asked, &Filter { actions, ..Filter::default() }).is_err());
+            assert!(is_answered(&asked, &Filter { reasons, ..Filter::default() }).is_err());
+        }
         let asked = LeafFilter { reason: word(), ..LeafFilter::default() };
         let told = Filter { reasons: Some(vec!["y".to_owned()]), ..Filter::default() };
         assert!(is_answered(&asked, &told).unwrap_err().to_string().contains("reason"));

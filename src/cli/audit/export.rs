@@ -1,8 +1,8 @@
 //! `strongroom audit export`: the ledger, or the leaves of it that are asked for, in a form of the reader's.
 //!
-//! The whole ledger as it is needs its checkpoint and nothing else to be proven; the hashes of its leaves lie beside it, to find the
-//! place of what does not hold. For anything less, and for other forms, there are a manifest and hashes of what is left out too
-//! (`excerpt.rs`).
+//! The whole ledger as it is needs its checkpoint and nothing else to be proven; the hashes of its leaves lie beside
+//! it, to find the place of what does not hold. For anything less, and for other forms, there are a manifest and hashes
+//! of what is left out too (`excerpt.rs`).
 
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,8 @@ for, and how many lines were sent) and, in another form, OUT.leaves (the lines
 it was made of). All replace what was there, once they are whole.
 
 A leaf fits if all that is asked fits; --field, --class, --view, --subject and
---token (or --handle and --row) must fit one and the same of its items. What you ask for is recorded in the ledger.";
+--token (or --handle and --row) must fit one and the same of its items. What you
+ask for is recorded in the ledger.";
 
 /// What is exported, and where it goes.
 #[derive(Clone, Debug, ClapArgs)]
@@ -231,6 +232,7 @@ async fn whole(out: &Path, log: String, context: &Context) -> Result<Exit, CliEr
     replace(&note, head.checkpoint.as_bytes())?;
     write_keys(&key, &head.keys)?;
     rename(&hashes, &proofs)?;
+    // Last: while it is there the others may be of another export than OUT, and `audit verify` says so.
     rename(&part, out)?;
     context.output.show(
         || {
@@ -263,8 +265,8 @@ async fn whole(out: &Path, log: String, context: &Context) -> Result<Exit, CliEr
     Ok(Exit::Done)
 }
 
-/// Writes the first leaves of a ledger, `size` of them, to a file, and their hashes to another: by these the place is found of
-/// what somebody changes.
+/// Writes the first leaves of a ledger, `size` of them, to a file, and their hashes to another: by these the place is
+/// found of what somebody changes.
 async fn fetch(
     client: &mut AuditClient<Wire>,
     log: String,

@@ -1,8 +1,8 @@
 //! `strongroom audit tail`: the ledger as it grows, to the terminal, to a file, or to a syslog collector.
 //!
 //! A file and a collector get every leaf: how far they are is on disk, and what was not known to have arrived is sent
-//! again. So a leaf may come twice: its index tells. What can be known of a collector is that it has read a leaf, not what it
-//! does with it.
+//! again. So a leaf may come twice: its index tells. What can be known of a collector is that it, or what stands in its
+//! place, has closed in order behind a leaf, and not what it does with it.
 
 mod backoff;
 mod file;
@@ -76,6 +76,9 @@ struct Cursor {
     next: u64,
     /// Bytes of the file that these leaves take.
     length: u64,
+    /// Whether the file is about to be renamed, since it is long, or was, and nothing is in the next one.
+    #[serde(default, skip_serializing_if = "is_false")]
+    rotates: bool,
     /// The hash of the leaf before, in hexadecimal, once there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last: Option<String>,
@@ -85,6 +88,10 @@ struct Cursor {
     /// Keys of the ledger that were learnt from it, if keys were given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     log_keys: Vec<String>,
+}
+
+fn is_false(of: &bool) -> bool {
+    !of
 }
 
 impl Cursor {
@@ -147,7 +154,8 @@ pub async fn run(args: Tail, context: &Context) -> Result<Exit, CliError> {
     let cursor = args.out.as_deref().map(|out| beside(out, ".cursor")).or_else(|| to.cursor.clone());
     let head = followed.first_head(cursor.as_deref().is_some_and(Path::exists)).await?;
     let next = args.from.unwrap_or(head.size);
-    let mut begin = Cursor { origin: head.origin, next, length: 0, last: None, checkpoint: None, log_keys: vec![] };
+    let mut begin =
+        Cursor { origin: head.origin, next, length: 0, rotates: false, last: None, checkpoint: None, log_keys: vec![] };
     let Some(cursor) = cursor else {
         loop {
             let mut leaves = followed.begin(&begin).await?;

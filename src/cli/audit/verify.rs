@@ -148,9 +148,24 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
     let report = match verified {
         Ok(report) => report,
         Err(error) => {
-            let why = match placed(&args, &note, &keys)? {
-                Some(place) => format!("{place} ({error})"),
-                None => error.to_string(),
+            let part = beside(&args.export, ".part");
+            if !args.is_folder() && part.exists() {
+                // Of what lies beside it some may be newer: nobody need have removed what it has not.
+                return Err(CliError::Unfit {
+                    message: format!(
+                        "{} does not hold ({error}), and {} is there: an export to it was interrupted, or is under way",
+                        args.export.display(),
+                        part.display()
+                    ),
+                    next: "keep all files as they are, and export to another place: strongroom audit export -o OTHER"
+                        .into(),
+                });
+            }
+            let why = match placed(&args, &note, &keys) {
+                Ok(Some(place)) => format!("{place} ({error})"),
+                Ok(None) => error.to_string(),
+                // What was found counts, though what would tell where can't be read.
+                Err(unread) => format!("{error}; where can't be told: {unread}"),
             };
             return Err(CliError::Unfit {
                 message: format!("{} does not hold: {why}", args.export.display()),

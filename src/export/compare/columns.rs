@@ -1,28 +1,28 @@
 //! A Parquet file as it is read, a batch of rows at a time.
 //!
-//! Beside its cells such a file may say things that engines go by: smallest and largest values, indexes, filters, an order. A
-//! wrong one hides rows from a query. The form has none of them, and a file that does is refused.
+//! Beside its cells such a file may say things that engines go by: smallest and largest values, indexes, filters, an
+//! order. A wrong one hides rows from a query. The form has none of them, and a file that does is refused. What stays
+//! are the encodings of its pages, which are held against these, and how values of a column are ordered, by which
+//! nothing goes without statistics.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
 use parquet::schema::types::ColumnDescriptor;
 use strongroom_ledger::leaf::ParsedLeaf;
 
-use super::{Difference, There};
+use super::{Difference, There, pages};
 use crate::parquet::schema;
 use crate::rows::{COLUMNS, Cell, Row, rows};
 
 /// Rows that are read at once.
 const BATCH: usize = 1_024;
-/// A column of a group takes no more bytes: groups are written with 16 MiB of text in all, and a leaf more.
-const MOST: i64 = 64 << 20;
 
-const BROKEN: &str = "it is no Parquet, or broken";
+pub(super) const BROKEN: &str = "it is no Parquet, or broken";
 const SIDE: &str = "beside its cells it has statistics, indexes, an order or metadata, by which others may go";
 
 /// The rows of all groups.
@@ -54,8 +54,10 @@ impl<R: ChunkReader + 'static> Columns<R> {
     /// A file whose columns are those of the form, and which has nothing else.
     pub fn open(file: R) -> Result<Self, Difference> {
         guarded(0, || {
+            let there = ParquetMetaDataReader::new().parse_and_finish(&file).map_err(broken(0))?;
+            fits(&there)?;
+            there.row_groups().iter().try_for_each(|group| pages::fit(&file, group))?;
             let reader = SerializedFileReader::new(file).map_err(broken(0))?;
-            fits(reader.metadata())?;
             Ok(Self { reader, group: 0, left: 0, columns: vec![], batch: 0, taken: 0, rows: 0 })
         })
     }
@@ -86,7 +88,7 @@ impl<R: ChunkReader + 'static> Columns<R> {
 
     fn read_batch(&mut self, row: u64) -> Result<(), Difference> {
         let wanted = usize::try_from(self.left).unwrap_or_default().min(BATCH);
-        // `fits` has seen that there are no fewer than none.
+        // `fits` has seen that a group has one at the least.
         self.left -= wanted as i64;
         for column in &mut self.columns {
             if column.read(wanted).map_err(broken(row))? != wanted {
@@ -195,12 +197,13 @@ fn fits(there: &ParquetMetaData) -> Result<(), Difference> {
     let unreadable = |why| Err(Difference::Unreadable { row: 0, why });
     let mut all = 0_i64;
     for group in there.row_groups() {
-        if group.num_rows() < 0 || group.num_columns() != COLUMNS.len() {
+        // Of one without rows nothing would be read, whatever is in it.
+        if group.num_rows() <= 0 || group.num_columns() != COLUMNS.len() {
             return unreadable(BROKEN);
         }
         all = all.saturating_add(group.num_rows());
-        if group.columns().iter().any(|chunk| !(0..=MOST).contains(&chunk.uncompressed_size())) {
-            return unreadable("a group of it is larger than this form has them");
+        if group.columns().iter().any(|chunk| chunk.num_values() != group.num_rows()) {
+            return unreadable("a column of it says another number of values than its group has rows");
         }
     }
     if all != file.num_rows() {
@@ -218,6 +221,11 @@ fn is_bare(group: &RowGroupMetaData) -> bool {
             && chunk.column_index_offset().is_none()
             && chunk.offset_index_offset().is_none()
             && chunk.bloom_filter_offset().is_none()
+            && chunk.index_page_offset().is_none()
+            && chunk.geo_statistics().is_none()
+            && chunk.unencoded_byte_array_data_bytes().is_none()
+            && chunk.repetition_level_histogram().is_none()
+            && chunk.definition_level_histogram().is_none()
             && chunk.file_path().is_none()
     };
     group.sorting_columns().is_none() && group.columns().iter().all(bare)

@@ -319,6 +319,35 @@ async fn one_for_a_request_is_for_that_alone() {
 }
 
 #[tokio::test]
+async fn an_export_goes_on_after_the_five_minutes_of_the_factor_that_it_began_with_and_ends_with_that() {
+    let (bench, vault) = Bench::new().await;
+    let (alice, bob) = (person(Role::Officer), bob());
+    let app = enrol(&bench, &vault, &bob).await;
+    let with_factor = r#"@id("officer-ledger") @why("With a second factor.")
+        permit (principal in Role::"officer", action == Action::"export_ledger", resource)
+        when { context.second_factor == SecondFactor::"fresh" };"#;
+    put_in_force(&vault, &alice, format!("{DEFAULT_POLICIES}\n{with_factor}")).await;
+    let asked = crate::Export::default();
+    assert!(matches!(vault.export(&bob, &asked).await.map(drop), Err(Error::SecondFactorRequired { request: None })));
+    let with = showing(&bob, &step_up(&vault, &bob, &app.code(&bench, 0), "").await.unwrap().assertion);
+    let mut pages = vault.export(&with, &asked).await.unwrap();
+    assert!(pages.next().await.unwrap().is_some());
+    bench.pass(3_600);
+    assert!(matches!(vault.export(&with, &asked).await.map(drop), Err(Error::SecondFactorNotAccepted)));
+    assert!(matches!(vault.may_follow(&with).await, Err(Error::SecondFactorNotAccepted)));
+    vault.may_go_on(&with, &pages).await.unwrap();
+    // It is not the export that lets in, but who shows the factor.
+    assert!(matches!(vault.may_go_on(&bob, &pages).await, Err(Error::Denied { .. })));
+    put_in_force(&vault, &alice, DEFAULT_POLICIES).await;
+    assert!(matches!(vault.may_go_on(&with, &pages).await, Err(Error::Denied { .. })));
+    put_in_force(&vault, &alice, format!("{DEFAULT_POLICIES}\n{with_factor}")).await;
+    vault.may_go_on(&with, &pages).await.unwrap();
+    let reset = ResetSecondFactor { principal: format!("officer/{SECOND}") };
+    vault.reset_second_factor(&alice, &reset).await.unwrap();
+    assert!(matches!(vault.may_go_on(&with, &pages).await, Err(Error::SecondFactorNotAccepted)));
+}
+
+#[tokio::test]
 async fn a_reset_or_a_suspension_ends_assertions_at_once() {
     let (bench, vault) = Bench::new().await;
     let (alice, bob) = (person(Role::Officer), bob());

@@ -21,9 +21,10 @@ pub const HELP: &str = "Examples:
   strongroom audit reads --subject cust-1 --field borrower.id_card
 
 --by, --actor, --subject, --field and --purpose show all that somebody was told:
-views of values, what matched, tokens that were looked up. --class shows only what was read in plain, unless
---view names another view. The class of a field is that of the schema that was
-in force then. Values of class c3 have no views, so none is ever read in plain.";
+views of values, what matched, tokens that were looked up. --class shows only
+what was read in plain, unless --view names another view. The class of a field
+is that of the schema that was in force then. Values of class c3 have no views,
+so none is ever read in plain.";
 
 /// Without any of these it would be all reads of all.
 const WHOSE: [&str; 6] = ["by", "actor", "class", "subject", "field", "purpose"];

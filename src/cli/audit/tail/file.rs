@@ -67,13 +67,15 @@ impl Sink {
         let unread = |error| CliError::file(&path, error);
         let length = file.metadata().map_err(unread)?.len();
         if length < cursor.length {
-            // If it was renamed, and the run ended before that was noted, what the cursor counts is in OUT.1.
-            let renamed = fs::metadata(beside(&path, ".1")).is_ok_and(|older| older.len() == cursor.length);
-            if length > 0 || !renamed {
+            // If it was renamed, and the run ended before that was noted, what the cursor counts is in OUT.1, or was
+            // collected.
+            if length > 0 || !cursor.rotates {
                 return Err(gone(&path, &cursor_path, &cursor));
             }
             cursor.length = 0;
         }
+        // If it was not renamed, it is behind the next leaves.
+        cursor.rotates = false;
         if cursor.length == 0 && length > 0 && !cursor_path.exists() {
             return Err(CliError::Unfit {
                 message: format!("{} is there, and {} is not", path.display(), cursor_path.display()),
@@ -130,6 +132,9 @@ impl Sink {
             }
             last += 1;
         }
+        // Before it goes: whoever collects may take it at once.
+        self.cursor.rotates = true;
+        self.cursor.write(&self.cursor_path)?;
         for number in (1..last).rev() {
             rename(&older(number), &older(number + 1))?;
         }
@@ -137,7 +142,7 @@ impl Sink {
         self.file = open(&self.path)?;
         // Before the cursor counts from its beginning: another run would cut the old one down to that.
         sync_folder(&self.path)?;
-        self.cursor.length = 0;
+        (self.cursor.length, self.cursor.rotates) = (0, false);
         self.cursor.write(&self.cursor_path)
     }
 }
@@ -176,7 +181,15 @@ mod tests {
     use super::*;
 
     fn cursor(next: u64, length: u64) -> Cursor {
-        Cursor { origin: "log".to_owned(), next, length, last: None, checkpoint: None, log_keys: vec![] }
+        Cursor {
+            origin: "log".to_owned(),
+            next,
+            length,
+            rotates: false,
+            last: None,
+            checkpoint: None,
+            log_keys: vec![],
+        }
     }
 
     fn sink(folder: &Path, at: Cursor) -> Result<Sink, CliError> {
@@ -215,10 +228,19 @@ mod tests {
         assert!(fs::read_to_string(path("out.2")).unwrap().starts_with("second"));
         assert!(!path("out.3").exists());
         drop(one);
-        // Renamed, and the cursor still counts the old file.
+        // Renamed, and the cursor still counts the old file, which was collected.
         fs::remove_file(path("out")).unwrap();
-        let two = sink(folder.path(), cursor(3, third.len() as u64)).unwrap();
-        assert_eq!((two.cursor.next, two.cursor.length), (3, 0));
+        fs::remove_file(path("out.1")).unwrap();
+        let at = Cursor { rotates: true, ..cursor(3, third.len() as u64) };
+        let two = sink(folder.path(), at.clone()).unwrap();
+        assert_eq!((two.cursor.next, two.cursor.length, two.cursor.rotates), (3, 0, false));
+        drop(two);
+        // Not renamed yet: then what it has counts as before.
+        fs::write(path("out"), &third).unwrap();
+        let mut three = sink(folder.path(), at).unwrap();
+        assert_eq!((three.cursor.length, three.cursor.rotates), (third.len() as u64, false));
+        add(&mut three, "leaf").unwrap();
+        assert_eq!(fs::read_to_string(path("out.1")).unwrap(), third + "leaf\n");
     }
 
     #[test]
@@ -236,6 +258,19 @@ mod tests {
         fs::remove_file(folder.path().join("out.3")).unwrap();
         add(&mut all, &"e".repeat(200)).unwrap();
         assert_eq!([1, 2, 3, 4, 5].map(begins), ["e", "d", "c", "a", ""]);
+    }
+
+    #[test]
+    fn the_cursor_says_that_a_file_is_renamed_before_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut one = sink(folder.path(), cursor(0, 0)).unwrap();
+        // It can't be renamed to that.
+        fs::create_dir(folder.path().join("out.1")).unwrap();
+        fs::create_dir(folder.path().join("out.2")).unwrap();
+        fs::write(folder.path().join("out.2/full"), "").unwrap();
+        assert!(add(&mut one, &"leaf".repeat(50)).is_err());
+        let kept = Cursor::read(&folder.path().join("out.cursor"), "log").unwrap().unwrap();
+        assert!(kept.rotates && kept.length == 201);
     }
 
     #[test]

@@ -299,8 +299,15 @@ mod tests {
     #[test]
     fn a_ledger_that_is_shorter_or_another_is_named() {
         let origin = || "log".to_owned();
-        let cursor =
-            |next| Cursor { origin: origin(), next, length: 0, last: None, checkpoint: None, log_keys: vec![] };
+        let cursor = |next| Cursor {
+            origin: origin(),
+            next,
+            length: 0,
+            rotates: false,
+            last: None,
+            checkpoint: None,
+            log_keys: vec![],
+        };
         let head = |origin: &str, size| Checkpoint { origin: origin.to_owned(), size, root: [0; 32] };
         assert!(has_all(&cursor(5), &head("log", 5)).is_ok() && has_all(&cursor(5), &head("log", 6)).is_ok());
         assert!(has_all(&cursor(5), &head("log", 4)).unwrap_err().to_string().contains("leaf 5 comes next"));

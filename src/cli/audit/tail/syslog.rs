@@ -29,7 +29,8 @@ use turn::{PIECE, Piece, UnderWay, Went};
 /// Which collector, and how it is spoken to.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Syslog {
-    /// Send to this syslog collector over TLS (RFC 5424, RFC 5425): HOST:PORT.
+    /// Send to this syslog collector over TLS (RFC 5424, RFC 5425): HOST:PORT. What was sent counts as read when it
+    /// closes the connection, so name the collector itself: a proxy or balancer may close in its place, and leaves are lost.
     #[arg(long, value_name = "HOST:PORT", requires_all = ["syslog_ca", "cursor"])]
     pub syslog: Option<String>,
 

@@ -1,12 +1,14 @@
 //! Connections to a syslog collector, and how one ends: whether the collector has read all that it was sent.
 //!
-//! An acknowledgement of TCP says that the collector's kernel has the bytes. Only a collector that has read up to our end
-//! can end its own side in order: a kernel whose process goes away with something unread resets the connection.
+//! An acknowledgement of TCP says that the collector's kernel has the bytes. A collector that has read up to our end
+//! ends its own side in order, and a kernel whose process goes away with something unread resets the connection. What
+//! ends TCP need not be the collector: RFC 5425 (4.4) has it answer close_notify, but as a receiver rsyslog with GnuTLS
+//! does not, nor did syslog-ng, so that is not asked for, and nothing may stand between.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -22,12 +24,16 @@ use crate::cli::output::CliError;
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// Some collectors do not look at close_notify: after so long without an answer our side of TCP is ended as well. Not at once,
-/// since our kernel tells nothing of a reset behind that.
+/// Some collectors do not look at close_notify: after so long without an answer our side of TCP is ended as well. Not
+/// at once, since our kernel tells nothing of a reset behind that.
 const NOTICED: Duration = Duration::from_secs(2);
-/// So long after the collector's end a reset is waited for. One that is stopped with something unread may end its side of TCP in
-/// order: the reset comes right behind.
+/// So long after the collector's end a reset is waited for, at the least. One that is stopped with something unread, or
+/// to which something is still on its way, may end its side of TCP in order: the reset comes behind, a round trip later
+/// at the most.
 const RESET: Duration = Duration::from_millis(250);
+/// As many times as long as the connection took, if that is longer: it takes a round trip, but was made before there
+/// was load.
+const TRIPS: u32 = 3;
 
 /// Where the collector is, and how it is known.
 pub struct Collector {
@@ -72,12 +78,14 @@ impl Collector {
 
     /// Connects.
     pub async fn connect(&self) -> io::Result<Connection> {
+        let begun = Instant::now();
         let connected = async {
             let socket = TcpStream::connect(&self.address).await?;
-            self.tls.connect(self.name.clone(), socket).await
+            let reset = RESET.max(begun.elapsed() * TRIPS);
+            Ok((self.tls.connect(self.name.clone(), socket).await?, reset))
         };
-        let tls = within(CONNECT, "no connection", connected).await?;
-        Ok(Connection { tls, patience: self.patience })
+        let (tls, reset) = within(CONNECT, "no connection", connected).await?;
+        Ok(Connection { tls, patience: self.patience, reset })
     }
 }
 
@@ -95,6 +103,8 @@ fn none_in(path: &Path) -> CliError {
 pub struct Connection {
     tls: TlsStream<TcpStream>,
     patience: Duration,
+    /// How long a reset is waited for at the end.
+    reset: Duration,
 }
 
 impl Connection {
@@ -122,7 +132,7 @@ impl Connection {
 
     /// Ends our side, and waits until the collector has ended its own: then it has read all.
     pub async fn end(self) -> io::Result<()> {
-        let Self { mut tls, patience } = self;
+        let Self { mut tls, patience, reset } = self;
         let ended = async {
             tls.get_mut().1.send_close_notify();
             tls.flush().await?;
@@ -133,7 +143,7 @@ impl Connection {
                     closed(&mut tls).await?;
                 }
             }
-            tokio::time::sleep(RESET).await;
+            tokio::time::sleep(reset).await;
             tls.get_ref().0.take_error()?.map_or(Ok(()), Err)
         };
         let late = "it did not close the connection when all was sent, so it is not known to have read it";
@@ -148,7 +158,7 @@ async fn closed(tls: &mut TlsStream<TcpStream>) -> io::Result<()> {
         match tls.read(&mut heard).await {
             Ok(0) => break,
             Ok(_) => {}
-            // Some collectors end TCP alone.
+            // Some collectors end TCP alone, rsyslog among them.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
             Err(error) => return Err(error),
         }

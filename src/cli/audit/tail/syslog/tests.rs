@@ -152,7 +152,7 @@ async fn what_a_collector_did_not_read_is_kept_and_sent_again() {
         // It is stopped with something unread.
         let (went, ()) = far
             .turn(&mut under_way, async |mut io| {
-                io.get_ref().0.readable().await.unwrap();
+                io.read_exact(&mut [0]).await.unwrap();
                 if in_order {
                     io.shutdown().await.unwrap();
                 }
