@@ -1,6 +1,7 @@
 //! Schema and policy: what is refused, what changes at once, and what callers are told.
 
 use strongroom_proto::v1;
+use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::approvals::with_approval;
@@ -227,10 +228,16 @@ async fn a_permission_that_is_withdrawn_is_gone_at_once_and_comes_back_at_once()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_export_does_not_outlive_the_permission_that_it_began_with() {
     let vault = TestVault::start();
-    // More than waits between the vault and its reader.
-    for round in 0..20 {
-        let items = (0..2_000).map(|number| item("borrower.name", &format!("{round} {number}"), "")).collect();
-        vault.vault().await.tokenize(tokenize(items)).await.unwrap();
+    // More pages, of 256 leaves and some 700 KB each, than wait between the vault and its reader.
+    let client = vault.vault().await;
+    for _ in 0..30 {
+        let mut at_once = JoinSet::new();
+        for round in 0..60 {
+            let items = (0..20).map(|number| item("borrower.name", &format!("{round} {number}"), "")).collect();
+            let mut client = client.clone();
+            at_once.spawn(async move { client.tokenize(tokenize(items)).await.unwrap() });
+        }
+        at_once.join_all().await;
     }
     let mut client = vault.audit_in_a_small_window().await;
     let mut stream = client.export(v1::ExportRequest::default()).await.unwrap().into_inner();

@@ -81,9 +81,9 @@ async fn the_next_message_of_an_open_stream_is_refused_after_a_withdrawal_and_af
     let grace = Some(prost_types::Duration { seconds: 3_600, nanos: 0 });
     let erasure = |grace| v1::EraseSubjectRequest { subject: "cust-1".to_owned(), grace, ..Default::default() };
     assert_eq!(desk.erase_subject(erasure(grace)).await.unwrap().into_inner().state, "waiting");
-    for stream in [&mut by_consent, &mut by_contract] {
-        stream.is_refused(&token, Code::FailedPrecondition, "SUBJECT_LEAVING").await;
-    }
+    // No consent of a subject that goes stands.
+    by_consent.is_refused(&token, Code::PermissionDenied, "CONSENT_REQUIRED").await;
+    by_contract.is_refused(&token, Code::FailedPrecondition, "SUBJECT_LEAVING").await;
     desk.undo_erasure(v1::UndoErasureRequest { subject: "cust-1".to_owned() }).await.unwrap();
     assert_eq!(by_contract.next(&token).await.unwrap(), NAME.as_bytes());
 

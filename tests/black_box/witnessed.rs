@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use strongroom_proto::v1;
 use tonic::Code;
@@ -62,8 +63,15 @@ async fn what_two_witnesses_cosigned_is_what_the_vault_gives_out_and_publishes()
     assert_eq!(note.lines().nth(1).unwrap(), begun.to_string());
     let output = vault.cli(&["audit", "checkpoint", "--witnessed"]);
     assert_eq!((String::from_utf8(output.stdout).unwrap().trim(), &output.stderr[..]), (note.trim(), &b""[..]));
-    let newest = vault.cli(&["audit", "checkpoint"]);
-    assert!(String::from_utf8(newest.stderr).unwrap().contains("not witnessed yet: 0 of 2"));
+    // One is signed at most once a second: until then the newest is that which both have cosigned.
+    let begun_at = Instant::now();
+    loop {
+        let newest = String::from_utf8(vault.cli(&["audit", "checkpoint"]).stderr).unwrap();
+        if newest.contains("not witnessed yet: 0 of 2") {
+            break;
+        }
+        assert!(begun_at.elapsed() < Duration::from_secs(30), "{newest}");
+    }
     for words in [&["audit", "export"][..], &["audit", "export", "--action", "tokenize"]] {
         let out = vault.scratch().join("exported.jsonl");
         let said = vault.cli_ok(&[words, &["-o", path(&out)]].concat());

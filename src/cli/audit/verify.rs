@@ -139,11 +139,13 @@ pub fn run(args: Verify, output: Output) -> Result<Exit, CliError> {
             next: "if an excerpt is what you expect, the same with --excerpt; if not, ask for the whole ledger".into(),
         });
     }
+    // What is asked about comes first among what is missing.
+    let export = if args.is_folder() { None } else { Some(excerpt::opened(&args.export)?) };
     let (note, keys) = args.held_against()?;
     let older = args.older.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
-    let verified = match args.is_folder() {
-        true => of_folder(&args.export, &note, &older, &keys)?,
-        false => verify::verify_export_since(excerpt::opened(&args.export)?, &note, &older, &keys),
+    let verified = match export {
+        None => of_folder(&args.export, &note, &older, &keys)?,
+        Some(export) => verify::verify_export_since(export, &note, &older, &keys),
     };
     let report = match verified {
         Ok(report) => report,

@@ -224,6 +224,9 @@ async fn know_subjects(vault: &RocksVault) -> Result<Vec<SubjectHandle>, CliErro
             handles.extend(leaf::parse(line).map_err(unfit)?.items.iter().filter_map(|item| item.subject));
         }
     }
+    // Each stands beside its record and beside its value. They are given in order.
+    handles.sort_unstable();
+    handles.dedup();
     match handles.len() as u64 == KNOWN {
         true => Ok(handles),
         false => Err(CliError::unfit("the vault did not record each subject that was stored")),

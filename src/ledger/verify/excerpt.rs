@@ -187,7 +187,8 @@ impl<L: BufRead, P: Iterator<Item = Result<Numbered, ExcerptFault>>> Walk<L, P> 
             return Err(ExcerptFault::Changed { line, index, why: String::new() });
         }
         let next = self.lines.advance()?.then(|| leaf_hash(&self.lines.text));
-        if next == Some(hash) {
+        // A later one may have changed places with it.
+        if got < index && next == Some(hash) {
             return Err(ExcerptFault::Added { line, got });
         }
         Ok(Some(Odd { line, index, got, next }))

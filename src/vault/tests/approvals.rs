@@ -256,6 +256,7 @@ async fn an_export_shows_that_what_was_done_is_what_was_approved() {
 
 /// How many approvals an export shows; it proves that what was done with one is what was approved.
 async fn proven_approvals(vault: &Tested) -> u64 {
+    vault.sign_anew(TenantNo(1));
     let head = vault.checkpoint(&caller(Role::Auditor), "").await.unwrap();
     let end = strongroom_ledger::checkpoint::claimed_size(&head.note).unwrap();
     let mut pages = vault.export(&caller(Role::Auditor), &Export { end, ..Export::default() }).await.unwrap();

@@ -98,7 +98,7 @@ async fn prove(vault: &Tested, index: u64, line: &str) {
 
 #[tokio::test]
 async fn who_asks_for_what_is_left_is_told_what_is_not() {
-    let Aged { vault, lines, .. } = aged().await;
+    let Aged { bench: _bench, vault, lines, .. } = aged().await;
     vault.index_logs(None, u32::MAX).await.unwrap();
     archive(&vault).await;
     let there = archived(&vault).await;
