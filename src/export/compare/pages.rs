@@ -188,7 +188,7 @@ mod tests {
     fn a_header_that_could_be_read_in_two_ways_or_has_more_is_none() {
         let (own, within) = PAGE.split_at(8);
         // The size once more, with its number behind it; and a second struct, whose values would count.
-        assert_eq!(header(&with_end(&[own, &[0x05, 4, 0xfe, 0xff, 0xff, 0xff, 0x0f], &within[..]].concat())), None);
+        assert_eq!(header(&with_end(&[own, &[0x05, 4, 0xfe, 0xff, 0xff, 0xff, 0x0f], within].concat())), None);
         assert_eq!(header(&with_end(&[&PAGE[..], &[0x2c, 0x15, 6, 0x15, 0, 0]].concat())), None);
         let statistics = [&PAGE[..17], &[0x1c, 0x18, 1, b'a', 0, 0]].concat();
         assert_eq!(header(&with_end(&statistics)), None);
