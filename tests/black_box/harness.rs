@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::LazyLock;
 
 use serde_json::Value;
 use strongroom_proto::v1;
@@ -12,6 +13,7 @@ use strongroom_proto::v1::audit_client::AuditClient;
 use strongroom_proto::v1::system_client::SystemClient;
 use strongroom_proto::v1::vault_client::VaultClient;
 use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -23,6 +25,14 @@ const MESSAGE: usize = 64 << 20;
 
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_strongroom");
+
+/// Connects, on a thread apart from the tests': a server ends at once only if its clients hear that it ends, also those
+/// of a test that waits for the end.
+pub async fn connect(endpoint: Endpoint) -> Result<Channel, tonic::transport::Error> {
+    static CLIENTS: LazyLock<Runtime> =
+        LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+    CLIENTS.spawn(async move { endpoint.connect().await }).await.unwrap()
+}
 
 /// A vault that `strongroom dev` made in a folder of its own.
 pub struct TestVault {
@@ -220,7 +230,7 @@ impl TestVault {
 
     /// The same to another of its sockets.
     pub async fn channel_to(&self, principal: &str, at: SocketAddr) -> Channel {
-        self.endpoint(principal, at).connect().await.unwrap()
+        connect(self.endpoint(principal, at)).await.unwrap()
     }
 
     fn endpoint(&self, principal: &str, at: SocketAddr) -> Endpoint {
@@ -258,7 +268,7 @@ impl TestVault {
         const WINDOW: u32 = 65_535;
         let endpoint = self.endpoint("auditor", self.server.as_ref().unwrap().address);
         let endpoint = endpoint.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
-        AuditClient::new(endpoint.connect().await.unwrap()).max_decoding_message_size(MESSAGE)
+        AuditClient::new(connect(endpoint).await.unwrap()).max_decoding_message_size(MESSAGE)
     }
 
     /// Schema and policy, as the first officer.

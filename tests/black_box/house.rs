@@ -19,7 +19,7 @@ use strongroom_proto::v1::vault_client::VaultClient;
 use tempfile::TempDir;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::harness::{BINARY, vault_client};
+use crate::harness::{BINARY, connect, vault_client};
 
 /// The trust domain of every house.
 pub const TRUST_DOMAIN: &str = "bank.example";
@@ -308,7 +308,7 @@ impl House {
             .ca_certificate(Certificate::from_pem(self.authority.pem()))
             .identity(client.identity());
         let endpoint = Endpoint::from_shared(format!("https://{}", self.address())).unwrap();
-        endpoint.tls_config(tls).unwrap().connect().await
+        connect(endpoint.tls_config(tls).unwrap()).await
     }
 
     /// A connection as a principal of a tenant.

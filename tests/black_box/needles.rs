@@ -3,31 +3,30 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use aho_corasick::AhoCorasick;
 use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER, HEXUPPER};
 use tonic::Status;
 
-/// What must not be found, by the first two bytes of each.
+/// What must not be found.
 pub struct Needles {
     all: Vec<(String, Vec<u8>)>,
-    by_start: Vec<Vec<usize>>,
+    /// The search for all of them at once.
+    search: OnceLock<AhoCorasick>,
 }
 
 impl Needles {
     /// Nothing yet.
     pub fn new() -> Self {
-        Self { all: vec![], by_start: vec![vec![]; 1 << 16] }
-    }
-
-    fn start(bytes: &[u8]) -> usize {
-        usize::from(bytes[0]) << 8 | usize::from(bytes[1])
+        Self { all: vec![], search: OnceLock::new() }
     }
 
     /// These bytes and no others.
     pub fn bytes(&mut self, name: &str, bytes: &[u8]) {
         assert!(bytes.len() >= 6, "{name} is too short to be told from chance");
-        self.by_start[Self::start(bytes)].push(self.all.len());
         self.all.push((name.to_owned(), bytes.to_vec()));
+        self.search.take();
     }
 
     /// A text in all forms.
@@ -61,16 +60,9 @@ impl Needles {
 
     /// Where those stand that are in some bytes, and their names.
     pub fn places(&self, bytes: &[u8]) -> Vec<(usize, &str)> {
-        let mut found = Vec::new();
-        for at in 0..bytes.len().saturating_sub(1) {
-            for number in &self.by_start[Self::start(&bytes[at..])] {
-                let (name, needle) = &self.all[*number];
-                if bytes[at..].starts_with(needle) {
-                    found.push((at, name.as_str()));
-                }
-            }
-        }
-        found
+        let search = || AhoCorasick::new(self.all.iter().map(|(_, needle)| needle)).unwrap();
+        let found = self.search.get_or_init(search).find_overlapping_iter(bytes);
+        found.map(|found| (found.start(), self.all[found.pattern()].0.as_str())).collect()
     }
 
     /// The names of those that stand in some bytes.
