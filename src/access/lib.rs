@@ -7,7 +7,7 @@
 //! URI SAN, key hash ──identify──▶ Principal ─┐
 //! action, field, purpose, view, consent ─────┴─▶ Query ──Access::decide──▶ Decision
 //!                                                         │ cache inside the state that holds the policies
-//! Cedar source ──Policies::compile──▶ Policies ──install──┘
+//! Cedar source ──Policies::shared───▶ Policies ──install──┘
 //! ```
 //!
 //! What must hold:
@@ -32,6 +32,7 @@ mod principal;
 mod query;
 mod request;
 mod second_factor;
+mod shared;
 mod source;
 mod spiffe;
 mod tiers;

@@ -253,7 +253,7 @@ async fn load_rules<S: Store>(
     id: TenantId,
     store: &S,
     keystore: &Keystore,
-) -> Result<(Rules, Policies), Error> {
+) -> Result<(Rules, Arc<Policies>), Error> {
     let fingerprints = keystore.index_key(id, IndexName::Fingerprint)?;
     let schema = match store.get(Family::Meta, place::schema(number)).await? {
         Some(bytes) => {
@@ -270,7 +270,7 @@ async fn load_rules<S: Store>(
     let bytes =
         store.get(Family::Meta, place::policy(number)).await?.ok_or(Error::DataLoss("a tenant without policy"))?;
     let policy = Source::decode(&bytes, SourceKind::Policy, &fingerprints)?;
-    let policies = Policies::compile(&policy.body).map_err(|_| Error::DataLoss("a policy"))?;
+    let policies = Policies::shared(&policy.body).map_err(|_| Error::DataLoss("a policy"))?;
     let freezes = Arc::new(Standing::load(number, id, store, keystore).await?);
     let tiers = Arc::new(TiersInForce::load(number, store, &fingerprints).await?);
     Ok((Rules { schema: Arc::new(schema), policy, keys, freezes, tiers }, policies))

@@ -2,7 +2,8 @@
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
+use std::time::Duration;
 
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use strongroom_access::{Action, Principal, Role};
@@ -13,6 +14,7 @@ use strongroom_storage::faulty::{Faults, FaultyStore};
 use strongroom_storage::memory::MemoryStore;
 use strongroom_storage::{Family, Range, Store};
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 use super::damaged::Damaged;
 use crate::own_action::OwnAction;
@@ -22,7 +24,8 @@ use crate::{
     Tokenize, Vault, Verification, create, verify, verify_journal, verify_with,
 };
 
-pub type Tested = Vault<FaultyStore<MemoryStore>>;
+type Disk = FaultyStore<MemoryStore>;
+pub type Tested = Vault<Disk>;
 
 pub const LENDING: &str = include_str!("../../../deploy/schemas/lending.toml");
 /// Threads that verify.
@@ -38,6 +41,8 @@ pub struct Bench {
     /// How far the clock goes each time that somebody looks at it.
     pub step: Arc<AtomicU64>,
     pub full: Arc<AtomicBool>,
+    /// Of the vault that was opened last: whether it is alive, and what its threads hold.
+    pub last: Mutex<Option<(watch::Receiver<()>, Weak<Disk>)>>,
 }
 
 impl Bench {
@@ -50,6 +55,7 @@ impl Bench {
             running: Arc::default(),
             step: Arc::new(AtomicU64::new(1)),
             full: Arc::default(),
+            last: Mutex::default(),
         };
         let dir = bench.folder.path();
         let keystore = Keystore::create(dir, VaultId([7; 16]), &root()).unwrap();
@@ -95,11 +101,25 @@ impl Bench {
     }
 
     async fn opened(&self, root: &dyn RootProvider, limits: Limits, retention: Retention) -> Result<Tested, OpenError> {
-        Vault::open(Opening { retention, ..self.opening(root, limits) }).await
+        self.left().await;
+        let vault = Vault::open(Opening { retention, ..self.opening(root, limits) }).await?;
+        *self.last.lock().unwrap() = Some((vault.alive.subscribe(), Arc::downgrade(&vault.store)));
+        Ok(vault)
+    }
+
+    /// Waits until the threads of a vault that was dropped have ended: they write its head file once more, and not after the
+    /// next vault does.
+    async fn left(&self) {
+        let Some((alive, disk)) = self.last.lock().unwrap().take() else { return };
+        let mut patience = 5_000;
+        while alive.has_changed().is_err() && disk.strong_count() > 0 && patience > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            patience -= 1;
+        }
     }
 
     /// What the vault is opened from.
-    pub fn opening(&self, root: &dyn RootProvider, limits: Limits) -> Opening<FaultyStore<MemoryStore>> {
+    pub fn opening(&self, root: &dyn RootProvider, limits: Limits) -> Opening<Disk> {
         let dir = self.folder.path();
         Opening {
             store: FaultyStore::new(self.disk.clone(), self.faults.clone()),

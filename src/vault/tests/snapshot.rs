@@ -56,6 +56,7 @@ impl Snapshot {
             running: Arc::new(AtomicU64::new(self.running)),
             step: Arc::new(AtomicU64::new(1)),
             full: Arc::new(AtomicBool::new(false)),
+            last: Default::default(),
         }
     }
 }
