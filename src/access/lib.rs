@@ -7,12 +7,13 @@
 //! URI SAN, key hash ──identify──▶ Principal ─┐
 //! action, field, purpose, view, consent ─────┴─▶ Query ──Access::decide──▶ Decision
 //!                                                         │ cache inside the state that holds the policies
-//! Cedar source ──Policies::shared───▶ Policies ──install──┘
+//! Cedar source ──Policies::compile──▶ Policies ──install──┘
 //! ```
 //!
 //! What must hold:
 //! - What no policy permits is denied, and so is what any policy cannot evaluate.
 //! - A decision of policies that were replaced is never found again: the cache goes with them.
+//! - Tenants with the same text may share its compiled policies, and no decision.
 //! - A freeze only takes away, and its end ends no other.
 //! - No code of a second factor is used twice.
 //! - The same question gets the same answer with the cache and without it.

@@ -1,5 +1,8 @@
-//! Compiled policies by their text. Most tenants have the policies that all start with, and compiling takes some ten
-//! milliseconds: whoever has the same ones shares them.
+//! Compiled policies by their text, for the whole process. Most tenants have the policies that all start with, and compiling
+//! takes most of the time that opening a tenant does: those that have the same text share what was made of it. Nothing
+//! else goes in, and nothing of it changes afterwards; what is decided is remembered by each tenant's `Access`.
+//!
+//! It is for policies that are in force. Who proposes some is not to learn from the time whether others have them.
 
 use std::sync::{Arc, LazyLock};
 
@@ -13,8 +16,8 @@ const MAX_TEXTS: usize = 16;
 static COMPILED: LazyLock<Cache<String, Arc<Policies>>> = LazyLock::new(|| Cache::new(MAX_TEXTS));
 
 impl Policies {
-    /// The same as [`Policies::compile`], at once if this text was compiled lately, for whomever: what policies say depends
-    /// on their text alone.
+    /// The same as [`Policies::compile`], at once if this text was compiled here lately, for whichever tenant: what policies
+    /// say depends on their text alone.
     pub fn shared(source: &str) -> Result<Arc<Self>, PolicyError> {
         COMPILED.get_or_insert_with(source, || Self::compile(source).map(Arc::new))
     }

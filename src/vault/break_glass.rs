@@ -168,7 +168,7 @@ impl<S: Store> Vault<S> {
     async fn forced(&self, number: TenantNo, source: &str, reason: (&'static str, String)) -> Result<Change, Error> {
         // A locked tenant has no key that could vouch for the row.
         let tenant = self.tenant(number)?;
-        Policies::shared(source).map_err(|error| Error::SourceRefused(error.to_string()))?;
+        Policies::compile(source).map_err(|error| Error::SourceRefused(error.to_string()))?;
         let version = self.rules_in_force(number)?.policy.version;
         let version = version.checked_add(1).ok_or(Error::Internal("too many policy versions"))?;
         let row = Source::new(version, source.to_owned())?.encode(SourceKind::Policy, &tenant.fingerprints);

@@ -210,12 +210,12 @@ impl<'r> PolicyInTurn<'r> {
             to.is_kept()?;
         }
         let ApplyPolicy { source, tests, .. } = self.request;
-        let policies = Policies::shared(source).map_err(|error| Error::SourceRefused(error.to_string()))?;
+        let policies = Policies::compile(source).map_err(|error| Error::SourceRefused(error.to_string()))?;
         let cases = match tests.is_empty() {
             true => 0,
             false => access::check(&policies, tests).map_err(|error| Error::SourceRefused(error.to_string()))?,
         };
-        let tested = Tested { policies, cases: cases as u32 };
+        let tested = Tested { policies: Arc::new(policies), cases: cases as u32 };
         Ok(self.tested.get_or_init(|| tested).clone())
     }
 }

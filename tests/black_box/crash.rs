@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::deterministic::uscc;
-use crate::harness::{TestVault, Told, detokenize, item, tokenize, value};
+use crate::harness::{TestVault, Told, detokenize, item, tokenize, value, vault_client};
 
 const CLIENTS: u64 = 10;
 const KILLS: usize = 22;
@@ -447,4 +447,16 @@ fn a_server_that_is_asked_to_end_as_soon_as_it_serves_ends_in_order() {
         assert!(status.success(), "{status}");
         vault.up();
     }
+}
+
+#[tokio::test]
+async fn a_client_that_stands_still_keeps_the_server_for_a_while_and_not_for_ever() {
+    let mut vault = TestVault::start();
+    let mut client = vault_client(vault.channel_that_stands_still("app").await);
+    client.tokenize(tokenize(vec![item("borrower.name", "Ann", "cust-1")])).await.unwrap();
+    // It waits on this thread, which is the client's.
+    assert!(vault.stop().success());
+    assert!(vault.read_log().contains("their connections are broken"), "{}", vault.read_log());
+    vault.up();
+    vault.verify_ledger();
 }

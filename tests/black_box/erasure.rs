@@ -1,5 +1,6 @@
 //! Erasure: what is left of a data subject in files, what many who write, read and erase at once end with, and the commands.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -200,7 +201,8 @@ async fn erasures_tokenizations_and_reads_at_once_seal_nothing_under_a_destroyed
     let mut vault = TestVault::start();
     // Tokens that were given out.
     let given = Mutex::new(Vec::<String>::new());
-    let (house, tokens) = (&vault, &given);
+    let begun = Mutex::new(BTreeSet::<String>::new());
+    let (house, tokens, names) = (&vault, &given, &begun);
     let writers = (0..4).map(|writer| async move {
         let mut client = house.vault().await;
         for number in 0..WRITES {
@@ -236,20 +238,16 @@ async fn erasures_tokenizations_and_reads_at_once_seal_nothing_under_a_destroyed
         for number in 0..ERASURES {
             match desk.erase_subject(erase(&format!("s-{}", (number + eraser) % SUBJECTS))).await {
                 // Another request may be in its way: then the rest is done in the background.
-                Ok(answer) => assert!(["erased", "clearing"].contains(&answer.into_inner().state.as_str())),
+                Ok(answer) => {
+                    let told = answer.into_inner();
+                    assert!(["erased", "clearing"].contains(&told.state.as_str()), "{}", told.state);
+                    names.lock().unwrap().insert(told.erasure);
+                }
                 Err(status) => assert!(matches!(status.code(), Code::NotFound | Code::Aborted), "{status:?}"),
             }
         }
     });
     tokio::join!(join_all(writers), join_all(readers), join_all(erasers));
-    let privacy = desk(&vault).await;
-    until(SOON, "the end of all erasures", async || {
-        let request = v1::ListErasuresRequest { page_size: 1_000, page_token: String::new() };
-        let listed = privacy.clone().list_erasures(request).await.unwrap().into_inner().erasures;
-        let open: Vec<String> = listed.into_iter().map(|one| one.state).filter(|state| state != "erased").collect();
-        if open.is_empty() { Ok(()) } else { Err(format!("{open:?}")) }
-    })
-    .await;
 
     // Every token that was given out opens, or its subject was erased since, which the ledger says of its row.
     let given = given.lock().unwrap().clone();
@@ -260,6 +258,17 @@ async fn erasures_tokenizations_and_reads_at_once_seal_nothing_under_a_destroyed
             Err(Told { code, .. }) => assert_eq!(code, Code::NotFound),
         }
     }
+    // The ledger names the row of a value when it is cleared.
+    let privacy = desk(&vault).await;
+    until(SOON, "the end of all erasures", async || {
+        let request = v1::ListErasuresRequest { page_size: 1_000, page_token: String::new() };
+        let listed = privacy.clone().list_erasures(request).await.unwrap().into_inner();
+        assert_eq!(listed.next_page_token, "");
+        let erased = listed.erasures.into_iter().filter(|one| one.state == "erased").map(|one| one.erasure).collect();
+        let left: Vec<String> = begun.lock().unwrap().difference(&erased).cloned().collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
     let leaves = vault.leaves().await;
     let rows = |action: &str, outcome: &str| {
         let leaves = leaves.iter().filter(|leaf| leaf["action"] == action && leaf["decision"] == "allow");

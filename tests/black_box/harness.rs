@@ -228,6 +228,11 @@ impl TestVault {
         self.channel_to(principal, self.server.as_ref().unwrap().address).await
     }
 
+    /// The same on the test's own thread: while that waits, the client stands still.
+    pub async fn channel_that_stands_still(&self, principal: &str) -> Channel {
+        self.endpoint(principal, self.server.as_ref().unwrap().address).connect().await.unwrap()
+    }
+
     /// The same to another of its sockets.
     pub async fn channel_to(&self, principal: &str, at: SocketAddr) -> Channel {
         connect(self.endpoint(principal, at)).await.unwrap()

@@ -223,7 +223,7 @@ async fn a_policy_whose_officer_hangs_up_is_in_force_once_it_is_stored() {
         for _ in 0..3 {
             drop(read(&mut app, &token, "").await);
         }
-        // What arrived without an approval of its own waits for one; of those there are not to be many.
+        // What is left of approvals goes, used or not: a request that arrived without one waits, and so many may not wait.
         let mut second = vault.access_as("officer-2").await;
         let waiting = second.list_approvals(v1::ListApprovalsRequest::default()).await.unwrap().into_inner();
         for approval in waiting.approvals {

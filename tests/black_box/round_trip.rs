@@ -35,8 +35,7 @@ async fn a_value_comes_back_in_the_view_that_was_asked_for() {
     vault.verify_ledger();
 }
 
-// A server drains its connections before it ends, so the client's side must not stand still meanwhile.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn values_survive_a_restart() {
     let mut vault = TestVault::start();
     let token = one_token(&vault, "borrower.name", "欧阳志远", "cust-1").await;

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use strongroom_access::{Action, Principal, Role};
@@ -107,14 +107,14 @@ impl Bench {
         Ok(vault)
     }
 
-    /// Waits until the threads of a vault that was dropped have ended: they write its head file once more, and not after the
-    /// next vault does.
+    /// Waits until the threads of a vault that was dropped have ended: they write its head file once more, which would come
+    /// in the way of the next vault's.
     async fn left(&self) {
         let Some((alive, disk)) = self.last.lock().unwrap().take() else { return };
-        let mut patience = 5_000;
-        while alive.has_changed().is_err() && disk.strong_count() > 0 && patience > 0 {
+        let begun = Instant::now();
+        while alive.has_changed().is_err() && disk.strong_count() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "a vault that was dropped is still there");
             tokio::time::sleep(Duration::from_millis(1)).await;
-            patience -= 1;
         }
     }
 
